@@ -1,0 +1,40 @@
+"""Every error fishserve raises on purpose. Each message says what was wrong, with the value, and what to do."""
+
+
+class FishserveError(Exception):
+    """Base of all errors a caller may want to catch."""
+
+
+class CheckpointError(FishserveError):
+    """A checkpoint is missing, damaged, foreign, or does not fit together."""
+
+
+class PrecisionError(FishserveError):
+    """A weight does not have the precision the policy demands on this device."""
+
+
+class RequestError(FishserveError):
+    """The caller asked for something that cannot be done; nothing was started.
+
+    `param` names the field at fault, where there is one.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class VoiceNotFound(RequestError):
+    """A voice was named that this machine does not have."""
+
+
+class AudioError(RequestError):
+    """A clip could not be read, or is too short, too long or empty."""
+
+
+class GenerationError(FishserveError):
+    """One request failed while it was being spoken; others are not affected."""
+
+
+class EngineClosed(FishserveError):
+    """The engine was closed, or its thread died, before the request finished."""

@@ -1,0 +1,202 @@
+"""The shapes of a FishSpeech 1.5 model: what `config.json` says, and what a codec's tensors imply."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from inference.errors import CheckpointError
+
+SAMPLE_RATE = 44_100
+SAMPLES_PER_FRAME = 2048
+FRAMES_PER_SECOND = SAMPLE_RATE / SAMPLES_PER_FRAME
+SEMANTIC_TOKENS = 1024
+"""The tokenizer always has 1024 semantic tokens, whatever `codebook_size` says."""
+
+FSQ_LEVELS = (8, 5, 5, 5)
+CODES_PER_GROUP = math.prod(FSQ_LEVELS)
+"""A codec decodes codes 0..999; the language model's tables have 1024 rows."""
+
+
+@dataclass(frozen=True)
+class DualARConfig:
+    """Shape of the Dual-AR language model. Defaults are those of the official reader."""
+
+    vocab_size: int = 32000
+    n_layer: int = 32
+    n_head: int = 32
+    n_local_heads: int = 32
+    dim: int = 4096
+    intermediate_size: int = 11008
+    rope_base: float = 10000.0
+    norm_eps: float = 1e-5
+    max_seq_len: int = 2048
+    tie_word_embeddings: bool = True
+    attention_qkv_bias: bool = False
+    codebook_size: int = 160
+    num_codebooks: int = 4
+    share_codebook_embeddings: bool = True
+    n_fast_layer: int = 4
+    fast_dim: int = 4096
+    fast_n_head: int = 32
+    fast_n_local_heads: int = 32
+    fast_intermediate_size: int = 11008
+    fast_attention_qkv_bias: bool = False
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one slow attention head; the `head_dim` of the file is ignored, as officially."""
+        return self.dim // self.n_head
+
+    @property
+    def fast_head_dim(self) -> int:
+        return self.fast_dim // self.fast_n_head
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> DualARConfig:
+        """Read the fields of a `config.json`; missing and null fields take the official defaults.
+
+        Raises CheckpointError when a value has the wrong type or the shape cannot exist.
+        """
+        given = {k: v for k, v in raw.items() if v is not None}
+        if given.get("model_type", "dual_ar") != "dual_ar":
+            raise CheckpointError(f"config.json has model_type {given['model_type']!r}; fishserve runs 'dual_ar' (FishSpeech 1.5)")
+        shape: dict[str, Any] = {f.name: f.default for f in fields(cls)}
+        shape |= {k: given[k] for k in shape if k in given}
+        if given.get("n_local_heads", -1) == -1:
+            shape["n_local_heads"] = shape["n_head"]
+        if "intermediate_size" not in given and _is_number(shape["dim"]):
+            shape["intermediate_size"] = _round_up(2 * 4 * int(shape["dim"]) // 3, 256)
+        for name in ("dim", "n_head", "n_local_heads", "intermediate_size", "attention_qkv_bias"):
+            if f"fast_{name}" not in given:
+                shape[f"fast_{name}"] = shape[name]
+        _check_types(shape)
+        config = cls(**shape)
+        config._check_shape()
+        return config
+
+    @classmethod
+    def from_file(cls, path: Path) -> DualARConfig:
+        """Read a `config.json`. Raises CheckpointError when it is missing, not JSON, or wrong."""
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CheckpointError(f"{path} is missing") from None
+        except (OSError, ValueError) as e:
+            raise CheckpointError(f"{path} cannot be read as JSON: {e}") from None
+        if not isinstance(raw, dict):
+            raise CheckpointError(f"{path} holds a JSON {type(raw).__name__}, not an object")
+        return cls.from_dict(raw)
+
+    def _check_shape(self) -> None:
+        for prefix in ("", "fast_"):
+            dim, heads, kv = (getattr(self, prefix + n) for n in ("dim", "n_head", "n_local_heads"))
+            if dim % heads or (dim // heads) % 2:
+                raise CheckpointError(f"config.json: {prefix}dim {dim} does not divide into {heads} heads of even size")
+            if heads % kv:
+                raise CheckpointError(f"config.json: {heads} {prefix}heads cannot share {kv} key/value heads evenly")
+        if self.codebook_size > SEMANTIC_TOKENS:
+            raise CheckpointError(f"config.json: codebook_size {self.codebook_size} is above the tokenizer's {SEMANTIC_TOKENS} semantic tokens")
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """Shape of the Firefly codec, read off its tensors: the official directory has no file for it."""
+
+    n_mels: int
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
+    kernel_size: int
+    groups: int
+    downsample_factors: tuple[int, ...]
+    head_channels: int
+    conv_pre_kernel: int
+    conv_post_kernel: int
+    upsample_kernels: tuple[int, ...]
+    resblock_kernels: tuple[int, ...]
+    units_per_resblock: int
+
+    @property
+    def upsample_rates(self) -> tuple[int, ...]:
+        """Firefly's transposed convolutions have kernels of twice their stride."""
+        return tuple(k // 2 for k in self.upsample_kernels)
+
+    @classmethod
+    def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> CodecConfig:
+        """Infer the shape from tensor names and sizes (weight norm already folded).
+
+        Raises CheckpointError naming the first tensor without which the shape cannot be known.
+        """
+
+        def shape(name: str) -> tuple[int, ...]:
+            if name not in tensors:
+                raise CheckpointError(f"this is not a Firefly codec: tensor {name} is missing")
+            return tuple(tensors[name].shape)
+
+        def count(pattern: str) -> int:
+            found = {int(m[1]) for name in tensors if (m := re.match(pattern, name))}
+            return max(found, default=-1) + 1
+
+        stem = shape("backbone.downsample_layers.0.0.conv.weight")
+        stages = count(r"backbone\.stages\.(\d+)\.")
+        ups = count(r"head\.ups\.(\d+)\.")
+        kernels = count(r"head\.resblocks\.0\.blocks\.(\d+)\.")
+        levels = shape("quantizer.residual_fsq.rvqs.0.project_in.weight")[0]
+        if levels != len(FSQ_LEVELS):
+            raise CheckpointError(f"the codec quantises to {levels} values a group; FishSpeech 1.5 has {len(FSQ_LEVELS)}")
+        config = cls(
+            n_mels=stem[1],
+            depths=tuple(count(rf"backbone\.stages\.{i}\.(\d+)\.") for i in range(stages)),
+            dims=tuple(shape(f"backbone.stages.{i}.0.gamma")[0] for i in range(stages)),
+            kernel_size=stem[2],
+            groups=count(r"quantizer\.residual_fsq\.rvqs\.(\d+)\."),
+            downsample_factors=tuple(
+                shape(f"quantizer.downsample.{i}.0.conv.weight")[2] for i in range(count(r"quantizer\.downsample\.(\d+)\."))
+            ),
+            head_channels=shape("head.conv_pre.conv.weight")[0],
+            conv_pre_kernel=shape("head.conv_pre.conv.weight")[2],
+            conv_post_kernel=shape("head.conv_post.conv.weight")[2],
+            upsample_kernels=tuple(shape(f"head.ups.{i}.conv.weight")[2] for i in range(ups)),
+            resblock_kernels=tuple(shape(f"head.resblocks.0.blocks.{b}.convs1.0.conv.weight")[2] for b in range(kernels)),
+            units_per_resblock=count(r"head\.resblocks\.0\.blocks\.0\.convs1\.(\d+)\."),
+        )
+        config._check_shape()
+        return config
+
+    def _check_shape(self) -> None:
+        hop = 512 * math.prod(self.downsample_factors)
+        if math.prod(self.upsample_rates) != 512 or hop != SAMPLES_PER_FRAME:
+            raise CheckpointError(
+                f"the codec makes {math.prod(self.upsample_rates) * math.prod(self.downsample_factors)} samples a frame; "
+                f"FishSpeech 1.5 has {SAMPLES_PER_FRAME}"
+            )
+        if not self.dims or self.dims[-1] % self.groups:
+            raise CheckpointError(f"the codec's {self.dims} channels do not divide into {self.groups} groups")
+
+
+def _check_types(shape: Mapping[str, Any]) -> None:
+    kinds = {f.name: str(f.type) for f in fields(DualARConfig)}
+    for name, value in shape.items():
+        kind = kinds[name]
+        if kind == "bool":
+            if not isinstance(value, bool):
+                raise CheckpointError(f"config.json: {name} is {value!r}; true or false is needed")
+        elif not _is_number(value) or (kind == "int" and value != int(value)):
+            raise CheckpointError(f"config.json: {name} is {value!r}; {'a whole number' if kind == 'int' else 'a number'} is needed")
+        elif not 0 < value < 2**31:
+            raise CheckpointError(f"config.json: {name} is {value!r}, which no model can have")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return (n + multiple - 1) // multiple * multiple

@@ -1,0 +1,87 @@
+"""What the model is shown before it speaks: columns of a token id over `num_codebooks` codes, (1 + codebooks, time) int64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.model.tokenizer import Tokenizer
+
+SYSTEM = "Speak out the provided text."
+REFERENCE_RESERVE = 1024
+"""Columns the reference implementation keeps free of context for what is generated next."""
+
+
+class PromptBuilder:
+    """Builds prompts for one model. `specials=True` lets control tokens in text through, as the reference does."""
+
+    def __init__(self, tokenizer: Tokenizer, num_codebooks: int, *, specials: bool = False) -> None:
+        self._tokenizer, self._codebooks, self._specials = tokenizer, num_codebooks, specials
+
+    def system(self) -> Tensor:
+        """The system message, which opens every conversation."""
+        return torch.cat((self._open("system"), self._text(SYSTEM), self._control("im_end")), dim=1)
+
+    def reference(self, text: str, codes: np.ndarray) -> Tensor:
+        """A user message with what a clip says, and the assistant speaking it: `codes` (codebooks or more, frames) int."""
+        spoken = torch.from_numpy(np.ascontiguousarray(codes[: self._codebooks], dtype=np.int64))
+        vq = torch.cat((spoken[:1] + self._tokenizer.semantic_begin, spoken))
+        return torch.cat((self._user(text), self._open("assistant"), self._control("voice"), vq, self._control("im_end")), dim=1)
+
+    def segment(self, text: str) -> Tensor:
+        """A user message with the text to speak, and the opening of the assistant's answer."""
+        return torch.cat((self._user(text), self._open("assistant"), self._control("voice")), dim=1)
+
+    def _user(self, text: str) -> Tensor:
+        return torch.cat((self._open("user"), self._text(text, self._specials), self._control("im_end")), dim=1)
+
+    def _open(self, role: str) -> Tensor:
+        return torch.cat((self._control("im_start"), self._text(f"{role}\n")), dim=1)
+
+    def _control(self, name: str) -> Tensor:
+        return self._column([self._tokenizer.special(name)])
+
+    def _text(self, text: str, specials: bool = False) -> Tensor:
+        return self._column(self._tokenizer.encode(text, specials=specials))
+
+    def _column(self, ids: list[int]) -> Tensor:
+        columns = torch.zeros(1 + self._codebooks, len(ids), dtype=torch.int64)
+        columns[0] = torch.tensor(ids, dtype=torch.int64)
+        return columns
+
+
+def context(fixed: Tensor, turns: Sequence[Tensor], room: int) -> Tensor:
+    """The prompt for the newest segment of a long text.
+
+    `fixed` is the system message and references; `turns` alternate segment, generation, segment, ... and end with
+    the newest segment. Whole older turns (segment and generation) are left out, oldest first, until all fits
+    in `room` columns; what is always kept is `fixed` and the newest segment.
+    """
+    kept = [turns[-1]]
+    used = fixed.shape[1] + turns[-1].shape[1]
+    for i in range(len(turns) - 3, -1, -2):
+        pair = turns[i : i + 2]
+        used += sum(t.shape[1] for t in pair)
+        if used > room:
+            break
+        kept[:0] = pair
+    return torch.cat((fixed, *kept), dim=1)
+
+
+def reference_context(fixed: Tensor, turns: Sequence[Tensor], max_length: int) -> Tensor:
+    """The prompt the reference implementation builds, oddities included: a turn's length is counted twice at the limit,
+    the first pair is always kept, and a limit reached by the very newest items repeats the first pair.
+    """
+    limit = max_length - REFERENCE_RESERVE - fixed.shape[1]
+    count, i = 0, len(turns) - 1
+    for i, turn in enumerate(reversed(turns)):
+        count += turn.shape[1]
+        if count + turn.shape[1] > limit:
+            break
+    if i != 0 and i % 2 == 0:
+        i -= 1
+    kept = [*turns[:2], *turns[-i:]] if i < len(turns) - 2 else list(turns)
+    return torch.cat((fixed, *kept), dim=1)

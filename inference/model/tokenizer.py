@@ -1,0 +1,89 @@
+"""FishSpeech 1.5's byte-level BPE tokenizer: a tiktoken rank file and a fixed list of special tokens."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import tiktoken
+
+from inference.errors import CheckpointError
+from inference.model.config import SEMANTIC_TOKENS
+
+SPECIAL_TOKENS = (
+    *("begin_of_text", "end_of_text", "pad", "im_start", "im_end"),
+    *("placeholder:0", "placeholder:1", "placeholder:2", "placeholder:3"),
+    *("text", "voice", "interleave"),
+)
+
+# The seventh alternative is a typo kept in the released model: it matches white space before a literal "?!".
+# Digits and punctuation marks are pieces of their own.
+SPLIT_PATTERN = "|".join(
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+        r"\p{P}",
+        r"[^\r\n\p{L}\p{N}]?\p{L}+",
+        r"\p{N}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(\?!\S)",
+        r"\s+",
+    )
+)
+_SLICE = 400_000  # characters encoded at once, as officially: longer runs overflow the regex engine's stack
+
+
+class Tokenizer:
+    """Text to token ids. Control tokens in a user's text are text, unless `specials=True`."""
+
+    def __init__(self, ranks: dict[bytes, int]) -> None:
+        n = len(ranks)
+        names = [*SPECIAL_TOKENS, *(f"semantic:{i}" for i in range(SEMANTIC_TOKENS))]
+        self._specials = {f"<|{name}|>": n + i for i, name in enumerate(names)}
+        self._bpe = tiktoken.Encoding("fishspeech", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=self._specials)
+        self.n_vocab = n + len(names)
+        self.im_end = self._specials["<|im_end|>"]
+        self.semantic_begin = self._specials["<|semantic:0|>"]
+
+    @classmethod
+    def from_file(cls, path: Path) -> Tokenizer:
+        """Read `tokenizer.tiktoken`: a line a token, base64 of its bytes, a space, its rank.
+
+        Raises CheckpointError naming the first bad line, or the first byte that has no rank.
+        """
+        ranks: dict[bytes, int] = {}
+        try:
+            lines = path.read_text(encoding="ascii").splitlines()
+        except FileNotFoundError:
+            raise CheckpointError(f"{path} is missing") from None
+        except (OSError, ValueError) as e:
+            raise CheckpointError(f"{path} cannot be read as text: {e}") from None
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                token, rank = line.split()
+                ranks[base64.b64decode(token, validate=True)] = int(rank)
+            except ValueError:
+                raise CheckpointError(f"{path}, line {number}: expected base64 and a rank, found {line[:60]!r}") from None
+        if sorted(ranks.values()) != list(range(len(ranks))):
+            raise CheckpointError(f"{path}: ranks are not 0..{len(ranks) - 1}, each once; the file is incomplete or not a tokenizer")
+        for byte in range(256):
+            if bytes([byte]) not in ranks:
+                raise CheckpointError(f"{path}: byte {byte:#04x} has no rank, so some text could not be spoken")
+        return cls(ranks)
+
+    def special(self, name: str) -> int:
+        """Id of `<|name|>`, for instance `special("voice")`."""
+        return self._specials[f"<|{name}|>"]
+
+    def encode(self, text: str, *, specials: bool = False) -> list[int]:
+        """Token ids of `text`, which must be encodable as UTF-8. `specials=True` reads `<|...|>` as control tokens."""
+        allowed = "all" if specials else set[str]()
+        ids: list[int] = []
+        for i in range(0, len(text), _SLICE):
+            ids += self._bpe.encode(text[i : i + _SLICE], allowed_special=allowed, disallowed_special=())
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        return self._bpe.decode(ids)
