@@ -40,13 +40,16 @@ def test_common_formats_are_read(kind, tmp_path):
 
 @pytest.mark.parametrize("rate", [16000, 24000, 48000])
 def test_resampling_comes_close_to_the_reference(rate):
-    """soxr is another filter than torchaudio's: below the reference's roll-off they agree to a few thousandths."""
+    """soxr is another filter than torchaudio's: they differ by 3 % in all, and hardly below the roll-off."""
     ours = resample(RESAMPLE[f"{rate}.in"].numpy(), rate, 44_100)
     theirs = RESAMPLE[f"{rate}.out44100"].numpy()
     assert abs(len(ours) - len(theirs)) <= 1
     n = min(len(ours), len(theirs))
     difference = (ours[:n] - theirs[:n])[300 : n - 300]
-    assert np.sqrt(np.mean(difference**2)) < 0.1 * np.sqrt(np.mean(theirs**2))
+    assert np.sqrt(np.mean(difference**2)) < 0.03 * np.sqrt(np.mean(theirs**2))
+    power = np.abs(np.fft.rfft(difference * np.hanning(len(difference)))) ** 2
+    frequencies = np.fft.rfftfreq(len(difference), 1 / 44_100)
+    assert power[frequencies < 0.7 * min(rate, 44_100) / 2].sum() < 0.02 * power.sum()
 
 
 def test_a_clip_of_ten_minutes_and_more_is_refused():
@@ -68,7 +71,7 @@ def test_a_clip_without_sound_or_with_nan_is_refused():
 
 
 def test_a_clip_that_is_not_there_or_is_a_directory(tmp_path):
-    with pytest.raises(AudioError, match="does not exist|not audio"):
+    with pytest.raises(AudioError, match="does not exist"):
         read_clip(tmp_path / "nothing.wav")
     with pytest.raises(AudioError):
         read_clip(tmp_path)

@@ -72,7 +72,7 @@ def test_streamed_audio_is_the_decoded_codes(engine, seed):
     assert np.array_equal(samples, engine.synthesize(request).samples)
 
 
-def test_every_spoken_frame_is_kept_and_the_end_frame_dropped(engine, golden):
+def test_every_spoken_frame_is_kept_and_the_end_frame_dropped(engine):
     ours, theirs = SpeechRequest("Hello.", temperature=0, max_new_tokens=40), reference("Hello.", max_new_tokens=40)
     stream = engine.stream(ours)
     frames = sum(len(chunk.samples) for chunk in stream) // 2048
@@ -202,7 +202,7 @@ def test_a_failing_device_fails_what_ran_and_not_what_comes(golden, monkeypatch)
         assert np.array_equal(engine.generate_codes(request), good)
 
 
-def test_the_numbers_are_given_when_there_is_no_room(engine, golden):
+def test_the_numbers_are_given_when_there_is_no_room(engine):
     with pytest.raises(RequestError, match=r"text segment \(\d+\) and speech to come \(2040\) do not fit in the model's 2048"):
         engine.stream(SpeechRequest("Hello.", max_new_tokens=2040))
     voice = Voice((Reference(np.zeros((8, 1900), int), "long"),))

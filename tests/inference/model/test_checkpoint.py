@@ -127,7 +127,7 @@ def test_a_codec_of_other_groups_is_refused(directory, tmp_path):
 
 def test_a_tokenizer_larger_than_the_vocabulary_is_refused(directory):
     change_config(directory, vocab_size=1200)
-    with pytest.raises(CheckpointError, match="the tokenizer has 1536 ids but config.json's vocab_size is 1200"):
+    with pytest.raises(CheckpointError, match=r"the tokenizer has 1536 ids but config\.json's vocab_size is 1200"):
         load(directory)
 
 

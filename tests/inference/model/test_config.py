@@ -50,7 +50,7 @@ def test_a_wrong_value_is_named(change, complaint):
         DualARConfig.from_dict(OFFICIAL | change)
 
 
-json_values = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), lambda inner: st.lists(inner))
+json_values = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists)
 
 
 @given(st.dictionaries(st.sampled_from([*OFFICIAL, "fast_dim", "fast_n_head", "unknown"]), json_values))

@@ -1,0 +1,69 @@
+# One command each on a machine with Python 3.11 or newer, git and make. `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+SERVER := .venv/.server
+DEV := .venv/.dev
+NOISE := var/random-tiny
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# Until a voice is embedded, and when none is named, serve and say use random weights, which speak noise.
+ifeq ($(FISHSERVE_CHECKPOINT)$(wildcard inference/model/minnow/config.json),)
+export FISHSERVE_CHECKPOINT := $(NOISE)
+CHECKPOINT := $(NOISE)/config.json
+endif
+
+.PHONY: help install serve say test check bench drill reference clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+install: $(SERVER) ## create .venv and install what serving needs
+
+serve: $(SERVER) $(CHECKPOINT) ## start the server on http://127.0.0.1:8080
+	$(BIN)/fishserve serve
+
+TEXT ?= Hello from fishserve.
+say: $(SERVER) $(CHECKPOINT) ## speak TEXT="..." into out.wav
+	@$(BIN)/fishserve say "$$TEXT"
+export TEXT
+
+test: $(DEV) ## run every check: lint, types, contracts, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest
+
+drill: $(DEV) reference ## run the slow and destructive checks
+	$(BIN)/pytest -m drill
+
+bench: $(DEV) $(CHECKPOINT) ## measure this machine; the result goes to bench/results/
+	$(BIN)/python -m bench.engine
+
+reference: .venv-reference/.installed ## a virtual environment with the reference implementation
+
+clean: ## remove everything that was made here
+	rm -rf .venv .venv-reference var .pytest_cache .mypy_cache .ruff_cache .hypothesis out.wav
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; name another with PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+$(SERVER): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing (torch is large; this takes minutes once)"
+	$(PIP) --editable '.[server]'
+	@touch $@
+
+$(DEV): $(SERVER)
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(NOISE)/config.json: | $(SERVER)
+	$(BIN)/fishserve random-checkpoint $(NOISE)
+
+.venv-reference/.installed: bench/reference/requirements.txt bench/reference/requirements-no-deps.txt
+	$(PYTHON) -m venv .venv-reference
+	.venv-reference/bin/pip install --quiet --requirement bench/reference/requirements.txt
+	.venv-reference/bin/pip install --quiet --no-deps --requirement bench/reference/requirements-no-deps.txt
+	rm -f .venv-reference/lib/python*/site-packages/torchaudio/lib/* # native parts that want a CUDA runtime and are not used
+	@touch $@

@@ -1,0 +1,60 @@
+"""Speaks with the reference implementation, for comparison. Runs in `.venv-reference` alone (`make reference`).
+
+    python generate.py CHECKPOINT REQUEST.json OUT.npz
+
+REQUEST.json: {"text", "references": [{"text", "codes"}], "chunk_length", "max_new_tokens", "repetition_penalty"}.
+OUT.npz: greedy `codes` (codebooks, frames), and `wave` (samples,), the codes decoded as one utterance.
+"""
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from fish_speech_lib import FIREFLY_GAN_VQ_CONFIG
+from fish_speech_lib.fish_speech.models.text2semantic.inference import generate_long, load_model
+from hydra.utils import instantiate
+
+GREEDY_TOP_P = 1e-6  # keeps the likeliest token alone; the reference has no greedy mode
+
+
+def speak(checkpoint: Path, request: dict) -> np.ndarray:
+    """Greedy codes of a text, (codebooks, frames)."""
+    model, decode_one_token = load_model(str(checkpoint), "cpu", torch.float32)
+    model.setup_caches(max_batch_size=1, max_seq_len=model.config.max_seq_len, dtype=torch.float32)
+    answers = generate_long(
+        model=model, decode_one_token=decode_one_token, text=request["text"], max_new_tokens=request["max_new_tokens"],
+        top_p=GREEDY_TOP_P, repetition_penalty=request["repetition_penalty"], temperature=0.7, iterative_prompt=True, max_length=4096,
+        chunk_length=request["chunk_length"], prompt_text=[r["text"] for r in request["references"]],
+        prompt_tokens=[torch.tensor(r["codes"], dtype=torch.int32) for r in request["references"]], seed=0,
+    )  # fmt: skip
+    return torch.cat([a.codes for a in answers if a.action == "sample"], dim=1).numpy()
+
+
+def decode(checkpoint: Path, codes: np.ndarray) -> np.ndarray:
+    """Samples of codes, by a codec of whatever width the file has."""
+    tensors = torch.load(next(checkpoint.glob("firefly-gan-vq-fsq-*.pth")), weights_only=True)
+    stages = {name.split(".")[2] for name in tensors if name.startswith("backbone.stages.")}
+    dims = [len(tensors[f"backbone.stages.{i}.0.gamma"]) for i in sorted(stages)]
+    depths = [len({n.split(".")[3] for n in tensors if n.startswith(f"backbone.stages.{i}.")}) for i in sorted(stages)]
+    config = copy.deepcopy(FIREFLY_GAN_VQ_CONFIG)
+    config["backbone"].update(depths=depths, dims=dims)
+    config["head"].update(num_mels=dims[-1], upsample_initial_channel=len(tensors["head.conv_pre.conv.bias"]))
+    config["quantizer"].update(input_dim=dims[-1], n_groups=len(codes))
+    codec = instantiate(config).eval()
+    codec.load_state_dict(tensors)
+    return codec.decode(torch.from_numpy(codes)[None], torch.tensor([codes.shape[1]]))[0].flatten().numpy()
+
+
+def main() -> None:
+    """Read the request, speak, write the result."""
+    checkpoint, request, out = map(Path, sys.argv[1:])
+    with torch.inference_mode():
+        codes = speak(checkpoint, json.loads(request.read_text()))
+        np.savez(out, codes=codes, wave=decode(checkpoint, codes) if codes.max() < 1000 else np.zeros(0))
+
+
+if __name__ == "__main__":
+    main()
