@@ -33,7 +33,7 @@ def command_lines():
                     yield pytest.param(re.split(r" [|<>] ", match[1])[0], id=f"{page.name}: {match[1][:40]}")
 
 
-@pytest.mark.parametrize("line", command_lines())
+@pytest.mark.parametrize("line", list(command_lines()))
 def test_every_command_shown_exists_with_its_options(line):
     name, *words = shlex.split(line)
     known = {option for parameter in COMMANDS[name].params for option in parameter.opts}

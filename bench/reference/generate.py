@@ -10,6 +10,7 @@ import copy
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from hydra.utils import instantiate
 GREEDY_TOP_P = 1e-6  # keeps the likeliest token alone; the reference has no greedy mode
 
 
-def speak(checkpoint: Path, request: dict) -> np.ndarray:
+def speak(checkpoint: Path, request: dict[str, Any]) -> np.ndarray:
     """Greedy codes of a text, (codebooks, frames)."""
     model, decode_one_token = load_model(str(checkpoint), "cpu", torch.float32)
     model.setup_caches(max_batch_size=1, max_seq_len=model.config.max_seq_len, dtype=torch.float32)
