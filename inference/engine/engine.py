@@ -7,6 +7,7 @@ hands the chunks out. It sleeps only when there is nothing to do.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import queue
 import secrets
 import threading
@@ -148,6 +149,7 @@ class SpeechEngine:
         self._closing = False
         self._thread = threading.Thread(target=self._loop, name="fishserve-engine", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a thread still inside torch when the interpreter goes would abort the process
 
     @classmethod
     def load(cls, checkpoint: str | Path | None = None, device: str = "auto", *, rows: int = 8, copies: Path | None = None) -> SpeechEngine:
@@ -262,6 +264,7 @@ class SpeechEngine:
             self._closing = True
             self._wake.notify()
         self._thread.join()
+        atexit.unregister(self.close)
 
     def __enter__(self) -> SpeechEngine:
         return self

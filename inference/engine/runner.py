@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from inference.engine.request import SpeechRequest
-from inference.engine.sampler import NONE, Controls, sample
+from inference.engine.sampler import NONE, Controls, sample, seen_ids
+from inference.engine.step import Step
 from inference.model.checkpoint import Checkpoint
 from inference.model.config import CODES_PER_GROUP
 from inference.model.dual_ar import Span
@@ -21,19 +22,19 @@ WINDOW = 16
 """Frames the repetition penalty looks back."""
 PREFILL = 512
 """Prompt columns run at once; bounds the memory of attention scores."""
+NOISE_FRAMES = 32
+"""Frames whose noise is drawn at once."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """Token ids that may be sampled, and the rows of the output matrix that score them.
-
-    `ids` (n,) ascending as in the vocabulary; `weight` (n, dim), None for the whole vocabulary.
+    """What may be sampled: token `ids` (n,) with the output rows `tokens` (n, dim) that score them, and the output rows
+    `codes` (m, fast_dim) of the codes 0..m-1 of later codebooks. Weights are FP32.
     """
 
     ids: Tensor
-    weight: Tensor | None
-    codes: int
-    """Codes below this may be sampled for codebooks after the first."""
+    tokens: Tensor
+    codes: Tensor
 
 
 @dataclass(eq=False)
@@ -54,6 +55,7 @@ class Sequence:
     length: int = 0
     frames: list[Tensor] = field(default_factory=list)
     history: Tensor = field(default_factory=lambda: torch.empty(0))
+    noise: tuple[Tensor, Tensor] = field(default_factory=lambda: (torch.empty(0), torch.empty(0)))
     finish: str | None = None
 
     @property
@@ -66,12 +68,14 @@ class Runner:
 
     def __init__(self, checkpoint: Checkpoint, rows: int) -> None:
         self._lm, self._device = checkpoint.lm, checkpoint.device
+        self._step = Step(checkpoint.lm)
         self._codebooks = checkpoint.config.num_codebooks
         self._im_end = checkpoint.tokenizer.im_end
         self._semantic_begin = checkpoint.tokenizer.semantic_begin
         self._cache = self._lm.new_cache(rows, checkpoint.config.max_seq_len)
         self._fast_cache = self._lm.new_fast_cache(rows)
-        self._heads = {False: self._speakable_head(), True: self._whole_head()}
+        self._rows = torch.arange(rows, device=self._device)
+        self._speakable = self._speakable_head()
         self.sequences: list[Sequence] = []
 
     @property
@@ -98,9 +102,8 @@ class Runner:
         """Generate one frame for every sequence that is not finished."""
         if not self.sequences:
             return
-        columns = torch.stack([s.frames[-1] for s in self.sequences])[:, :, None].to(self._device)
-        span = Span.step([s.length for s in self.sequences], self._device)
-        hidden = self._lm.slow(columns, self._cache, span)[:, 0]
+        columns = torch.stack([s.frames[-1] for s in self.sequences]).to(self._device)
+        hidden = self._step.slow(columns, self._cache, [s.length for s in self.sequences])
         for s in self.sequences:
             s.length += 1
         self._finish_frame(hidden, self.sequences)
@@ -122,72 +125,65 @@ class Runner:
         codes = min(self._lm.config.codebook_size, CODES_PER_GROUP)
         semantic = torch.arange(self._semantic_begin, self._semantic_begin + codes)
         ids = torch.cat((torch.tensor([self._im_end]), semantic)).to(self._device)
-        return Head(ids, self._lm.output_weight[ids].contiguous(), codes)
+        return Head(ids, self._lm.output_weight[ids].float(), self._lm.fast_output.weight[:codes].float())
 
-    def _whole_head(self) -> Head:
-        return Head(torch.arange(self._lm.config.vocab_size, device=self._device), None, self._lm.config.codebook_size)
+    def _head(self, reference: bool) -> Head:
+        if not reference:
+            return self._speakable
+        ids = torch.arange(self._lm.config.vocab_size, device=self._device)
+        return Head(ids, self._lm.output_weight.float(), self._lm.fast_output.weight.float())
 
     def _finish_frame(self, hidden: Tensor, sequences: list[Sequence]) -> None:
-        """From slow hidden states (batch, dim) draw a token and its codes for each sequence."""
-        controls = _controls(sequences, self._device)
-        history = torch.stack([s.history for s in sequences]).to(self._device)
-        choices = torch.empty(len(sequences), dtype=torch.int64, device=self._device)
-        tokens, healthy = torch.empty_like(choices), torch.empty_like(choices, dtype=torch.bool)
-        for reference, head in self._heads.items():
+        """From slow hidden states (batch, dim) draw a frame for each sequence. Normal and reference rows differ in what they may draw."""
+        for reference in (False, True):
             group = [i for i, s in enumerate(sequences) if s.reference is reference]
-            if not group:
-                continue
-            logits = self._lm.token_logits(hidden[group], head.weight)
-            healthy[group] = logits.isfinite().all(-1)
-            logits = logits.nan_to_num(nan=0.0)
-            if not reference:
-                # The reference does not test its first frame for the end and goes on to speak; so do we.
-                logits[[k for k, i in enumerate(group) if not sequences[i].frames], 0] = -torch.inf
-            noise = self._noise([sequences[i] for i in group], len(head.ids))
-            choices[group] = sample(logits, history[group, 0], controls.rows(group), noise)
-            tokens[group] = head.ids[choices[group]]
-        codes, sound = self._codes(hidden, tokens, sequences, history, controls)
-        self._record(sequences, tokens.cpu(), choices.cpu(), codes.cpu(), (healthy & sound).cpu())
+            if group:
+                whole = len(group) == len(sequences)
+                self._draw(hidden if whole else hidden[group], [sequences[i] for i in group], self._head(reference))
 
-    def _codes(
-        self, hidden: Tensor, tokens: Tensor, sequences: list[Sequence], history: Tensor, controls: Controls
-    ) -> tuple[Tensor, Tensor]:
-        """The frame's codes (batch, codebooks) int64, and whether every logit on the way was finite (batch,)."""
-        lm = self._lm
-        size = lm.config.codebook_size
-        limits = torch.tensor([self._heads[s.reference].codes for s in sequences], device=self._device)
-        banned = torch.arange(size, device=self._device) >= limits[:, None]
-        sound = torch.ones_like(tokens, dtype=torch.bool)
+    def _draw(self, hidden: Tensor, sequences: list[Sequence], head: Head) -> None:
+        lm, size = self._lm, len(head.codes)
+        controls = Controls.of([(s.request.temperature, s.request.top_p, s.request.repetition_penalty) for s in sequences], self._device)
+        history = torch.stack([s.history for s in sequences]).to(self._device)
+        token_noise, code_noise = self._noise(sequences, head)
+        logits = lm.token_logits(hidden, head.tokens)
+        health = logits.sum(-1)
+        if head is self._speakable and not all(s.frames for s in sequences):
+            # The reference does not test its first frame for the end and goes on to speak; so do we.
+            logits[[i for i, s in enumerate(sequences) if not s.frames], 0] = -torch.inf
+        choices = sample(logits, seen_ids(history[:, 0], len(head.ids)), controls, token_noise)
+        tokens = head.ids[choices]
+        seen = seen_ids(history[:, 1:], size)
         # A reference run may draw a token past the code tables; the reference fails there, we take the last code.
-        codes = [(tokens - self._semantic_begin).clamp(0, size - 1)]
-        lm.fast(lm.fast_project_in(hidden), self._fast_cache, 0)
+        codes = [(tokens - self._semantic_begin).clamp(0, lm.config.codebook_size - 1)]
+        rows = self._rows[: len(sequences)]
+        self._step.fast(lm.fast_project_in(hidden), self._fast_cache, 0, rows)
         for i in range(1, self._codebooks):
-            x = lm.fast(lm.fast_embeddings(codes[-1]), self._fast_cache, i)
-            logits = lm.code_logits(x)
-            sound &= logits.isfinite().all(-1)
-            logits = logits.nan_to_num(nan=0.0).masked_fill(banned, -torch.inf)
-            codes.append(sample(logits, history[:, i + 1], controls, self._noise(sequences, size)))
-        return torch.stack(codes, dim=1), sound
+            x = self._step.fast(lm.fast_embeddings(codes[-1]), self._fast_cache, i, rows)
+            logits = lm.code_logits(x, head.codes)
+            health = health + logits.sum(-1)
+            codes.append(sample(logits, seen[:, i], controls, code_noise[:, i - 1]))
+        self._record(sequences, torch.stack((tokens, *codes), dim=1).cpu(), choices.cpu(), health.isfinite().tolist())
 
-    def _record(self, sequences: list[Sequence], tokens: Tensor, choices: Tensor, codes: Tensor, healthy: Tensor) -> None:
-        for i, s in enumerate(sequences):
-            frame = torch.cat((tokens[i : i + 1], codes[i]))
+    def _record(self, sequences: list[Sequence], frames: Tensor, choices: Tensor, healthy: list[bool]) -> None:
+        for s, frame, choice, well in zip(sequences, frames, choices, healthy, strict=True):
             first = not s.frames
             s.frames.append(frame)
-            s.history = torch.cat((s.history[:, 1:], torch.cat((choices[i : i + 1], codes[i]))[:, None]), dim=1)
-            if not healthy[i]:
+            s.history = torch.cat((s.history[:, 1:], torch.cat((choice[None], frame[1:]))[:, None]), dim=1)
+            if not well:
                 s.finish = "fault"
-            elif int(tokens[i]) == self._im_end and not first:
+            elif int(frame[0]) == self._im_end and not first:
                 s.finish = "stop"
             elif len(s.frames) >= s.limit:
                 s.finish = "length"
 
-    def _noise(self, sequences: list[Sequence], width: int) -> Tensor:
-        """Exp(1) noise (batch, width) FP32, each row from its sequence's generator alone."""
-        return torch.stack([torch.empty(width).exponential_(generator=s.generator) for s in sequences]).to(self._device)
-
-
-def _controls(sequences: list[Sequence], device: torch.device) -> Controls:
-    rows = [(s.request.temperature, s.request.top_p, s.request.repetition_penalty) for s in sequences]
-    temperature, top_p, penalty = torch.tensor(rows, device=device).unbind(1)
-    return Controls(temperature, top_p, penalty)
+    def _noise(self, sequences: list[Sequence], head: Head) -> tuple[Tensor, Tensor]:
+        """-log of Exp(1) noise for tokens (batch, ids) and codes (batch, codebooks - 1, codes), each row from its own generator."""
+        for s in sequences:
+            if len(s.frames) % NOISE_FRAMES == 0:
+                shapes = (NOISE_FRAMES, len(head.ids)), (NOISE_FRAMES, self._codebooks - 1, len(head.codes))
+                tokens, codes = (torch.empty(shape).exponential_(generator=s.generator).log_().neg_() for shape in shapes)
+                s.noise = tokens, codes
+        at = [len(s.frames) % NOISE_FRAMES for s in sequences]
+        tokens, codes = (torch.stack([s.noise[k][i] for s, i in zip(sequences, at, strict=True)]).to(self._device) for k in (0, 1))
+        return tokens, codes

@@ -237,9 +237,10 @@ class DualAR(nn.Module):
         span = Span(0, positions, position + 1, None)
         return self._fast_layers(x[:, None], self.fast_rope[position : position + 1], cache, span)[:, 0]
 
-    def code_logits(self, x: Tensor) -> Tensor:
-        """FP32 logits (..., codebook_size) of fast hidden states (..., fast_dim)."""
-        return F.linear(self.fast_norm(x).float(), self.fast_output.weight.float())
+    def code_logits(self, x: Tensor, head: Tensor | None = None) -> Tensor:
+        """FP32 logits of fast hidden states (..., fast_dim) over the rows of `head` (codes, fast_dim), by default all codes."""
+        weight = self.fast_output.weight if head is None else head
+        return F.linear(self.fast_norm(x).float(), weight.float())
 
     def forward(self, columns: Tensor, next_codes: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher-forced pass over whole sequences, for training and for tests.

@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from inference.engine.step import Step
+from inference.model.config import DualARConfig
+from inference.model.dual_ar import DualAR, Span
+
+CPU = torch.device("cpu")
+BASE = {
+    "dim": 32, "n_layer": 2, "n_head": 4, "n_local_heads": 2, "intermediate_size": 48, "n_fast_layer": 2, "vocab_size": 1300,
+    "codebook_size": 1024, "num_codebooks": 8, "max_seq_len": 64, "rope_base": 1e6, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"n_local_heads": 1}, {"n_local_heads": 4}, {"attention_qkv_bias": True}, {"num_codebooks": 4}, {"fast_dim": 16}],
+    ids=str,
+)
+@pytest.mark.parametrize("lengths", [[5], [5, 5], [2, 7, 4]], ids=str)
+def test_a_packed_step_equals_the_model(changes, lengths):
+    torch.manual_seed(0)
+    config = DualARConfig.from_dict(BASE | changes)
+    model = DualAR(config, semantic_begin=260).requires_grad_(False)
+    batch, codebooks = len(lengths), config.num_codebooks
+    past = torch.randint(0, 1000, (batch, 1 + codebooks, 10))
+    columns = torch.randint(0, 1000, (batch, 1 + codebooks))
+    columns[:, 0] += 260  # tokens under which codes count
+    caches = [model.new_cache(batch, 16) for _ in range(2)]
+    for cache in caches:
+        for row, n in enumerate(lengths):
+            model.slow(past[row : row + 1, :, :n], cache, Span.prompt(row, 0, n, CPU))
+    expected = model.slow(columns[:, :, None], caches[0], Span.step(lengths, CPU))[:, 0]
+    step = Step(model)
+    hidden = step.slow(columns, caches[1], lengths)
+    torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=0)
+    for a, b in ((caches[0].k, caches[1].k), (caches[0].v, caches[1].v)):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    fast = [model.new_fast_cache(batch) for _ in range(2)]
+    x = model.fast_project_in(hidden)
+    for i in range(codebooks):
+        ours, theirs = step.fast(x, fast[0], i, torch.arange(batch)), model.fast(x, fast[1], i)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+        x = model.fast_embeddings(columns[:, 1 + i])
+
+
+def test_packing_leaves_the_model_as_it_was(golden):
+    before = {name: t.clone() for name, t in golden.lm.state_dict().items()}
+    Step(golden.lm)
+    assert all(torch.equal(t, before[name]) for name, t in golden.lm.state_dict().items())
