@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from inference.errors import AudioError, CheckpointError, FishserveError, RequestError
+from inference.errors import CheckpointError, FishserveError, RequestError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="FishSpeech 1.5 text to speech: speak, serve, measure.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 Checkpoint = Annotated[str | None, typer.Option(help="Model directory or Hugging Face repository; without it the embedded voice.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -70,6 +70,9 @@ def say(
         raise RequestError("--voice and --reference exclude each other")
     if (reference is None) != (reference_text is None):
         raise RequestError("--reference and --reference-text go together: a clip and what is said in it")
+    for path in (out, codes):
+        if path is not None and not path.parent.is_dir():
+            raise RequestError(f"cannot write {path}: there is no directory {path.parent}")
     settings = _settings(checkpoint=checkpoint, device=device)
     request = SpeechRequest(
         _text(text), seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty,
@@ -89,38 +92,30 @@ def encode(
     device: Device = None,
 ) -> None:
     """Turn a clip into codes."""
-    import numpy as np
-
     wave = _clip(clip)
     with _engine(_settings(checkpoint=checkpoint, device=device)) as engine:
         codes = engine.encode(wave)
-    with _writing(out):
-        np.save(out, codes)
+    _save_codes(out, codes)
     console.print(f"{out}: {codes.shape[0]} codebooks, {codes.shape[1]} frames")
 
 
 @app.command()
 def decode(
     codes: Annotated[Path, typer.Argument(help="A .npy file of codes, (codebooks, frames).")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="WAV file to write.")] = Path("out.wav"),
+    out: Annotated[Path, typer.Option("-o", "--out", help="WAV file to write; `-` writes it to standard output.")] = Path("out.wav"),
     checkpoint: Checkpoint = None,
     device: Device = None,
 ) -> None:
     """Turn codes into sound."""
-    import numpy as np
-
     from inference.audio.write import wav
+    from inference.voices.codes import read_codes
 
-    try:
-        values = np.load(codes, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as e:
-        raise AudioError(f"{codes} is not a .npy file of codes: {e}") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iu":
-        raise AudioError(f"{codes} does not hold whole numbers")
+    values = read_codes(codes)
     with _engine(_settings(checkpoint=checkpoint, device=device)) as engine:
-        audio = engine.decode(values.astype(np.int64))
+        audio = engine.decode(values)
     with _writing(out):
-        out.write_bytes(wav(audio.samples, audio.sample_rate))
+        content = wav(audio.samples, audio.sample_rate)
+        sys.stdout.buffer.write(content) if str(out) == "-" else out.write_bytes(content)
     console.print(f"{out}: {audio.seconds:.2f} s")
 
 
@@ -176,7 +171,7 @@ def doctor(checkpoint: Checkpoint = None, device: Device = None) -> None:
 def random_checkpoint(
     directory: Annotated[Path, typer.Argument(help="Where to write it.")],
     shape: Annotated[str, typer.Option(help="tiny, or full: FishSpeech 1.5's own.")] = "tiny",
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
 ) -> None:
     """Write a checkpoint with random weights, for tests and benchmarks."""
     from inference.model.random_checkpoint import SHAPES, write
@@ -217,7 +212,7 @@ def _say_what_speaks(checkpoint: Path) -> None:
     from inference.model.card import read_card
 
     if read_card(checkpoint).random:
-        console.print(f"{checkpoint} has random weights: it speaks noise.", style="yellow", markup=False)
+        console.print(f"{checkpoint} has random weights: it speaks noise.", style="yellow")
 
 
 def _text(argument: str) -> str:
@@ -265,11 +260,10 @@ def _speak(engine: SpeechEngine, request: SpeechRequest, out: Path, codes: Path 
         if not live:
             out.write_bytes(wav(samples, engine.sample_rate))
     if codes is not None and stream.codes is not None:
-        with _writing(codes):
-            np.save(codes, stream.codes)
+        _save_codes(codes, stream.codes)
     elapsed, seconds = time.perf_counter() - started, len(samples) / engine.sample_rate
     cut = "; the length limit cut it" if stream.finish_reason == "length" else ""
-    console.print(f"{out}: {seconds:.2f} s of speech in {elapsed:.2f} s, {seconds / elapsed:.2f} times real time{cut}", markup=False)
+    console.print(f"{out}: {seconds:.2f} s of speech in {elapsed:.2f} s, {seconds / elapsed:.2f} times real time{cut}")
 
 
 def _progress() -> Progress:
@@ -282,6 +276,13 @@ def _progress() -> Progress:
         console=console,
         transient=True,
     )
+
+
+def _save_codes(path: Path, codes: np.ndarray) -> None:
+    import numpy as np
+
+    with _writing(path), path.open("wb") as file:  # a file, since numpy adds .npy to names
+        np.save(file, codes)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from inference.engine.engine import pick_device
 from inference.errors import FishserveError
@@ -32,7 +34,7 @@ def examine(checkpoint: str | None, device: str, copies: Path | None, console: C
     def row(name: str, finding: str, good: bool = True) -> None:
         nonlocal healthy
         healthy &= good
-        table.add_row("[green]ok[/]" if good else "[bold red]wrong[/]", name, _plain(finding))
+        table.add_row(Text("ok", "green") if good else Text("wrong", "bold red"), name, finding)
 
     row("fishserve", f"{_version()}, Python {platform.python_version()}, torch {torch.__version__}")
     try:
@@ -63,10 +65,6 @@ def _version() -> str:
         return version("fishserve")
     except PackageNotFoundError:
         return "(not installed)"
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -100,7 +98,9 @@ def _needed(path: Path, device: torch.device) -> int:
 def _free(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text()) if Path("/proc/meminfo").exists() else None
+    # Elsewhere than on Linux the physical memory has to do.
+    return int(available[1]) * 1024 if available else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _parameters(checkpoint: Checkpoint) -> float:

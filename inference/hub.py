@@ -80,8 +80,8 @@ def fetch(name: str) -> Path:
         ) from None
     except HfHubHTTPError as e:
         raise CheckpointError(f"the Hub refused {repository}: {_reason(e)}") from None
-    except OSError as e:
-        raise CheckpointError(f"{repository} could not be downloaded: {_reason(e)}") from None
+    except Exception as e:  # its transport has errors of its own: a connection that breaks again and again, say
+        raise CheckpointError(f"{repository} could not be downloaded: {_reason(e)}; run the same command again to go on") from None
 
 
 def _reason(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """SpeechEngine: many requests at once through one model, each a stream of audio.
 
-One thread owns the device. It admits, prefills, decodes one frame for every running sequence, vocodes what is due and
-hands the chunks out. It sleeps only when there is nothing to do.
+One thread generates. It admits, prefills, decodes one frame for every running sequence, vocodes what is due and hands the
+chunks out. It sleeps only when there is nothing to do. `encode` and `decode` run in the caller's thread.
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ class Ticket:
             self._wake()
 
     def deliver(self, item: Item) -> None:
-        self._deliver(item)
+        """Hand an item to the caller. One whose callback fails, its event loop being closed say, wants no more."""
+        try:
+            self._deliver(item)
+        except Exception:
+            self.cancelled = True
 
 
 class SpeechStream:
@@ -133,7 +137,7 @@ class _Job:
 class SpeechEngine:
     """Text to speech with one loaded model. Thread-safe. Close it, or use it in a `with` statement.
 
-    `rows` is how many requests are generated at once; more wait their turn.
+    `rows` is how many requests are generated at once; more wait their turn. `ending` says why it is no longer `alive`.
     """
 
     def __init__(self, checkpoint: Checkpoint, rows: int = 8) -> None:
@@ -147,6 +151,7 @@ class SpeechEngine:
         self._running: list[_Job] = []
         self._wake = threading.Condition()
         self._closing = False
+        self.ending = "the engine was closed"
         self._thread = threading.Thread(target=self._loop, name="fishserve-engine", daemon=True)
         self._thread.start()
         atexit.register(self.close)  # a thread still inside torch when the interpreter goes would abort the process
@@ -171,8 +176,7 @@ class SpeechEngine:
         items: asyncio.Queue[Item] = asyncio.Queue()
 
         def deliver(item: Item) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(items.put_nowait, item)
+            loop.call_soon_threadsafe(items.put_nowait, item)
 
         ticket = self.submit(request, deliver)
         try:
@@ -198,7 +202,7 @@ class SpeechEngine:
         ticket = Ticket(deliver, self._notify)
         with self._wake:
             if self._closing:
-                raise EngineClosed("the engine is closed")
+                raise EngineClosed(self.ending)
             self._waiting.append(_Job(request, ticket, fixed, segments, generator, audio))
             self._wake.notify()
         return ticket
@@ -258,6 +262,11 @@ class SpeechEngine:
             )
         return Voice((Reference(self.encode(wave), text),), name)
 
+    @property
+    def alive(self) -> bool:
+        """False once it is closed, or a fault it could not recover from has ended it."""
+        return not self._closing
+
     def close(self) -> None:
         """Stop the engine. Requests still running fail with EngineClosed."""
         with self._wake:
@@ -301,7 +310,7 @@ class SpeechEngine:
             raise RequestError(
                 f"voice ({fixed.shape[1]} positions), text segment ({longest}) and speech to come ({new}) do not fit in the model's {size}; "
                 "use a shorter reference, a smaller chunk_length or a smaller max_new_tokens",
-                "max_new_tokens" if request.max_new_tokens else "voice",
+                "max_new_tokens" if request.max_new_tokens else "voice" if request.voice.references else "chunk_length",
             )
 
     def _reserve(self, request: SpeechRequest) -> int:
@@ -319,11 +328,13 @@ class SpeechEngine:
         try:
             while self._wait_for_work():
                 self._turn()
+        except Exception as e:  # clearing up after a fault failed too: the device is gone
+            self.ending = f"the engine ended: {type(e).__name__}: {e}"
         finally:
             with self._wake:
                 self._closing = True
                 for job in (*self._running, *self._waiting):
-                    self._end(job, EngineClosed("the engine was closed before this request finished"))
+                    self._end(job, EngineClosed(self.ending))
                 self._waiting.clear()
 
     def _wait_for_work(self) -> bool:
@@ -341,7 +352,6 @@ class SpeechEngine:
             metrics.RUNNING.set(len(self._running))
             metrics.WAITING.set(len(self._waiting))
             self._collect()
-            metrics.FRAMES.inc(len(self._running))
             self._runner.step()
             self._collect()
         except Exception as e:  # the device failed: nobody's row can be trusted, but the next request may well succeed
@@ -371,6 +381,8 @@ class SpeechEngine:
         """Prefill the next segment; what goes wrong here, memory running out say, concerns this job alone."""
         try:
             self._prefill(job, chunk)
+        except GenerationError as e:
+            self._fail(job, e)
         except Exception as e:
             self._fail(job, _device_fault(self.checkpoint.device, e))
 
@@ -382,6 +394,8 @@ class SpeechEngine:
         else:
             prompt = context(job.fixed, job.turns, size - self._reserve(job.request))
         room = size - prompt.shape[1]
+        if room < 1:
+            raise GenerationError(f"the context of {prompt.shape[1]} positions leaves no room for speech in the model's {size}")
         asked = DEFAULT_NEW_TOKENS if job.request.max_new_tokens is None else job.request.max_new_tokens or room
         job.sequence = Sequence(job.request, prompt, min(asked, room), job.generator)
         job.vocoder = VocoderStream(self.checkpoint.codec, chunk)
@@ -389,22 +403,30 @@ class SpeechEngine:
         self._runner.add(job.sequence)
 
     def _collect(self) -> None:
-        """Take new frames from the runner, decode what is due, and move finished jobs on."""
-        for job in list(self._running):
-            self._take_frames(job)
-        due = {j.vocoder: j for j in self._running if j.vocoder and j.audio and j.sequence and j.vocoder.due(j.sequence.finish is not None)}
-        sound = decode_due(self.checkpoint.codec, due)
-        for vocoder, samples in sound.items():
-            self._hand_out(due[vocoder], Audio(samples))
-        for job in [j for j in self._running if j.sequence and j.sequence.finish]:
-            self._finish_segment(job)
+        """Take new frames from the runner, decode what is due, and move on until no segment is left finished."""
+        while True:
+            for job in list(self._running):
+                self._take_frames(job)
+            due = {
+                j.vocoder: j for j in self._running if j.vocoder and j.audio and j.sequence and j.vocoder.due(j.sequence.finish is not None)
+            }
+            for vocoder, samples in decode_due(self.checkpoint.codec, due).items():
+                self._hand_out(due[vocoder], samples)
+            finished = [j for j in self._running if j.sequence and j.sequence.finish]
+            if not finished:
+                return
+            for job in finished:
+                self._finish_segment(job)
 
-    def _hand_out(self, job: _Job, audio: Audio) -> None:
+    def _hand_out(self, job: _Job, samples: np.ndarray) -> None:
+        if not np.isfinite(samples).all():
+            self._fail(job, GenerationError("the codec produced samples that are not numbers; this request was stopped"))
+            return
         if job.silent:
             job.silent = False
             metrics.FIRST_AUDIO.observe(time.monotonic() - job.submitted)
-        metrics.AUDIO_SECONDS.inc(audio.seconds)
-        job.ticket.deliver(audio)
+        metrics.AUDIO_SECONDS.inc(len(samples) / SAMPLE_RATE)
+        job.ticket.deliver(Audio(samples))
 
     def _take_frames(self, job: _Job) -> None:
         """Pass on the frames that are to be spoken: all but the end frame (the reference: all but the first)."""
@@ -431,7 +453,7 @@ class SpeechEngine:
         job.cut |= s.finish == "length"
         job.turns.append(torch.stack(s.frames, dim=1))
         if len(job.turns) < 2 * len(job.segments):
-            self._runner.remove(s)
+            self._leave(s)
             self._start_segment(job, NEXT_CHUNK)
         else:
             self._retire(job, "length" if job.cut else "stop")
@@ -441,11 +463,16 @@ class SpeechEngine:
 
     def _retire(self, job: _Job, reason: str, error: Exception | None = None) -> None:
         self._running.remove(job)
-        if job.sequence is not None and job.sequence.row >= 0:
-            if error is not None:
-                job.sequence.finish = "fault"
-            self._runner.remove(job.sequence)
-        self._end(job, error, reason)
+        try:
+            if job.sequence is not None and job.sequence.row >= 0:
+                job.sequence.finish = "fault" if error else job.sequence.finish
+                self._leave(job.sequence)
+        finally:
+            self._end(job, error, reason)
+
+    def _leave(self, sequence: Sequence) -> None:
+        metrics.FRAMES.inc(len(sequence.frames))
+        self._runner.remove(sequence)
 
     def _end(self, job: _Job, error: Exception | None, reason: str = "error") -> None:
         metrics.REQUESTS.labels(reason).inc()

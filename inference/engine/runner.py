@@ -99,7 +99,7 @@ class Runner:
             sequence.history[0] = NONE  # zero is a text token there, which is not among the speakable ones
 
     def step(self) -> None:
-        """Generate one frame for every sequence that is not finished."""
+        """Generate one frame for every sequence; those that are finished must have been removed."""
         if not self.sequences:
             return
         columns = torch.stack([s.frames[-1] for s in self.sequences]).to(self._device)
@@ -110,15 +110,14 @@ class Runner:
 
     def remove(self, sequence: Sequence) -> None:
         """Free a sequence's row; the last row moves into its place."""
-        last = self.sequences[-1]
-        if sequence.finish == "fault":
-            self._cache.clear(sequence.row)
-        if last is not sequence:
-            self._cache.move(last.row, sequence.row, last.length)
-            last.row = sequence.row
-            self.sequences[sequence.row] = last
-        self.sequences.pop()
+        row, last = sequence.row, self.sequences.pop()
         sequence.row = -1
+        if sequence.finish == "fault":
+            self._cache.clear(row)
+        if last is not sequence:
+            self.sequences[row] = last
+            self._cache.move(last.row, row, last.length)
+            last.row = row
 
     def _speakable_head(self) -> Head:
         """Only the end token and the semantic tokens whose code the codec has: nothing else can be spoken."""

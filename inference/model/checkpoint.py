@@ -165,7 +165,9 @@ def _load_codec(file: Path, copies: Path) -> Codec:
 def _place_codec(codec: Codec, device: torch.device) -> None:
     dtype = precision(device)
     codec.to(device)
+    torch.backends.cudnn.allow_tf32 = False  # else the encoder's FP32 is not, and codes differ from those made on a CPU
     codec.head.to(dtype)
+    codec.head.lay_out()
     codec.quantizer.upsample.to(dtype)
     for rvq in codec.quantizer.residual_fsq.rvqs:
         rvq.project_out.to(dtype)
@@ -211,7 +213,7 @@ def _normalise_codec(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _tensors(file: Path, normalise: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], copies: Path) -> dict[str, Tensor]:
     """The normalised tensors of a file, from its safetensors copy where that is up to date."""
     if file.suffix == ".safetensors":
-        return normalise(_read_safetensors(file)[0])
+        return _sound(file, normalise(_read_safetensors(file)[0]))
     stat = file.stat()
     origin = {"format": _COPY_FORMAT, "size": str(stat.st_size), "mtime_ns": str(stat.st_mtime_ns)}
     copy = copies / f"{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:24]}.safetensors"
@@ -222,11 +224,17 @@ def _tensors(file: Path, normalise: Callable[[Mapping[str, Tensor]], dict[str, T
                 return tensors
         except CheckpointError:
             pass  # an unreadable copy is made anew
-    tensors = normalise(_read_pth(file))
-    for name, t in tensors.items():
-        if t.is_floating_point() and not t.isfinite().all():
-            raise CheckpointError(f"{file}: {name} holds NaN or infinite values; the file is damaged")
+    tensors = _sound(file, normalise(_read_pth(file)))
     _write_copy(copy, tensors, origin)
+    return tensors
+
+
+def _sound(file: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name, t in tensors.items():
+        if not t.is_floating_point() or t.layout != torch.strided:
+            raise CheckpointError(f"{file}: {name} is a {t.layout} tensor of {t.dtype}; weights are dense floating point")
+        if not t.isfinite().all():
+            raise CheckpointError(f"{file}: {name} holds NaN or infinite values; the file is damaged")
     return tensors
 
 
@@ -257,11 +265,11 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _write_copy(copy: Path, tensors: Mapping[str, Tensor], origin: dict[str, str]) -> None:
-    """Write beside the target and rename, so that a reader never sees half a file. A read-only cache is no error."""
+    """Write beside the target and rename, so that a reader never sees half a file. A copy that cannot be kept is no error."""
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=copy.parent) as scratch:
             save_file({name: t.contiguous() for name, t in tensors.items()}, Path(scratch) / "copy", metadata=origin)
             os.replace(Path(scratch) / "copy", copy)
-    except OSError:
-        pass
+    except (OSError, SafetensorError, RuntimeError):
+        pass  # no room, a read-only cache, or tensors that share memory

@@ -28,6 +28,10 @@ MIN_SAMPLES = (N_FFT - HOP) // 2 + 1
 """The mel front end mirrors 768 samples at each end, so it needs at least one more."""
 
 
+DECODE_FRAMES = 64
+"""Frames of a whole decode that are in flight at once; bounds its memory, at 10 MB a frame in the released shape."""
+
+
 class History:
     """The last inputs of every causal layer of the decoder, for a batch of streams.
 
@@ -39,17 +43,23 @@ class History:
         self._next = 0
 
     def join(self, x: Tensor, keep: int) -> Tensor:
-        """Put the layer's `keep` last inputs before x (batch, channels, time), and remember the new ones."""
+        """Put the layer's `keep` last inputs before x (batch, channels, ..., time), and remember the new ones."""
         if self._next == len(self.past):
-            self.past.append(x.new_zeros(*x.shape[:2], keep))
+            self.past.append(_like(x, x.new_zeros(*x.shape[:-1], keep)))
         joined = torch.cat((self.past[self._next], x), dim=-1)
-        self.past[self._next] = joined[..., joined.shape[-1] - keep :]
+        # A copy: a view would keep the layer's whole input alive.
+        self.past[self._next] = _like(x, joined[..., joined.shape[-1] - keep :].clone())
         self._next += 1
         return joined
 
     def rewind(self) -> None:
         """Make ready for the next chunk."""
         self._next = 0
+
+
+def _like(x: Tensor, past: Tensor) -> Tensor:
+    """Past inputs laid out as x is, so that joining them costs one copy and changes no layout."""
+    return past if x.ndim == 3 else past.contiguous(memory_format=torch.channels_last)
 
 
 class CausalConv(nn.Module):
@@ -61,10 +71,13 @@ class CausalConv(nn.Module):
         self.reach = (kernel - 1) * dilation + 1 - stride
 
     def forward(self, x: Tensor, history: History | None = None) -> Tensor:
-        """x (batch, channels, time)."""
-        if history is not None:
-            return self.conv(history.join(x, self.reach))
-        return self.conv(F.pad(x, (self.reach, -x.shape[-1] % self.conv.stride[0])))
+        """x (batch, channels, time), or with a history also (batch, channels, 1, time)."""
+        if history is None:
+            return self.conv(F.pad(x, (self.reach, -x.shape[-1] % self.conv.stride[0])))
+        x = history.join(x, self.reach)
+        if x.ndim == 3:
+            return self.conv(x)
+        return F.conv2d(x, self.conv.weight[:, :, None], self.conv.bias, dilation=(1, *self.conv.dilation))
 
 
 class CausalTransposedConv(nn.Module):
@@ -76,8 +89,12 @@ class CausalTransposedConv(nn.Module):
         self.stride, self.reach = stride, math.ceil(kernel / stride) - 1
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        """x (batch, channels, time) -> (batch, channels, time * stride)."""
-        y = self.conv(history.join(x, self.reach))
+        """x (batch, channels, ..., time) -> (batch, channels, ..., time * stride)."""
+        joined = history.join(x, self.reach)
+        if x.ndim == 3:
+            y = self.conv(joined)
+        else:
+            y = F.conv_transpose2d(joined, self.conv.weight[:, :, None], self.conv.bias, stride=(1, self.stride))
         start = self.reach * self.stride
         return y[..., start : start + x.shape[-1] * self.stride]
 
@@ -196,7 +213,10 @@ class ParallelBlocks(nn.Module):
         self.blocks = nn.ModuleList(ResBlock(dim, k, dilations) for k in kernels)
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        return torch.stack([block(x, history) for block in self.blocks]).mean(0)
+        total = self.blocks[0](x, history)
+        for block in self.blocks[1:]:
+            total = total + block(x, history)
+        return total / len(self.blocks)
 
 
 class Head(nn.Module):
@@ -214,11 +234,20 @@ class Head(nn.Module):
         self.conv_post = CausalConv(widths[-1], 1, c.conv_post_kernel)
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        """(batch, dim, time) -> (batch, 512 * time)."""
-        x = self.conv_pre(x, history)
+        """(batch, dim, time) -> (batch, 512 * time).
+
+        Computed as images one pixel high with channels innermost: a third faster on CPU than one-dimensional convolutions.
+        """
+        x = self.conv_pre(x[:, :, None].contiguous(memory_format=torch.channels_last), history)
         for up, blocks in zip(self.ups, self.resblocks, strict=True):
             x = blocks(up(F.silu(x), history), history)
-        return torch.tanh(self.conv_post(F.silu(x), history))[:, 0]
+        return torch.tanh(self.conv_post(F.silu(x), history))[:, 0, 0]
+
+    def lay_out(self) -> None:
+        """Keep the kernels' channels innermost too. Changes no value and no shape."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+                module.weight.data = module.weight.data.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 class LogMel(nn.Module):
@@ -262,7 +291,8 @@ class Codec(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (batch, groups, frames) in 0..999 -> samples (batch, 2048 * frames) FP32 in [-1, 1]."""
-        return self.decode_next(codes, History())
+        history = History()
+        return torch.cat([self.decode_next(part, history) for part in codes.split(DECODE_FRAMES, dim=-1)], dim=-1)
 
     def decode_next(self, codes: Tensor, history: History) -> Tensor:
         """As `decode`, for codes that follow what `history` has seen; the history moves on."""
@@ -293,17 +323,13 @@ def decode_streams(streams: Sequence[CodecStream], codes: Tensor) -> Tensor:
     The streams may have come any distance; each gets what it would have got alone.
     """
     codec = streams[0]._codec
-    fresh = next((s for s in streams if not s.past), None)
-    template = next((s.past for s in streams if s.past), None)
-    if fresh is not None and template is not None:
-        silence = [torch.zeros_like(t) for t in template]
-        pasts = [s.past or silence for s in streams]
-    else:
-        pasts = [s.past for s in streams]
-    history = History([torch.stack(layer) for layer in zip(*pasts, strict=True)])
+    begun = next((s.past for s in streams if s.past), [])
+    silence = [torch.zeros_like(layer) for layer in begun]
+    pasts = [s.past or silence for s in streams]
+    history = History([torch.cat(layer) for layer in zip(*pasts, strict=True)])
     wave = codec.decode_next(codes, history)
     for i, stream in enumerate(streams):
-        stream.past = [layer[i] for layer in history.past]
+        stream.past = [layer[i : i + 1].clone() for layer in history.past]
     return wave
 
 

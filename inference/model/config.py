@@ -78,8 +78,7 @@ class DualARConfig:
         for name in ("dim", "n_head", "n_local_heads", "intermediate_size", "attention_qkv_bias"):
             if f"fast_{name}" not in given:
                 shape[f"fast_{name}"] = shape[name]
-        _check_types(shape)
-        config = cls(**shape)
+        config = cls(**_checked(shape))
         config._check_shape()
         return config
 
@@ -90,7 +89,7 @@ class DualARConfig:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise CheckpointError(f"{path} is missing") from None
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, RecursionError) as e:
             raise CheckpointError(f"{path} cannot be read as JSON: {e}") from None
         if not isinstance(raw, dict):
             raise CheckpointError(f"{path} holds a JSON {type(raw).__name__}, not an object")
@@ -141,7 +140,10 @@ class CodecConfig:
         def shape(name: str) -> tuple[int, ...]:
             if name not in tensors:
                 raise CheckpointError(f"this is not a Firefly codec: tensor {name} is missing")
-            return tuple(tensors[name].shape)
+            found, dimensions = tuple(tensors[name].shape), 3 if "conv" in name else 2 if "project" in name else 1
+            if len(found) != dimensions or 0 in found:
+                raise CheckpointError(f"this is not a Firefly codec: tensor {name} has shape {found}, not {dimensions} dimensions")
+            return found
 
         def count(pattern: str) -> int:
             found = {int(m[1]) for name in tensors if (m := re.match(pattern, name))}
@@ -184,21 +186,30 @@ class CodecConfig:
             raise CheckpointError(f"the codec's {self.dims} channels do not divide into {self.groups} groups")
 
 
-def _check_types(shape: Mapping[str, Any]) -> None:
+_MOST = {"max_seq_len": 1 << 20, "vocab_size": 1 << 24}
+
+
+def _checked(shape: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the types they are declared with."""
     kinds = {f.name: str(f.type) for f in fields(DualARConfig)}
+    checked: dict[str, Any] = {}
     for name, value in shape.items():
         kind = kinds[name]
         if kind == "bool":
             if not isinstance(value, bool):
                 raise CheckpointError(f"config.json: {name} is {value!r}; true or false is needed")
+            checked[name] = value
         elif not _is_number(value) or (kind == "int" and value != int(value)):
             raise CheckpointError(f"config.json: {name} is {value!r}; {'a whole number' if kind == 'int' else 'a number'} is needed")
-        elif not 0 < value < 2**31:
+        elif not 0 < value <= _MOST.get(name, 1 << 20 if kind == "int" else 1 << 40):
             raise CheckpointError(f"config.json: {name} is {value!r}, which no model can have")
+        else:
+            checked[name] = int(value) if kind == "int" else float(value)
+    return checked
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _round_up(n: int, multiple: int) -> int:

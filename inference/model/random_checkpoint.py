@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inference.errors import CheckpointError
+from inference.model.card import read_card
 from inference.model.checkpoint import CODEC_NAME, unfold_weight_norm
 from inference.model.codec import Codec
 from inference.model.config import SEMANTIC_TOKENS, CodecConfig, DualARConfig
@@ -63,7 +65,10 @@ def write(directory: Path, shape: str, seed: int, **changes: Any) -> None:
     """Write config.json, model.pth (BF16), tokenizer.tiktoken, special_tokens.json and the codec's .pth (FP32).
 
     `changes` replace fields of the language model's configuration; `num_codebooks` also sets the codec's groups.
+    Raises CheckpointError rather than overwrite weights that are not random.
     """
+    if (directory / "config.json").exists() and not read_card(directory).random:
+        raise CheckpointError(f"{directory} holds a checkpoint that is not random; name another directory")
     ranks, fields, codec = SHAPES[shape]
     fields = (
         {"rope_base": 1e6, "norm_eps": 1e-6, "tie_word_embeddings": False, "codebook_size": 1024, "num_codebooks": 8} | fields | changes

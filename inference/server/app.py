@@ -44,7 +44,7 @@ class SpeechBody(BaseModel):
     """OpenAI's `POST /v1/audio/speech`, and the model's own controls. Any `model` name is accepted."""
 
     input: str
-    model: str = ""
+    model: str | None = None
     voice: str | VoiceId = DEFAULT
     instructions: str | None = Field(None, description="Accepted for compatibility; this model takes no instructions.")
     response_format: Literal["wav", "pcm"] = "wav"
@@ -61,7 +61,7 @@ class SpeechBody(BaseModel):
 
 def create_app(speaker: Speaker, voices: VoiceStore, max_body_bytes: int) -> FastAPI:
     """The public API over one engine."""
-    app = FastAPI(title="fishserve", summary="FishSpeech 1.5 text to speech")
+    app = FastAPI(title="fishserve", summary="FishSpeech 1.5 text to speech", redirect_slashes=False)
     app.add_middleware(BodyLimit, limit=max_body_bytes)
     _register_errors(app)
 
@@ -198,6 +198,8 @@ def _register_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, e: RequestValidationError) -> JSONResponse:
         first = e.errors()[0]
+        if first["type"] == "model_attributes_type":
+            return error_response(400, "the request body is not a JSON object; send one, with Content-Type: application/json")
         where = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
         if first["type"] == "json_invalid":
             return error_response(400, "the request body is not valid JSON")

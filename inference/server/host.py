@@ -27,7 +27,7 @@ from litserve.loops import LitLoop
 from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
 
 from inference.engine.request import Audio, SpeechRequest
-from inference.errors import EngineClosed, FishserveError
+from inference.errors import EngineClosed, FishserveError, GenerationError
 from inference.server.app import create_app
 from inference.server.metrics import SHARED_DIRECTORY
 from inference.settings import Settings
@@ -77,24 +77,34 @@ class EngineLoop(LitLoop):
         outbox: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._send, args=(outbox, transport), daemon=True).start()
         self._receive(engine, request_queue, outbox)
+        shared[_STATE] = {"status": "failed", "error": engine.ending}
 
     def _receive(self, engine: Any, inbox: Any, outbox: queue.SimpleQueue[tuple[int, str, Any]]) -> None:
         tickets: dict[str, Any] = {}
         parent = os.getppid()
-        while os.getppid() == parent:
+        while os.getppid() == parent and engine.alive:
             try:
                 consumer, uid, _, message = inbox.get(timeout=1.0)
             except queue.Empty:
-                tickets = {uid: t for uid, t in tickets.items() if t.finish_reason is None}
                 continue
             if isinstance(message, Cancel):
-                if ticket := tickets.pop(message.uid, None):
+                if ticket := tickets.get(message.uid):
                     ticket.cancel()
                 continue
+
+            def deliver(item: Any, consumer: int = consumer, uid: str = uid) -> None:
+                outbox.put((consumer, uid, item))
+                if not isinstance(item, Audio):
+                    tickets.pop(uid, None)
+
             try:
-                tickets[uid] = engine.submit(message, lambda item, c=consumer, u=uid: outbox.put((c, u, item)))
+                ticket = tickets[uid] = engine.submit(message, deliver)
+                if ticket.finish_reason:  # it ended before it was put there
+                    tickets.pop(uid, None)
             except FishserveError as e:
                 outbox.put((consumer, uid, e))
+            except Exception as e:
+                outbox.put((consumer, uid, GenerationError(f"the request could not be started: {type(e).__name__}")))
 
     def _send(self, outbox: queue.SimpleQueue[tuple[int, str, Any]], transport: Any) -> None:
         while True:
@@ -127,23 +137,33 @@ class RemoteEngine:
         uid, arrived, items = uuid.uuid4().hex, asyncio.Event(), deque[tuple[Any, str]]()
         self._server.response_buffer[uid] = ResponseBufferItem(event=arrived, response_queue=items)
         ended = False
+        put = asyncio.get_running_loop().run_in_executor(None, self._put, uid, request)
         try:
-            await asyncio.to_thread(self._put, uid, request)
+            await asyncio.shield(put)
             while True:
                 while not items:
-                    await arrived.wait()
-                    arrived.clear()
+                    await self._wait(arrived)
                 item, status = items.popleft()
                 ended = status != LitAPIStatus.OK
                 if status == LitAPIStatus.ERROR:
-                    raise pickle.loads(item) if item else EngineClosed("the engine's process ended")
+                    raise pickle.loads(item)
                 if ended:
                     return
                 yield item
         finally:
             del self._server.response_buffer[uid]
-            if not ended:  # from a thread of its own: this task may be cancelled already
-                threading.Thread(target=self._put, args=(uid, Cancel(uid)), daemon=True).start()
+            if not ended:  # after the request, in a thread of its own: this task may be cancelled already
+                put.add_done_callback(lambda _: threading.Thread(target=self._put, args=(uid, Cancel(uid)), daemon=True).start())
+
+    async def _wait(self, arrived: asyncio.Event) -> None:
+        """Wait for the next item; raises EngineClosed when the device's process has ended and none will come."""
+        try:
+            await asyncio.wait_for(arrived.wait(), 1.0)
+            arrived.clear()
+        except TimeoutError:
+            state = await asyncio.to_thread(self._server.workers_setup_status.get, _STATE)
+            if state["status"] == "failed":
+                raise EngineClosed(state["error"]) from None
 
     def _put(self, uid: str, message: SpeechRequest | Cancel) -> None:
         self._server._get_request_queue(_PATH).put((self._server.app.response_queue_id, uid, time.monotonic(), message))
@@ -193,4 +213,5 @@ def _watch(server: ls.LitServer, failure: list[str]) -> None:
     if not server._shutdown_event.is_set():
         state = server.workers_setup_status.get(_STATE, {})
         failure.append(state.get("error") or f"the engine's process ended with exit code {server.inference_workers[0].exitcode}")
+        server.workers_setup_status[_STATE] = {"status": "failed", "error": failure[0]}
         server._shutdown_event.set()

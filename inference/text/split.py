@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from inference.text.clean import clean
 
-_FLOAT = re.compile(r"(\d+)\.(\d+)")
+_FLOAT = re.compile(r"(?<!\d)(\d++)\.(\d+)")  # looks at each digit once, however many there are
 # The point of a number must not end a sentence, so it is hidden while cutting, at the lengths the reference's own
 # marks `<`, `_f_` and `>` have. The reference also turns such marks in the user's text into a point.
 _HIDDEN = "\x02{}\x03\x03\x03{}\x04"

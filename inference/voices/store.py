@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
-
-from inference.errors import VoiceNotFound
+from inference.errors import AudioError, VoiceNotFound
+from inference.voices.codes import read_codes
 from inference.voices.voice import Reference, Voice
 
 DEFAULT = "default"
@@ -35,8 +34,8 @@ class VoiceStore:
             known = ", ".join(self.names()[:20])
             raise VoiceNotFound(f"there is no voice {name[:80]!r}; known voices: {known}", "voice")
         try:
-            codes = np.load(folder / "codes.npy", allow_pickle=False)
+            codes = read_codes(folder / "codes.npy")
             text = (folder / "text.txt").read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as e:
+        except (AudioError, OSError, ValueError) as e:
             raise VoiceNotFound(f"voice {name!r} is damaged: {e}", "voice") from None
         return Voice((Reference(codes, text),), name)

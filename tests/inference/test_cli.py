@@ -156,16 +156,18 @@ def test_a_bad_reference_is_one_sentence(tiny, clips, clip, words, refused):
         (["say", "hello", "--max-new-tokens", "9999"], "do not fit in the model's 4096"),
         (["say", "hello", "--device", "tpu"], "device 'tpu'"),
         (["say", "hello", "-o", "/nowhere/out.wav"], "cannot write /nowhere/out.wav"),
+        (["say", "hello", "--checkpoint", "no[/b]thing"], "no[/b]thing is not a directory"),
         (["encode", "nothing.wav"], "does not exist"),
-        (["decode", "nothing.npy"], "not a .npy file"),
+        (["decode", "nothing.npy"], "does not exist"),
         (["serve", "--host", "example.org"], "listen on"),
         (["serve", "--port", "80"], "FISHSERVE_PORT"),
         (["download", "not a name"], "owner/name"),
+        (["download", "foo/bar--baz"], "could not be downloaded"),
     ],
     ids=lambda a: " ".join(a) if isinstance(a, list) else "",
 )
 def test_bad_input_is_one_sentence(tiny, arguments, words, refused):
-    checkpoint = [] if arguments[0] == "download" else ["--checkpoint", tiny]
+    checkpoint = [] if arguments[0] == "download" or "--checkpoint" in arguments else ["--checkpoint", tiny]
     assert words in refused(*arguments, *checkpoint)
 
 
@@ -186,7 +188,9 @@ def test_a_missing_or_damaged_checkpoint_is_one_sentence(tiny, tmp_path, refused
 
 
 @pytest.mark.parametrize(
-    "codes", [np.full((8, 2), 1000), np.zeros((3, 2), int), np.zeros((8, 2)), np.zeros(8, int)], ids=lambda c: f"{c.dtype}{c.shape}"
+    "codes",
+    [np.full((8, 2), 1000), np.zeros((3, 2), int), np.zeros((8, 2)), np.zeros(8, int), np.zeros((8, 0), int)],
+    ids=lambda c: f"{c.dtype}{c.shape}",
 )
 def test_codes_of_another_kind_are_one_sentence(tiny, tmp_path, codes, refused):
     np.save(tmp_path / "codes.npy", codes)

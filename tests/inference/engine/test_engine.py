@@ -1,5 +1,8 @@
 import asyncio
 import gc
+import json
+import subprocess
+import sys
 import threading
 import time
 
@@ -23,6 +26,7 @@ from inference import (
 from inference.engine import engine as module
 from inference.engine.engine import pick_device
 from inference.model.dual_ar import DualAR
+from inference.text.split import split
 from tests.conftest import GOLDEN, golden_json, voice_of
 
 LONG = "One sentence here. Another one there! And is this the third? Yes, it is. Then comes a fifth, with a comma."
@@ -200,6 +204,73 @@ def test_a_failing_device_fails_what_ran_and_not_what_comes(golden, monkeypatch)
             with pytest.raises(GenerationError, match="out of memory"):
                 engine.generate_codes(request)
         assert np.array_equal(engine.generate_codes(request), good)
+
+
+def test_a_callback_that_fails_ends_its_own_request_alone(engine):
+    def refuse(_):
+        raise RuntimeError("loop is closed")
+
+    request = SpeechRequest("Hello.", seed=1, max_new_tokens=40)
+    expected = engine.generate_codes(request)
+    bad, good = engine.submit(SpeechRequest("Other.", max_new_tokens=900), refuse), engine.stream(request)
+    list(good)
+    assert np.array_equal(good.codes, expected)
+    settled(engine)
+    assert bad.finish_reason == "cancelled"
+
+
+def test_a_device_that_is_gone_ends_every_request_and_says_why(golden, monkeypatch):
+    request = endless(golden, monkeypatch)
+
+    def fail(*_):
+        raise RuntimeError("device lost")
+
+    engine = SpeechEngine(golden, rows=1)
+    running, waiting = engine.stream(request), engine.stream(request)
+    next(running)
+    monkeypatch.setattr(engine._runner._cache, "clear", fail)
+    monkeypatch.setattr(engine._runner._lm, "token_logits", fail)
+    with pytest.raises(GenerationError, match="device lost"):
+        list(running)
+    with pytest.raises(EngineClosed, match="device lost"):
+        list(waiting)
+    assert not engine.alive
+    with pytest.raises(EngineClosed, match="device lost"):
+        engine.stream(request)
+
+
+def test_samples_that_are_not_numbers_fail_their_request(golden, monkeypatch):
+    with SpeechEngine(golden, rows=1) as engine:
+        decode = module.decode_due
+        monkeypatch.setattr(module, "decode_due", lambda codec, due: {s: w * np.nan for s, w in decode(codec, due).items()})
+        with pytest.raises(GenerationError, match="not numbers"):
+            engine.synthesize(SpeechRequest("Hello.", max_new_tokens=9))
+
+
+def test_no_segment_runs_past_its_limit(engine):
+    codes = engine.generate_codes(SpeechRequest(LONG, seed=1, chunk_length=25, max_new_tokens=1))
+    assert codes.shape[1] == len(split(LONG, 25))
+
+
+def test_a_reference_run_that_fills_the_context_says_so(golden_directory, tmp_path):
+    for file in golden_directory.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(raw | {"max_seq_len": 256}))
+    with (
+        SpeechEngine.load(tmp_path, "cpu", rows=1) as engine,
+        pytest.raises(GenerationError, match=r"no room for speech in the model's 256"),
+    ):
+        engine.generate_codes(reference(LONG, chunk_length=30, max_new_tokens=60))
+
+
+def test_an_engine_left_open_ends_with_its_script(golden_directory):
+    code = (
+        "import sys; from inference import SpeechEngine, SpeechRequest\n"
+        "stream = SpeechEngine.load(sys.argv[1], 'cpu').stream(SpeechRequest('Hello. ' * 50)); next(stream)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, golden_directory], check=False, timeout=60).returncode == 0
 
 
 def test_the_numbers_are_given_when_there_is_no_room(engine):

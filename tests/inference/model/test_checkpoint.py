@@ -83,7 +83,7 @@ def test_a_codec_saved_with_its_trainer_is_seen_through(directory, golden, wrap)
 
 def test_safetensors_serve_in_place_of_pth(directory, golden):
     save_file(tensors_of(directory), directory / "model.safetensors")
-    save_file(golden.codec.state_dict(), (directory / CODEC_FILE).with_suffix(".safetensors"))
+    save_file({n: t.contiguous() for n, t in golden.codec.state_dict().items()}, (directory / CODEC_FILE).with_suffix(".safetensors"))
     (directory / "model.pth").unlink()
     (directory / CODEC_FILE).unlink()
     assert torch.equal(logits(load(directory)), logits(golden))
@@ -212,6 +212,43 @@ def test_weights_that_are_not_numbers_are_refused(directory):
     torch.save(tensors, directory / "model.pth")
     with pytest.raises(CheckpointError, match=r"norm\.weight holds NaN"):
         load(directory)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(64, dtype=torch.int64), torch.zeros(64, dtype=torch.complex64), torch.zeros(64).to_sparse()],
+    ids=lambda t: str(t.dtype),
+)
+def test_weights_that_are_not_dense_floating_point_are_refused(directory, tensor):
+    torch.save(tensors_of(directory) | {"norm.weight": tensor}, directory / "model.pth")
+    with pytest.raises(CheckpointError, match=r"norm\.weight is a"):
+        load(directory)
+
+
+def test_nan_in_safetensors_is_refused_too(directory):
+    tensors = tensors_of(directory)
+    tensors["norm.weight"][0] = torch.nan
+    save_file(tensors, directory / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"norm\.weight holds NaN"):
+        load(directory)
+
+
+def test_tensors_that_share_memory_load(directory):
+    tensors = tensors_of(directory)
+    tensors["layers.0.ffn_norm.weight"] = tensors["norm.weight"]
+    torch.save(tensors, directory / "model.pth")
+    assert torch.equal(load(directory).lm.layers[0].ffn_norm.weight, tensors["norm.weight"].float())
+
+
+def test_a_codec_of_flat_tensors_is_refused(directory):
+    torch.save({n: t.flatten() for n, t in tensors_of(directory, CODEC_FILE).items()}, directory / CODEC_FILE)
+    with pytest.raises(CheckpointError, match=r"codec|matching direction"):
+        load(directory)
+
+
+def test_a_real_checkpoint_is_not_overwritten_with_noise(directory):
+    with pytest.raises(CheckpointError, match="not random"):
+        random_checkpoint.write(directory, "tiny", 0)
 
 
 def test_later_loads_use_the_copy_and_notice_a_changed_file(directory, golden):

@@ -85,6 +85,21 @@ def test_one_stream_frame_by_frame(golden):
     torch.testing.assert_close(heard, EXPECTED["dec1.wave"], atol=1e-4, rtol=0)
 
 
+def test_a_stream_keeps_what_it_needs_and_no_more(golden):
+    stream = golden.codec.stream()
+    stream.decode(torch.zeros(8, 16, dtype=torch.int64))
+    kept = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in stream.past}
+    assert sum(kept.values()) == sum(t.numel() * 4 for t in stream.past)
+    before = [t.shape for t in stream.past]
+    stream.decode(torch.zeros(8, 3, dtype=torch.int64))
+    assert [t.shape for t in stream.past] == before
+
+
+def test_a_long_decode_in_pieces_equals_one_at_once(golden):
+    codes = torch.from_numpy(np.random.default_rng(3).integers(0, 1000, (1, 8, 150)))
+    torch.testing.assert_close(golden.codec.decode(codes), golden.codec.decode_next(codes, History()), atol=1e-5, rtol=0)
+
+
 def test_too_short_a_wave_is_refused(golden):
     with pytest.raises(AudioError, match="768 samples are too few"):
         golden.codec.encode(torch.zeros(1, 768))

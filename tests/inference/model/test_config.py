@@ -41,7 +41,7 @@ def test_the_fast_model_may_differ():
     [
         ({"dim": "big"}, "dim is 'big'"), ({"n_head": 0}, "n_head is 0"), ({"n_layer": 2.5}, "n_layer is 2.5"),
         ({"dim": 1000}, "does not divide"), ({"n_local_heads": 3}, "cannot share"), ({"norm_eps": math.nan}, "norm_eps is nan"),
-        ({"tie_word_embeddings": "no"}, "true or false"), ({"model_type": "naive"}, "model_type 'naive'"), ({"codebook_size": 4096}, "above"),
+        ({"tie_word_embeddings": "no"}, "true or false"), ({"model_type": "naive"}, "model_type 'naive'"), ({"codebook_size": 4096}, "above"), ({"max_seq_len": 2**30}, "no model can have"), ({"dim": 10**400}, "no model can have"),
     ],
     ids=str,
 )  # fmt: skip
@@ -61,7 +61,15 @@ def test_any_json_object_is_read_or_refused_in_a_sentence(changes):
         assert "config.json" in str(e)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"3"])
+def test_whole_numbers_may_be_written_as_floats():
+    config = DualARConfig.from_dict(OFFICIAL | {"dim": 1024.0, "n_head": 16.0})
+    assert config == DualARConfig.from_dict(OFFICIAL)
+    assert isinstance(config.dim, int)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff", b"3", b"[" * 100_000, b'{"dim": 1%s}' % (b"0" * 4000)], ids=lambda c: repr(c[:9])
+)
 def test_a_file_that_is_no_json_object_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"config\.json"):

@@ -1,6 +1,7 @@
 """A real server, as `fishserve serve` starts it, and real clients."""
 
 import concurrent.futures
+import contextlib
 import io
 import os
 import signal
@@ -164,7 +165,7 @@ def test_a_named_voice_changes_the_sound(server):
         (b"{}", 400, "input: Field required"),
         (b"nonsense", 400, "not valid JSON"),
         (b"\xff\xfe", 400, "JSON"),
-        (b"[]", 400, "body"),
+        (b"[]", 400, "JSON object"),
         (b'{"input": 3}', 400, "input is '3'"),
         (b'{"input": "hi", "voice": "../../etc"}', 404, "no voice"),
         (b'{"input": "hi", "voice": 3}', 400, "voice"),
@@ -256,9 +257,24 @@ def test_sigterm_lets_a_running_request_finish_and_leaves_no_process(checkpoint,
 
 
 def test_a_server_whose_engine_dies_ends_and_says_so(checkpoint, tmp_path):
-    server = Server(checkpoint, tmp_path).wait_ready()
+    server, began = Server(checkpoint, tmp_path).wait_ready(), threading.Event()
+
+    def listen():
+        body = {"input": LONG * 20, "stream": True}
+        with (
+            contextlib.suppress(httpx.TransportError),
+            httpx.stream("POST", f"{server.url}/v1/audio/speech", json=body, timeout=30) as response,
+        ):
+            for _ in response.iter_bytes():
+                began.set()
+
+    client = threading.Thread(target=listen)
+    client.start()
+    assert began.wait(20)
     next(p for p in server.members() if any("spawn_main" in a for a in p.cmdline())).kill()
-    assert server.process.wait(40) == 2
+    client.join(10)  # it is told, not left waiting
+    assert not client.is_alive()
+    assert server.process.wait(10) == 2
     assert b"the engine's process ended" in server.process.stderr.read()
     server.end(0)
 

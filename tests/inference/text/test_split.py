@@ -50,6 +50,11 @@ def test_the_point_in_a_number_does_not_end_a_sentence():
     assert split("It is 3.14. Yes.", 12) == ["It is 3.14.", "Yes."]
 
 
+def test_a_megabyte_of_digits_takes_no_time():
+    """Looking for numbers must not start again at every digit."""
+    assert "".join(split("1" * 1_000_000, 2000)) == "1" * 1_000_000
+
+
 def test_the_references_own_mark_in_a_text_is_kept():
     assert split("<1_f_2> stays", 50) == ["<1_f_2> stays"]
     assert split("<1_f_2> goes", 50, compat=True) == ["1.2 goes"]

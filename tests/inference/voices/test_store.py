@@ -45,9 +45,10 @@ def test_any_name_is_found_or_refused(store, name):
             store.get(name)
 
 
-def test_a_damaged_voice_says_so(tmp_path):
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04nonsense", b"\x93NUMPY\x01\x00"], ids=repr)
+def test_a_damaged_voice_says_so(tmp_path, content):
     (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "codes.npy").write_bytes(b"nonsense")
+    (tmp_path / "x" / "codes.npy").write_bytes(content)
     with pytest.raises(VoiceNotFound, match="voice 'x' is damaged"):
         VoiceStore(tmp_path).get("x")
 

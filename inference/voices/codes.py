@@ -1,0 +1,25 @@
+"""Reads files of codes."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from inference.errors import AudioError
+
+
+def read_codes(path: Path) -> np.ndarray:
+    """Codes (codebooks, frames) int64 of a .npy file, at least one frame. Raises AudioError."""
+    try:
+        with path.open("rb") as file:
+            codes = np.load(file, allow_pickle=False)
+    except FileNotFoundError:
+        raise AudioError(f"{path} does not exist") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise AudioError(f"{path} is not a .npy file of codes") from None
+    if not isinstance(codes, np.ndarray) or codes.dtype.kind not in "iu" or codes.ndim != 2 or not codes.size:
+        found = f"{codes.dtype} of shape {codes.shape}" if isinstance(codes, np.ndarray) else "several arrays"
+        raise AudioError(f"{path} holds {found}; codes are whole numbers (codebooks, frames)")
+    return codes.astype(np.int64)
