@@ -25,7 +25,7 @@ from torch import Tensor
 from inference.engine import metrics
 from inference.engine.request import Audio, SpeechRequest
 from inference.engine.runner import Runner, Sequence
-from inference.engine.vocoder import FIRST_CHUNK, NEXT_CHUNK, VocoderStream, decode_due
+from inference.engine.vocoder import FIRST_CHUNK, LARGEST_CHUNK, VocoderStream, decode_due
 from inference.errors import AudioError, EngineClosed, GenerationError, RequestError
 from inference.hub import locate
 from inference.model import checkpoint as checkpoints
@@ -454,7 +454,7 @@ class SpeechEngine:
         job.turns.append(torch.stack(s.frames, dim=1))
         if len(job.turns) < 2 * len(job.segments):
             self._leave(s)
-            self._start_segment(job, NEXT_CHUNK)
+            self._start_segment(job, LARGEST_CHUNK)
         else:
             self._retire(job, "length" if job.cut else "stop")
 

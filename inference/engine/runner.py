@@ -74,7 +74,6 @@ class Runner:
         self._semantic_begin = checkpoint.tokenizer.semantic_begin
         self._cache = self._lm.new_cache(rows, checkpoint.config.max_seq_len)
         self._fast_cache = self._lm.new_fast_cache(rows)
-        self._rows = torch.arange(rows, device=self._device)
         self._speakable = self._speakable_head()
         self.sequences: list[Sequence] = []
 
@@ -155,10 +154,11 @@ class Runner:
         seen = seen_ids(history[:, 1:], size)
         # A reference run may draw a token past the code tables; the reference fails there, we take the last code.
         codes = [(tokens - self._semantic_begin).clamp(0, lm.config.codebook_size - 1)]
-        rows = self._rows[: len(sequences)]
-        self._step.fast(lm.fast_project_in(hidden), self._fast_cache, 0, rows)
         for i in range(1, self._codebooks):
-            x = self._step.fast(lm.fast_embeddings(codes[-1]), self._fast_cache, i, rows)
+            if i == 1:
+                x = self._step.fast_pair(lm.fast_project_in(hidden), codes[0], self._fast_cache)
+            else:
+                x = self._step.fast(codes[-1], self._fast_cache, i)
             logits = lm.code_logits(x, head.codes)
             health = health + logits.sum(-1)
             codes.append(sample(logits, seen[:, i], controls, code_noise[:, i - 1]))

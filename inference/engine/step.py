@@ -1,7 +1,8 @@
 """One position of the Dual-AR model for a batch of rows, with as few operations as it takes.
 
-The arithmetic is `inference.model.dual_ar`'s and is proved equal to it in the tests. What differs is layout: gate and up
-projections are one matrix, queries of a key/value head are its batch of queries, rotation is one complex product.
+The arithmetic is `inference.model.dual_ar`'s and is proved equal to it in the tests. What differs is layout: weights stand
+as (in, out), gate and up projections are one matrix, the queries of a key/value head are its batch of queries, a rotation
+is one complex product, and the first two codebook positions, both known once the token is drawn, are one pass.
 """
 
 from __future__ import annotations
@@ -10,14 +11,46 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference.model.dual_ar import Block, DualAR, KVCache, RMSNorm, Span
 
 
 @dataclass(frozen=True)
+class Where:
+    """The positions a pass writes, and what it may read.
+
+    `positions` is one number when all rows write the same position, a slice when each writes several, else (batch,) int64,
+    one for each of `rows`. Attention reads up to `end`; `mask` (broadcast over batch, kv heads, queries, end) is True where
+    a key may be seen, None when all may.
+    """
+
+    positions: int | slice | Tensor
+    end: int
+    mask: Tensor | None
+    rows: Tensor | None = None
+
+    @staticmethod
+    def after(lengths: list[int], device: torch.device) -> Where:
+        """The next position of rows 0, 1, ..., which hold `lengths` already."""
+        span = Span.step(lengths, device)
+        if span.mask is None:
+            return Where(lengths[0], span.end, None)
+        return Where(span.positions[:, 0], span.end, span.mask, torch.arange(len(lengths), device=device))
+
+    def write(self, cache: Tensor, new: Tensor) -> None:
+        """Put new (batch, time, kv, head_dim) into cache (batch, kv, positions, head_dim)."""
+        if isinstance(self.positions, Tensor):
+            cache[self.rows, :, self.positions] = new[:, 0]
+        elif isinstance(self.positions, slice):
+            cache[:, :, self.positions] = new.transpose(1, 2)
+        else:
+            cache.select(2, self.positions).copy_(new[:, 0])
+
+
+@dataclass(frozen=True)
 class PackedBlock:
-    """The weights of one layer as the step reads them."""
+    """The weights of one layer as a pass reads them, all (in, out)."""
 
     attention_norm: RMSNorm
     wqkv: Tensor
@@ -31,55 +64,36 @@ class PackedBlock:
 
     @staticmethod
     def pack(block: Block) -> PackedBlock:
-        """Make gate and up one matrix, of which the module's own weights become views."""
+        """Lay the weights out anew; the module's own become views of them, so that nothing is kept twice."""
         a, f = block.attention, block.feed_forward
-        w13 = torch.cat((f.w1.weight, f.w3.weight))
-        f.w1.weight.data, f.w3.weight.data = w13.chunk(2)
-        return PackedBlock(
-            block.attention_norm, a.wqkv.weight, a.wqkv.bias, a.wo.weight, block.ffn_norm, w13, f.w2.weight, a.n_head, a.n_kv
-        )
+        w13 = _turned(f.w1, f.w3)
+        wqkv, wo, w2 = _turned(a.wqkv), _turned(a.wo), _turned(f.w2)
+        return PackedBlock(block.attention_norm, wqkv, a.wqkv.bias, wo, block.ffn_norm, w13, w2, a.n_head, a.n_kv)
 
-    def __call__(self, x: Tensor, turn: Tensor, keys: Tensor, values: Tensor, where: Where) -> Tensor:
-        """x (batch, dim); turn (batch or 1, 1, head_dim / 2) complex; keys, values (batch, kv, positions, head_dim) of this layer."""
-        batch, dim = x.shape
-        size = dim // self.n_head
-        qkv = F.linear(_norm(x, self.attention_norm), self.wqkv, self.bias).view(batch, -1, size)
-        turned = _rotate(qkv[:, : self.n_head + self.n_kv], turn)
-        q, k = turned[:, : self.n_head], turned[:, self.n_head :]
-        where.write(keys, k)
-        where.write(values, qkv[:, self.n_head + self.n_kv :])
-        q = q.reshape(batch, self.n_kv, self.n_head // self.n_kv, size)
-        y = F.scaled_dot_product_attention(q, keys[:, :, : where.end], values[:, :, : where.end], attn_mask=where.mask)
-        x = x + F.linear(y.reshape(batch, dim), self.wo)
-        gate, up = F.linear(_norm(x, self.ffn_norm), self.w13).chunk(2, dim=-1)
-        return x + F.linear(F.silu(gate) * up, self.w2)
+    def __call__(self, x: Tensor, turn: Tensor, keys: Tensor, values: Tensor, where: Where, time: int = 1) -> Tensor:
+        """x (batch * time, dim), the positions of a row together -> the same.
 
-
-@dataclass(frozen=True)
-class Where:
-    """The positions a step writes: `rows` and `positions` (batch,) int64, or one number when they are all the same.
-
-    `mask` (batch, 1, 1, end) hides what a row has not written; None when all rows are equally long.
-    """
-
-    rows: Tensor
-    positions: Tensor | int
-    end: int
-    mask: Tensor | None
-
-    @staticmethod
-    def after(lengths: list[int], device: torch.device) -> Where:
-        """The next position of rows 0, 1, ..., which hold `lengths` already."""
-        span = Span.step(lengths, device)
-        rows = torch.arange(len(lengths), device=device)
-        return Where(rows, lengths[0] if span.mask is None else span.positions[:, 0], span.end, span.mask)
-
-    def write(self, cache: Tensor, new: Tensor) -> None:
-        """Put new (batch, kv, head_dim) into cache (batch, kv, positions, head_dim)."""
-        if isinstance(self.positions, int):
-            cache[:, :, self.positions] = new
+        turn (batch or 1, time, 1, head_dim / 2) complex; keys and values (batch, kv, positions, head_dim) are this layer's cache.
+        """
+        size, turned_heads, per_kv = keys.shape[3], self.n_head + self.n_kv, self.n_head // self.n_kv
+        n = _norm(x, self.attention_norm)
+        qkv = torch.mm(n, self.wqkv) if self.bias is None else torch.addmm(self.bias, n, self.wqkv)
+        qkv = qkv.view(-1, time, turned_heads + self.n_kv, size)
+        turned = _rotate(qkv[:, :, :turned_heads], turn)
+        where.write(keys, turned[:, :, self.n_head :])
+        where.write(values, qkv[:, :, turned_heads:])
+        q = turned[:, :, : self.n_head]
+        # The queries of a kv head, of one position or of several, are one batch of queries to it.
+        if time == 1:
+            q = q.reshape(-1, self.n_kv, per_kv, size)
         else:
-            cache[self.rows, :, self.positions] = new
+            q = q.unflatten(2, (self.n_kv, per_kv)).transpose(1, 2).flatten(2, 3)
+        y = F.scaled_dot_product_attention(q, keys[:, :, : where.end], values[:, :, : where.end], attn_mask=where.mask)
+        if time > 1:
+            y = y.unflatten(2, (time, per_kv)).transpose(1, 2)
+        x = torch.addmm(x, y.reshape(x.shape), self.wo)
+        gate, up = torch.mm(_norm(x, self.ffn_norm), self.w13).chunk(2, dim=-1)
+        return torch.addmm(x, F.silu(gate) * up, self.w2)
 
 
 class Step:
@@ -87,35 +101,57 @@ class Step:
 
     def __init__(self, model: DualAR) -> None:
         self._model = model
-        self._slow = [PackedBlock.pack(b) for b in model.layers]  # type: ignore[arg-type]
-        self._fast = [PackedBlock.pack(b) for b in model.fast_layers]  # type: ignore[arg-type]
+        self._slow = [PackedBlock.pack(b) for b in model.layers if isinstance(b, Block)]
+        self._fast = [PackedBlock.pack(b) for b in model.fast_layers if isinstance(b, Block)]
         self._turns = torch.view_as_complex(model.rope)  # (positions, head_dim / 2)
         self._fast_turns = torch.view_as_complex(model.fast_rope)
+        per_kv = model.config.fast_n_head // model.config.fast_n_local_heads
+        causal = torch.tensor([[True, False], [True, True]], device=model.rope.device)
+        self._pair_mask = causal.repeat_interleave(per_kv, dim=0)  # queries of position 0, then of position 1
 
     def slow(self, columns: Tensor, cache: KVCache, lengths: list[int]) -> Tensor:
         """The next column (batch, 1 + codebooks) of rows 0, 1, ... -> hidden states before the final norm, (batch, dim)."""
-        batch = len(lengths)
         where = Where.after(lengths, columns.device)
         x = self._model.embed(columns[:, :, None])[:, 0]
-        turn = self._turns[where.positions].view(-1, 1, self._turns.shape[1])
-        for i, block in enumerate(self._slow):
-            x = block(x, turn, cache.k[i, :batch], cache.v[i, :batch], where)
+        turn = self._turns[where.positions].view(-1, 1, 1, self._turns.shape[1])
+        for block, (keys, values) in zip(self._slow, cache.layers(len(lengths)), strict=True):
+            x = block(x, turn, keys, values, where)
         return x
 
-    def fast(self, x: Tensor, cache: KVCache, position: int, rows: Tensor) -> Tensor:
-        """One codebook position: x (batch, fast_dim) -> (batch, fast_dim)."""
-        where = Where(rows, position, position + 1, None)
-        turn = self._fast_turns[position].view(1, 1, -1)
-        for i, block in enumerate(self._fast):
-            x = block(x, turn, cache.k[i, : len(rows)], cache.v[i, : len(rows)], where)
+    def fast_pair(self, hidden: Tensor, code: Tensor, cache: KVCache) -> Tensor:
+        """Codebook positions 0, of hidden (batch, fast_dim), and 1, of code (batch,); the state of position 1, (batch, fast_dim)."""
+        x = torch.stack((hidden, self._model.fast_embeddings(code)), dim=1).flatten(0, 1)
+        turn = self._fast_turns[:2].view(1, 2, 1, -1)
+        where = Where(slice(0, 2), 2, self._pair_mask)
+        for block, (keys, values) in zip(self._fast, cache.layers(len(code)), strict=True):
+            x = block(x, turn, keys, values, where, time=2)
+        return x[1::2]
+
+    def fast(self, code: Tensor, cache: KVCache, position: int) -> Tensor:
+        """One later codebook position, of code (batch,) -> (batch, fast_dim)."""
+        x = self._model.fast_embeddings(code)
+        turn = self._fast_turns[position].view(1, 1, 1, -1)
+        where = Where(position, position + 1, None)
+        for block, (keys, values) in zip(self._fast, cache.layers(len(code)), strict=True):
+            x = block(x, turn, keys, values, where)
         return x
+
+
+def _turned(*linears: nn.Linear) -> Tensor:
+    """The weights of linear maps side by side as one (in, out) matrix, of which theirs become views."""
+    packed = torch.cat([linear.weight for linear in linears]).t().contiguous()
+    for linear, view in zip(linears, packed.t().split([linear.out_features for linear in linears]), strict=True):
+        linear.weight.data = view
+    return packed
 
 
 def _norm(x: Tensor, norm: RMSNorm) -> Tensor:
+    if x.dtype == torch.float32:  # torch's own takes twice as many operations on a CPU
+        return x * torch.rsqrt((x * x).sum(-1, keepdim=True) * (1 / x.shape[-1]) + norm.eps) * norm.weight
     return F.rms_norm(x, norm.weight.shape, norm.weight, norm.eps)
 
 
 def _rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn interleaved pairs of x (batch, heads, head_dim) in FP32."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    """Turn interleaved pairs of x (batch, time, heads, head_dim) in FP32."""
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)

@@ -12,8 +12,8 @@ from inference.model.codec import Codec, CodecStream, decode_streams
 
 FIRST_CHUNK = 4
 """Frames in the first chunk of a request: 186 ms of sound, heard as soon as they exist."""
-NEXT_CHUNK = 16
-"""Frames in each later chunk."""
+LARGEST_CHUNK = 32
+"""Each later chunk is twice the one before, up to this: larger ones cost less a frame (on one CPU core 1.3 ms, not 3.1)."""
 
 
 class VocoderStream:
@@ -40,6 +40,6 @@ def decode_due(codec: Codec, due: Iterable[VocoderStream]) -> dict[VocoderStream
         waves = decode_streams([s.stream for s in streams], codes).cpu().numpy()
         for stream, wave in zip(streams, waves, strict=True):
             stream.waiting.clear()
-            stream.chunk = NEXT_CHUNK
+            stream.chunk = min(2 * stream.chunk, LARGEST_CHUNK)
             sound[stream] = wave
     return sound

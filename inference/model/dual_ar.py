@@ -28,6 +28,7 @@ class KVCache:
         shape = (layers, rows, kv_heads, positions, head_dim)
         self.k = torch.zeros(shape, dtype=dtype, device=device)
         self.v = torch.zeros(shape, dtype=dtype, device=device)
+        self._layers: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     @property
     def rows(self) -> int:
@@ -36,6 +37,12 @@ class KVCache:
     @property
     def positions(self) -> int:
         return self.k.shape[3]
+
+    def layers(self, rows: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of rows 0..rows-1, (rows, kv_heads, positions, head_dim), layer by layer."""
+        if rows not in self._layers:
+            self._layers[rows] = [(k[:rows], v[:rows]) for k, v in zip(self.k, self.v, strict=True)]
+        return self._layers[rows]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of one row over another's."""
