@@ -36,5 +36,13 @@ class GenerationError(FishserveError):
     """One request failed while it was being spoken; others are not affected."""
 
 
+class Overloaded(FishserveError):
+    """The queue is full; nothing was started. `retry_after` is the seconds after which there may be room."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class EngineClosed(FishserveError):
     """The engine was closed, or its thread died, before the request finished."""

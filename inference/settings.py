@@ -16,6 +16,7 @@ class Settings(BaseSettings):
     checkpoint: str | None = Field(None, description="Directory or Hugging Face repository of the model; empty: the embedded voice.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     rows: int = Field(8, ge=1, le=512, description="Requests generated at once; more wait their turn.")
+    queue: int = Field(64, ge=1, description="Requests that may wait; further ones are refused with 429.")
     voices_dir: Path = Field(Path("voices"), description="Where named voices live.")
     cache_dir: Path | None = Field(None, description="Where memory-mapped copies of weights are kept; empty: the user's cache folder.")
     host: str = Field("127.0.0.1", description="Address to listen on: 127.0.0.1, 0.0.0.0 or ::.")

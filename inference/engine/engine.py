@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import math
 import queue
 import secrets
 import threading
@@ -23,10 +24,11 @@ import torch
 from torch import Tensor
 
 from inference.engine import metrics
+from inference.engine.kv_cache import Past
 from inference.engine.request import Audio, SpeechRequest
-from inference.engine.runner import Runner, Sequence
+from inference.engine.runner import PREFILL, Runner, Sequence
 from inference.engine.vocoder import FIRST_CHUNK, LARGEST_CHUNK, VocoderStream, decode_due
-from inference.errors import AudioError, EngineClosed, GenerationError, RequestError
+from inference.errors import AudioError, EngineClosed, GenerationError, Overloaded, RequestError
 from inference.hub import locate
 from inference.model import checkpoint as checkpoints
 from inference.model.checkpoint import Checkpoint
@@ -127,26 +129,30 @@ class _Job:
     turns: list[Tensor] = field(default_factory=list)
     codes: list[Tensor] = field(default_factory=list)
     sequence: Sequence | None = None
+    past: Past | None = None
     vocoder: VocoderStream | None = None
     taken: int = 0
     cut: bool = False
     submitted: float = field(default_factory=time.monotonic)
+    admitted: float = 0.0
     silent: bool = True
 
 
 class SpeechEngine:
     """Text to speech with one loaded model. Thread-safe. Close it, or use it in a `with` statement.
 
-    `rows` is how many requests are generated at once; more wait their turn. `ending` says why it is no longer `alive`.
+    `rows` is how many requests are generated at once; up to `queue` more wait their turn, further ones are refused. `ending` says why it is no longer `alive`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, rows: int = 8) -> None:
+    def __init__(self, checkpoint: Checkpoint, rows: int = 8, queue: int = 64) -> None:
         self.checkpoint = checkpoint
         self.sample_rate = SAMPLE_RATE
         self._prompts = {
             specials: PromptBuilder(checkpoint.tokenizer, checkpoint.config.num_codebooks, specials=specials) for specials in (False, True)
         }
         self._runner = Runner(checkpoint, rows)
+        self._rows, self._queue = rows, queue
+        self._seconds_per_request = 1.0
         self._waiting: deque[_Job] = deque()
         self._running: list[_Job] = []
         self._wake = threading.Condition()
@@ -157,13 +163,15 @@ class SpeechEngine:
         atexit.register(self.close)  # a thread still inside torch when the interpreter goes would abort the process
 
     @classmethod
-    def load(cls, checkpoint: str | Path | None = None, device: str = "auto", *, rows: int = 8, copies: Path | None = None) -> SpeechEngine:
+    def load(
+        cls, checkpoint: str | Path | None = None, device: str = "auto", *, rows: int = 8, queue: int = 64, copies: Path | None = None
+    ) -> SpeechEngine:
         """Load a checkpoint directory or a Hugging Face repository (`owner/name`, or `owner/name@revision`).
 
         None means the embedded voice. `device` is "auto" (CUDA when there is one), "cpu" or "cuda[:n]".
         Raises CheckpointError when there is nothing to load or it cannot be used, PrecisionError when it breaks the policy.
         """
-        return cls(checkpoints.load(locate(checkpoint), pick_device(device), copies), rows)
+        return cls(checkpoints.load(locate(checkpoint), pick_device(device), copies), rows, queue)
 
     def stream(self, request: SpeechRequest) -> SpeechStream:
         """Start speaking. Raises RequestError at once when the request cannot be spoken by this model."""
@@ -191,7 +199,7 @@ class SpeechEngine:
         """Start speaking and have each chunk, then the end, handed to `deliver` in the engine's thread; it must not block.
 
         With `audio=False` no sound is made, only the ticket's codes. Raises RequestError at once when the request cannot
-        be spoken by this model, EngineClosed after `close`.
+        be spoken by this model, Overloaded when too many wait already, EngineClosed after `close`.
         """
         reference = request.compat == "reference"
         builder = self._prompts[reference]
@@ -203,6 +211,7 @@ class SpeechEngine:
         with self._wake:
             if self._closing:
                 raise EngineClosed(self.ending)
+            self._refuse_overload()
             self._waiting.append(_Job(request, ticket, fixed, segments, generator, audio))
             self._wake.notify()
         return ticket
@@ -302,6 +311,13 @@ class SpeechEngine:
             parts.append(builder.reference(clean(reference.text), codes))
         return torch.cat(parts, dim=1)
 
+    def _refuse_overload(self) -> None:
+        if len(self._waiting) < self._queue:
+            return
+        metrics.REFUSED.inc()
+        seconds = self._seconds_per_request * len(self._waiting) / self._rows
+        raise Overloaded(f"{len(self._waiting)} requests are waiting already; try again in about {math.ceil(seconds)} s", seconds)
+
     def _check_room(self, request: SpeechRequest, fixed: Tensor, segments: list[Tensor]) -> None:
         size = self.checkpoint.config.max_seq_len
         longest = max(s.shape[1] for s in segments)
@@ -345,18 +361,21 @@ class SpeechEngine:
             return not self._closing
 
     def _turn(self) -> None:
-        """One round: admit, decode a frame for everyone, hand out what is ready."""
+        """One round: admit and prefill a bounded piece, decode a frame for everyone, hand out what is ready."""
+        started = time.monotonic()
         try:
             self._drop_cancelled()
             self._admit()
-            metrics.RUNNING.set(len(self._running))
-            metrics.WAITING.set(len(self._waiting))
             self._collect()
             self._runner.step()
             self._collect()
         except Exception as e:  # the device failed: nobody's row can be trusted, but the next request may well succeed
             for job in list(self._running):
                 self._fail(job, _device_fault(self.checkpoint.device, e))
+        metrics.STEP.observe(time.monotonic() - started)
+        metrics.RUNNING.set(len(self._running))
+        metrics.WAITING.set(len(self._waiting))
+        metrics.POSITIONS.set(self._runner.positions)
 
     def _drop_cancelled(self) -> None:
         for job in [j for j in self._running if j.ticket.cancelled]:
@@ -369,25 +388,28 @@ class SpeechEngine:
             self._end(job, None, "cancelled")
 
     def _admit(self) -> None:
-        while self._runner.free_rows:
-            with self._wake:
-                if not self._waiting:
-                    return
-                job = self._waiting.popleft()
-            self._running.append(job)
-            self._start_segment(job, FIRST_CHUNK)
+        """Stage waiting jobs and prefill, up to PREFILL columns in all, so that running rows wait for no long prompt."""
+        columns = 0
+        while columns < PREFILL:
+            staged = next((j for j in self._running if j.sequence is not None and j.sequence.row < 0), None)
+            if staged is None:
+                with self._wake:
+                    if not self._waiting or not self._runner.free:
+                        return
+                    staged = self._waiting.popleft()
+                self._running.append(staged)
+            try:
+                if staged.sequence is None:
+                    self._start_segment(staged)
+                columns += self._runner.prefill()
+            except GenerationError as e:
+                self._fail(staged, e)
+            except Exception as e:  # memory running out, say: it concerns this job alone
+                self._fail(staged, _device_fault(self.checkpoint.device, e))
 
-    def _start_segment(self, job: _Job, chunk: int) -> None:
-        """Prefill the next segment; what goes wrong here, memory running out say, concerns this job alone."""
-        try:
-            self._prefill(job, chunk)
-        except GenerationError as e:
-            self._fail(job, e)
-        except Exception as e:
-            self._fail(job, _device_fault(self.checkpoint.device, e))
-
-    def _prefill(self, job: _Job, chunk: int) -> None:
+    def _start_segment(self, job: _Job) -> None:
         size = self.checkpoint.config.max_seq_len
+        job.admitted = job.admitted or time.monotonic()
         job.turns.append(job.segments[len(job.turns) // 2])
         if job.request.compat == "reference":
             prompt = reference_context(job.fixed, job.turns, min(REFERENCE_MAX_LENGTH, size))
@@ -397,10 +419,10 @@ class SpeechEngine:
         if room < 1:
             raise GenerationError(f"the context of {prompt.shape[1]} positions leaves no room for speech in the model's {size}")
         asked = DEFAULT_NEW_TOKENS if job.request.max_new_tokens is None else job.request.max_new_tokens or room
-        job.sequence = Sequence(job.request, prompt, min(asked, room), job.generator)
-        job.vocoder = VocoderStream(self.checkpoint.codec, chunk)
-        job.taken = 1 if job.request.compat == "reference" else 0
-        self._runner.add(job.sequence)
+        job.sequence = Sequence(job.request, prompt, min(asked, room), job.generator, job.fixed.shape[1], job.past)
+        job.vocoder = VocoderStream(self.checkpoint.codec, FIRST_CHUNK if job.silent else LARGEST_CHUNK)
+        job.taken, job.past = (1 if job.request.compat == "reference" else 0), None
+        self._runner.stage(job.sequence)
 
     def _collect(self) -> None:
         """Take new frames from the runner, decode what is due, and move on until no segment is left finished."""
@@ -453,10 +475,17 @@ class SpeechEngine:
         job.cut |= s.finish == "length"
         job.turns.append(torch.stack(s.frames, dim=1))
         if len(job.turns) < 2 * len(job.segments):
-            self._leave(s)
-            self._start_segment(job, LARGEST_CHUNK)
+            self._requeue(job, s)
         else:
             self._retire(job, "length" if job.cut else "stop")
+
+    def _requeue(self, job: _Job, sequence: Sequence) -> None:
+        """Between two segments of a long text others may go first; what was computed for it is kept."""
+        job.past, job.sequence = self._runner.past(sequence), None
+        self._leave(sequence)
+        self._running.remove(job)
+        with self._wake:
+            self._waiting.append(job)
 
     def _fail(self, job: _Job, error: Exception) -> None:
         self._retire(job, "error", error)
@@ -464,7 +493,7 @@ class SpeechEngine:
     def _retire(self, job: _Job, reason: str, error: Exception | None = None) -> None:
         self._running.remove(job)
         try:
-            if job.sequence is not None and job.sequence.row >= 0:
+            if job.sequence is not None:
                 job.sequence.finish = "fault" if error else job.sequence.finish
                 self._leave(job.sequence)
         finally:
@@ -476,6 +505,8 @@ class SpeechEngine:
 
     def _end(self, job: _Job, error: Exception | None, reason: str = "error") -> None:
         metrics.REQUESTS.labels(reason).inc()
+        if job.admitted:
+            self._seconds_per_request += 0.1 * (time.monotonic() - job.admitted - self._seconds_per_request)
         codebooks = self.checkpoint.config.num_codebooks
         job.ticket.codes = torch.stack(job.codes, dim=1).numpy() if job.codes else np.zeros((codebooks, 0), np.int64)
         job.ticket.finish_reason = reason

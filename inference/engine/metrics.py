@@ -12,3 +12,12 @@ FIRST_AUDIO = Histogram(
 )
 AUDIO_SECONDS = Counter("fishserve_audio_seconds", "Seconds of audio handed out.")
 FRAMES = Counter("fishserve_frames", "Frames generated.")
+REFUSED = Counter("fishserve_requests_refused", "Requests refused because the queue was full.")
+STEP = Histogram(
+    "fishserve_step_seconds",
+    "One frame for every running request: language model, sampling and what was vocoded.",
+    buckets=(0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25, 0.5, 1),
+)
+PREFIXES = Counter("fishserve_prefix_lookups", "Voices looked up in the cache of computed prompts.", ["result"])
+PREFIX_BYTES = Gauge("fishserve_prefix_bytes", "Bytes of computed prompts kept.", multiprocess_mode="livesum")
+POSITIONS = Gauge("fishserve_kv_positions", "Positions of the key/value cache in use.", multiprocess_mode="livesum")

@@ -1,7 +1,8 @@
-"""Runs the model for several sequences at once: prefill a prompt into a row, decode one frame for every row.
+"""Runs the model for several sequences at once: prefill prompts, decode one frame for every row.
 
 Rows of the cache are kept contiguous: when one leaves, the last takes its place, so that attention reads a plain
-slice. The runner knows nothing of text, audio, queues or threads.
+slice. A prompt is computed piece by piece in a row of its own behind them, so that a long one does not keep running rows
+waiting, and then moves in. The runner knows nothing of text, audio, queues or threads.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from inference.engine.kv_cache import Past, PrefixCache
 from inference.engine.request import SpeechRequest
 from inference.engine.sampler import NONE, Controls, sample, seen_ids
 from inference.engine.step import Step
@@ -20,8 +22,10 @@ from inference.model.dual_ar import Span
 
 WINDOW = 16
 """Frames the repetition penalty looks back."""
-PREFILL = 512
-"""Prompt columns run at once; bounds the memory of attention scores."""
+PREFILL = 256
+"""Prompt columns run between two frames of the running rows."""
+PREFIX_SHARE = 4
+"""The cache of voices may take a quarter of what the rows take."""
 NOISE_FRAMES = 32
 """Frames whose noise is drawn at once."""
 
@@ -41,7 +45,8 @@ class Head:
 class Sequence:
     """One segment being generated, in one row of the cache.
 
-    `prompt` (1 + codebooks, time) int64; at most `limit` frames follow it. `frames` are the generated columns, each
+    `prompt` (1 + codebooks, time) int64 begins with `fixed` columns that other prompts share, and may begin with the
+    columns of a `past` computed before; at most `limit` frames follow it. `frames` are the generated columns, each
     (1 + codebooks,) int64 on the CPU; the last is not in the cache yet. `history` (1 + codebooks, WINDOW) holds
     what the penalty sees, in row 0 as indices into the head's ids. `finish` says why it ended: "stop" (end token),
     "length" (limit), "fault" (non-finite logits).
@@ -51,6 +56,8 @@ class Sequence:
     prompt: Tensor
     limit: int
     generator: torch.Generator
+    fixed: int = 0
+    past: Past | None = None
     row: int = -1
     length: int = 0
     frames: list[Tensor] = field(default_factory=list)
@@ -72,27 +79,59 @@ class Runner:
         self._codebooks = checkpoint.config.num_codebooks
         self._im_end = checkpoint.tokenizer.im_end
         self._semantic_begin = checkpoint.tokenizer.semantic_begin
-        self._cache = self._lm.new_cache(rows, checkpoint.config.max_seq_len)
+        self._cache = self._lm.new_cache(rows + 1, checkpoint.config.max_seq_len)
         self._fast_cache = self._lm.new_fast_cache(rows)
+        self._staging = rows  # the row behind the others, where prompts are computed
+        self._prefixes = PrefixCache((self._cache.k.nbytes + self._cache.v.nbytes) // PREFIX_SHARE)
         self._speakable = self._speakable_head()
+        self._staged: Sequence | None = None
         self.sequences: list[Sequence] = []
 
     @property
-    def free_rows(self) -> int:
-        return self._cache.rows - len(self.sequences)
+    def free(self) -> bool:
+        """Whether a sequence can be staged: none is, and there is a row for it to move into."""
+        return self._staged is None and len(self.sequences) < self._staging
 
-    def add(self, sequence: Sequence) -> None:
-        """Run a sequence's prompt in a free row and generate its first frame."""
-        sequence.row = len(self.sequences)
+    @property
+    def positions(self) -> int:
+        """Positions of the cache in use."""
+        return sum(s.length for s in (*self.sequences, *([self._staged] if self._staged else ())))
+
+    def stage(self, sequence: Sequence) -> None:
+        """Take a sequence whose prompt is then computed by `prefill`. What its past or its voice's holds is copied."""
+        self._staged, sequence.length = sequence, 0
+        past = sequence.past or self._prefixes.get(sequence.prompt[:, : sequence.fixed])
+        if past is not None:
+            sequence.length = min(past.shared(sequence.prompt), sequence.prompt.shape[1] - 1)
+            past.restore(self._cache, self._staging, sequence.length)
+
+    def prefill(self) -> int:
+        """Run the next piece of the staged prompt; after the last, draw the first frame and take a row. Columns run."""
+        s = self._staged
+        assert s is not None
+        # A voice ends a piece, so that the arithmetic is the same whether it was kept or is computed.
+        end = min(s.length + PREFILL, s.fixed if s.length < s.fixed else s.prompt.shape[1])
+        columns = s.prompt[None, :, s.length : end].to(self._device)
+        hidden = self._lm.slow(columns, self._cache, Span.prompt(self._staging, s.length, columns.shape[2], self._device))
+        start, s.length = s.length, end
+        if end == s.fixed and s.past is None and bool(hidden.isfinite().all()):
+            self._prefixes.put(Past.of(self._cache, self._staging, s.prompt[:, :end]))
+        if end == s.prompt.shape[1]:
+            self._take_row(s, hidden[:, -1])
+        return end - start
+
+    def past(self, sequence: Sequence) -> Past:
+        """What a running sequence's row holds, to go on from later."""
+        frames = torch.stack(sequence.frames[:-1], dim=1) if len(sequence.frames) > 1 else sequence.prompt[:, :0]
+        return Past.of(self._cache, sequence.row, torch.cat((sequence.prompt, frames), dim=1))
+
+    def _take_row(self, sequence: Sequence, hidden: Tensor) -> None:
+        self._staged, sequence.row, sequence.past = None, len(self.sequences), None
+        self._cache.move(self._staging, sequence.row, sequence.length)
         self.sequences.append(sequence)
-        for start in range(0, sequence.prompt.shape[1], PREFILL):
-            columns = sequence.prompt[None, :, start : start + PREFILL].to(self._device)
-            span = Span.prompt(sequence.row, start, columns.shape[2], self._device)
-            hidden = self._lm.slow(columns, self._cache, span)
-        sequence.length = sequence.prompt.shape[1]
         # The first frame is drawn without penalty and never enters the window; after it the window is full of zeros.
         sequence.history = torch.full((1 + self._codebooks, WINDOW), NONE)
-        self._finish_frame(hidden[:, -1], [sequence])
+        self._finish_frame(hidden, [sequence])
         sequence.history.zero_()
         if not sequence.reference:
             sequence.history[0] = NONE  # zero is a text token there, which is not among the speakable ones
@@ -108,7 +147,10 @@ class Runner:
         self._finish_frame(hidden, self.sequences)
 
     def remove(self, sequence: Sequence) -> None:
-        """Free a sequence's row; the last row moves into its place."""
+        """Free a sequence's row, into whose place the last row moves, or give up its staging."""
+        if self._staged is sequence:
+            self._staged = None
+            return
         row, last = sequence.row, self.sequences.pop()
         sequence.row = -1
         if sequence.finish == "fault":

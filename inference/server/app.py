@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any, Literal, Protocol
 
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference.audio.write import pcm16, wav, wav_header
 from inference.engine.request import Audio, SpeechRequest
-from inference.errors import EngineClosed, FishserveError, RequestError, VoiceNotFound
+from inference.errors import EngineClosed, FishserveError, Overloaded, RequestError, VoiceNotFound
 from inference.server.metrics import exposition
 from inference.voices.store import DEFAULT, VoiceStore
 
@@ -216,6 +217,8 @@ def _register_errors(app: FastAPI) -> None:
             return error_response(404, str(e), "voice")
         if isinstance(e, RequestError):
             return error_response(400, str(e), "input" if e.param == "text" else e.param)
+        if isinstance(e, Overloaded):
+            return error_response(429, str(e), headers={"Retry-After": str(max(1, math.ceil(e.retry_after)))})
         return error_response(503 if isinstance(e, EngineClosed) else 500, str(e))
 
     @app.exception_handler(Exception)

@@ -15,6 +15,12 @@ def sequence(name, penalty=1.2, limit=48, compat="reference", **fields):
     return Sequence(request, PROMPTS[name].long(), limit, torch.Generator().manual_seed(0))
 
 
+def add(runner, s):
+    runner.stage(s)
+    while s.row < 0:
+        runner.prefill()
+
+
 def finish(runner):
     while any(s.finish is None for s in runner.sequences):
         runner.step()
@@ -30,7 +36,7 @@ def columns(s):
 def test_greedy_columns_equal_the_reference(golden, run):
     runner = Runner(golden, rows=1)
     s = sequence(run["prompt"], run["repetition_penalty"], run["max_new_tokens"])
-    runner.add(s)
+    add(runner, s)
     finish(runner)
     assert columns(s) == run["columns"]
     assert (s.finish == "stop") == run["stopped_by_im_end"]
@@ -42,9 +48,9 @@ def test_greedy_columns_are_the_same_at_any_batch_composition(golden):
     waiting = [(sequence(r["prompt"], r["repetition_penalty"], r["max_new_tokens"]), r) for r in RUNS]
     started, steps = [], 0
     while waiting or runner.sequences:
-        if waiting and runner.free_rows and steps % 3 == 0:
+        if waiting and runner.free and steps % 3 == 0:
             started.append(waiting.pop(0))
-            runner.add(started[-1][0])
+            add(runner, started[-1][0])
         runner.step()
         steps += 1
         for s in [s for s in runner.sequences if s.finish]:
@@ -59,12 +65,12 @@ def test_a_reference_run_beside_a_normal_one_changes_neither(golden):
     for compat in ("reference", None):
         runner = Runner(golden, rows=1)
         alone[compat] = sequence("one_ref", compat=compat)
-        runner.add(alone[compat])
+        add(runner, alone[compat])
         finish(runner)
     runner = Runner(golden, rows=2)
     both = [sequence("one_ref", compat=c) for c in ("reference", None)]
     for s in both:
-        runner.add(s)
+        add(runner, s)
     finish(runner)
     assert columns(both[0]) == columns(alone["reference"])
     assert columns(both[1]) == columns(alone[None])
@@ -74,7 +80,7 @@ def test_only_what_the_codec_can_decode_is_sampled(golden):
     runner = Runner(golden, rows=1)
     s = sequence("plain", limit=60, compat=None)
     s.request = SpeechRequest("x", temperature=2, top_p=1)
-    runner.add(s)
+    add(runner, s)
     finish(runner)
     frames = torch.stack(s.frames)
     assert frames[:, 1:].max() < 1000
@@ -89,7 +95,7 @@ def test_the_end_token_never_comes_first(golden, monkeypatch):
     for name in ("plain", "one_ref", "two_refs", "long_single"):
         runner = Runner(golden, rows=1)
         s = sequence(name, compat=None)
-        runner.add(s)
+        add(runner, s)
         assert s.frames[0][0] != golden.tokenizer.im_end
         assert s.finish is None
 
@@ -97,12 +103,12 @@ def test_the_end_token_never_comes_first(golden, monkeypatch):
 def test_a_row_of_nan_faults_alone_and_leaves_nothing_behind(golden):
     expected = sequence("plain", limit=20)
     runner = Runner(golden, rows=1)
-    runner.add(expected)
+    add(runner, expected)
     finish(runner)
     runner = Runner(golden, rows=2)
     sick, well = sequence("one_ref", limit=20), sequence("plain", limit=20)
-    runner.add(sick)
-    runner.add(well)
+    add(runner, sick)
+    add(runner, well)
     runner._cache.v[:, sick.row, :, 3] = torch.nan
     runner.step()
     assert sick.finish == "fault"
@@ -111,7 +117,7 @@ def test_a_row_of_nan_faults_alone_and_leaves_nothing_behind(golden):
     finish(runner)
     assert columns(well) == columns(expected)
     again = sequence("plain", limit=20)
-    runner.add(again)
+    add(runner, again)
     finish(runner)
     assert columns(again) == columns(expected)
     assert not runner._cache.v.isnan().any()

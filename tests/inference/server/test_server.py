@@ -33,10 +33,10 @@ def free_port():
 class Server:
     """A `fishserve serve` process and how to reach it."""
 
-    def __init__(self, checkpoint, voices):
+    def __init__(self, checkpoint, voices, **settings):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        environment = {"OMP_NUM_THREADS": "1", "FISHSERVE_VOICES_DIR": str(voices)}
+        environment = {"OMP_NUM_THREADS": "1", "FISHSERVE_VOICES_DIR": str(voices)} | settings
         self.process = subprocess.Popen(
             [sys.executable, "-m", "inference.cli", "serve", "--checkpoint", str(checkpoint), "--port", str(self.port)],
             env=os.environ | environment, stderr=subprocess.PIPE, start_new_session=True,
@@ -254,6 +254,19 @@ def test_sigterm_lets_a_running_request_finish_and_leaves_no_process(checkpoint,
     time.sleep(0.5)
     assert server.members() == []
     server.process.stderr.close()
+
+
+def test_a_full_queue_answers_429_and_goes_on(checkpoint, tmp_path):
+    server = Server(checkpoint, tmp_path, FISHSERVE_ROWS="1", FISHSERVE_QUEUE="1").wait_ready()
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        responses = list(pool.map(lambda s: speak(server, seed=s, max_new_tokens=100), range(6)))
+    refused = [r for r in responses if r.status_code == 429]
+    assert 1 <= len(refused) < 6
+    assert {r.status_code for r in responses} == {200, 429}
+    assert all(int(r.headers["retry-after"]) >= 1 and r.json()["error"]["type"] == "rate_limit_error" for r in refused)
+    assert server.metric("fishserve_requests_refused_total") == len(refused)
+    assert speak(server).status_code == 200
+    server.end()
 
 
 def test_a_server_whose_engine_dies_ends_and_says_so(checkpoint, tmp_path):

@@ -1,0 +1,242 @@
+"""Who runs when: the engine's rounds, driven by hand."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from prometheus_client import REGISTRY
+
+from inference import Audio, Overloaded, Reference, SpeechEngine, SpeechRequest, Voice
+from inference.engine import runner as runner_module
+from inference.engine.kv_cache import Past, PrefixCache
+from inference.model import checkpoint as checkpoints
+from tests.conftest import golden_tensors
+
+TEXTS = ("Hello there.", "One. Two two. Three three three.", "A rather longer sentence, which takes a little more of the context.")
+
+
+class ByHand(SpeechEngine):
+    """An engine whose thread does nothing: `turn` is one round."""
+
+    def _loop(self):
+        pass
+
+    @torch.inference_mode()
+    def turn(self):
+        self._turn()
+
+    @property
+    def idle(self):
+        return not self._running and not self._waiting
+
+    def finish(self):
+        for _ in range(3000):
+            if self.idle:
+                return
+            self.turn()
+        raise AssertionError("some request never ends")
+
+
+def voice(frames, seed=0):
+    return Voice((Reference(np.random.default_rng(seed).integers(0, 1000, (8, frames)), "spoken"),))
+
+
+def ends(items):
+    return [i for i in items if not isinstance(i, Audio)]
+
+
+def lookups(result):
+    return REGISTRY.get_sample_value("fishserve_prefix_lookups_total", {"result": result}) or 0
+
+
+def test_a_voice_is_computed_once_and_changes_nothing(golden):
+    request = SpeechRequest("Hello.", voice(60), seed=1, max_new_tokens=20)
+    engine, results = ByHand(golden, rows=1), []
+    hits = lookups("hit")
+    for _ in range(3):
+        ticket = engine.submit(request, lambda _: None)
+        engine.finish()
+        results.append(ticket.codes)
+    assert lookups("hit") - hits == 2
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
+def test_a_long_prompt_does_not_keep_running_streams_waiting(golden):
+    """Beside a prompt of many pieces a running request gets a frame for each piece."""
+    engine = ByHand(golden, rows=2)
+    running = engine.submit(SpeechRequest("Hello.", temperature=0, max_new_tokens=1000), lambda _: None)
+    engine.turn()
+    (job,) = engine._running
+    engine.submit(SpeechRequest("Hello.", voice(1200), max_new_tokens=5), lambda _: None)
+    rounds = 0
+    while not any(j is not job and j.sequence and j.sequence.row >= 0 for j in engine._running):
+        before = len(job.sequence.frames)
+        engine.turn()
+        rounds += 1
+        if running.finish_reason:
+            break
+        assert len(job.sequence.frames) == before + 1
+    assert rounds > 1200 // runner_module.PREFILL
+
+
+def test_a_full_queue_refuses_with_the_time_to_come_back(golden):
+    engine = ByHand(golden, rows=1, queue=2)
+    items = []
+    for _ in range(2):
+        engine.submit(SpeechRequest("Hello.", max_new_tokens=3), items.append)
+    with pytest.raises(Overloaded, match=r"2 requests are waiting already; try again in about \d+ s") as error:
+        engine.submit(SpeechRequest("Hello.", max_new_tokens=3), items.append)
+    assert error.value.retry_after > 0
+    engine.finish()
+    assert ends(items) == [None, None]
+
+
+def test_a_long_text_lets_short_ones_go_first_between_segments(golden):
+    engine = ByHand(golden, rows=1)
+    long = engine.submit(SpeechRequest("One sentence. " * 30, seed=1, chunk_length=20, max_new_tokens=5), lambda _: None)
+    engine.turn()
+    short = engine.submit(SpeechRequest("Short.", seed=2, max_new_tokens=5), lambda _: None)
+    while short.finish_reason is None:
+        engine.turn()
+    assert long.finish_reason is None
+    engine.finish()
+    assert long.codes.shape[1] > 30
+
+
+def test_a_later_segment_computes_only_what_is_new(golden, monkeypatch):
+    engine, columns = ByHand(golden, rows=1), []
+    slow = golden.lm.slow
+    monkeypatch.setattr(golden.lm, "slow", lambda c, *rest: columns.append(c.shape[2]) or slow(c, *rest))
+    ticket = engine.submit(
+        SpeechRequest("One sentence here. Another one there.", voice(300), seed=1, chunk_length=20, max_new_tokens=30), lambda _: None
+    )
+    engine.finish()
+    prompt = sum(columns)
+    assert ticket.codes.shape[1] > 0
+    assert prompt < 300 + 37 + 40 + 2 * 60  # system, voice, and two segments; not the voice twice
+
+
+def test_pasts_are_shared_as_far_as_columns_agree(golden):
+    prompt = golden_tensors("lm_tiny/prompts.safetensors")["plain"].long()
+    past = Past.of(golden.lm.new_cache(1, 64), 0, prompt)
+    assert past.shared(prompt) == prompt.shape[1]
+    assert past.shared(torch.cat((prompt, prompt), dim=1)) == prompt.shape[1]
+    changed = prompt.clone()
+    changed[3, 7] += 1
+    assert past.shared(changed) == 7
+
+
+def test_voices_are_forgotten_least_recently_used_first(golden):
+    def past(n):
+        return Past.of(golden.lm.new_cache(1, 64), 0, torch.full((9, 10), n))
+
+    a, b, c = map(past, range(3))
+    cache = PrefixCache(2 * a.bytes)
+    cache.put(a)
+    cache.put(b)
+    assert cache.get(a.columns) is a
+    cache.put(c)
+    assert cache.get(b.columns) is None
+    assert cache.get(a.columns) is a
+    assert cache.bytes <= 2 * a.bytes
+    PrefixCache(a.bytes - 1).put(a)  # too large for all of it: not kept, and no error
+
+
+class Scheduling(RuleBasedStateMachine):
+    """Submit, cancel, fail and forget in any order: every request ends once, alone or with its neighbours' help."""
+
+    checkpoint = None
+    alone: dict = {}  # noqa: RUF012 - shared by all runs
+
+    @initialize(rows=st.integers(1, 3), queue=st.integers(1, 4))
+    def start(self, rows, queue):
+        self.engine = ByHand(self.checkpoint, rows=rows, queue=queue)
+        self.engine._runner._prefixes._budget //= 20  # so that voices are forgotten
+        self.requests = []
+
+    def expected(self, request):
+        key = (request.text, request.seed, request.max_new_tokens, len(request.voice.references), request.voice.name)
+        if key not in self.alone:
+            engine = ByHand(self.checkpoint, rows=1)
+            ticket = engine.submit(request, lambda _: None)
+            engine.finish()
+            self.alone[key] = ticket.codes
+        return self.alone[key]
+
+    @rule(text=st.sampled_from(TEXTS), seed=st.integers(0, 2), frames=st.sampled_from((1, 9, 40)), speaker=st.integers(0, 4))
+    def submit(self, text, seed, frames, speaker):
+        spoken = voice(40 * speaker, speaker) if speaker else Voice()
+        request = SpeechRequest(text, Voice(spoken.references, str(speaker)), seed=seed, max_new_tokens=frames, chunk_length=30)
+        items = []
+        waiting = len(self.engine._waiting)
+        try:
+            ticket = self.engine.submit(request, items.append)
+        except Overloaded:
+            assert waiting >= self.engine._queue
+        else:
+            self.requests.append({"request": request, "items": items, "ticket": ticket, "spoilt": False})
+
+    @rule(data=st.data())
+    def cancel(self, data):
+        if self.requests:
+            chosen = data.draw(st.sampled_from(self.requests))
+            chosen["spoilt"] |= chosen["ticket"].finish_reason is None
+            chosen["ticket"].cancel()
+
+    @rule(data=st.data())
+    def poison(self, data):
+        running = [j for j in self.engine._running if j.sequence and j.sequence.row >= 0]
+        if running:
+            job = data.draw(st.sampled_from(running))
+            self.engine._runner._cache.v[:, job.sequence.row, :, 1] = torch.nan
+            next(r for r in self.requests if r["ticket"] is job.ticket)["spoilt"] = True
+
+    @rule()
+    def lose_the_device_for_a_round(self):
+        def fail(*_):
+            raise RuntimeError("out of memory")
+
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(self.checkpoint.lm, "token_logits", fail)
+            for r in self.requests:
+                r["spoilt"] |= r["ticket"].finish_reason is None
+            self.engine.turn()
+
+    @rule(rounds=st.integers(1, 30))
+    def go_on(self, rounds):
+        for _ in range(rounds):
+            self.engine.turn()
+
+    @invariant()
+    def rows_are_in_order_and_within_budget(self):
+        if not hasattr(self, "engine"):
+            return
+        runner = self.engine._runner
+        assert [s.row for s in runner.sequences] == list(range(len(runner.sequences)))
+        assert len(runner.sequences) <= self.engine._rows
+        assert runner._prefixes.bytes <= runner._prefixes._budget
+        assert all(len(ends(r["items"])) == (r["ticket"].finish_reason is not None) for r in self.requests)
+
+    def teardown(self):
+        if not hasattr(self, "engine"):
+            return
+        self.engine.finish()
+        assert self.engine._runner.sequences == []
+        assert self.engine._runner.free
+        for r in self.requests:
+            assert len(ends(r["items"])) == 1
+            if not r["spoilt"]:
+                assert np.array_equal(r["ticket"].codes, self.expected(r["request"]))
+        self.engine.close()
+
+
+@pytest.fixture(scope="module")
+def small(golden_directory):
+    Scheduling.checkpoint = checkpoints.load(golden_directory, torch.device("cpu"))
+
+
+def test_every_request_ends_once_and_unharmed_by_others(small):  # noqa: ARG001 - sets the machine's checkpoint
+    run_state_machine_as_test(Scheduling, settings=settings(max_examples=25, stateful_step_count=30))
