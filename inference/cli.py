@@ -203,7 +203,7 @@ def _engine(settings: Settings) -> Iterator[SpeechEngine]:
     where = locate(settings.checkpoint)
     _say_what_speaks(where)
     with console.status("loading the model"):
-        engine = SpeechEngine.load(where, settings.device, rows=1, copies=settings.cache_dir)
+        engine = SpeechEngine.load(where, settings.device, rows=1, weights=settings.cpu_weights, copies=settings.cache_dir)
     with engine:
         yield engine
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from inference.engine import metrics
 from inference.engine.kv_cache import Past
+from inference.engine.matrix import Weights
 from inference.engine.request import Audio, SpeechRequest
 from inference.engine.runner import PREFILL, Runner, Sequence
 from inference.engine.vocoder import FIRST_CHUNK, LARGEST_CHUNK, VocoderStream, decode_due
@@ -141,16 +142,17 @@ class _Job:
 class SpeechEngine:
     """Text to speech with one loaded model. Thread-safe. Close it, or use it in a `with` statement.
 
-    `rows` is how many requests are generated at once; up to `queue` more wait their turn, further ones are refused. `ending` says why it is no longer `alive`.
+    `weights="int8"` decodes with weights rounded to 8 bits, on CPU alone: several times faster, with an error of about 1 % a
+    layer's output. `rows` is how many requests are generated at once; up to `queue` more wait their turn, further ones are refused. `ending` says why it is no longer `alive`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, rows: int = 8, queue: int = 64) -> None:
+    def __init__(self, checkpoint: Checkpoint, rows: int = 8, queue: int = 64, weights: Weights = "native") -> None:
         self.checkpoint = checkpoint
         self.sample_rate = SAMPLE_RATE
         self._prompts = {
             specials: PromptBuilder(checkpoint.tokenizer, checkpoint.config.num_codebooks, specials=specials) for specials in (False, True)
         }
-        self._runner = Runner(checkpoint, rows)
+        self._runner = Runner(checkpoint, rows, _weights(weights, checkpoint.device))
         self._rows, self._queue = rows, queue
         self._seconds_per_request = 1.0
         self._waiting: deque[_Job] = deque()
@@ -164,14 +166,15 @@ class SpeechEngine:
 
     @classmethod
     def load(
-        cls, checkpoint: str | Path | None = None, device: str = "auto", *, rows: int = 8, queue: int = 64, copies: Path | None = None
-    ) -> SpeechEngine:
+        cls, checkpoint: str | Path | None = None, device: str = "auto", *,
+        rows: int = 8, queue: int = 64, weights: Weights = "native", copies: Path | None = None,
+    ) -> SpeechEngine:  # fmt: skip
         """Load a checkpoint directory or a Hugging Face repository (`owner/name`, or `owner/name@revision`).
 
         None means the embedded voice. `device` is "auto" (CUDA when there is one), "cpu" or "cuda[:n]".
         Raises CheckpointError when there is nothing to load or it cannot be used, PrecisionError when it breaks the policy.
         """
-        return cls(checkpoints.load(locate(checkpoint), pick_device(device), copies), rows, queue)
+        return cls(checkpoints.load(locate(checkpoint), pick_device(device), copies), rows, queue, weights)
 
     def stream(self, request: SpeechRequest) -> SpeechStream:
         """Start speaking. Raises RequestError at once when the request cannot be spoken by this model."""
@@ -515,6 +518,12 @@ class SpeechEngine:
 
 def _device_fault(device: torch.device, error: Exception) -> GenerationError:
     return GenerationError(f"generation failed on {device}: {type(error).__name__}: {error}")
+
+
+def _weights(weights: Weights, device: torch.device) -> Weights:
+    if weights == "int8" and device.type != "cpu":
+        raise RequestError(f"8-bit weights are for CPUs; on {device} weights are FP16", "weights")
+    return weights
 
 
 def pick_device(name: str) -> torch.device:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from inference.engine.kv_cache import Past, PrefixCache
+from inference.engine.matrix import Weights
 from inference.engine.request import SpeechRequest
 from inference.engine.sampler import NONE, Controls, sample, seen_ids
 from inference.engine.step import Step
@@ -73,9 +74,9 @@ class Sequence:
 class Runner:
     """Owns the cache and the device. Not thread-safe: one thread calls it."""
 
-    def __init__(self, checkpoint: Checkpoint, rows: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, rows: int, weights: Weights = "native") -> None:
         self._lm, self._device = checkpoint.lm, checkpoint.device
-        self._step = Step(checkpoint.lm)
+        self._step = Step(checkpoint.lm, weights)
         self._codebooks = checkpoint.config.num_codebooks
         self._im_end = checkpoint.tokenizer.im_end
         self._semantic_begin = checkpoint.tokenizer.semantic_begin

@@ -1,7 +1,7 @@
 """One position of the Dual-AR model for a batch of rows, with as few operations as it takes.
 
 The arithmetic is `inference.model.dual_ar`'s and is proved equal to it in the tests. What differs is layout: weights stand
-as (in, out), gate and up projections are one matrix, the queries of a key/value head are its batch of queries, a rotation
+as (in, out) or rounded to 8 bits, gate and up projections are one matrix, the queries of a key/value head are its batch of queries, a rotation
 is one complex product, and the first two codebook positions, both known once the token is drawn, are one pass.
 """
 
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from inference.engine.matrix import Dense, Int8, Matrix, Weights
 from inference.model.dual_ar import Block, DualAR, KVCache, RMSNorm, Span
 
 
@@ -50,25 +51,24 @@ class Where:
 
 @dataclass(frozen=True)
 class PackedBlock:
-    """The weights of one layer as a pass reads them, all (in, out)."""
+    """The weights of one layer as a pass reads them."""
 
     attention_norm: RMSNorm
-    wqkv: Tensor
-    bias: Tensor | None
-    wo: Tensor
+    wqkv: Matrix
+    wo: Matrix
     ffn_norm: RMSNorm
-    w13: Tensor
-    w2: Tensor
+    w13: Matrix
+    w2: Matrix
     n_head: int
     n_kv: int
 
     @staticmethod
-    def pack(block: Block) -> PackedBlock:
-        """Lay the weights out anew; the module's own become views of them, so that nothing is kept twice."""
-        a, f = block.attention, block.feed_forward
-        w13 = _turned(f.w1, f.w3)
-        wqkv, wo, w2 = _turned(a.wqkv), _turned(a.wo), _turned(f.w2)
-        return PackedBlock(block.attention_norm, wqkv, a.wqkv.bias, wo, block.ffn_norm, w13, w2, a.n_head, a.n_kv)
+    def pack(block: Block, weights: Weights) -> PackedBlock:
+        """Lay the weights out anew."""
+        a, f, lay_out = block.attention, block.feed_forward, (Int8.of if weights == "int8" else Dense.of)
+        return PackedBlock(
+            block.attention_norm, lay_out(a.wqkv), lay_out(a.wo), block.ffn_norm, lay_out(f.w1, f.w3), lay_out(f.w2), a.n_head, a.n_kv
+        )
 
     def __call__(self, x: Tensor, turn: Tensor, keys: Tensor, values: Tensor, where: Where, time: int = 1) -> Tensor:
         """x (batch * time, dim), the positions of a row together -> the same.
@@ -76,9 +76,7 @@ class PackedBlock:
         turn (batch or 1, time, 1, head_dim / 2) complex; keys and values (batch, kv, positions, head_dim) are this layer's cache.
         """
         size, turned_heads, per_kv = keys.shape[3], self.n_head + self.n_kv, self.n_head // self.n_kv
-        n = _norm(x, self.attention_norm)
-        qkv = torch.mm(n, self.wqkv) if self.bias is None else torch.addmm(self.bias, n, self.wqkv)
-        qkv = qkv.view(-1, time, turned_heads + self.n_kv, size)
+        qkv = self.wqkv.times(_norm(x, self.attention_norm)).view(-1, time, turned_heads + self.n_kv, size)
         turned = _rotate(qkv[:, :, :turned_heads], turn)
         where.write(keys, turned[:, :, self.n_head :])
         where.write(values, qkv[:, :, turned_heads:])
@@ -91,18 +89,18 @@ class PackedBlock:
         y = F.scaled_dot_product_attention(q, keys[:, :, : where.end], values[:, :, : where.end], attn_mask=where.mask)
         if time > 1:
             y = y.unflatten(2, (time, per_kv)).transpose(1, 2)
-        x = torch.addmm(x, y.reshape(x.shape), self.wo)
-        gate, up = torch.mm(_norm(x, self.ffn_norm), self.w13).chunk(2, dim=-1)
-        return torch.addmm(x, F.silu(gate) * up, self.w2)
+        x = self.wo.added(x, y.reshape(x.shape))
+        gate, up = self.w13.times(_norm(x, self.ffn_norm)).chunk(2, dim=-1)
+        return self.w2.added(x, F.silu(gate) * up)
 
 
 class Step:
-    """A model packed for decoding. Packing changes no value; the model goes on working."""
+    """A model packed for decoding. Packing changes none of the model's values; it goes on working."""
 
-    def __init__(self, model: DualAR) -> None:
+    def __init__(self, model: DualAR, weights: Weights = "native") -> None:
         self._model = model
-        self._slow = [PackedBlock.pack(b) for b in model.layers if isinstance(b, Block)]
-        self._fast = [PackedBlock.pack(b) for b in model.fast_layers if isinstance(b, Block)]
+        self._slow = [PackedBlock.pack(b, weights) for b in model.layers if isinstance(b, Block)]
+        self._fast = [PackedBlock.pack(b, weights) for b in model.fast_layers if isinstance(b, Block)]
         self._turns = torch.view_as_complex(model.rope)  # (positions, head_dim / 2)
         self._fast_turns = torch.view_as_complex(model.fast_rope)
         per_kv = model.config.fast_n_head // model.config.fast_n_local_heads
@@ -135,14 +133,6 @@ class Step:
         for block, (keys, values) in zip(self._fast, cache.layers(len(code)), strict=True):
             x = block(x, turn, keys, values, where)
         return x
-
-
-def _turned(*linears: nn.Linear) -> Tensor:
-    """The weights of linear maps side by side as one (in, out) matrix, of which theirs become views."""
-    packed = torch.cat([linear.weight for linear in linears]).t().contiguous()
-    for linear, view in zip(linears, packed.t().split([linear.out_features for linear in linears]), strict=True):
-        linear.weight.data = view
-    return packed
 
 
 def _norm(x: Tensor, norm: RMSNorm) -> Tensor:

@@ -68,7 +68,7 @@ class EngineLoop(LitLoop):
         shared[_STATE] = {"status": "loading"}
         s = self._settings
         try:
-            engine = SpeechEngine.load(s.checkpoint, s.device, rows=s.rows, queue=s.queue, copies=s.cache_dir)
+            engine = SpeechEngine.load(s.checkpoint, s.device, rows=s.rows, queue=s.queue, weights=s.cpu_weights, copies=s.cache_dir)
             engine.synthesize(SpeechRequest(_WARM_UP, seed=0, max_new_tokens=8))
         except FishserveError as e:
             shared[_STATE] = {"status": "failed", "error": str(e)}

@@ -1,0 +1,44 @@
+import pytest
+import torch
+from torch import nn
+
+from inference import RequestError, SpeechEngine, SpeechRequest
+from inference.engine.engine import _weights
+from inference.engine.matrix import Dense, Int8
+
+
+def linears(bias):
+    torch.manual_seed(0)
+    return [nn.Linear(48, n, bias=bias).requires_grad_(False) for n in (32, 64)]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("kind", "error"), [(Dense, 1e-6), (Int8, 0.02)])
+def test_matrices_side_by_side_are_their_linear_maps(kind, error, bias):
+    maps, x = linears(bias), torch.randn(5, 48)
+    expected = torch.cat([m(x) for m in maps], dim=1)
+    matrix = kind.of(*maps)
+    assert (matrix.times(x) - expected).norm() <= error * expected.norm()
+    torch.testing.assert_close(torch.cat([m(x) for m in maps], dim=1), expected)  # the maps go on working
+    if not bias:
+        to = torch.randn(5, 96)
+        torch.testing.assert_close(matrix.added(to, x), to + matrix.times(x))
+
+
+def test_a_row_is_rounded_as_if_it_were_alone():
+    (matrix,) = (Int8.of(*linears(False)),)
+    x = torch.randn(4, 48) * torch.tensor([[1.0], [100.0], [0.01], [0.0]])
+    together = matrix.times(x)
+    for i in range(4):
+        assert torch.equal(together[i], matrix.times(x[i : i + 1])[0])
+
+
+def test_an_engine_with_8_bit_weights_speaks(golden):
+    with SpeechEngine(golden, rows=2, weights="int8") as engine:
+        request = SpeechRequest("Hello there.", seed=1, max_new_tokens=30)
+        assert (engine.generate_codes(request) == engine.generate_codes(request)).all()
+
+
+def test_8_bit_weights_are_for_cpus():
+    with pytest.raises(RequestError, match="on cuda:0 weights are FP16"):
+        _weights("int8", torch.device("cuda:0"))
