@@ -124,7 +124,7 @@ class Recipe:
             folder,
             TextRecipe(generated=60, joined=10, validation=8),
             SpeechRecipe(utterances=40, per_shard=20, shards_with_audio=2),
-            EncoderRecipe(dims=(16, 16, 16, 32), depths=(1, 1, 1, 1), shards=2, seconds=3, batch=2),
+            EncoderRecipe(dims=(16, 16, 16, 64), depths=(1, 1, 1, 1), shards=2, seconds=3, batch=2),
             HeadRecipe(channels=32, seconds=4, batch=1, shards=2),
             DualARRecipe(dim=32, layers=3, heads=4, kv_heads=2, hidden=64, seconds=4, decay_seconds=1, columns=400, guided_layers=(1,), phoneme_layer=2),
             checkpoint_seconds=2,
