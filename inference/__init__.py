@@ -1,0 +1,60 @@
+"""fishserve's engine: FishSpeech 1.5 text to speech on one machine.
+
+    engine = SpeechEngine.load("path/to/checkpoint")
+    for chunk in engine.stream(SpeechRequest("Hello.", seed=1)):
+        play(chunk.samples, chunk.sample_rate)
+
+Names are imported when they are used, so that a process which only passes requests on does not load torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inference.engine.engine import SpeechEngine, SpeechStream, Ticket
+    from inference.engine.request import Audio, SpeechRequest
+    from inference.errors import (
+        AudioError,
+        CheckpointError,
+        EngineClosed,
+        FishserveError,
+        GenerationError,
+        PrecisionError,
+        RequestError,
+        VoiceNotFound,
+    )
+    from inference.voices.voice import Reference, Voice
+
+__all__ = [
+    "Audio",
+    "AudioError",
+    "CheckpointError",
+    "EngineClosed",
+    "FishserveError",
+    "GenerationError",
+    "PrecisionError",
+    "Reference",
+    "RequestError",
+    "SpeechEngine",
+    "SpeechRequest",
+    "SpeechStream",
+    "Ticket",
+    "Voice",
+    "VoiceNotFound",
+]
+
+_HOMES = {
+    "SpeechEngine": "inference.engine.engine",
+    "SpeechStream": "inference.engine.engine",
+    "Ticket": "inference.engine.engine",
+    "Audio": "inference.engine.request",
+    "SpeechRequest": "inference.engine.request",
+    "Reference": "inference.voices.voice",
+    "Voice": "inference.voices.voice",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "inference.errors")), name)

@@ -8,15 +8,19 @@ decoder that keeps the last inputs of each layer makes the same samples frame by
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vector_quantize_pytorch import GroupedResidualFSQ, ResidualFSQ
 
 from inference.errors import AudioError
 from inference.model.config import CODES_PER_GROUP, FSQ_LEVELS, SAMPLE_RATE, CodecConfig
+
+with warnings.catch_warnings():  # this version decorates with torch.cuda.amp.autocast, which torch now calls deprecated
+    warnings.simplefilter("ignore", FutureWarning)
+    from vector_quantize_pytorch import GroupedResidualFSQ, ResidualFSQ
 
 N_FFT, HOP = 2048, 512
 MIN_SAMPLES = (N_FFT - HOP) // 2 + 1

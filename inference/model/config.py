@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from inference.errors import CheckpointError
+
+if TYPE_CHECKING:  # the doors read constants from here, in processes that have no use for torch
+    from torch import Tensor
 
 SAMPLE_RATE = 44_100
 SAMPLES_PER_FRAME = 2048

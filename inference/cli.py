@@ -1,0 +1,286 @@
+"""The `fishserve` command. Heavy imports stay inside the commands, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from inference.errors import AudioError, CheckpointError, FishserveError, RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rich.progress import Progress
+
+    from inference import SpeechEngine, SpeechRequest, Voice
+    from inference.settings import Settings
+
+app = typer.Typer(help="FishSpeech 1.5 text to speech: speak, serve, measure.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Checkpoint = Annotated[str | None, typer.Option(help="Model directory or Hugging Face repository; without it the embedded voice.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def main() -> NoReturn:
+    """Run the command. Errors meant for people end it with one sentence and exit code 2."""
+    try:
+        app()
+    except FishserveError as e:
+        _stop(str(e))
+    raise SystemExit(0)
+
+
+@app.command()
+def say(
+    text: Annotated[str, typer.Argument(help="What to say; `-` reads it from standard input.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="WAV file to write; `-` writes it to standard output.")] = Path("out.wav"),
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    voice: Annotated[str | None, typer.Option(help="A voice of the voices directory.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="A clip to imitate, 0.5 to 90 s; about 10 s are best.")] = None,
+    reference_text: Annotated[str | None, typer.Option(help="What is said in the clip.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes every random draw.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest code each time.")] = 0.7,
+    top_p: Annotated[float, typer.Option()] = 0.7,
+    repetition_penalty: Annotated[float, typer.Option()] = 1.2,
+    chunk_length: Annotated[int, typer.Option(help="UTF-8 bytes of text spoken in one go.")] = 200,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Most frames of one segment, 21.5 a second; 0: all the context has room for.")] = None,
+    compat: Annotated[str | None, typer.Option(help="`reference`: the reference implementation's output, oddities included.")] = None,
+    codes: Annotated[Path | None, typer.Option(help="Also write the codes, (codebooks, frames), as a .npy file.")] = None,
+) -> None:
+    """Speak a text into a WAV file."""
+    from inference import SpeechRequest
+
+    if voice is not None and reference is not None:
+        raise RequestError("--voice and --reference exclude each other")
+    if (reference is None) != (reference_text is None):
+        raise RequestError("--reference and --reference-text go together: a clip and what is said in it")
+    settings = _settings(checkpoint=checkpoint, device=device)
+    request = SpeechRequest(
+        _text(text), seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty,
+        chunk_length=chunk_length, max_new_tokens=max_new_tokens, compat=compat,  # type: ignore[arg-type] - checked there
+    )  # fmt: skip
+    stored = _stored_voice(settings, voice)
+    with _engine(settings) as engine:
+        speaker = stored if reference is None else engine.voice(_clip(reference), reference_text or "")
+        _speak(engine, replace(request, voice=speaker), out, codes)
+
+
+@app.command()
+def encode(
+    clip: Annotated[Path, typer.Argument(help="An audio file.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help=".npy file to write, (codebooks, frames).")] = Path("codes.npy"),
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+) -> None:
+    """Turn a clip into codes."""
+    import numpy as np
+
+    wave = _clip(clip)
+    with _engine(_settings(checkpoint=checkpoint, device=device)) as engine:
+        codes = engine.encode(wave)
+    with _writing(out):
+        np.save(out, codes)
+    console.print(f"{out}: {codes.shape[0]} codebooks, {codes.shape[1]} frames")
+
+
+@app.command()
+def decode(
+    codes: Annotated[Path, typer.Argument(help="A .npy file of codes, (codebooks, frames).")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="WAV file to write.")] = Path("out.wav"),
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+) -> None:
+    """Turn codes into sound."""
+    import numpy as np
+
+    from inference.audio.write import wav
+
+    try:
+        values = np.load(codes, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
+        raise AudioError(f"{codes} is not a .npy file of codes: {e}") from None
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iu":
+        raise AudioError(f"{codes} does not hold whole numbers")
+    with _engine(_settings(checkpoint=checkpoint, device=device)) as engine:
+        audio = engine.decode(values.astype(np.int64))
+    with _writing(out):
+        out.write_bytes(wav(audio.samples, audio.sample_rate))
+    console.print(f"{out}: {audio.seconds:.2f} s")
+
+
+@app.command()
+def serve(
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    host: Annotated[str | None, typer.Option(help="127.0.0.1, 0.0.0.0 or ::.")] = None,
+    port: Annotated[int | None, typer.Option()] = None,
+    rows: Annotated[int | None, typer.Option(help="Requests generated at once.")] = None,
+) -> None:
+    """Serve speech over HTTP."""
+    from inference.engine.engine import locate
+    from inference.server.host import serve as run
+
+    settings = _settings(checkpoint=checkpoint, device=device, host=host, port=port, rows=rows)
+    if settings.host not in ("127.0.0.1", "0.0.0.0", "::"):
+        raise RequestError(f"host is {settings.host!r}; listen on 127.0.0.1, 0.0.0.0 or ::")
+    where = locate(settings.checkpoint)  # downloads, and errors, belong before the server starts
+    _say_what_speaks(where)
+    console.print(f"http://{settings.host}:{settings.port}  POST /v1/audio/speech, GET /health /ready /metrics /docs")
+    try:
+        failure = run(settings.model_copy(update={"checkpoint": str(where)}))
+    except OSError as e:
+        raise RequestError(f"cannot listen on {settings.host}:{settings.port}: {e.strerror or e}") from None
+    if failure:
+        _stop(failure)
+
+
+@app.command()
+def download(
+    repository: Annotated[str, typer.Argument(help="owner/name or owner/name@revision.")] = "fishaudio/fish-speech-1.5",
+) -> None:
+    """Fetch a checkpoint from the Hugging Face Hub and print where it lies."""
+    from inference.hub import fetch, is_repository
+
+    if not is_repository(repository):
+        raise CheckpointError(f"{repository!r} is not a repository name like owner/name")
+    typer.echo(fetch(repository))
+
+
+@app.command()
+def doctor(checkpoint: Checkpoint = None, device: Device = None) -> None:
+    """Check the device, the precision, the memory and the checkpoint. Exit code 1 when something is wrong."""
+    from inference.doctor import examine
+
+    settings = _settings(checkpoint=checkpoint, device=device)
+    if not examine(settings.checkpoint, settings.device, settings.cache_dir, console):
+        raise typer.Exit(1)
+
+
+@app.command()
+def random_checkpoint(
+    directory: Annotated[Path, typer.Argument(help="Where to write it.")],
+    shape: Annotated[str, typer.Option(help="tiny, or full: FishSpeech 1.5's own.")] = "tiny",
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Write a checkpoint with random weights, for tests and benchmarks."""
+    from inference.model.random_checkpoint import SHAPES, write
+
+    if shape not in SHAPES:
+        raise RequestError(f"shape is {shape!r}; there are {' and '.join(SHAPES)}")
+    with _writing(directory):
+        write(directory, shape, seed)
+    console.print(f"{directory}: random weights of the {shape} shape. They speak noise.")
+
+
+def _settings(**given: object) -> Settings:
+    from pydantic import ValidationError
+
+    from inference.settings import Settings
+
+    try:
+        return Settings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise RequestError(f"{first['loc'][0]} (FISHSERVE_{str(first['loc'][0]).upper()}) is {first['input']!r}: {first['msg']}") from None
+
+
+@contextmanager
+def _engine(settings: Settings) -> Iterator[SpeechEngine]:
+    from inference import SpeechEngine
+    from inference.engine.engine import locate
+
+    where = locate(settings.checkpoint)
+    _say_what_speaks(where)
+    with console.status("loading the model"):
+        engine = SpeechEngine.load(where, settings.device, rows=1, copies=settings.cache_dir)
+    with engine:
+        yield engine
+
+
+def _say_what_speaks(checkpoint: Path) -> None:
+    from inference.model.card import read_card
+
+    if read_card(checkpoint).random:
+        console.print(f"{checkpoint} has random weights: it speaks noise.", style="yellow", markup=False)
+
+
+def _text(argument: str) -> str:
+    if argument != "-":
+        return argument
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise RequestError(f"standard input is not UTF-8: byte {e.object[e.start]:#04x} at {e.start}", "text") from None
+
+
+def _clip(path: Path) -> np.ndarray:
+    from inference.audio.read import read_clip
+
+    return read_clip(path)
+
+
+def _stored_voice(settings: Settings, name: str | None) -> Voice:
+    from inference.voices.store import DEFAULT, VoiceStore
+
+    return VoiceStore(settings.voices_dir).get(name or DEFAULT)
+
+
+def _speak(engine: SpeechEngine, request: SpeechRequest, out: Path, codes: Path | None) -> None:
+    """Speak into a file, or onto standard output as the sound is made, and say how fast it went."""
+    import numpy as np
+
+    from inference.audio.write import pcm16, wav, wav_header
+
+    chunks: list[np.ndarray] = []
+    live = str(out) == "-"
+    with _progress() as progress, engine.stream(request) as stream, _writing(out):
+        task = progress.add_task("", total=None, seconds=0.0, speed=0.0)
+        started = time.perf_counter()
+        if live:
+            sys.stdout.buffer.write(wav_header(engine.sample_rate))
+        for chunk in stream:
+            chunks.append(chunk.samples)
+            seconds = sum(map(len, chunks)) / engine.sample_rate
+            progress.update(task, seconds=seconds, speed=seconds / (time.perf_counter() - started))
+            if live:
+                sys.stdout.buffer.write(pcm16(chunk.samples))
+                sys.stdout.buffer.flush()
+        samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
+        if not live:
+            out.write_bytes(wav(samples, engine.sample_rate))
+    if codes is not None and stream.codes is not None:
+        with _writing(codes):
+            np.save(codes, stream.codes)
+    elapsed, seconds = time.perf_counter() - started, len(samples) / engine.sample_rate
+    cut = "; the length limit cut it" if stream.finish_reason == "length" else ""
+    console.print(f"{out}: {seconds:.2f} s of speech in {elapsed:.2f} s, {seconds / elapsed:.2f} times real time{cut}", markup=False)
+
+
+def _progress() -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(TextColumn("speaking"), BarColumn(), TextColumn("{task.fields[seconds]:.1f} s, {task.fields[speed]:.1f}x real time"), console=console, transient=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise RequestError(f"cannot write {path}: {e.strerror or e}") from None
+
+
+def _stop(message: str) -> NoReturn:
+    console.print(Text.assemble(("error: ", "bold red"), message))
+    raise SystemExit(2)

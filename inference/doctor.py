@@ -1,0 +1,100 @@
+"""`fishserve doctor`: looks at everything a server will need and says what it found."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from inference.engine.engine import locate, pick_device
+from inference.errors import FishserveError
+from inference.model import checkpoint as checkpoints
+from inference.model.card import OFFICIAL_LICENCE, read_card
+from inference.model.checkpoint import Checkpoint
+
+GIB = 1 << 30
+_POSITIONS = 4096  # of cache for one request, in the memory estimate
+
+
+def examine(checkpoint: str | None, device: str, copies: Path | None, console: Console) -> bool:
+    """Print a table of findings; True when nothing is wrong."""
+    table = Table(show_header=False, box=None)
+    healthy = True
+
+    def row(name: str, finding: str, good: bool = True) -> None:
+        nonlocal healthy
+        healthy &= good
+        table.add_row("[green]ok[/]" if good else "[bold red]wrong[/]", name, _plain(finding))
+
+    row("fishserve", f"{_version()}, Python {platform.python_version()}, torch {torch.__version__}")
+    try:
+        chosen = pick_device(device)
+        row("device", _device(chosen))
+        row("precision", f"{_name(checkpoints.precision(chosen))} weights for language model and decoder; norms, softmax, logits and sampling in float32")
+        path = locate(checkpoint)
+        row("weights licence", _licence(path))
+        needed, free = _needed(path, chosen), _free(chosen)
+        row("memory", f"{free / GIB:.1f} GiB free, about {needed / GIB:.1f} GiB needed to load and speak one request", free > needed)
+        started = time.perf_counter()
+        loaded = checkpoints.load(path, chosen, copies)
+        row("checkpoint", f"{path}: complete, undamaged, {_parameters(loaded):.1f} M parameters, loaded in {time.perf_counter() - started:.1f} s")
+    except FishserveError as e:
+        row("checkpoint", str(e), good=False)
+    console.print(table)
+    return healthy
+
+
+def _version() -> str:
+    try:
+        return version("fishserve")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    return f"cpu: {torch.get_num_threads()} threads"
+
+
+def _licence(path: Path) -> str:
+    card = read_card(path)
+    if card.random:
+        return f"{card.licence}; random weights, which speak noise"
+    if card.licence:
+        return f"{card.licence} (from the model card)"
+    return f"no model card here; FishSpeech 1.5's own weights are {OFFICIAL_LICENCE}"
+
+
+def _needed(path: Path, device: torch.device) -> int:
+    config = checkpoints.DualARConfig.from_file(path / "config.json")
+    size = checkpoints.precision(device).itemsize
+    # Files hold the language model in BF16 and the codec in FP32.
+    weights = checkpoints.model_file(path).stat().st_size // 2 * size + checkpoints.codec_file(path).stat().st_size
+    cache = 2 * config.n_layer * config.n_local_heads * config.head_dim * min(_POSITIONS, config.max_seq_len) * size
+    return weights + cache
+
+
+def _free(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _parameters(checkpoint: Checkpoint) -> float:
+    modules = (checkpoint.lm, checkpoint.codec)
+    return sum(p.numel() for m in modules for p in m.parameters()) / 1e6

@@ -1,0 +1,470 @@
+"""SpeechEngine: many requests at once through one model, each a stream of audio.
+
+One thread owns the device. It admits, prefills, decodes one frame for every running sequence, vocodes what is due and
+hands the chunks out. It sleeps only when there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.engine import metrics
+from inference.engine.request import Audio, SpeechRequest
+from inference.engine.runner import Runner, Sequence
+from inference.engine.vocoder import FIRST_CHUNK, NEXT_CHUNK, VocoderStream, decode_due
+from inference.errors import AudioError, CheckpointError, EngineClosed, GenerationError, RequestError
+from inference.model import checkpoint as checkpoints
+from inference.model.checkpoint import Checkpoint
+from inference.model.codec import check_codes
+from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
+from inference.model.prompt import PromptBuilder, context, reference_context
+from inference.text.clean import clean
+from inference.text.split import split
+from inference.voices.voice import Reference, Voice
+
+DEFAULT_NEW_TOKENS = 1024
+REFERENCE_MAX_LENGTH = 4096
+EMBEDDED_VOICE = Path(__file__).parent.parent / "model" / "minnow"
+MIN_REFERENCE_SECONDS, MAX_REFERENCE_SECONDS = 0.5, 90
+
+Item = Audio | Exception | None
+"""What a request delivers: chunks of audio, then None, or the error that ended it."""
+
+
+class Ticket:
+    """The engine's and the caller's shared view of one request: is it still wanted, and how did it end?
+
+    `finish_reason` is None while it runs, then "stop" when the model came to an end of its own, "length" when a
+    limit cut it, "cancelled" or "error". `codes` (codebooks, frames) int64 are set when it ends.
+    """
+
+    def __init__(self, deliver: Callable[[Item], None], wake: Callable[[], None]) -> None:
+        self._deliver, self._wake = deliver, wake
+        self.cancelled = False
+        self.finish_reason: str | None = None
+        self.codes: np.ndarray | None = None
+
+    def cancel(self) -> None:
+        """Stop within one decode step. May be called from any thread, any time, more than once."""
+        if not self.cancelled and self.finish_reason is None:
+            self.cancelled = True
+            self._wake()
+
+    def deliver(self, item: Item) -> None:
+        self._deliver(item)
+
+
+class SpeechStream:
+    """The audio of one request, chunk by chunk, in order. Leave early with `cancel()`, `with`, or by dropping it."""
+
+    def __init__(self, ticket: Ticket, items: queue.SimpleQueue[Item]) -> None:
+        self._ticket, self._items = ticket, items
+
+    @property
+    def finish_reason(self) -> str | None:
+        """None while it runs, then "stop", "length" (a limit cut it), "cancelled" or "error"."""
+        return self._ticket.finish_reason
+
+    @property
+    def codes(self) -> np.ndarray | None:
+        """All codes spoken, (codebooks, frames) int64, once it has ended."""
+        return self._ticket.codes
+
+    def cancel(self) -> None:
+        """Stop within one decode step. Chunks already made can still be read."""
+        self._ticket.cancel()
+
+    def __iter__(self) -> Iterator[Audio]:
+        return self
+
+    def __next__(self) -> Audio:
+        item = self._items.get()
+        if isinstance(item, Audio):
+            return item
+        self._items.put(item)  # the end stays the end, however often it is asked for
+        if isinstance(item, Exception):
+            raise item
+        raise StopIteration
+
+    def __enter__(self) -> SpeechStream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.cancel()
+
+    def __del__(self) -> None:
+        self.cancel()
+
+
+@dataclass(eq=False)
+class _Job:
+    """A request on its way: its segments, what was spoken so far, and the segment being generated."""
+
+    request: SpeechRequest
+    ticket: Ticket
+    fixed: Tensor
+    segments: list[Tensor]
+    generator: torch.Generator
+    audio: bool
+    turns: list[Tensor] = field(default_factory=list)
+    codes: list[Tensor] = field(default_factory=list)
+    sequence: Sequence | None = None
+    vocoder: VocoderStream | None = None
+    taken: int = 0
+    cut: bool = False
+    submitted: float = field(default_factory=time.monotonic)
+    silent: bool = True
+
+
+class SpeechEngine:
+    """Text to speech with one loaded model. Thread-safe. Close it, or use it in a `with` statement.
+
+    `rows` is how many requests are generated at once; more wait their turn.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, rows: int = 8) -> None:
+        self.checkpoint = checkpoint
+        self.sample_rate = SAMPLE_RATE
+        self._prompts = {specials: PromptBuilder(checkpoint.tokenizer, checkpoint.config.num_codebooks, specials=specials) for specials in (False, True)}
+        self._runner = Runner(checkpoint, rows)
+        self._waiting: deque[_Job] = deque()
+        self._running: list[_Job] = []
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._loop, name="fishserve-engine", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def load(cls, checkpoint: str | Path | None = None, device: str = "auto", *, rows: int = 8, copies: Path | None = None) -> SpeechEngine:
+        """Load a checkpoint directory or a Hugging Face repository (`owner/name`, or `owner/name@revision`).
+
+        None means the embedded voice. `device` is "auto" (CUDA when there is one), "cpu" or "cuda[:n]".
+        Raises CheckpointError when there is nothing to load or it cannot be used, PrecisionError when it breaks the policy.
+        """
+        return cls(checkpoints.load(locate(checkpoint), pick_device(device), copies), rows)
+
+    def stream(self, request: SpeechRequest) -> SpeechStream:
+        """Start speaking. Raises RequestError at once when the request cannot be spoken by this model."""
+        items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        return SpeechStream(self.submit(request, items.put), items)
+
+    async def astream(self, request: SpeechRequest) -> AsyncIterator[Audio]:
+        """As `stream`, for asyncio; leaving the loop early cancels the request."""
+        loop = asyncio.get_running_loop()
+        items: asyncio.Queue[Item] = asyncio.Queue()
+
+        def deliver(item: Item) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(items.put_nowait, item)
+
+        ticket = self.submit(request, deliver)
+        try:
+            while (item := await items.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            ticket.cancel()
+
+    def submit(self, request: SpeechRequest, deliver: Callable[[Item], None], *, audio: bool = True) -> Ticket:
+        """Start speaking and have each chunk, then the end, handed to `deliver` in the engine's thread; it must not block.
+
+        With `audio=False` no sound is made, only the ticket's codes. Raises RequestError at once when the request cannot
+        be spoken by this model, EngineClosed after `close`.
+        """
+        reference = request.compat == "reference"
+        builder = self._prompts[reference]
+        segments = [builder.segment(t) for t in split(request.text, request.chunk_length, compat=reference)]
+        fixed = self._fixed(builder, request.voice)
+        self._check_room(request, fixed, segments)
+        generator = torch.Generator().manual_seed(secrets.randbits(63) if request.seed is None else request.seed)
+        ticket = Ticket(deliver, self._notify)
+        with self._wake:
+            if self._closing:
+                raise EngineClosed("the engine is closed")
+            self._waiting.append(_Job(request, ticket, fixed, segments, generator, audio))
+            self._wake.notify()
+        return ticket
+
+    def synthesize(self, request: SpeechRequest) -> Audio:
+        """Speak the whole text and return it."""
+        chunks = [chunk.samples for chunk in self.stream(request)]
+        return Audio(np.concatenate(chunks) if chunks else np.zeros(0, np.float32))
+
+    async def asynthesize(self, request: SpeechRequest) -> Audio:
+        chunks = [chunk.samples async for chunk in self.astream(request)]
+        return Audio(np.concatenate(chunks) if chunks else np.zeros(0, np.float32))
+
+    def generate_codes(self, request: SpeechRequest) -> np.ndarray:
+        """The codes of the whole text, (codebooks, frames) int64, without decoding them to sound."""
+        ends: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        ticket = self.submit(request, ends.put, audio=False)
+        try:
+            end = ends.get()
+        finally:
+            ticket.cancel()
+        if isinstance(end, Exception):
+            raise end
+        assert ticket.codes is not None
+        return ticket.codes
+
+    def encode(self, wave: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+        """Mono samples (n,) float32 at 44.1 kHz -> codes (codebooks, frames) int64. Raises AudioError."""
+        if sample_rate != SAMPLE_RATE:
+            raise AudioError(f"the wave is at {sample_rate} Hz; the codec takes {SAMPLE_RATE} (inference.audio.read resamples)")
+        if wave.ndim != 1 or not np.isfinite(wave).all():
+            raise AudioError(f"the wave has shape {wave.shape}; finite mono samples (n,) are needed" if wave.ndim != 1 else "the wave holds NaN or infinite samples")
+        samples = torch.from_numpy(np.ascontiguousarray(wave, np.float32)).to(self.checkpoint.device)
+        with torch.inference_mode():
+            return self.checkpoint.codec.encode(samples[None])[0].cpu().numpy()
+
+    def decode(self, codes: np.ndarray) -> Audio:
+        """Codes (codebooks, frames) int in 0..999 -> sound, decoded as one utterance. Raises AudioError."""
+        tensor = torch.as_tensor(codes)
+        check_codes(tensor, self.checkpoint.config.num_codebooks)
+        if tensor.shape[1] == 0:
+            return Audio(np.zeros(0, np.float32))
+        with torch.inference_mode():
+            return Audio(self.checkpoint.codec.decode(tensor.long().to(self.checkpoint.device)[None])[0].cpu().numpy())
+
+    def voice(self, wave: np.ndarray, text: str, name: str = "") -> Voice:
+        """A voice from a clip: mono samples (n,) at 44.1 kHz, 0.5 to 90 s, and what is said in it. Raises AudioError."""
+        seconds = len(wave) / SAMPLE_RATE
+        if not MIN_REFERENCE_SECONDS <= seconds <= MAX_REFERENCE_SECONDS:
+            raise AudioError(f"the reference lasts {seconds:.1f} s; {MIN_REFERENCE_SECONDS} to {MAX_REFERENCE_SECONDS} s are needed, about 10 s are best", "reference")
+        return Voice((Reference(self.encode(wave), text),), name)
+
+    def close(self) -> None:
+        """Stop the engine. Requests still running fail with EngineClosed."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def __enter__(self) -> SpeechEngine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # -- in the caller's thread ------------------------------------------------------------------------------------
+
+    def _fixed(self, builder: PromptBuilder, voice: Voice) -> Tensor:
+        """The part of the prompt that every segment begins with: system message and references."""
+        config = self.checkpoint.config
+        parts = [builder.system()]
+        for reference in voice.references:
+            codes = np.asarray(reference.codes)
+            codes = codes[0] if codes.ndim == 3 and codes.shape[0] == 1 else codes
+            if codes.ndim != 2 or codes.shape[0] < config.num_codebooks or not np.issubdtype(codes.dtype, np.integer):
+                raise RequestError(f"the voice's codes are {codes.dtype} of shape {codes.shape}; this model needs integers of ({config.num_codebooks}, frames)", "voice")
+            if codes.size and not 0 <= codes.min() <= codes.max() < config.codebook_size:
+                raise RequestError(f"the voice's codes run from {codes.min()} to {codes.max()}; this model has 0 to {config.codebook_size - 1}", "voice")
+            parts.append(builder.reference(clean(reference.text), codes))
+        return torch.cat(parts, dim=1)
+
+    def _check_room(self, request: SpeechRequest, fixed: Tensor, segments: list[Tensor]) -> None:
+        size = self.checkpoint.config.max_seq_len
+        longest = max(s.shape[1] for s in segments)
+        new = 1 if request.compat == "reference" else self._reserve(request)
+        if fixed.shape[1] + longest + new > size:
+            raise RequestError(
+                f"voice ({fixed.shape[1]} positions), text segment ({longest}) and speech to come ({new}) do not fit in the model's {size}; "
+                "use a shorter reference, a smaller chunk_length or a smaller max_new_tokens",
+                "max_new_tokens" if request.max_new_tokens else "voice",
+            )
+
+    def _reserve(self, request: SpeechRequest) -> int:
+        """Positions kept free of context for the speech of one segment."""
+        return request.max_new_tokens or min(DEFAULT_NEW_TOKENS, self.checkpoint.config.max_seq_len // 2)
+
+    def _notify(self) -> None:
+        with self._wake:
+            self._wake.notify()
+
+    # -- in the engine's thread ------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _loop(self) -> None:
+        try:
+            while self._wait_for_work():
+                self._turn()
+        finally:
+            with self._wake:
+                self._closing = True
+                for job in (*self._running, *self._waiting):
+                    self._end(job, EngineClosed("the engine was closed before this request finished"))
+                self._waiting.clear()
+
+    def _wait_for_work(self) -> bool:
+        with self._wake:
+            while not (self._closing or self._waiting or self._running):
+                metrics.RUNNING.set(0)
+                self._wake.wait()
+            return not self._closing
+
+    def _turn(self) -> None:
+        """One round: admit, decode a frame for everyone, hand out what is ready."""
+        try:
+            self._drop_cancelled()
+            self._admit()
+            metrics.RUNNING.set(len(self._running))
+            metrics.WAITING.set(len(self._waiting))
+            self._collect()
+            metrics.FRAMES.inc(len(self._running))
+            self._runner.step()
+            self._collect()
+        except Exception as e:  # the device failed: nobody's row can be trusted, but the next request may well succeed
+            for job in list(self._running):
+                self._fail(job, _device_fault(self.checkpoint.device, e))
+
+    def _drop_cancelled(self) -> None:
+        for job in [j for j in self._running if j.ticket.cancelled]:
+            self._retire(job, "cancelled")
+        with self._wake:
+            cancelled = [j for j in self._waiting if j.ticket.cancelled]
+            for job in cancelled:
+                self._waiting.remove(job)
+        for job in cancelled:
+            self._end(job, None, "cancelled")
+
+    def _admit(self) -> None:
+        while self._runner.free_rows:
+            with self._wake:
+                if not self._waiting:
+                    return
+                job = self._waiting.popleft()
+            self._running.append(job)
+            self._start_segment(job, FIRST_CHUNK)
+
+    def _start_segment(self, job: _Job, chunk: int) -> None:
+        """Prefill the next segment; what goes wrong here, memory running out say, concerns this job alone."""
+        try:
+            self._prefill(job, chunk)
+        except Exception as e:
+            self._fail(job, _device_fault(self.checkpoint.device, e))
+
+    def _prefill(self, job: _Job, chunk: int) -> None:
+        size = self.checkpoint.config.max_seq_len
+        job.turns.append(job.segments[len(job.turns) // 2])
+        if job.request.compat == "reference":
+            prompt = reference_context(job.fixed, job.turns, min(REFERENCE_MAX_LENGTH, size))
+        else:
+            prompt = context(job.fixed, job.turns, size - self._reserve(job.request))
+        room = size - prompt.shape[1]
+        asked = DEFAULT_NEW_TOKENS if job.request.max_new_tokens is None else job.request.max_new_tokens or room
+        job.sequence = Sequence(job.request, prompt, min(asked, room), job.generator)
+        job.vocoder = VocoderStream(self.checkpoint.codec, chunk)
+        job.taken = 1 if job.request.compat == "reference" else 0
+        self._runner.add(job.sequence)
+
+    def _collect(self) -> None:
+        """Take new frames from the runner, decode what is due, and move finished jobs on."""
+        for job in list(self._running):
+            self._take_frames(job)
+        due = {j.vocoder: j for j in self._running if j.vocoder and j.audio and j.sequence and j.vocoder.due(j.sequence.finish is not None)}
+        sound = decode_due(self.checkpoint.codec, due)
+        for vocoder, samples in sound.items():
+            self._hand_out(due[vocoder], Audio(samples))
+        for job in [j for j in self._running if j.sequence and j.sequence.finish]:
+            self._finish_segment(job)
+
+    def _hand_out(self, job: _Job, audio: Audio) -> None:
+        if job.silent:
+            job.silent = False
+            metrics.FIRST_AUDIO.observe(time.monotonic() - job.submitted)
+        metrics.AUDIO_SECONDS.inc(audio.seconds)
+        job.ticket.deliver(audio)
+
+    def _take_frames(self, job: _Job) -> None:
+        """Pass on the frames that are to be spoken: all but the end frame (the reference: all but the first)."""
+        s, vocoder = job.sequence, job.vocoder
+        assert s is not None and vocoder is not None
+        end = len(s.frames) - (s.finish == "stop" and not s.reference)
+        frames = [f[1:] for f in s.frames[job.taken : end]]
+        job.taken = max(job.taken, end)
+        job.codes += frames
+        if job.audio:
+            vocoder.waiting += frames
+            if any(int(f.max()) >= CODES_PER_GROUP for f in frames):
+                self._fail(job, GenerationError(f"the model produced a code of {CODES_PER_GROUP} or more, which no codec can decode"))
+
+    def _finish_segment(self, job: _Job) -> None:
+        s = job.sequence
+        assert s is not None
+        if s.finish == "fault":
+            self._fail(job, GenerationError(f"the model produced values that are not numbers at frame {len(s.frames)}; this request was stopped"))
+            return
+        job.cut |= s.finish == "length"
+        job.turns.append(torch.stack(s.frames, dim=1))
+        if len(job.turns) < 2 * len(job.segments):
+            self._runner.remove(s)
+            self._start_segment(job, NEXT_CHUNK)
+        else:
+            self._retire(job, "length" if job.cut else "stop")
+
+    def _fail(self, job: _Job, error: Exception) -> None:
+        self._retire(job, "error", error)
+
+    def _retire(self, job: _Job, reason: str, error: Exception | None = None) -> None:
+        self._running.remove(job)
+        if job.sequence is not None and job.sequence.row >= 0:
+            if error is not None:
+                job.sequence.finish = "fault"
+            self._runner.remove(job.sequence)
+        self._end(job, error, reason)
+
+    def _end(self, job: _Job, error: Exception | None, reason: str = "error") -> None:
+        metrics.REQUESTS.labels(reason).inc()
+        codebooks = self.checkpoint.config.num_codebooks
+        job.ticket.codes = torch.stack(job.codes, dim=1).numpy() if job.codes else np.zeros((codebooks, 0), np.int64)
+        job.ticket.finish_reason = reason
+        job.ticket.deliver(error)
+
+
+def _device_fault(device: torch.device, error: Exception) -> GenerationError:
+    return GenerationError(f"generation failed on {device}: {type(error).__name__}: {error}")
+
+
+def pick_device(name: str) -> torch.device:
+    """"auto", "cpu", "cuda" or "cuda:1" -> a device that is there. Raises RequestError when it is not."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RequestError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N", "device") from None
+    if device.type not in ("cpu", "cuda"):
+        raise RequestError(f"device {name!r} is not supported; use auto, cpu or cuda", "device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RequestError(f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices", "device")
+    return device
+
+
+def locate(checkpoint: str | Path | None) -> Path:
+    """The directory of a checkpoint: the embedded voice for None, a directory as it is, a repository downloaded."""
+    if checkpoint is None:
+        if EMBEDDED_VOICE.is_dir():
+            return EMBEDDED_VOICE
+        raise CheckpointError(
+            "no checkpoint was named and no voice is embedded in this installation; name a directory or a repository, for instance "
+            "`--checkpoint fishaudio/fish-speech-1.5` (after `fishserve download`), or make one that speaks noise with `fishserve random-checkpoint DIR`"
+        )
+    from inference.hub import fetch, is_repository  # the hub client is not needed where checkpoints are local
+
+    if not Path(checkpoint).exists() and is_repository(str(checkpoint)):
+        return fetch(str(checkpoint))
+    return Path(checkpoint)

@@ -1,0 +1,87 @@
+"""What a caller asks of the engine and what it gets back. Every door ends in a SpeechRequest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from inference.errors import RequestError
+from inference.model.config import SAMPLE_RATE
+from inference.text.split import split
+from inference.voices.voice import Voice
+
+MAX_TEXT = 100_000
+"""Characters in one request: about two hours of speech."""
+MIN_CHUNK, MAX_CHUNK = 10, 2000
+Compat = Literal["reference"]
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Mono sound: `samples` (n,) float32 in [-1, 1] at `sample_rate` Hz."""
+
+    samples: np.ndarray
+    sample_rate: int = SAMPLE_RATE
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.sample_rate
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """Text to speak and how. Raises RequestError, naming the field, when a value cannot be.
+
+    `temperature` 0 takes the likeliest code each time. `top_p` keeps the likeliest tokens whose probabilities sum to
+    at most that. `repetition_penalty` makes codes of the last 16 frames less likely. `chunk_length` is how many UTF-8
+    bytes of text are spoken in one go. `max_new_tokens` bounds the frames of each such segment (21.5 a second);
+    0 means whatever the model's context has room for, None at most 1024 and half of it. `seed` fixes every random draw; None draws a fresh one.
+
+    `compat="reference"` reproduces the reference implementation's columns, including its oddities: the first frame
+    dropped, the end frame kept, control tokens in the text obeyed and undecodable codes sampled.
+    """
+
+    text: str
+    voice: Voice = field(default_factory=Voice)
+    seed: int | None = None
+    temperature: float = 0.7
+    top_p: float = 0.7
+    repetition_penalty: float = 1.2
+    chunk_length: int = 200
+    max_new_tokens: int | None = None
+    compat: Compat | None = None
+
+    def __post_init__(self) -> None:
+        check_text(self.text, "text")
+        if not split(self.text, MAX_CHUNK):
+            raise RequestError("there is nothing to speak: the text is empty or only white space and punctuation", "text")
+        for reference in self.voice.references:
+            check_text(reference.text, "reference text")
+        _between("temperature", self.temperature, 0, 2)
+        _between("top_p", self.top_p, 0, 1)
+        _between("repetition_penalty", self.repetition_penalty, 0.1, 2)
+        _between("chunk_length", self.chunk_length, MIN_CHUNK, MAX_CHUNK)
+        if self.max_new_tokens is not None:
+            _between("max_new_tokens", self.max_new_tokens, 0, 2**31)
+        if self.seed is not None:
+            _between("seed", self.seed, 0, 2**63 - 1)
+        if self.compat not in (None, "reference"):
+            raise RequestError(f"compat is {self.compat!r}; only 'reference' is known", "compat")
+
+
+def check_text(text: str, param: str) -> None:
+    """Raise RequestError for text that is too long or is not Unicode."""
+    if len(text) > MAX_TEXT:
+        raise RequestError(f"{param} has {len(text):,} characters; at most {MAX_TEXT:,} are spoken in one request", param)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise RequestError(f"{param} holds a lone surrogate, U+{ord(text[e.start]):04X} at character {e.start + 1}; it is not valid Unicode", param) from None
+
+
+def _between(param: str, value: float, low: float, high: float) -> None:
+    if not math.isfinite(value) or not low <= value <= high:
+        raise RequestError(f"{param} is {value}; it must be between {low} and {high}", param)

@@ -1,0 +1,71 @@
+"""Cuts long text into segments the model speaks one after another. Lengths are in UTF-8 bytes."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Iterable
+
+from inference.text.clean import clean
+
+_FLOAT = re.compile(r"(\d+)\.(\d+)")
+# The point of a number must not end a sentence, so it is hidden while cutting, at the lengths the reference's own
+# marks `<`, `_f_` and `>` have. The reference also turns such marks in the user's text into a point.
+_HIDDEN = "\x02{}\x03\x03\x03{}\x04"
+_UNHIDE = re.compile(r"\x02(\d+)\x03\x03\x03(\d+)\x04")
+_REFERENCE_MARK = re.compile(r"<(\d+)_f_(\d+)>")
+_SILENT = frozenset(string.whitespace + string.punctuation)
+
+
+def split(text: str, length: int, *, compat: bool = False) -> list[str]:
+    """Segments of `text`, each at most `length` bytes where the text allows, none without something to speak.
+
+    Cuts after sentence ends where possible, else after commas, else after spaces, else anywhere; what is shorter
+    than `length` is never cut, and short pieces are joined. `compat=True` is the reference's behaviour to the letter.
+    """
+    text = _FLOAT.sub(lambda m: _HIDDEN.format(m[1], m[2]), clean(text))
+    pieces: Iterable[str] = _cut([text], length, ".!?。！？")
+    pieces = [_UNHIDE.sub(r"\1.\2", p) for p in pieces]
+    if compat:
+        pieces = [_REFERENCE_MARK.sub(r"\1.\2", p) for p in pieces]
+    pieces = _cut(pieces, length, ",，")
+    pieces = _cut(pieces, length, " ")
+    pieces = _chop(pieces, length)
+    return [s for s in _join(pieces, length) if not _SILENT.issuperset(s)]
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8"))
+
+
+def _cut(pieces: Iterable[str], length: int, marks: str) -> list[str]:
+    """Cut pieces longer than `length` after each mark."""
+    return _each_long(pieces, length, lambda p: re.findall(f"[^{re.escape(marks)}]*[{re.escape(marks)}]|[^{re.escape(marks)}]+", p))
+
+
+def _chop(pieces: Iterable[str], length: int) -> list[str]:
+    return _each_long(pieces, length, lambda p: _chop_one(p, length))
+
+
+def _each_long(pieces: Iterable[str], length: int, cut: Callable[[str], list[str]]) -> list[str]:
+    return [part for p in pieces for part in (cut(p) if _size(p) > length else [p])]
+
+
+def _chop_one(piece: str, length: int) -> list[str]:
+    parts, start, size = [], 0, 0
+    for i, character in enumerate(piece, 1):
+        size += _size(character)
+        if size >= length:
+            parts.append(piece[start:i])
+            start, size = i, 0
+    return [*parts, piece[start:]] if start < len(piece) else parts
+
+
+def _join(pieces: Iterable[str], length: int) -> list[str]:
+    segments, current = [], ""
+    for piece in pieces:
+        if _size(current) + _size(piece) > length:
+            segments.append(current)
+            current = ""
+        current += piece
+    return [s.strip() for s in (*segments, current)]

@@ -1,0 +1,23 @@
+"""Whom the model is to sound like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A clip to imitate: its `codes` (codebooks, frames) int and the `text` spoken in it."""
+
+    codes: np.ndarray
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """Whom to sound like: zero or more references. Without one the model picks a voice of its own."""
+
+    references: tuple[Reference, ...] = ()
+    name: str = ""
