@@ -10,13 +10,16 @@ import torch
 
 from training.recipe import Recipe
 
-STAGES = ("speech", "encoder", "codes", "head", "dual-ar", "export", "evaluate")
+STAGES = ("speech", "encoder", "codes", "head", "dual-ar", "export", "evaluate", "card")
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Read the command line and run the stages it asks for."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"stages to run, by default all: {', '.join(STAGES)}")
-    parser.add_argument("--work", type=Path, default=Path("var/minnow"), help="folder for data, checkpoints and logs (default: %(default)s)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("var/minnow"), help="folder for data, checkpoints and logs (default: %(default)s)"
+    )
     parser.add_argument("--to", type=Path, help="checkpoint directory to write (default: WORK/checkpoint)")
     parser.add_argument("--processes", type=int, default=1, help="processes for the teacher's speech (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads for training (default: %(default)s)")
@@ -54,17 +57,22 @@ def run_stage(stage: str, recipe: Recipe, checkpoint: Path, processes: int) -> N
         from training.export import export
 
         export(recipe, checkpoint)
-    else:
+    elif stage == "evaluate":
         from training.ear import evaluate
 
         evaluate(recipe, checkpoint)
+    else:
+        from training.card import write_card
+
+        write_card(recipe, checkpoint)
 
 
 def _speech(recipe: Recipe, processes: int) -> None:
     from training.shards import speak
 
     if processes == 1:
-        return speak(recipe)
+        speak(recipe)
+        return
     workers = [multiprocessing.Process(target=speak, args=(recipe, part, processes)) for part in range(processes)]
     for worker in workers:
         worker.start()

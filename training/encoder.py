@@ -63,6 +63,7 @@ class MelAutoencoder(nn.Module):
         return self.mel(self.upsample(features)), self.phoneme(features[:, : self.group]), codes
 
     def upsample(self, features: Tensor) -> Tensor:
+        """(batch, dim, frames) -> (batch, dim, hops)."""
         history = History()
         for up, block in self.quantizer.upsample:
             features = block(up(features, history), history)
@@ -143,6 +144,7 @@ def phoneme_share(phonemes: Tensor) -> Tensor:
 
 @torch.no_grad()
 def score(model: MelAutoencoder, held: list[Utterance]) -> EncoderScores:
+    """How well unseen sentences are coded."""
     training = model.training
     model.eval()
     errors, right, codes = [], [], []
@@ -154,7 +156,9 @@ def score(model: MelAutoencoder, held: list[Utterance]) -> EncoderScores:
     model.train(training)
     use = [torch.bincount(c, minlength=1000).float() for c in torch.cat(codes).T]
     entropies = [-(p * p.clamp(min=1e-9).log()).sum() for p in (u / u.sum() for u in use)]
-    return EncoderScores(float(torch.stack(errors).mean()), float(torch.stack(right).mean()), tuple(round(float(e.exp())) for e in entropies))
+    return EncoderScores(
+        float(torch.stack(errors).mean()), float(torch.stack(right).mean()), tuple(round(float(e.exp())) for e in entropies)
+    )
 
 
 def load_encoder(recipe: Recipe) -> MelAutoencoder:

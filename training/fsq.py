@@ -53,6 +53,7 @@ class GroupedFSQ(nn.Module):
 
     @property
     def half(self) -> Tensor:
+        """The middle digit of each place."""
         return self.levels // 2
 
     def forward(self, z: Tensor, group_dropout: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -83,12 +83,12 @@ def train_head(recipe: Recipe) -> None:
         optimiser.load_state_dict(state["optimiser"])
         spent, step = state["seconds"], state["steps"]
         torch.manual_seed(r.seed + step)
-    wave, codes = _training_audio(recipe)
-    distance, start, due = MelDistance(), time.process_time() - spent, spent + recipe.checkpoint_seconds
+    audio, distance = _training_audio(recipe), MelDistance()
+    start, due = time.process_time() - spent, spent + recipe.checkpoint_seconds
     while (elapsed := time.process_time() - start) < r.seconds:
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * min(1, (step + 1) / 100) * (0.05 + 0.95 * (1 + math.cos(math.pi * elapsed / r.seconds)) / 2)
-        loss = _head_loss(codec, fsq, distance, wave, codes, r)
+        loss = _head_loss(codec, fsq, distance, audio, r)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_([*fast, *slow], 5.0)
@@ -120,11 +120,14 @@ def mel_error(codec: Codec, fsq: GroupedFSQ, recipe: Recipe) -> float:
     """Mean absolute log-mel error in nats on 16 unseen sentences."""
     log_mel = LogMel(160)
     pairs = zip(utterances(held_out(recipe, "validation"))[:16], coded(held_out_codes(recipe, "validation")), strict=False)
-    errors = [(log_mel(run_head(codec.head, _features(codec, fsq, c.codes[None].long())))[0] - u.mel.float()).abs().mean() for u, c in pairs]
+    errors = [
+        (log_mel(run_head(codec.head, _features(codec, fsq, c.codes[None].long())))[0] - u.mel.float()).abs().mean() for u, c in pairs
+    ]
     return float(torch.stack(errors).mean())
 
 
-def _head_loss(codec: Codec, fsq: GroupedFSQ, distance: MelDistance, wave: Tensor, codes: Tensor, r: HeadRecipe) -> Tensor:
+def _head_loss(codec: Codec, fsq: GroupedFSQ, distance: MelDistance, audio: tuple[Tensor, Tensor], r: HeadRecipe) -> Tensor:
+    wave, codes = audio
     starts = torch.randint(0, len(codes) - r.context - r.crop, (r.batch,))
     chosen = torch.stack([codes[s : s + r.context + r.crop] for s in starts]).long()
     true = torch.stack([wave[(s + r.context) * SAMPLES : (s + r.context + r.crop) * SAMPLES] for s in starts]).float() / 32768

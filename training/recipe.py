@@ -109,6 +109,8 @@ class DualARRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
+    """The whole recipe, and the folder it works in."""
+
     folder: Path
     text: TextRecipe = field(default_factory=TextRecipe)
     speech: SpeechRecipe = field(default_factory=SpeechRecipe)
@@ -126,6 +128,17 @@ class Recipe:
             SpeechRecipe(utterances=40, per_shard=20, shards_with_audio=2),
             EncoderRecipe(dims=(16, 16, 16, 64), depths=(1, 1, 1, 1), shards=2, seconds=3, batch=2),
             HeadRecipe(channels=32, seconds=4, batch=1, shards=2),
-            DualARRecipe(dim=32, layers=3, heads=4, kv_heads=2, hidden=64, seconds=4, decay_seconds=1, columns=400, guided_layers=(1,), phoneme_layer=2),
+            DualARRecipe(
+                dim=32,
+                layers=3,
+                heads=4,
+                kv_heads=2,
+                hidden=64,
+                seconds=4,
+                decay_seconds=1,
+                columns=400,
+                guided_layers=(1,),
+                phoneme_layer=2,
+            ),
             checkpoint_seconds=2,
         )

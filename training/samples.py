@@ -61,6 +61,7 @@ class SequenceBuilder:
 
     @property
     def system_size(self) -> int:
+        """Columns of the system message."""
         return self._prompts.system().shape[1]
 
     def size(self, text: bytes) -> int:
@@ -75,7 +76,11 @@ class SequenceBuilder:
         """Utterances one after the other: to the later ones the earlier are references, or the text so far."""
         columns = [self._prompts.system()] if system else []
         time = sum(c.shape[1] for c in columns)
-        spoken, places, phonemes = [torch.zeros(time, dtype=torch.bool)], [torch.full((time,), NOWHERE)], [torch.zeros(time, 4, dtype=torch.uint8)]
+        spoken, places, phonemes = (
+            [torch.zeros(time, dtype=torch.bool)],
+            [torch.full((time,), NOWHERE)],
+            [torch.zeros(time, 4, dtype=torch.uint8)],
+        )
         for u in utterances:
             prompt, answer = self._prompts.segment(u.text.decode()), self._answer(u)
             start, silent = time + _USER_OPENING, prompt.shape[1]

@@ -41,10 +41,12 @@ def save(path: Path, content: object) -> None:
 
 
 def utterances(path: Path) -> list[Utterance]:
+    """Read a shard of speech."""
     return [Utterance(**item) for item in torch.load(path, weights_only=True)]
 
 
 def coded(path: Path) -> list[CodedUtterance]:
+    """Read a shard of codes."""
     return [CodedUtterance(**item) for item in torch.load(path, weights_only=True)]
 
 
@@ -68,10 +70,12 @@ def speak(recipe: Recipe, part: int = 0, parts: int = 1) -> None:
 
 
 def speech_shards(recipe: Recipe) -> list[Path]:
+    """Training speech there is, in the order it was drawn."""
     return sorted(recipe.folder.glob("speech_*.pt"))
 
 
 def code_shards(recipe: Recipe) -> list[Path]:
+    """Their codes, in the same order."""
     return sorted(recipe.folder.glob("codes_*.pt"))
 
 
@@ -81,6 +85,7 @@ def held_out(recipe: Recipe, name: str) -> Path:
 
 
 def held_out_codes(recipe: Recipe, name: str) -> Path:
+    """Codes of `held_out`."""
     return recipe.folder / f"held_{name}_codes.pt"
 
 

@@ -118,7 +118,9 @@ class Teacher:
             for n, sound in enumerate(sounds):
                 if sound in vocabulary:
                     ids.append(vocabulary[sound])
-                    where.append(float(np.interp(begin + (n + 0.5) / len(sounds) * (end - begin) - 0.5, np.arange(len(original)), original)))
+                    where.append(
+                        float(np.interp(begin + (n + 0.5) / len(sounds) * (end - begin) - 0.5, np.arange(len(original)), original))
+                    )
             if token.whitespace:
                 ids.append(SPACE)
                 where.append(float(original[min(end, len(plain))]))

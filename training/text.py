@@ -108,6 +108,7 @@ class Generator:
         return list(dict.fromkeys([*made, *(self.fill(s) for s in self._short for _ in range(6))]))
 
     def fill(self, template: str) -> str:
+        """One sentence from a template, with a capital first letter."""
         filled = re.sub(r"\{(\w+)\}", lambda m: self._make(m[1]), template)
         return (filled[0].upper() + filled[1:]).replace(".m..", ".m.")
 
@@ -134,13 +135,25 @@ class Generator:
     def _money(self) -> str:
         r = self._rng
         cents = r.choice(["50", "25", "99", "75", "10", "95"])
-        forms = [f"${r.randint(2, 99)}", f"${r.randint(1, 99)}.{cents}", f"${r.randint(100, 999)}", f"{r.randint(2, 90)} dollars", f"{r.randint(2, 99)} cents"]
+        forms = [
+            f"${r.randint(2, 99)}",
+            f"${r.randint(1, 99)}.{cents}",
+            f"${r.randint(100, 999)}",
+            f"{r.randint(2, 90)} dollars",
+            f"{r.randint(2, 99)} cents",
+        ]
         return r.choice(forms)
 
     def _date(self) -> str:
         r, month = self._rng, self._rng.choice(self._words["m"])
         day, weekday = r.randint(1, 28), r.choice(self._words["w"])
-        forms = [f"{month} {day}", f"{month} {ordinal(day)}", f"{month} {day}, {self._year()}", f"the {ordinal(day)} of {month}", f"{weekday}, {month} {ordinal(day)}"]
+        forms = [
+            f"{month} {day}",
+            f"{month} {ordinal(day)}",
+            f"{month} {day}, {self._year()}",
+            f"the {ordinal(day)} of {month}",
+            f"{weekday}, {month} {ordinal(day)}",
+        ]
         return r.choice(forms)
 
 
