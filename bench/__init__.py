@@ -1,0 +1,1 @@
+"""What speech costs: latency, throughput, comparison."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,13 +18,14 @@ from inference.errors import AudioError, CheckpointError, FishserveError, Reques
 
 if TYPE_CHECKING:
     import numpy as np
-
     from rich.progress import Progress
 
     from inference import SpeechEngine, SpeechRequest, Voice
     from inference.settings import Settings
 
-app = typer.Typer(help="FishSpeech 1.5 text to speech: speak, serve, measure.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="FishSpeech 1.5 text to speech: speak, serve, measure.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Checkpoint = Annotated[str | None, typer.Option(help="Model directory or Hugging Face repository; without it the embedded voice.")]
@@ -54,8 +55,12 @@ def say(
     top_p: Annotated[float, typer.Option()] = 0.7,
     repetition_penalty: Annotated[float, typer.Option()] = 1.2,
     chunk_length: Annotated[int, typer.Option(help="UTF-8 bytes of text spoken in one go.")] = 200,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Most frames of one segment, 21.5 a second; 0: all the context has room for.")] = None,
-    compat: Annotated[str | None, typer.Option(help="`reference`: the reference implementation's output, oddities included.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Most frames of one segment, 21.5 a second; 0: all the context has room for.")
+    ] = None,
+    compat: Annotated[
+        Literal["reference"] | None, typer.Option(help="`reference`: the reference implementation's output, oddities included.")
+    ] = None,
     codes: Annotated[Path | None, typer.Option(help="Also write the codes, (codebooks, frames), as a .npy file.")] = None,
 ) -> None:
     """Speak a text into a WAV file."""
@@ -68,7 +73,7 @@ def say(
     settings = _settings(checkpoint=checkpoint, device=device)
     request = SpeechRequest(
         _text(text), seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty,
-        chunk_length=chunk_length, max_new_tokens=max_new_tokens, compat=compat,  # type: ignore[arg-type] - checked there
+        chunk_length=chunk_length, max_new_tokens=max_new_tokens, compat=compat,
     )  # fmt: skip
     stored = _stored_voice(settings, voice)
     with _engine(settings) as engine:
@@ -128,7 +133,7 @@ def serve(
     rows: Annotated[int | None, typer.Option(help="Requests generated at once.")] = None,
 ) -> None:
     """Serve speech over HTTP."""
-    from inference.engine.engine import locate
+    from inference.hub import locate
     from inference.server.host import serve as run
 
     settings = _settings(checkpoint=checkpoint, device=device, host=host, port=port, rows=rows)
@@ -198,7 +203,7 @@ def _settings(**given: object) -> Settings:
 @contextmanager
 def _engine(settings: Settings) -> Iterator[SpeechEngine]:
     from inference import SpeechEngine
-    from inference.engine.engine import locate
+    from inference.hub import locate
 
     where = locate(settings.checkpoint)
     _say_what_speaks(where)
@@ -270,7 +275,13 @@ def _speak(engine: SpeechEngine, request: SpeechRequest, out: Path, codes: Path 
 def _progress() -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn
 
-    return Progress(TextColumn("speaking"), BarColumn(), TextColumn("{task.fields[seconds]:.1f} s, {task.fields[speed]:.1f}x real time"), console=console, transient=True)
+    return Progress(
+        TextColumn("speaking"),
+        BarColumn(),
+        TextColumn("{task.fields[seconds]:.1f} s, {task.fields[speed]:.1f}x real time"),
+        console=console,
+        transient=True,
+    )
 
 
 @contextmanager
@@ -284,3 +295,7 @@ def _writing(path: Path) -> Iterator[None]:
 def _stop(message: str) -> NoReturn:
     console.print(Text.assemble(("error: ", "bold red"), message))
     raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

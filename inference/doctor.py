@@ -12,11 +12,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from inference.engine.engine import locate, pick_device
+from inference.engine.engine import pick_device
 from inference.errors import FishserveError
+from inference.hub import locate
 from inference.model import checkpoint as checkpoints
 from inference.model.card import OFFICIAL_LICENCE, read_card
 from inference.model.checkpoint import Checkpoint
+from inference.model.config import DualARConfig
 
 GIB = 1 << 30
 _POSITIONS = 4096  # of cache for one request, in the memory estimate
@@ -36,14 +38,20 @@ def examine(checkpoint: str | None, device: str, copies: Path | None, console: C
     try:
         chosen = pick_device(device)
         row("device", _device(chosen))
-        row("precision", f"{_name(checkpoints.precision(chosen))} weights for language model and decoder; norms, softmax, logits and sampling in float32")
+        row(
+            "precision",
+            f"{_name(checkpoints.precision(chosen))} weights for language model and decoder; norms, softmax, logits and sampling in float32",
+        )
         path = locate(checkpoint)
         row("weights licence", _licence(path))
         needed, free = _needed(path, chosen), _free(chosen)
         row("memory", f"{free / GIB:.1f} GiB free, about {needed / GIB:.1f} GiB needed to load and speak one request", free > needed)
         started = time.perf_counter()
         loaded = checkpoints.load(path, chosen, copies)
-        row("checkpoint", f"{path}: complete, undamaged, {_parameters(loaded):.1f} M parameters, loaded in {time.perf_counter() - started:.1f} s")
+        row(
+            "checkpoint",
+            f"{path}: complete, undamaged, {_parameters(loaded):.1f} M parameters, loaded in {time.perf_counter() - started:.1f} s",
+        )
     except FishserveError as e:
         row("checkpoint", str(e), good=False)
     console.print(table)
@@ -81,7 +89,7 @@ def _licence(path: Path) -> str:
 
 
 def _needed(path: Path, device: torch.device) -> int:
-    config = checkpoints.DualARConfig.from_file(path / "config.json")
+    config = DualARConfig.from_file(path / "config.json")
     size = checkpoints.precision(device).itemsize
     # Files hold the language model in BF16 and the codec in FP32.
     weights = checkpoints.model_file(path).stat().st_size // 2 * size + checkpoints.codec_file(path).stat().st_size

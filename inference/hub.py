@@ -1,4 +1,4 @@
-"""Fetches checkpoints from the Hugging Face Hub; needs nothing once the files are there."""
+"""Finds the directory of a checkpoint: the embedded voice, one on this machine, or one on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -10,8 +10,34 @@ from inference.errors import CheckpointError
 DEFAULT_REPOSITORY = "fishaudio/fish-speech-1.5"
 PINNED = {DEFAULT_REPOSITORY: "268b6ec86243dd683bc78dab7e9a6cedf9191f2a"}
 """Revisions used when none is named, so that the same command loads the same weights next year."""
-_FILES = ("config.json", "model.pth", "model.safetensors", "tokenizer.tiktoken", "firefly-gan-vq-fsq-*-generator.*", "LICENSE*", "README.md")
+EMBEDDED_VOICE = Path(__file__).parent / "model" / "minnow"
+_FILES = (
+    "config.json",
+    "model.pth",
+    "model.safetensors",
+    "tokenizer.tiktoken",
+    "firefly-gan-vq-fsq-*-generator.*",
+    "LICENSE*",
+    "README.md",
+)
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+def locate(checkpoint: str | Path | None) -> Path:
+    """The directory of a checkpoint: the embedded voice for None, a directory as it is, a repository downloaded.
+
+    Raises CheckpointError when there is none to be had.
+    """
+    if checkpoint is None:
+        if EMBEDDED_VOICE.is_dir():
+            return EMBEDDED_VOICE
+        raise CheckpointError(
+            "no checkpoint was named and no voice is embedded in this installation; name a directory or a repository, for instance "
+            f"--checkpoint {DEFAULT_REPOSITORY}, or make one that speaks noise with `fishserve random-checkpoint DIR`"
+        )
+    if not Path(checkpoint).exists() and is_repository(str(checkpoint)):
+        return fetch(str(checkpoint))
+    return Path(checkpoint)
 
 
 def is_repository(name: str) -> bool:
@@ -26,7 +52,13 @@ def fetch(name: str) -> Path:
     """
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
     except ImportError:
         raise CheckpointError(f"downloading {name} needs the package huggingface_hub; install it, or name a local directory") from None
     repository, _, revision = name.partition("@")
@@ -35,13 +67,17 @@ def fetch(name: str) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(_FILES)))
     except GatedRepoError:
-        raise CheckpointError(f"{repository} is gated: accept its terms at {page}, make a token at https://huggingface.co/settings/tokens, and set HF_TOKEN to it") from None
+        raise CheckpointError(
+            f"{repository} is gated: accept its terms at {page}, make a token at https://huggingface.co/settings/tokens, and set HF_TOKEN to it"
+        ) from None
     except RevisionNotFoundError:
         raise CheckpointError(f"{repository} has no revision {revision!r}; see {page}/commits/main") from None
     except RepositoryNotFoundError:
         raise CheckpointError(f"there is no repository {repository}, or HF_TOKEN may not see it; check the name at {page}") from None
     except LocalEntryNotFoundError as e:
-        raise CheckpointError(f"{repository} is not on this machine and the Hub cannot be reached ({_reason(e)}); check the network, or copy the files here and name their directory") from None
+        raise CheckpointError(
+            f"{repository} is not on this machine and the Hub cannot be reached ({_reason(e)}); check the network, or copy the files here and name their directory"
+        ) from None
     except HfHubHTTPError as e:
         raise CheckpointError(f"the Hub refused {repository}: {_reason(e)}") from None
     except OSError as e:

@@ -1,0 +1,1 @@
+"""The SaaS plugin: sign-in, credits, storage, dispatch. Never imports torch."""

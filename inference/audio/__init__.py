@@ -1,0 +1,1 @@
+"""Reads clips, writes streams."""

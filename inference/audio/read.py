@@ -21,14 +21,14 @@ def read_clip(source: Path | bytes, sample_rate: int = 44_100) -> np.ndarray:
     silent of samples, holds values that are not numbers, or lasts more than ten minutes.
     """
     name = source.name if isinstance(source, Path) else "the clip"
+    if isinstance(source, Path) and not source.is_file():
+        raise AudioError(f"{name} does not exist or is not a file", "reference")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as f:
             rate = f.samplerate
             if f.frames > MAX_CLIP_SECONDS * rate:
                 raise AudioError(f"{name} lasts {f.frames / rate:.0f} s; at most {MAX_CLIP_SECONDS} s are read", "reference")
             samples = f.read(MAX_CLIP_SECONDS * rate, dtype="float32", always_2d=True).mean(axis=1)
-    except FileNotFoundError:
-        raise AudioError(f"{name} does not exist", "reference") from None
     except (soundfile.LibsndfileError, OSError, ValueError) as e:
         reason = getattr(e, "error_string", "") or str(e)
         raise AudioError(f"{name} is not audio that can be read here: {reason.strip().rstrip('.')}", "reference") from None

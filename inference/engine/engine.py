@@ -25,7 +25,8 @@ from inference.engine import metrics
 from inference.engine.request import Audio, SpeechRequest
 from inference.engine.runner import Runner, Sequence
 from inference.engine.vocoder import FIRST_CHUNK, NEXT_CHUNK, VocoderStream, decode_due
-from inference.errors import AudioError, CheckpointError, EngineClosed, GenerationError, RequestError
+from inference.errors import AudioError, EngineClosed, GenerationError, RequestError
+from inference.hub import locate
 from inference.model import checkpoint as checkpoints
 from inference.model.checkpoint import Checkpoint
 from inference.model.codec import check_codes
@@ -37,7 +38,6 @@ from inference.voices.voice import Reference, Voice
 
 DEFAULT_NEW_TOKENS = 1024
 REFERENCE_MAX_LENGTH = 4096
-EMBEDDED_VOICE = Path(__file__).parent.parent / "model" / "minnow"
 MIN_REFERENCE_SECONDS, MAX_REFERENCE_SECONDS = 0.5, 90
 
 Item = Audio | Exception | None
@@ -138,7 +138,9 @@ class SpeechEngine:
     def __init__(self, checkpoint: Checkpoint, rows: int = 8) -> None:
         self.checkpoint = checkpoint
         self.sample_rate = SAMPLE_RATE
-        self._prompts = {specials: PromptBuilder(checkpoint.tokenizer, checkpoint.config.num_codebooks, specials=specials) for specials in (False, True)}
+        self._prompts = {
+            specials: PromptBuilder(checkpoint.tokenizer, checkpoint.config.num_codebooks, specials=specials) for specials in (False, True)
+        }
         self._runner = Runner(checkpoint, rows)
         self._waiting: deque[_Job] = deque()
         self._running: list[_Job] = []
@@ -226,7 +228,11 @@ class SpeechEngine:
         if sample_rate != SAMPLE_RATE:
             raise AudioError(f"the wave is at {sample_rate} Hz; the codec takes {SAMPLE_RATE} (inference.audio.read resamples)")
         if wave.ndim != 1 or not np.isfinite(wave).all():
-            raise AudioError(f"the wave has shape {wave.shape}; finite mono samples (n,) are needed" if wave.ndim != 1 else "the wave holds NaN or infinite samples")
+            raise AudioError(
+                f"the wave has shape {wave.shape}; finite mono samples (n,) are needed"
+                if wave.ndim != 1
+                else "the wave holds NaN or infinite samples"
+            )
         samples = torch.from_numpy(np.ascontiguousarray(wave, np.float32)).to(self.checkpoint.device)
         with torch.inference_mode():
             return self.checkpoint.codec.encode(samples[None])[0].cpu().numpy()
@@ -244,7 +250,10 @@ class SpeechEngine:
         """A voice from a clip: mono samples (n,) at 44.1 kHz, 0.5 to 90 s, and what is said in it. Raises AudioError."""
         seconds = len(wave) / SAMPLE_RATE
         if not MIN_REFERENCE_SECONDS <= seconds <= MAX_REFERENCE_SECONDS:
-            raise AudioError(f"the reference lasts {seconds:.1f} s; {MIN_REFERENCE_SECONDS} to {MAX_REFERENCE_SECONDS} s are needed, about 10 s are best", "reference")
+            raise AudioError(
+                f"the reference lasts {seconds:.1f} s; {MIN_REFERENCE_SECONDS} to {MAX_REFERENCE_SECONDS} s are needed, about 10 s are best",
+                "reference",
+            )
         return Voice((Reference(self.encode(wave), text),), name)
 
     def close(self) -> None:
@@ -270,9 +279,14 @@ class SpeechEngine:
             codes = np.asarray(reference.codes)
             codes = codes[0] if codes.ndim == 3 and codes.shape[0] == 1 else codes
             if codes.ndim != 2 or codes.shape[0] < config.num_codebooks or not np.issubdtype(codes.dtype, np.integer):
-                raise RequestError(f"the voice's codes are {codes.dtype} of shape {codes.shape}; this model needs integers of ({config.num_codebooks}, frames)", "voice")
+                raise RequestError(
+                    f"the voice's codes are {codes.dtype} of shape {codes.shape}; this model needs integers of ({config.num_codebooks}, frames)",
+                    "voice",
+                )
             if codes.size and not 0 <= codes.min() <= codes.max() < config.codebook_size:
-                raise RequestError(f"the voice's codes run from {codes.min()} to {codes.max()}; this model has 0 to {config.codebook_size - 1}", "voice")
+                raise RequestError(
+                    f"the voice's codes run from {codes.min()} to {codes.max()}; this model has 0 to {config.codebook_size - 1}", "voice"
+                )
             parts.append(builder.reference(clean(reference.text), codes))
         return torch.cat(parts, dim=1)
 
@@ -392,7 +406,8 @@ class SpeechEngine:
     def _take_frames(self, job: _Job) -> None:
         """Pass on the frames that are to be spoken: all but the end frame (the reference: all but the first)."""
         s, vocoder = job.sequence, job.vocoder
-        assert s is not None and vocoder is not None
+        assert s is not None
+        assert vocoder is not None
         end = len(s.frames) - (s.finish == "stop" and not s.reference)
         frames = [f[1:] for f in s.frames[job.taken : end]]
         job.taken = max(job.taken, end)
@@ -406,7 +421,9 @@ class SpeechEngine:
         s = job.sequence
         assert s is not None
         if s.finish == "fault":
-            self._fail(job, GenerationError(f"the model produced values that are not numbers at frame {len(s.frames)}; this request was stopped"))
+            self._fail(
+                job, GenerationError(f"the model produced values that are not numbers at frame {len(s.frames)}; this request was stopped")
+            )
             return
         job.cut |= s.finish == "length"
         job.turns.append(torch.stack(s.frames, dim=1))
@@ -440,7 +457,7 @@ def _device_fault(device: torch.device, error: Exception) -> GenerationError:
 
 
 def pick_device(name: str) -> torch.device:
-    """"auto", "cpu", "cuda" or "cuda:1" -> a device that is there. Raises RequestError when it is not."""
+    """ "auto", "cpu", "cuda" or "cuda:1" -> a device that is there. Raises RequestError when it is not."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -450,21 +467,7 @@ def pick_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise RequestError(f"device {name!r} is not supported; use auto, cpu or cuda", "device")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RequestError(f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices", "device")
-    return device
-
-
-def locate(checkpoint: str | Path | None) -> Path:
-    """The directory of a checkpoint: the embedded voice for None, a directory as it is, a repository downloaded."""
-    if checkpoint is None:
-        if EMBEDDED_VOICE.is_dir():
-            return EMBEDDED_VOICE
-        raise CheckpointError(
-            "no checkpoint was named and no voice is embedded in this installation; name a directory or a repository, for instance "
-            "`--checkpoint fishaudio/fish-speech-1.5` (after `fishserve download`), or make one that speaks noise with `fishserve random-checkpoint DIR`"
+        raise RequestError(
+            f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices", "device"
         )
-    from inference.hub import fetch, is_repository  # the hub client is not needed where checkpoints are local
-
-    if not Path(checkpoint).exists() and is_repository(str(checkpoint)):
-        return fetch(str(checkpoint))
-    return Path(checkpoint)
+    return device

@@ -79,7 +79,9 @@ def check_text(text: str, param: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as e:
-        raise RequestError(f"{param} holds a lone surrogate, U+{ord(text[e.start]):04X} at character {e.start + 1}; it is not valid Unicode", param) from None
+        raise RequestError(
+            f"{param} holds a lone surrogate, U+{ord(text[e.start]):04X} at character {e.start + 1}; it is not valid Unicode", param
+        ) from None
 
 
 def _between(param: str, value: float, low: float, high: float) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inference.engine.request import SpeechRequest
-from inference.engine.sampler import NONE, sample
+from inference.engine.sampler import NONE, Controls, sample
 from inference.model.checkpoint import Checkpoint
 from inference.model.config import CODES_PER_GROUP
 from inference.model.dual_ar import Span
@@ -129,7 +129,7 @@ class Runner:
 
     def _finish_frame(self, hidden: Tensor, sequences: list[Sequence]) -> None:
         """From slow hidden states (batch, dim) draw a token and its codes for each sequence."""
-        settings = _settings(sequences, self._device)
+        controls = _controls(sequences, self._device)
         history = torch.stack([s.history for s in sequences]).to(self._device)
         choices = torch.empty(len(sequences), dtype=torch.int64, device=self._device)
         tokens, healthy = torch.empty_like(choices), torch.empty_like(choices, dtype=torch.bool)
@@ -144,12 +144,14 @@ class Runner:
                 # The reference does not test its first frame for the end and goes on to speak; so do we.
                 logits[[k for k, i in enumerate(group) if not sequences[i].frames], 0] = -torch.inf
             noise = self._noise([sequences[i] for i in group], len(head.ids))
-            choices[group] = sample(logits, history[group, 0], *settings[:, group], noise)
+            choices[group] = sample(logits, history[group, 0], controls.rows(group), noise)
             tokens[group] = head.ids[choices[group]]
-        codes, sound = self._codes(hidden, tokens, sequences, history, settings)
+        codes, sound = self._codes(hidden, tokens, sequences, history, controls)
         self._record(sequences, tokens.cpu(), choices.cpu(), codes.cpu(), (healthy & sound).cpu())
 
-    def _codes(self, hidden: Tensor, tokens: Tensor, sequences: list[Sequence], history: Tensor, settings: Tensor) -> tuple[Tensor, Tensor]:
+    def _codes(
+        self, hidden: Tensor, tokens: Tensor, sequences: list[Sequence], history: Tensor, controls: Controls
+    ) -> tuple[Tensor, Tensor]:
         """The frame's codes (batch, codebooks) int64, and whether every logit on the way was finite (batch,)."""
         lm = self._lm
         size = lm.config.codebook_size
@@ -164,7 +166,7 @@ class Runner:
             logits = lm.code_logits(x)
             sound &= logits.isfinite().all(-1)
             logits = logits.nan_to_num(nan=0.0).masked_fill(banned, -torch.inf)
-            codes.append(sample(logits, history[:, i + 1], *settings, self._noise(sequences, size)))
+            codes.append(sample(logits, history[:, i + 1], controls, self._noise(sequences, size)))
         return torch.stack(codes, dim=1), sound
 
     def _record(self, sequences: list[Sequence], tokens: Tensor, choices: Tensor, codes: Tensor, healthy: Tensor) -> None:
@@ -185,6 +187,7 @@ class Runner:
         return torch.stack([torch.empty(width).exponential_(generator=s.generator) for s in sequences]).to(self._device)
 
 
-def _settings(sequences: list[Sequence], device: torch.device) -> Tensor:
-    """Temperature, top-p and penalty, (3, batch) FP32."""
-    return torch.tensor([(s.request.temperature, s.request.top_p, s.request.repetition_penalty) for s in sequences], device=device).T
+def _controls(sequences: list[Sequence], device: torch.device) -> Controls:
+    rows = [(s.request.temperature, s.request.top_p, s.request.repetition_penalty) for s in sequences]
+    temperature, top_p, penalty = torch.tensor(rows, device=device).unbind(1)
+    return Controls(temperature, top_p, penalty)

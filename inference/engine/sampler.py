@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -9,13 +11,24 @@ NONE = -1
 """Stands in a history for "nothing here"."""
 
 
-def probabilities(logits: Tensor, history: Tensor, temperature: Tensor, top_p: Tensor, penalty: Tensor) -> Tensor:
+class Controls(NamedTuple):
+    """How each row of a batch is sampled; all (batch,) FP32."""
+
+    temperature: Tensor
+    top_p: Tensor
+    penalty: Tensor
+
+    def rows(self, rows: list[int]) -> Controls:
+        return Controls(self.temperature[rows], self.top_p[rows], self.penalty[rows])
+
+
+def probabilities(logits: Tensor, history: Tensor, controls: Controls) -> Tensor:
     """FP32 probabilities (batch, ids) of FP32 logits (batch, ids).
 
-    `history` (batch, n) int64 holds ids to penalise, once each however often they occur, or NONE. `temperature`,
-    `top_p` and `penalty` are (batch,). The top-p cut comes before the temperature and, unlike elsewhere, leaves out
-    the token that crosses it; the likeliest token always stays.
+    `history` (batch, n) int64 holds ids to penalise, once each however often they occur, or NONE. The top-p cut comes
+    before the temperature and, unlike elsewhere, leaves out the token that crosses it; the likeliest always stays.
     """
+    temperature, top_p, penalty = controls
     logits = penalise(logits, history, penalty)
     ranked, order = logits.sort(dim=-1, descending=True)
     keep = ranked.softmax(-1).cumsum(-1) <= top_p[:, None]
@@ -33,11 +46,11 @@ def penalise(logits: Tensor, history: Tensor, penalty: Tensor) -> Tensor:
     return torch.where(seen, torch.where(logits < 0, logits * r, logits / r), logits)
 
 
-def sample(logits: Tensor, history: Tensor, temperature: Tensor, top_p: Tensor, penalty: Tensor, noise: Tensor) -> Tensor:
+def sample(logits: Tensor, history: Tensor, controls: Controls, noise: Tensor) -> Tensor:
     """Draw one id for each row, (batch,) int64. `noise` (batch, ids) is Exp(1); temperature 0 takes the likeliest id.
 
     argmax(p / Exp(1)) draws from p, as the smallest of independent exponential clocks of rate p does.
     """
-    drawn = (probabilities(logits, history, temperature, top_p, penalty) / noise).argmax(-1)
-    likeliest = penalise(logits, history, penalty).argmax(-1)
-    return torch.where(temperature == 0, likeliest, drawn)
+    drawn = (probabilities(logits, history, controls) / noise).argmax(-1)
+    likeliest = penalise(logits, history, controls.penalty).argmax(-1)
+    return torch.where(controls.temperature == 0, likeliest, drawn)

@@ -12,10 +12,9 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -57,7 +56,9 @@ def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkp
     map into memory. Raises CheckpointError, in one message, for whatever keeps the checkpoint from being used.
     """
     if not path.is_dir():
-        raise CheckpointError(f"{path} is not a directory; a checkpoint is a directory with config.json, model.pth, tokenizer.tiktoken and a codec")
+        raise CheckpointError(
+            f"{path} is not a directory; a checkpoint is a directory with config.json, model.pth, tokenizer.tiktoken and a codec"
+        )
     config = DualARConfig.from_file(path / "config.json")
     tokenizer = Tokenizer.from_file(path / "tokenizer.tiktoken")
     if tokenizer.n_vocab > config.vocab_size:
@@ -94,7 +95,11 @@ def verify_precision(lm: DualAR, codec: Codec, device: torch.device) -> None:
     """Raise PrecisionError naming every weight that breaks the policy."""
     dtype = precision(device)
     weights = [*lm.named_parameters(), *((n, p) for n, p in codec.named_parameters() if in_decoder(n))]
-    wrong = [f"{name} is {str(p.dtype).removeprefix('torch.')} on {p.device.type}" for name, p in weights if p.dtype != dtype or p.device.type != device.type]
+    wrong = [
+        f"{name} is {str(p.dtype).removeprefix('torch.')} on {p.device.type}"
+        for name, p in weights
+        if p.dtype != dtype or p.device.type != device.type
+    ]
     if wrong:
         raise PrecisionError(f"on {device.type} every weight must be {str(dtype).removeprefix('torch.')}; {'; '.join(wrong)}")
 
@@ -113,9 +118,8 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             v = tensors.get(f"{base}{_WEIGHT_NORM}1")
             if v is None or v.ndim < 2 or g.numel() != v.shape[0]:
                 raise CheckpointError(f"{name} has no matching direction {base}{_WEIGHT_NORM}1")
-            g, v = g.float(), v.float()
-            norm = v.flatten(1).norm(dim=1).view(-1, *[1] * (v.ndim - 1))
-            folded[f"{base}.weight"] = g.view_as(norm) * v / norm
+            norm = v.float().flatten(1).norm(dim=1).view(-1, *[1] * (v.ndim - 1))
+            folded[f"{base}.weight"] = g.float().view_as(norm) * v.float() / norm
     return folded
 
 
@@ -204,7 +208,7 @@ def _normalise_codec(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return fold_weight_norm(raw)
 
 
-def _tensors(file: Path, normalise: Any, copies: Path) -> dict[str, Tensor]:
+def _tensors(file: Path, normalise: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], copies: Path) -> dict[str, Tensor]:
     """The normalised tensors of a file, from its safetensors copy where that is up to date."""
     if file.suffix == ".safetensors":
         return normalise(_read_safetensors(file)[0])

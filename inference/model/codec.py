@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -138,7 +139,9 @@ class Quantizer(nn.Module):
         super().__init__()
         dim, factors = c.dims[-1], c.downsample_factors
         self.residual_fsq = GroupedResidualFSQ(dim=dim, levels=list(FSQ_LEVELS), num_quantizers=1, groups=c.groups)
-        self.downsample = nn.ModuleList(nn.Sequential(CausalConv(dim, dim, f, stride=f), ConvNeXtBlock(dim, c.kernel_size)) for f in factors)
+        self.downsample = nn.ModuleList(
+            nn.Sequential(CausalConv(dim, dim, f, stride=f), ConvNeXtBlock(dim, c.kernel_size)) for f in factors
+        )
         self.upsample = nn.ModuleList(
             nn.ModuleList((CausalTransposedConv(dim, dim, f, f), ConvNeXtBlock(dim, c.kernel_size))) for f in reversed(factors)
         )
@@ -157,7 +160,7 @@ class Quantizer(nn.Module):
     def decode(self, codes: Tensor, history: History) -> Tensor:
         """Codes (batch, groups, frames) -> features (batch, dim, 4 * frames)."""
         x = self.residual_fsq.get_output_from_indices(codes.transpose(0, 1)[..., None]).transpose(1, 2)
-        for up, block in self.upsample:
+        for up, block in cast(Iterable[tuple[CausalTransposedConv, ConvNeXtBlock]], self.upsample):
             x = block(up(x, history), history)
         return x
 

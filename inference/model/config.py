@@ -104,7 +104,9 @@ class DualARConfig:
             if heads % kv:
                 raise CheckpointError(f"config.json: {heads} {prefix}heads cannot share {kv} key/value heads evenly")
         if self.codebook_size > SEMANTIC_TOKENS:
-            raise CheckpointError(f"config.json: codebook_size {self.codebook_size} is above the tokenizer's {SEMANTIC_TOKENS} semantic tokens")
+            raise CheckpointError(
+                f"config.json: codebook_size {self.codebook_size} is above the tokenizer's {SEMANTIC_TOKENS} semantic tokens"
+            )
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,8 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
+    """One pre-norm transformer layer."""
+
     def __init__(self, dim: int, n_head: int, n_kv: int, hidden: int, eps: float, bias: bool) -> None:
         super().__init__()
         self.attention = Attention(dim, n_head, n_kv, bias)

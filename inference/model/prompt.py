@@ -77,7 +77,7 @@ def reference_context(fixed: Tensor, turns: Sequence[Tensor], max_length: int) -
     """
     limit = max_length - REFERENCE_RESERVE - fixed.shape[1]
     count, i = 0, len(turns) - 1
-    for i, turn in enumerate(reversed(turns)):
+    for i, turn in enumerate(reversed(turns)):  # noqa: B007 - where it stopped is what counts
         count += turn.shape[1]
         if count + turn.shape[1] > limit:
             break

@@ -65,7 +65,9 @@ def write(directory: Path, shape: str, seed: int, **changes: Any) -> None:
     `changes` replace fields of the language model's configuration; `num_codebooks` also sets the codec's groups.
     """
     ranks, fields, codec = SHAPES[shape]
-    fields = {"rope_base": 1e6, "norm_eps": 1e-6, "tie_word_embeddings": False, "codebook_size": 1024, "num_codebooks": 8} | fields | changes
+    fields = (
+        {"rope_base": 1e6, "norm_eps": 1e-6, "tie_word_embeddings": False, "codebook_size": 1024, "num_codebooks": 8} | fields | changes
+    )
     config = DualARConfig.from_dict(fields)
     codec = CodecConfig(**(asdict(codec) | {"groups": config.num_codebooks}))
     directory.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Literal
 
 import tiktoken
 
@@ -79,7 +80,7 @@ class Tokenizer:
 
     def encode(self, text: str, *, specials: bool = False) -> list[int]:
         """Token ids of `text`, which must be encodable as UTF-8. `specials=True` reads `<|...|>` as control tokens."""
-        allowed = "all" if specials else set[str]()
+        allowed: Literal["all"] | set[str] = "all" if specials else set()
         ids: list[int] = []
         for i in range(0, len(text), _SLICE):
             ids += self._bpe.encode(text[i : i + _SLICE], allowed_special=allowed, disallowed_special=())

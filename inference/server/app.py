@@ -35,6 +35,8 @@ class Speaker(Protocol):
 
 
 class VoiceId(BaseModel):
+    """OpenAI's object form of `voice`."""
+
     id: str
 
 
@@ -165,13 +167,9 @@ class BodyLimit:
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app, self._limit = app, limit
+        self._message = f"the request body is larger than {limit:,} bytes"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._limit:
-            return await self._refuse(scope, receive, send)
         size = 0
 
         async def limited() -> Message:
@@ -179,16 +177,14 @@ class BodyLimit:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self._limit:
-                raise HTTPException(413, self._message())
+                raise HTTPException(413, self._message)
             return message
 
-        await self._app(scope, limited, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await error_response(413, self._message())(scope, receive, send)
-
-    def _message(self) -> str:
-        return f"the request body is larger than {self._limit:,} bytes"
+        declared = dict(scope.get("headers", ())).get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > self._limit:
+            await error_response(413, self._message)(scope, receive, send)
+        else:
+            await self._app(scope, limited if scope["type"] == "http" else receive, send)
 
 
 def error_response(status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -205,8 +201,8 @@ def _register_errors(app: FastAPI) -> None:
         where = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
         if first["type"] == "json_invalid":
             return error_response(400, "the request body is not valid JSON")
-        name = where[0] if where else None
-        return error_response(400, f"{'.'.join(where) or 'the request body'}: {first['msg']}", name)
+        value = "" if first["type"] == "missing" or not where else f" is {str(first['input'])[:80]!r}"
+        return error_response(400, f"{'.'.join(where) or 'the request body'}{value}: {first['msg']}", where[0] if where else None)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, e: HTTPException) -> JSONResponse:
@@ -223,5 +219,3 @@ def _register_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def broken(_: Request, e: Exception) -> JSONResponse:
         return error_response(500, f"an error inside the server ({type(e).__name__}); its log says more")
-
-

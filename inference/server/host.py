@@ -12,6 +12,7 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -58,7 +59,9 @@ class EngineLoop(LitLoop):
         super().__init__()
         self._settings = settings
 
-    def __call__(self, lit_api: ls.LitAPI, device: str, worker_id: int, request_queue: Any, transport: Any, shared: Any, callbacks: Any) -> None:
+    def __call__(
+        self, lit_api: ls.LitAPI, device: str, worker_id: int, request_queue: Any, transport: Any, shared: Any, callbacks: Any
+    ) -> None:
         """Serve until the parent ends this process. A model that cannot be loaded ends it at once."""
         from inference.engine.engine import SpeechEngine
 
@@ -157,7 +160,11 @@ def build(settings: Settings) -> ls.LitServer:
 
 
 def serve(settings: Settings) -> str | None:
-    """Serve until SIGTERM or Ctrl-C, then let running requests finish. Returns why it ended, if that is an error."""
+    """Serve until SIGTERM or Ctrl-C, then let running requests finish. Returns why it ended, if that is an error.
+
+    Raises OSError when the address cannot be listened on.
+    """
+    _check_free(settings.host, settings.port)
     with tempfile.TemporaryDirectory(prefix="fishserve-metrics-") as shared:
         os.environ[SHARED_DIRECTORY] = shared
         server = build(settings)
@@ -169,6 +176,13 @@ def serve(settings: Settings) -> str | None:
             host=settings.host, port=settings.port, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False
         )
         return failure[0] if failure else None
+
+
+def _check_free(host: str, port: int) -> None:
+    """Uvicorn ends the process itself when it cannot listen; ask first."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind((host, port))
 
 
 def _watch(server: ls.LitServer, failure: list[str]) -> None:

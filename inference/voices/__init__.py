@@ -1,0 +1,1 @@
+"""Named voices on disk."""

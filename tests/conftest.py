@@ -1,0 +1,70 @@
+"""Shared pieces: the golden data, the golden checkpoint, and an engine on it."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="fishserve-tests-")  # copies of weights never leave the test run
+os.environ["HF_HUB_OFFLINE"] = "0"
+for name in [n for n in os.environ if n.startswith("FISHSERVE_")]:
+    del os.environ[name]
+
+import torch
+from safetensors.torch import load_file
+
+from inference import Reference, SpeechEngine, Voice
+from inference.model import checkpoint as checkpoints
+from inference.model.checkpoint import Checkpoint
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("fishserve", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.load_profile("fishserve")
+
+GOLDEN = Path(__file__).parent / "golden"
+CODEC_FILE = "firefly-gan-vq-fsq-8x1024-21hz-generator.pth"
+
+
+def golden_json(name: str) -> Any:
+    return json.loads((GOLDEN / name).read_text(encoding="utf-8"))
+
+
+def golden_tensors(name: str) -> dict[str, torch.Tensor]:
+    return load_file(GOLDEN / name)
+
+
+@pytest.fixture(scope="session")
+def golden_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden language model and codec side by side, as a released checkpoint has them."""
+    directory = tmp_path_factory.mktemp("golden")
+    for name in ("config.json", "model.pth", "tokenizer.tiktoken", "special_tokens.json"):
+        (directory / name).symlink_to(GOLDEN / "lm_tiny" / name)
+    (directory / CODEC_FILE).symlink_to(GOLDEN / "codec_tiny" / CODEC_FILE)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def golden(golden_directory: Path) -> Checkpoint:
+    torch.set_grad_enabled(False)
+    return checkpoints.load(golden_directory, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def engine(golden: Checkpoint) -> Iterator[SpeechEngine]:
+    with SpeechEngine(golden, rows=4) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def prompts() -> dict[str, dict[str, Any]]:
+    return {p["name"]: p for p in golden_json("lm_tiny/prompts.json")}
+
+
+def voice_of(prompt: dict[str, Any]) -> Voice:
+    return Voice(tuple(Reference(np.array(r["codes"]), r["text"]) for r in prompt["refs"] or ()))

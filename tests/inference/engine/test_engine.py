@@ -1,0 +1,276 @@
+import asyncio
+import gc
+import threading
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inference import (
+    AudioError,
+    CheckpointError,
+    EngineClosed,
+    GenerationError,
+    Reference,
+    RequestError,
+    SpeechEngine,
+    SpeechRequest,
+    Voice,
+)
+from inference.engine import engine as module
+from inference.engine.engine import pick_device
+from inference.model.dual_ar import DualAR
+from tests.conftest import GOLDEN, golden_json, voice_of
+
+LONG = "One sentence here. Another one there! And is this the third? Yes, it is. Then comes a fifth, with a comma."
+
+
+def reference(text, voice=None, **fields):
+    return SpeechRequest(text, voice or Voice(), temperature=0, compat="reference", **fields)
+
+
+WITH_SYSTEM = [r for r in golden_json("lm_tiny/greedy.json") if r["prompt"] != "plain_no_system"]  # that one is the runner's to show
+
+
+@pytest.mark.parametrize("run", WITH_SYSTEM, ids=lambda r: f"{r['prompt']}-{r['repetition_penalty']}")
+def test_greedy_codes_equal_the_reference(engine, prompts, run):
+    prompt = prompts[run["prompt"]]
+    fields = {"repetition_penalty": run["repetition_penalty"], "max_new_tokens": run["max_new_tokens"], "chunk_length": 2000}
+    codes = engine.generate_codes(reference(prompt["text"], voice_of(prompt), **fields))
+    assert codes.tolist() == run["emitted_codes"]
+
+
+@pytest.mark.parametrize("run", golden_json("lm_tiny/long_runs.json"), ids=lambda r: r["text"][:12])
+def test_long_texts_equal_the_reference(engine, prompts, monkeypatch, run):
+    monkeypatch.setattr(module, "REFERENCE_MAX_LENGTH", run["max_length"])
+    voice = voice_of(prompts["one_ref"]) if run["refs"] else Voice()
+    fields = {"repetition_penalty": run["rep"], "max_new_tokens": run["max_new_tokens"]}
+    codes = engine.generate_codes(reference(run["text"], voice, chunk_length=run["chunk"] if run["iterative"] else 2000, **fields))
+    assert codes.tolist() == np.concatenate([s["codes"] for s in run["segments"]], axis=1).tolist()
+
+
+def test_from_clip_to_speech_equals_the_reference(engine):
+    case = golden_json("e2e/e2e.json")
+    references = tuple(Reference(engine.encode(soundfile.read(GOLDEN / "codec_tiny" / w, dtype="float32")[0]), t) for w, t in case["refs"])
+    fields = {"repetition_penalty": case["rep"], "chunk_length": case["chunk"], "max_new_tokens": case["max_new_tokens"]}
+    stream = engine.stream(reference(case["text"], Voice(references), **fields))
+    samples = np.concatenate([chunk.samples for chunk in stream])
+    assert stream.codes.tolist() == np.concatenate([s["codes"] for s in case["segments"]], axis=1).tolist()
+    np.testing.assert_allclose(samples, soundfile.read(GOLDEN / "e2e/expected.wav", dtype="float32")[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_streamed_audio_is_the_decoded_codes(engine, seed):
+    request = SpeechRequest("Hello there.", seed=seed, max_new_tokens=70)
+    stream = engine.stream(request)
+    samples = np.concatenate([chunk.samples for chunk in stream])
+    np.testing.assert_allclose(samples, engine.decode(stream.codes).samples, atol=1e-5)
+    assert np.array_equal(stream.codes, engine.generate_codes(request))
+    assert np.array_equal(samples, engine.synthesize(request).samples)
+
+
+def test_every_spoken_frame_is_kept_and_the_end_frame_dropped(engine, golden):
+    ours, theirs = SpeechRequest("Hello.", temperature=0, max_new_tokens=40), reference("Hello.", max_new_tokens=40)
+    stream = engine.stream(ours)
+    frames = sum(len(chunk.samples) for chunk in stream) // 2048
+    assert frames == stream.codes.shape[1]
+    if stream.finish_reason == "length":
+        assert frames == 40
+        assert engine.generate_codes(theirs).shape[1] == 39
+
+
+@settings(max_examples=8)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 40)), min_size=2, max_size=6))
+def test_a_seed_fixes_the_codes_whatever_runs_beside(engine, wanted):
+    requests = [SpeechRequest(f"Text number {seed}.", seed=seed, max_new_tokens=n) for seed, n in wanted]
+    alone = [engine.generate_codes(r) for r in requests]
+    streams = [engine.stream(r) for r in requests]
+    for stream, codes in zip(streams, alone, strict=True):
+        list(stream)
+        assert np.array_equal(stream.codes, codes)
+
+
+def test_without_a_seed_every_call_differs(engine):
+    request = SpeechRequest("Hello.", max_new_tokens=30)
+    assert not np.array_equal(engine.generate_codes(request), engine.generate_codes(request))
+
+
+def test_the_first_chunk_is_short(engine):
+    sizes = [len(chunk.samples) // 2048 for chunk in engine.stream(SpeechRequest(LONG, seed=1, max_new_tokens=40))]
+    assert sizes[0] <= module.FIRST_CHUNK
+    assert max(sizes) <= module.NEXT_CHUNK
+
+
+def test_an_async_stream_is_the_same(engine):
+    async def collect():
+        return [chunk.samples async for chunk in engine.astream(request)]
+
+    request = SpeechRequest("Hello.", seed=3, max_new_tokens=40)
+    assert np.array_equal(np.concatenate(asyncio.run(collect())), engine.synthesize(request).samples)
+    assert np.array_equal(asyncio.run(engine.asynthesize(request)).samples, engine.synthesize(request).samples)
+
+
+def endless(golden, monkeypatch):
+    """A model that never comes to an end, so that only a cancel can stop it."""
+    head = golden.lm.output_weight.clone()
+    head[golden.tokenizer.im_end] = 0
+    monkeypatch.setattr(DualAR, "output_weight", head)
+    return SpeechRequest("Hello.", seed=1, temperature=0, max_new_tokens=1800)
+
+
+def settled(engine):
+    deadline = time.monotonic() + 10
+    while engine._running or engine._waiting:
+        assert time.monotonic() < deadline, "the request was not cancelled"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("way", ["cancel", "with", "drop", "async"])
+def test_a_request_nobody_wants_any_more_ends(golden, monkeypatch, way):
+    request = endless(golden, monkeypatch)
+    with SpeechEngine(golden, rows=1) as engine:
+        if way == "async":
+
+            async def leave():
+                chunks = engine.astream(request)
+                await anext(chunks)
+                await chunks.aclose()
+
+            asyncio.run(leave())
+        else:
+            stream = engine.stream(request)
+            next(stream)
+            if way == "cancel":
+                stream.cancel()
+                assert sum(len(c.samples) for c in stream) // 2048 < 200
+                assert stream.finish_reason == "cancelled"
+            elif way == "with":
+                with stream:
+                    pass
+            else:
+                del stream
+                gc.collect()
+        settled(engine)
+        assert engine.synthesize(SpeechRequest("Next.", max_new_tokens=5)).samples.size
+
+
+def test_a_request_can_be_cancelled_while_it_waits(golden, monkeypatch):
+    request = endless(golden, monkeypatch)
+    with SpeechEngine(golden, rows=1) as engine:
+        running, waiting = engine.stream(request), engine.stream(request)
+        next(running)
+        waiting.cancel()
+        assert list(waiting) == []
+        assert waiting.finish_reason == "cancelled"
+        running.cancel()
+
+
+def test_more_requests_than_rows_all_end(engine):
+    streams = [engine.stream(SpeechRequest("Hello.", seed=i, max_new_tokens=5 + i)) for i in range(13)]
+    assert [len(list(s)) > 0 for s in streams] == [True] * 13
+    assert {s.finish_reason for s in streams} <= {"stop", "length"}
+
+
+def test_a_closed_engine_says_so(golden, monkeypatch):
+    request = endless(golden, monkeypatch)
+    engine = SpeechEngine(golden, rows=1)
+    stream = engine.stream(request)
+    next(stream)
+    engine.close()
+    with pytest.raises(EngineClosed):
+        list(stream)
+    with pytest.raises(EngineClosed):
+        engine.stream(request)
+    engine.close()
+
+
+def test_a_failing_device_fails_what_ran_and_not_what_comes(golden, monkeypatch):
+    with SpeechEngine(golden, rows=2) as engine:
+        request = SpeechRequest("Hello.", seed=1, max_new_tokens=30)
+        good = engine.generate_codes(request)
+
+        def fail(*_):
+            raise RuntimeError("out of memory")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(engine._runner._lm, "token_logits", fail)
+            with pytest.raises(GenerationError, match="out of memory"):
+                engine.generate_codes(request)
+        assert np.array_equal(engine.generate_codes(request), good)
+
+
+def test_the_numbers_are_given_when_there_is_no_room(engine, golden):
+    with pytest.raises(RequestError, match=r"text segment \(\d+\) and speech to come \(2040\) do not fit in the model's 2048"):
+        engine.stream(SpeechRequest("Hello.", max_new_tokens=2040))
+    voice = Voice((Reference(np.zeros((8, 1900), int), "long"),))
+    with pytest.raises(RequestError, match="use a shorter reference"):
+        engine.stream(SpeechRequest("Hello.", voice))
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [np.zeros((7, 9), int), np.zeros((8, 9)), np.zeros(8, int), np.full((8, 9), 1024), np.full((8, 9), -1)],
+    ids=lambda c: f"{c.shape}{c.dtype}",
+)
+def test_a_voice_of_another_model_is_refused(engine, codes):
+    with pytest.raises(RequestError, match="the voice's codes"):
+        engine.stream(SpeechRequest("Hello.", Voice((Reference(codes, "text"),))))
+
+
+def test_extra_codebooks_and_a_leading_dimension_are_dropped(engine, prompts):
+    codes = np.array(prompts["one_ref"]["refs"][0]["codes"])
+    more = np.concatenate((codes, codes[:1]))[None]
+    request, same = (SpeechRequest("Hello.", Voice((Reference(c, "text"),)), temperature=0, max_new_tokens=9) for c in (codes, more))
+    assert np.array_equal(engine.generate_codes(request), engine.generate_codes(same))
+
+
+@pytest.mark.parametrize("seconds", [0, 0.4, 91, 600])
+def test_a_reference_too_short_or_too_long_is_refused(engine, seconds):
+    with pytest.raises(AudioError, match=r"0\.5 to 90 s are needed"):
+        engine.voice(np.zeros(int(seconds * 44_100), np.float32), "text")
+
+
+@pytest.mark.parametrize(
+    "wave", [np.zeros((2, 44_100), np.float32), np.full(44_100, np.nan, np.float32), np.zeros(100, np.float32)], ids=lambda w: str(w.shape)
+)
+def test_a_wave_that_cannot_be_encoded_is_refused(engine, wave):
+    with pytest.raises(AudioError):
+        engine.encode(wave)
+
+
+def test_another_sample_rate_is_refused(engine):
+    with pytest.raises(AudioError, match="24000 Hz"):
+        engine.encode(np.zeros(24_000, np.float32), 24_000)
+
+
+def test_undecodable_codes_are_refused(engine):
+    with pytest.raises(AudioError, match="decodes 0 to 999"):
+        engine.decode(np.full((8, 2), 1000))
+    assert engine.decode(np.zeros((8, 0), int)).samples.size == 0
+
+
+def test_many_threads_may_use_one_engine(engine):
+    request = SpeechRequest("Hello.", seed=5, max_new_tokens=20)
+    expected, results = engine.synthesize(request).samples, []
+    threads = [threading.Thread(target=lambda: results.append(engine.synthesize(request).samples)) for _ in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(results) == 6
+    for samples in results:
+        np.testing.assert_allclose(samples, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:99", "meta", "cpu:x"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(RequestError, match="device"):
+        pick_device(name)
+
+
+def test_nothing_to_load_says_what_to_do():
+    with pytest.raises(CheckpointError, match=r"fishaudio/fish-speech-1\.5"):
+        SpeechEngine.load()

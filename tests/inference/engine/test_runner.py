@@ -1,0 +1,117 @@
+import pytest
+import torch
+
+from inference import SpeechRequest
+from inference.engine.runner import Runner, Sequence
+from inference.model.dual_ar import DualAR
+from tests.conftest import golden_json, golden_tensors
+
+PROMPTS = golden_tensors("lm_tiny/prompts.safetensors")
+RUNS = golden_json("lm_tiny/greedy.json")
+
+
+def sequence(name, penalty=1.2, limit=48, compat="reference", **fields):
+    request = SpeechRequest("x", temperature=0, repetition_penalty=penalty, compat=compat, **fields)
+    return Sequence(request, PROMPTS[name].long(), limit, torch.Generator().manual_seed(0))
+
+
+def finish(runner):
+    while any(s.finish is None for s in runner.sequences):
+        runner.step()
+        for s in [s for s in runner.sequences if s.finish]:
+            runner.remove(s)
+
+
+def columns(s):
+    return torch.stack(s.frames, dim=1).tolist()
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda r: f"{r['prompt']}-{r['repetition_penalty']}")
+def test_greedy_columns_equal_the_reference(golden, run):
+    runner = Runner(golden, rows=1)
+    s = sequence(run["prompt"], run["repetition_penalty"], run["max_new_tokens"])
+    runner.add(s)
+    finish(runner)
+    assert columns(s) == run["columns"]
+    assert (s.finish == "stop") == run["stopped_by_im_end"]
+
+
+def test_greedy_columns_are_the_same_at_any_batch_composition(golden):
+    """All golden runs at once, joining at different frames, leaving when they end, rows moving as they do."""
+    runner = Runner(golden, rows=4)
+    waiting = [(sequence(r["prompt"], r["repetition_penalty"], r["max_new_tokens"]), r) for r in RUNS]
+    started, steps = [], 0
+    while waiting or runner.sequences:
+        if waiting and runner.free_rows and steps % 3 == 0:
+            started.append(waiting.pop(0))
+            runner.add(started[-1][0])
+        runner.step()
+        steps += 1
+        for s in [s for s in runner.sequences if s.finish]:
+            runner.remove(s)
+    assert len(started) == len(RUNS)
+    for s, run in started:
+        assert columns(s) == run["columns"]
+
+
+def test_a_reference_run_beside_a_normal_one_changes_neither(golden):
+    alone = {}
+    for compat in ("reference", None):
+        runner = Runner(golden, rows=1)
+        alone[compat] = sequence("one_ref", compat=compat)
+        runner.add(alone[compat])
+        finish(runner)
+    runner = Runner(golden, rows=2)
+    both = [sequence("one_ref", compat=c) for c in ("reference", None)]
+    for s in both:
+        runner.add(s)
+    finish(runner)
+    assert columns(both[0]) == columns(alone["reference"])
+    assert columns(both[1]) == columns(alone[None])
+
+
+def test_only_what_the_codec_can_decode_is_sampled(golden):
+    runner = Runner(golden, rows=1)
+    s = sequence("plain", limit=60, compat=None)
+    s.request = SpeechRequest("x", temperature=2, top_p=1)
+    runner.add(s)
+    finish(runner)
+    frames = torch.stack(s.frames)
+    assert frames[:, 1:].max() < 1000
+    spoken = frames[frames[:, 0] != golden.tokenizer.im_end]
+    assert torch.equal(spoken[:, 0] - golden.tokenizer.semantic_begin, spoken[:, 1])
+
+
+def test_the_end_token_never_comes_first(golden, monkeypatch):
+    head = golden.lm.output_weight.clone()
+    head[golden.tokenizer.im_end] *= 50  # loud enough to win whenever its sign is right
+    monkeypatch.setattr(DualAR, "output_weight", head)
+    for name in ("plain", "one_ref", "two_refs", "long_single"):
+        runner = Runner(golden, rows=1)
+        s = sequence(name, compat=None)
+        runner.add(s)
+        assert s.frames[0][0] != golden.tokenizer.im_end
+        assert s.finish is None
+
+
+def test_a_row_of_nan_faults_alone_and_leaves_nothing_behind(golden):
+    expected = sequence("plain", limit=20)
+    runner = Runner(golden, rows=1)
+    runner.add(expected)
+    finish(runner)
+    runner = Runner(golden, rows=2)
+    sick, well = sequence("one_ref", limit=20), sequence("plain", limit=20)
+    runner.add(sick)
+    runner.add(well)
+    runner._cache.v[:, sick.row, :, 3] = torch.nan
+    runner.step()
+    assert sick.finish == "fault"
+    assert well.finish is None
+    runner.remove(sick)
+    finish(runner)
+    assert columns(well) == columns(expected)
+    again = sequence("plain", limit=20)
+    runner.add(again)
+    finish(runner)
+    assert columns(again) == columns(expected)
+    assert not runner._cache.v.isnan().any()

@@ -1,0 +1,269 @@
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from inference import CheckpointError, PrecisionError
+from inference.model import checkpoint as checkpoints
+from inference.model import random_checkpoint
+from inference.model.card import read_card
+from inference.model.checkpoint import fold_weight_norm, unfold_weight_norm, verify_precision
+from inference.model.dual_ar import Span
+from tests.conftest import CODEC_FILE, golden_tensors
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def directory(golden_directory, tmp_path):
+    """A copy of the golden checkpoint that a test may spoil."""
+    shutil.copytree(golden_directory, tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def load(directory):
+    return checkpoints.load(directory, CPU, directory.parent / "copies")
+
+
+def tensors_of(directory, name="model.pth"):
+    return torch.load(directory / name, weights_only=True)
+
+
+def change_config(directory, **changes):
+    raw = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(raw | changes))
+
+
+def logits(loaded):
+    prompt = golden_tensors("lm_tiny/prompts.safetensors")["plain"].long()[None]
+    span = Span.prompt(0, 0, prompt.shape[2], CPU)
+    return loaded.lm.token_logits(loaded.lm.slow(prompt, loaded.lm.new_cache(1, 64), span)[0, -1])
+
+
+def split_qkv(tensors):
+    out = {}
+    for name, t in tensors.items():
+        if ".wqkv." in name:
+            for part, rows in zip("qkv", t.split((64, 32, 32)), strict=True):
+                out[name.replace("wqkv", f"w{part}")] = rows.clone()
+        else:
+            out[name] = t
+    return out
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        lambda t: {"state_dict": t},
+        lambda t: {f"model.{n}": x for n, x in t.items()},
+        lambda t: {"state_dict": {f"model.{n}": x for n, x in t.items()}},
+        split_qkv,
+        lambda t: {n: x.float() for n, x in t.items()},
+    ],
+    ids=["wrapped", "prefixed", "both", "separate q k v", "float32"],
+)
+def test_official_disguises_of_the_language_model_are_seen_through(directory, disguise):
+    torch.save(disguise(tensors_of(directory)), directory / "model.pth")
+    torch.testing.assert_close(logits(load(directory)), golden_tensors("lm_tiny/prefill.safetensors")["plain.logits"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_a_codec_saved_with_its_trainer_is_seen_through(directory, golden, wrap):
+    tensors = tensors_of(directory, CODEC_FILE)
+    trainer = {f"generator.{n}": t for n, t in tensors.items()} | {"discriminator.weight": torch.ones(3)}
+    torch.save({"state_dict": trainer} if wrap else trainer, directory / CODEC_FILE)
+    codes = torch.arange(16).view(1, 8, 2)
+    assert torch.equal(load(directory).codec.decode(codes), golden.codec.decode(codes))
+
+
+def test_safetensors_serve_in_place_of_pth(directory, golden):
+    save_file(tensors_of(directory), directory / "model.safetensors")
+    save_file(golden.codec.state_dict(), (directory / CODEC_FILE).with_suffix(".safetensors"))
+    (directory / "model.pth").unlink()
+    (directory / CODEC_FILE).unlink()
+    assert torch.equal(logits(load(directory)), logits(golden))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tie_word_embeddings": True}, {"attention_qkv_bias": True}, {"num_codebooks": 4}, {"num_codebooks": 6},
+        {"fast_dim": 32, "fast_n_head": 2, "fast_n_local_heads": 1, "fast_intermediate_size": 64}, {"n_local_heads": 4},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_other_shapes_load_and_speak(tmp_path, changes):
+    random_checkpoint.write(tmp_path / "c", "tiny", 1, **changes)
+    loaded = checkpoints.load(tmp_path / "c", CPU, tmp_path / "copies")
+    assert loaded.config.num_codebooks == loaded.codec.config.groups == changes.get("num_codebooks", 8)
+    assert loaded.codec.decode(torch.zeros(1, loaded.config.num_codebooks, 3, dtype=torch.int64)).shape == (1, 3 * 2048)
+
+
+def test_every_misfit_is_named_in_one_error(directory):
+    tensors = tensors_of(directory)
+    del tensors["norm.weight"], tensors["layers.2.attention.wo.weight"]
+    tensors["layers.9.attention.wo.weight"] = torch.zeros(64, 64)
+    tensors["fast_output.weight"] = torch.zeros(3, 64)
+    torch.save(tensors, directory / "model.pth")
+    with pytest.raises(CheckpointError) as error:
+        load(directory)
+    message = str(error.value)
+    assert "missing: layers.2.attention.wo.weight, norm.weight;" in message
+    assert "unexpected: layers.9.attention.wo.weight;" in message
+    assert "fast_output.weight is (3, 64), expected (1024, 64)" in message
+
+
+def test_a_codec_of_other_groups_is_refused(directory, tmp_path):
+    random_checkpoint.write(tmp_path / "four", "tiny", 0, num_codebooks=4)
+    shutil.copy(tmp_path / "four" / CODEC_FILE, directory / CODEC_FILE)
+    with pytest.raises(CheckpointError, match="the codec has 4 codebooks but the language model speaks 8"):
+        load(directory)
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(directory):
+    change_config(directory, vocab_size=1200)
+    with pytest.raises(CheckpointError, match="the tokenizer has 1536 ids but config.json's vocab_size is 1200"):
+        load(directory)
+
+
+def test_two_codecs_are_refused(directory):
+    shutil.copy(directory / CODEC_FILE, directory / "firefly-gan-vq-fsq-4x1024-42hz-generator.pth")
+    with pytest.raises(CheckpointError, match="holds several codecs"):
+        load(directory)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.pth", "tokenizer.tiktoken", CODEC_FILE])
+def test_a_missing_file_is_named(directory, name):
+    (directory / name).unlink()
+    with pytest.raises(CheckpointError, match=f"{name.removesuffix('.pth')}.* is missing"):
+        load(directory)
+
+
+def test_a_directory_that_is_not_there(tmp_path):
+    with pytest.raises(CheckpointError, match="is not a directory"):
+        checkpoints.load(tmp_path / "nowhere", CPU)
+
+
+@settings(max_examples=60)
+@given(st.data())
+@pytest.mark.parametrize("name", ["model.pth", CODEC_FILE])
+def test_a_truncated_or_corrupt_file_is_one_clear_error(golden_directory, tmp_path_factory, name, data):
+    """Whatever happened to the bytes, the weights are right or the error is ours."""
+    directory = tmp_path_factory.mktemp("spoilt")
+    for file in golden_directory.iterdir():
+        (directory / file.name).symlink_to(file)
+    original = (golden_directory / name).read_bytes()
+    spoilt = bytearray(original)
+    if data.draw(st.booleans()):
+        del spoilt[data.draw(st.integers(0, len(spoilt) - 1)) :]
+    else:
+        for at in data.draw(st.lists(st.integers(0, len(spoilt) - 1), min_size=1, max_size=5)):
+            spoilt[at] ^= data.draw(st.integers(1, 255))
+    (directory / name).unlink()
+    (directory / name).write_bytes(spoilt)
+    try:
+        loaded = checkpoints.load(directory, CPU, directory / "copies")
+    except CheckpointError as e:
+        assert str(directory) in str(e) or "codec" in str(e)
+    else:
+        right = checkpoints.load(golden_directory, CPU)
+        for ours, theirs in ((loaded.lm, right.lm), (loaded.codec, right.codec)):
+            for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+                assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", b"\x80\x04K\x05.", b"PK\x05\x06" + bytes(18), b"<html>401</html>", b"version https://git-lfs.github.com/spec/v1\n"],
+    ids=repr,
+)
+def test_a_foreign_file_is_one_clear_error(directory, content):
+    (directory / "model.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.pth"):
+        load(directory)
+
+
+def test_code_in_a_pickle_is_never_run(directory):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(directory / "owned"), "w"))
+
+    torch.save({"norm.weight": Evil()}, directory / "model.pth")
+    with pytest.raises(CheckpointError, match="not a readable torch checkpoint"):
+        load(directory)
+    assert not (directory / "owned").exists()
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": 1}, torch.zeros(2), {"a": {"b": torch.zeros(1)}}, {}], ids=repr)
+def test_a_file_without_named_tensors_is_refused(directory, value):
+    torch.save(value, directory / "model.pth")
+    with pytest.raises(CheckpointError, match=r"model\.pth"):
+        load(directory)
+
+
+def test_weights_that_are_not_numbers_are_refused(directory):
+    tensors = tensors_of(directory)
+    tensors["norm.weight"][3] = float("nan")
+    torch.save(tensors, directory / "model.pth")
+    with pytest.raises(CheckpointError, match=r"norm\.weight holds NaN"):
+        load(directory)
+
+
+def test_later_loads_use_the_copy_and_notice_a_changed_file(directory, golden):
+    load(directory)
+    copies = list((directory.parent / "copies").glob("*.safetensors"))
+    assert len(copies) == 2
+    stamp = (directory / "model.pth").stat()
+    (directory / "model.pth").write_bytes(bytes(stamp.st_size))  # same size and time: only the copy can help
+    os.utime(directory / "model.pth", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert torch.equal(logits(load(directory)), logits(golden))
+    (directory / "model.pth").write_bytes(b"changed")
+    with pytest.raises(CheckpointError, match="not a readable"):
+        load(directory)
+
+
+def test_a_damaged_copy_is_made_anew(directory, golden):
+    load(directory)
+    for copy in (directory.parent / "copies").iterdir():
+        copy.write_bytes(b"nonsense")
+    assert torch.equal(logits(load(directory)), logits(golden))
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(directory, golden):
+    (directory.parent / "file").write_text("")
+    loaded = checkpoints.load(directory, CPU, directory.parent / "file")
+    assert torch.equal(logits(loaded), logits(golden))
+
+
+def test_weight_norm_folds_and_unfolds(golden):
+    tensors = golden.codec.state_dict()
+    again = fold_weight_norm(unfold_weight_norm(tensors))
+    assert again.keys() == tensors.keys()
+    for name, t in tensors.items():
+        torch.testing.assert_close(again[name], t, atol=1e-6, rtol=1e-5)
+
+
+def test_a_weight_of_the_wrong_precision_is_named(directory):
+    loaded = load(directory)
+    loaded.lm.layers[1].attention.wo.half()
+    loaded.codec.head.conv_post.conv.double()
+    with pytest.raises(PrecisionError, match=r"layers\.1\.attention\.wo\.weight is float16.*head\.conv_post\.conv\.weight is float64"):
+        verify_precision(loaded.lm, loaded.codec, CPU)
+
+
+def test_on_cuda_fp32_weights_are_refused(golden):
+    with pytest.raises(PrecisionError, match=r"on cuda every weight must be float16; .*head\.conv_pre"):
+        verify_precision(golden.lm, golden.codec, torch.device("cuda"))
+
+
+def test_the_card_tells_licence_and_noise(tmp_path, golden_directory):
+    random_checkpoint.write(tmp_path, "tiny", 0)
+    assert (read_card(tmp_path).licence, read_card(tmp_path).random) == ("apache-2.0", True)
+    assert (read_card(golden_directory).licence, read_card(golden_directory).random) == (None, False)
+    (tmp_path / "README.md").write_text("---\nlicense: cc-by-nc-sa-4.0\n---\n")
+    assert (read_card(tmp_path).licence, read_card(tmp_path).random) == ("cc-by-nc-sa-4.0", False)

@@ -1,0 +1,285 @@
+"""A real server, as `fishserve serve` starts it, and real clients."""
+
+import concurrent.futures
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import numpy as np
+import openai
+import psutil
+import pytest
+import soundfile
+from prometheus_client.parser import text_string_to_metric_families
+
+from inference.model import random_checkpoint
+
+LONG = " ".join(["This is a sentence that takes a while."] * 40)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """A `fishserve serve` process and how to reach it."""
+
+    def __init__(self, checkpoint, voices):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        environment = {"OMP_NUM_THREADS": "1", "FISHSERVE_VOICES_DIR": str(voices)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "inference.cli", "serve", "--checkpoint", str(checkpoint), "--port", str(self.port)],
+            env=os.environ | environment, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        self.states = []
+
+    def wait_ready(self):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                health, ready = httpx.get(f"{self.url}/health"), httpx.get(f"{self.url}/ready")
+                self.states.append((health.status_code, ready.status_code, ready.json()["status"]))
+                if ready.status_code == 200:
+                    return self
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"not ready: {self.states[-3:]}, {self.process.poll()}")
+
+    def members(self):
+        """Processes of the server's session that are alive."""
+        return [p for p in psutil.process_iter() if self.session_of(p.pid) == self.process.pid and p.status() != psutil.STATUS_ZOMBIE]
+
+    @staticmethod
+    def session_of(pid):
+        try:
+            return os.getsid(pid)
+        except ProcessLookupError:
+            return None
+
+    def metric(self, name, **labels):
+        for family in text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return sample.value
+        return 0
+
+    def end(self, sig=signal.SIGTERM):
+        self.process.send_signal(sig)
+        try:
+            return self.process.wait(40)
+        finally:
+            for process in self.members():
+                process.kill()
+            self.process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("server") / "tiny"
+    random_checkpoint.write(directory, "tiny", 1)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint, tmp_path_factory):
+    voices = tmp_path_factory.mktemp("voices")
+    (voices / "anna").mkdir()
+    np.save(voices / "anna" / "codes.npy", np.ones((8, 30), int))
+    (voices / "anna" / "text.txt").write_text("what is said")
+    server = Server(checkpoint, voices).wait_ready()
+    yield server
+    server.end()
+
+
+def speak(server, **body):
+    return httpx.post(f"{server.url}/v1/audio/speech", json={"input": "Hello.", "max_new_tokens": 60, "seed": 1} | body, timeout=60)
+
+
+def test_it_was_alive_before_it_was_ready(server):
+    assert (200, 503, "loading") in server.states
+    assert server.states[-1] == (200, 200, "ready")
+
+
+def test_streamed_and_whole_wav_and_pcm_hold_the_same_sound(server):
+    streamed, whole, pcm = speak(server), speak(server, stream=False), speak(server, response_format="pcm")
+    assert [r.status_code for r in (streamed, whole, pcm)] == [200] * 3
+    assert [r.headers["content-type"] for r in (streamed, whole)] == ["audio/wav"] * 2
+    assert pcm.headers["content-type"].startswith("audio/pcm")
+    assert pcm.headers["x-sample-rate"] == "44100"
+    assert streamed.content[44:] == whole.content[44:] == pcm.content
+    assert int(whole.headers["content-length"]) == len(whole.content)
+    samples, rate = soundfile.read(io.BytesIO(whole.content))
+    assert rate == 44_100
+    assert len(samples) == len(pcm.content) // 2
+    assert streamed.content[4:8] == streamed.content[40:44] == b"\xff" * 4
+
+
+def test_the_first_chunk_comes_long_before_the_last(server):
+    body = {"input": LONG, "seed": 1, "response_format": "pcm"}
+    with httpx.stream("POST", f"{server.url}/v1/audio/speech", json=body, timeout=60) as response:
+        sizes = [len(chunk) for chunk, _ in zip(response.iter_bytes(), range(3), strict=False)]
+    assert len(sizes) == 3
+
+
+def test_the_openai_client_speaks_to_it(server, tmp_path):
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
+    extra = {"seed": 1, "max_new_tokens": 60}
+    whole = client.audio.speech.create(
+        model="tts-1", voice="default", input="Hello.", response_format="wav", extra_body=extra | {"stream": False}
+    )
+    assert soundfile.info(io.BytesIO(whole.content)).frames % 2048 == 0
+    with client.audio.speech.with_streaming_response.create(
+        model="gpt-4o-mini-tts", voice={"id": "default"}, input="Hello.", response_format="pcm", instructions="cheerfully", extra_body=extra
+    ) as response:
+        response.stream_to_file(tmp_path / "o.pcm")
+    assert (tmp_path / "o.pcm").read_bytes() == whole.content[44:]
+    with pytest.raises(openai.NotFoundError, match="no voice 'carl'; known voices: default, anna"):
+        client.audio.speech.create(model="m", voice="carl", input="Hello.")
+    with pytest.raises(openai.BadRequestError, match="nothing to speak") as error:
+        client.audio.speech.create(model="m", voice="default", input="")
+    assert error.value.param == "input"
+
+
+def test_a_named_voice_changes_the_sound(server):
+    assert speak(server, voice="anna").content != speak(server).content
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b'{"input": ""}', 400, "nothing to speak"),
+        (b'{"input": "\\ud800"}', 400, "lone surrogate"),
+        (b'{"input": "%s"}' % (b"a " * 500_000), 400, "100,000"),
+        (b'{"input": "%s"}' % (b"a " * 1_500_000), 413, "larger than"),
+        (b"{}", 400, "input: Field required"),
+        (b"nonsense", 400, "not valid JSON"),
+        (b"\xff\xfe", 400, "JSON"),
+        (b"[]", 400, "body"),
+        (b'{"input": 3}', 400, "input is '3'"),
+        (b'{"input": "hi", "voice": "../../etc"}', 404, "no voice"),
+        (b'{"input": "hi", "voice": 3}', 400, "voice"),
+        (b'{"input": "hi", "response_format": "mp3"}', 400, "'wav' or 'pcm'"),
+        (b'{"input": "hi", "speed": 2}', 400, "speed is '2'"),
+        (b'{"input": "hi", "temperature": 3}', 400, "temperature is 3"),
+        (b'{"input": "hi", "temperature": NaN}', 400, "temperature is nan"),
+        (b'{"input": "hi", "seed": 99999999999999999999999}', 400, "seed is"),
+        (b'{"input": "hi", "max_new_tokens": 9999}', 400, "do not fit in the model's 4096"),
+    ],
+    ids=lambda b: repr(b[:40]) if isinstance(b, bytes) else "",
+)
+def test_bad_input_gets_one_sentence_and_the_server_goes_on(server, body, status, words):
+    response = httpx.post(f"{server.url}/v1/audio/speech", content=body, headers={"content-type": "application/json"})
+    error = response.json()["error"]
+    assert (response.status_code, error["type"]) == (status, "not_found_error" if status == 404 else "invalid_request_error")
+    assert words in error["message"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert speak(server, max_new_tokens=2).status_code == 200
+
+
+def test_an_unannounced_body_is_limited_too(server):
+    response = httpx.post(f"{server.url}/v1/audio/speech", content=(b"x" * 100_000 for _ in range(30)))
+    assert response.status_code == 413
+
+
+def test_unknown_paths_and_methods_answer_in_the_same_shape(server):
+    assert httpx.get(f"{server.url}/nothing").json()["error"]["type"] == "not_found_error"
+    assert httpx.get(f"{server.url}/v1/audio/speech").status_code == 405
+    assert httpx.post(f"{server.url}/_engine", json={}).status_code == 404  # LitServe's own door is shut
+
+
+def test_many_at_once_get_what_they_would_get_alone(server):
+    seeds = list(range(12))
+    alone = [speak(server, seed=s).content for s in seeds]
+    with concurrent.futures.ThreadPoolExecutor(len(seeds)) as pool:
+        together = list(pool.map(lambda s: speak(server, seed=s).content, seeds))
+    assert [len(c) for c in together] == [len(c) for c in alone]
+    for a, b in zip(alone, together, strict=True):  # batched arithmetic may round differently in the last bit of 16
+        np.testing.assert_allclose(np.frombuffer(a[44:], "<i2").astype(int), np.frombuffer(b[44:], "<i2"), atol=2)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_cancels_its_request(server, stream):
+    before = server.metric("fishserve_requests_total", reason="cancelled")
+    with pytest.raises(httpx.ReadTimeout):  # noqa: SIM117
+        with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG, "stream": stream}, timeout=0.5) as response:
+            for _ in response.iter_bytes():
+                time.sleep(0.6)
+                raise httpx.ReadTimeout("we leave")
+    deadline = time.monotonic() + 5
+    while server.metric("fishserve_requests_total", reason="cancelled") == before:
+        assert time.monotonic() < deadline, "the request went on without its client"
+        time.sleep(0.02)
+    assert server.metric("fishserve_requests_running") <= 1
+
+
+def test_metrics_come_from_the_engine(server):
+    before = server.metric("fishserve_audio_seconds_total")
+    seconds = len(speak(server, response_format="pcm").content) / 2 / 44_100
+    assert server.metric("fishserve_audio_seconds_total") - before == pytest.approx(seconds)
+    assert server.metric("fishserve_time_to_first_audio_seconds_count") > 0
+
+
+def test_text_is_not_logged(checkpoint, tmp_path):
+    server = Server(checkpoint, tmp_path).wait_ready()
+    speak(server, input="xylophone secret")
+    httpx.post(f"{server.url}/v1/audio/speech", json={"input": ["xylophone"]})
+    server.process.send_signal(signal.SIGTERM)
+    log = server.process.stderr.read().decode()
+    server.end()
+    assert "xylophone" not in log
+
+
+def test_sigterm_lets_a_running_request_finish_and_leaves_no_process(checkpoint, tmp_path):
+    server = Server(checkpoint, tmp_path).wait_ready()
+    expected, got = speak(server, input=LONG[:150], max_new_tokens=200).content, []
+    client = threading.Thread(target=lambda: got.append(speak(server, input=LONG[:150], max_new_tokens=200).content))
+    client.start()
+    while not server.metric("fishserve_requests_running"):
+        time.sleep(0.01)
+    server.process.send_signal(signal.SIGTERM)
+    client.join(30)
+    assert got == [expected]
+    assert server.process.wait(30) == 0
+    time.sleep(0.5)
+    assert server.members() == []
+    server.process.stderr.close()
+
+
+def test_a_server_whose_engine_dies_ends_and_says_so(checkpoint, tmp_path):
+    server = Server(checkpoint, tmp_path).wait_ready()
+    next(p for p in server.members() if any("spawn_main" in a for a in p.cmdline())).kill()
+    assert server.process.wait(40) == 2
+    assert b"the engine's process ended" in server.process.stderr.read()
+    server.end(0)
+
+
+def test_a_checkpoint_that_cannot_be_loaded_ends_the_server_with_the_reason(checkpoint, tmp_path):
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model.pth").write_bytes(b"broken")
+    server = Server(tmp_path, tmp_path)
+    assert server.process.wait(60) == 2
+    log = server.process.stderr.read().decode()
+    assert "not a readable torch checkpoint" in " ".join(log.split())
+    assert "Traceback" not in log
+    server.end(0)
+
+
+def test_a_taken_port_is_one_sentence(server, checkpoint):
+    done = subprocess.run(
+        [sys.executable, "-m", "inference.cli", "serve", "--checkpoint", str(checkpoint), "--port", str(server.port)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{server.port}" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

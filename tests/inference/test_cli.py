@@ -1,0 +1,219 @@
+"""The command as a user runs it."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from inference import cli
+from tests.conftest import CODEC_FILE, GOLDEN, golden_json
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("cli") / "tiny"
+    done = fishserve("random-checkpoint", directory, "--shape", "tiny", "--seed", 1)
+    assert done.returncode == 0
+    assert "speak noise" in done.stderr
+    return directory
+
+
+def fishserve(*arguments, stdin=b"", **environment):
+    """Run the command in a process of its own; stdout stays bytes, stderr becomes one line of words."""
+    done = subprocess.run(
+        [sys.executable, "-m", "inference.cli", *map(os.fspath, map(str, arguments))],
+        input=stdin, capture_output=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, check=False,
+    )  # fmt: skip
+    done.stderr = " ".join(done.stderr.decode().split())
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def run(monkeypatch, capsysbinary):
+    """Run the command in this process, which is quicker: exit code, stdout and stderr as one line of words."""
+
+    def run(*arguments, stdin=b"", **environment):
+        monkeypatch.setattr(sys, "argv", ["fishserve", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        out, err = capsysbinary.readouterr()
+        return exit_.value.code, out, " ".join(err.decode().split())
+
+    return run
+
+
+@pytest.fixture
+def refused(run):
+    def refused(*arguments, **more):
+        code, _, words = run(*arguments, **more)
+        assert code == 2, words
+        assert "error" in words.lower()
+        return words
+
+    return refused
+
+
+def test_say_reproduces_the_reference_end_to_end(golden_directory, tmp_path):
+    case = golden_json("e2e/e2e.json")
+    (clip, text), *rest = case["refs"]
+    assert not rest
+    done = fishserve(
+        "say", case["text"], "--checkpoint", golden_directory, "--compat", "reference", "--temperature", 0,
+        "--repetition-penalty", case["rep"], "--chunk-length", case["chunk"], "--max-new-tokens", case["max_new_tokens"],
+        "--reference", GOLDEN / "codec_tiny" / clip, "--reference-text", text, "--codes", tmp_path / "c.npy", "-o", tmp_path / "o.wav",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "c.npy").tolist() == np.concatenate([s["codes"] for s in case["segments"]], axis=1).tolist()
+    heard, expected = (soundfile.read(p, dtype="float32")[0] for p in (tmp_path / "o.wav", GOLDEN / "e2e/expected.wav"))
+    np.testing.assert_allclose(heard, expected, atol=1e-4)  # 16 bits
+
+
+def test_say_writes_a_wav_and_says_how_fast(tiny, tmp_path, run):
+    code, _, words = run("say", "Hello there.", "--checkpoint", tiny, "--seed", 3, "-o", tmp_path / "o.wav")
+    assert code == 0
+    seconds = soundfile.info(tmp_path / "o.wav").duration
+    assert float(re.search(r"([\d.]+) s of speech in", words)[1]) == pytest.approx(seconds, abs=0.01)
+    assert re.search(r"[\d.]+ times real time", words)
+    assert "it speaks noise" in words
+
+
+def test_text_comes_from_standard_input_and_sound_goes_to_standard_output(tiny, tmp_path):
+    fishserve("say", "Grüße, 世界!", "--checkpoint", tiny, "--seed", 3, "-o", tmp_path / "o.wav")
+    done = fishserve("say", "-", "--checkpoint", tiny, "--seed", 3, "-o", "-", stdin="Grüße, 世界!".encode())
+    assert done.returncode == 0
+    assert done.stdout[44:] == (tmp_path / "o.wav").read_bytes()[44:]
+
+
+def test_the_environment_names_the_checkpoint(tiny, tmp_path, run):
+    code, _, _ = run("say", "Hi.", "-o", tmp_path / "o.wav", FISHSERVE_CHECKPOINT=tiny)
+    assert code == 0
+    assert (tmp_path / "o.wav").stat().st_size > 44
+
+
+def test_codes_go_out_and_come_back(tiny, tmp_path, run):
+    clip = GOLDEN / "codec_tiny/wave1_noise.wav"
+    assert run("encode", clip, "--checkpoint", tiny, "-o", tmp_path / "c.npy")[0] == 0
+    assert np.load(tmp_path / "c.npy").shape == (8, 20)
+    assert run("decode", tmp_path / "c.npy", "--checkpoint", tiny, "-o", tmp_path / "o.wav")[0] == 0
+    assert soundfile.info(tmp_path / "o.wav").frames == 20 * 2048
+
+
+def test_a_stored_voice_is_used(tiny, tmp_path, run, refused):
+    (tmp_path / "voices/anna").mkdir(parents=True)
+    run("encode", GOLDEN / "codec_tiny/wave1_noise.wav", "--checkpoint", tiny, "-o", tmp_path / "voices/anna/codes.npy")
+    (tmp_path / "voices/anna/text.txt").write_text("When I heard the release demo.")
+    same = ("--checkpoint", tiny, "--seed", 1, "--max-new-tokens", 20)
+    voices = {"FISHSERVE_VOICES_DIR": str(tmp_path / "voices")}
+    for name, extra in (("a", ()), ("b", ("--voice", "anna"))):
+        assert run("say", "Hello.", *same, *extra, "-o", tmp_path / f"{name}.wav", **voices)[0] == 0
+    assert (tmp_path / "a.wav").read_bytes() != (tmp_path / "b.wav").read_bytes()
+    assert "known voices: default, anna" in refused("say", "Hello.", *same, "--voice", "carl", **voices)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("clips")
+    soundfile.write(directory / "empty.wav", np.zeros(0, np.float32), 44_100)
+    soundfile.write(directory / "long.wav", np.zeros(600 * 8000, np.float32), 8000)
+    soundfile.write(directory / "longer.wav", np.zeros(700 * 8000, np.float32), 8000)
+    (directory / "text.wav").write_text("I am not sound")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("clip", "words"),
+    [
+        ("empty.wav", "0 samples"),
+        ("long.wav", "0.5 to 90 s"),
+        ("longer.wav", "at most 600 s"),
+        ("text.wav", "not audio"),
+        ("no.wav", "does not exist"),
+    ],
+)
+def test_a_bad_reference_is_one_sentence(tiny, clips, clip, words, refused):
+    assert words in refused("say", "Hello.", "--checkpoint", tiny, "--reference", clips / clip, "--reference-text", "words")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["say", ""], "nothing to speak"),
+        (["say", "hello", "--temperature", "9"], "temperature is 9.0"),
+        (["say", "hello", "--compat", "other"], "reference"),
+        (["say", "hello", "--reference", "x.wav"], "go together"),
+        (["say", "hello", "--voice", "a", "--reference", "x.wav", "--reference-text", "b"], "exclude each other"),
+        (["say", "hello", "--max-new-tokens", "9999"], "do not fit in the model's 4096"),
+        (["say", "hello", "--device", "tpu"], "device 'tpu'"),
+        (["say", "hello", "-o", "/nowhere/out.wav"], "cannot write /nowhere/out.wav"),
+        (["encode", "nothing.wav"], "does not exist"),
+        (["decode", "nothing.npy"], "not a .npy file"),
+        (["serve", "--host", "example.org"], "listen on"),
+        (["serve", "--port", "80"], "FISHSERVE_PORT"),
+        (["download", "not a name"], "owner/name"),
+    ],
+    ids=lambda a: " ".join(a) if isinstance(a, list) else "",
+)
+def test_bad_input_is_one_sentence(tiny, arguments, words, refused):
+    checkpoint = [] if arguments[0] == "download" else ["--checkpoint", tiny]
+    assert words in refused(*arguments, *checkpoint)
+
+
+def test_text_that_is_not_text_is_one_sentence(tiny, refused):
+    assert "100,000" in refused("say", "-", "--checkpoint", tiny, stdin=b"a " * 500_000)
+    assert "not UTF-8" in refused("say", "-", "--checkpoint", tiny, stdin=b"\xff\xfe")
+    done = subprocess.run([sys.executable, "-m", "inference.cli", "say", b"a\xffb", "--checkpoint", tiny], capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"lone surrogate, U+DCFF at character 2" in b" ".join(done.stderr.split())
+
+
+def test_a_missing_or_damaged_checkpoint_is_one_sentence(tiny, tmp_path, refused):
+    assert "is not a directory" in refused("say", "hello", "--checkpoint", tmp_path / "none")
+    for file in tiny.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model.pth").write_bytes((tiny / "model.pth").read_bytes()[:1000])
+    assert "download it again" in refused("say", "hello", "--checkpoint", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "codes", [np.full((8, 2), 1000), np.zeros((3, 2), int), np.zeros((8, 2)), np.zeros(8, int)], ids=lambda c: f"{c.dtype}{c.shape}"
+)
+def test_codes_of_another_kind_are_one_sentence(tiny, tmp_path, codes, refused):
+    np.save(tmp_path / "codes.npy", codes)
+    assert "codes" in refused("decode", tmp_path / "codes.npy", "--checkpoint", tiny)
+
+
+def test_doctor_finds_a_good_checkpoint_good(tiny, golden_directory, run):
+    code, _, words = run("doctor", "--checkpoint", tiny)
+    assert code == 0
+    for expected in ("float32", "apache-2.0", "speak noise", "complete, undamaged", "GiB free"):
+        assert expected in words
+    assert "CC BY-NC-SA 4.0, non-commercial" in run("doctor", "--checkpoint", golden_directory)[2]
+
+
+def test_doctor_finds_a_bad_one_bad(tiny, tmp_path, run):
+    for file in tiny.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"n_layer": 5}))
+    code, _, words = run("doctor", "--checkpoint", tmp_path)
+    assert code == 1
+    assert "missing: layers.4.attention" in words
+    (tmp_path / CODEC_FILE).unlink()
+    assert run("doctor", "--checkpoint", tmp_path)[0] == 1
+    assert run("doctor", "--checkpoint", tiny, "--device", "cuda:7")[0] == 1
+
+
+def test_help_is_quick_to_load_nothing():
+    code = "import sys, inference.cli; assert not {'torch', 'litserve', 'fastapi'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
