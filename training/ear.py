@@ -21,17 +21,14 @@ import torch
 from faster_whisper import WhisperModel
 from num2words import num2words
 
-from inference.model import checkpoint
-from inference.model.checkpoint import Checkpoint
-from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from inference.model.dual_ar import Span
+from inference import SpeechEngine, SpeechRequest
+from inference.model.codec import HOP
+from inference.model.config import SAMPLE_RATE
 from training.recipe import Recipe
-from training.samples import SequenceBuilder
 from training.shards import held_out, read_corpus, utterances
 
 HEARING_RATE = 16_000
 MOS_SENTENCES = 12
-MOST_FRAMES = 260
 
 
 @dataclass(frozen=True)
@@ -84,39 +81,17 @@ def words(text: str) -> str:
     return " ".join(re.sub(r"[^a-z ]", " ", text).split())
 
 
-@torch.no_grad()
-def speak(model: Checkpoint, text: str, *, temperature: float, top_p: float, generator: torch.Generator) -> tuple[np.ndarray, bool]:
-    """One sentence without a reference, the plainest way: frames one by one, then all of the sound. Second: did it end?"""
-    lm, tokenizer = model.lm, model.tokenizer
-    prompt = SequenceBuilder(tokenizer).prompt(text)[None]
-    cache, fast_cache = lm.new_cache(1, prompt.shape[-1] + MOST_FRAMES), lm.new_fast_cache(1)
-    begin, end = tokenizer.semantic_begin, tokenizer.im_end
-    head = lm.output_weight[[end, *range(begin, begin + lm.config.codebook_size)]]
-    columns, frames = prompt, []
-    for n in range(MOST_FRAMES):
-        start = 0 if n == 0 else prompt.shape[-1] + n - 1
-        hidden = lm.slow(columns, cache, Span.prompt(0, start, columns.shape[-1], columns.device))[:, -1]
-        choice = _draw(lm.token_logits(hidden, head)[0], temperature, top_p, generator)
-        if choice == 0 and n > 0:
-            return _sound(model, frames), True
-        codes = [max(choice - 1, 0)]
-        x = lm.fast(lm.fast_project_in(hidden), fast_cache, 0)
-        for i in range(1, lm.config.num_codebooks):
-            x = lm.fast(lm.fast_embeddings(torch.tensor([codes[-1]])), fast_cache, i)
-            codes.append(_draw(lm.code_logits(x)[0], temperature, top_p, generator))
-        frames.append(codes)
-        columns = torch.tensor([begin + codes[0], *codes])[None, :, None]
-    return _sound(model, frames), False
-
-
-def evaluate(recipe: Recipe, checkpoint_folder: Path, *, temperature: float = 0.7, top_p: float = 0.7) -> Scores:
-    """Speak and hear the 60 held-out sentences; write `scores.json` beside the shards."""
-    model = checkpoint.load(checkpoint_folder, torch.device("cpu"), copies=recipe.folder / "copies")
+def evaluate(recipe: Recipe, checkpoint: Path) -> Scores:
+    """Speak the 60 held-out sentences with the engine, as a newcomer's request would, and hear them; write `scores.json`."""
     test, taught = read_corpus(recipe).test, utterances(held_out(recipe, "test"))
-    generator = torch.Generator().manual_seed(0)
-    said = [speak(model, t.text, temperature=temperature, top_p=top_p, generator=generator) for t in test]
-    ratios = [len(wave) / (u.mel.shape[1] * SAMPLES_PER_FRAME / 4) for (wave, _), u in zip(said, taught, strict=True)]
-    scores = judge([t.text for t in test], [t.kind for t in test], [w for w, _ in said], sum(e for _, e in said), ratios)
+    waves, ended = [], 0
+    with SpeechEngine.load(checkpoint, device="cpu", copies=recipe.folder / "copies") as engine:
+        for seed, sentence in enumerate(test):
+            stream = engine.stream(SpeechRequest(sentence.text, seed=seed))
+            waves.append(np.concatenate([np.zeros(0, np.float32), *(chunk.samples for chunk in stream)]))
+            ended += stream.finish_reason == "stop"
+    ratios = [len(wave) / (u.mel.shape[1] * HOP) for wave, u in zip(waves, taught, strict=True)]
+    scores = judge([t.text for t in test], [t.kind for t in test], waves, ended, ratios)
     (recipe.folder / "scores.json").write_text(json.dumps(asdict(scores), indent=1), encoding="utf-8")
     print(scores, flush=True)
     return scores
@@ -144,17 +119,3 @@ def distill_mos(waves: Sequence[np.ndarray]) -> float:
     with torch.no_grad():
         heard = [torch.from_numpy(soxr.resample(w.astype(np.float32), SAMPLE_RATE, HEARING_RATE))[None] for w in waves]
         return float(np.mean([float(model(w)) for w in heard])) if heard else float("nan")
-
-
-def _draw(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
-    """Nucleus sampling as the specification has it: the cut is made at temperature 1, before the temperature."""
-    ordered, order = logits.softmax(-1).sort(descending=True)
-    kept = ordered.cumsum(-1) <= top_p
-    kept[0] = True
-    chosen = torch.full_like(logits, -torch.inf)
-    chosen[order[kept]] = logits[order[kept]]
-    return int(torch.multinomial((chosen / max(temperature, 1e-5)).softmax(-1), 1, generator=generator))
-
-
-def _sound(model: Checkpoint, frames: list[list[int]]) -> np.ndarray:
-    return model.codec.decode(torch.tensor(frames).T[None].clamp(max=999))[0].numpy()

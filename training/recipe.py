@@ -17,6 +17,8 @@ class TextRecipe:
     seed: int = 7
     generated: int = 14_000
     """Sentences filled into templates: numbers, dates, times, money, names, questions."""
+    everyday: int = 9_000
+    """Greetings, requests and small talk from templates."""
     joined: int = 5_000
     """Texts of two or three sentences, up to 200 characters."""
     validation: int = 160
@@ -27,7 +29,7 @@ class TextRecipe:
 class SpeechRecipe:
     """What the teacher speaks."""
 
-    utterances: int = 40_000
+    utterances: int = 46_000
     per_shard: int = 1_000
     shards_with_audio: int = 12
     """Log-mels of every utterance are kept, waveforms only of these shards: the head needs no more."""
@@ -100,8 +102,8 @@ class DualARRecipe:
     system_share: float = 0.5
     several_share: float = 0.3
     """Share of the sequences that hold two or three utterances: references and long texts."""
-    noisy_share: float = 0.5
-    noise: float = 0.25
+    noisy_share: float = 0.8
+    noise: float = 0.7
     """At most this share of a noisy sequence's input frames is altered."""
     bfloat16: bool = True
     seed: int = 0
@@ -124,7 +126,7 @@ class Recipe:
         """Every stage at a size that runs in about a minute and learns nothing."""
         return cls(
             folder,
-            TextRecipe(generated=60, joined=10, validation=8),
+            TextRecipe(generated=60, everyday=20, joined=10, validation=8),
             SpeechRecipe(utterances=40, per_shard=20, shards_with_audio=2),
             EncoderRecipe(dims=(16, 16, 16, 64), depths=(1, 1, 1, 1), shards=2, seconds=3, batch=2),
             HeadRecipe(channels=32, seconds=4, batch=1, shards=2),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from inference.model.config import SEMANTIC_TOKENS
@@ -24,6 +25,7 @@ NOWHERE = -1.0
 LONGEST = 300
 """Two utterances share a sequence only when together they have at most this many columns."""
 _USER_OPENING = 6  # <|im_start|> and "user\n"
+_LONGEST_RUN = 4
 _MULTIPLE = 32  # sequences are padded to a multiple, so that there are few distinct shapes to compile kernels for
 
 
@@ -100,14 +102,32 @@ class SequenceBuilder:
         return torch.cat((tokens, torch.cat((codes, end), dim=1)))
 
     def noisy(self, batch: Batch, share: Tensor) -> Batch:
-        """Alter up to `share` (batch,) of each sequence's input frames: neighbouring digits, or for one in three any codes."""
-        tokens, codes = batch.columns[:, 0], batch.columns[:, 1:]
+        """Alter about `share` (batch,) of each sequence's input frames: runs of other speech, and neighbouring digits.
+
+        A model that has only seen true pasts trusts what it hears more than what it reads, and loses the text at its first
+        own mistake. The swapped-in sounds are real ones from the same batch: unlike random codes they cannot be told by ear.
+        """
+        tokens, codes = batch.columns[:, 0], batch.columns[:, 1:].transpose(1, 2)
         begin = self._tokenizer.semantic_begin
-        chosen = (tokens >= begin) & (tokens < begin + SEMANTIC_TOKENS) & (torch.rand(tokens.shape) < share[:, None])
-        anything = torch.where((torch.rand(tokens.shape) < 1 / 3)[:, None], torch.randint(0, 1000, codes.shape), nudge(codes))
-        codes = torch.where(chosen[:, None], anything, codes)
-        tokens = torch.where(chosen, codes[:, 0] + begin, tokens)
+        semantic = (tokens >= begin) & (tokens < begin + SEMANTIC_TOKENS)
+        altered = _swap_runs(codes, codes[semantic], share)
+        blurred = (torch.rand(tokens.shape) < share[:, None] / 2)[..., None] & (torch.rand(codes.shape) < 0.5)
+        altered = torch.where(blurred, nudge(altered), altered)
+        codes = torch.where(semantic[..., None], altered, codes).transpose(1, 2)
+        tokens = torch.where(semantic, codes[:, 0] + begin, tokens)
         return Batch(torch.cat((tokens[:, None], codes), dim=1), batch.target, batch.place, batch.phonemes)
+
+
+def _swap_runs(codes: Tensor, pool: Tensor, share: Tensor) -> Tensor:
+    """Put runs of 1 to 4 consecutive frames of `pool` (n, codebooks) over codes (batch, time, codebooks)."""
+    shape = codes.shape[:2]
+    starts = torch.rand(shape) < share[:, None] / 3
+    lengths, sources = torch.randint(1, _LONGEST_RUN + 1, shape), torch.randint(0, len(pool), shape)
+    for k in range(_LONGEST_RUN):
+        here = F.pad(starts & (lengths > k), (k, 0))[:, : shape[1]]
+        source = F.pad(sources, (k, 0))[:, : shape[1]] + k
+        codes = torch.where(here[..., None], pool[source % len(pool)], codes)
+    return codes
 
 
 def collate(sequences: Sequence[Conversation]) -> Batch:

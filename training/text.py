@@ -53,7 +53,8 @@ def corpus(recipe: TextRecipe) -> Corpus:
     validation = [punctuate(s, random.Random(i)) for i, s in enumerate(held[plain_tests:])]
     taken = {_bare(s) for s in (*held, *(t.text for t in test))}
     plain = [s for s in examples if _bare(s) not in taken]
-    made = [s for s in Generator(rng).sentences(recipe.generated) if _bare(s) not in taken]
+    generator = Generator(rng)
+    made = [s for s in (*generator.sentences(recipe.generated), *generator.everyday(recipe.everyday)) if _bare(s) not in taken]
     spoken = [*(punctuate(s, rng) for s in plain), *made, *_joined(plain, made, recipe.joined, rng)]
     rng.shuffle(spoken)
     train = _with_glosses(spoken, [punctuate(s, rng) for s in glosses if _bare(s) not in taken])
@@ -91,7 +92,8 @@ class Generator:
 
     def __init__(self, rng: random.Random) -> None:
         raw = json.loads(TEMPLATES.read_text(encoding="utf-8"))
-        self._rng, self._words, self._templates, self._short = rng, raw["words"], raw["templates"], raw["short"]
+        self._rng, self._words, self._templates = rng, raw["words"], raw["templates"]
+        self._short, self._everyday = raw["short"], raw["everyday"]
         self._makers: dict[str, Callable[[], str]] = {
             "n": self._number,
             "s": lambda: str(rng.randint(2, 12)),
@@ -106,6 +108,10 @@ class Generator:
         kinds = list(self._templates.values())
         made = [self.fill(self._rng.choice(self._rng.choice(kinds))) for _ in range(count)]
         return list(dict.fromkeys([*made, *(self.fill(s) for s in self._short for _ in range(6))]))
+
+    def everyday(self, count: int) -> list[str]:
+        """Greetings, requests, small talk: dictionaries hardly ever say hello. At most `count`, each text once."""
+        return list(dict.fromkeys(self.fill(self._rng.choice(self._everyday)) for _ in range(count)))
 
     def fill(self, template: str) -> str:
         """One sentence from a template, with a capital first letter."""
