@@ -62,15 +62,15 @@ class Student(nn.Module):
         self.model = DualAR(dual_ar_config(r, vocab_size), semantic_begin)
         self.phoneme = nn.Linear(r.dim, PHONEMES)
         self._initialise(semantic_begin)
-        self._heads = r.guided_heads
+        self._heads = {self.model.layers[i].attention: len(offsets) for i, offsets in r.guided}
         self._guided: list[tuple[Attention, Tensor, Tensor]] = []
         self._middle = torch.empty(0)
-        for i in r.guided_layers:
-            self.model.layers[i].attention.register_forward_pre_hook(self._note_attention)
+        for attention in self._heads:
+            attention.register_forward_pre_hook(self._note_attention)
         self.model.layers[r.phoneme_layer - 1].register_forward_hook(self._note_middle)
 
     def slow(self, columns: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """(batch, rows, time) -> hidden (batch, time, dim), phoneme logits, attention of the guided heads (batch, heads, time, time)."""
+        """(batch, rows, time) -> hidden (batch, time, dim), phoneme logits, attention of each guided layer's heads (batch, heads, time, time)."""
         self._guided.clear()
         hidden = self.model.slow(columns)
         logits = self.phoneme(F.rms_norm(self._middle.float(), self._middle.shape[-1:]))
@@ -112,7 +112,7 @@ class Student(nn.Module):
 
     def _attention(self, layer: Attention, x: Tensor, rope: Tensor) -> Tensor:
         """Attention of the first heads, which share the first key head, once more and in the open."""
-        size, heads = layer.head_dim, self._heads
+        size, heads = layer.head_dim, self._heads[layer]
         key = layer.n_head * size
         weight = torch.cat((layer.wqkv.weight[: heads * size], layer.wqkv.weight[key : key + size]))
         turned = rotate(F.linear(x, weight).unflatten(-1, (heads + 1, size)), rope).float()
@@ -173,7 +173,7 @@ def losses(student: Student, batch: Batch, r: DualARRecipe, im_end: int) -> Loss
     placed = batch.place >= 0
     share = phoneme_share(batch.phonemes.flatten(1))[placed]
     phoneme = -(share * phoneme_logits[placed].float().log_softmax(-1)).sum(-1).mean()
-    return Losses(token, codes, _guide_loss(attention, batch.place, r.guide_width), phoneme)
+    return Losses(token, codes, _guide_loss(attention, batch.place, r), phoneme)
 
 
 class DualARTraining:
@@ -291,10 +291,13 @@ def _optimisers(student: Student, r: DualARRecipe) -> list[torch.optim.Optimizer
     return [muon, torch.optim.AdamW(rest, lr=r.rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)]
 
 
-def _guide_loss(attention: list[Tensor], place: Tensor, width: float) -> Tensor:
-    """How little of a guided head's attention falls near where the text is being spoken."""
+def _guide_loss(attention: list[Tensor], place: Tensor, r: DualARRecipe) -> Tensor:
+    """How little of the guided heads' attention falls where they should look, in nats a head."""
     known = place >= 0
     times = torch.arange(place.shape[1])
-    near = torch.exp(-((times - place[..., None]) ** 2) / (2 * width**2))  # (batch, query, key)
-    mass = [(a * near[:, None]).sum(-1).clamp(min=1e-6).log().transpose(1, 2)[known] for a in attention]
-    return -torch.cat([m.flatten() for m in mass]).mean()
+    misses = []
+    for layer, (_, offsets) in zip(attention, r.guided, strict=True):
+        for head, offset in enumerate(offsets):
+            near = torch.exp(-((times - offset - place[..., None]) ** 2) / (2 * r.guide_width**2))  # (batch, query, key)
+            misses.append(-(layer[:, head] * near).sum(-1).clamp(min=1e-6).log()[known].mean())
+    return torch.stack(misses).mean()

@@ -92,9 +92,9 @@ class DualARRecipe:
     """Decay of the moving average of the weights, which is what is evaluated and exported."""
     fast_share: float = 0.3
     """Share of the frames whose codes the fast model is trained on in a step."""
-    guided_layers: tuple[int, ...] = (1, 2)
-    guided_heads: int = 2
-    guide_weight: float = 1.0
+    guided: tuple[tuple[int, tuple[int, ...]], ...] = ((1, (0, 0)), (2, (0, 0)), (3, (0, 2, 4)))
+    """Layers and, for each of their first heads, how many bytes past the one being spoken it should look."""
+    guide_weight: float = 1.75
     guide_width: float = 1.5
     """Standard deviation, in bytes of text, of where a guided head may look."""
     phoneme_layer: int = 3
@@ -139,7 +139,7 @@ class Recipe:
                 seconds=4,
                 decay_seconds=1,
                 columns=400,
-                guided_layers=(1,),
+                guided=((1, (0, 2)),),
                 phoneme_layer=2,
             ),
             checkpoint_seconds=2,

@@ -12,7 +12,16 @@ from training.samples import IGNORE, SequenceBuilder, byte_tokenizer, collate, p
 from training.shards import CodedUtterance
 
 R = DualARRecipe(
-    dim=32, layers=3, heads=4, kv_heads=2, hidden=64, guided_layers=(1,), phoneme_layer=2, fast_share=1.0, bfloat16=False, max_seq_len=256
+    dim=32,
+    layers=3,
+    heads=4,
+    kv_heads=2,
+    hidden=64,
+    guided=((1, (0, 2)),),
+    phoneme_layer=2,
+    fast_share=1.0,
+    bfloat16=False,
+    max_seq_len=256,
 )
 
 
