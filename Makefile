@@ -32,6 +32,7 @@ test: $(DEV) ## run every check: lint, types, contracts, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	tests/system.sh
 	$(BIN)/pytest
 
 drill: $(DEV) reference ## run the slow and destructive checks

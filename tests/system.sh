@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Installs what the tests need and pip cannot bring, where it is missing and this user may. What stays missing, the tests name at their end.
+set -euo pipefail
+missing=()
+[ -d /usr/share/wordnet ] || missing+=(wordnet-base) # sentences for the training recipe
+[ ${#missing[@]} -eq 0 ] && exit 0
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then as_root=(sudo -n); fi
+if ! command -v apt-get >/dev/null || ! "${as_root[@]}" true 2>/dev/null; then
+  echo "cannot install ${missing[*]} here: that takes Debian's apt-get and root"
+  exit 0
+fi
+"${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,116 @@
+"""What the Dual-AR is taught, and that what is exported is what was trained."""
+
+import random
+
+import pytest
+import torch
+
+from inference.model.dual_ar import DualAR
+from training.dual_ar import Student, dual_ar_config, losses
+from training.recipe import DualARRecipe
+from training.samples import IGNORE, SequenceBuilder, byte_tokenizer, collate, plan_epoch
+from training.shards import CodedUtterance
+
+R = DualARRecipe(
+    dim=32,
+    layers=3,
+    heads=4,
+    kv_heads=2,
+    hidden=64,
+    guided=((1, (0, 2)),),
+    phoneme_layer=2,
+    fast_share=1.0,
+    bfloat16=False,
+    max_seq_len=256,
+)
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    return byte_tokenizer(tmp_path / "tokenizer.tiktoken")
+
+
+@pytest.fixture
+def builder(tokenizer):
+    return SequenceBuilder(tokenizer)
+
+
+def utterance(text="Hello there.", frames=9):
+    generator = torch.Generator().manual_seed(frames)
+    codes = torch.randint(0, 1000, (frames, 8), generator=generator).short()
+    return CodedUtterance(
+        text.encode(),
+        codes,
+        torch.linspace(0, len(text) - 1, frames).half(),
+        torch.randint(20, 170, (frames, 4), generator=generator).byte(),
+    )
+
+
+def test_the_voice_token_predicts_the_first_frame_and_the_last_frame_the_end(builder, tokenizer):
+    u = utterance()
+    batch = collate([builder.build([u], system=True)])
+    spoken = (batch.target[0, 0] != IGNORE).nonzero()[:, 0]
+    assert len(spoken) == len(u.codes) + 1
+    assert batch.columns[0, 0, spoken[0]] == tokenizer.special("voice")
+    assert batch.target[0, 0, spoken[0]] == tokenizer.semantic_begin + u.codes[0, 0]
+    assert torch.equal(batch.target[0, 1:, spoken[0]], u.codes[0].long())
+    assert batch.target[0, 0, spoken[-1]] == tokenizer.im_end
+
+
+def test_guides_point_at_the_bytes_being_spoken(builder):
+    u = utterance("abcdefghi", 9)
+    batch = collate([builder.build([utterance(), u], system=False)])
+    places = batch.place[0][batch.place[0] >= 0][-9:]
+    columns = (places + 0.5).long()
+    assert bytes(batch.columns[0, 0, columns].tolist()) == b"abcdefghi"
+
+
+def test_noise_leaves_text_and_targets_alone(builder, tokenizer):
+    batch = collate([builder.build([utterance(frames=30)], system=True)])
+    noisy = builder.noisy(batch, torch.tensor([1.0]))
+    text = batch.columns[:, 0] < tokenizer.semantic_begin
+    assert torch.equal(noisy.columns[:, 0][text], batch.columns[:, 0][text])
+    assert torch.equal(noisy.target, batch.target)
+    assert not torch.equal(noisy.columns, batch.columns)
+
+
+def test_every_batch_holds_sequences_of_one_padded_length():
+    sizes = [20 + i % 70 for i in range(500)]
+    batches = plan_epoch(sizes, 37, R, random.Random(0))
+    used = [i for batch in batches for group, _ in batch for i in group]
+    assert len(used) == len(set(used))
+    assert len(used) > 350
+    for batch in batches:
+        lengths = {-(-(sum(sizes[i] for i in group) + 37 * system - 1) // 32) for group, system in batch}
+        assert len(lengths) == 1
+
+
+def test_exported_weights_are_the_trained_model(builder, tokenizer):
+    torch.manual_seed(0)
+    student = Student(R, tokenizer.semantic_begin, tokenizer.n_vocab).eval()
+    plain = DualAR(dual_ar_config(R, tokenizer.n_vocab), tokenizer.semantic_begin).eval()
+    plain.load_state_dict(student.plain_state())
+    batch = collate([builder.build([utterance()], system=True)])
+    next_codes = batch.target[:, 1:].clamp(min=0)
+    with torch.no_grad():
+        tokens, codes = plain(batch.columns, next_codes)
+        hidden = student.model.slow(batch.columns)
+        assert torch.allclose(student.model.token_logits(hidden), tokens, atol=1e-5)
+        mine = student.code_logits(hidden[0], next_codes[0].T)
+    assert torch.allclose(mine, codes[0], atol=1e-5)
+
+
+def test_a_few_steps_learn_one_utterance(builder, tokenizer):
+    torch.manual_seed(0)
+    student = Student(R, tokenizer.semantic_begin, tokenizer.n_vocab).train()
+    optimiser = torch.optim.AdamW(student.parameters(), lr=5e-3)
+    batch = collate([builder.build([utterance()], system=False)])
+    first = losses(student, batch, R, tokenizer.im_end)
+    for _ in range(40):
+        optimiser.zero_grad()
+        losses(student, batch, R, tokenizer.im_end).total(R).backward()
+        optimiser.step()
+    last = losses(student, batch, R, tokenizer.im_end)
+    assert last.token < first.token / 2
+    assert last.codes < first.codes / 2
+    assert last.guide < first.guide

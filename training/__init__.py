@@ -1,0 +1,1 @@
+"""The recipe that made minnow, the voice in the box. Start with README.md; `python -m training --help` runs it."""

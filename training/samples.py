@@ -1,0 +1,173 @@
+"""Training sequences for the Dual-AR: the spec's conversation as columns, what each column should predict, and where it is in the text."""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inference.model.config import SEMANTIC_TOKENS
+from inference.model.prompt import PromptBuilder
+from inference.model.tokenizer import Tokenizer
+from training.fsq import nudge
+from training.recipe import DualARRecipe
+from training.shards import CodedUtterance
+
+CODEBOOKS = 8
+IGNORE = -100
+NOWHERE = -1.0
+LONGEST = 300
+"""Two utterances share a sequence only when together they have at most this many columns."""
+_USER_OPENING = 6  # <|im_start|> and "user\n"
+_LONGEST_RUN = 4
+_MULTIPLE = 32  # sequences are padded to a multiple, so that there are few distinct shapes to compile kernels for
+
+
+def byte_tokenizer(path: Path) -> Tokenizer:
+    """Write and read a `tokenizer.tiktoken` with the 256 bytes and no merges."""
+    path.write_text("".join(f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(256)), encoding="ascii")
+    return Tokenizer.from_file(path)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One conversation. `spoken` marks the columns to be predicted; `place` is the text column they stand at."""
+
+    columns: Tensor  # (1 + codebooks, time) int64
+    spoken: Tensor  # (time,) bool
+    place: Tensor  # (time,) float32, NOWHERE where unknown
+    phonemes: Tensor  # (time, 4) uint8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything is about the *next* column, but `columns`, which is what the model sees."""
+
+    columns: Tensor  # (batch, 1 + codebooks, time)
+    target: Tensor  # (batch, 1 + codebooks, time), IGNORE where nothing is predicted
+    place: Tensor  # (batch, time)
+    phonemes: Tensor  # (batch, time, 4)
+
+
+class SequenceBuilder:
+    """Builds sequences with the prompt the engine will use."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._prompts, self._tokenizer = PromptBuilder(tokenizer, CODEBOOKS), tokenizer
+
+    @property
+    def system_size(self) -> int:
+        """Columns of the system message."""
+        return self._prompts.system().shape[1]
+
+    def size(self, text: bytes) -> int:
+        """Columns a text takes with its prompt and its end column."""
+        return self._prompts.segment(text.decode()).shape[1] + 1
+
+    def prompt(self, text: str) -> Tensor:
+        """Columns of a request without a reference."""
+        return torch.cat((self._prompts.system(), self._prompts.segment(text)), dim=1)
+
+    def build(self, utterances: Sequence[CodedUtterance], system: bool) -> Conversation:
+        """Utterances one after the other: to the later ones the earlier are references, or the text so far."""
+        columns = [self._prompts.system()] if system else []
+        time = sum(c.shape[1] for c in columns)
+        spoken, places, phonemes = (
+            [torch.zeros(time, dtype=torch.bool)],
+            [torch.full((time,), NOWHERE)],
+            [torch.zeros(time, 4, dtype=torch.uint8)],
+        )
+        for u in utterances:
+            prompt, answer = self._prompts.segment(u.text.decode()), self._answer(u)
+            start, silent = time + _USER_OPENING, prompt.shape[1]
+            columns += [prompt, answer]
+            spoken += [torch.zeros(silent, dtype=torch.bool), torch.ones(answer.shape[1], dtype=torch.bool)]
+            places += [torch.full((silent,), NOWHERE), start + u.bytes.float() - 0.5, torch.tensor([NOWHERE])]
+            phonemes += [torch.zeros(silent, 4, dtype=torch.uint8), u.phonemes, torch.zeros(1, 4, dtype=torch.uint8)]
+            time += silent + answer.shape[1]
+        return Conversation(torch.cat(columns, 1), torch.cat(spoken), torch.cat(places), torch.cat(phonemes))
+
+    def _answer(self, u: CodedUtterance) -> Tensor:
+        """The utterance's columns and <|im_end|>. The end column has code_0 = 0, as at inference, over the last frame's other codes."""
+        codes = u.codes.long().T
+        end = codes[:, -1:].clone()
+        end[0] = 0
+        tokens = torch.cat((codes[:1] + self._tokenizer.semantic_begin, torch.tensor([[self._tokenizer.im_end]])), dim=1)
+        return torch.cat((tokens, torch.cat((codes, end), dim=1)))
+
+    def noisy(self, batch: Batch, share: Tensor) -> Batch:
+        """Alter about `share` (batch,) of each sequence's input frames: runs of other speech, and neighbouring digits.
+
+        A model that has only seen true pasts trusts what it hears more than what it reads, and loses the text at its first
+        own mistake. The swapped-in sounds are real ones from the same batch: unlike random codes they cannot be told by ear.
+        """
+        tokens, codes = batch.columns[:, 0], batch.columns[:, 1:].transpose(1, 2)
+        begin = self._tokenizer.semantic_begin
+        semantic = (tokens >= begin) & (tokens < begin + SEMANTIC_TOKENS)
+        altered = _swap_runs(codes, codes[semantic], share)
+        blurred = (torch.rand(tokens.shape) < share[:, None] / 2)[..., None] & (torch.rand(codes.shape) < 0.5)
+        altered = torch.where(blurred, nudge(altered), altered)
+        codes = torch.where(semantic[..., None], altered, codes).transpose(1, 2)
+        tokens = torch.where(semantic, codes[:, 0] + begin, tokens)
+        return Batch(torch.cat((tokens[:, None], codes), dim=1), batch.target, batch.place, batch.phonemes)
+
+
+def _swap_runs(codes: Tensor, pool: Tensor, share: Tensor) -> Tensor:
+    """Put runs of 1 to 4 consecutive frames of `pool` (n, codebooks) over codes (batch, time, codebooks)."""
+    shape = codes.shape[:2]
+    starts = torch.rand(shape) < share[:, None] / 3
+    lengths, sources = torch.randint(1, _LONGEST_RUN + 1, shape), torch.randint(0, len(pool), shape)
+    for k in range(_LONGEST_RUN):
+        here = F.pad(starts & (lengths > k), (k, 0))[:, : shape[1]]
+        source = F.pad(sources, (k, 0))[:, : shape[1]] + k
+        codes = torch.where(here[..., None], pool[source % len(pool)], codes)
+    return codes
+
+
+def collate(sequences: Sequence[Conversation]) -> Batch:
+    """Pad on the right: the model is causal, so padding is never seen."""
+    time = _padded(max(s.columns.shape[1] for s in sequences) - 1)
+    n = len(sequences)
+    columns = torch.zeros(n, 1 + CODEBOOKS, time, dtype=torch.int64)
+    target = torch.full((n, 1 + CODEBOOKS, time), IGNORE)
+    place = torch.full((n, time), NOWHERE)
+    phonemes = torch.zeros(n, time, 4, dtype=torch.uint8)
+    for i, s in enumerate(sequences):
+        t = s.columns.shape[1] - 1
+        columns[i, :, :t] = s.columns[:, :-1]
+        target[i, :, :t] = torch.where(s.spoken[1:], s.columns[:, 1:], IGNORE)
+        place[i, :t], phonemes[i, :t] = s.place[1:], s.phonemes[1:]
+    return Batch(columns, target, place, phonemes)
+
+
+def plan_epoch(sizes: Sequence[int], system_size: int, r: DualARRecipe, rng: random.Random) -> list[list[tuple[tuple[int, ...], bool]]]:
+    """Batches of (utterance indices, with system message?), each of sequences of one padded length; what does not fill a batch waits.
+
+    `sizes` are columns an utterance takes with its prompt.
+    """
+    order = list(range(len(sizes)))
+    rng.shuffle(order)
+    by_length: dict[int, list[tuple[tuple[int, ...], bool]]] = {}
+    while order:
+        group = [order.pop()]
+        if order and rng.random() < r.several_share and sizes[group[0]] + sizes[order[-1]] <= LONGEST:
+            group.append(order.pop())
+        system = rng.random() < r.system_share
+        time = _padded(sum(sizes[i] for i in group) + system_size * system - 1)
+        by_length.setdefault(time, []).append((tuple(group), system))
+    batches = []
+    for time, sequences in by_length.items():
+        n = max(1, r.columns // time)
+        batches += [sequences[i : i + n] for i in range(0, len(sequences) - n + 1, n)]
+    rng.shuffle(batches)
+    return batches
+
+
+def _padded(time: int) -> int:
+    return -(-time // _MULTIPLE) * _MULTIPLE

@@ -1,0 +1,98 @@
+"""Files between the stages: shards of utterances with their log-mels, and of the codes made from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.recipe import Recipe
+from training.speech import Teacher, Utterance, spoken
+from training.text import Corpus, corpus
+
+HOPS_PER_FRAME = 4
+
+
+@dataclass(frozen=True)
+class CodedUtterance:
+    """What the language model learns from: the text and, frame by frame, its codes and where they stand in it."""
+
+    text: bytes
+    codes: Tensor  # (frames, 8) int16
+    bytes: Tensor  # (frames,) float16, mean position in `text`
+    phonemes: Tensor  # (frames, 4) uint8, one a hop
+
+
+def write(path: Path, items: list[Any]) -> None:
+    """Write a list of dataclasses as plain dictionaries; a reader never sees half a file."""
+    save(path, [vars(item) for item in items])
+
+
+def save(path: Path, content: object) -> None:
+    """`torch.save`, to a file beside the target that then takes its name."""
+    scratch = path.with_suffix(".part")
+    torch.save(content, scratch)
+    scratch.replace(path)
+
+
+def utterances(path: Path) -> list[Utterance]:
+    """Read a shard of speech."""
+    return [Utterance(**item) for item in torch.load(path, weights_only=True)]
+
+
+def coded(path: Path) -> list[CodedUtterance]:
+    """Read a shard of codes."""
+    return [CodedUtterance(**item) for item in torch.load(path, weights_only=True)]
+
+
+def read_corpus(recipe: Recipe) -> Corpus:
+    """The corpus, with its held-out part also written out to be looked at."""
+    drawn = corpus(recipe.text)
+    held = {"test": [asdict(t) for t in drawn.test], "validation": drawn.validation}
+    (recipe.folder / "held_out.json").write_text(json.dumps(held, indent=1), encoding="utf-8")
+    return drawn
+
+
+def speak(recipe: Recipe, part: int = 0, parts: int = 1) -> None:
+    """Write held-out shards and every `parts`-th training shard from `part`, so that several processes may share the work."""
+    recipe.folder.mkdir(parents=True, exist_ok=True)
+    drawn, teacher = read_corpus(recipe), Teacher(recipe.folder)
+    jobs = list(_jobs(recipe, drawn))
+    for path, texts, keep_wave in jobs[part::parts]:
+        if not path.exists():
+            write(path, list(spoken(teacher, texts, seed=recipe.speech.seed, keep_wave=keep_wave)))
+            print(path.name, flush=True)
+
+
+def speech_shards(recipe: Recipe) -> list[Path]:
+    """Training speech there is, in the order it was drawn."""
+    return sorted(recipe.folder.glob("speech_*.pt"))
+
+
+def code_shards(recipe: Recipe) -> list[Path]:
+    """Their codes, in the same order."""
+    return sorted(recipe.folder.glob("codes_*.pt"))
+
+
+def held_out(recipe: Recipe, name: str) -> Path:
+    """`test` or `validation` as spoken by the teacher."""
+    return recipe.folder / f"held_{name}.pt"
+
+
+def held_out_codes(recipe: Recipe, name: str) -> Path:
+    """Codes of `held_out`."""
+    return recipe.folder / f"held_{name}_codes.pt"
+
+
+def _jobs(recipe: Recipe, drawn: Corpus) -> Iterator[tuple[Path, tuple[str, ...], bool]]:
+    yield held_out(recipe, "test"), tuple(t.text for t in drawn.test), True
+    yield held_out(recipe, "validation"), drawn.validation, True
+    size = recipe.speech.per_shard
+    for number, start in enumerate(range(0, recipe.speech.utterances, size)):
+        texts = drawn.train[start : min(start + size, recipe.speech.utterances)]
+        yield recipe.folder / f"speech_{number:04d}.pt", texts, number < recipe.speech.shards_with_audio
