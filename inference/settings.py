@@ -18,9 +18,18 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     cpu_weights: Literal["native", "int8"] = Field("native", description="int8: decode with 8-bit weights on CPU, faster and less exact.")
     rows: int = Field(8, ge=1, le=512, description="Requests generated at once; more wait their turn.")
+    kv_gib: float | None = Field(
+        None, gt=0, description="GiB for keys and values; fewer rows when they take more. Empty: on CUDA half of what is free."
+    )
     queue: int = Field(64, ge=1, description="Requests that may wait; further ones are refused with 429.")
     voices_dir: Path = Field(Path("voices"), description="Where named voices live.")
     cache_dir: Path | None = Field(None, description="Where memory-mapped copies of weights are kept; empty: the user's cache folder.")
     host: str = Field("127.0.0.1", description="Address to listen on: 127.0.0.1, 0.0.0.0 or ::.")
     port: int = Field(8080, ge=1024, le=65535, description="Port to listen on.")
+
+    @property
+    def kv_bytes(self) -> int | None:
+        """The budget for keys and values in bytes."""
+        return None if self.kv_gib is None else int(self.kv_gib * 2**30)
+
     max_body_bytes: int = Field(2_000_000, ge=1000, description="Largest request body.")

@@ -42,6 +42,8 @@ from inference.voices.voice import Reference, Voice
 
 DEFAULT_NEW_TOKENS = 1024
 REFERENCE_MAX_LENGTH = 4096
+MOST_UNREAD = 400
+"""Chunks, ten minutes of sound, that may wait for a consumer; of one that has stopped reading the memory must not fill up."""
 MIN_REFERENCE_SECONDS, MAX_REFERENCE_SECONDS = 0.5, 90
 
 Item = Audio | Exception | None
@@ -52,11 +54,12 @@ class Ticket:
     """The engine's and the caller's shared view of one request: is it still wanted, and how did it end?
 
     `finish_reason` is None while it runs, then "stop" when the model came to an end of its own, "length" when a
-    limit cut it, "cancelled" or "error". `codes` (codebooks, frames) int64 are set when it ends.
+    limit cut it, "cancelled" or "error". `codes` (codebooks, frames) int64 are set when it ends. `unread` counts the
+    chunks that were delivered and not yet taken.
     """
 
-    def __init__(self, deliver: Callable[[Item], None], wake: Callable[[], None]) -> None:
-        self._deliver, self._wake = deliver, wake
+    def __init__(self, deliver: Callable[[Item], None], wake: Callable[[], None], unread: Callable[[], int]) -> None:
+        self._deliver, self._wake, self.unread = deliver, wake, unread
         self.cancelled = False
         self.finish_reason: str | None = None
         self.codes: np.ndarray | None = None
@@ -136,22 +139,27 @@ class _Job:
     cut: bool = False
     submitted: float = field(default_factory=time.monotonic)
     admitted: float = 0.0
-    silent: bool = True
+    heard: float = 0.0
+    seconds: float = 0.0
 
 
 class SpeechEngine:
     """Text to speech with one loaded model. Thread-safe. Close it, or use it in a `with` statement.
 
     `weights="int8"` decodes with weights rounded to 8 bits, on CPU alone: several times faster, with an error of about 1 % a
-    layer's output. `rows` is how many requests are generated at once; up to `queue` more wait their turn, further ones are refused. `ending` says why it is no longer `alive`.
+    layer's output. `rows` is how many requests are generated at once, fewer if their keys and values would exceed `kv_bytes`
+    (by default, on CUDA, half of the memory that is free); up to `queue` more wait their turn, further ones are refused. `ending` says why it is no longer `alive`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, rows: int = 8, queue: int = 64, weights: Weights = "native") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, rows: int = 8, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None
+    ) -> None:
         self.checkpoint = checkpoint
         self.sample_rate = SAMPLE_RATE
         self._prompts = {
             specials: PromptBuilder(checkpoint.tokenizer, checkpoint.config.num_codebooks, specials=specials) for specials in (False, True)
         }
+        rows = _affordable_rows(checkpoint, rows, kv_bytes)
         self._runner = Runner(checkpoint, rows, _weights(weights, checkpoint.device))
         self._rows, self._queue = rows, queue
         self._seconds_per_request = 1.0
@@ -167,19 +175,19 @@ class SpeechEngine:
     @classmethod
     def load(
         cls, checkpoint: str | Path | None = None, device: str = "auto", *,
-        rows: int = 8, queue: int = 64, weights: Weights = "native", copies: Path | None = None,
+        rows: int = 8, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None, copies: Path | None = None,
     ) -> SpeechEngine:  # fmt: skip
         """Load a checkpoint directory or a Hugging Face repository (`owner/name`, or `owner/name@revision`).
 
         None means the embedded voice. `device` is "auto" (CUDA when there is one), "cpu" or "cuda[:n]".
         Raises CheckpointError when there is nothing to load or it cannot be used, PrecisionError when it breaks the policy.
         """
-        return cls(checkpoints.load(locate(checkpoint), pick_device(device), copies), rows, queue, weights)
+        return cls(checkpoints.load(locate(checkpoint), pick_device(device), copies), rows, queue, weights, kv_bytes)
 
     def stream(self, request: SpeechRequest) -> SpeechStream:
         """Start speaking. Raises RequestError at once when the request cannot be spoken by this model."""
         items: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        return SpeechStream(self.submit(request, items.put), items)
+        return SpeechStream(self.submit(request, items.put, unread=items.qsize), items)
 
     async def astream(self, request: SpeechRequest) -> AsyncIterator[Audio]:
         """As `stream`, for asyncio; leaving the loop early cancels the request."""
@@ -189,7 +197,7 @@ class SpeechEngine:
         def deliver(item: Item) -> None:
             loop.call_soon_threadsafe(items.put_nowait, item)
 
-        ticket = self.submit(request, deliver)
+        ticket = self.submit(request, deliver, unread=items.qsize)
         try:
             while (item := await items.get()) is not None:
                 if isinstance(item, Exception):
@@ -198,10 +206,13 @@ class SpeechEngine:
         finally:
             ticket.cancel()
 
-    def submit(self, request: SpeechRequest, deliver: Callable[[Item], None], *, audio: bool = True) -> Ticket:
+    def submit(
+        self, request: SpeechRequest, deliver: Callable[[Item], None], *, audio: bool = True, unread: Callable[[], int] = int
+    ) -> Ticket:
         """Start speaking and have each chunk, then the end, handed to `deliver` in the engine's thread; it must not block.
 
-        With `audio=False` no sound is made, only the ticket's codes. Raises RequestError at once when the request cannot
+        With `audio=False` no sound is made, only the ticket's codes. `unread` says how many delivered chunks nobody has taken yet;
+        a request of which too many pile up is stopped. Raises RequestError at once when the request cannot
         be spoken by this model, Overloaded when too many wait already, EngineClosed after `close`.
         """
         reference = request.compat == "reference"
@@ -210,7 +221,7 @@ class SpeechEngine:
         fixed = self._fixed(builder, request.voice)
         self._check_room(request, fixed, segments)
         generator = torch.Generator().manual_seed(secrets.randbits(63) if request.seed is None else request.seed)
-        ticket = Ticket(deliver, self._notify)
+        ticket = Ticket(deliver, self._notify, unread)
         with self._wake:
             if self._closing:
                 raise EngineClosed(self.ending)
@@ -370,6 +381,8 @@ class SpeechEngine:
             self._drop_cancelled()
             self._admit()
             self._collect()
+            if self._runner.sequences:
+                metrics.BATCH.observe(len(self._runner.sequences))
             self._runner.step()
             self._collect()
         except Exception as e:  # the device failed: nobody's row can be trusted, but the next request may well succeed
@@ -423,7 +436,7 @@ class SpeechEngine:
             raise GenerationError(f"the context of {prompt.shape[1]} positions leaves no room for speech in the model's {size}")
         asked = DEFAULT_NEW_TOKENS if job.request.max_new_tokens is None else job.request.max_new_tokens or room
         job.sequence = Sequence(job.request, prompt, min(asked, room), job.generator, job.fixed.shape[1], job.past)
-        job.vocoder = VocoderStream(self.checkpoint.codec, FIRST_CHUNK if job.silent else LARGEST_CHUNK)
+        job.vocoder = VocoderStream(self.checkpoint.codec, LARGEST_CHUNK if job.heard else FIRST_CHUNK)
         job.taken, job.past = (1 if job.request.compat == "reference" else 0), None
         self._runner.stage(job.sequence)
 
@@ -447,10 +460,16 @@ class SpeechEngine:
         if not np.isfinite(samples).all():
             self._fail(job, GenerationError("the codec produced samples that are not numbers; this request was stopped"))
             return
-        if job.silent:
-            job.silent = False
-            metrics.FIRST_AUDIO.observe(time.monotonic() - job.submitted)
+        if job.ticket.unread() > MOST_UNREAD:
+            self._fail(job, GenerationError(f"{MOST_UNREAD} chunks of audio were not read; this request was stopped"))
+            return
+        now = time.monotonic()
+        if job.heard:
+            metrics.CHUNK_GAP.observe(now - job.heard)
+        else:
+            metrics.FIRST_AUDIO.observe(now - job.submitted)
         metrics.AUDIO_SECONDS.inc(len(samples) / SAMPLE_RATE)
+        job.heard, job.seconds = now, job.seconds + len(samples) / SAMPLE_RATE
         job.ticket.deliver(Audio(samples))
 
     def _take_frames(self, job: _Job) -> None:
@@ -509,7 +528,10 @@ class SpeechEngine:
     def _end(self, job: _Job, error: Exception | None, reason: str = "error") -> None:
         metrics.REQUESTS.labels(reason).inc()
         if job.admitted:
-            self._seconds_per_request += 0.1 * (time.monotonic() - job.admitted - self._seconds_per_request)
+            elapsed = time.monotonic() - job.admitted
+            self._seconds_per_request += 0.1 * (elapsed - self._seconds_per_request)
+            if job.audio and reason in ("stop", "length"):
+                metrics.REAL_TIME_FACTOR.observe(job.seconds / elapsed)
         codebooks = self.checkpoint.config.num_codebooks
         job.ticket.codes = torch.stack(job.codes, dim=1).numpy() if job.codes else np.zeros((codebooks, 0), np.int64)
         job.ticket.finish_reason = reason
@@ -518,6 +540,22 @@ class SpeechEngine:
 
 def _device_fault(device: torch.device, error: Exception) -> GenerationError:
     return GenerationError(f"generation failed on {device}: {type(error).__name__}: {error}")
+
+
+def _affordable_rows(checkpoint: Checkpoint, rows: int, budget: int | None) -> int:
+    """At most `rows` rows of the whole context, one more being needed to compute prompts in."""
+    c = checkpoint.config
+    if budget is None and checkpoint.device.type == "cuda":
+        budget = torch.cuda.mem_get_info(checkpoint.device)[0] // 2
+    if budget is None:
+        return rows
+    row = 2 * c.n_layer * c.n_local_heads * c.max_seq_len * c.head_dim * checkpoints.precision(checkpoint.device).itemsize
+    if budget < 2 * row:
+        raise RequestError(
+            f"{budget / 2**30:.3g} GiB for keys and values is too little: one request and one prompt take {2 * row / 2**30:.3g} GiB",
+            "kv_gib",
+        )
+    return min(rows, budget // row - 1)
 
 
 def _weights(weights: Weights, device: torch.device) -> Weights:

@@ -10,6 +10,17 @@ FIRST_AUDIO = Histogram(
     "From submission to the first chunk of audio.",
     buckets=(0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30),
 )
+CHUNK_GAP = Histogram(
+    "fishserve_chunk_gap_seconds",
+    "From one chunk of a request to the next.",
+    buckets=(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5),
+)
+REAL_TIME_FACTOR = Histogram(
+    "fishserve_real_time_factor",
+    "Seconds of audio for each second from a request's first work to its end.",
+    buckets=(0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 50),
+)
+BATCH = Histogram("fishserve_batch_size", "Requests that got a frame in one step.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 AUDIO_SECONDS = Counter("fishserve_audio_seconds", "Seconds of audio handed out.")
 FRAMES = Counter("fishserve_frames", "Frames generated.")
 REFUSED = Counter("fishserve_requests_refused", "Requests refused because the queue was full.")

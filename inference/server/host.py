@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,8 @@ from inference.voices.store import VoiceStore
 _PATH = "/_engine"
 _STATE = "fishserve"  # our key beside LitServe's own in the dictionary that all its processes share
 _WARM_UP = "Warming up."
+MOST_UNREAD = 400
+"""Chunks, ten minutes of sound, that may wait for a client."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ class EngineLoop(LitLoop):
         shared[_STATE] = {"status": "loading"}
         s = self._settings
         try:
-            engine = SpeechEngine.load(s.checkpoint, s.device, rows=s.rows, queue=s.queue, weights=s.cpu_weights, copies=s.cache_dir)
+            engine = SpeechEngine.load(
+                s.checkpoint, s.device, rows=s.rows, queue=s.queue, weights=s.cpu_weights, kv_bytes=s.kv_bytes, copies=s.cache_dir
+            )
             engine.synthesize(SpeechRequest(_WARM_UP, seed=0, max_new_tokens=8))
         except FishserveError as e:
             shared[_STATE] = {"status": "failed", "error": str(e)}
@@ -116,6 +120,20 @@ class EngineLoop(LitLoop):
                 self.put_response(transport, consumer, uid, item, status, LoopResponseType.STREAMING)
 
 
+class Unread(deque[tuple[Any, str]]):
+    """Items that the client has not taken yet. One who stops reading has the request stopped, not the memory filled."""
+
+    def __init__(self, overflow: Callable[[], None]) -> None:
+        super().__init__()
+        self._overflow = overflow
+
+    def append(self, item: tuple[Any, str]) -> None:
+        """Called by LitServe as items arrive."""
+        super().append(item)
+        if len(self) == MOST_UNREAD:
+            self._overflow()
+
+
 class RemoteEngine:
     """The engine as the HTTP process sees it, through LitServe's queues."""
 
@@ -134,7 +152,8 @@ class RemoteEngine:
 
     async def astream(self, request: SpeechRequest) -> AsyncIterator[Audio]:
         """As SpeechEngine.astream; leaving early tells the engine to stop."""
-        uid, arrived, items = uuid.uuid4().hex, asyncio.Event(), deque[tuple[Any, str]]()
+        uid, arrived = uuid.uuid4().hex, asyncio.Event()
+        items = Unread(lambda: self._cancel(uid))
         self._server.response_buffer[uid] = ResponseBufferItem(event=arrived, response_queue=items)
         ended = False
         put = asyncio.get_running_loop().run_in_executor(None, self._put, uid, request)
@@ -153,7 +172,10 @@ class RemoteEngine:
         finally:
             del self._server.response_buffer[uid]
             if not ended:  # after the request, in a thread of its own: this task may be cancelled already
-                put.add_done_callback(lambda _: threading.Thread(target=self._put, args=(uid, Cancel(uid)), daemon=True).start())
+                put.add_done_callback(lambda _: self._cancel(uid))
+
+    def _cancel(self, uid: str) -> None:
+        threading.Thread(target=self._put, args=(uid, Cancel(uid)), daemon=True).start()
 
     async def _wait(self, arrived: asyncio.Event) -> None:
         """Wait for the next item; raises EngineClosed when the device's process has ended and none will come."""

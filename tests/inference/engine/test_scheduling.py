@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from prometheus_client import REGISTRY
 
-from inference import Audio, Overloaded, Reference, SpeechEngine, SpeechRequest, Voice
+from inference import Audio, GenerationError, Overloaded, Reference, RequestError, SpeechEngine, SpeechRequest, Voice
+from inference.engine import engine as module
 from inference.engine import runner as runner_module
 from inference.engine.kv_cache import Past, PrefixCache
 from inference.model import checkpoint as checkpoints
@@ -117,6 +118,26 @@ def test_a_later_segment_computes_only_what_is_new(golden, monkeypatch):
     prompt = sum(columns)
     assert ticket.codes.shape[1] > 0
     assert prompt < 300 + 37 + 40 + 2 * 60  # system, voice, and two segments; not the voice twice
+
+
+def test_a_consumer_that_stops_reading_is_stopped(golden, monkeypatch):
+    monkeypatch.setattr(module, "MOST_UNREAD", 2)
+    engine = ByHand(golden, rows=1)
+    stream = engine.stream(SpeechRequest("Hello. " * 40, seed=1, chunk_length=10, max_new_tokens=8))
+    engine.finish()
+    with pytest.raises(GenerationError, match="were not read"):
+        list(stream)
+    assert engine._runner.free
+
+
+def test_the_rows_keep_to_a_budget_of_memory(golden):
+    c = golden.config
+    row = 2 * c.n_layer * c.n_local_heads * c.max_seq_len * c.head_dim * 4
+    engine = ByHand(golden, rows=9, kv_bytes=4 * row)
+    cache = engine._runner._cache
+    assert cache.k.nbytes + cache.v.nbytes == 4 * row  # three requests, and the row where prompts are computed
+    with pytest.raises(RequestError, match="GiB for keys and values is too little"):
+        ByHand(golden, kv_bytes=row)
 
 
 def test_pasts_are_shared_as_far_as_columns_agree(golden):
