@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.engine.matrix import Dense, Int8, Matrix, Weights
+from inference.engine.matrix import Matrix, Weights, lay_out
 from inference.model.dual_ar import Block, DualAR, KVCache, RMSNorm, Span
 
 
@@ -65,10 +65,9 @@ class PackedBlock:
     @staticmethod
     def pack(block: Block, weights: Weights) -> PackedBlock:
         """Lay the weights out anew."""
-        a, f, lay_out = block.attention, block.feed_forward, (Int8.of if weights == "int8" else Dense.of)
-        return PackedBlock(
-            block.attention_norm, lay_out(a.wqkv), lay_out(a.wo), block.ffn_norm, lay_out(f.w1, f.w3), lay_out(f.w2), a.n_head, a.n_kv
-        )
+        a, f = block.attention, block.feed_forward
+        wqkv, wo, w13, w2 = (lay_out(weights, *linears) for linears in ((a.wqkv,), (a.wo,), (f.w1, f.w3), (f.w2,)))
+        return PackedBlock(block.attention_norm, wqkv, wo, block.ffn_norm, w13, w2, a.n_head, a.n_kv)
 
     def __call__(self, x: Tensor, turn: Tensor, keys: Tensor, values: Tensor, where: Where, time: int = 1) -> Tensor:
         """x (batch * time, dim), the positions of a row together -> the same.

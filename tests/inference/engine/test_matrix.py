@@ -4,7 +4,7 @@ from torch import nn
 
 from inference import RequestError, SpeechEngine, SpeechRequest
 from inference.engine.engine import _weights
-from inference.engine.matrix import Dense, Int8
+from inference.engine.matrix import Dense, Int8, Split, lay_out
 
 
 def linears(bias):
@@ -13,8 +13,9 @@ def linears(bias):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("kind", "error"), [(Dense, 1e-6), (Int8, 0.02)])
-def test_matrices_side_by_side_are_their_linear_maps(kind, error, bias):
+@pytest.mark.parametrize(("kind", "error"), [(Dense, 1e-6), (Split, 1e-6), (Int8, 0.02)])
+def test_matrices_side_by_side_are_their_linear_maps(kind, error, bias, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     maps, x = linears(bias), torch.randn(5, 48)
     expected = torch.cat([m(x) for m in maps], dim=1)
     matrix = kind.of(*maps)
@@ -31,6 +32,16 @@ def test_a_row_is_rounded_as_if_it_were_alone():
     together = matrix.times(x)
     for i in range(4):
         assert torch.equal(together[i], matrix.times(x[i : i + 1])[0])
+
+
+def test_large_matrices_are_split_among_threads(monkeypatch):
+    small, large = nn.Linear(64, 64), nn.Linear(1024, 1024)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert isinstance(lay_out("native", small), Dense)
+    assert isinstance(lay_out("native", large), Split)
+    assert isinstance(lay_out("int8", large), Int8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert isinstance(lay_out("native", large), Dense)
 
 
 def test_an_engine_with_8_bit_weights_speaks(golden):
