@@ -1,6 +1,6 @@
 """What 8-bit weights change: one step of the same model on the same past, in FP32 and in 8 bits.
 
-    python -m bench.rounding CHECKPOINT [--out FILE.json]
+python -m bench.rounding CHECKPOINT [--out FILE.json]
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def main() -> None:
     report = {"hidden_error": sum(errors) / len(errors), "same_likeliest_token": sum(agreements) / len(agreements)}
     print(report)
     a.out.parent.mkdir(parents=True, exist_ok=True)
-    a.out.write_text(json.dumps({"schema": SCHEMA, "machine": machine(), "errors": errors, "agreements": agreements, **report}, indent=1) + "\n")
+    a.out.write_text(
+        json.dumps({"schema": SCHEMA, "machine": machine(), "errors": errors, "agreements": agreements, **report}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inference.engine.engine import SpeechEngine, SpeechStream, Ticket
+    from inference.engine.engine import SpeechEngine
     from inference.engine.request import Audio, SpeechRequest
+    from inference.engine.stream import SpeechStream, Ticket
     from inference.errors import (
         AudioError,
         CheckpointError,
@@ -47,8 +48,8 @@ __all__ = [
 
 _HOMES = {
     "SpeechEngine": "inference.engine.engine",
-    "SpeechStream": "inference.engine.engine",
-    "Ticket": "inference.engine.engine",
+    "SpeechStream": "inference.engine.stream",
+    "Ticket": "inference.engine.stream",
     "Audio": "inference.engine.request",
     "SpeechRequest": "inference.engine.request",
     "Reference": "inference.voices.voice",

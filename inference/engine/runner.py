@@ -128,8 +128,8 @@ class Runner:
 
     def _take_row(self, sequence: Sequence, hidden: Tensor) -> None:
         self._staged, sequence.row, sequence.past = None, len(self.sequences), None
-        self._cache.move(self._staging, sequence.row, sequence.length)
         self.sequences.append(sequence)
+        self._cache.move(self._staging, sequence.row, sequence.length)
         # The first frame is drawn without penalty and never enters the window; after it the window is full of zeros.
         sequence.history = torch.full((1 + self._codebooks, WINDOW), NONE)
         self._finish_frame(hidden, [sequence])
