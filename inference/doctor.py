@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inference.engine.engine import pick_device
+from inference.engine.device import pick_device
 from inference.errors import FishserveError
 from inference.hub import locate
 from inference.model import checkpoint as checkpoints

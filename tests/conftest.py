@@ -74,7 +74,6 @@ def golden_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def golden(golden_directory: Path) -> Checkpoint:
-    torch.set_grad_enabled(False)
     return checkpoints.load(golden_directory, torch.device("cpu"))
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from inference.engine import metrics
+from inference.engine.device import affordable_rows, allowed_weights, pick_device
 from inference.engine.kv_cache import Past
 from inference.engine.matrix import Weights
 from inference.engine.request import Audio, SpeechRequest
@@ -87,8 +88,8 @@ class SpeechEngine:
         self._prompts = {
             specials: PromptBuilder(checkpoint.tokenizer, checkpoint.config.num_codebooks, specials=specials) for specials in (False, True)
         }
-        rows = _affordable_rows(checkpoint, rows, kv_bytes)
-        self._runner = Runner(checkpoint, rows, _weights(weights, checkpoint.device))
+        rows = affordable_rows(checkpoint, rows, kv_bytes)
+        self._runner = Runner(checkpoint, rows, allowed_weights(weights, checkpoint.device))
         self._rows, self._queue = rows, queue
         self._seconds_per_request = 1.0
         self._waiting: deque[_Job] = deque()
@@ -468,42 +469,3 @@ class SpeechEngine:
 
 def _device_fault(device: torch.device, error: Exception) -> GenerationError:
     return GenerationError(f"generation failed on {device}: {type(error).__name__}: {error}")
-
-
-def _affordable_rows(checkpoint: Checkpoint, rows: int, budget: int | None) -> int:
-    """At most `rows` rows of the whole context, one more being needed to compute prompts in."""
-    c = checkpoint.config
-    if budget is None and checkpoint.device.type == "cuda":
-        budget = torch.cuda.mem_get_info(checkpoint.device)[0] // 2
-    if budget is None:
-        return rows
-    row = 2 * c.n_layer * c.n_local_heads * c.max_seq_len * c.head_dim * checkpoints.precision(checkpoint.device).itemsize
-    if budget < 2 * row:
-        raise RequestError(
-            f"{budget / 2**30:.3g} GiB for keys and values is too little: one request and one prompt take {2 * row / 2**30:.3g} GiB",
-            "kv_gib",
-        )
-    return min(rows, budget // row - 1)
-
-
-def _weights(weights: Weights, device: torch.device) -> Weights:
-    if weights == "int8" and device.type != "cpu":
-        raise RequestError(f"8-bit weights are for CPUs; on {device} weights are FP16", "weights")
-    return weights
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:1" -> a device that is there. Raises RequestError when it is not."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise RequestError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N", "device") from None
-    if device.type not in ("cpu", "cuda"):
-        raise RequestError(f"device {name!r} is not supported; use auto, cpu or cuda", "device")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RequestError(
-            f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices", "device"
-        )
-    return device

@@ -24,7 +24,7 @@ from inference import (
     Voice,
 )
 from inference.engine import engine as module
-from inference.engine.engine import pick_device
+from inference.engine.device import pick_device
 from inference.model.dual_ar import DualAR
 from inference.text.split import split
 from tests.conftest import GOLDEN, golden_json, voice_of

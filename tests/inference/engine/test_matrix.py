@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from inference import RequestError, SpeechEngine, SpeechRequest
-from inference.engine.engine import _weights
+from inference.engine.device import allowed_weights
 from inference.engine.matrix import Dense, Int8, Split, lay_out
 
 
@@ -52,4 +52,4 @@ def test_an_engine_with_8_bit_weights_speaks(golden):
 
 def test_8_bit_weights_are_for_cpus():
     with pytest.raises(RequestError, match="on cuda:0 weights are FP16"):
-        _weights("int8", torch.device("cuda:0"))
+        allowed_weights("int8", torch.device("cuda:0"))

@@ -1,0 +1,50 @@
+"""What a device has: which one, how many rows it can hold, which weights it may use."""
+
+from __future__ import annotations
+
+import torch
+
+from inference.engine.matrix import Weights
+from inference.errors import RequestError
+from inference.model import checkpoint as checkpoints
+from inference.model.checkpoint import Checkpoint
+
+
+def affordable_rows(checkpoint: Checkpoint, rows: int, budget: int | None) -> int:
+    """At most `rows` rows of the whole context, one more being needed to compute prompts in."""
+    c = checkpoint.config
+    if budget is None and checkpoint.device.type == "cuda":
+        budget = torch.cuda.mem_get_info(checkpoint.device)[0] // 2
+    if budget is None:
+        return rows
+    row = 2 * c.n_layer * c.n_local_heads * c.max_seq_len * c.head_dim * checkpoints.precision(checkpoint.device).itemsize
+    if budget < 2 * row:
+        raise RequestError(
+            f"{budget / 2**30:.3g} GiB for keys and values is too little: one request and one prompt take {2 * row / 2**30:.3g} GiB",
+            "kv_gib",
+        )
+    return min(rows, budget // row - 1)
+
+
+def allowed_weights(weights: Weights, device: torch.device) -> Weights:
+    """The weights asked for. Raises RequestError when the device has no use for them."""
+    if weights == "int8" and device.type != "cpu":
+        raise RequestError(f"8-bit weights are for CPUs; on {device} weights are FP16", "weights")
+    return weights
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto", "cpu", "cuda" or "cuda:1" -> a device that is there. Raises RequestError when it is not."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RequestError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N", "device") from None
+    if device.type not in ("cpu", "cuda"):
+        raise RequestError(f"device {name!r} is not supported; use auto, cpu or cuda", "device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RequestError(
+            f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices", "device"
+        )
+    return device
