@@ -189,7 +189,7 @@ def _settings(**given: object) -> Settings:
     from inference.settings import Settings
 
     try:
-        return Settings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+        return Settings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type] # pydantic checks them
     except ValidationError as e:
         first = e.errors()[0]
         raise RequestError(f"{first['loc'][0]} (FISHSERVE_{str(first['loc'][0]).upper()}) is {first['input']!r}: {first['msg']}") from None

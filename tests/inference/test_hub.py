@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from inference import CheckpointError
-from inference.hub import EMBEDDED_VOICE, is_repository, locate
+from inference import hub as hub_module
+from inference.hub import is_repository, locate
 
 COMMIT = "a" * 40
 BREAK = 11_000_000  # the client keeps what it has in pieces of ten million bytes
@@ -152,7 +153,12 @@ def test_a_directory_is_taken_as_it_is(tmp_path):
     assert locate(tmp_path) == tmp_path
 
 
-@pytest.mark.skipif(EMBEDDED_VOICE.is_dir(), reason="a voice is embedded")
-def test_nothing_named_and_nothing_embedded():
+def test_the_embedded_voice_is_used_when_nothing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_module, "EMBEDDED_VOICE", tmp_path)
+    assert locate(None) == tmp_path
+
+
+def test_nothing_named_and_nothing_embedded(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_module, "EMBEDDED_VOICE", tmp_path / "none")
     with pytest.raises(CheckpointError, match="no checkpoint was named"):
         locate(None)

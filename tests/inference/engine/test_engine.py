@@ -22,6 +22,7 @@ from inference import (
     SpeechEngine,
     SpeechRequest,
     Voice,
+    hub,
 )
 from inference.engine import engine as module
 from inference.engine.device import pick_device
@@ -342,6 +343,7 @@ def test_a_device_that_is_not_there_is_refused(name):
         pick_device(name)
 
 
-def test_nothing_to_load_says_what_to_do():
+def test_nothing_to_load_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "EMBEDDED_VOICE", tmp_path / "none")
     with pytest.raises(CheckpointError, match=r"fishaudio/fish-speech-1\.5"):
         SpeechEngine.load()
