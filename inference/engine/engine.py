@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import hashlib
 import math
 import queue
 import secrets
@@ -149,7 +150,7 @@ class SpeechEngine:
         segments = [builder.segment(t) for t in split(request.text, request.chunk_length, compat=reference)]
         fixed = self._fixed(builder, request.voice)
         self._check_room(request, fixed, segments)
-        generator = torch.Generator().manual_seed(secrets.randbits(63) if request.seed is None else request.seed)
+        generator = _generator(secrets.randbits(63) if request.seed is None else request.seed)
         ticket = Ticket(deliver, self._notify, unread)
         with self._wake:
             if self._closing:
@@ -224,7 +225,8 @@ class SpeechEngine:
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:  # a callback may close the engine it runs in
+            self._thread.join()
         atexit.unregister(self.close)
 
     def __enter__(self) -> SpeechEngine:
@@ -255,11 +257,12 @@ class SpeechEngine:
         return torch.cat(parts, dim=1)
 
     def _refuse_overload(self) -> None:
-        if len(self._waiting) < self._queue:
+        waiting = sum(not job.admitted for job in self._waiting)
+        if waiting < self._queue:
             return
         metrics.REFUSED.inc()
-        seconds = self._seconds_per_request * len(self._waiting) / self._rows
-        raise Overloaded(f"{len(self._waiting)} requests are waiting already; try again in about {math.ceil(seconds)} s", seconds)
+        seconds = self._seconds_per_request * waiting / self._rows
+        raise Overloaded(f"{waiting} requests are waiting already; try again in about {math.ceil(seconds)} s", seconds)
 
     def _check_room(self, request: SpeechRequest, fixed: Tensor, segments: list[Tensor]) -> None:
         size = self.checkpoint.config.max_seq_len
@@ -431,12 +434,16 @@ class SpeechEngine:
             self._retire(job, "length" if job.cut else "stop")
 
     def _requeue(self, job: _Job, sequence: Sequence) -> None:
-        """Between two segments of a long text others may go first; what was computed for it is kept."""
-        job.past, job.sequence = self._runner.past(sequence), None
+        """Between two segments of a long text others may go first, as many as there are rows. What was computed for it is kept
+        while there is memory for that; else it is computed again.
+        """
+        kept = sum(j.past.bytes for j in self._waiting if j.past is not None)
+        job.past = self._runner.past(sequence) if kept < self._runner.past_budget else None
+        job.sequence = None
         self._leave(sequence)
         self._running.remove(job)
         with self._wake:
-            self._waiting.append(job)
+            self._waiting.insert(self._rows, job)
 
     def _fail(self, job: _Job, error: Exception) -> None:
         self._retire(job, "error", error)
@@ -456,15 +463,21 @@ class SpeechEngine:
 
     def _end(self, job: _Job, error: Exception | None, reason: str = "error") -> None:
         metrics.REQUESTS.labels(reason).inc()
-        if job.admitted:
+        if job.admitted and reason in ("stop", "length"):
             elapsed = time.monotonic() - job.admitted
             self._seconds_per_request += 0.1 * (elapsed - self._seconds_per_request)
-            if job.audio and reason in ("stop", "length"):
+            if job.audio:
                 metrics.REAL_TIME_FACTOR.observe(job.seconds / elapsed)
         codebooks = self.checkpoint.config.num_codebooks
         job.ticket.codes = torch.stack(job.codes, dim=1).numpy() if job.codes else np.zeros((codebooks, 0), np.int64)
         job.ticket.finish_reason = reason
         job.ticket.deliver(error)
+
+
+def _generator(seed: int) -> torch.Generator:
+    """Torch's CPU generator looks at 32 bits of a seed only; this lets all 63 count."""
+    digest = hashlib.sha256(seed.to_bytes(8, "little")).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 def _device_fault(device: torch.device, error: Exception) -> GenerationError:

@@ -26,7 +26,7 @@ WINDOW = 16
 PREFILL = 256
 """Prompt columns run between two frames of the running rows."""
 PREFIX_SHARE = 4
-"""The cache of voices may take a quarter of what the rows take."""
+"""The cache of voices may take a quarter of what the rows take, and so may what waiting requests keep of theirs."""
 NOISE_FRAMES = 32
 """Frames whose noise is drawn at once."""
 
@@ -83,8 +83,10 @@ class Runner:
         self._cache = self._lm.new_cache(rows + 1, checkpoint.config.max_seq_len)
         self._fast_cache = self._lm.new_fast_cache(rows)
         self._staging = rows  # the row behind the others, where prompts are computed
-        self._prefixes = PrefixCache((self._cache.k.nbytes + self._cache.v.nbytes) // PREFIX_SHARE)
+        self.past_budget = (self._cache.k.nbytes + self._cache.v.nbytes) // PREFIX_SHARE
+        self._prefixes = PrefixCache(self.past_budget)
         self._speakable = self._speakable_head()
+        self._whole: Head | None = None  # made when a reference run first asks for it: on CUDA it is a large copy
         self._staged: Sequence | None = None
         self.sequences: list[Sequence] = []
 
@@ -151,6 +153,7 @@ class Runner:
         """Free a sequence's row, into whose place the last row moves, or give up its staging."""
         if self._staged is sequence:
             self._staged = None
+        if sequence.row < 0:
             return
         row, last = sequence.row, self.sequences.pop()
         sequence.row = -1
@@ -159,6 +162,8 @@ class Runner:
         if last is not sequence:
             self.sequences[row] = last
             self._cache.move(last.row, row, last.length)
+            if last.finish == "fault":
+                self._cache.clear(last.row)  # its own removal will clear only where it stands then
             last.row = row
 
     def _speakable_head(self) -> Head:
@@ -171,8 +176,10 @@ class Runner:
     def _head(self, reference: bool) -> Head:
         if not reference:
             return self._speakable
-        ids = torch.arange(self._lm.config.vocab_size, device=self._device)
-        return Head(ids, self._lm.output_weight.float(), self._lm.fast_output.weight.float())
+        if self._whole is None:
+            ids = torch.arange(self._lm.config.vocab_size, device=self._device)
+            self._whole = Head(ids, self._lm.output_weight.float(), self._lm.fast_output.weight.float())
+        return self._whole
 
     def _finish_frame(self, hidden: Tensor, sequences: list[Sequence]) -> None:
         """From slow hidden states (batch, dim) draw a frame for each sequence. Normal and reference rows differ in what they may draw."""

@@ -126,11 +126,13 @@ class Unread(deque[tuple[Any, str]]):
     def __init__(self, overflow: Callable[[], None]) -> None:
         super().__init__()
         self._overflow = overflow
+        self.overflowed = False
 
     def append(self, item: tuple[Any, str]) -> None:
         """Called by LitServe as items arrive."""
         super().append(item)
-        if len(self) == MOST_UNREAD:
+        if len(self) == MOST_UNREAD and not self.overflowed:
+            self.overflowed = True
             self._overflow()
 
 
@@ -166,6 +168,8 @@ class RemoteEngine:
                 ended = status != LitAPIStatus.OK
                 if status == LitAPIStatus.ERROR:
                     raise pickle.loads(item)
+                if ended and items.overflowed:  # no clean end: the client must not take a part for the whole
+                    raise GenerationError(f"{MOST_UNREAD} chunks of audio were not read; this request was stopped")
                 if ended:
                     return
                 yield item

@@ -216,7 +216,7 @@ def test_a_callback_that_fails_ends_its_own_request_alone(engine):
     list(good)
     assert np.array_equal(good.codes, expected)
     settled(engine)
-    assert bad.finish_reason == "cancelled"
+    assert bad.finish_reason in ("cancelled", "stop")  # the latter when it ended with the very chunk that was refused
 
 
 def test_a_device_that_is_gone_ends_every_request_and_says_why(golden, monkeypatch):

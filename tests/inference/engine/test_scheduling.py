@@ -32,6 +32,11 @@ class ByHand(SpeechEngine):
     def idle(self):
         return not self._running and not self._waiting
 
+    def generate(self, request):
+        ticket = self.submit(request, lambda _: None)
+        self.finish()
+        return ticket.codes
+
     def finish(self):
         for _ in range(3000):
             if self.idle:
@@ -128,6 +133,35 @@ def test_a_consumer_that_stops_reading_is_stopped(golden, monkeypatch):
     with pytest.raises(GenerationError, match="were not read"):
         list(stream)
     assert engine._runner.free
+
+
+def test_two_rows_that_fault_together_leave_nothing_behind(golden):
+    engine = ByHand(golden, rows=2)
+    for _ in range(2):
+        engine.submit(SpeechRequest("Hello there.", voice(50), temperature=0, max_new_tokens=500), lambda _: None)
+    engine.turn()
+    assert len(engine._runner.sequences) == 2
+    engine._runner._cache.v[:, :2, :, 40] = torch.nan
+    engine.turn()
+    assert engine.idle
+    assert not engine._runner._cache.v.isnan().any()
+
+
+@pytest.mark.parametrize("budget", [0, 10**9])
+def test_a_long_text_is_the_same_whether_its_past_was_kept(golden, budget):
+    engine = ByHand(golden, rows=1)
+    engine._runner.past_budget = budget
+    request = SpeechRequest("One here. Another there. A third one.", voice(40), temperature=0, chunk_length=15, max_new_tokens=8)
+    ticket = engine.submit(request, lambda _: None)
+    engine.finish()
+    assert ticket.codes.tolist() == ByHand(golden, rows=1).generate(request).tolist()
+
+
+def test_all_bits_of_a_seed_count(golden):
+    engine = ByHand(golden, rows=1)
+    codes = [engine.generate(SpeechRequest("Hello.", seed=s, max_new_tokens=20)).tolist() for s in (5, 5 + 2**32, 5)]
+    assert codes[0] == codes[2]
+    assert codes[0] != codes[1]
 
 
 def test_the_rows_keep_to_a_budget_of_memory(golden):
