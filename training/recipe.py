@@ -84,7 +84,7 @@ class DualARRecipe:
     fast_layers: int = 1
     max_seq_len: int = 2048
     seconds: float = 6_000
-    decay_seconds: float = 900
+    decay_seconds: float = 2_000
     columns: int = 1_700
     rate: float = 2e-3
     weight_decay: float = 0.05
