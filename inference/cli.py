@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -183,13 +183,13 @@ def random_checkpoint(
     console.print(f"{directory}: random weights of the {shape} shape. They speak noise.")
 
 
-def _settings(**given: object) -> Settings:
+def _settings(**given: Any) -> Settings:
     from pydantic import ValidationError
 
     from inference.settings import Settings
 
     try:
-        return Settings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type] # pydantic checks them
+        return Settings(**{k: v for k, v in given.items() if v is not None})
     except ValidationError as e:
         first = e.errors()[0]
         raise RequestError(f"{first['loc'][0]} (FISHSERVE_{str(first['loc'][0]).upper()}) is {first['input']!r}: {first['msg']}") from None

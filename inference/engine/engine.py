@@ -76,8 +76,7 @@ class _Job:
 class SpeechEngine:
     """Text to speech with one loaded model. Thread-safe. Close it, or use it in a `with` statement.
 
-    `weights="int8"` decodes with weights rounded to 8 bits, on CPU alone: several times faster, with an error of about 1 % a
-    layer's output. `rows` is how many requests are generated at once, fewer if their keys and values would exceed `kv_bytes`
+    `weights="int8"` decodes with weights rounded to 8 bits, on CPU alone: faster and less exact (docs/performance.md). `rows` is how many requests are generated at once, fewer if their keys and values would exceed `kv_bytes`
     (by default, on CUDA, half of the memory that is free); up to `queue` more wait their turn, further ones are refused. `ending` says why it is no longer `alive`.
     """
 

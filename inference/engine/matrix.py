@@ -52,8 +52,8 @@ class Dense:
 class Split:
     """Large FP32 weights on a CPU, (parts, in, out / parts), a part for each thread.
 
-    MKL multiplies one row by a matrix in one thread, which cannot read memory as fast as all of them: on two cores 23 GB/s
-    become 36 to 53, and eight rows take two thirds of the time.
+    MKL multiplies one row by a matrix in one thread, which cannot read memory as fast as all of them; what splitting gives
+    is in docs/performance.md.
     """
 
     weight: Tensor

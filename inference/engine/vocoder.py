@@ -13,7 +13,7 @@ from inference.model.codec import Codec, CodecStream, decode_streams
 FIRST_CHUNK = 4
 """Frames in the first chunk of a request: 186 ms of sound, heard as soon as they exist."""
 LARGEST_CHUNK = 32
-"""Each later chunk is twice the one before, up to this: larger ones cost less a frame (on one CPU core 1.3 ms, not 3.1)."""
+"""Each later chunk is twice the one before, up to this: larger ones cost less a frame."""
 
 
 class VocoderStream:
