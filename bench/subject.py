@@ -13,6 +13,7 @@ from inference import SpeechRequest
 from inference.engine.matrix import Weights
 from inference.engine.runner import Runner, Sequence
 from inference.model import checkpoint as checkpoints
+from inference.model.config import Manner
 
 
 class Subject:
@@ -35,7 +36,7 @@ class Subject:
         for seed in range(rows):
             prompt = torch.randint(0, 1000, (1 + config.num_codebooks, positions))
             prompt[0] = prompt[1] + begin
-            runner.stage(Sequence(SpeechRequest("x"), prompt, frames + 2, torch.Generator().manual_seed(seed)))
+            runner.stage(Sequence(SpeechRequest("x").settled(Manner()), prompt, frames + 2, torch.Generator().manual_seed(seed)))
             while not runner.free and len(runner.sequences) <= seed:
                 runner.prefill()
         seconds = []

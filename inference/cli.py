@@ -51,9 +51,12 @@ def say(
     reference: Annotated[Path | None, typer.Option(help="A clip to imitate, 0.5 to 90 s; about 10 s are best.")] = None,
     reference_text: Annotated[str | None, typer.Option(help="What is said in the clip.")] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes every random draw.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest code each time.")] = 0.7,
-    top_p: Annotated[float, typer.Option()] = 0.7,
-    repetition_penalty: Annotated[float, typer.Option()] = 1.2,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest code each time.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Keep the likeliest codes that make up this share.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, codes of the last frames become less likely.")] = None,
+    normalize: Annotated[
+        bool | None, typer.Option(help="Write numbers and signs out as English words first; without either, as the model needs it.")
+    ] = None,
     chunk_length: Annotated[int, typer.Option(help="UTF-8 bytes of text spoken in one go.")] = 200,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Most frames of one segment, 21.5 a second; 0: all the context has room for.")
@@ -75,7 +78,7 @@ def say(
             raise RequestError(f"cannot write {path}: there is no directory {path.parent}")
     settings = _settings(checkpoint=checkpoint, device=device)
     request = SpeechRequest(
-        _text(text), seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty,
+        _text(text), seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, normalize=normalize,
         chunk_length=chunk_length, max_new_tokens=max_new_tokens, compat=compat,
     )  # fmt: skip
     stored = _stored_voice(settings, voice)

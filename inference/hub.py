@@ -13,6 +13,7 @@ PINNED = {DEFAULT_REPOSITORY: "268b6ec86243dd683bc78dab7e9a6cedf9191f2a"}
 EMBEDDED_VOICE = Path(__file__).parent / "model" / "minnow"
 _FILES = (
     "config.json",
+    "generation_config.json",
     "model.pth",
     "model.safetensors",
     "tokenizer.tiktoken",

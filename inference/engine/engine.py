@@ -40,6 +40,7 @@ from inference.model.codec import check_codes
 from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
 from inference.model.prompt import PromptBuilder, context, reference_context
 from inference.text.clean import clean
+from inference.text.normalize import normalize
 from inference.text.split import split
 from inference.voices.voice import Reference, Voice
 
@@ -144,9 +145,11 @@ class SpeechEngine:
         a request of which too many pile up is stopped. Raises RequestError at once when the request cannot
         be spoken by this model, Overloaded when too many wait already, EngineClosed after `close`.
         """
+        request = request.settled(self.checkpoint.manner)
         reference = request.compat == "reference"
         builder = self._prompts[reference]
-        segments = [builder.segment(t) for t in split(request.text, request.chunk_length, compat=reference)]
+        text = normalize(clean(request.text)) if request.normalize and not reference else request.text
+        segments = [builder.segment(t) for t in split(text, request.chunk_length, compat=reference)]
         fixed = self._fixed(builder, request.voice)
         self._check_room(request, fixed, segments)
         generator = _generator(secrets.randbits(63) if request.seed is None else request.seed)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from inference.errors import RequestError
-from inference.model.config import SAMPLE_RATE
+from inference.model.config import SAMPLE_RATE, SAMPLING_RANGES, Manner
 from inference.text.split import split
 from inference.voices.voice import Voice
 
@@ -35,21 +35,24 @@ class Audio:
 class SpeechRequest:
     """Text to speak and how. Raises RequestError, naming the field, when a value cannot be.
 
+    Where `temperature`, `top_p`, `repetition_penalty` or `normalize` is None, the checkpoint's manner decides (`Manner`).
     `temperature` 0 takes the likeliest code each time. `top_p` keeps the likeliest tokens whose probabilities sum to
-    at most that. `repetition_penalty` makes codes of the last 16 frames less likely. `chunk_length` is how many UTF-8
+    at most that. `repetition_penalty` makes codes of the last 16 frames less likely. `normalize` writes numbers, money, dates and
+    abbreviations out as English words before they are spoken. `chunk_length` is how many UTF-8
     bytes of text are spoken in one go. `max_new_tokens` bounds the frames of each such segment (21.5 a second);
     0 means whatever the model's context has room for, None at most 1024 and half of it. `seed` fixes every random draw; None draws a fresh one.
 
     `compat="reference"` reproduces the reference implementation's columns, including its oddities: the first frame
-    dropped, the end frame kept, control tokens in the text obeyed and undecodable codes sampled.
+    dropped, the end frame kept, control tokens in the text obeyed and undecodable codes sampled. It never normalises.
     """
 
     text: str
     voice: Voice = field(default_factory=Voice)
     seed: int | None = None
-    temperature: float = 0.7
-    top_p: float = 0.7
-    repetition_penalty: float = 1.2
+    temperature: float | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    normalize: bool | None = None
     chunk_length: int = 200
     max_new_tokens: int | None = None
     compat: Compat | None = None
@@ -60,9 +63,9 @@ class SpeechRequest:
             raise RequestError("there is nothing to speak: the text is empty or only white space and punctuation", "text")
         for reference in self.voice.references:
             check_text(reference.text, "reference text")
-        _between("temperature", self.temperature, 0, 2)
-        _between("top_p", self.top_p, 0, 1)
-        _between("repetition_penalty", self.repetition_penalty, 0.1, 2)
+        for name, (low, high) in SAMPLING_RANGES.items():
+            if (value := getattr(self, name)) is not None:
+                _between(name, value, low, high)
         _between("chunk_length", self.chunk_length, MIN_CHUNK, MAX_CHUNK)
         if self.max_new_tokens is not None:
             _between("max_new_tokens", self.max_new_tokens, 0, 2**31)
@@ -70,6 +73,19 @@ class SpeechRequest:
             _between("seed", self.seed, 0, 2**63 - 1)
         if self.compat not in (None, "reference"):
             raise RequestError(f"compat is {self.compat!r}; only 'reference' is known", "compat")
+
+    def settled(self, manner: Manner) -> SpeechRequest:
+        """This request with nothing left to the checkpoint."""
+        open_fields = {name: value for name, value in vars(manner).items() if getattr(self, name) is None}
+        return replace(self, **open_fields)
+
+    @property
+    def sampling(self) -> tuple[float, float, float]:
+        """Temperature, top_p and repetition penalty of a settled request."""
+        assert self.temperature is not None
+        assert self.top_p is not None
+        assert self.repetition_penalty is not None
+        return self.temperature, self.top_p, self.repetition_penalty
 
 
 def check_text(text: str, param: str) -> None:

@@ -191,7 +191,7 @@ class Runner:
 
     def _draw(self, hidden: Tensor, sequences: list[Sequence], head: Head) -> None:
         lm, size = self._lm, len(head.codes)
-        controls = Controls.of([(s.request.temperature, s.request.top_p, s.request.repetition_penalty) for s in sequences], self._device)
+        controls = Controls.of([s.request.sampling for s in sequences], self._device)
         history = torch.stack([s.history for s in sequences]).to(self._device)
         token_noise, code_noise = self._noise(sequences, head)
         logits = lm.token_logits(hidden, head.tokens)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from inference.errors import CheckpointError, PrecisionError
 from inference.model.codec import Codec
-from inference.model.config import CodecConfig, DualARConfig
+from inference.model.config import CodecConfig, DualARConfig, Manner
 from inference.model.dual_ar import DualAR
 from inference.model.tokenizer import Tokenizer
 
@@ -38,6 +38,7 @@ class Checkpoint:
 
     path: Path
     config: DualARConfig
+    manner: Manner
     tokenizer: Tokenizer
     lm: DualAR
     codec: Codec
@@ -60,6 +61,7 @@ def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkp
             f"{path} is not a directory; a checkpoint is a directory with config.json, model.pth, tokenizer.tiktoken and a codec"
         )
     config = DualARConfig.from_file(path / "config.json")
+    manner = Manner.from_file(path / "generation_config.json")
     tokenizer = Tokenizer.from_file(path / "tokenizer.tiktoken")
     if tokenizer.n_vocab > config.vocab_size:
         raise CheckpointError(f"{path}: the tokenizer has {tokenizer.n_vocab} ids but config.json's vocab_size is {config.vocab_size}")
@@ -70,7 +72,7 @@ def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkp
     lm = _load_lm(model_file(path), config, tokenizer.semantic_begin, device, copies)
     _place_codec(codec, device)
     verify_precision(lm, codec, device)
-    return Checkpoint(path, config, tokenizer, lm.eval(), codec.eval(), device)
+    return Checkpoint(path, config, manner, tokenizer, lm.eval(), codec.eval(), device)
 
 
 def default_copies() -> Path:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ SEMANTIC_TOKENS = 1024
 """The tokenizer always has 1024 semantic tokens, whatever `codebook_size` says."""
 
 FSQ_LEVELS = (8, 5, 5, 5)
+SAMPLING_RANGES = {"temperature": (0, 2), "top_p": (0, 1), "repetition_penalty": (0.1, 2)}
 CODES_PER_GROUP = math.prod(FSQ_LEVELS)
 """A codec decodes codes 0..999; the language model's tables have 1024 rows."""
 
@@ -85,15 +86,7 @@ class DualARConfig:
     @classmethod
     def from_file(cls, path: Path) -> DualARConfig:
         """Read a `config.json`. Raises CheckpointError when it is missing, not JSON, or wrong."""
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CheckpointError(f"{path} is missing") from None
-        except (OSError, ValueError, RecursionError) as e:
-            raise CheckpointError(f"{path} cannot be read as JSON: {e}") from None
-        if not isinstance(raw, dict):
-            raise CheckpointError(f"{path} holds a JSON {type(raw).__name__}, not an object")
-        return cls.from_dict(raw)
+        return cls.from_dict(_read_object(path))
 
     def _check_shape(self) -> None:
         for prefix in ("", "fast_"):
@@ -106,6 +99,33 @@ class DualARConfig:
             raise CheckpointError(
                 f"config.json: codebook_size {self.codebook_size} is above the tokenizer's {SEMANTIC_TOKENS} semantic tokens"
             )
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a checkpoint is spoken with where a request does not say: the optional `generation_config.json` beside its weights.
+
+    The values here are those of the reference implementation. `normalize` writes numbers and signs out as English words first.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 0.7
+    repetition_penalty: float = 1.2
+    normalize: bool = False
+
+    @classmethod
+    def from_file(cls, path: Path) -> Manner:
+        """Read a `generation_config.json`; the values above when there is none. Raises CheckpointError when it is not JSON, or wrong."""
+        if not path.exists():
+            return cls()
+        raw = _read_object(path)
+        values = {name: raw.get(name, default) for name, default in asdict(cls()).items()}
+        for name, (low, high) in SAMPLING_RANGES.items():
+            if not _is_number(values[name]) or not low <= values[name] <= high:
+                raise CheckpointError(f"{path}: {name} is {values[name]!r}; it must be a number between {low} and {high}")
+        if not isinstance(values["normalize"], bool):
+            raise CheckpointError(f"{path}: normalize is {values['normalize']!r}; it must be true or false")
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -206,6 +226,18 @@ def _checked(shape: Mapping[str, Any]) -> dict[str, Any]:
         else:
             checked[name] = int(value) if kind == "int" else float(value)
     return checked
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing") from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise CheckpointError(f"{path} cannot be read as JSON: {e}") from None
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(raw).__name__}, not an object")
+    return raw
 
 
 def _is_number(value: object) -> bool:

@@ -53,9 +53,10 @@ class SpeechBody(BaseModel):
     stream_format: Literal["audio"] = "audio"
     stream: bool = Field(True, description="False waits for the whole, which then has a Content-Length and a WAV header with true sizes.")
     seed: int | None = None
-    temperature: float = 0.7
-    top_p: float = 0.7
-    repetition_penalty: float = 1.2
+    temperature: float | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    normalize: bool | None = Field(None, description="Write numbers and signs out as English words first; null: as the model needs it.")
     chunk_length: int = 200
     max_new_tokens: int | None = None
 
@@ -105,7 +106,7 @@ def create_app(speaker: Speaker, voices: VoiceStore, max_body_bytes: int) -> Fas
 
 def _speech_request(body: SpeechBody, voices: VoiceStore) -> SpeechRequest:
     voice = voices.get(body.voice if isinstance(body.voice, str) else body.voice.id)
-    fields = ("seed", "temperature", "top_p", "repetition_penalty", "chunk_length", "max_new_tokens")
+    fields = ("seed", "temperature", "top_p", "repetition_penalty", "normalize", "chunk_length", "max_new_tokens")
     return SpeechRequest(body.input, voice, **{name: getattr(body, name) for name in fields})
 
 

@@ -3,6 +3,7 @@ import torch
 
 from inference import SpeechRequest
 from inference.engine.runner import Runner, Sequence
+from inference.model.config import Manner
 from inference.model.dual_ar import DualAR
 from tests.conftest import golden_json, golden_tensors
 
@@ -12,7 +13,7 @@ RUNS = golden_json("lm_tiny/greedy.json")
 
 def sequence(name, penalty=1.2, limit=48, compat="reference", **fields):
     request = SpeechRequest("x", temperature=0, repetition_penalty=penalty, compat=compat, **fields)
-    return Sequence(request, PROMPTS[name].long(), limit, torch.Generator().manual_seed(0))
+    return Sequence(request.settled(Manner()), PROMPTS[name].long(), limit, torch.Generator().manual_seed(0))
 
 
 def add(runner, s):

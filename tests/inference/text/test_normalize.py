@@ -1,0 +1,68 @@
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.text.normalize import normalize
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("She has 42 cats and 1 dog.", "She has forty-two cats and one dog."),
+        ("12,345 of 1,000,000", "twelve thousand three hundred forty-five of one million"),
+        ("3.14, not 3", "three point one four, not three"),
+        ("It is -5 outside, 3 - 4", "It is minus five outside, three to four"),
+        ("007 and 0", "zero zero seven and zero"),
+        ("in 1848, 1905 and 2021", "in eighteen forty-eight, nineteen oh five and twenty twenty-one"),
+        ("the 1990s and the '80s", "the nineteen nineties and the eighties"),
+        ("1st, 2nd, 23rd", "first, second, twenty-third"),
+        ("June 14, 1987", "June fourteenth, nineteen eighty-seven"),
+        ("Sept. 4th", "September fourth"),
+        ("14 June and the 3rd of May", "the fourteenth of June and the third of May"),
+        ("2021-05-03 or 5/3/2021", "May third, twenty twenty-one or May third, twenty twenty-one"),
+        ("at 6:45, 7:05 or 5:00", "at six forty-five, seven oh five or five o'clock"),
+        ("7pm, 7:30 AM. Then 9 a.m.", "seven p.m., seven thirty a.m. Then nine a.m."),
+        ("at 17:00 and 25:99", "at seventeen hundred and twenty-five:ninety-nine"),
+        ("$59.99, $1.01 and £5", "fifty-nine dollars and ninety-nine cents, one dollar and one cent and five pounds"),
+        ("$0.50 or $3.5 million", "fifty cents or three point five million dollars"),
+        ("$3,000 or €1", "three thousand dollars or one euro"),
+        ("100% of 2.5%", "one hundred percent of two point five percent"),
+        ("10 km, 1 kg, 65mph, 20°C", "ten kilometers, one kilogram, sixty-five miles per hour, twenty degrees Celsius"),
+        ("1/2 cup, 3/4, 2/3, 24/7", "one half cup, three quarters, two thirds, twenty-four seven"),
+        ("pages 3-5", "pages three to five"),
+        ("call 212-555-0134", "call two one two, five five five, zero one three four"),
+        ("No. 5 is #1", "number five is number one"),
+        ("Mr. Hill, Mrs Hill and Dr. Who, vs. St. Paul etc.", "Mister Hill, Missus Hill and Doctor Who, versus Saint Paul et cetera"),
+        ("The MP3 of a B2B firm", "The MP three of a B two B firm"),
+        ("Q&A: 1+1=2", "Q and A: one plus one equals two"),
+        ("12345678901234567", "one two three four five six seven eight nine zero one two three four five six seven"),
+        ("Nothing to do here, well-known; I'm sure!", "Nothing to do here, well-known; I'm sure!"),
+    ],
+)
+def test_written_and_said(written, said):
+    assert normalize(written) == said
+
+
+@given(st.text(st.sampled_from("0123456789,.:/-$%#'° apmstndrdkgJune No\n")) | st.text())
+def test_no_digit_is_left_and_saying_it_again_changes_nothing(text):
+    said = normalize(text)
+    assert not re.search("[0-9]", said)
+    assert normalize(said) == said
+
+
+@given(st.text(st.characters(categories=["Ll"]) | st.sampled_from(" ")))
+def test_words_are_left_alone(text):
+    assert normalize(text).split() == text.split()
+
+
+@pytest.mark.parametrize(
+    "unit", ["1", "1,", "1.", "1:", "1/", "1-", "$1 ", "12 ", "1,111", "-", "'1", "No.", "May 1", "St ", " ", "1 km", "1st"]
+)
+def test_time_grows_with_the_length_alone(unit):
+    text = (unit * 50_000)[:50_000]
+    started = time.process_time()
+    normalize(text)
+    assert time.process_time() - started < 5  # a rule that tries every start against every end would take minutes
