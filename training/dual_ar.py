@@ -25,7 +25,7 @@ from inference.model.dual_ar import Attention, DualAR, rotate
 from training.encoder import phoneme_share
 from training.fsq import digits
 from training.recipe import DualARRecipe, Recipe
-from training.samples import CODEBOOKS, IGNORE, Batch, SequenceBuilder, byte_tokenizer, collate, plan_epoch
+from training.samples import CODEBOOKS, IGNORE, Batch, Frames, SequenceBuilder, byte_tokenizer, collate, plan_epoch
 from training.shards import CodedUtterance, code_shards, coded, held_out_codes, save
 from training.speech import PHONEMES
 
@@ -176,6 +176,27 @@ def losses(student: Student, batch: Batch, r: DualARRecipe, im_end: int) -> Loss
     return Losses(token, codes, _guide_loss(attention, batch.place, r), phoneme)
 
 
+@torch.no_grad()
+def own_words(student: Student, batch: Batch, share: Tensor, frames: Frames, builder: SequenceBuilder, r: DualARRecipe) -> Batch:
+    """Put what the model would have said in place of about `share` (batch,) of each sequence's input frames.
+
+    Scheduled sampling with all draws made at once (arXiv:1906.07651): the first code is drawn, the others are those of a real frame.
+    """
+    taken = builder.semantic(batch.columns[:, 0]) & (torch.rand(batch.columns[:, 0].shape) < share[:, None])
+    taken[:, 0] = False
+    row, time = taken.nonzero(as_tuple=True)
+    begin = student.model.semantic_begin
+    with torch.autocast("cpu", torch.bfloat16, enabled=r.bfloat16), parametrize.cached():
+        hidden = student.eval().model.slow(batch.columns)[row, time - 1]
+        logits = student.model.token_logits(hidden)[:, begin : begin + CODES_PER_GROUP].float()
+    said, known = frames.any_of(torch.multinomial((logits / r.own_temperature).softmax(-1), 1)[:, 0])
+    row, time, said = row[known], time[known], said[known]
+    columns = batch.columns.clone()
+    columns[row, 0, time] = said[:, 0] + begin
+    columns[row[:, None], torch.arange(1, 1 + CODEBOOKS), time[:, None]] = said
+    return Batch(columns, batch.target, batch.place, batch.phonemes)
+
+
 class DualARTraining:
     """One run: model, optimisers, moving average and how far it has come. Kept in `dual_ar.pt`."""
 
@@ -196,6 +217,7 @@ class DualARTraining:
     def run(self) -> None:
         """Train until `recipe.dual_ar.seconds` of processor time, this run's and earlier ones' together."""
         spoken = [u for path in code_shards(self.recipe) for u in coded(path) if len(u.codes) >= _SHORTEST]
+        self.frames = Frames(torch.cat([u.codes for u in spoken]))
         sizes = [len(u.codes) + self.builder.size(u.text) for u in spoken]
         start, due = time.process_time() - self.seconds, self.seconds + self.recipe.checkpoint_seconds
         batches: list[list[tuple[tuple[int, ...], bool]]] = []
@@ -242,7 +264,10 @@ class DualARTraining:
 
     def _step(self, batch: Batch, elapsed: float) -> None:
         n = len(batch.columns)
-        batch = self.builder.noisy(batch, torch.where(torch.rand(n) < self.r.noisy_share, torch.rand(n) * self.r.noise, 0.0))
+        if self.rng.random() < self.r.own_share:
+            batch = own_words(self.student, batch, torch.rand(n) * self.r.own, self.frames, self.builder, self.r)
+        else:
+            batch = self.builder.noisy(batch, torch.where(torch.rand(n) < self.r.noisy_share, torch.rand(n) * self.r.noise, 0.0))
         left = max(0.03, min(1.0, (self.r.seconds - elapsed) / self.r.decay_seconds))
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:

@@ -80,7 +80,7 @@ class DualARRecipe:
     layers: int = 6
     heads: int = 6
     kv_heads: int = 2
-    hidden: int = 512
+    hidden: int = 672
     fast_layers: int = 1
     max_seq_len: int = 2048
     seconds: float = 6_000
@@ -105,6 +105,11 @@ class DualARRecipe:
     noisy_share: float = 0.8
     noise: float = 0.7
     """At most this share of a noisy sequence's input frames is altered."""
+    own_share: float = 0.3
+    """Share of the steps whose noise is not that but what the model itself would have said."""
+    own: float = 0.7
+    """At most this share of a sequence's input frames is then its own."""
+    own_temperature: float = 0.8
     bfloat16: bool = True
     seed: int = 0
 

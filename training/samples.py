@@ -101,6 +101,11 @@ class SequenceBuilder:
         tokens = torch.cat((codes[:1] + self._tokenizer.semantic_begin, torch.tensor([[self._tokenizer.im_end]])), dim=1)
         return torch.cat((tokens, torch.cat((codes, end), dim=1)))
 
+    def semantic(self, tokens: Tensor) -> Tensor:
+        """Which of `tokens` are semantic ones, bool."""
+        begin = self._tokenizer.semantic_begin
+        return (tokens >= begin) & (tokens < begin + SEMANTIC_TOKENS)
+
     def noisy(self, batch: Batch, share: Tensor) -> Batch:
         """Alter about `share` (batch,) of each sequence's input frames: runs of other speech, and neighbouring digits.
 
@@ -109,13 +114,29 @@ class SequenceBuilder:
         """
         tokens, codes = batch.columns[:, 0], batch.columns[:, 1:].transpose(1, 2)
         begin = self._tokenizer.semantic_begin
-        semantic = (tokens >= begin) & (tokens < begin + SEMANTIC_TOKENS)
+        semantic = self.semantic(tokens)
         altered = _swap_runs(codes, codes[semantic], share)
         blurred = (torch.rand(tokens.shape) < share[:, None] / 2)[..., None] & (torch.rand(codes.shape) < 0.5)
         altered = torch.where(blurred, nudge(altered), altered)
         codes = torch.where(semantic[..., None], altered, codes).transpose(1, 2)
         tokens = torch.where(semantic, codes[:, 0] + begin, tokens)
         return Batch(torch.cat((tokens[:, None], codes), dim=1), batch.target, batch.place, batch.phonemes)
+
+
+class Frames:
+    """Every frame of the data, to be found by its first code."""
+
+    def __init__(self, codes: Tensor) -> None:
+        """`codes` (frames, codebooks)."""
+        first = codes[:, 0].long()
+        self._ordered = codes[first.argsort(stable=True)]
+        self._count = torch.bincount(first, minlength=SEMANTIC_TOKENS)
+        self._start = self._count.cumsum(0) - self._count
+
+    def any_of(self, first: Tensor) -> tuple[Tensor, Tensor]:
+        """For each of `first` (n,) int64 a random frame that begins with it, (n, codebooks) int64, and whether there is one, (n,) bool."""
+        at = self._start[first] + (torch.rand(len(first)) * self._count[first]).long()
+        return self._ordered[at.clamp(max=len(self._ordered) - 1)].long(), self._count[first] > 0
 
 
 def _swap_runs(codes: Tensor, pool: Tensor, share: Tensor) -> Tensor:

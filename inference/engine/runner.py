@@ -194,8 +194,7 @@ class Runner:
         controls = Controls.of([s.request.sampling for s in sequences], self._device)
         history = torch.stack([s.history for s in sequences]).to(self._device)
         token_noise, code_noise = self._noise(sequences, head)
-        logits = lm.token_logits(hidden, head.tokens)
-        health = logits.sum(-1)
+        logits = self._step.token_logits(hidden, head.tokens)
         if head is self._speakable and not all(s.frames for s in sequences):
             # The reference does not test its first frame for the end and goes on to speak; so do we.
             logits[[i for i, s in enumerate(sequences) if not s.frames], 0] = -torch.inf
@@ -209,9 +208,10 @@ class Runner:
                 x = self._step.fast_pair(lm.fast_project_in(hidden), codes[0], self._fast_cache)
             else:
                 x = self._step.fast(codes[-1], self._fast_cache, i)
-            logits = lm.code_logits(x, head.codes)
-            health = health + logits.sum(-1)
-            codes.append(sample(logits, seen[:, i], controls, code_noise[:, i - 1]))
+            codes.append(sample(self._step.code_logits(x, head.codes), seen[:, i], controls, code_noise[:, i - 1]))
+        health = hidden.float().sum(-1)
+        if self._codebooks > 1:
+            health = health + x.float().sum(-1)  # what is not a number at one codebook position is not at all later ones
         self._record(sequences, torch.stack((tokens, *codes), dim=1).cpu(), choices.cpu(), health.isfinite().tolist())
 
     def _record(self, sequences: list[Sequence], frames: Tensor, choices: Tensor, healthy: list[bool]) -> None:
@@ -231,7 +231,7 @@ class Runner:
         for s in sequences:
             if len(s.frames) % NOISE_FRAMES == 0:
                 shapes = (NOISE_FRAMES, len(head.ids)), (NOISE_FRAMES, self._codebooks - 1, len(head.codes))
-                tokens, codes = (torch.empty(shape).exponential_(generator=s.generator).log_().neg_() for shape in shapes)
+                tokens, codes = (torch.rand(shape, generator=s.generator).log_().neg_().log_().neg_() for shape in shapes)
                 s.noise = tokens, codes
         at = [len(s.frames) % NOISE_FRAMES for s in sequences]
         tokens, codes = (torch.stack([s.noise[k][i] for s, i in zip(sequences, at, strict=True)]).to(self._device) for k in (0, 1))

@@ -17,21 +17,19 @@ NONE = -1
 
 
 class Controls(NamedTuple):
-    """How each row of a batch is sampled; all (batch, 1) FP32."""
+    """How each row of a batch is sampled; all (batch, 1) FP32. `penalty` is None where it is 1 for every row."""
 
     temperature: Tensor
     top_p: Tensor
-    penalty: Tensor
+    penalty: Tensor | None
 
     @staticmethod
     def of(rows: list[tuple[float, float, float]], device: torch.device) -> Controls:
         """From (temperature, top_p, penalty) of each row. Temperature 0 keeps the likeliest id alone, as top_p 0 does."""
+        penalised = any(r != 1 for _, _, r in rows)
         rows = [(t or 1.0, p if t else 0.0, r) for t, p, r in rows]
         temperature, top_p, penalty = torch.tensor(rows, dtype=torch.float32, device=device).T[:, :, None]
-        return Controls(temperature.clamp(min=1e-5), top_p, penalty)
-
-    def rows(self, rows: list[int]) -> Controls:
-        return Controls(self.temperature[rows], self.top_p[rows], self.penalty[rows])
+        return Controls(temperature.clamp(min=1e-5), top_p, penalty if penalised else None)
 
 
 def seen_ids(history: Tensor, width: int) -> Tensor:
@@ -51,7 +49,8 @@ def rank(logits: Tensor, seen: Tensor, controls: Controls) -> tuple[Tensor, Tens
     The top-p cut comes before the temperature and, unlike elsewhere, leaves out the id that crosses it; the likeliest
     always stays.
     """
-    logits = penalise(logits, seen, controls.penalty)
+    if controls.penalty is not None:
+        logits = penalise(logits, seen, controls.penalty)
     p = logits.softmax(-1)
     ranked, ids = p.topk(min(HEAD, p.shape[1]))
     cumulative = ranked.cumsum(-1)

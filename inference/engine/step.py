@@ -7,6 +7,7 @@ is one complex product, and the first two codebook positions, both known once th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -50,13 +51,33 @@ class Where:
 
 
 @dataclass(frozen=True)
+class Norm:
+    """RMSNorm. In FP32 as x / hypot(||x||, sqrt(n eps)) * sqrt(n) weight: half the operations, which for few rows is half the time."""
+
+    norm: RMSNorm
+    root: Tensor
+    gain: Tensor
+
+    @staticmethod
+    def of(norm: RMSNorm) -> Norm:
+        n = len(norm.weight)
+        return Norm(norm, torch.tensor(math.sqrt(n * norm.eps), device=norm.weight.device), norm.weight * math.sqrt(n))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (rows, n) -> the same."""
+        if x.dtype == torch.float32:
+            return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.root) * self.gain
+        return F.rms_norm(x, self.norm.weight.shape, self.norm.weight, self.norm.eps)
+
+
+@dataclass(frozen=True)
 class PackedBlock:
     """The weights of one layer as a pass reads them."""
 
-    attention_norm: RMSNorm
+    attention_norm: Norm
     wqkv: Matrix
     wo: Matrix
-    ffn_norm: RMSNorm
+    ffn_norm: Norm
     w13: Matrix
     w2: Matrix
     n_head: int
@@ -67,7 +88,7 @@ class PackedBlock:
         """Lay the weights out anew."""
         a, f = block.attention, block.feed_forward
         wqkv, wo, w13, w2 = (lay_out(weights, *linears) for linears in ((a.wqkv,), (a.wo,), (f.w1, f.w3), (f.w2,)))
-        return PackedBlock(block.attention_norm, wqkv, wo, block.ffn_norm, w13, w2, a.n_head, a.n_kv)
+        return PackedBlock(Norm.of(block.attention_norm), wqkv, wo, Norm.of(block.ffn_norm), w13, w2, a.n_head, a.n_kv)
 
     def __call__(self, x: Tensor, turn: Tensor, keys: Tensor, values: Tensor, where: Where, time: int = 1) -> Tensor:
         """x (batch * time, dim), the positions of a row together -> the same.
@@ -75,7 +96,7 @@ class PackedBlock:
         turn (batch or 1, time, 1, head_dim / 2) complex; keys and values (batch, kv, positions, head_dim) are this layer's cache.
         """
         size, turned_heads, per_kv = keys.shape[3], self.n_head + self.n_kv, self.n_head // self.n_kv
-        qkv = self.wqkv.times(_norm(x, self.attention_norm)).view(-1, time, turned_heads + self.n_kv, size)
+        qkv = self.wqkv.times(self.attention_norm(x)).view(-1, time, turned_heads + self.n_kv, size)
         turned = _rotate(qkv[:, :, :turned_heads], turn)
         where.write(keys, turned[:, :, self.n_head :])
         where.write(values, qkv[:, :, turned_heads:])
@@ -89,7 +110,7 @@ class PackedBlock:
         if time > 1:
             y = y.unflatten(2, (time, per_kv)).transpose(1, 2)
         x = self.wo.added(x, y.reshape(x.shape))
-        gate, up = self.w13.times(_norm(x, self.ffn_norm)).chunk(2, dim=-1)
+        gate, up = self.w13.times(self.ffn_norm(x)).chunk(2, dim=-1)
         return self.w2.added(x, F.silu(gate) * up)
 
 
@@ -100,6 +121,7 @@ class Step:
         self._model = model
         self._slow = [PackedBlock.pack(b, weights) for b in model.layers if isinstance(b, Block)]
         self._fast = [PackedBlock.pack(b, weights) for b in model.fast_layers if isinstance(b, Block)]
+        self._norm, self._fast_norm = Norm.of(model.norm), Norm.of(model.fast_norm)
         self._turns = torch.view_as_complex(model.rope)  # (positions, head_dim / 2)
         self._fast_turns = torch.view_as_complex(model.fast_rope)
         per_kv = model.config.fast_n_head // model.config.fast_n_local_heads
@@ -133,11 +155,13 @@ class Step:
             x = block(x, turn, keys, values, where)
         return x
 
+    def token_logits(self, hidden: Tensor, head: Tensor) -> Tensor:
+        """FP32 logits of slow hidden states (batch, dim) over the rows of `head` (ids, dim) FP32."""
+        return F.linear(self._norm(hidden).float(), head)
 
-def _norm(x: Tensor, norm: RMSNorm) -> Tensor:
-    if x.dtype == torch.float32:  # torch's own takes twice as many operations on a CPU
-        return x * torch.rsqrt((x * x).sum(-1, keepdim=True) * (1 / x.shape[-1]) + norm.eps) * norm.weight
-    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.eps)
+    def code_logits(self, x: Tensor, head: Tensor) -> Tensor:
+        """FP32 logits of fast states (batch, fast_dim) over the rows of `head` (codes, fast_dim) FP32."""
+        return F.linear(self._fast_norm(x).float(), head)
 
 
 def _rotate(x: Tensor, turn: Tensor) -> Tensor:

@@ -233,10 +233,9 @@ class DualAR(nn.Module):
             x = layer(x, rope, i, cache, span)
         return x
 
-    def token_logits(self, hidden: Tensor, head: Tensor | None = None) -> Tensor:
-        """FP32 logits of hidden states (..., dim) over the rows of `head` (ids, dim), by default the whole vocabulary."""
-        weight = self.output_weight if head is None else head
-        return F.linear(self.norm(hidden).float(), weight.float())
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """FP32 logits of hidden states (..., dim) over the vocabulary."""
+        return F.linear(self.norm(hidden).float(), self.output_weight.float())
 
     def fast(self, x: Tensor, cache: KVCache, position: int) -> Tensor:
         """One codebook position of the fast model for rows 0..batch-1: x (batch, fast_dim) -> (batch, fast_dim)."""
@@ -244,10 +243,9 @@ class DualAR(nn.Module):
         span = Span(0, positions, position + 1, None)
         return self._fast_layers(x[:, None], self.fast_rope[position : position + 1], cache, span)[:, 0]
 
-    def code_logits(self, x: Tensor, head: Tensor | None = None) -> Tensor:
-        """FP32 logits of fast hidden states (..., fast_dim) over the rows of `head` (codes, fast_dim), by default all codes."""
-        weight = self.fast_output.weight if head is None else head
-        return F.linear(self.fast_norm(x).float(), weight.float())
+    def code_logits(self, x: Tensor) -> Tensor:
+        """FP32 logits of fast hidden states (..., fast_dim) over all codes."""
+        return F.linear(self.fast_norm(x).float(), self.fast_output.weight.float())
 
     def forward(self, columns: Tensor, next_codes: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher-forced pass over whole sequences, for training and for tests.

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from inference.model.dual_ar import DualAR
-from training.dual_ar import Student, dual_ar_config, losses
+from training.dual_ar import Student, dual_ar_config, losses, own_words
 from training.recipe import DualARRecipe
-from training.samples import IGNORE, SequenceBuilder, byte_tokenizer, collate, plan_epoch
+from training.samples import IGNORE, Frames, SequenceBuilder, byte_tokenizer, collate, plan_epoch
 from training.shards import CodedUtterance
 
 R = DualARRecipe(
@@ -72,6 +72,22 @@ def test_noise_leaves_text_and_targets_alone(builder, tokenizer):
     assert torch.equal(noisy.columns[:, 0][text], batch.columns[:, 0][text])
     assert torch.equal(noisy.target, batch.target)
     assert not torch.equal(noisy.columns, batch.columns)
+
+
+def test_its_own_words_are_whole_frames_of_speech(builder, tokenizer):
+    torch.manual_seed(0)
+    u, others = utterance(frames=30), torch.randint(0, 1000, (5000, 8)).short()
+    student = Student(R, tokenizer.semantic_begin, tokenizer.n_vocab)
+    batch = collate([builder.build([u], system=True)])
+    said = own_words(student, batch, torch.tensor([0.7]), Frames(others), builder, R)
+    assert torch.equal(said.target, batch.target)
+    changed = (said.columns != batch.columns).any(1)[0].nonzero()[:, 0]
+    assert 10 < len(changed) < 28
+    assert (batch.columns[0, 0, changed] >= tokenizer.semantic_begin).all()
+    real = {tuple(frame) for frame in others.tolist()}
+    for frame in said.columns[0, :, changed].T.tolist():
+        assert frame[0] == tokenizer.semantic_begin + frame[1]
+        assert tuple(frame[1:]) in real
 
 
 def test_every_batch_holds_sequences_of_one_padded_length():

@@ -201,7 +201,7 @@ def test_a_failing_device_fails_what_ran_and_not_what_comes(golden, monkeypatch)
             raise RuntimeError("out of memory")
 
         with monkeypatch.context() as broken:
-            broken.setattr(engine._runner._lm, "token_logits", fail)
+            broken.setattr(engine._runner._step, "token_logits", fail)
             with pytest.raises(GenerationError, match="out of memory"):
                 engine.generate_codes(request)
         assert np.array_equal(engine.generate_codes(request), good)
@@ -230,7 +230,7 @@ def test_a_device_that_is_gone_ends_every_request_and_says_why(golden, monkeypat
     running, waiting = engine.stream(request), engine.stream(request)
     next(running)
     monkeypatch.setattr(engine._runner._cache, "clear", fail)
-    monkeypatch.setattr(engine._runner._lm, "token_logits", fail)
+    monkeypatch.setattr(engine._runner._step, "token_logits", fail)
     with pytest.raises(GenerationError, match="device lost"):
         list(running)
     with pytest.raises(EngineClosed, match="device lost"):

@@ -80,7 +80,7 @@ def test_a_reference_run_beside_a_normal_one_changes_neither(golden):
 def test_only_what_the_codec_can_decode_is_sampled(golden):
     runner = Runner(golden, rows=1)
     s = sequence("plain", limit=60, compat=None)
-    s.request = SpeechRequest("x", temperature=2, top_p=1)
+    s.request = SpeechRequest("x", temperature=2, top_p=1).settled(Manner())
     add(runner, s)
     finish(runner)
     frames = torch.stack(s.frames)

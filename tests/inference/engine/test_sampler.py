@@ -64,10 +64,10 @@ def test_rows_do_not_touch_each_other(x, seed):
     batch = torch.stack((x, x.flip(0), x * 2))
     noise = gumbel(batch.shape, seed)
     seen = seen_ids(torch.tensor([[0, 1], [NONE, NONE], [1, 1]]), len(x))
-    mixed = Controls.of([(0.0, 0.5, 1.2), (0.7, 0.9, 1.0), (1.5, 1.0, 0.8)], torch.device("cpu"))
-    together = sample(batch, seen, mixed, noise)
+    rows = [(0.0, 0.5, 1.2), (0.7, 0.9, 1.0), (1.5, 1.0, 0.8)]
+    together = sample(batch, seen, Controls.of(rows, torch.device("cpu")), noise)
     for i in range(3):
-        assert together[i] == sample(batch[i : i + 1], seen[i : i + 1], mixed.rows([i]), noise[i : i + 1])[0]
+        assert together[i] == sample(batch[i : i + 1], seen[i : i + 1], controls(*rows[i]), noise[i : i + 1])[0]
 
 
 @given(logits, st.integers(0, 9))

@@ -255,7 +255,7 @@ class Scheduling(RuleBasedStateMachine):
             raise RuntimeError("out of memory")
 
         with pytest.MonkeyPatch.context() as broken:
-            broken.setattr(self.checkpoint.lm, "token_logits", fail)
+            broken.setattr(self.engine._runner._step, "token_logits", fail)
             for r in self.requests:
                 r["spoilt"] |= r["ticket"].finish_reason is None
             self.engine.turn()
