@@ -32,7 +32,7 @@ def main() -> None:
     columns = torch.randint(0, min(1000, config.codebook_size), (1, 1 + config.num_codebooks, POSITIONS + STEPS))
     columns[:, 0] = columns[:, 1] + loaded.tokenizer.semantic_begin
     errors, agreements = [], []
-    steps = {"int8": Step(lm, "int8"), "native": Step(lm)}
+    steps = {"int8": Step(lm, 1, "int8"), "native": Step(lm, 1)}
     cache = lm.new_cache(1, POSITIONS + STEPS)
     lm.slow(columns[:, :, :POSITIONS], cache, Span.prompt(0, 0, POSITIONS, torch.device("cpu")))
     for n in range(POSITIONS, POSITIONS + STEPS):

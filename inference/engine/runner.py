@@ -7,6 +7,7 @@ waiting, and then moves in. The runner knows nothing of text, audio, queues or t
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 import torch
@@ -76,12 +77,11 @@ class Runner:
 
     def __init__(self, checkpoint: Checkpoint, rows: int, weights: Weights = "native") -> None:
         self._lm, self._device = checkpoint.lm, checkpoint.device
-        self._step = Step(checkpoint.lm, weights)
+        self._step = Step(checkpoint.lm, rows, weights)
         self._codebooks = checkpoint.config.num_codebooks
         self._im_end = checkpoint.tokenizer.im_end
         self._semantic_begin = checkpoint.tokenizer.semantic_begin
         self._cache = self._lm.new_cache(rows + 1, checkpoint.config.max_seq_len)
-        self._fast_cache = self._lm.new_fast_cache(rows)
         self._staging = rows  # the row behind the others, where prompts are computed
         self.past_budget = (self._cache.k.nbytes + self._cache.v.nbytes) // PREFIX_SHARE
         self._prefixes = PrefixCache(self.past_budget)
@@ -190,29 +190,33 @@ class Runner:
                 self._draw(hidden if whole else hidden[group], [sequences[i] for i in group], self._head(reference))
 
     def _draw(self, hidden: Tensor, sequences: list[Sequence], head: Head) -> None:
-        lm, size = self._lm, len(head.codes)
+        lm = self._lm
         controls = Controls.of([s.request.sampling for s in sequences], self._device)
-        history = torch.stack([s.history for s in sequences]).to(self._device)
+        seen_tokens, seen_codes = self._seen(sequences, head) if controls.penalty is not None else (None, [None] * self._codebooks)
         token_noise, code_noise = self._noise(sequences, head)
         logits = self._step.token_logits(hidden, head.tokens)
         if head is self._speakable and not all(s.frames for s in sequences):
             # The reference does not test its first frame for the end and goes on to speak; so do we.
             logits[[i for i, s in enumerate(sequences) if not s.frames], 0] = -torch.inf
-        choices = sample(logits, seen_ids(history[:, 0], len(head.ids)), controls, token_noise)
+        choices = sample(logits, seen_tokens, controls, token_noise)
         tokens = head.ids[choices]
-        seen = seen_ids(history[:, 1:], size)
         # A reference run may draw a token past the code tables; the reference fails there, we take the last code.
         codes = [(tokens - self._semantic_begin).clamp(0, lm.config.codebook_size - 1)]
         for i in range(1, self._codebooks):
             if i == 1:
-                x = self._step.fast_pair(lm.fast_project_in(hidden), codes[0], self._fast_cache)
+                x = self._step.fast_pair(lm.fast_project_in(hidden), codes[0])
             else:
-                x = self._step.fast(codes[-1], self._fast_cache, i)
-            codes.append(sample(self._step.code_logits(x, head.codes), seen[:, i], controls, code_noise[:, i - 1]))
+                x = self._step.fast(codes[-1], i)
+            codes.append(sample(self._step.code_logits(x, head.codes), seen_codes[i], controls, code_noise[:, i - 1]))
         health = hidden.float().sum(-1)
         if self._codebooks > 1:
             health = health + x.float().sum(-1)  # what is not a number at one codebook position is not at all later ones
         self._record(sequences, torch.stack((tokens, *codes), dim=1).cpu(), choices.cpu(), health.isfinite().tolist())
+
+    def _seen(self, sequences: list[Sequence], head: Head) -> tuple[Tensor, Seq[Tensor]]:
+        """What the penalty falls on: tokens (batch, ids) and, for each codebook, codes (batch, codes), bool."""
+        history = torch.stack([s.history for s in sequences]).to(self._device)
+        return seen_ids(history[:, 0], len(head.ids)), seen_ids(history[:, 1:], len(head.codes)).unbind(1)
 
     def _record(self, sequences: list[Sequence], frames: Tensor, choices: Tensor, healthy: list[bool]) -> None:
         for s, frame, choice, well in zip(sequences, frames, choices, healthy, strict=True):

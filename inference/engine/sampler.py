@@ -43,13 +43,14 @@ def penalise(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-def rank(logits: Tensor, seen: Tensor, controls: Controls) -> tuple[Tensor, Tensor]:
+def rank(logits: Tensor, seen: Tensor | None, controls: Controls) -> tuple[Tensor, Tensor]:
     """Scores (batch, ids) FP32 in falling order, whose softmax is what is sampled from, and the ids they belong to.
 
     The top-p cut comes before the temperature and, unlike elsewhere, leaves out the id that crosses it; the likeliest
-    always stays.
+    always stays. `seen` (batch, ids) bool may be None where nothing is penalised.
     """
     if controls.penalty is not None:
+        assert seen is not None
         logits = penalise(logits, seen, controls.penalty)
     p = logits.softmax(-1)
     ranked, ids = p.topk(min(HEAD, p.shape[1]))
@@ -57,12 +58,11 @@ def rank(logits: Tensor, seen: Tensor, controls: Controls) -> tuple[Tensor, Tens
     if (cumulative[:, -1:] <= controls.top_p).any():  # rare but for flat distributions and top_p 1
         ranked, ids = p.sort(dim=-1, descending=True)
         cumulative = ranked.cumsum(-1)
-    cut = cumulative > controls.top_p
-    cut[:, 0] = False
+    cut = cumulative > torch.maximum(controls.top_p, ranked[:, :1])
     return (logits.gather(-1, ids) / controls.temperature).masked_fill(cut, -torch.inf), ids
 
 
-def sample(logits: Tensor, seen: Tensor, controls: Controls, gumbel: Tensor) -> Tensor:
+def sample(logits: Tensor, seen: Tensor | None, controls: Controls, gumbel: Tensor) -> Tensor:
     """Draw one id for each row, (batch,) int64. `gumbel` (batch, ids) is -log of Exp(1) noise.
 
     argmax(log p - log Exp(1)) draws from p, as the first of independent exponential clocks of rate p does.

@@ -19,35 +19,47 @@ from inference.model.dual_ar import Block, DualAR, KVCache, RMSNorm, Span
 
 
 @dataclass(frozen=True)
-class Where:
-    """The positions a pass writes, and what it may read.
+class Slots:
+    """One layer's cache in a pass: where new keys and values go, and all that attention reads, (batch, kv, end, head_dim).
 
-    `positions` is one number when all rows write the same position, a slice when each writes several, else (batch,) int64,
-    one for each of `rows`. Attention reads up to `end`; `mask` (broadcast over batch, kv heads, queries, end) is True where
-    a key may be seen, None when all may.
+    `at` is None where the new ones go into views; else (rows, positions) (batch,) int64, one position in each row.
     """
 
-    positions: int | slice | Tensor
-    end: int
-    mask: Tensor | None
-    rows: Tensor | None = None
+    new_keys: Tensor
+    new_values: Tensor
+    keys: Tensor
+    values: Tensor
+    at: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
-    def after(lengths: list[int], device: torch.device) -> Where:
-        """The next position of rows 0, 1, ..., which hold `lengths` already."""
-        span = Span.step(lengths, device)
-        if span.mask is None:
-            return Where(lengths[0], span.end, None)
-        return Where(span.positions[:, 0], span.end, span.mask, torch.arange(len(lengths), device=device))
+    def same(cache: KVCache, rows: int, position: int) -> list[Slots]:
+        """For each layer: one new position, the same in rows 0, 1, ... New ones are (batch, kv, head_dim)."""
+        new = (c[:, :rows, :, position].unbind(0) for c in (cache.k, cache.v))
+        read = (c[:, :rows, :, : position + 1].unbind(0) for c in (cache.k, cache.v))
+        return [Slots(*layer) for layer in zip(*new, *read, strict=True)]
 
-    def write(self, cache: Tensor, new: Tensor) -> None:
-        """Put new (batch, time, kv, head_dim) into cache (batch, kv, positions, head_dim)."""
-        if isinstance(self.positions, Tensor):
-            cache[self.rows, :, self.positions] = new[:, 0]
-        elif isinstance(self.positions, slice):
-            cache[:, :, self.positions] = new.transpose(1, 2)
+    @staticmethod
+    def pair(cache: KVCache, rows: int) -> list[Slots]:
+        """For each layer: positions 0 and 1. New ones are (batch, 2, kv, head_dim)."""
+        new = (c[:, :rows, :, :2].transpose(2, 3).unbind(0) for c in (cache.k, cache.v))
+        read = (c[:, :rows, :, :2].unbind(0) for c in (cache.k, cache.v))
+        return [Slots(*layer) for layer in zip(*new, *read, strict=True)]
+
+    @staticmethod
+    def ragged(cache: KVCache, positions: Tensor, end: int) -> list[Slots]:
+        """For each layer: one new position in each of rows 0, 1, ..., `positions` (batch,). New ones are (batch, kv, head_dim)."""
+        at = torch.arange(len(positions), device=positions.device), positions
+        return [Slots(k, v, k[:, :, :end], v[:, :, :end], at) for k, v in cache.layers(len(positions))]
+
+    def write(self, keys: Tensor, values: Tensor) -> None:
+        """Put the new ones where they belong."""
+        if self.at is None:
+            self.new_keys.copy_(keys)
+            self.new_values.copy_(values)
         else:
-            cache.select(2, self.positions).copy_(new[:, 0])
+            rows, positions = self.at
+            self.new_keys[rows, :, positions] = keys
+            self.new_values[rows, :, positions] = values
 
 
 @dataclass(frozen=True)
@@ -90,23 +102,22 @@ class PackedBlock:
         wqkv, wo, w13, w2 = (lay_out(weights, *linears) for linears in ((a.wqkv,), (a.wo,), (f.w1, f.w3), (f.w2,)))
         return PackedBlock(Norm.of(block.attention_norm), wqkv, wo, Norm.of(block.ffn_norm), w13, w2, a.n_head, a.n_kv)
 
-    def __call__(self, x: Tensor, turn: Tensor, keys: Tensor, values: Tensor, where: Where, time: int = 1) -> Tensor:
+    def __call__(self, x: Tensor, turn: Tensor, slots: Slots, mask: Tensor | None = None, time: int = 1) -> Tensor:
         """x (batch * time, dim), the positions of a row together -> the same.
 
-        turn (batch or 1, time, 1, head_dim / 2) complex; keys and values (batch, kv, positions, head_dim) are this layer's cache.
+        turn (batch or 1, 1, head_dim / 2) complex, with (time,) before the 1 if several. `mask` (broadcast over batch, kv heads,
+        queries, end) is True where a key may be seen, None when all may.
         """
-        size, turned_heads, per_kv = keys.shape[3], self.n_head + self.n_kv, self.n_head // self.n_kv
-        qkv = self.wqkv.times(self.attention_norm(x)).view(-1, time, turned_heads + self.n_kv, size)
-        turned = _rotate(qkv[:, :, :turned_heads], turn)
-        where.write(keys, turned[:, :, self.n_head :])
-        where.write(values, qkv[:, :, turned_heads:])
-        q = turned[:, :, : self.n_head]
+        size, turned_heads, per_kv = slots.keys.shape[3], self.n_head + self.n_kv, self.n_head // self.n_kv
+        rows = (-1,) if time == 1 else (-1, time)
+        qkv = self.wqkv.times(self.attention_norm(x)).view(*rows, turned_heads + self.n_kv, size)
+        turned = _rotate(qkv.narrow(-2, 0, turned_heads), turn)
+        slots.write(turned.narrow(-2, self.n_head, self.n_kv), qkv.narrow(-2, turned_heads, self.n_kv))
         # The queries of a kv head, of one position or of several, are one batch of queries to it.
-        if time == 1:
-            q = q.reshape(-1, self.n_kv, per_kv, size)
-        else:
-            q = q.unflatten(2, (self.n_kv, per_kv)).transpose(1, 2).flatten(2, 3)
-        y = F.scaled_dot_product_attention(q, keys[:, :, : where.end], values[:, :, : where.end], attn_mask=where.mask)
+        q = turned.narrow(-2, 0, self.n_head).unflatten(-2, (self.n_kv, per_kv))
+        if time > 1:
+            q = q.transpose(1, 2).flatten(2, 3)
+        y = F.scaled_dot_product_attention(q, slots.keys, slots.values, attn_mask=mask)
         if time > 1:
             y = y.unflatten(2, (time, per_kv)).transpose(1, 2)
         x = self.wo.added(x, y.reshape(x.shape))
@@ -115,13 +126,15 @@ class PackedBlock:
 
 
 class Step:
-    """A model packed for decoding. Packing changes none of the model's values; it goes on working."""
+    """A model packed for decoding up to `rows` rows, with the cache of its fast layers. Packing changes none of the model's values."""
 
-    def __init__(self, model: DualAR, weights: Weights = "native") -> None:
+    def __init__(self, model: DualAR, rows: int, weights: Weights = "native") -> None:
         self._model = model
         self._slow = [PackedBlock.pack(b, weights) for b in model.layers if isinstance(b, Block)]
         self._fast = [PackedBlock.pack(b, weights) for b in model.fast_layers if isinstance(b, Block)]
         self._norm, self._fast_norm = Norm.of(model.norm), Norm.of(model.fast_norm)
+        self._fast_cache = model.new_fast_cache(rows)
+        self._fast_slots: dict[tuple[int, int], list[Slots]] = {}  # by rows and position: they are the same in every frame
         self._turns = torch.view_as_complex(model.rope)  # (positions, head_dim / 2)
         self._fast_turns = torch.view_as_complex(model.fast_rope)
         per_kv = model.config.fast_n_head // model.config.fast_n_local_heads
@@ -130,29 +143,36 @@ class Step:
 
     def slow(self, columns: Tensor, cache: KVCache, lengths: list[int]) -> Tensor:
         """The next column (batch, 1 + codebooks) of rows 0, 1, ... -> hidden states before the final norm, (batch, dim)."""
-        where = Where.after(lengths, columns.device)
-        x = self._model.embed(columns[:, :, None])[:, 0]
-        turn = self._turns[where.positions].view(-1, 1, 1, self._turns.shape[1])
-        for block, (keys, values) in zip(self._slow, cache.layers(len(lengths)), strict=True):
-            x = block(x, turn, keys, values, where)
+        span = Span.step(lengths, columns.device)
+        if span.mask is None:
+            turn, layers = self._turns[lengths[0]], Slots.same(cache, len(lengths), lengths[0])
+        else:
+            positions = span.positions[:, 0]
+            turn, layers = self._turns[positions], Slots.ragged(cache, positions, span.end)
+        x, turn = self._model.embed(columns[:, :, None])[:, 0], turn.view(-1, 1, self._turns.shape[1])
+        for block, slots in zip(self._slow, layers, strict=True):
+            x = block(x, turn, slots, span.mask)
         return x
 
-    def fast_pair(self, hidden: Tensor, code: Tensor, cache: KVCache) -> Tensor:
+    def fast_pair(self, hidden: Tensor, code: Tensor) -> Tensor:
         """Codebook positions 0, of hidden (batch, fast_dim), and 1, of code (batch,); the state of position 1, (batch, fast_dim)."""
+        rows = len(code)
+        if (rows, 1) not in self._fast_slots:
+            self._fast_slots[rows, 1] = Slots.pair(self._fast_cache, rows)
         x = torch.stack((hidden, self._model.fast_embeddings(code)), dim=1).flatten(0, 1)
         turn = self._fast_turns[:2].view(1, 2, 1, -1)
-        where = Where(slice(0, 2), 2, self._pair_mask)
-        for block, (keys, values) in zip(self._fast, cache.layers(len(code)), strict=True):
-            x = block(x, turn, keys, values, where, time=2)
+        for block, slots in zip(self._fast, self._fast_slots[rows, 1], strict=True):
+            x = block(x, turn, slots, self._pair_mask, time=2)
         return x[1::2]
 
-    def fast(self, code: Tensor, cache: KVCache, position: int) -> Tensor:
+    def fast(self, code: Tensor, position: int) -> Tensor:
         """One later codebook position, of code (batch,) -> (batch, fast_dim)."""
-        x = self._model.fast_embeddings(code)
-        turn = self._fast_turns[position].view(1, 1, 1, -1)
-        where = Where(position, position + 1, None)
-        for block, (keys, values) in zip(self._fast, cache.layers(len(code)), strict=True):
-            x = block(x, turn, keys, values, where)
+        rows = len(code)
+        if (rows, position) not in self._fast_slots:
+            self._fast_slots[rows, position] = Slots.same(self._fast_cache, rows, position)
+        x, turn = self._model.fast_embeddings(code), self._fast_turns[position].view(1, 1, -1)
+        for block, slots in zip(self._fast, self._fast_slots[rows, position], strict=True):
+            x = block(x, turn, slots)
         return x
 
     def token_logits(self, hidden: Tensor, head: Tensor) -> Tensor:
@@ -165,6 +185,6 @@ class Step:
 
 
 def _rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn interleaved pairs of x (batch, time, heads, head_dim) in FP32."""
-    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
+    """Turn interleaved pairs of x (..., heads, head_dim) in FP32."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)

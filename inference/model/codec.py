@@ -323,6 +323,11 @@ def decode_streams(streams: Sequence[CodecStream], codes: Tensor) -> Tensor:
     The streams may have come any distance; each gets what it would have got alone.
     """
     codec = streams[0]._codec
+    if len(streams) == 1:  # nothing to join or to part
+        history = History(streams[0].past)
+        wave = codec.decode_next(codes, history)
+        streams[0].past = history.past
+        return wave
     begun = next((s.past for s in streams if s.past), [])
     silence = [torch.zeros_like(layer) for layer in begun]
     pasts = [s.past or silence for s in streams]

@@ -31,21 +31,21 @@ def test_a_packed_step_equals_the_model(changes, lengths):
         for row, n in enumerate(lengths):
             model.slow(past[row : row + 1, :, :n], cache, Span.prompt(row, 0, n, CPU))
     expected = model.slow(columns[:, :, None], caches[0], Span.step(lengths, CPU))[:, 0]
-    step = Step(model)
+    step = Step(model, batch)
     hidden = step.slow(columns, caches[1], lengths)
     torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=0)
     for a, b in ((caches[0].k, caches[1].k), (caches[0].v, caches[1].v)):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
-    fast = [model.new_fast_cache(batch) for _ in range(2)]
+    fast = model.new_fast_cache(batch)
     x = model.fast_project_in(hidden)
-    model.fast(x, fast[1], 0)
+    model.fast(x, fast, 0)
     for i in range(1, codebooks):
         code = columns[:, i]
-        ours = step.fast_pair(x, code, fast[0]) if i == 1 else step.fast(code, fast[0], i)
-        torch.testing.assert_close(ours, model.fast(model.fast_embeddings(code), fast[1], i), atol=1e-5, rtol=0)
+        ours = step.fast_pair(x, code) if i == 1 else step.fast(code, i)
+        torch.testing.assert_close(ours, model.fast(model.fast_embeddings(code), fast, i), atol=1e-5, rtol=0)
 
 
 def test_packing_leaves_the_model_as_it_was(golden):
     before = {name: t.clone() for name, t in golden.lm.state_dict().items()}
-    Step(golden.lm)
+    Step(golden.lm, 1)
     assert all(torch.equal(t, before[name]) for name, t in golden.lm.state_dict().items())
