@@ -212,9 +212,12 @@ def _engine(settings: Settings) -> Iterator[SpeechEngine]:
 
 
 def _say_what_speaks(checkpoint: Path) -> None:
+    from inference.hub import EMBEDDED_VOICE
     from inference.model.card import read_card
 
-    if read_card(checkpoint).random:
+    if checkpoint == EMBEDDED_VOICE:
+        console.print("Speaking is minnow, the small voice in the box; for FishSpeech 1.5 name a --checkpoint.")
+    elif read_card(checkpoint).random:
         console.print(f"{checkpoint} has random weights: it speaks noise.", style="yellow")
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from inference.engine.device import pick_device
 from inference.errors import FishserveError
-from inference.hub import locate
+from inference.hub import EMBEDDED_VOICE, locate
 from inference.model import checkpoint as checkpoints
 from inference.model.card import OFFICIAL_LICENCE, read_card
 from inference.model.checkpoint import Checkpoint
@@ -45,6 +45,7 @@ def examine(checkpoint: str | None, device: str, copies: Path | None, console: C
             f"{_name(checkpoints.precision(chosen))} weights for language model and decoder; norms, softmax, logits and sampling in float32",
         )
         path = locate(checkpoint)
+        row("model", _model(path))
         row("weights licence", _licence(path))
         needed, free = _needed(path, chosen), _free(chosen)
         row("memory", f"{free / GIB:.1f} GiB free, about {needed / GIB:.1f} GiB needed to load and speak one request", free > needed)
@@ -75,6 +76,12 @@ def _device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device}: {torch.cuda.get_device_name(device)}"
     return f"cpu: {torch.get_num_threads()} threads"
+
+
+def _model(path: Path) -> str:
+    if path == EMBEDDED_VOICE:
+        return "minnow, the small voice in the box"
+    return read_card(path).name or path.name
 
 
 def _licence(path: Path) -> str:

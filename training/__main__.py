@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from training.recipe import Recipe
 
+Work = Callable[[Recipe, int, int], None]
 STAGES = ("speech", "encoder", "codes", "head", "dual-ar", "export", "evaluate", "card")
 
 
@@ -21,7 +23,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--work", type=Path, default=Path("var/minnow"), help="folder for data, checkpoints and logs (default: %(default)s)"
     )
     parser.add_argument("--to", type=Path, help="checkpoint directory to write (default: WORK/checkpoint)")
-    parser.add_argument("--processes", type=int, default=1, help="processes for the teacher's speech (default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="processes for the teacher's speech and the Dual-AR (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads for training (default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="every stage, very small: shows that the recipe runs, not that it learns")
     options = parser.parse_args(arguments)
@@ -36,7 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
 def run_stage(stage: str, recipe: Recipe, checkpoint: Path, processes: int) -> None:
     """Stages import what they need when they run: a machine that only evaluates needs no teacher, and the other way round."""
     if stage == "speech":
-        _speech(recipe, processes)
+        from training.shards import speak
+
+        _in_processes(speak, recipe, processes)
     elif stage == "encoder":
         from training.encoder import train_encoder
 
@@ -50,9 +56,9 @@ def run_stage(stage: str, recipe: Recipe, checkpoint: Path, processes: int) -> N
 
         train_head(recipe)
     elif stage == "dual-ar":
-        from training.dual_ar import DualARTraining
+        from training.dual_ar import train_dual_ar
 
-        DualARTraining(recipe).run()
+        _in_processes(train_dual_ar, recipe, processes)
     elif stage == "export":
         from training.export import export
 
@@ -67,19 +73,25 @@ def run_stage(stage: str, recipe: Recipe, checkpoint: Path, processes: int) -> N
         write_card(recipe, checkpoint)
 
 
-def _speech(recipe: Recipe, processes: int) -> None:
-    from training.shards import speak
-
+def _in_processes(work: Work, recipe: Recipe, processes: int) -> None:
+    """Run `work(recipe, process, processes)` in each process, with one thread; in this one if it is alone."""
     if processes == 1:
-        speak(recipe)
+        work(recipe, 0, 1)
         return
-    workers = [multiprocessing.Process(target=speak, args=(recipe, part, processes)) for part in range(processes)]
+    (recipe.folder / "meeting").unlink(missing_ok=True)
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_alone, args=(work, recipe, part, processes)) for part in range(processes)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     if any(worker.exitcode for worker in workers):
-        raise SystemExit("a process of the teacher failed; see its traceback above")
+        raise SystemExit(f"a process of {work.__name__} failed; see its traceback above")
+
+
+def _alone(work: Work, recipe: Recipe, part: int, processes: int) -> None:
+    torch.set_num_threads(1)
+    work(recipe, part, processes)
 
 
 if __name__ == "__main__":

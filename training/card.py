@@ -38,6 +38,7 @@ def write_card(recipe: Recipe, checkpoint: Path) -> None:
     lm = torch.load(recipe.folder / "dual_ar.pt", weights_only=True)
     sizes = {f.name: f.stat().st_size for f in sorted(checkpoint.iterdir()) if f.suffix == ".safetensors"}
     parts = [
+        "---\nlicense: apache-2.0\nlanguage: en\npipeline_tag: text-to-speech\n---\n",
         "# minnow\n\nA small English voice in the architecture and file format of FishSpeech 1.5, so that fishserve speaks before any",
         "download. One synthetic speaker; not a product voice.\n",
         "## Files\n",
@@ -51,8 +52,9 @@ def write_card(recipe: Recipe, checkpoint: Path) -> None:
         _scores(recipe.folder / "scores.json"),
         "\n## Limits\n",
         "- English only, one voice. A reference clip of another voice is not followed.",
+        "- It has only ever read words: `normalize` writes numbers and signs out first, and is on by default.",
         "- Its sound has nothing above 12 kHz: the teacher speaks at 24 kHz.",
-        "- Rare names and long numbers are where it errs most.",
+        "- Rare words and names are where it errs most. It sounds buzzy.",
         "\n## Ingredients and licences\n",
         *(f"- {name}: {use}. {licence}" for name, use, licence in _INGREDIENTS),
     ]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 
-from inference.model.config import CODES_PER_GROUP, DualARConfig
+from inference.model.config import CODES_PER_GROUP, FRAMES_PER_SECOND, DualARConfig
 from inference.model.dual_ar import Attention, DualAR, rotate
 from training.encoder import phoneme_share
 from training.fsq import digits
@@ -176,6 +176,16 @@ def losses(student: Student, batch: Batch, r: DualARRecipe, im_end: int) -> Loss
     return Losses(token, codes, _guide_loss(attention, batch.place, r), phoneme)
 
 
+def train_dual_ar(recipe: Recipe, process: int = 0, processes: int = 1) -> None:
+    """One of `processes` that train together, on one machine. They find each other by a file in the recipe's folder."""
+    if processes > 1:
+        meeting = (recipe.folder / "meeting").resolve()
+        torch.distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=process, world_size=processes)
+    DualARTraining(recipe, process, processes).run()
+    if processes > 1:
+        torch.distributed.destroy_process_group()
+
+
 @torch.no_grad()
 def own_words(student: Student, batch: Batch, share: Tensor, frames: Frames, builder: SequenceBuilder, r: DualARRecipe) -> Batch:
     """Put what the model would have said in place of about `share` (batch,) of each sequence's input frames.
@@ -198,10 +208,15 @@ def own_words(student: Student, batch: Batch, share: Tensor, frames: Frames, bui
 
 
 class DualARTraining:
-    """One run: model, optimisers, moving average and how far it has come. Kept in `dual_ar.pt`."""
+    """One run: model, optimisers, moving average and how far it has come. Kept in `dual_ar.pt`.
 
-    def __init__(self, recipe: Recipe) -> None:
+    Of several processes each trains on its own batches; every `meet_every` steps all go on from the mean of their weights
+    (arXiv:1805.09767). Process 0 keeps the file.
+    """
+
+    def __init__(self, recipe: Recipe, process: int = 0, processes: int = 1) -> None:
         self.recipe, self.r = recipe, recipe.dual_ar
+        self.process, self.processes = process, processes
         torch.manual_seed(self.r.seed)
         self.tokenizer = byte_tokenizer(recipe.folder / "tokenizer.tiktoken")
         self.builder = SequenceBuilder(self.tokenizer)
@@ -211,24 +226,25 @@ class DualARTraining:
         self.seconds, self.step, self.heard = 0.0, 0, 0.0
         if self._file.exists():
             self._resume(torch.load(self._file, weights_only=True))
-        self.rng = random.Random(self.step)
-        torch.manual_seed(self.r.seed + self.step)
+        self.rng = random.Random(self.step * processes + process)
+        torch.manual_seed(self.r.seed + self.step * processes + process)
 
     def run(self) -> None:
         """Train until `recipe.dual_ar.seconds` of processor time, this run's and earlier ones' together."""
         spoken = [u for path in code_shards(self.recipe) for u in coded(path) if len(u.codes) >= _SHORTEST]
         self.frames = Frames(torch.cat([u.codes for u in spoken]))
         sizes = [len(u.codes) + self.builder.size(u.text) for u in spoken]
-        start, due = time.process_time() - self.seconds, self.seconds + self.recipe.checkpoint_seconds
+        self._met = self.seconds
+        start, due = time.process_time() - self.seconds / self.processes, self.seconds + self.recipe.checkpoint_seconds
         batches: list[list[tuple[tuple[int, ...], bool]]] = []
-        while (elapsed := time.process_time() - start) < self.r.seconds:
+        while (elapsed := self._elapsed(start)) < self.r.seconds:
             batches = batches or plan_epoch(sizes, self.builder.system_size, self.r, self.rng)
             plan = batches.pop()
             self._step(collate([self.builder.build([spoken[i] for i in group], system) for group, system in plan]), elapsed)
             if elapsed > due:
                 due += self.recipe.checkpoint_seconds
                 self._checkpoint(elapsed)
-        self._checkpoint(time.process_time() - start)
+        self._checkpoint(elapsed)
 
     def averaged(self) -> Student:
         """The student with the moving average of its weights."""
@@ -281,10 +297,22 @@ class DualARTraining:
         for optimiser in self.optimisers:
             optimiser.step()
         self.step += 1
-        self.heard += float((batch.target[:, 0] != IGNORE).sum()) / 21.533
+        self.heard += self.processes * float((batch.target[:, 0] != IGNORE).sum()) / FRAMES_PER_SECOND
         keep = min(self.r.average, 1 - 1 / (0.2 * self.step + 2))
         for name, p in self.student.named_parameters():
             self.average[name].lerp_(p.detach(), 1 - keep)
+
+    def _elapsed(self, start: float) -> float:
+        """Processor seconds of all processes, the same number in each; where weights are due to meet, they do."""
+        if self.processes == 1:
+            return time.process_time() - start
+        if self.step % self.r.meet_every == 0:
+            spent = torch.tensor([time.process_time() - start])
+            for tensor in (spent, *(p.data for p in self.student.parameters())):
+                torch.distributed.all_reduce(tensor)
+                tensor.div_(self.processes)
+            self._met = float(spent) * self.processes
+        return self._met
 
     def _held_losses(self, held: list[CodedUtterance], shift: int) -> Losses:
         sequences = []
@@ -294,6 +322,8 @@ class DualARTraining:
         return losses(self.student, collate(sequences), self.r, self.tokenizer.im_end)
 
     def _checkpoint(self, seconds: float) -> None:
+        if self.process:
+            return
         self.seconds = seconds
         scores = {"seconds": round(seconds), "step": self.step, "hours_heard": round(self.heard / 3600, 2), **self.gauge()}
         print(f"dual_ar {json.dumps(scores)}", flush=True)

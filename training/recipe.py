@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inference.model.config import Manner
+
 
 @dataclass(frozen=True)
 class TextRecipe:
     """How much of what is read aloud."""
 
     seed: int = 7
-    generated: int = 14_000
+    generated: int = 23_000
     """Sentences filled into templates: numbers, dates, times, money, names, questions."""
     everyday: int = 9_000
     """Greetings, requests and small talk from templates."""
@@ -29,7 +31,7 @@ class TextRecipe:
 class SpeechRecipe:
     """What the teacher speaks."""
 
-    utterances: int = 46_000
+    utterances: int = 66_000
     per_shard: int = 1_000
     shards_with_audio: int = 12
     """Log-mels of every utterance are kept, waveforms only of these shards: the head needs no more."""
@@ -83,8 +85,11 @@ class DualARRecipe:
     hidden: int = 672
     fast_layers: int = 1
     max_seq_len: int = 2048
-    seconds: float = 6_000
-    decay_seconds: float = 2_000
+    seconds: float = 17_000
+    """Of processor time, all processes together."""
+    decay_seconds: float = 12_000
+    meet_every: int = 40
+    """Steps after which several processes go on from the mean of their weights."""
     columns: int = 1_700
     rate: float = 2e-3
     weight_decay: float = 0.05
@@ -124,6 +129,8 @@ class Recipe:
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     head: HeadRecipe = field(default_factory=HeadRecipe)
     dual_ar: DualARRecipe = field(default_factory=DualARRecipe)
+    manner: Manner = field(default_factory=lambda: Manner(temperature=0.5, top_p=0.6, repetition_penalty=1.0, normalize=True))
+    """How what is exported is spoken with where a request does not say."""
     checkpoint_seconds: float = 150
 
     @classmethod
@@ -143,6 +150,7 @@ class Recipe:
                 hidden=64,
                 seconds=4,
                 decay_seconds=1,
+                meet_every=2,
                 columns=400,
                 guided=((1, (0, 2)),),
                 phoneme_layer=2,

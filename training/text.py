@@ -1,6 +1,7 @@
 """What is read aloud: WordNet's usage examples and glosses, and sentences filled into templates. Knows nothing of sound.
 
-Everything follows from one seed. The held-out sentences are set aside before anything else is drawn.
+Everything follows from one seed. The held-out sentences are set aside before anything else is drawn. All of it is written out in
+words, as minnow's `normalize` will give it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.text.normalize import normalize
 from training.recipe import TextRecipe
 
 HELD_OUT = Path(__file__).with_name("held_out.json")
@@ -58,7 +60,7 @@ def corpus(recipe: TextRecipe) -> Corpus:
     spoken = [*(punctuate(s, rng) for s in plain), *made, *_joined(plain, made, recipe.joined, rng)]
     rng.shuffle(spoken)
     train = _with_glosses(spoken, [punctuate(s, rng) for s in glosses if _bare(s) not in taken])
-    return Corpus(tuple(test), tuple(validation), tuple(dict.fromkeys(train)))
+    return Corpus(tuple(test), tuple(map(normalize, validation)), tuple(dict.fromkeys(map(normalize, train))))
 
 
 def wordnet(folder: Path) -> tuple[list[str], list[str]]:
@@ -174,7 +176,7 @@ def _speakable(sentence: str) -> bool:
 
 
 def _bare(sentence: str) -> str:
-    return sentence.lower().rstrip(".!?")
+    return normalize(sentence).lower().rstrip(".!?")
 
 
 def _joined(plain: list[str], made: list[str], count: int, rng: random.Random) -> Iterator[str]:

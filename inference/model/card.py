@@ -11,8 +11,9 @@ OFFICIAL_LICENCE = "CC BY-NC-SA 4.0, non-commercial"
 
 @dataclass(frozen=True)
 class Card:
-    """`licence` as the card states it, None when it states none. `random` weights speak noise."""
+    """`name` and `licence` as the card states them, None when it does not. `random` weights speak noise."""
 
+    name: str | None
     licence: str | None
     random: bool
 
@@ -22,8 +23,9 @@ def read_card(checkpoint: Path) -> Card:
     try:
         text = (checkpoint / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return Card(None, random=False)
+        return Card(None, None, random=False)
     front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
     lines = front[1] if front else ""
     licence = re.search(r"^license:\s*(\S.*)$", lines, re.MULTILINE)
-    return Card(licence[1].strip() if licence else None, random="random-weights" in lines)
+    name = re.search(r"^# (.*\S)", text, re.MULTILINE)
+    return Card(name[1] if name else None, licence[1].strip() if licence else None, random="random-weights" in lines)
