@@ -3,14 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SERVER := .venv/.server
 DEV := .venv/.dev
-NOISE := var/random-tiny
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-
-# Until a voice is embedded, and when none is named, serve and say use random weights, which speak noise.
-ifeq ($(FISHSERVE_CHECKPOINT)$(wildcard inference/model/minnow/config.json),)
-export FISHSERVE_CHECKPOINT := $(NOISE)
-CHECKPOINT := $(NOISE)/config.json
-endif
 
 .PHONY: help install serve say test check bench drill reference clean
 
@@ -19,11 +12,11 @@ help: ## list the commands
 
 install: $(SERVER) ## create .venv and install what serving needs
 
-serve: $(SERVER) $(CHECKPOINT) ## start the server on http://127.0.0.1:8080
+serve: $(SERVER) ## start the server on http://127.0.0.1:8080
 	$(BIN)/fishserve serve
 
 TEXT ?= Hello from fishserve.
-say: $(SERVER) $(CHECKPOINT) ## speak TEXT="..." into out.wav
+say: $(SERVER) ## speak TEXT="..." into out.wav
 	@$(BIN)/fishserve say "$$TEXT"
 export TEXT
 
@@ -38,7 +31,7 @@ test: $(DEV) ## run every check: lint, types, contracts, tests
 drill: $(DEV) reference ## run the slow and destructive checks
 	$(BIN)/pytest -m drill
 
-bench: $(DEV) $(CHECKPOINT) ## measure this machine; the result goes to bench/results/
+bench: $(DEV) ## measure this machine; the result goes to bench/results/
 	$(BIN)/python -m bench.engine
 
 reference: .venv-reference/.installed ## a virtual environment with the reference implementation
@@ -58,9 +51,6 @@ $(SERVER): pyproject.toml constraints.txt | $(BIN)/python
 $(DEV): $(SERVER)
 	$(PIP) --editable '.[dev]'
 	@touch $@
-
-$(NOISE)/config.json: | $(SERVER)
-	$(BIN)/fishserve random-checkpoint $(NOISE)
 
 .venv-reference/.installed: bench/reference/requirements.txt bench/reference/requirements-no-deps.txt
 	$(PYTHON) -m venv .venv-reference

@@ -42,3 +42,4 @@ def export(recipe: Recipe, target: Path) -> None:
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
     save_file({n: t.detach().half().contiguous() for n, t in tensors.items()}, path)
+    path.chmod(0o644)  # safetensors makes files that only their owner may read

@@ -1,12 +1,11 @@
-"""The vocoder head, trained to turn frozen codes into sound: log-mel distance at five resolutions (arXiv:1910.11480).
-
-An adversarial phase was tried on CPU and did not pay within 900 steps; it belongs on a machine that makes tens of thousands.
-"""
+"""The vocoder head, trained to turn frozen codes into sound: log-mel distance at five resolutions (arXiv:1910.11480), then against an adversary."""
 
 from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from inference.model.codec import CausalConv, CausalTransposedConv, Codec, Head, History, LogMel, mel_filters
+from training.adversary import Adversary
 from training.encoder import codec_config, load_encoder
 from training.fsq import GroupedFSQ, nudge
-from training.recipe import HeadRecipe, Recipe
+from training.recipe import Recipe
 from training.shards import HOPS_PER_FRAME, code_shards, coded, held_out, held_out_codes, save, speech_shards, utterances
 
 SAMPLES = 2048
@@ -24,6 +24,7 @@ UNHEARD = 1024
 """Samples at the start of a crop without loss: their past was cut off inside the head."""
 RESOLUTIONS = ((2048, 512, 160), (1024, 256, 120), (512, 128, 80), (256, 64, 40), (128, 32, 20))
 """FFT size, hop and mel bands."""
+_KEPT = ("codec", "optimiser", "adversary", "against")
 
 
 class MelDistance(nn.Module):
@@ -69,36 +70,95 @@ def run_head(head: Head, features: Tensor, last: int | None = None) -> Tensor:
 
 
 def train_head(recipe: Recipe) -> None:
-    """Train until `recipe.head.seconds`, from `head.pt` if it is there, and keep `head.pt` up to date."""
-    target, r = recipe.folder / "head.pt", recipe.head
-    torch.manual_seed(r.seed)
-    codec, fsq = trainable_codec(recipe)
-    fast, slow = list(codec.head.parameters()), _feature_parameters(codec)
-    groups = [{"params": fast, "peak": r.rate}, {"params": slow, "peak": r.upsample_rate}]
-    optimiser = torch.optim.AdamW(groups, betas=(0.8, 0.98), weight_decay=1e-4)
-    spent, step = 0.0, 0
-    if target.exists():
-        state = torch.load(target, weights_only=True)
-        codec.load_state_dict(state["codec"])
-        optimiser.load_state_dict(state["optimiser"])
-        spent, step = state["seconds"], state["steps"]
-        torch.manual_seed(r.seed + step)
-    audio, distance = _training_audio(recipe), MelDistance()
-    start, due = time.process_time() - spent, spent + recipe.checkpoint_seconds
-    while (elapsed := time.process_time() - start) < r.seconds:
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * min(1, (step + 1) / 100) * (0.05 + 0.95 * (1 + math.cos(math.pi * elapsed / r.seconds)) / 2)
-        loss = _head_loss(codec, fsq, distance, audio, r)
-        optimiser.zero_grad(set_to_none=True)
+    """Train by spectral distance until `recipe.head.seconds`, then against an adversary for `adversarial_seconds`.
+
+    Goes on from `head.pt` if it is there, and keeps it up to date.
+    """
+    HeadTraining(recipe).run()
+
+
+class HeadTraining:
+    """One run: codec, optimisers, adversary and how far it has come. Kept in `head.pt`."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.r = recipe, recipe.head
+        torch.manual_seed(self.r.seed)
+        self.codec, self.fsq = trainable_codec(recipe)
+        self.adversary = Adversary(self.r.adversary_width)
+        self.distance = MelDistance()
+        features = _feature_parameters(self.codec)
+        self.trained = [*self.codec.head.parameters(), *features]
+        groups = [{"params": self.codec.head.parameters(), "share": 1.0}, {"params": features, "share": self.r.upsample_rate / self.r.rate}]
+        self.optimiser = torch.optim.AdamW(groups, betas=(0.8, 0.98), weight_decay=1e-4)
+        self.against = torch.optim.AdamW(self.adversary.parameters(), lr=self.r.adversary_rate, betas=(0.8, 0.98), weight_decay=1e-4)
+        self.seconds, self.steps, self.against_steps = 0.0, 0, 0
+        if self._file.exists():
+            self._resume(torch.load(self._file, weights_only=True))
+        torch.manual_seed(self.r.seed + self.steps)
+        self.audio = _training_audio(recipe)
+
+    def run(self) -> None:
+        """Train until the processor time of this run and earlier ones is what the recipe gives."""
+        start, due = time.process_time() - self.seconds, self.seconds + self.recipe.checkpoint_seconds
+        while (elapsed := time.process_time() - start) < self.r.seconds + self.r.adversarial_seconds:
+            loss = self._spectral_step(elapsed) if elapsed < self.r.seconds else self._adversarial_step()
+            self.steps += 1
+            if elapsed > due:
+                due += self.recipe.checkpoint_seconds
+                error = mel_error(self.codec, self.fsq, self.recipe)
+                print(f"head {elapsed:.0f} s step {self.steps} loss {loss:.3f} mel error {error:.3f}", flush=True)
+                self._save(elapsed)
+        self._save(time.process_time() - start)
+
+    def _spectral_step(self, elapsed: float) -> float:
+        fall = 0.05 + 0.95 * (1 + math.cos(math.pi * elapsed / self.r.seconds)) / 2
+        made, true = self._crop()
+        loss = self.distance(made, true)
+        self._improve(loss, self.r.rate * min(1, (self.steps + 1) / 100) * fall)
+        return loss.item()
+
+    def _adversarial_step(self) -> float:
+        made, true = self._crop()
+        self.against.zero_grad(set_to_none=True)
+        self.adversary.loss(true, made).backward()
+        self.against.step()
+        belief, likeness = self.adversary.deception(true, made)
+        self.against_steps += 1
+        ramp = min(1.0, self.against_steps / self.r.adversary_ramp)
+        distance = self.distance(made, true)
+        self._improve(self.r.distance_weight * distance + ramp * (belief + self.r.likeness_weight * likeness), self.r.adversarial_rate)
+        return distance.item()
+
+    def _improve(self, loss: Tensor, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["share"]
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_([*fast, *slow], 5.0)
-        optimiser.step()
-        step += 1
-        if elapsed > due:
-            due += recipe.checkpoint_seconds
-            print(f"head {elapsed:.0f} s step {step} loss {loss.item():.3f} mel error {mel_error(codec, fsq, recipe):.3f}", flush=True)
-            _save(recipe, codec, optimiser, elapsed, step)
-    _save(recipe, codec, optimiser, time.process_time() - start, step)
+        nn.utils.clip_grad_norm_(self.trained, 5.0)
+        self.optimiser.step()
+
+    def _crop(self) -> tuple[Tensor, Tensor]:
+        """A batch of sound made from codes, digits of some altered, and what it should be, (batch, samples)."""
+        (wave, codes), r = self.audio, self.r
+        starts = torch.randint(0, len(codes) - r.context - r.crop, (r.batch,))
+        chosen = torch.stack([codes[s : s + r.context + r.crop] for s in starts]).long()
+        true = torch.stack([wave[(s + r.context) * SAMPLES : (s + r.context + r.crop) * SAMPLES] for s in starts]).float() / 32768
+        noisy = torch.where(torch.rand(chosen.shape) < r.digit_noise, nudge(chosen), chosen)
+        made = run_head(self.codec.head, _features(self.codec, self.fsq, noisy), last=r.crop * HOPS_PER_FRAME)
+        return made[:, UNHEARD:], true[:, UNHEARD:]
+
+    @property
+    def _file(self) -> Path:
+        return self.recipe.folder / "head.pt"
+
+    def _save(self, seconds: float) -> None:
+        modules = {name: getattr(self, name).state_dict() for name in _KEPT}
+        save(self._file, modules | {"seconds": seconds, "steps": self.steps, "against_steps": self.against_steps})
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        for name in _KEPT:
+            getattr(self, name).load_state_dict(state[name])
+        self.seconds, self.steps, self.against_steps = state["seconds"], state["steps"], state["against_steps"]
 
 
 def trainable_codec(recipe: Recipe) -> tuple[Codec, GroupedFSQ]:
@@ -126,16 +186,6 @@ def mel_error(codec: Codec, fsq: GroupedFSQ, recipe: Recipe) -> float:
     return float(torch.stack(errors).mean())
 
 
-def _head_loss(codec: Codec, fsq: GroupedFSQ, distance: MelDistance, audio: tuple[Tensor, Tensor], r: HeadRecipe) -> Tensor:
-    wave, codes = audio
-    starts = torch.randint(0, len(codes) - r.context - r.crop, (r.batch,))
-    chosen = torch.stack([codes[s : s + r.context + r.crop] for s in starts]).long()
-    true = torch.stack([wave[(s + r.context) * SAMPLES : (s + r.context + r.crop) * SAMPLES] for s in starts]).float() / 32768
-    noisy = torch.where(torch.rand(chosen.shape) < r.digit_noise, nudge(chosen), chosen)
-    made = run_head(codec.head, _features(codec, fsq, noisy), last=r.crop * HOPS_PER_FRAME)
-    return distance(made[:, UNHEARD:], true[:, UNHEARD:])
-
-
 def _features(codec: Codec, fsq: GroupedFSQ, codes: Tensor) -> Tensor:
     """Codes (batch, frames, groups) -> features (batch, dim, hops)."""
     x, history = fsq.features(codes).transpose(1, 2), History()
@@ -158,11 +208,6 @@ def _training_audio(recipe: Recipe) -> tuple[Tensor, Tensor]:
                 waves.append(u.wave)
                 codes.append(c.codes)
     return torch.cat(waves), torch.cat(codes)
-
-
-def _save(recipe: Recipe, codec: Codec, optimiser: torch.optim.Optimizer, seconds: float, steps: int) -> None:
-    state = {"codec": codec.state_dict(), "optimiser": optimiser.state_dict(), "seconds": seconds, "steps": steps}
-    save(recipe.folder / "head.pt", state)
 
 
 def _conv(x: Tensor, layer: CausalConv) -> Tensor:

@@ -70,6 +70,15 @@ class HeadRecipe:
     rate: float = 3e-3
     upsample_rate: float = 3e-4
     digit_noise: float = 0.03
+    adversarial_seconds: float = 0
+    """After `seconds`. It needs far more steps than a CPU core makes in an hour (README.md)."""
+    adversary_width: int = 16
+    adversary_rate: float = 5e-4
+    adversarial_rate: float = 4e-4
+    adversary_ramp: int = 500
+    """Steps over which the adversary's weight grows to 1."""
+    distance_weight: float = 15
+    likeness_weight: float = 2
     shards: int = 6
     seed: int = 0
 
@@ -141,7 +150,7 @@ class Recipe:
             TextRecipe(generated=60, everyday=20, joined=10, validation=8),
             SpeechRecipe(utterances=40, per_shard=20, shards_with_audio=2),
             EncoderRecipe(dims=(16, 16, 16, 64), depths=(1, 1, 1, 1), shards=2, seconds=3, batch=2),
-            HeadRecipe(channels=32, seconds=4, batch=1, shards=2),
+            HeadRecipe(channels=32, seconds=3, batch=1, shards=2, adversarial_seconds=3, adversary_width=2),
             DualARRecipe(
                 dim=32,
                 layers=3,

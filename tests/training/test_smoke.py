@@ -43,6 +43,8 @@ def test_recipe_runs_from_text_to_a_checkpoint_that_loads(tmp_path):
     recipe, target = Recipe.smoke(tmp_path / "work"), tmp_path / "checkpoint"
     for stage in ("speech", "encoder", "codes", "head", "dual-ar", "export", "card"):
         run_stage(stage, recipe, target, processes=2 if stage == "dual-ar" else 1)
+    head = torch.load(recipe.folder / "head.pt", weights_only=True)
+    assert head["steps"] > head["against_steps"] > 0
     trained = torch.load(recipe.folder / "dual_ar.pt", weights_only=True)
     assert trained["step"] > 0
     run_stage("dual-ar", replace(recipe, dual_ar=replace(recipe.dual_ar, seconds=trained["seconds"] + 1)), target, processes=1)

