@@ -22,6 +22,7 @@ from faster_whisper import WhisperModel
 from num2words import num2words
 
 from inference import SpeechEngine, SpeechRequest
+from inference.audio.write import wav
 from inference.model.codec import HOP
 from inference.model.config import SAMPLE_RATE
 from training.recipe import Recipe
@@ -82,7 +83,11 @@ def words(text: str) -> str:
 
 
 def evaluate(recipe: Recipe, checkpoint: Path) -> Scores:
-    """Speak the 60 held-out sentences with the engine, as a newcomer's request would, and hear them; write `scores.json`."""
+    """Speak the 60 held-out sentences with the engine, as a newcomer's request would, and hear them; write `scores.json`.
+
+    The sound itself is left in `heard/`, to be listened to.
+    """
+    (recipe.folder / "heard").mkdir(exist_ok=True)
     test, taught = read_corpus(recipe).test, utterances(held_out(recipe, "test"))
     waves, ended = [], 0
     with SpeechEngine.load(checkpoint, device="cpu", copies=recipe.folder / "copies") as engine:
@@ -90,6 +95,8 @@ def evaluate(recipe: Recipe, checkpoint: Path) -> Scores:
             stream = engine.stream(SpeechRequest(sentence.text, seed=seed))
             waves.append(np.concatenate([np.zeros(0, np.float32), *(chunk.samples for chunk in stream)]))
             ended += stream.finish_reason == "stop"
+    for number, wave in enumerate(waves):
+        (recipe.folder / "heard" / f"{number:02d}.wav").write_bytes(wav(wave, SAMPLE_RATE))
     ratios = [len(wave) / (u.mel.shape[1] * HOP) for wave, u in zip(waves, taught, strict=True)]
     scores = judge([t.text for t in test], [t.kind for t in test], waves, ended, ratios)
     (recipe.folder / "scores.json").write_text(json.dumps(asdict(scores), indent=1), encoding="utf-8")
