@@ -70,6 +70,9 @@ class HeadRecipe:
     rate: float = 3e-3
     upsample_rate: float = 3e-4
     digit_noise: float = 0.03
+    fine_weight: float = 0
+    """Of the mel distances that hear single pulses, against the others."""
+    modulation_weight: float = 2
     adversarial_seconds: float = 0
     """After `seconds`. It needs far more steps than a CPU core makes in an hour (README.md)."""
     adversary_width: int = 16
