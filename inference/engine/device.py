@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from inference.engine.kv_cache import KEPT_SHARE
 from inference.engine.matrix import Weights
 from inference.errors import RequestError
 from inference.model import checkpoint as checkpoints
@@ -11,13 +12,14 @@ from inference.model.checkpoint import Checkpoint
 
 
 def affordable_rows(checkpoint: Checkpoint, rows: int, budget: int | None) -> int:
-    """At most `rows` rows of the whole context, one more being needed to compute prompts in."""
+    """At most `rows` rows of the whole context, with one more to compute prompts in, and what voices and waiting requests may keep."""
     c = checkpoint.config
     if budget is None and checkpoint.device.type == "cuda":
         budget = torch.cuda.mem_get_info(checkpoint.device)[0] // 2
     if budget is None:
         return rows
     row = 2 * c.n_layer * c.n_local_heads * c.max_seq_len * c.head_dim * checkpoints.precision(checkpoint.device).itemsize
+    row += 2 * row // KEPT_SHARE
     if budget < 2 * row:
         raise RequestError(
             f"{budget / 2**30:.3g} GiB for keys and values is too little: one request and one prompt take {2 * row / 2**30:.3g} GiB",

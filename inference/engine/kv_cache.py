@@ -14,6 +14,9 @@ from torch import Tensor
 from inference.engine import metrics
 from inference.model.dual_ar import KVCache
 
+KEPT_SHARE = 4
+"""The cache of voices may take a quarter of what the rows take, and so may what waiting requests keep of theirs."""
+
 
 @dataclass(frozen=True)
 class Past:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inference.engine.kv_cache import Past, PrefixCache
+from inference.engine.kv_cache import KEPT_SHARE, Past, PrefixCache
 from inference.engine.matrix import Weights
 from inference.engine.request import SpeechRequest
 from inference.engine.sampler import NONE, Controls, sample, seen_ids
@@ -26,8 +26,6 @@ WINDOW = 16
 """Frames the repetition penalty looks back."""
 PREFILL = 256
 """Prompt columns run between two frames of the running rows."""
-PREFIX_SHARE = 4
-"""The cache of voices may take a quarter of what the rows take, and so may what waiting requests keep of theirs."""
 NOISE_FRAMES = 32
 """Frames whose noise is drawn at once."""
 
@@ -83,7 +81,7 @@ class Runner:
         self._semantic_begin = checkpoint.tokenizer.semantic_begin
         self._cache = self._lm.new_cache(rows + 1, checkpoint.config.max_seq_len)
         self._staging = rows  # the row behind the others, where prompts are computed
-        self.past_budget = (self._cache.k.nbytes + self._cache.v.nbytes) // PREFIX_SHARE
+        self.past_budget = (self._cache.k.nbytes + self._cache.v.nbytes) // KEPT_SHARE
         self._prefixes = PrefixCache(self.past_budget)
         self._speakable = self._speakable_head()
         self._whole: Head | None = None  # made when a reference run first asks for it: on CUDA it is a large copy

@@ -167,9 +167,11 @@ def test_all_bits_of_a_seed_count(golden):
 def test_the_rows_keep_to_a_budget_of_memory(golden):
     c = golden.config
     row = 2 * c.n_layer * c.n_local_heads * c.max_seq_len * c.head_dim * 4
-    engine = ByHand(golden, rows=9, kv_bytes=4 * row)
+    engine = ByHand(golden, rows=9, kv_bytes=6 * row)
     cache = engine._runner._cache
-    assert cache.k.nbytes + cache.v.nbytes == 4 * row  # three requests, and the row where prompts are computed
+    # Three requests and the row where prompts are computed; a quarter as much for voices, and a quarter for those that wait.
+    assert cache.k.nbytes + cache.v.nbytes == 4 * row
+    assert engine._runner.past_budget == row
     with pytest.raises(RequestError, match="GiB for keys and values is too little"):
         ByHand(golden, kv_bytes=row)
 
