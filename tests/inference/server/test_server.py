@@ -1,8 +1,10 @@
 """A real server, as `fishserve serve` starts it, and real clients."""
 
+import base64
 import concurrent.futures
 import contextlib
 import io
+import json
 import os
 import signal
 import socket
@@ -11,6 +13,7 @@ import sys
 import threading
 import time
 
+import av
 import httpx
 import numpy as np
 import openai
@@ -103,7 +106,8 @@ def server(checkpoint, tmp_path_factory):
 
 
 def speak(server, **body):
-    return httpx.post(f"{server.url}/v1/audio/speech", json={"input": "Hello.", "max_new_tokens": 60, "seed": 1} | body, timeout=60)
+    body = {"input": "Hello.", "max_new_tokens": 60, "seed": 1, "response_format": "wav"} | body
+    return httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=60)
 
 
 def test_it_was_alive_before_it_was_ready(server):
@@ -144,11 +148,38 @@ def test_the_openai_client_speaks_to_it(server, tmp_path):
     ) as response:
         response.stream_to_file(tmp_path / "o.pcm")
     assert (tmp_path / "o.pcm").read_bytes() == whole.content[44:]
+    for kind in ("mp3", "opus", "aac", "flac"):
+        spoken = client.audio.speech.create(model="m", voice="alloy", input="Hello.", response_format=kind, extra_body=extra)
+        with av.open(io.BytesIO(spoken.content)) as container:
+            seconds = sum(frame.samples for frame in container.decode(audio=0)) / container.streams.audio[0].rate
+        assert abs(seconds - (len(whole.content) - 44) / 2 / 44_100) < 0.06
+    assert [m.id for m in client.models.list()] == ["fish-speech-1.5"]
     with pytest.raises(openai.NotFoundError, match="no voice 'carl'; known voices: default, anna"):
         client.audio.speech.create(model="m", voice="carl", input="Hello.")
     with pytest.raises(openai.BadRequestError, match="nothing to speak") as error:
         client.audio.speech.create(model="m", voice="default", input="")
     assert error.value.param == "input"
+
+
+def test_events_carry_the_same_file(server):
+    lines = [line for line in speak(server, stream_format="sse").text.split("\n\n") if line]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines]
+    content = b"".join(base64.b64decode(e["audio"]) for e in events[:-1])
+    assert content == speak(server).content
+    frames = (len(content) - 44) // 2 // 2048
+    assert events[-1] == {"type": "speech.audio.done", "usage": {"input_tokens": 6, "output_tokens": frames, "total_tokens": 6 + frames}}
+
+
+def test_speed_and_rate_are_kept(server):
+    plain, fast = (len(speak(server, response_format="pcm", speed=s).content) / 2 / 44_100 for s in (1, 2))
+    assert fast == pytest.approx(plain / 2, abs=0.1)
+    slow_rate = speak(server, response_format="pcm", sample_rate=16_000)
+    assert slow_rate.headers["x-sample-rate"] == "16000"
+    assert len(slow_rate.content) / 2 / 16_000 == pytest.approx(plain, abs=0.01)
+
+
+def test_voices_are_listed(server):
+    assert httpx.get(f"{server.url}/v1/audio/voices").json() == {"voices": ["default", "anna"]}
 
 
 def test_a_named_voice_changes_the_sound(server):
@@ -169,8 +200,9 @@ def test_a_named_voice_changes_the_sound(server):
         (b'{"input": 3}', 400, "input is '3'"),
         (b'{"input": "hi", "voice": "../../etc"}', 404, "no voice"),
         (b'{"input": "hi", "voice": 3}', 400, "voice"),
-        (b'{"input": "hi", "response_format": "mp3"}', 400, "'wav' or 'pcm'"),
-        (b'{"input": "hi", "speed": 2}', 400, "speed is '2'"),
+        (b'{"input": "hi", "response_format": "ogg"}', 400, "'wav' or 'pcm'"),
+        (b'{"input": "hi", "speed": 5}', 400, "speed is 5.0; it must be between 0.25 and 4.0"),
+        (b'{"input": "hi", "sample_rate": 5}', 400, "sample_rate is 5; mp3 can have 44100, 48000"),
         (b'{"input": "hi", "temperature": 3}', 400, "temperature is 3"),
         (b'{"input": "hi", "temperature": NaN}', 400, "temperature is nan"),
         (b'{"input": "hi", "seed": 99999999999999999999999}', 400, "seed is"),

@@ -1,0 +1,186 @@
+"""Turns chunks of sound into one file of a format, giving bytes as soon as there are any. FFmpeg (PyAV) makes what is compressed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import av
+import av.filter
+import numpy as np
+import soxr
+
+from inference.audio.write import pcm16, wav_header
+from inference.errors import RequestError
+
+NATIVE_RATE = 44_100
+MIN_SPEED, MAX_SPEED = 0.25, 4.0
+_SLOWEST_STEP = 0.5
+"""FFmpeg's atempo slows down at most this much at once."""
+_FEWEST = 64
+"""Samples: of fewer, atempo makes none at some speeds, and fails."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """`rates` are the sample rates in Hz it may have, the first one its own choice; None: any from 8,000 to 48,000, by choice 44,100.
+
+    MP3 and AAC begin with a delay of so many samples, which at low rates is long enough to be heard.
+    """
+
+    media_type: str
+    container: str = ""
+    codec: str = ""
+    rates: tuple[int, ...] | None = None
+    muxer: tuple[tuple[str, str], ...] = ()
+
+
+FORMATS = {
+    "mp3": Format("audio/mpeg", "mp3", "libmp3lame", (44_100, 48_000), (("write_xing", "0"), ("id3v2_version", "0"))),
+    "opus": Format("audio/ogg", "ogg", "libopus", (48_000, 24_000, 16_000, 12_000, 8_000), (("page_duration", "20000"),)),
+    "aac": Format("audio/aac", "adts", "aac", (44_100, 48_000)),
+    "flac": Format("audio/flac", "flac", "flac"),
+    "wav": Format("audio/wav"),
+    "pcm": Format("audio/pcm"),
+}
+
+
+def choose_rate(kind: str, asked: int | None) -> int:
+    """The sample rate of a format: what is asked for, or its own choice. Raises RequestError when the format cannot have it."""
+    rates = FORMATS[kind].rates
+    if asked is None:
+        return rates[0] if rates else NATIVE_RATE
+    if not (asked in rates if rates else 8000 <= asked <= 48_000):
+        known = ", ".join(map(str, sorted(rates))) if rates else "8000 to 48000"
+        raise RequestError(f"sample_rate is {asked}; {kind} can have {known}", "sample_rate")
+    return asked
+
+
+class Encoder:
+    """One file being written. Feed it mono float32 samples (n,) at 44.1 kHz, then `finish` it."""
+
+    def __init__(self, kind: str, sample_rate: int | None = None, speed: float = 1.0) -> None:
+        self.sample_rate = choose_rate(kind, sample_rate)
+        if not MIN_SPEED <= speed <= MAX_SPEED:
+            raise RequestError(f"speed is {speed}; it must be between {MIN_SPEED} and {MAX_SPEED}", "speed")
+        self._tempo = _Tempo(speed) if speed != 1 else None
+        self._resampler = None if self.sample_rate == NATIVE_RATE else soxr.ResampleStream(NATIVE_RATE, self.sample_rate, 1, "float32")
+        self._writer: _Writer = _Plain(kind, self.sample_rate) if kind in ("wav", "pcm") else _Compressed(FORMATS[kind], self.sample_rate)
+
+    def encode(self, samples: np.ndarray) -> bytes:
+        """The bytes that this sound makes ready; some may wait for the next."""
+        if self._tempo:
+            samples = self._tempo.change(samples)
+        if self._resampler and len(samples):
+            samples = self._resampler.resample_chunk(samples)
+        return self._writer.write(samples)
+
+    def finish(self) -> bytes:
+        """What was still waiting, and the end of the file."""
+        tail = self._tempo.rest() if self._tempo else np.zeros(0, np.float32)
+        if self._resampler:
+            tail = self._resampler.resample_chunk(tail, last=True)
+        return self._writer.write(tail) + self._writer.close()
+
+
+class _Writer(Protocol):
+    def write(self, samples: np.ndarray) -> bytes: ...
+
+    def close(self) -> bytes: ...
+
+
+class _Plain:
+    def __init__(self, kind: str, rate: int) -> None:
+        self._header = wav_header(rate) if kind == "wav" else b""
+
+    def write(self, samples: np.ndarray) -> bytes:
+        header, self._header = self._header, b""
+        return header + pcm16(samples)
+
+    def close(self) -> bytes:
+        return b""
+
+
+class _Sink:
+    """What FFmpeg writes to: no `seek`, so that it never goes back to what was sent already."""
+
+    def __init__(self) -> None:
+        self.waiting = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self.waiting += data
+        return len(data)
+
+    def take(self) -> bytes:
+        taken = bytes(self.waiting)
+        self.waiting.clear()
+        return taken
+
+
+class _Compressed:
+    def __init__(self, form: Format, rate: int) -> None:
+        self._sink, self._rate, self._written = _Sink(), rate, 0
+        self._container = av.open(self._sink, "w", format=form.container, options=dict(form.muxer))
+        stream = self._container.add_stream(form.codec, rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
+        self._stream = stream
+
+    def write(self, samples: np.ndarray) -> bytes:
+        if len(samples):
+            for packet in self._stream.encode(_frame(samples, self._rate, self._written)):
+                self._container.mux(packet)
+            self._written += len(samples)
+        return self._sink.take()
+
+    def close(self) -> bytes:
+        begun = b"" if self._written else self.write(np.zeros(self._rate // 50, np.float32))  # a file without any sound is not one
+        for packet in self._stream.encode(None):
+            self._container.mux(packet)
+        self._container.close()
+        return begun + self._sink.take()
+
+
+class _Tempo:
+    """Faster or slower at the same pitch: FFmpeg's atempo (waveform similarity overlap-add)."""
+
+    def __init__(self, speed: float) -> None:
+        self._graph, self._fed, self._waiting = av.filter.Graph(), 0, np.zeros(0, np.float32)
+        nodes = [self._graph.add_abuffer(sample_rate=NATIVE_RATE, format="flt", layout="mono", time_base=Fraction(1, NATIVE_RATE))]
+        while speed < _SLOWEST_STEP:
+            nodes.append(self._graph.add("atempo", str(_SLOWEST_STEP)))
+            speed /= _SLOWEST_STEP
+        nodes += [self._graph.add("atempo", str(speed)), self._graph.add("abuffersink")]
+        self._graph.link_nodes(*nodes).configure()
+
+    def change(self, samples: np.ndarray) -> np.ndarray:
+        """What the samples make ready."""
+        self._waiting = np.concatenate((self._waiting, samples))
+        if len(self._waiting) < _FEWEST:
+            return np.zeros(0, np.float32)
+        self._graph.push(_frame(self._waiting, NATIVE_RATE, self._fed))
+        self._fed += len(self._waiting)
+        self._waiting = np.zeros(0, np.float32)
+        return self._pull()
+
+    def rest(self) -> np.ndarray:
+        """What was still waiting."""
+        last = self.change(np.zeros(_FEWEST, np.float32)) if len(self._waiting) else np.zeros(0, np.float32)
+        self._graph.push(None)
+        return np.concatenate((last, self._pull()))
+
+    def _pull(self) -> np.ndarray:
+        ready: list[np.ndarray] = []
+        while True:
+            try:
+                frame = self._graph.pull()
+            except (av.BlockingIOError, av.EOFError):
+                return np.concatenate(ready) if ready else np.zeros(0, np.float32)
+            assert isinstance(frame, av.AudioFrame)
+            ready.append(frame.to_ndarray()[0])
+
+
+def _frame(samples: np.ndarray, rate: int, start: int) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32)[None], format="flt", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+    return frame

@@ -1,0 +1,122 @@
+"""OpenAI's door: speech, models and voices, as its clients speak to it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, Field
+
+from inference.audio.encode import FORMATS, Encoder
+from inference.audio.write import wav_header
+from inference.engine.request import Audio, SpeechRequest
+from inference.errors import FishserveError
+from inference.model.config import SAMPLES_PER_FRAME
+from inference.server.replies import CLIENT_GONE, Speaker, encoded, started, whole
+from inference.voices.store import DEFAULT, VoiceStore
+
+MODEL = "fish-speech-1.5"
+OPENAI_VOICES = frozenset(
+    ["alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin", "cedar"]
+)
+"""Names OpenAI's clients send without being asked to. Here they mean the default voice, unless a voice of that name is stored."""
+_SPEECH_FIELDS = ("seed", "temperature", "top_p", "repetition_penalty", "normalize", "chunk_length", "max_new_tokens")
+_WAV_HEADER = len(wav_header(0))
+
+
+class VoiceId(BaseModel):
+    """OpenAI's object form of `voice`."""
+
+    id: str
+
+
+class SpeechBody(BaseModel):
+    """OpenAI's `POST /v1/audio/speech`, and the model's own controls. Any `model` name is accepted."""
+
+    input: str
+    model: str | None = None
+    voice: str | VoiceId = DEFAULT
+    instructions: str | None = Field(None, description="Accepted for compatibility; this model takes no instructions.")
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    speed: float = Field(1.0, description="0.25 to 4, at the same pitch.")
+    stream_format: Literal["audio", "sse"] = "audio"
+    sample_rate: int | None = Field(None, description="Hz; null: 44,100, and 48,000 for opus.")
+    stream: bool = Field(True, description="False waits for the whole, which then has a Content-Length and a WAV header with true sizes.")
+    seed: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    normalize: bool | None = Field(None, description="Write numbers and signs out as English words first; null: as the model needs it.")
+    chunk_length: int = 200
+    max_new_tokens: int | None = None
+
+
+def router(speaker: Speaker, voices: VoiceStore) -> APIRouter:
+    """The routes under /v1 that OpenAI has, and the list of voices that its clients look for."""
+    routes = APIRouter(prefix="/v1")
+
+    @routes.post("/audio/speech", response_class=Response, responses={200: {"content": {f.media_type: {} for f in FORMATS.values()}}})
+    async def speech(body: SpeechBody, request: Request) -> Response:
+        encoder = Encoder(body.response_format, body.sample_rate, body.speed)
+        spoken = SpeechRequest(body.input, voices.get(_voice(body.voice, voices)), **{name: getattr(body, name) for name in _SPEECH_FIELDS})
+        audio = await started(speaker, spoken, request)
+        if isinstance(audio, Response):
+            return audio
+        headers = {"X-Sample-Rate": str(encoder.sample_rate)}
+        if body.stream_format == "sse":
+            return StreamingResponse(_events(audio, encoder, body.input), media_type="text/event-stream", headers=headers)
+        media_type = FORMATS[body.response_format].media_type
+        if body.response_format == "pcm":
+            media_type += f";rate={encoder.sample_rate};channels=1"
+        if body.stream:
+            return StreamingResponse(encoded(audio, encoder), media_type=media_type, headers=headers)
+        content = await whole(audio, encoder, request)
+        if content is None:
+            return Response(status_code=CLIENT_GONE)
+        if body.response_format == "wav":
+            content = wav_header(encoder.sample_rate, len(content) - _WAV_HEADER) + content[_WAV_HEADER:]
+        return Response(content, media_type=media_type, headers=headers)
+
+    @routes.get("/models")
+    async def models() -> dict[str, Any]:
+        """One model; `POST /v1/audio/speech` accepts any name for it."""
+        return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "fishserve"}]}
+
+    @routes.get("/audio/voices")
+    async def list_voices() -> dict[str, list[str]]:
+        """Names that `voice` may have, besides OpenAI's own, which mean `default`."""
+        return {"voices": voices.names()}
+
+    return routes
+
+
+def _voice(asked: str | VoiceId, voices: VoiceStore) -> str:
+    name = asked if isinstance(asked, str) else asked.id
+    return DEFAULT if name in OPENAI_VOICES and name not in voices.names() else name
+
+
+async def _events(audio: AsyncIterator[Audio], encoder: Encoder, text: str) -> AsyncIterator[str]:
+    """Server-sent events: the file in base64 pieces, then how many characters were spoken in how many frames."""
+    frames = 0
+
+    async def counted() -> AsyncIterator[Audio]:
+        nonlocal frames
+        async for chunk in audio:
+            frames += len(chunk.samples) // SAMPLES_PER_FRAME
+            yield chunk
+
+    try:
+        async for content in encoded(counted(), encoder):
+            yield _event("speech.audio.delta", audio=base64.b64encode(content).decode())
+    except FishserveError as e:
+        yield _event("speech.audio.error", error={"message": str(e), "type": "server_error", "param": None, "code": None})
+        return
+    yield _event("speech.audio.done", usage={"input_tokens": len(text), "output_tokens": frames, "total_tokens": len(text) + frames})
+
+
+def _event(kind: str, **fields: Any) -> str:
+    return f"data: {json.dumps({'type': kind, **fields})}\n\n"

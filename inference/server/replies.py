@@ -1,0 +1,104 @@
+"""What the doors share: the engine as they see it, sound as bytes, errors, and clients that go away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from inference.audio.encode import Encoder
+from inference.engine.request import Audio, SpeechRequest
+
+CLIENT_GONE = 499
+_GONE: Any = object()
+
+
+class Speaker(Protocol):
+    """What the doors need of an engine, wherever it runs."""
+
+    def astream(self, request: SpeechRequest) -> AsyncIterator[Audio]: ...
+
+    async def state(self) -> dict[str, str]:
+        """`{"status": "loading" | "ready" | "failed", ...}`."""
+        ...
+
+
+async def started(speaker: Speaker, speech: SpeechRequest, request: Request) -> AsyncIterator[Audio] | Response:
+    """The chunks of a request, once the first is there, so that what goes wrong before it has its status code.
+
+    A response instead when the client has gone. Raises HTTPException (503) while the model is not ready.
+    """
+    state = await speaker.state()
+    if state["status"] != "ready":
+        raise HTTPException(503, f"the model is {state['status']}; see /ready", {"Retry-After": "5"})
+    chunks = speaker.astream(speech)
+    first = await unless_gone(request, anext(chunks, None))
+    if first is _GONE:
+        await _close(chunks)
+        return Response(status_code=CLIENT_GONE)
+    return _resume(first, chunks)
+
+
+async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncIterator[bytes]:
+    """The bytes of a file, as its sound comes. Encoding happens in a thread, so that nobody else waits for it."""
+    try:
+        async for chunk in audio:
+            if content := await asyncio.to_thread(encoder.encode, chunk.samples):
+                yield content
+        yield await asyncio.to_thread(encoder.finish)
+    finally:
+        await _close(audio)
+
+
+async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request) -> bytes | None:
+    """All bytes of a file; None when the client goes away meanwhile."""
+
+    async def gather() -> bytes:
+        return b"".join([content async for content in encoded(audio, encoder)])
+
+    content = await unless_gone(request, gather())
+    return None if content is _GONE else content
+
+
+async def unless_gone(request: Request, work: Any) -> Any:
+    """The result of `work`, or _GONE when the client leaves first; then `work` is cancelled."""
+
+    async def leave() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(leave())
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else _GONE
+    finally:
+        for t in (task, gone):
+            t.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+def error_response(status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An error in OpenAI's shape."""
+    kind = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}.get(status)
+    kind = kind or ("invalid_request_error" if status < 500 else "server_error")
+    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": None}}, status, headers)
+
+
+async def _resume(first: Audio | None, rest: AsyncIterator[Audio]) -> AsyncIterator[Audio]:
+    """The chunks again, the first of which was already taken."""
+    try:
+        if first is not None:
+            yield first
+        async for chunk in rest:
+            yield chunk
+    finally:
+        await _close(rest)
+
+
+async def _close(chunks: AsyncIterator[Audio]) -> None:
+    if hasattr(chunks, "aclose"):
+        await chunks.aclose()

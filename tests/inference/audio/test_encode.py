@@ -1,0 +1,83 @@
+import io
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inference import RequestError
+from inference.audio.encode import FORMATS, NATIVE_RATE, Encoder
+
+RATES = [(kind, rate) for kind, f in FORMATS.items() for rate in (None, *(f.rates or (8000, 24_000, 48_000)))]
+
+
+def tone(seconds, hertz=440):
+    """A tone that is loudest in its last tenth of a second, to see whether the tail is there."""
+    t = np.arange(int(seconds * NATIVE_RATE)) / NATIVE_RATE
+    return (np.sin(2 * np.pi * hertz * t) * np.where(t > seconds - 0.1, 0.8, 0.2)).astype(np.float32)
+
+
+def encoded(kind, samples, chunks=8192, **options):
+    encoder = Encoder(kind, **options)
+    parts = [encoder.encode(samples[i : i + chunks]) for i in range(0, len(samples), chunks)] + [encoder.finish()]
+    return parts, encoder.sample_rate
+
+
+def decoded(kind, content, rate):
+    if kind == "pcm":
+        return np.frombuffer(content, "<i2").astype(np.float32) / 32768, rate
+    with av.open(io.BytesIO(content)) as container:
+        frames, resampler = [], av.AudioResampler("flt", "mono")
+        for frame in container.decode(audio=0):
+            frames += [f.to_ndarray()[0] for f in resampler.resample(frame)]
+        return np.concatenate(frames), container.streams.audio[0].rate
+
+
+@pytest.mark.parametrize(("kind", "rate"), RATES, ids=str)
+def test_every_format_is_as_long_as_the_sound_and_keeps_its_tail(kind, rate):
+    parts, chosen = encoded(kind, tone(1.3), sample_rate=rate)
+    heard, heard_rate = decoded(kind, b"".join(parts), chosen)
+    assert chosen == (rate or chosen)
+    assert heard_rate == chosen or kind == "opus"  # Opus always decodes at 48 kHz
+    assert abs(len(heard) / heard_rate - 1.3) < 0.06
+    start = int((1.3 - 0.08) * heard_rate)
+    assert np.abs(heard[start : start + int(0.06 * heard_rate)]).max() > 0.5
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_bytes_leave_with_the_first_chunk(kind):
+    parts, _ = encoded(kind, tone(1))
+    assert len(parts[0]) > 40
+
+
+@given(st.sampled_from(sorted(FORMATS)), st.lists(st.integers(0, 9000), max_size=6), st.sampled_from([0.25, 0.7, 1.0, 1.5, 4.0]))
+@settings(max_examples=40)
+def test_any_chunks_make_a_file_of_the_right_length(kind, sizes, speed):
+    encoder, sound = Encoder(kind, speed=speed), tone(2)
+    content, at = b"", 0
+    for size in sizes:
+        content += encoder.encode(sound[at : at + size])
+        at += size
+    content += encoder.finish()
+    if kind != "wav" or at > 100:  # a WAV without sound has nothing to decode
+        heard, rate = decoded(kind, content, encoder.sample_rate)
+        assert abs(len(heard) / rate - min(at, len(sound)) / NATIVE_RATE / speed) < 0.06 + 0.06 * (speed != 1)
+
+
+@pytest.mark.parametrize("speed", [0.25, 0.5, 0.8, 2.0, 4.0])
+def test_speed_changes_the_length_and_not_the_pitch(speed):
+    parts, rate = encoded("pcm", tone(2), speed=speed)
+    heard, _ = decoded("pcm", b"".join(parts), rate)
+    assert abs(len(heard) / rate - 2 / speed) < 0.1
+    spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
+    assert abs(np.fft.rfftfreq(len(heard), 1 / rate)[spectrum.argmax()] - 440) < 5
+
+
+def test_what_a_format_cannot_have_is_refused_by_name():
+    with pytest.raises(RequestError, match="sample_rate is 44100; opus can have 8000, 12000, 16000, 24000, 48000"):
+        Encoder("opus", 44_100)
+    with pytest.raises(RequestError, match="sample_rate is 1; wav can have 8000 to 48000"):
+        Encoder("wav", 1)
+    with pytest.raises(RequestError, match=r"speed is 5; it must be between 0\.25 and 4\.0"):
+        Encoder("mp3", speed=5)
