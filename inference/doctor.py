@@ -16,7 +16,7 @@ from rich.text import Text
 
 from inference.engine.device import pick_device
 from inference.errors import FishserveError
-from inference.hub import EMBEDDED_VOICE, locate
+from inference.hub import EMBEDDED_VOICE, locate, name_of
 from inference.model import checkpoint as checkpoints
 from inference.model.card import OFFICIAL_LICENCE, read_card
 from inference.model.checkpoint import Checkpoint
@@ -81,7 +81,7 @@ def _device(device: torch.device) -> str:
 def _model(path: Path) -> str:
     if path == EMBEDDED_VOICE:
         return "minnow, the small voice in the box"
-    return read_card(path).name or path.name
+    return read_card(path).name or name_of(path)
 
 
 def _licence(path: Path) -> str:

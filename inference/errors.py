@@ -46,3 +46,8 @@ class Overloaded(FishserveError):
 
 class EngineClosed(FishserveError):
     """The engine was closed, or its thread died, before the request finished."""
+
+
+def shown(value: float) -> str:
+    """A number as an error says it: not all of its digits when a client sends thousands."""
+    return "a number beyond 1e30" if abs(value) > 1e30 else str(value)

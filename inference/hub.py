@@ -41,6 +41,13 @@ def locate(checkpoint: str | Path | None) -> Path:
     return Path(checkpoint)
 
 
+def name_of(checkpoint: Path) -> str:
+    """What to call the model in a directory: the repository it was downloaded from, else the directory's name."""
+    if checkpoint.parent.name == "snapshots":
+        return checkpoint.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return checkpoint.resolve().name
+
+
 def is_repository(name: str) -> bool:
     """Whether a name looks like `owner/name` or `owner/name@revision`."""
     return _REPOSITORY.fullmatch(name) is not None and not name.startswith((".", "/", "~"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 from collections.abc import Callable
+from multiprocessing import connection
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--processes", type=int, default=1, help="processes for the teacher's speech and the Dual-AR (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, default=1, help="threads for training (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads for training, where one process does it (default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="every stage, very small: shows that the recipe runs, not that it learns")
     options = parser.parse_args(arguments)
     if unknown := set(options.stages) - set(STAGES):
@@ -83,10 +84,14 @@ def _in_processes(work: Work, recipe: Recipe, processes: int) -> None:
     workers = [spawn.Process(target=_alone, args=(work, recipe, part, processes)) for part in range(processes)]
     for worker in workers:
         worker.start()
-    for worker in workers:
-        worker.join()
-    if any(worker.exitcode for worker in workers):
-        raise SystemExit(f"a process of {work.__name__} failed; see its traceback above")
+    running = list(workers)
+    while running:
+        connection.wait([worker.sentinel for worker in running])
+        if any(worker.exitcode for worker in workers):  # the others may be waiting for it
+            for worker in running:
+                worker.terminate()
+            raise SystemExit(f"a process of {work.__name__} failed; see its traceback above")
+        running = [worker for worker in running if worker.is_alive()]
 
 
 def _alone(work: Work, recipe: Recipe, part: int, processes: int) -> None:

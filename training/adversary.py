@@ -1,4 +1,4 @@
-"""What the head is set against in the last part of its training: discriminators that listen for what spectral distances do not hear.
+"""What the head can be set against after its training by distances: discriminators that listen for what those do not hear.
 
 Periods as in HiFi-GAN (arXiv:2010.05646) and spectra at three resolutions (as in arXiv:2210.13438), both slim, with the hinge loss.
 """

@@ -74,7 +74,7 @@ class HeadRecipe:
     """Of the mel distances that hear single pulses, against the others."""
     modulation_weight: float = 2
     adversarial_seconds: float = 0
-    """After `seconds`. It needs far more steps than a CPU core makes in an hour (README.md)."""
+    """After `seconds`. Off: in a first experiment it did not pay within 900 steps."""
     adversary_width: int = 16
     adversary_rate: float = 5e-4
     adversarial_rate: float = 4e-4

@@ -12,14 +12,16 @@ import numpy as np
 import soxr
 
 from inference.audio.write import pcm16, wav_header
-from inference.errors import RequestError
+from inference.errors import RequestError, shown
 
 NATIVE_RATE = 44_100
 MIN_SPEED, MAX_SPEED = 0.25, 4.0
 _SLOWEST_STEP = 0.5
 """FFmpeg's atempo slows down at most this much at once."""
-_FEWEST = 64
-"""Samples: of fewer, atempo makes none at some speeds, and fails."""
+_PIECE = 1024
+"""Samples pushed into atempo at once: it keeps the newest piece to itself, and fails on very short ones."""
+_HELD_BACK = 8192
+"""Samples of silence that push out all that atempo keeps."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def choose_rate(kind: str, asked: int | None) -> int:
         return rates[0] if rates else NATIVE_RATE
     if not (asked in rates if rates else 8000 <= asked <= 48_000):
         known = ", ".join(map(str, sorted(rates))) if rates else "8000 to 48000"
-        raise RequestError(f"sample_rate is {asked}; {kind} can have {known}", "sample_rate")
+        raise RequestError(f"sample_rate is {shown(asked)}; {kind} can have {known}", "sample_rate")
     return asked
 
 
@@ -121,7 +123,7 @@ class _Sink:
 class _Compressed:
     def __init__(self, form: Format, rate: int) -> None:
         self._sink, self._rate, self._written = _Sink(), rate, 0
-        self._container = av.open(self._sink, "w", format=form.container, options=dict(form.muxer))
+        self._container = av.open(self._sink, "w", format=form.container, options={"flush_packets": "1", **dict(form.muxer)})
         stream = self._container.add_stream(form.codec, rate=rate, layout="mono")
         assert isinstance(stream, av.AudioStream)
         self._stream = stream
@@ -145,7 +147,8 @@ class _Tempo:
     """Faster or slower at the same pitch: FFmpeg's atempo (waveform similarity overlap-add)."""
 
     def __init__(self, speed: float) -> None:
-        self._graph, self._fed, self._waiting = av.filter.Graph(), 0, np.zeros(0, np.float32)
+        self._graph, self._speed, self._waiting = av.filter.Graph(), speed, np.zeros(0, np.float32)
+        self._fed = self._given = 0
         nodes = [self._graph.add_abuffer(sample_rate=NATIVE_RATE, format="flt", layout="mono", time_base=Fraction(1, NATIVE_RATE))]
         while speed < _SLOWEST_STEP:
             nodes.append(self._graph.add("atempo", str(_SLOWEST_STEP)))
@@ -155,28 +158,32 @@ class _Tempo:
 
     def change(self, samples: np.ndarray) -> np.ndarray:
         """What the samples make ready."""
-        self._waiting = np.concatenate((self._waiting, samples))
-        if len(self._waiting) < _FEWEST:
-            return np.zeros(0, np.float32)
-        self._graph.push(_frame(self._waiting, NATIVE_RATE, self._fed))
-        self._fed += len(self._waiting)
-        self._waiting = np.zeros(0, np.float32)
-        return self._pull()
+        samples = np.concatenate((self._waiting, samples))
+        ready: list[np.ndarray] = []
+        whole = len(samples) // _PIECE * _PIECE
+        for start in range(0, whole, _PIECE):
+            self._graph.push(_frame(samples[start : start + _PIECE], NATIVE_RATE, self._fed))
+            self._fed += _PIECE
+            ready += self._pull()
+        self._waiting = samples[whole:]
+        return np.concatenate(ready) if ready else np.zeros(0, np.float32)
 
     def rest(self) -> np.ndarray:
-        """What was still waiting."""
-        last = self.change(np.zeros(_FEWEST, np.float32)) if len(self._waiting) else np.zeros(0, np.float32)
+        """What was still waiting, so that all in all there is as much as the speed makes of what was fed."""
+        total = round((self._fed + len(self._waiting)) / self._speed) - self._given
+        last = self.change(np.zeros(_HELD_BACK, np.float32))
         self._graph.push(None)
-        return np.concatenate((last, self._pull()))
+        return np.concatenate((last, *self._pull()))[:total]
 
-    def _pull(self) -> np.ndarray:
+    def _pull(self) -> list[np.ndarray]:
         ready: list[np.ndarray] = []
         while True:
             try:
                 frame = self._graph.pull()
             except (av.BlockingIOError, av.EOFError):
-                return np.concatenate(ready) if ready else np.zeros(0, np.float32)
+                return ready
             assert isinstance(frame, av.AudioFrame)
+            self._given += frame.samples
             ready.append(frame.to_ndarray()[0])
 
 

@@ -439,8 +439,8 @@ class SpeechEngine:
         """Between two segments of a long text others may go first, as many as there are rows. What was computed for it is kept
         while there is memory for that; else it is computed again.
         """
-        kept = sum(j.past.bytes for j in self._waiting if j.past is not None)
-        job.past = self._runner.past(sequence) if kept < self._runner.past_budget else None
+        kept = sum(j.past.bytes for j in self._waiting if j.past is not None) + self._runner.past_bytes(sequence)
+        job.past = self._runner.past(sequence) if kept <= self._runner.past_budget else None
         job.sequence = None
         self._leave(sequence)
         self._running.remove(job)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from inference.errors import RequestError
+from inference.errors import RequestError, shown
 from inference.model.config import SAMPLE_RATE, SAMPLING_RANGES, Manner
 from inference.text.split import split
 from inference.voices.voice import Voice
@@ -101,5 +100,5 @@ def check_text(text: str, param: str) -> None:
 
 
 def _between(param: str, value: float, low: float, high: float) -> None:
-    if not math.isfinite(value) or not low <= value <= high:
-        raise RequestError(f"{param} is {value}; it must be between {low} and {high}", param)
+    if not low <= value <= high:  # neither is a value that is not a number
+        raise RequestError(f"{param} is {shown(value)}; it must be between {low} and {high}", param)

@@ -49,7 +49,7 @@ class Sequence:
     columns of a `past` computed before; at most `limit` frames follow it. `frames` are the generated columns, each
     (1 + codebooks,) int64 on the CPU; the last is not in the cache yet. `history` (1 + codebooks, WINDOW) holds
     what the penalty sees, in row 0 as indices into the head's ids. `finish` says why it ended: "stop" (end token),
-    "length" (limit), "fault" (non-finite logits).
+    "length" (limit), "fault" (non-finite states).
     """
 
     request: SpeechRequest
@@ -105,6 +105,7 @@ class Runner:
         if past is not None:
             sequence.length = min(past.shared(sequence.prompt), sequence.prompt.shape[1] - 1)
             past.restore(self._cache, self._staging, sequence.length)
+        sequence.past = None  # it is in the row now, and needs no memory twice
 
     def prefill(self) -> int:
         """Run the next piece of the staged prompt; after the last, draw the first frame and take a row. Columns run."""
@@ -115,11 +116,15 @@ class Runner:
         columns = s.prompt[None, :, s.length : end].to(self._device)
         hidden = self._lm.slow(columns, self._cache, Span.prompt(self._staging, s.length, columns.shape[2], self._device))
         start, s.length = s.length, end
-        if end == s.fixed and s.past is None and bool(hidden.isfinite().all()):
+        if end == s.fixed and bool(hidden.isfinite().all()):
             self._prefixes.put(Past.of(self._cache, self._staging, s.prompt[:, :end]))
         if end == s.prompt.shape[1]:
             self._take_row(s, hidden[:, -1])
         return end - start
+
+    def past_bytes(self, sequence: Sequence) -> int:
+        """What `past` would take."""
+        return 2 * self._cache.k[:, sequence.row, :, : sequence.length].nbytes
 
     def past(self, sequence: Sequence) -> Past:
         """What a running sequence's row holds, to go on from later."""
@@ -127,7 +132,7 @@ class Runner:
         return Past.of(self._cache, sequence.row, torch.cat((sequence.prompt, frames), dim=1))
 
     def _take_row(self, sequence: Sequence, hidden: Tensor) -> None:
-        self._staged, sequence.row, sequence.past = None, len(self.sequences), None
+        self._staged, sequence.row = None, len(self.sequences)
         self.sequences.append(sequence)
         self._cache.move(self._staging, sequence.row, sequence.length)
         # The first frame is drawn without penalty and never enters the window; after it the window is full of zeros.
@@ -200,15 +205,15 @@ class Runner:
         tokens = head.ids[choices]
         # A reference run may draw a token past the code tables; the reference fails there, we take the last code.
         codes = [(tokens - self._semantic_begin).clamp(0, lm.config.codebook_size - 1)]
+        states = []
         for i in range(1, self._codebooks):
             if i == 1:
                 x = self._step.fast_pair(lm.fast_project_in(hidden), codes[0])
             else:
                 x = self._step.fast(codes[-1], i)
+            states.append(x)
             codes.append(sample(self._step.code_logits(x, head.codes), seen_codes[i], controls, code_noise[:, i - 1]))
-        health = hidden.float().sum(-1)
-        if self._codebooks > 1:
-            health = health + x.float().sum(-1)  # what is not a number at one codebook position is not at all later ones
+        health = torch.cat((hidden, *states), dim=1).float().sum(-1)
         self._record(sequences, torch.stack((tokens, *codes), dim=1).cpu(), choices.cpu(), health.isfinite().tolist())
 
     def _seen(self, sequences: list[Sequence], head: Head) -> tuple[Tensor, Seq[Tensor]]:

@@ -58,7 +58,8 @@ def rank(logits: Tensor, seen: Tensor | None, controls: Controls) -> tuple[Tenso
     if (cumulative[:, -1:] <= controls.top_p).any():  # rare but for flat distributions and top_p 1
         ranked, ids = p.sort(dim=-1, descending=True)
         cumulative = ranked.cumsum(-1)
-    cut = cumulative > torch.maximum(controls.top_p, ranked[:, :1])
+    cut = cumulative > controls.top_p
+    cut[:, 0] = False
     return (logits.gather(-1, ids) / controls.temperature).masked_fill(cut, -torch.inf), ids
 
 

@@ -119,7 +119,7 @@ class Manner:
         if not path.exists():
             return cls()
         raw = _read_object(path)
-        values = {name: raw.get(name, default) for name, default in asdict(cls()).items()}
+        values = {name: default if raw.get(name) is None else raw[name] for name, default in asdict(cls()).items()}
         for name, (low, high) in SAMPLING_RANGES.items():
             if not _is_number(values[name]) or not low <= values[name] <= high:
                 raise CheckpointError(f"{path}: {name} is {values[name]!r}; it must be a number between {low} and {high}")

@@ -28,6 +28,7 @@ from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
 
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import EngineClosed, FishserveError, GenerationError
+from inference.hub import name_of
 from inference.server.app import create_app
 from inference.server.metrics import SHARED_DIRECTORY
 from inference.settings import Settings
@@ -77,7 +78,7 @@ class EngineLoop(LitLoop):
         except FishserveError as e:
             shared[_STATE] = {"status": "failed", "error": str(e)}
             return
-        shared[_STATE] = {"status": "ready", "model": str(engine.checkpoint.path.name), "device": str(engine.checkpoint.device)}
+        shared[_STATE] = {"status": "ready", "model": name_of(engine.checkpoint.path), "device": str(engine.checkpoint.device)}
         outbox: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._send, args=(outbox, transport), daemon=True).start()
         self._receive(engine, request_queue, outbox)

@@ -19,7 +19,6 @@ from inference.model.config import SAMPLES_PER_FRAME
 from inference.server.replies import CLIENT_GONE, Speaker, encoded, started, whole
 from inference.voices.store import DEFAULT, VoiceStore
 
-MODEL = "fish-speech-1.5"
 OPENAI_VOICES = frozenset(
     ["alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin", "cedar"]
 )
@@ -83,8 +82,9 @@ def router(speaker: Speaker, voices: VoiceStore) -> APIRouter:
 
     @routes.get("/models")
     async def models() -> dict[str, Any]:
-        """One model; `POST /v1/audio/speech` accepts any name for it."""
-        return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "fishserve"}]}
+        """The model that speaks; `POST /v1/audio/speech` accepts any name for it."""
+        name = (await speaker.state()).get("model", "loading")
+        return {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "fishserve"}]}
 
     @routes.get("/audio/voices")
     async def list_voices() -> dict[str, list[str]]:
@@ -112,9 +112,10 @@ async def _events(audio: AsyncIterator[Audio], encoder: Encoder, text: str) -> A
     try:
         async for content in encoded(counted(), encoder):
             yield _event("speech.audio.delta", audio=base64.b64encode(content).decode())
-    except FishserveError as e:
-        yield _event("speech.audio.error", error={"message": str(e), "type": "server_error", "param": None, "code": None})
-        return
+    except Exception as e:
+        message = str(e) if isinstance(e, FishserveError) else f"an error inside the server ({type(e).__name__}); its log says more"
+        yield _event("speech.audio.error", error={"message": message, "type": "server_error", "param": None, "code": None})
+        raise  # so that it is logged, and the connection ends as one that failed
     yield _event("speech.audio.done", usage={"input_tokens": len(text), "output_tokens": frames, "total_tokens": len(text) + frames})
 
 

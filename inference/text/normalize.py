@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from num2words import num2words
 
@@ -22,7 +23,8 @@ _MONTHS = (
     "December",
 )
 _SHORT_MONTHS = {"Jan": 0, "Feb": 1, "Mar": 2, "Apr": 3, "Jun": 5, "Jul": 6, "Aug": 7, "Sept": 8, "Sep": 8, "Oct": 9, "Nov": 10, "Dec": 11}
-_TITLES = {"Mr": "Mister", "Mrs": "Missus", "Dr": "Doctor", "Prof": "Professor", "St": "Saint", "Capt": "Captain", "Gen": "General"}
+_TITLES = {"Mr": "Mister", "Mrs": "Missus", "Dr": "Doctor", "St": "Saint"}
+_POINTED_TITLES = {"Prof.": "Professor", "Capt.": "Captain", "Gen.": "General", "Sgt.": "Sergeant", "Rev.": "Reverend"}
 _ABBREVIATIONS = {
     "vs.": "versus",
     "etc.": "et cetera",
@@ -39,6 +41,8 @@ _ABBREVIATIONS = {
     "Co.": "Company",
     "dept.": "department",
 }
+_CLOSING = {"etc.", "Inc.", "Ltd.", "Ave.", "Rd.", "Blvd."}
+"""After these a capital letter begins a new sentence."""
 _UNITS = {
     "km/h": ("kilometer per hour", "kilometers per hour"),
     "mph": ("mile per hour", "miles per hour"),
@@ -77,10 +81,13 @@ _CURRENCIES = {
     "£": (("pound", "pounds"), ("penny", "pence")),
     "¥": (("yen", "yen"), ("sen", "sen")),
 }
+_SCALES = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion"}
 _SYMBOLS = {"&": "and", "@": "at", "=": "equals", "+": "plus", "%": "percent"}
 _DENOMINATORS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
 _LONGEST = 15
 """Digits: a longer number is an identifier and is read digit by digit."""
+
+Said = Callable[[re.Match[str]], str]
 
 
 def _any(words: Iterable[str]) -> str:
@@ -88,18 +95,27 @@ def _any(words: Iterable[str]) -> str:
 
 
 _NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?"
-_MINUS = r"(?<![\w.,)-])-(?=[0-9])"
+_SIGN = r"[$€£¥]"
 _MONTH = _any((*_MONTHS, *_SHORT_MONTHS))
+_DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 
 
 def normalize(text: str) -> str:
-    """`text` with everything written in digits or signs spelled out in English, one space around what was added.
+    """`text` with everything written in digits or signs spelled out in English, apart from its neighbours by a space.
 
     No ASCII digit is left. What has no reading is left as it is.
     """
     for pattern, said in _RULES:
-        text = pattern.sub(said, text)
+        text = pattern.sub(_apart(said), text)
     return text
+
+
+def _apart(said: Said) -> Said:
+    def spaced(m: re.Match[str]) -> str:
+        words, before, after = said(m), m.string[max(0, m.start() - 1) : m.start()], m.string[m.end() : m.end() + 1]
+        return " " * (before.isalnum() and words[:1].isalnum()) + words + " " * (words[-1:].isalnum() and after.isalnum())
+
+    return spaced
 
 
 def _cardinal(digits: str) -> str:
@@ -112,6 +128,7 @@ def _cardinal(digits: str) -> str:
     return f"{said} point {_digits(decimals)}" if decimals else said
 
 
+@lru_cache(4096)
 def _words(n: int, to: str = "cardinal") -> str:
     return str(num2words(n, to=to)).replace(",", "").replace(" and ", " ").replace("oh-", "oh ")
 
@@ -136,7 +153,8 @@ def _date(year: str, month: str, day: str) -> str | None:
 
 def _clock(m: re.Match[str]) -> str:
     hour, minute = int(m["hour"]), int(m["minute"])
-    half = f" {m['half'].lower()}.m." if m["half"] else ""
+    half = f" and {_words(int(m['second']))} seconds" if m["second"] else ""
+    half += f" {m['half'].lower()}.m." if m["half"] else ""
     if hour > 24 or minute > 59:
         return m[0]
     if minute == 0:
@@ -150,11 +168,12 @@ def _money(m: re.Match[str]) -> str:
     (unit, units), (part, parts) = _CURRENCIES[m["sign"]]
     amount = m["amount"].replace(",", "")
     if m["scale"]:
-        return f"{_cardinal(amount)} {m['scale'].lower()} {units}"
+        scale = m["scale"].lower()
+        return f"{_cardinal(amount)} {_SCALES.get(scale, scale)} {units}"
     whole, _, cents = amount.partition(".")
     if len(cents) not in (0, 2):
         return f"{_cardinal(amount)} {units}"
-    said = [] if int(whole) == 0 and int(cents or 0) else [f"{_cardinal(whole)} {unit if whole == '1' else units}"]
+    said = [] if not whole.strip("0") and int(cents or 0) else [f"{_cardinal(whole)} {unit if whole == '1' else units}"]
     if int(cents or 0):
         said.append(f"{_words(int(cents))} {part if int(cents) == 1 else parts}")
     return " and ".join(said)
@@ -173,7 +192,10 @@ def _decade(m: re.Match[str]) -> str:
     return said[:-1] + "ies" if said.endswith("y") else said + "s"
 
 
-Said = Callable[[re.Match[str]], str]
+def _abbreviation(m: re.Match[str]) -> str:
+    rest = m.string[m.end() : m.end() + 2]
+    ends = not rest.strip() or (m[1] in _CLOSING and rest[0] == " " and rest[1:].isupper())
+    return _ABBREVIATIONS[m[1]] + "." * ends
 
 
 def _rule(pattern: str, said: Said) -> tuple[re.Pattern[str], Said]:
@@ -181,30 +203,37 @@ def _rule(pattern: str, said: Said) -> tuple[re.Pattern[str], Said]:
 
 
 _RULES = [
-    _rule(rf"\b({_any(_TITLES)})\.? (?=[A-Z])", lambda m: _TITLES[m[1]] + " "),
-    _rule(rf"(?<![\w.])({_any(_ABBREVIATIONS)})(?!\w)", lambda m: _ABBREVIATIONS[m[1]]),
+    _rule(rf"\b({_any(_TITLES)})(?:\. (?=[A-Z])| (?=[A-Z][a-z]))", lambda m: _TITLES[m[1]] + " "),
+    _rule(rf"\b({_any(_POINTED_TITLES)}) (?=[A-Z])", lambda m: _POINTED_TITLES[m[1]] + " "),
+    _rule(rf"(?<![\w.])({_any(_ABBREVIATIONS)})(?!\w)", _abbreviation),
     _rule(r"\bNo\. ?(?=[0-9])|#(?=[0-9])", lambda _: "number "),
     _rule(r"\b([0-9]{4})-([0-9]{2})-([0-9]{2})\b", lambda m: _date(m[1], m[2], m[3]) or m[0]),
     _rule(r"\b([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})\b", lambda m: _date(m[3], m[1], m[2]) or m[0]),
-    _rule(rf"\b({_MONTH})\.? ([0-9]{{1,2}})(?:st|nd|rd|th)?\b(?![:.,]?[0-9])", lambda m: f"{_month(m[1])} {_words(int(m[2]), 'ordinal')}"),
+    _rule(r"\b(?:[0-9]{3}-)?[0-9]{3}-[0-9]{4}\b", lambda m: ", ".join(_digits(part) for part in m[0].split("-"))),
+    _rule(rf"(?:(?<=[0-9%°])|(?<=°[CF])) ?[-–] ?(?={_SIGN}?[0-9])", lambda _: " to "),
+    _rule(rf"(?<![\w.,)%°-])[-−](?={_SIGN}?[0-9])", lambda _: "minus "),
+    _rule(rf"\b({_MONTH})\.? ({_DAY})(?:st|nd|rd|th)?\b(?![:.,]?[0-9])", lambda m: f"{_month(m[1])} {_words(int(m[2]), 'ordinal')}"),
     _rule(
-        rf"\b(?:the )?([0-9]{{1,2}})(?:st|nd|rd|th)? (?:of )?({_MONTH})\b",
+        rf"(?<![\w.,:/$€£¥])(?:the )?({_DAY})(?:st|nd|rd|th)? (?:of )?({_MONTH})\b",
         lambda m: f"the {_words(int(m[1]), 'ordinal')} of {_month(m[2])}",
     ),
-    _rule(r"\b(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::[0-9]{2})?(?: ?(?P<half>[AaPp])\.?[Mm]\b\.?)?(?![0-9])", _clock),
-    _rule(r"\b([0-9]{1,2}) ?([AaPp])\.?[Mm]\b\.?", lambda m: f"{_words(int(m[1]))} {m[2].lower()}.m."),
-    _rule(rf"(?P<sign>[$€£¥]) ?(?P<amount>{_NUMBER})(?: (?P<scale>thousand|million|billion|trillion)\b)?", _money),
-    _rule(_MINUS, lambda _: "minus "),
+    _rule(
+        r"\b(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}))?(?: ?(?P<half>[AaPp])\.?[Mm]\b\.?)?(?![0-9])",
+        _clock,
+    ),
+    _rule(r"(?<![\w.,])([0-9]{1,2}) ?([AaPp])\.?[Mm]\b\.?", lambda m: f"{_words(int(m[1]))} {m[2].lower()}.m."),
+    _rule(
+        rf"(?:\bUS)?(?P<sign>{_SIGN}) ?(?P<amount>{_NUMBER})(?: ?(?P<scale>(?i:thousand|million|billion|trillion)|[kKmMbB]|bn)\b)?", _money
+    ),
+    _rule(rf"(?<![\w.,])({_NUMBER}) ?€", lambda m: f"{_cardinal(m[1])} euro{'s' * (m[1] != '1')}"),
     _rule(rf"(?<![\w.,])({_NUMBER}) ?({_any(_UNITS)})(?!\w)", lambda m: f"{_cardinal(m[1])} {_UNITS[m[2]][m[1] != '1']}"),
-    _rule(r"\b(?:[0-9]{3}-)?[0-9]{3}-[0-9]{4}\b", lambda m: ", ".join(_digits(part) for part in m[0].split("-"))),
     _rule(r"(?<![\w./])([0-9]{1,3})/([0-9]{1,3})(?![\w/])", _fraction),
-    _rule(r"(?<!\w)['’]?([0-9]{2}|[12][0-9]{3})['’]?s\b", _decade),
+    _rule(r"(?<![\w.,])'?([0-9]{2}|[12][0-9]{3})'?s\b", _decade),
     _rule(r"\b([0-9]+)(?:st|nd|rd|th)\b", lambda m: _words(int(m[1]), "ordinal") if len(m[1]) <= _LONGEST else _digits(m[1])),
-    _rule(r"(?<=[0-9])\s?[-–]\s?(?=[0-9])", lambda _: " to "),
     _rule(r"(?<![\w.,])(1[1-9][0-9]{2}|20[0-9]{2})(?![\w,]?[0-9]|\.[0-9]|[A-Za-z])", lambda m: _year(m[1])),
-    _rule(r"(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])", lambda _: " "),
     _rule(_NUMBER, lambda m: _cardinal(m[0])),
     _rule(r" ?([&@=+%]) ?", lambda m: f" {_SYMBOLS[m[1]]} "),
-    _rule(r" {2,}| (?=[.,;:!?](?:\s|$))| $", lambda m: " " if len(m[0]) > 1 else ""),
+    _rule(r" {2,}", lambda _: " "),
+    _rule(r" (?=[.,;:!?](?:\s|$))| $", lambda _: ""),
 ]
 """In the order in which they are tried: what looks at more of its surroundings comes first."""

@@ -14,7 +14,7 @@ import pytest
 
 from inference import CheckpointError
 from inference import hub as hub_module
-from inference.hub import is_repository, locate
+from inference.hub import is_repository, locate, name_of
 
 COMMIT = "a" * 40
 BREAK = 11_000_000  # the client keeps what it has in pieces of ten million bytes
@@ -147,6 +147,18 @@ def test_repository_names(name):
 @pytest.mark.parametrize("name", ["./a/b", "/a/b", "a", "a/b/c", "", "~/a", "a/b c"])
 def test_paths_are_not_repository_names(name):
     assert not is_repository(name)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/m/minnow", "minnow"),
+        ("/hub/models--fishaudio--fish-speech-1.5/snapshots/268b6ec8", "fishaudio/fish-speech-1.5"),
+        ("/hub/models--a--b-c/snapshots/0", "a/b-c"),
+    ],
+)
+def test_a_model_is_called_by_its_repository_or_its_directory(path, name):
+    assert name_of(Path(path)) == name
 
 
 def test_a_directory_is_taken_as_it_is(tmp_path):

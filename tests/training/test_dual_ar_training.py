@@ -1,13 +1,14 @@
 """What the Dual-AR is taught, and that what is exported is what was trained."""
 
 import random
+import time
 
 import pytest
 import torch
 
 from inference.model.dual_ar import DualAR
-from training.dual_ar import Student, dual_ar_config, losses, own_words
-from training.recipe import DualARRecipe
+from training.dual_ar import DualARTraining, Student, dual_ar_config, losses, own_words
+from training.recipe import DualARRecipe, Recipe
 from training.samples import IGNORE, Frames, SequenceBuilder, byte_tokenizer, collate, plan_epoch
 from training.shards import CodedUtterance
 
@@ -88,6 +89,23 @@ def test_its_own_words_are_whole_frames_of_speech(builder, tokenizer):
     for frame in said.columns[0, :, changed].T.tolist():
         assert frame[0] == tokenizer.semantic_begin + frame[1]
         assert tuple(frame[1:]) in real
+
+
+def meet(process, folder):
+    """What one of two processes has after they met: weights 0 and 1, and 10 s and 30 s of processor time."""
+    torch.distributed.init_process_group("gloo", init_method=(folder / "meeting").as_uri(), rank=process, world_size=2)
+    training = DualARTraining(Recipe.smoke(folder), process, 2)
+    for p in training.student.parameters():
+        p.data.fill_(process)
+    elapsed = training._elapsed(time.process_time() - (10, 30)[process])
+    assert {float(p.unique()) for p in training.student.parameters()} == {0.5}
+    assert 40 <= elapsed < 45
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_go_on_from_the_mean_of_their_weights(tmp_path):
+    byte_tokenizer(tmp_path / "tokenizer.tiktoken")
+    torch.multiprocessing.spawn(meet, (tmp_path,), nprocs=2)
 
 
 def test_every_batch_holds_sequences_of_one_padded_length():

@@ -12,9 +12,10 @@ from inference import Reference, RequestError, SpeechRequest, Voice
         ({"text": "a" * 100_001}, "text"), ({"text": "a\ud800b"}, "text"), ({"temperature": -0.1}, "temperature"),
         ({"temperature": math.nan}, "temperature"), ({"temperature": 2.1}, "temperature"), ({"top_p": 1.1}, "top_p"),
         ({"repetition_penalty": 0}, "repetition_penalty"), ({"chunk_length": 1}, "chunk_length"), ({"max_new_tokens": -1}, "max_new_tokens"),
+        ({"seed": 10**400}, "seed"), ({"temperature": 10**400}, "temperature"), ({"chunk_length": -(10**5000)}, "chunk_length"),
         ({"seed": -1}, "seed"), ({"seed": 2**63}, "seed"), ({"compat": "other"}, "compat"),
     ],
-    ids=str,
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
 )  # fmt: skip
 def test_what_cannot_be_asked_is_refused_by_name(fields, param):
     with pytest.raises(RequestError) as error:

@@ -122,3 +122,15 @@ def test_a_row_of_nan_faults_alone_and_leaves_nothing_behind(golden):
     finish(runner)
     assert columns(again) == columns(expected)
     assert not runner._cache.v.isnan().any()
+
+
+@pytest.mark.parametrize("position", [1, 3, 7])
+def test_what_is_no_number_at_any_codebook_is_a_fault(golden, monkeypatch, position):
+    """The last fast layer's output enters no cache: what is wrong with it must be seen where it is."""
+    runner, s = Runner(golden, 1), sequence("plain", compat=None)
+    add(runner, s)
+    name = "fast_pair" if position == 1 else "fast"
+    spoilt = getattr(runner._step, name)
+    monkeypatch.setattr(runner._step, name, lambda *a: spoilt(*a) * (torch.inf if name == "fast_pair" or a[-1] == position else 1))
+    runner.step()
+    assert s.finish == "fault"

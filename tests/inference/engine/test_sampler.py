@@ -87,3 +87,13 @@ def test_draws_follow_the_probabilities():
     drawn = sample(x, torch.zeros_like(x, dtype=torch.bool), controls(0.8, rows=40_000), gumbel(x.shape, 0))
     expected = (x[0] / 0.8).softmax(-1)
     torch.testing.assert_close(drawn.bincount(minlength=4) / 40_000, expected, atol=0.01, rtol=0)
+
+
+def test_a_certain_id_leaves_no_other_in():
+    x = torch.full((1, 1000), -40.0)
+    x[0, 500:600] = -21.0
+    x[0, 7] = 0.0  # so likely that in FP32 the next ones do not add to it
+    for top_p in (0.0, 0.7):
+        scores, ids = rank(x, None, controls(2.0, top_p))
+        assert scores.isfinite().sum() == 1
+        assert ids[0, scores.argmax()] == 7

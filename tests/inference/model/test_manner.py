@@ -1,0 +1,41 @@
+import json
+
+import pytest
+
+from inference import CheckpointError, SpeechRequest
+from inference.model.config import Manner
+
+
+def test_without_a_file_it_is_the_references(tmp_path):
+    assert Manner.from_file(tmp_path / "generation_config.json") == Manner(0.7, 0.7, 1.2, normalize=False)
+
+
+def test_what_the_file_says_counts_and_what_it_does_not_say_does_not(tmp_path):
+    file = tmp_path / "generation_config.json"
+    file.write_text(json.dumps({"temperature": 0.5, "top_p": None, "normalize": True, "eos_token_id": 3}))
+    assert Manner.from_file(file) == Manner(0.5, 0.7, 1.2, normalize=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"temperature": 3}', "temperature is 3; it must be a number between 0 and 2"),
+        ('{"top_p": "much"}', "top_p is 'much'"),
+        ('{"repetition_penalty": NaN}', "repetition_penalty is nan"),
+        ('{"temperature": true}', "temperature is True"),
+        ('{"normalize": 1}', "normalize is 1; it must be true or false"),
+        ("[]", "holds a JSON list"),
+        ("{", "cannot be read as JSON"),
+    ],
+)
+def test_a_file_that_cannot_be_followed_is_refused(tmp_path, content, words):
+    file = tmp_path / "generation_config.json"
+    file.write_text(content)
+    with pytest.raises(CheckpointError, match=words):
+        Manner.from_file(file)
+
+
+def test_a_request_has_its_way_where_it_says_so():
+    settled = SpeechRequest("hi", temperature=0.1, normalize=False).settled(Manner(0.5, 0.6, 1.0, normalize=True))
+    assert settled.sampling == (0.1, 0.6, 1.0)
+    assert settled.normalize is False
