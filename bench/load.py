@@ -123,7 +123,7 @@ async def _take(
     sample = Sample(prompt.bucket, prompt.language, len(prompt.text), sent if due is None else due, sent)
 
     def heard(seconds: float) -> None:
-        sample.times.append(time.perf_counter() - started)
+        sample.times.append(round(time.perf_counter() - started, 6))
         sample.durations.append(seconds)
 
     try:

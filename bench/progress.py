@@ -19,7 +19,8 @@ class ClockBar(BarColumn):
 
 @contextmanager
 def step(console: Console, name: str, seconds: float | None) -> Iterator[None]:
-    """Show a bar while the block runs, for about so many seconds if that is known."""
-    with Progress(TextColumn("{task.description}"), ClockBar(), TimeElapsedColumn(), console=console, transient=True) as progress:
+    """Show a bar while the block runs, for about so many seconds if that is known. Nothing is shown where nobody watches."""
+    columns = TextColumn("{task.description}"), ClockBar(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         progress.add_task(name, total=seconds)
         yield

@@ -42,7 +42,8 @@ async def own_cost(null: Speak, clients: int) -> dict[str, Any]:
     samples: list[Sample] = []
     await closed_loop(null, prompts(), clients, 0, [])
     await closed_loop(null, prompts(), clients, OWN_COST_SECONDS, samples)
-    return {"clients": clients, "seconds": OWN_COST_SECONDS, "samples": samples}
+    ended = sum(s.ended <= OWN_COST_SECONDS for s in samples)
+    return {"clients": clients, "requests_per_second": ended / OWN_COST_SECONDS, "first_audio": [s.first_audio for s in samples]}
 
 
 async def warm_up(speak: Speak, texts: Iterator[Prompt], clients: int, record: Record, step: Step) -> None:
