@@ -52,6 +52,7 @@ async def warm_up(speak: Speak, texts: Iterator[Prompt], clients: int, record: R
     record.body["warmup"] = samples
     with step("warm-up", None):
         await closed_loop(speak, texts, clients, 0, samples)
+    record.write()
     if all(s.error for s in samples):
         raise GenerationError(f"no request of the warm-up was answered: {samples[0].error}")
 
