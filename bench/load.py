@@ -23,6 +23,9 @@ TOGETHER = 0.005
 DRAIN = 120.0
 """Seconds after which an open loop gives up waiting for what it has asked."""
 
+PAUSE = 0.1
+"""Seconds a client of a closed loop waits after a failure: what refuses at once would else be asked without end."""
+
 Heard = Callable[[float], None]
 """To be called at each chunk with its seconds of audio."""
 Speak = Callable[[Prompt, Heard], Awaitable[float | None]]
@@ -88,6 +91,8 @@ async def closed_loop(speak: Speak, prompts: Iterator[Prompt], clients: int, sec
     async def client() -> None:
         while True:
             await _take(speak, next(prompts), None, started, samples)
+            if samples[-1].error is not None:
+                await asyncio.sleep(PAUSE)
             if time.perf_counter() - started >= seconds:
                 return
 

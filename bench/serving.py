@@ -74,7 +74,7 @@ async def open_levels(
     """
     for level in count():
         run: dict[str, Any] = {"loop": "open", "rate": rate}
-        duration = max(seconds, min(20 / rate, 5 * seconds))
+        duration = max(seconds, min(20 / rate, 3 * seconds))
         with _level(run, duration, record), step(f"{rate:.2f} requests/s", duration):
             await open_loop(speak, texts, poisson(rate, duration, seed=level), run["samples"])
         run["met"] = objective.met(run["samples"])
