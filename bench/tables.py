@@ -65,7 +65,8 @@ def serving(body: dict[str, Any]) -> list[Table]:
     objective = Objective(**body["settings"]["objective"])
     latency = [
         [
-            name, str(len(ok)), *_spread([s.first_audio for s in ok], 1e3), *_spread([g for s in ok for g in s.gaps], 1e3)[::2],
+            name, str(len(ok)), *_milliseconds([s.first_audio for s in ok], "p50", "p95", "p99", "max"),
+            *_milliseconds([g for s in ok for g in s.gaps], "p50", "p95", "max"),
             _number(_median(s.times_real_time for s in ok)), _number(min((s.times_real_time or 0 for s in ok), default=None)),
         ]
         for name, _, ok in heard
@@ -74,13 +75,13 @@ def serving(body: dict[str, Any]) -> list[Table]:
         [
             name, str(len(samples)), str(sum(s.error is not None for s in samples)), _number(audio_per_second(samples, 0, run["window"])),
             _range(slices(run)), _number(requests_per_second(samples, run["window"])), _share([s.continuous for s in samples]),
-            *_spread([s.waited for s in samples], 1e3)[::2], _share([objective.kept(s) for s in samples]),
+            *_milliseconds([s.waited for s in samples], "p50", "max"), _share([objective.kept(s) for s in samples]),
         ]
         for name, run, samples in levels
         if samples and run["window"]
     ]  # fmt: skip
     lengths = [
-        [f"{bucket}, {name}", str(len(ok)), *_spread([s.first_audio for s in ok], 1e3)]
+        [f"{bucket}, {name}", str(len(ok)), *_milliseconds([s.first_audio for s in ok], "p50", "p95", "max")]
         for bucket in BUCKETS
         for name, run, all_ in heard
         if run["loop"] == "closed" and (ok := [s for s in all_ if s.bucket == bucket])
@@ -88,8 +89,9 @@ def serving(body: dict[str, Any]) -> list[Table]:
     promised = f"heard within {objective.first_audio:g} s and then without a pause"
     found = [
         Table(
-            "Latency", ["", "n", *(f"first audio {p}, ms" for p in ("p50", "p95", "max")), "gap p50, ms", "gap max, ms", "times real time p50", "slowest"],
-            latency, "– where there are too few requests for a percentile: p95 needs 20. In an open loop first audio counts from when a request was due.",
+            "Latency",
+            ["", "n", *(f"first audio {p}, ms" for p in ("p50", "p95", "p99", "max")), *(f"gap {p}, ms" for p in ("p50", "p95", "max")), "times real time p50", "slowest"],
+            latency, "– where there are too few requests for a percentile: p95 needs 20, p99 100. In an open loop first audio counts from when a request was due.",
         ),
         Table(
             "Throughput",
@@ -264,9 +266,9 @@ def _own_cost(client: dict[str, Any]) -> Table:
     return Table("The load generator alone", ["", "requests", "first audio p50, ms", "max, ms", "requests/s"], [cells], note)
 
 
-def _spread(values: Sequence[float | None], scale: float) -> list[str]:
-    found = percentiles([scale * v for v in values if v is not None])
-    return [_number(found[p]) for p in ("p50", "p95", "max")]
+def _milliseconds(values: Sequence[float | None], *which: str) -> list[str]:
+    found = percentiles([1e3 * v for v in values if v is not None])
+    return [_number(found[p]) for p in which]
 
 
 def _median(values: Iterator[float | None]) -> float | None:

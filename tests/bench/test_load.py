@@ -103,6 +103,16 @@ def test_errors_are_samples_and_the_load_goes_on():
     assert {s.error for s in samples} == {"no", "no audio came", None}
 
 
+def test_a_client_that_is_refused_waits_before_it_asks_again():
+    samples = []
+
+    async def refuse(*_):
+        raise GenerationError("full")
+
+    run(closed_loop(refuse, prompts(), 2, 0.3, samples))
+    assert 4 <= len(samples) <= 8
+
+
 def test_what_was_measured_is_kept_when_the_loop_is_cut_short():
     samples = []
 
