@@ -1,4 +1,5 @@
 import asyncio
+import statistics
 from contextlib import nullcontext
 
 import pytest
@@ -67,8 +68,9 @@ def test_a_target_that_answers_nobody_is_not_measured(record):
 
 def test_the_generators_own_cost_is_that_of_a_target_without_any():
     async def at_once(_, heard):
+        await asyncio.sleep(0)
         heard(1.0)
 
     own = asyncio.run(own_cost(at_once, 2))
     assert own["requests_per_second"] > 100
-    assert max(own["first_audio"]) < 0.5
+    assert statistics.median(own["first_audio"]) < 0.05
