@@ -31,8 +31,13 @@ test: $(DEV) ## run every check: lint, types, contracts, tests
 drill: $(DEV) reference ## run the slow and destructive checks
 	$(BIN)/pytest -m drill
 
-bench: $(DEV) ## measure this machine; the result goes to bench/results/
-	$(BIN)/python -m bench.engine
+BENCH := $(BIN)/fishserve bench
+bench: $(DEV) ## measure this machine, CPU or GPU, in under 10 minutes; the report goes to var/bench/
+	$(BENCH) latency -o var/bench/latency.json
+	$(BENCH) throughput -o var/bench/throughput.json
+	$(BENCH) codec -o var/bench/codec.json
+	$(BENCH) roofline -o var/bench/roofline.json
+	$(BENCH) report var/bench/latency.json var/bench/throughput.json var/bench/codec.json var/bench/roofline.json
 
 reference: .venv-reference/.installed ## a virtual environment with the reference implementation
 

@@ -1,120 +1,134 @@
-"""Our decoding beside the reference implementation's: same weights, same machine, same run, taking turns.
+"""Our decoding beside another's: same weights, same prompts, same machine, same run, taking turns.
 
-    make reference
-    fishserve random-checkpoint var/full --shape full
-    python -m bench.compare var/full [--rounds 3] [--threads 2] [--out FILE.json]
-
-Both are loaded once and measured alternately, so that whatever else the machine does falls on both. Every frame's time is kept.
+All are loaded once and measured alternately, so that whatever else the machine does falls on all. What is compared is a round's ratio.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bench.engine import RESULTS, SCHEMA, machine
+import torch
+
+from bench.prompts import prompts
+from bench.record import Record
+from bench.serving import Step
+from inference.errors import FishserveError, RequestError
+from inference.model.config import DualARConfig
+from inference.model.prompt import PromptBuilder
+from inference.model.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / ".venv-reference" / "bin" / "python"
-FRAMES, POSITIONS = 16, 200
-CASES: list[tuple[str, str, dict[str, Any]]] = [
-    ("reference", "1 stream", {"what": "frames"}),
-    ("ours", "1 stream, FP32", {"what": "frames", "rows": 1}),
-    ("ours", "1 stream, int8", {"what": "frames", "rows": 1, "weights": "int8"}),
-    ("ours", "8 streams, FP32", {"what": "frames", "rows": 8}),
-    ("ours", "8 streams, int8", {"what": "frames", "rows": 8, "weights": "int8"}),
-    ("reference", "codec decode", {"what": "decode", "frames": 64}),
-    ("ours", "codec decode", {"what": "decode", "frames": 64}),
-]
+BASELINES = ("reference", "compiled", "self")
+FRAMES, DECODED, ROWS = 16, 64, 8
 
 
 class Subject:
     """A process that measures what it is asked to."""
 
-    def __init__(self, python: Path, script: list[str], checkpoint: Path, threads: int) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "LOGURU_LEVEL": "WARNING", "TQDM_DISABLE": "1"}
+    def __init__(self, name: str, command: Sequence[str | Path], threads: int) -> None:
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(threads),
+            "LOGURU_LEVEL": "WARNING",
+            "TQDM_DISABLE": "1",
+            "PYTHONWARNINGS": "ignore",
+        }
+        self._name = name
+        # A session of its own: Ctrl-C is for this process, which ends the others by closing their input.
         self._process = subprocess.Popen(
-            [python, *script, checkpoint, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
-        )
+            list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
 
-    def measure(self, request: dict[str, Any]) -> list[float]:
-        """Seconds of each frame, or of the decode."""
+    def measure(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What the process answers. Raises FishserveError when it has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        seconds: list[float] = json.loads(self._process.stdout.readline())["seconds"]
-        return seconds
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        except (OSError, ValueError):
+            raise FishserveError(f"the process of {self._name} ended; its own words are above") from None
+        return answer
 
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
 
 
-def bandwidth() -> float:
-    """Bytes a second that this machine reads at best: the sum of 2 GB, the best of five."""
-    import torch
-
-    block = torch.ones(250_000_000, dtype=torch.float64)
-    best = float("inf")
-    for _ in range(5):
-        started = time.perf_counter()
-        block.sum()
-        best = min(best, time.perf_counter() - started)
-    return block.nbytes / best
-
-
-def main() -> None:
-    """Measure, print a table, write the JSON."""
-    parser = argparse.ArgumentParser(description="Our decoding beside the reference implementation's.")
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--python", type=Path, default=REFERENCE, help="the reference's interpreter")
-    parser.add_argument("--out", type=Path)
-    a = parser.parse_args()
-    report: dict[str, Any] = {"schema": SCHEMA, "machine": machine() | {"threads": a.threads}, "bytes_per_second": bandwidth(), "cases": []}
-    subjects = {
-        "reference": Subject(a.python, ["bench/reference/subject.py"], a.checkpoint.resolve(), a.threads),
-        "ours": Subject(Path(sys.executable), ["-m", "bench.subject"], a.checkpoint.resolve(), a.threads),
-    }
-    samples: dict[tuple[str, str], list[list[float]]] = {(who, name): [] for who, name, _ in CASES}
-    for _ in range(a.rounds):
-        for who, name, request in CASES:
-            fields = {"positions": POSITIONS, "frames": FRAMES} if request["what"] == "frames" else {}
-            samples[who, name].append(subjects[who].measure(request | fields))
-    for subject in subjects.values():
-        subject.close()
-    base: dict[str, float] = {}
-    print(f"{'':34} rate      times the reference (each round)")
-    for who, name, request in CASES:
-        amount = request.get("rows", 1) if request["what"] == "frames" else request["frames"]
-        rates = [amount / statistics.median(s[1:] if len(s) > 1 else s) for s in samples[who, name]]
-        kind = request["what"]
-        if who == "reference":
-            base[kind] = statistics.median(rates)
-            reference_rates = rates
-        ratios = [r / b for r, b in zip(rates, reference_rates, strict=True)]
-        report["cases"].append(
-            {"who": who, "case": name, "request": request, "frames_per_second": rates, "ratios": ratios, "seconds": samples[who, name]}
-        )
-        print(
-            f"{who + ', ' + name:34} {statistics.median(rates):6.2f}/s  {statistics.median(ratios):5.2f}   ({', '.join(f'{r:.2f}' for r in ratios)})"
-        )
-    out = a.out or RESULTS / "cpu-compare.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n")
-    print(out)
+def compare(
+    checkpoint: Path, device: torch.device, baselines: Sequence[str], rounds: int, threads: int, record: Record, step: Step
+) -> None:
+    """One round that does not count, then `rounds`; every other goes through the cases backwards, so that no case always follows another."""
+    cases = _cases(baselines, device)
+    record.runs += cases
+    texts = _prompts(checkpoint)
+    with ExitStack() as stack:
+        subjects = {}
+        for who in dict.fromkeys(c["who"] for c in cases):
+            subjects[who] = Subject(who, _command(who, checkpoint, threads, device), threads)
+            stack.callback(subjects[who].close)
+        for n in range(-1, rounds):
+            round_prompts = list(islice(texts, ROWS))
+            with step("warm-up" if n < 0 else f"round {n + 1} of {rounds}", None):
+                for case in reversed(cases) if n % 2 else cases:
+                    request = dict(case["request"])
+                    if request["what"] == "frames":
+                        request |= {"prompts": round_prompts[: case["rows"]], "frames": FRAMES}
+                    case["warmup" if n < 0 else "rounds"].append(subjects[case["who"]].measure(request))
+            record.write()
 
 
-if __name__ == "__main__":
-    main()
+def _cases(baselines: Sequence[str], device: torch.device) -> list[dict[str, Any]]:
+    """What is measured of whom; of ours also what the others cannot do. The reference compiles its language model, not its codec."""
+    for name in baselines:
+        if name not in BASELINES:
+            raise RequestError(f"baseline {name!r} is not one of {', '.join(BASELINES)}", "baseline")
+        if name != "self" and not REFERENCE.exists():
+            raise RequestError(f"{REFERENCE.relative_to(ROOT)} is missing; `make reference` makes it")
+    kinds = ["native"] if device.type != "cpu" else ["native", "int8"]
+    found = [_case(who, "1 stream", 1, what="frames") for who in baselines]
+    found += [
+        _case("ours", f"{rows} stream{'s'[: rows > 1]}{', int8' * (kind == 'int8')}", rows, what="frames", weights=kind)
+        for rows in (1, ROWS)
+        for kind in kinds
+    ]
+    return found + [_case(who, "codec decode", 1, what="decode", frames=DECODED) for who in (*baselines, "ours") if who != "compiled"]
+
+
+def _case(who: str, name: str, rows: int, **request: Any) -> dict[str, Any]:
+    return {"who": who, "case": name, "rows": rows, "request": request, "warmup": [], "rounds": []}
+
+
+def _command(who: str, checkpoint: Path, threads: int, device: torch.device) -> list[str | Path]:
+    arguments = [str(checkpoint.resolve()), str(threads), str(device)]
+    if who in ("ours", "self"):
+        return [sys.executable, "-m", "bench.subject", *arguments]
+    if not list(checkpoint.glob("model.pth")):
+        raise RequestError(f"the reference reads model.pth, which {checkpoint} does not have; give a checkpoint in the official format")
+    return [REFERENCE, "-m", "bench.reference.subject", *arguments, "compiled" if who == "compiled" else "eager"]
+
+
+def _prompts(checkpoint: Path) -> Iterator[list[list[int]]]:
+    """Columns (1 + codebooks, time) of prompts, for ours and the reference alike."""
+    codebooks = DualARConfig.from_file(checkpoint / "config.json").num_codebooks
+    builder = PromptBuilder(Tokenizer.from_file(checkpoint / "tokenizer.tiktoken"), codebooks)
+    for prompt in prompts(["long"]):
+        yield torch.cat((builder.system(), builder.segment(prompt.text)), dim=1).tolist()

@@ -1,69 +1,73 @@
-"""Our engine's decoding as a subject of `bench.compare`: the protocol of `bench/reference/subject.py`, with a number of rows."""
+"""Our engine's decoding as a subject of `fishserve bench compare`: the protocol of `bench/reference/subject.py`, with a row for each prompt.
+
+python -m bench.subject CHECKPOINT THREADS DEVICE
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from bench.timing import now
 from inference import SpeechRequest
 from inference.engine.matrix import Weights
 from inference.engine.runner import Runner, Sequence
 from inference.model import checkpoint as checkpoints
-from inference.model.config import Manner
+from inference.model.config import CODES_PER_GROUP, Manner
 
 
 class Subject:
-    """One checkpoint, and a runner for each kind of weights that was asked for."""
+    """One checkpoint, and a runner for the kind of weights that was asked for last."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, device: str) -> None:
         torch.set_num_threads(threads)
-        self._checkpoint = checkpoints.load(path, torch.device("cpu"))
+        self._checkpoint = checkpoints.load(path, torch.device(device))
         self._runner: Runner | None = None
         self._kind: tuple[Weights, int] | None = None
 
-    def frames(self, positions: int, frames: int, rows: int = 1, weights: Weights = "native") -> list[float]:
-        """Seconds of each step of `rows` sequences after prompts of `positions` columns."""
-        if self._kind != (weights, rows):
-            self._runner, self._kind = None, (weights, rows)
-            self._runner = Runner(self._checkpoint, rows, weights)
+    def frames(self, prompts: list[Any], frames: int, weights: Weights = "native") -> dict[str, Any]:
+        """Seconds of a prompt with its first frame, then of each step of all the prompts, (1 + codebooks, time), together."""
+        if self._kind != (weights, len(prompts)):
+            self._runner, self._kind = None, (weights, len(prompts))
+            self._runner = Runner(self._checkpoint, len(prompts), weights)
         runner = self._runner
         assert runner is not None
-        config, begin = self._checkpoint.config, self._checkpoint.tokenizer.semantic_begin
-        for seed in range(rows):
-            prompt = torch.randint(0, 1000, (1 + config.num_codebooks, positions))
-            prompt[0] = prompt[1] + begin
-            runner.stage(Sequence(SpeechRequest("x").settled(Manner()), prompt, frames + 2, torch.Generator().manual_seed(seed)))
-            while not runner.free and len(runner.sequences) <= seed:
+        started = now(self._checkpoint.device)
+        for seed, columns in enumerate(prompts):
+            request, generator = SpeechRequest("x").settled(Manner()), torch.Generator().manual_seed(seed)
+            runner.stage(Sequence(request, torch.tensor(columns), frames + 2, generator))
+            while len(runner.sequences) <= seed:
                 runner.prefill()
+        prefill = (now(self._checkpoint.device) - started) / len(prompts)
         seconds = []
-        for _ in range(frames):
-            started = time.perf_counter()
+        for _ in range(frames):  # a row that comes to its end goes on: the arithmetic is the same
+            started = now(self._checkpoint.device)
             runner.step()
-            seconds.append(time.perf_counter() - started)
+            seconds.append(now(self._checkpoint.device) - started)
         for s in list(runner.sequences):
             runner.remove(s)
-        return seconds
+        return {"prefill": prefill, "seconds": seconds}
 
-    def decode(self, frames: int) -> list[float]:
+    def decode(self, frames: int) -> dict[str, Any]:
         """Seconds of decoding that many frames to sound."""
-        codes = torch.randint(0, 1000, (1, self._checkpoint.config.num_codebooks, frames))
-        started = time.perf_counter()
+        codes = torch.randint(0, CODES_PER_GROUP, (1, self._checkpoint.config.num_codebooks, frames), device=self._checkpoint.device)
+        started = now(self._checkpoint.device)
         self._checkpoint.codec.decode(codes)
-        return [time.perf_counter() - started]
+        return {"seconds": [now(self._checkpoint.device) - started]}
 
 
 def main() -> None:
     """Answer requests until there are no more."""
+    checkpoint, threads, device = sys.argv[1:]
     with torch.inference_mode():
-        subject = Subject(Path(sys.argv[1]), int(sys.argv[2]))
+        subject = Subject(Path(checkpoint), int(threads), device)
         for line in sys.stdin:
             request = json.loads(line)
-            answer = {"seconds": getattr(subject, request.pop("what"))(**request)}
-            print(json.dumps(answer), flush=True)
+            print(json.dumps(getattr(subject, request.pop("what"))(**request)), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from bench.cli import app as bench
 from inference.errors import CheckpointError, FishserveError, RequestError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="FishSpeech 1.5 text to speech: speak, serve, measure.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
+app.add_typer(bench, name="bench")
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 Checkpoint = Annotated[str | None, typer.Option(help="Model directory or Hugging Face repository; without it the embedded voice.")]
@@ -187,15 +189,9 @@ def random_checkpoint(
 
 
 def _settings(**given: Any) -> Settings:
-    from pydantic import ValidationError
+    from inference.settings import read
 
-    from inference.settings import Settings
-
-    try:
-        return Settings(**{k: v for k, v in given.items() if v is not None})
-    except ValidationError as e:
-        first = e.errors()[0]
-        raise RequestError(f"{first['loc'][0]} (FISHSERVE_{str(first['loc'][0]).upper()}) is {first['input']!r}: {first['msg']}") from None
+    return read(**given)
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from inference.errors import RequestError
 
 
 class Settings(BaseSettings):
@@ -33,3 +35,12 @@ class Settings(BaseSettings):
         return None if self.kv_gib is None else int(self.kv_gib * 2**30)
 
     max_body_bytes: int = Field(2_000_000, ge=1000, description="Largest request body.")
+
+
+def read(**given: Any) -> Settings:
+    """The settings, those given that are not None winning over the environment. Raises RequestError."""
+    try:
+        return Settings(**{k: v for k, v in given.items() if v is not None})
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise RequestError(f"{first['loc'][0]} (FISHSERVE_{str(first['loc'][0]).upper()}) is {first['input']!r}: {first['msg']}") from None

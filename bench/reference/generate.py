@@ -1,12 +1,11 @@
 """Speaks with the reference implementation, for comparison. Runs in `.venv-reference` alone (`make reference`).
 
-    python generate.py CHECKPOINT REQUEST.json OUT.npz
+    python -m bench.reference.generate CHECKPOINT REQUEST.json OUT.npz
 
 REQUEST.json: {"text", "references": [{"text", "codes"}], "chunk_length", "max_new_tokens", "repetition_penalty"}.
 OUT.npz: greedy `codes` (codebooks, frames), and `wave` (samples,), the codes decoded as one utterance.
 """
 
-import copy
 import json
 import sys
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from fish_speech_lib import FIREFLY_GAN_VQ_CONFIG
 from fish_speech_lib.fish_speech.models.text2semantic.inference import generate_long, load_model
-from hydra.utils import instantiate
+
+from bench.reference import codec
 
 GREEDY_TOP_P = 1e-6  # keeps the likeliest token alone; the reference has no greedy mode
 
@@ -35,18 +34,9 @@ def speak(checkpoint: Path, request: dict[str, Any]) -> np.ndarray:
 
 
 def decode(checkpoint: Path, codes: np.ndarray) -> np.ndarray:
-    """Samples of codes, by a codec of whatever width the file has."""
-    tensors = torch.load(next(checkpoint.glob("firefly-gan-vq-fsq-*.pth")), weights_only=True)
-    stages = {name.split(".")[2] for name in tensors if name.startswith("backbone.stages.")}
-    dims = [len(tensors[f"backbone.stages.{i}.0.gamma"]) for i in sorted(stages)]
-    depths = [len({n.split(".")[3] for n in tensors if n.startswith(f"backbone.stages.{i}.")}) for i in sorted(stages)]
-    config = copy.deepcopy(FIREFLY_GAN_VQ_CONFIG)
-    config["backbone"].update(depths=depths, dims=dims)
-    config["head"].update(num_mels=dims[-1], upsample_initial_channel=len(tensors["head.conv_pre.conv.bias"]))
-    config["quantizer"].update(input_dim=dims[-1], n_groups=len(codes))
-    codec = instantiate(config).eval()
-    codec.load_state_dict(tensors)
-    return codec.decode(torch.from_numpy(codes)[None], torch.tensor([codes.shape[1]]))[0].flatten().numpy()
+    """Samples of codes."""
+    frames = torch.tensor([codes.shape[1]])
+    return codec.load(checkpoint).decode(torch.from_numpy(codes)[None], frames)[0].flatten().numpy()
 
 
 def main() -> None:

@@ -359,7 +359,9 @@ class SpeechEngine:
 
     def _start_segment(self, job: _Job) -> None:
         size = self.checkpoint.config.max_seq_len
-        job.admitted = job.admitted or time.monotonic()
+        if not job.admitted:
+            job.admitted = time.monotonic()
+            job.ticket.queued = job.admitted - job.submitted
         job.turns.append(job.segments[len(job.turns) // 2])
         if job.request.compat == "reference":
             prompt = reference_context(job.fixed, job.turns, min(REFERENCE_MAX_LENGTH, size))

@@ -18,14 +18,15 @@ class Ticket:
     """The engine's and the caller's shared view of one request: is it still wanted, and how did it end?
 
     `finish_reason` is None while it runs, then "stop" when the model came to an end of its own, "length" when a
-    limit cut it, "cancelled" or "error". `codes` (codebooks, frames) int64 are set when it ends. `unread` counts the
-    chunks that were delivered and not yet taken.
+    limit cut it, "cancelled" or "error". `queued` are the seconds it waited before work on it began, None until then. `codes` (codebooks,
+    frames) int64 are set when it ends. `unread` counts the chunks that were delivered and not yet taken.
     """
 
     def __init__(self, deliver: Callable[[Item], None], wake: Callable[[], None], unread: Callable[[], int]) -> None:
         self._deliver, self._wake, self.unread = deliver, wake, unread
         self.cancelled = False
         self.finish_reason: str | None = None
+        self.queued: float | None = None
         self.codes: np.ndarray | None = None
 
     def cancel(self) -> None:

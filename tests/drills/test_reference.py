@@ -35,8 +35,8 @@ def test_greedy_codes_and_sound_equal_the_reference(tmp_path, changes):
     request = {"text": TEXT, "references": [{"text": "I was shocked,,,, really.", "codes": codes.tolist()}], **fields}
     (tmp_path / "request.json").write_text(json.dumps(request))
     subprocess.run(
-        [PYTHON, ROOT / "bench/reference/generate.py", tmp_path / "c", tmp_path / "request.json", tmp_path / "out.npz"],
-        check=True, env=os.environ | {"LOGURU_LEVEL": "WARNING", "TQDM_DISABLE": "1"}, timeout=280,
+        [PYTHON, "-m", "bench.reference.generate", tmp_path / "c", tmp_path / "request.json", tmp_path / "out.npz"],
+        check=True, cwd=ROOT, env=os.environ | {"LOGURU_LEVEL": "WARNING", "TQDM_DISABLE": "1"}, timeout=280,
     )  # fmt: skip
     expected = np.load(tmp_path / "out.npz")
     with SpeechEngine.load(tmp_path / "c", "cpu", copies=tmp_path / "copies") as engine:

@@ -1,0 +1,309 @@
+"""`fishserve bench`: what speech costs. Heavy imports stay inside the commands, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from inference.errors import RequestError
+
+if TYPE_CHECKING:
+    from bench.load import Speak
+    from bench.record import Record
+    from bench.serving import Objective
+    from inference.model.checkpoint import Checkpoint as Loaded
+    from inference.settings import Settings
+
+app = typer.Typer(help="Measure: latency, throughput, stages, cost.", no_args_is_help=True)
+console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+Checkpoint = Annotated[str | None, typer.Option(help="Model directory or Hugging Face repository; without it the embedded voice.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="JSON file to write; by default in var/bench.")]
+Concurrency = Annotated[str, typer.Option(help="Clients at once, one level after the other.")]
+Seconds = Annotated[float, typer.Option(min=0.1, help="How long a level lasts.")]
+Buckets = Annotated[str, typer.Option(help="Lengths of text: short, medium, long, paragraph.")]
+Languages = Annotated[str, typer.Option(help="Languages of the texts: en, de, fr, es, zh, ja.")]
+Rate = Annotated[
+    float | None, typer.Option(min=0.001, help="First rate of the open loop, requests/s; by default half of what one client got.")
+]
+FirstAudio = Annotated[float, typer.Option(min=0.001, help="The objective: seconds within which a request is first heard.")]
+Share = Annotated[float, typer.Option(min=0, max=1, help="The objective: share of requests heard so soon, and then without a pause.")]
+ALL = "short,medium,long,paragraph"
+
+
+@app.command()
+def latency(
+    concurrency: Concurrency = "1,2,4",
+    seconds: Seconds = 15,
+    buckets: Buckets = ALL,
+    languages: Languages = "en",
+    first_audio: FirstAudio = 1.0,
+    share: Share = 0.95,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Time to first audio, gaps between chunks and real-time factor of the engine in this process."""
+    _in_process("latency", concurrency, seconds, buckets, languages, None, first_audio, share, checkpoint, device, out)
+
+
+@app.command()
+def throughput(
+    concurrency: Concurrency = "1,2,4,8",
+    seconds: Seconds = 15,
+    rate: Rate = None,
+    buckets: Buckets = ALL,
+    languages: Languages = "en",
+    first_audio: FirstAudio = 1.0,
+    share: Share = 0.95,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Audio a second at each concurrency, then at growing rates of arrival until the objective breaks; engine in this process."""
+    _in_process("throughput", concurrency, seconds, buckets, languages, rate, first_audio, share, checkpoint, device, out)
+
+
+@app.command()
+def http(
+    url: Annotated[str, typer.Argument(help="A server, as http://127.0.0.1:8080.")],
+    api: Annotated[str, typer.Option(help="openai (/v1/audio/speech) or fish (/v1/tts).")] = "openai",
+    what: Annotated[str, typer.Option(help="latency, or throughput with open loops.")] = "throughput",
+    concurrency: Concurrency = "1,2,4,8",
+    seconds: Seconds = 15,
+    rate: Rate = None,
+    buckets: Buckets = ALL,
+    languages: Languages = "en",
+    first_audio: FirstAudio = 1.0,
+    share: Share = 0.95,
+    voice: Annotated[str | None, typer.Option(help="The server's name for a voice.")] = None,
+    model: Annotated[str, typer.Option(help="The server's name for a model, which OpenAI's shape demands.")] = "tts-1",
+    out: Out = None,
+) -> None:
+    """The same of a server, ours or any that speaks OpenAI's or Fish Audio's HTTP. FISHSERVE_BENCH_KEY is sent as its key."""
+    import httpx
+
+    from bench.null import null_server
+    from bench.record import facts, recording
+    from bench.serving import Objective
+    from bench.targets import http_target
+
+    if what not in ("latency", "throughput"):
+        raise RequestError(f"what is {what!r}; there are latency and throughput", "what")
+    levels, objective = _levels(concurrency), Objective(first_audio, share)
+    settings = {
+        "url": str(httpx.URL(url).copy_with(userinfo=b"")), "api": api, "what": what, "voice": voice, "model": model, "concurrency": levels,
+        "seconds": seconds, "buckets": buckets, "languages": languages, "rate": rate, "objective": vars(objective),
+    }  # fmt: skip
+    key = os.environ.get("FISHSERVE_BENCH_KEY")
+
+    async def measure(record: Record, null: str) -> None:
+        headers, limits = {"Authorization": f"Bearer {key}"} if key else {}, httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(600, connect=10), limits=limits, trust_env=False) as client:
+            speak, idle = http_target(client, url, api, voice, model), http_target(client, null, api)
+            # The clock says where numbering starts: the server may remember the prompts of an earlier run.
+            await _load(
+                speak, idle, record, levels, seconds, buckets, languages, what, rate, objective, first=1000 + int(time.time()) % 8000
+            )
+
+    with null_server() as null, _recorded(recording(out, "http", settings, facts(None))) as record:
+        asyncio.run(measure(record, null))
+
+
+@app.command()
+def compare(
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="reference, compiled (the same through torch.compile) or self; repeatable.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each takes.")] = 6,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each process; by default one a core.")] = None,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Decoding of ours beside the reference's, or beside ours again; needs `make reference`."""
+    from bench.compare import compare as run
+    from bench.record import facts, recording
+
+    loaded, _ = _checkpoint(checkpoint, device)
+    baselines, threads = baseline or ["reference"], threads or os.cpu_count() or 1
+    settings = {"baselines": baselines, "rounds": rounds, "threads": threads}
+    measured, path, where = facts(loaded), loaded.path, loaded.device
+    del loaded  # the processes load their own, and there may be three of them
+    with _recorded(recording(out, "compare", settings, measured)) as record:
+        run(path, where, baselines, rounds, threads, record, _step)
+
+
+@app.command()
+def codec(checkpoint: Checkpoint = None, device: Device = None, out: Out = None) -> None:
+    """Encode and decode speed of the codec alone."""
+    from bench.codec import measure
+    from bench.record import facts, recording
+
+    loaded, _ = _checkpoint(checkpoint, device)
+    with _recorded(recording(out, "codec", {}, facts(loaded))) as record:
+        measure(loaded, record, _step)
+
+
+@app.command()
+def roofline(
+    streams: Annotated[str, typer.Option(help="Numbers of streams.")] = "1,8",
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """How far each stage of a frame is from the device's bandwidth and arithmetic."""
+    from bench.record import facts, recording
+    from bench.roofline import measure
+
+    loaded, settings = _checkpoint(checkpoint, device)
+    rows = _levels(streams)
+    with _recorded(recording(out, "roofline", {"streams": rows, "weights": settings.cpu_weights}, facts(loaded))) as record:
+        measure(loaded, settings.cpu_weights, rows, record, _step)
+
+
+@app.command()
+def rounding(checkpoint: Checkpoint = None, out: Out = None) -> None:
+    """How far 8-bit weights move the hidden states, on a CPU."""
+    from bench.record import facts, recording
+    from bench.roofline import rounding as measure
+
+    loaded, _ = _checkpoint(checkpoint, "cpu")
+    with _recorded(recording(out, "rounding", {}, facts(loaded))) as record:
+        measure(loaded, record, _step)
+
+
+@app.command()
+def cost(
+    result: Annotated[Path, typer.Argument(help="JSON of `throughput`, `latency` or `http`.")],
+    price: Annotated[float, typer.Option(min=0, help="What an hour of the machine costs, in any currency.")],
+) -> None:
+    """Price of an hour of speech at each concurrency, and what idle time makes of it."""
+    from bench.record import read
+    from bench.tables import cost as table
+
+    body = read(result)
+    if "objective" not in body["settings"]:
+        raise RequestError(f"{result} is of `{body['command']}`, which has no throughput; give one of `throughput`, `latency` or `http`")
+    typer.echo(table(body, price, (1.0, 0.5, 0.25, 0.1)).markdown())
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="JSON files; two of the same command are also compared.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="HTML page to write; the markdown goes beside it.")] = Path(
+        "var/bench/report.html"
+    ),
+) -> None:
+    """A markdown table and a page with charts from one result or several."""
+    from bench.record import read
+    from bench.report import html, markdown
+
+    records = [(path.name, read(path)) for path in results]
+    words = markdown(records)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(html(records), encoding="utf-8")
+        out.with_suffix(".md").write_text(words, encoding="utf-8")
+    except OSError as e:
+        raise RequestError(f"cannot write {out}: {e.strerror or e}") from None
+    typer.echo(words)
+    console.print(f"{out} and {out.with_suffix('.md').name}")
+
+
+def _in_process(
+    command: str, concurrency: str, seconds: float, buckets: str, languages: str, rate: float | None, first_audio: float, share: float,
+    checkpoint: str | None, device: str | None, out: Path | None,
+) -> None:  # fmt: skip
+    from bench.null import NullEngine
+    from bench.record import facts, recording
+    from bench.serving import Objective
+    from bench.targets import engine_target
+    from inference import SpeechEngine
+
+    levels, objective = _levels(concurrency), Objective(first_audio, share)
+    loaded, chosen = _checkpoint(checkpoint, device)
+    settings = {
+        "concurrency": levels, "seconds": seconds, "buckets": buckets, "languages": languages, "rate": rate, "objective": vars(objective),
+        "rows": max(levels), "weights": chosen.cpu_weights,
+    }  # fmt: skip
+    with (
+        _recorded(recording(out, command, settings, facts(loaded))) as record,
+        SpeechEngine(loaded, rows=max(levels), queue=chosen.queue, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
+    ):
+        null = NullEngine()
+        try:
+            targets = engine_target(engine), engine_target(null)
+            asyncio.run(_load(*targets, record, levels, seconds, buckets, languages, command, rate, objective))
+        finally:
+            null.close()
+
+
+async def _load(
+    speak: Speak, null: Speak, record: Record, levels: list[int], seconds: float, buckets: str, languages: str, what: str,
+    rate: float | None, objective: Objective, first: int = 1000,
+) -> None:  # fmt: skip
+    from bench.prompts import prompts
+    from bench.serving import closed_levels, one_client_rate, open_levels, own_cost, warm_up
+
+    texts = prompts(buckets.split(","), languages.split(","), first)
+    with _step("the load generator alone", None):
+        record.body["client"] = await own_cost(null, max(levels))
+    await warm_up(speak, texts, max(levels), record, _step)
+    await closed_levels(speak, texts, levels, seconds, record, _step)
+    if what == "throughput":
+        await open_levels(speak, texts, rate or one_client_rate(record) / 2, seconds, objective, record, _step)
+
+
+@contextmanager
+def _recorded(recording: AbstractContextManager[Record]) -> Iterator[Record]:
+    """Measure into a record, then print its tables; Ctrl-C ends the measuring and keeps what there is."""
+    from bench.record import read
+    from bench.tables import tables
+
+    stopped = False
+    try:
+        with recording as record:
+            yield record
+    except KeyboardInterrupt:
+        stopped = True
+    for table in tables(read(record.path)):
+        typer.echo(table.markdown())
+    console.print(f"{record.path}{': stopped, and what was measured until then is kept' if stopped else ''}")
+    if stopped:
+        raise typer.Exit(130)
+
+
+def _step(name: str, seconds: float | None) -> AbstractContextManager[None]:
+    from bench.progress import step
+
+    return step(console, name, seconds)
+
+
+def _checkpoint(checkpoint: str | None, device: str | None) -> tuple[Loaded, Settings]:
+    from inference.engine.device import pick_device
+    from inference.hub import locate
+    from inference.model import checkpoint as checkpoints
+    from inference.settings import read
+
+    settings = read(checkpoint=checkpoint, device=device)
+    where = locate(settings.checkpoint)
+    with console.status("loading the model"):
+        return checkpoints.load(where, pick_device(settings.device), settings.cache_dir), settings
+
+
+def _levels(words: str) -> list[int]:
+    """ "1,2,4" -> [1, 2, 4]. Raises RequestError."""
+    levels = [int(w) for w in words.split(",") if w.strip().isdecimal()]
+    if len(levels) != len(words.split(",")) or not all(levels):
+        raise RequestError(f"{words!r} is not a list of whole numbers from 1 on, like 1,2,4")
+    return levels

@@ -1,0 +1,186 @@
+"""How far each stage of a frame is from what the device could do: fewest bytes and operations, and measured bandwidth and arithmetic.
+
+A stage cannot take less time than max(bytes / bandwidth, operations / rate) (Williams et al. 2009, "Roofline"), unless its bytes come
+from a cache: then a small model can be faster than this limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.record import Record
+from bench.serving import Step as Shown
+from bench.timing import timed
+from inference.engine.matrix import Weights
+from inference.engine.step import Step
+from inference.engine.vocoder import LARGEST_CHUNK
+from inference.model.checkpoint import Checkpoint, in_decoder, precision
+from inference.model.codec import decode_streams
+from inference.model.config import CODES_PER_GROUP, SAMPLES_PER_FRAME, DualARConfig
+from inference.model.dual_ar import Span
+
+POSITIONS = 256
+"""Length of the past at which a frame is looked at: a sentence with some seconds of speech."""
+CLIP_FRAMES = 64
+COPIED = {"cpu": 1 << 28, "cuda": 1 << 30}
+"""Bytes copied to measure bandwidth: far more than any cache holds."""
+MULTIPLIED = {"cpu": 1024, "cuda": 8192}
+"""Rows and columns of the matrices multiplied to measure arithmetic."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Fewest bytes moved to and from memory, and floating point operations (a multiply-add is two)."""
+
+    bytes: float
+    flops: float
+
+    def seconds(self, bandwidth: float, rate: float) -> float:
+        """The least time it can take."""
+        return max(self.bytes / bandwidth, self.flops / rate)
+
+
+def stack(layers: int, dim: int, heads: int, kv_heads: int, hidden: int) -> int:
+    """Weights of the matrices of that many transformer layers: queries, keys and values; output; gate, up and down."""
+    return layers * (dim * dim // heads * (heads + 2 * kv_heads) + dim * dim + 3 * dim * hidden)
+
+
+def frame(c: DualARConfig, rows: int, positions: int, size: int, weight_size: int | None = None) -> dict[str, Work]:
+    """What one frame of `rows` streams needs at least, each with a past of `positions`.
+
+    `size` is the bytes of a value of activations and cache, `weight_size` of a weight in the layers if that differs. Weights are read once for
+    all rows; the fast layers are read once for each codebook but the first two, which are one pass. Heads are FP32
+    and have only rows for what can be spoken.
+    """
+    weight_size = weight_size or size
+    codes = min(c.codebook_size, CODES_PER_GROUP)
+    slow = stack(c.n_layer, c.dim, c.n_head, c.n_local_heads, c.intermediate_size)
+    kv = 2 * c.n_layer * c.n_local_heads * c.head_dim * size
+    fast = stack(c.n_fast_layer, c.fast_dim, c.fast_n_head, c.fast_n_local_heads, c.fast_intermediate_size)
+    passes = c.num_codebooks - 1
+    seen = sum(range(1, c.num_codebooks + 1))  # positions that the attention of all codebook positions reads
+    slow_attention = 4 * c.n_layer * c.dim * (positions + 1)
+    fast_attention = 4 * c.n_fast_layer * c.fast_dim * seen
+    head, code_head = (1 + codes) * c.dim, codes * c.fast_dim
+    return {
+        "slow layers": Work(slow * weight_size + rows * kv * (positions + 1), rows * (2 * slow + slow_attention)),
+        "semantic head": Work(4 * head, 2 * rows * head),
+        "fast layers": Work(
+            passes * (fast * weight_size + 4 * code_head), rows * (c.num_codebooks * 2 * fast + fast_attention + passes * 2 * code_head)
+        ),
+    }
+
+
+def bandwidth(device: torch.device) -> list[float]:
+    """Bytes a second: of copies, each byte counted as read and as written, and on a CPU of sums, which only read. Samples, best of both kinds."""
+    block = torch.ones(COPIED[device.type] // 8, dtype=torch.float64, device=device)
+    other = torch.empty_like(block)
+    copies = [2 * block.nbytes / s for s in timed(lambda: other.copy_(block), device)]
+    sums = [block.nbytes / s for s in timed(block.sum, device)]
+    return max(copies, sums, key=max)
+
+
+def arithmetic(device: torch.device, dtype: torch.dtype) -> list[float]:
+    """Operations a second of a large matrix product in this type, samples."""
+    n = MULTIPLIED[device.type]
+    a, b = (torch.randn(n, n).to(device, dtype) for _ in range(2))
+    multiply = torch._int_mm if dtype == torch.int8 else torch.mm
+    return [2 * n**3 / s for s in timed(lambda: multiply(a, b), device)]
+
+
+@torch.inference_mode()
+def measure(checkpoint: Checkpoint, weights: Weights, rows: list[int], record: Record, step: Shown) -> None:
+    """Measure the device, then each stage at each number of streams. Every run holds its limit in seconds and its samples in seconds."""
+    device, dtype = checkpoint.device, precision(checkpoint.device)
+    with step("bandwidth", None):
+        bytes_per_second = bandwidth(device)
+    with step("arithmetic", None):
+        flops_per_second = arithmetic(device, torch.int8 if weights == "int8" else dtype)
+    record.body |= {"bytes_per_second": bytes_per_second, "flops_per_second": flops_per_second}
+
+    def add(stage: str, n: int, frames: int, work: Work, run: Callable[[], object]) -> None:
+        with step(f"{stage}, {n} stream{'s'[: n > 1]}", None):
+            seconds = timed(run, device)
+        limit = work.seconds(max(bytes_per_second), max(flops_per_second))
+        bound = "bytes" if limit == work.bytes / max(bytes_per_second) else "operations"
+        run_ = {"stage": stage, "streams": n, "frames": frames, "bytes": work.bytes, "flops": work.flops}
+        record.runs.append(run_ | {"bound": bound, "limit_seconds": limit, "seconds": seconds})
+        record.write()
+
+    for n in rows:
+        needed = frame(checkpoint.config, n, POSITIONS, dtype.itemsize, 1 if weights == "int8" else None)
+        for stage, run in _stages(checkpoint, weights, n).items():
+            add(stage, n, n, needed[stage], run)
+        decode = partial(decode_streams, [checkpoint.codec.stream() for _ in range(n)], _codes(checkpoint, n, LARGEST_CHUNK))
+        add("codec decode", n, n * LARGEST_CHUNK, codec_work(checkpoint, decode, n * LARGEST_CHUNK, decoder=True), decode)
+    wave = torch.zeros(1, CLIP_FRAMES * SAMPLES_PER_FRAME, device=device)
+    encode = partial(checkpoint.codec.encode, wave)
+    add("codec encode", 1, CLIP_FRAMES, codec_work(checkpoint, encode, CLIP_FRAMES, decoder=False), encode)
+
+
+def codec_work(checkpoint: Checkpoint, run: Callable[[], object], frames: int, *, decoder: bool) -> Work:
+    """What a pass of the codec over `frames` needs at least: its weights once, samples in or out once, and the operations torch counts."""
+    named = [*checkpoint.codec.named_parameters()]
+    parameters = sum(p.nbytes for name, p in named if in_decoder(name) == decoder)
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return Work(parameters + 4 * SAMPLES_PER_FRAME * frames, counter.get_total_flops())
+
+
+def _codes(checkpoint: Checkpoint, rows: int, frames: int) -> torch.Tensor:
+    return torch.randint(0, CODES_PER_GROUP, (rows, checkpoint.config.num_codebooks, frames), device=checkpoint.device)
+
+
+def _stages(checkpoint: Checkpoint, weights: Weights, rows: int) -> dict[str, Callable[[], object]]:
+    """The stages of a frame as the engine runs them, on caches filled with noise."""
+    lm, c, device = checkpoint.lm, checkpoint.config, checkpoint.device
+    step = Step(lm, rows, weights)
+    cache = lm.new_cache(rows, POSITIONS + 1)
+    cache.k.normal_()
+    cache.v.normal_()
+    columns = torch.zeros(rows, 1 + c.num_codebooks, dtype=torch.int64, device=device)
+    columns[:, 1:] = _codes(checkpoint, rows, 1)[:, :, 0] % c.codebook_size
+    columns[:, 0] = columns[:, 1] + checkpoint.tokenizer.semantic_begin
+    hidden = torch.randn(rows, c.dim, device=device, dtype=precision(device))
+    fast_hidden, code = lm.fast_project_in(hidden), columns[:, 1]
+    codes = min(c.codebook_size, CODES_PER_GROUP)
+    token_head = lm.output_weight[checkpoint.tokenizer.semantic_begin :][: 1 + codes].float()
+    code_head = lm.fast_output.weight[:codes].float()
+
+    def fast() -> None:
+        for i in range(1, c.num_codebooks):
+            x = step.fast_pair(fast_hidden, code) if i == 1 else step.fast(code, i)
+            step.code_logits(x, code_head)
+
+    return {
+        "slow layers": lambda: step.slow(columns, cache, [POSITIONS] * rows),
+        "semantic head": lambda: step.token_logits(hidden, token_head),
+        "fast layers": fast,
+    }
+
+
+@torch.inference_mode()
+def rounding(checkpoint: Checkpoint, record: Record, step: Shown) -> None:
+    """What 8-bit weights change: one step on the same past in the model's own precision and in 8 bits, 32 times.
+
+    A run holds the relative error of the hidden states, and whether the likeliest token is the same.
+    """
+    past, steps = 64, 32
+    lm, c = checkpoint.lm, checkpoint.config
+    shape, generator = (1, 1 + c.num_codebooks, past + steps), torch.Generator().manual_seed(0)
+    columns = torch.randint(0, min(CODES_PER_GROUP, c.codebook_size), shape, generator=generator)
+    columns[:, 0] = columns[:, 1] + checkpoint.tokenizer.semantic_begin
+    kinds = {"int8": Step(lm, 1, "int8"), "native": Step(lm, 1)}
+    cache = lm.new_cache(1, past + steps)
+    lm.slow(columns[:, :, :past], cache, Span.prompt(0, 0, past, torch.device("cpu")))
+    with step("rounding", None):
+        for n in range(past, past + steps):
+            hidden = {kind: s.slow(columns[:, :, n], cache, [n]) for kind, s in kinds.items()}  # native last: its past is kept
+            error = float((hidden["int8"] - hidden["native"]).norm() / hidden["native"].norm())
+            tokens = [int(lm.token_logits(h).argmax()) for h in hidden.values()]
+            record.runs.append({"hidden_error": error, "same_likeliest_token": tokens[0] == tokens[1]})

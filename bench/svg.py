@@ -1,0 +1,117 @@
+"""Charts as SVG text, to stand in a page whose style sheet gives them their colours (`STYLE`), light or dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from itertools import pairwise
+
+WIDTH, HEIGHT = 720, 300
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 48
+COLOURS = 6
+
+STYLE = """
+svg { width: 100%; max-width: 720px; height: auto; font: 12px system-ui, sans-serif; }
+svg text { fill: var(--ink); }
+svg .grid { stroke: var(--line); stroke-width: 1; }
+svg .series { fill: none; stroke-width: 2; }
+svg .wait { fill: var(--line); }
+""" + "\n".join(f"svg .s{i} {{ stroke: var(--c{i}); }} svg .f{i} {{ fill: var(--c{i}); }}" for i in range(COLOURS))
+DASHES = ("", "6 3", "2 3", "8 3 2 3", "12 4", "1 3")  # so that lines can be told apart without their colours
+
+Series = tuple[str, Sequence[tuple[float, float]]]
+"""A name and its points."""
+
+
+def ticks(top: float, about: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) from 0 to the first at or above `top`."""
+    if top <= 0:
+        return [0.0, 1.0]
+    raw = top / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
+    return [i * step for i in range(math.ceil(top / step - 1e-9) + 1)]
+
+
+def distribution(values: Sequence[float]) -> list[tuple[float, float]]:
+    """Points of the stairs that say which share of the values is at most x."""
+    points = [(0.0, 0.0)]
+    for i, x in enumerate(sorted(values)):
+        points += [(x, i / len(values)), (x, (i + 1) / len(values))]
+    return points
+
+
+def lines(series: Sequence[Series], x_label: str, y_label: str, *, dots: bool = False) -> str:
+    """Lines from zero over labelled axes, with a legend below."""
+    xs, ys = (ticks(max((p[axis] for _, points in series for p in points), default=1.0)) for axis in (0, 1))
+    parts = [_axes(xs, ys, x_label, y_label)]
+    for i, (_, points) in enumerate(series):
+        placed = [(_x(x, xs[-1]), _y(y, ys[-1])) for x, y in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
+        n = i % COLOURS
+        parts.append(f'<polyline class="series s{n}" stroke-dasharray="{DASHES[n]}" points="{path}"/>')
+        if dots:
+            parts += [f'<circle class="f{n}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in placed]
+    return _svg(parts, HEIGHT + 18 * len(series), _legend([name for name, _ in series]))
+
+
+def timeline(requests: Sequence[tuple[float, Sequence[float], float]], x_label: str) -> str:
+    """A bar for each request, from when it was due: pale until the first chunk, then full; a gap in it at each chunk.
+
+    `requests` are (due, times of chunks, end) in seconds.
+    """
+    row = 10
+    xs, height = ticks(max((end for _, _, end in requests), default=1.0)), TOP + row * len(requests) + BOTTOM
+    parts = [_x_axis(xs, height, x_label)]
+    for i, (due, times, end) in enumerate(requests):
+        y, edges = TOP + row * i, [*times, end]
+        first = times[0] if times else end
+        parts.append(
+            f'<rect class="wait" x="{_x(due, xs[-1]):.1f}" y="{y}" width="{_x(first, xs[-1]) - _x(due, xs[-1]):.1f}" height="{row - 2}"/>'
+        )
+        for a, b in pairwise(edges):
+            width = max(0.5, _x(b, xs[-1]) - _x(a, xs[-1]) - 0.8)
+            parts.append(f'<rect class="f0" x="{_x(a, xs[-1]):.1f}" y="{y}" width="{width:.1f}" height="{row - 2}"/>')
+    return _svg(parts, height, "")
+
+
+def _svg(parts: Sequence[str], height: int, legend: str) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">\n' + "\n".join(parts) + legend + "\n</svg>"
+
+
+def _x(value: float, top: float) -> float:
+    return LEFT + value / top * (WIDTH - LEFT - RIGHT)
+
+
+def _y(value: float, top: float) -> float:
+    return HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM)
+
+
+def _x_axis(xs: Sequence[float], height: int, label: str) -> str:
+    parts = [f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 10}" text-anchor="middle">{escape(label)}</text>']
+    for x in xs:
+        at = _x(x, xs[-1])
+        parts.append(f'<line class="grid" x1="{at:.1f}" y1="{TOP}" x2="{at:.1f}" y2="{height - BOTTOM}"/>')
+        parts.append(f'<text x="{at:.1f}" y="{height - BOTTOM + 16}" text-anchor="middle">{x:.6g}</text>')
+    return "\n".join(parts)
+
+
+def _axes(xs: Sequence[float], ys: Sequence[float], x_label: str, y_label: str) -> str:
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    parts = [_x_axis(xs, HEIGHT, x_label)]
+    parts.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_label)}</text>')
+    for y in ys:
+        at = _y(y, ys[-1])
+        parts.append(f'<line class="grid" x1="{LEFT}" y1="{at:.1f}" x2="{WIDTH - RIGHT}" y2="{at:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{y:.6g}</text>')
+    return "\n".join(parts)
+
+
+def _legend(names: Sequence[str]) -> str:
+    parts = []
+    for i, name in enumerate(names):
+        y, n = HEIGHT + 18 * i + 6, i % COLOURS
+        parts.append(f'<line class="series s{n}" stroke-dasharray="{DASHES[n]}" x1="{LEFT}" y1="{y}" x2="{LEFT + 28}" y2="{y}"/>')
+        parts.append(f'<text x="{LEFT + 36}" y="{y + 4}">{escape(name)}</text>')
+    return "\n" + "\n".join(parts)

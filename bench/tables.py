@@ -1,0 +1,291 @@
+"""A record's figures as tables: the same are printed after a run and stand in its report."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from bench.load import Sample
+from bench.prompts import BUCKETS
+from bench.serving import Objective, audio_per_second, requests_per_second
+from bench.stats import median_interval, percentiles, ratio_interval
+from inference.model.config import FRAMES_PER_SECOND
+
+SLICES = 10
+"""Parts of a level's time whose throughputs show how it varied."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of words under a title; the first column names the row. `note` says how to read it."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """As a markdown table, aligned so that it reads well in a terminal too."""
+        lines = [self.columns, *self.rows]
+        widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(self.columns))]
+        aligned = [[cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(r, widths, strict=True))] for r in lines]
+        rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
+        body = "\n".join("| " + " | ".join(cells) + " |" for cells in (aligned[0], rule, *aligned[1:]))
+        return f"**{self.title}**\n\n{body}\n" + (f"\n{self.note}\n" if self.note else "")
+
+
+def tables(body: dict[str, Any]) -> list[Table]:
+    """The tables of one record."""
+    makers: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
+        "latency": serving, "throughput": serving, "http": serving, "compare": compared, "codec": codec, "roofline": roofline,
+        "rounding": rounding,
+    }  # fmt: skip
+    return makers[body["command"]](body)
+
+
+def samples_of(run: dict[str, Any]) -> list[Sample]:
+    """A run's samples as they were measured."""
+    return [Sample(**s) for s in run["samples"]]
+
+
+def level(run: dict[str, Any]) -> str:
+    """A level's name."""
+    return f"{run['clients']} client{'s'[: run['clients'] > 1]}" if run["loop"] == "closed" else f"{run['rate']:.2f} requests/s"
+
+
+def serving(body: dict[str, Any]) -> list[Table]:
+    """Latency and throughput by level, first audio by length of text, and what the load generator takes itself."""
+    levels = [(level(run), run, samples_of(run)) for run in body["runs"]]
+    heard = [(name, run, [s for s in samples if s.error is None]) for name, run, samples in levels]
+    objective = Objective(**body["settings"]["objective"])
+    latency = [
+        [
+            name, str(len(ok)), *_milliseconds([s.first_audio for s in ok], "p50", "p95", "p99", "max"),
+            *_milliseconds([g for s in ok for g in s.gaps], "p50", "p95", "max"),
+            _number(_median(s.times_real_time for s in ok)), _number(min((s.times_real_time or 0 for s in ok), default=None)),
+        ]
+        for name, _, ok in heard
+    ]  # fmt: skip
+    throughput = [
+        [
+            name, str(len(samples)), str(sum(s.error is not None for s in samples)), _number(audio_per_second(samples, 0, run["window"])),
+            _range(slices(run)), _number(requests_per_second(samples, run["window"])), _share([s.continuous for s in samples]),
+            *_milliseconds([s.waited for s in samples], "p50", "max"), _share([objective.kept(s) for s in samples]),
+        ]
+        for name, run, samples in levels
+        if samples and run["window"]
+    ]  # fmt: skip
+    lengths = [
+        [f"{bucket}, {name}", str(len(ok)), *_milliseconds([s.first_audio for s in ok], "p50", "p95", "max")]
+        for bucket in BUCKETS
+        for name, run, all_ in heard
+        if run["loop"] == "closed" and (ok := [s for s in all_ if s.bucket == bucket])
+    ]
+    promised = f"heard within {objective.first_audio:g} s and then without a pause"
+    found = [
+        Table(
+            "Latency",
+            ["", "n", *(f"first audio {p}, ms" for p in ("p50", "p95", "p99", "max")), *(f"gap {p}, ms" for p in ("p50", "p95", "max")), "times real time p50", "slowest"],
+            latency, "– where there are too few requests for a percentile: p95 needs 20, p99 100. In an open loop first audio counts from when a request was due.",
+        ),
+        Table(
+            "Throughput",
+            ["", "requests", "failed", "audio s/s", "its tenths", "requests/s", "continuous", "waited p50, ms", "waited max, ms", "as promised"],
+            throughput, f"As promised: {promised}; the objective is {objective.share:.0%} of requests{_sustained(body)}. Waited: until work on it began, where the target says.",
+        ),
+        Table("First audio by length of text", ["", "n", "p50, ms", "p95, ms", "max, ms"], lengths),
+    ]  # fmt: skip
+    return [t for t in found if t.rows] + ([_own_cost(body["client"])] if "client" in body else [])
+
+
+def _sustained(body: dict[str, Any]) -> str:
+    opened = [run for run in body["runs"] if "met" in run]
+    rate = max((run["rate"] for run in opened if run["met"]), default=None)
+    return "" if not opened else ", which no rate tried met" if rate is None else f", met up to {rate:.2f} requests/s"
+
+
+def slices(run: dict[str, Any]) -> list[float]:
+    """Seconds of audio for each second, in each tenth of a level's time."""
+    samples, edges = samples_of(run), np.linspace(0, run["window"], SLICES + 1)
+    return [audio_per_second(samples, float(a), float(b)) for a, b in pairwise(edges)]
+
+
+def firsts(run: dict[str, Any]) -> list[float]:
+    """Seconds to first audio of a level's requests."""
+    return [s.first_audio for s in samples_of(run) if s.first_audio is not None]
+
+
+def compared(body: dict[str, Any]) -> list[Table]:
+    """Rates of each case and, for ours, ratios to each baseline's."""
+    measured = [c for c in body["runs"] if c["rounds"]]
+    rows = []
+    for case in measured:
+        kind, own = case["request"]["what"], rates(case)
+        bases = [b for b in measured if b["who"] != "ours" and b["request"]["what"] == kind and case["who"] == "ours"]
+        for base in bases or [None]:
+            name = f"{case['who']}, {case['case']}"
+            prefill = _number(1e3 * statistics.median(r["prefill"] for r in case["rounds"])) if kind == "frames" else ""
+            if base is None:
+                rows.append([name, f"{statistics.median(own):.2f}", prefill, "", "", "", ""])
+                continue
+            ratios = [a / b for a, b in zip(own, rates(base), strict=False)]
+            low, high, sure = median_interval(ratios)
+            each = ", ".join(f"{r:.2f}" for r in ratios)
+            rows.append(
+                [name, f"{statistics.median(own):.2f}", prefill, base["who"], f"{statistics.median(ratios):.2f}", f"{low:.2f} to {high:.2f} ({sure:.0%})", each]
+            )  # fmt: skip
+    note = (
+        f"Real time is {FRAMES_PER_SECOND:.1f} frames/s a stream. A ratio is of two rates in the same round; the interval holds the median ratio "
+        "with the probability given, which six rounds bring to 97 %."
+    )
+    return [Table("Beside others", ["", "frames/s", "prefill, ms", "times", "ratio", "interval", "each round"], rows, note)]
+
+
+def rates(case: dict[str, Any]) -> list[float]:
+    """Frames a second of each round."""
+    amount = case["rows"] if case["request"]["what"] == "frames" else case["request"]["frames"]
+    return [amount / statistics.median(r["seconds"]) for r in case["rounds"]]
+
+
+def codec(body: dict[str, Any]) -> list[Table]:
+    """Frames a second and times real time of each case."""
+    rows = []
+    for run in body["runs"]:
+        speeds = [run["frames"] / s for s in run["seconds"]]
+        middle = statistics.median(speeds)
+        rows.append([run["case"], str(len(speeds)), f"{middle:.1f}", _number(middle / FRAMES_PER_SECOND), _range(speeds)])
+    return [Table("Codec alone", ["", "n", "frames/s", "times real time", "slowest to fastest"], rows)]
+
+
+def roofline(body: dict[str, Any]) -> list[Table]:
+    """Each stage's time for a frame against the least the device allows."""
+    rows = []
+    for run in body["runs"]:
+        middle = statistics.median(run["seconds"])
+        turns = run["frames"] / run["streams"]
+        limit, taken = (1e3 * t / turns for t in (run["limit_seconds"], middle))
+        rows.append(
+            [
+                f"{run['stage']}, {run['streams']} stream{'s'[: run['streams'] > 1]}", f"{run['bytes'] / turns / 1e6:.2f}",
+                f"{run['flops'] / turns / 1e9:.3f}", run["bound"], f"{limit:.3f}", f"{taken:.3f}", f"{limit / taken:.0%}",
+            ]
+        )  # fmt: skip
+    note = ""
+    if "flops_per_second" in body:
+        best = max(body["bytes_per_second"]) / 1e9, max(body["flops_per_second"]) / 1e9
+        note = f"Measured here: {best[0]:.1f} GB/s, {best[1]:.1f} GFLOP/s. A row is one frame of every stream. Over 100 %: its bytes come from a cache."
+    return [Table("Roofline", ["", "MB", "GFLOP", "bound by", "limit, ms", "measured, ms", "of the limit"], rows, note)]
+
+
+def rounding(body: dict[str, Any]) -> list[Table]:
+    """How far 8-bit hidden states are off."""
+    runs = body["runs"]
+    if not runs:
+        return []
+    error = statistics.mean(r["hidden_error"] for r in runs)
+    same = sum(r["same_likeliest_token"] for r in runs)
+    return [
+        Table(
+            "8-bit weights",
+            ["", "steps", "error of hidden states", "same likeliest token"],
+            [["int8", str(len(runs)), f"{error:.1%}", str(same)]],
+        )
+    ]
+
+
+def cost(body: dict[str, Any], price: float, busy: Sequence[float]) -> Table:
+    """What an hour of speech costs at `price` an hour of the machine, at each concurrency and share of the time that it is busy."""
+    rows = []
+    objective = Objective(**body["settings"]["objective"])
+    for run in body["runs"]:
+        samples = samples_of(run)
+        speed = audio_per_second(samples, 0, run["window"]) if run["window"] else 0.0
+        if speed:
+            promise = "yes" if objective.met(samples) else "no"
+            rows.append([level(run), _number(speed), promise, *(f"{price_of_speech(price, speed, share):.4g}" for share in busy)])
+    note = "In the unit of the price, for an hour of speech. A machine that is paid for and idle makes what it does speak dearer."
+    return Table(
+        f"An hour of speech at {price:g} an hour", ["", "audio s/s", "objective met", *(f"busy {s:.0%}" for s in busy)], rows, note
+    )
+
+
+def price_of_speech(price: float, speed: float, busy: float = 1.0) -> float:
+    """Price of an hour of speech: `price` an hour of the machine, `speed` hours of speech in an hour of work, a share `busy` of the time."""
+    return price / (speed * busy)
+
+
+def between(a: dict[str, Any], b: dict[str, Any]) -> Table | None:
+    """How two records of the same command differ, with bootstrap intervals; None where nothing in them can be compared."""
+    rows = []
+    for name, before, after, of in _pairs(a, b):
+        found = ratio_interval(before, after, of)
+        if found is not None:
+            ratio, low, high = found
+            rows.append(
+                [name, str(len(before)), str(len(after)), f"{ratio:.3f}", f"{low:.3f} to {high:.3f}", "no" if low <= 1 <= high else "yes"]
+            )
+    note = (
+        "Second over first. The interval covers how samples scatter within the runs, not what changes a machine from one run to the next."
+    )
+    return Table("Between the two runs", ["", "n", "n", "ratio", "95 % interval", "differ"], rows, note) if rows else None
+
+
+def _pairs(a: dict[str, Any], b: dict[str, Any]) -> Iterator[tuple[str, list[float], list[float], Any]]:
+    if a["command"] != b["command"]:
+        return
+    key = {"codec": "case", "roofline": "stage"}.get(a["command"])
+    if key:
+        others = {(r[key], r.get("streams")): r for r in b["runs"]}
+        for run in a["runs"]:
+            if other := others.get((run[key], run.get("streams"))):
+                yield (
+                    f"{run[key]}{', ' + str(run['streams']) if 'streams' in run else ''}: seconds",
+                    run["seconds"],
+                    other["seconds"],
+                    np.median,
+                )
+    elif "objective" in a["settings"]:
+        levels = {level(r): r for r in b["runs"]}
+        for run in a["runs"]:
+            if other := levels.get(level(run)):
+                yield f"{level(run)}: first audio p50", firsts(run), firsts(other), np.median
+                if run["window"] and other["window"]:
+                    yield f"{level(run)}: audio s/s", slices(run), slices(other), np.mean
+
+
+def _own_cost(client: dict[str, Any]) -> Table:
+    waits = [1e3 * t for t in client["first_audio"]]
+    cells = [f"{client['clients']} clients", str(len(waits)), f"{statistics.median(waits):.2f}", f"{max(waits):.2f}"]
+    cells.append(f"{client['requests_per_second']:.0f}")
+    note = "On something that answers at once. Figures above that come near these are the load generator's, not the target's."
+    return Table("The load generator alone", ["", "requests", "first audio p50, ms", "max, ms", "requests/s"], [cells], note)
+
+
+def _milliseconds(values: Sequence[float | None], *which: str) -> list[str]:
+    found = percentiles([1e3 * v for v in values if v is not None])
+    return [_number(found[p]) for p in which]
+
+
+def _median(values: Iterator[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return statistics.median(known) if known else None
+
+
+def _number(value: float | None) -> str:
+    """Three significant digits, and no exponent where people expect none."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{_number(min(values))} to {_number(max(values))}"
+
+
+def _share(truths: Sequence[bool]) -> str:
+    return f"{sum(truths) / len(truths):.0%}" if truths else "–"

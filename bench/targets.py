@@ -1,0 +1,117 @@
+"""What load is put on: an engine in this process, or a server that speaks OpenAI's or Fish Audio's HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bench.load import Heard, Speak
+from bench.prompts import Prompt
+from inference.errors import GenerationError, Overloaded, RequestError
+
+if TYPE_CHECKING:  # measuring a server needs no torch
+    import httpx
+
+    from inference import SpeechRequest, Ticket
+    from inference.engine.stream import Item
+
+APIS = {"openai": "/v1/audio/speech", "fish": "/v1/tts"}
+MAX_HEADER = 1 << 16
+
+
+class Submits(Protocol):
+    """What is needed of an engine."""
+
+    def submit(
+        self, request: SpeechRequest, deliver: Callable[[Item], None], *, audio: bool = True, unread: Callable[[], int] = int
+    ) -> Ticket: ...
+
+
+def engine_target(engine: Submits) -> Speak:
+    """Speak with an engine in this process, by the way its asynchronous callers take."""
+
+    async def speak(prompt: Prompt, heard: Heard) -> float | None:
+        from inference import SpeechRequest
+
+        loop = asyncio.get_running_loop()
+        items: asyncio.Queue[Item] = asyncio.Queue()
+
+        def deliver(item: Item) -> None:
+            loop.call_soon_threadsafe(items.put_nowait, item)
+
+        ticket = engine.submit(SpeechRequest(prompt.text, seed=prompt.number), deliver, unread=items.qsize)
+        try:
+            while (item := await items.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                heard(item.seconds)
+        finally:
+            ticket.cancel()
+        return ticket.queued
+
+    return speak
+
+
+def http_target(client: httpx.AsyncClient, url: str, api: str, voice: str | None = None, model: str = "tts-1") -> Speak:
+    """Speak with the server at `url`, streaming WAV, whose header says how many bytes make a second."""
+    if api not in APIS:
+        raise RequestError(f"api is {api!r}; there are {' and '.join(APIS)}", "api")
+    route = url.rstrip("/") + APIS[api]
+
+    async def speak(prompt: Prompt, heard: Heard) -> float | None:
+        import httpx
+
+        try:
+            async with client.stream("POST", route, json=_body(api, prompt.text, voice, model)) as response:
+                if response.status_code != 200:
+                    raise _refusal(response.status_code, (await response.aread())[:200].decode(errors="replace"))
+                await _hear(response, heard)
+        except (httpx.HTTPError, httpx.InvalidURL) as e:
+            raise GenerationError(f"{url}: {str(e) or type(e).__name__}") from None
+        return None
+
+    return speak
+
+
+def _body(api: str, text: str, voice: str | None, model: str) -> dict[str, Any]:
+    if api == "openai":
+        return {"model": model, "input": text, "voice": voice or "default", "response_format": "wav"}
+    return {"text": text, "format": "wav", "streaming": True} | ({"reference_id": voice} if voice else {})
+
+
+def _refusal(status: int, words: str) -> Exception:
+    return (Overloaded if status == 429 else GenerationError)(f"the server answered {status}: {words}")
+
+
+async def _hear(response: httpx.Response, heard: Heard) -> None:
+    header, per_second = b"", 0
+    async for data in response.aiter_bytes():
+        if not per_second:
+            header += data
+            start, per_second = _wav_start(header)
+            if not per_second and len(header) > MAX_HEADER:
+                raise GenerationError("the server's answer is not a WAV file")
+            if len(header) <= start or not per_second:
+                continue
+            heard((len(header) - start) / per_second)
+        else:
+            heard(len(data) / per_second)
+    if not per_second:
+        raise GenerationError("the server's answer is not a WAV file")
+
+
+def _wav_start(header: bytes) -> tuple[int, int]:
+    """Where the samples begin and how many of their bytes last a second; (0, 0) until the header is there."""
+    if header[:4] != b"RIFF" or header[8:12] != b"WAVE":
+        return 0, 0
+    at, per_second = 12, 0
+    while at + 8 <= len(header):
+        name, size = struct.unpack_from("<4sI", header, at)
+        if name == b"data":
+            return at + 8, per_second
+        if name == b"fmt " and at + 20 <= len(header):
+            (per_second,) = struct.unpack_from("<I", header, at + 16)
+        at += 8 + size + size % 2
+    return 0, 0

@@ -1,0 +1,176 @@
+"""Each command as it is used, on a tiny random checkpoint."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from bench.compare import REFERENCE
+from bench.record import read
+from inference import cli
+from inference.model import random_checkpoint
+
+QUICK = ("--seconds", "0.4", "--buckets", "short", "--concurrency", "1,2")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("bench") / "tiny"
+    random_checkpoint.write(directory, "tiny", 1)
+    return directory
+
+
+@pytest.fixture
+def bench(monkeypatch, capsys, tmp_path):
+    """Run `fishserve bench` in this process: exit code, standard output, and the record."""
+
+    def bench(command, *arguments):
+        out = tmp_path / f"{command}.json"
+        where = () if command in ("report", "cost") else ("-o", out)
+        monkeypatch.setattr(sys, "argv", ["fishserve", "bench", command, *map(str, (*arguments, *where))])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        words = capsys.readouterr()
+        return exit_.value.code, words.out if exit_.value.code == 0 else " ".join(words.err.split()), read(out) if out.exists() else None
+
+    return bench
+
+
+def test_latency_then_its_report_and_its_cost(bench, tiny, tmp_path):
+    code, words, body = bench("latency", "--checkpoint", tiny, *QUICK)
+    assert code == 0
+    assert "The load generator alone" in words
+    assert [run["clients"] for run in body["runs"]] == [1, 2]
+    assert all(s["error"] is None and s["queued"] is not None for run in body["runs"] for s in run["samples"])
+    assert len(body["warmup"]) == 2
+    assert body["complete"]
+    page = tmp_path / "r" / "report.html"
+    code, words, _ = bench("report", tmp_path / "latency.json", tmp_path / "latency.json", "-o", page)
+    assert code == 0
+    assert words.strip() == page.with_suffix(".md").read_text().strip()
+    assert page.read_text().count("<svg") == 6
+    assert "An hour of speech at 2 an hour" in bench("cost", tmp_path / "latency.json", "--price", 2)[1]
+
+
+def test_throughput_goes_on_with_open_loops(bench, tiny):
+    code, words, body = bench("throughput", "--checkpoint", tiny, *QUICK, "--rate", 2, "--first-audio", 0.001)
+    assert code == 0
+    assert [(run["loop"], run.get("rate"), run.get("met")) for run in body["runs"][2:]] == [("open", 2, False)]
+    assert "2.00 requests/s" in words
+
+
+def test_codec_roofline_and_rounding(bench, tiny, monkeypatch):
+    monkeypatch.setattr("bench.codec.DECODES", [(1, 8, "whole"), (2, 4, "stream")])
+    for module in ("codec", "roofline"):
+        monkeypatch.setattr(f"bench.{module}.timed", lambda work, _: (work(), [0.1])[1])
+    monkeypatch.setattr("bench.roofline.COPIED", {"cpu": 1 << 20})
+    monkeypatch.setattr("bench.roofline.MULTIPLIED", {"cpu": 64})
+    assert "decode, 2 streams, chunks of 4" in bench("codec", "--checkpoint", tiny)[1]
+    code, words, body = bench("roofline", "--checkpoint", tiny, "--streams", "1,2")
+    assert code == 0
+    assert len(body["runs"]) == 9
+    assert "Measured here:" in words
+    assert "of hidden states" in bench("rounding", "--checkpoint", tiny)[1]
+
+
+def test_a_thing_beside_itself_is_compared_in_turns(bench, tiny):
+    code, words, body = bench("compare", "--baseline", "self", "--rounds", 1, "--threads", 1, "--checkpoint", tiny)
+    assert code == 0
+    assert all(len(case["rounds"]) == 1 and len(case["warmup"]) == 1 for case in body["runs"])
+    assert "8 streams, int8" in words
+
+
+@pytest.mark.drill
+def test_the_reference_eager_and_compiled_is_compared(bench, tiny):
+    assert REFERENCE.exists(), "run `make reference` first"
+    code, _, body = bench(
+        "compare", "--baseline", "reference", "--baseline", "compiled", "--rounds", 1, "--threads", 1, "--checkpoint", tiny
+    )
+    assert code == 0
+    assert {case["who"] for case in body["runs"]} == {"reference", "compiled", "ours"}
+
+
+@pytest.fixture(scope="module")
+def server(tiny):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inference.cli", "serve", "--checkpoint", str(tiny), "--port", str(port)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/ready").status_code == 200:
+                break
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    yield url
+    process.terminate()
+    process.wait(40)
+
+
+def test_our_own_server_is_measured_as_any_other_and_secrets_are_not_kept(bench, server, monkeypatch):
+    monkeypatch.setenv("FISHSERVE_BENCH_KEY", "sk-secret")
+    code, words, body = bench("http", server.replace("://", "://anna:pass@"), *QUICK, "--rate", 2, "--first-audio", 0.001)
+    assert code == 0
+    assert body["model"] is None
+    assert [run["loop"] for run in body["runs"]] == ["closed", "closed", "open"]
+    assert all(s["error"] is None for run in body["runs"] for s in run["samples"])
+    assert "The load generator alone" in words
+    assert body["settings"]["url"] == server
+    assert not any(secret in json.dumps(body) for secret in ("sk-secret", "anna", "pass@"))
+
+
+def test_ctrl_c_keeps_what_was_measured(tiny, tmp_path):
+    out = tmp_path / "a.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inference.cli", "bench", "latency", "--checkpoint", str(tiny), "--seconds", "60", "--concurrency", "1", "--buckets", "short", "-o", str(out)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (out.exists() and read(out).get("warmup")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(4)  # now it is in the first level, which lasts a minute
+    process.send_signal(signal.SIGINT)
+    words, errors = process.communicate(timeout=30)
+    body = read(out)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "stopped" in errors
+    assert not body["complete"]
+    assert body["runs"][0]["samples"]
+    assert 0 < body["runs"][0]["window"] < 30
+    assert "1 client" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["latency", "--concurrency", "1,x"], "list of whole numbers"),
+        (["latency", "--concurrency", "0"], "list of whole numbers"),
+        (["latency", "--buckets", "huge"], "'huge' is not one of"),
+        (["latency", "--checkpoint", "nowhere"], "nowhere is not a directory"),
+        (["http", "http://127.0.0.1:9"], "no request of the warm-up was answered"),
+        (["http", "http://127.0.0.1:9", "--api", "soap"], "openai and fish"),
+        (["http", "http://127.0.0.1:9", "--what", "all"], "latency and throughput"),
+        (["compare", "--baseline", "other"], "'other' is not one of reference, compiled, self"),
+        (["cost", "nothing.json", "--price", "1"], "cannot read nothing.json"),
+        (["report", "nothing.json"], "cannot read nothing.json"),
+    ],
+    ids=lambda a: " ".join(a) if isinstance(a, list) else "",
+)
+def test_bad_input_is_one_sentence(bench, tiny, arguments, words):
+    local = arguments[0] in ("latency", "compare") and "--checkpoint" not in arguments
+    code, said, _ = bench(*arguments, *(["--checkpoint", tiny] if local else []))
+    assert code == 2
+    assert words in said
+    assert "Traceback" not in said
