@@ -46,6 +46,7 @@ def write_card(recipe: Recipe, checkpoint: Path) -> None:
         "\n## Training\n",
         f"- Dual-AR: {lm['step']} steps, {lm['heard'] / 3600:.1f} h of speech heard, {lm['seconds'] / 60:.0f} min of one CPU core",
         f"- Head: {head['steps']} steps, {head['seconds'] / 60:.0f} min of one CPU core",
+        "- The recipe grew while these weights were trained; training/README.md in fishserve's repository tells how they came about.",
         f"- Recipe, seeds included: `{json.dumps({k: v for k, v in asdict(recipe).items() if k != 'folder'}, default=str)}`",
         f"- Packages: {', '.join(_versions())}",
         "\n## Scores\n",

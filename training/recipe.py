@@ -141,7 +141,7 @@ class Recipe:
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     head: HeadRecipe = field(default_factory=HeadRecipe)
     dual_ar: DualARRecipe = field(default_factory=DualARRecipe)
-    manner: Manner = field(default_factory=lambda: Manner(temperature=0.5, top_p=0.6, repetition_penalty=1.0, normalize=True))
+    manner: Manner = field(default_factory=lambda: Manner(temperature=0.4, top_p=0.4, repetition_penalty=1.0, normalize=True))
     """How what is exported is spoken with where a request does not say."""
     checkpoint_seconds: float = 150
 
