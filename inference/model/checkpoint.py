@@ -175,6 +175,7 @@ def _place_codec(codec: Codec, device: torch.device) -> None:
         rvq.project_out.to(dtype)
         rvq.scales = rvq.scales.to(dtype)
         rvq.layers[0].implicit_codebook = rvq.layers[0].implicit_codebook.to(dtype)
+    codec.quantizer.lay_out()
 
 
 def _cast(file: Path, name: str, tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
