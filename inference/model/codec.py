@@ -166,7 +166,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def lay_out(self) -> None:
-        """Keep what the library makes of every code of every group, (groups * 1000, dim / groups): asking it takes 6 ms each time.
+        """Keep what the library makes of every code of every group, (groups * 1000, dim / groups): asking it takes about a millisecond each time.
 
         From then on the codebooks and projections must not change.
         """
