@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.record import Record
 from bench.serving import Step as Shown
 from bench.timing import timed
-from inference.engine.matrix import Weights
+from inference.engine.matrix import Weights, output_matrix
 from inference.engine.step import Step
 from inference.engine.vocoder import LARGEST_CHUNK
 from inference.model.checkpoint import Checkpoint, in_decoder, precision
@@ -141,16 +141,15 @@ def _stages(checkpoint: Checkpoint, weights: Weights, rows: int) -> dict[str, Ca
     lm, c, device = checkpoint.lm, checkpoint.config, checkpoint.device
     step = Step(lm, rows, weights)
     cache = lm.new_cache(rows, POSITIONS + 1)
-    cache.k.normal_()
-    cache.v.normal_()
+    cache.both.normal_()
     columns = torch.zeros(rows, 1 + c.num_codebooks, dtype=torch.int64, device=device)
     columns[:, 1:] = _codes(checkpoint, rows, 1)[:, :, 0] % c.codebook_size
     columns[:, 0] = columns[:, 1] + checkpoint.tokenizer.semantic_begin
     hidden = torch.randn(rows, c.dim, device=device, dtype=precision(device))
     fast_hidden, code = lm.fast_project_in(hidden), columns[:, 1]
     codes = min(c.codebook_size, CODES_PER_GROUP)
-    token_head = lm.output_weight[checkpoint.tokenizer.semantic_begin :][: 1 + codes].float()
-    code_head = lm.fast_output.weight[:codes].float()
+    token_head = output_matrix(weights, lm.output_weight[checkpoint.tokenizer.semantic_begin :][: 1 + codes])
+    code_head = output_matrix(weights, lm.fast_output.weight[:codes])
 
     def fast() -> None:
         for i in range(1, c.num_codebooks):

