@@ -61,5 +61,5 @@ $(DEV): $(SERVER)
 	$(PYTHON) -m venv .venv-reference
 	.venv-reference/bin/pip install --quiet --requirement bench/reference/requirements.txt
 	.venv-reference/bin/pip install --quiet --no-deps --requirement bench/reference/requirements-no-deps.txt
-	rm -f .venv-reference/lib/python*/site-packages/torchaudio/lib/* # native parts that want a CUDA runtime and are not used
+	rm -rf .venv-reference/lib/python*/site-packages/torchaudio/lib/* # native parts that want a CUDA runtime and are not used
 	@touch $@

@@ -183,6 +183,32 @@ def rounding(checkpoint: Checkpoint = None, out: Out = None) -> None:
 
 
 @app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.05, help="How long.")] = 20,
+    clients: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 12,
+    rows: Annotated[int, typer.Option(min=1, help="Of which so many are worked on at once.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of who leaves and what fails.")] = 0,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Mixed lengths, clients that leave and faults for long: is memory flat, and does every request end once? Fails if not."""
+    from bench.record import facts, recording
+    from bench.soak import soak as run
+    from inference import SpeechEngine
+
+    loaded, chosen = _checkpoint(checkpoint, device)
+    settings = {"minutes": minutes, "clients": clients, "rows": rows, "seed": seed, "weights": chosen.cpu_weights}
+    with (
+        _recorded(recording(out, "soak", settings, facts(loaded))) as record,
+        SpeechEngine(loaded, rows=rows, queue=chosen.queue, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
+    ):
+        well = run(engine, 60 * minutes, clients, seed, record, _step)
+    if not well:
+        raise typer.Exit(1)
+
+
+@app.command()
 def cost(
     result: Annotated[Path, typer.Argument(help="JSON of `throughput`, `latency` or `http`.")],
     price: Annotated[float, typer.Option(min=0, help="What an hour of the machine costs, in any currency.")],

@@ -43,7 +43,7 @@ def tables(body: dict[str, Any]) -> list[Table]:
     """The tables of one record."""
     makers: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
         "latency": serving, "throughput": serving, "http": serving, "compare": compared, "codec": codec, "roofline": roofline,
-        "rounding": rounding,
+        "rounding": rounding, "soak": soak,
     }  # fmt: skip
     return makers[body["command"]](body)
 
@@ -180,6 +180,20 @@ def roofline(body: dict[str, Any]) -> list[Table]:
         best = max(body["bytes_per_second"]) / 1e9, max(body["flops_per_second"]) / 1e9
         note = f"Measured here: {best[0]:.1f} GB/s, {best[1]:.1f} GFLOP/s. A row is one frame of every stream. Over 100 %: its bytes come from a cache."
     return [Table("Roofline", ["", "MB", "GFLOP", "bound by", "limit, ms", "measured, ms", "of the limit"], rows, note)]
+
+
+def soak(body: dict[str, Any]) -> list[Table]:
+    """What became of the requests, and of the memory."""
+    rows = [
+        [
+            str(r["accepted"]), ", ".join(f"{n} {name}" for name, n in sorted(r["outcomes"].items())),
+            ", ".join(f"{n} {name}" for name, n in sorted(r["faults"].items())), str(r["ended_twice"]), str(sum(r["left"].values())),
+            "–" if r["growth"] is None else f"{r['growth']:.3f}", "yes" if r["well"] else "NO",
+        ]
+        for r in body["runs"]
+    ]  # fmt: skip
+    columns = ["accepted", "ended", "faults made", "ended twice", "left behind", "memory, last quarter / second", "all well"]
+    return [Table("Soak", columns, rows, "Left behind: rows, positions and requests the engine still held when all had ended.")]
 
 
 def rounding(body: dict[str, Any]) -> list[Table]:

@@ -13,7 +13,8 @@ import pytest
 
 from bench.compare import REFERENCE
 from bench.record import read
-from inference import cli
+from bench.soak import FLAT, _growth
+from inference import SpeechEngine, cli
 from inference.model import random_checkpoint
 
 QUICK = ("--seconds", "0.4", "--buckets", "short", "--concurrency", "1,2")
@@ -63,6 +64,33 @@ def test_throughput_goes_on_with_open_loops(bench, tiny):
     assert code == 0
     assert [(run["loop"], run.get("rate"), run.get("met")) for run in body["runs"][2:]] == [("open", 2, False)]
     assert "2.00 requests/s" in words
+
+
+def test_a_soak_sees_faults_and_finds_all_well(bench, tiny):
+    code, words, body = bench("soak", "--checkpoint", tiny, "--minutes", 0.1, "--clients", 4, "--rows", 2)
+    assert code == 0
+    (run,) = body["runs"]
+    assert run["well"]
+    assert run["accepted"] == sum(run["outcomes"].values()) > 5
+    assert set(run["faults"]) & {"poisoned row", "failed device"}
+    assert "yes |" in words
+
+
+def test_a_soak_fails_when_a_request_ends_twice(bench, tiny, monkeypatch):
+    end = SpeechEngine._end
+    monkeypatch.setattr(SpeechEngine, "_end", lambda self, job, *how: (end(self, job, *how), job.ticket.deliver(None)))
+    code, _, body = bench("soak", "--checkpoint", tiny, "--minutes", 0.1, "--clients", 4, "--rows", 2)
+    assert code == 1
+    assert body["runs"][0]["ended_twice"] > 0
+
+
+def test_memory_that_grows_is_not_flat():
+    def samples(slope):
+        return [{"at": float(t), "resident": 1000 + slope * t, "device": 0.0} for t in range(100)]
+
+    assert _growth(samples(0), 100) == 1
+    assert _growth(samples(1), 100) > FLAT
+    assert _growth(samples(1)[:20], 100) is None
 
 
 def test_codec_roofline_and_rounding(bench, tiny, monkeypatch):

@@ -1,0 +1,152 @@
+"""A long run of what goes wrong in a life: mixed lengths, clients that leave, clients that stop reading, rows that turn to NaN, a device that fails.
+
+It reaches into the engine to break it, and asks three things: does memory stay flat, is every row and every position given back, does
+every accepted request end exactly once?
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bench.prompts import BUCKETS, Prompt, prompts
+from inference import Audio, Overloaded, Reference, SpeechEngine, SpeechRequest, Voice
+from inference.model.config import CODES_PER_GROUP
+
+if TYPE_CHECKING:
+    from bench.record import Record
+
+SAMPLE_SECONDS = 2.0
+FLAT = 1.02
+"""The last quarter of the time may take so many times the memory of the second."""
+VOICES = 12
+"""More than the cache of voices holds, so that some are forgotten and computed again."""
+
+
+class Client:
+    """One request and what came of it. `leaves` is when it cancels, seconds after asking; one that is `deaf` never reads."""
+
+    def __init__(self, engine: SpeechEngine, request: SpeechRequest, leaves: float | None, deaf: bool) -> None:
+        self.leaves = None if leaves is None else time.monotonic() + leaves
+        self.ends, self.unread, self.deaf = 0, 0, deaf
+        self.ticket = engine.submit(request, self._deliver, unread=lambda: self.unread)
+
+    def _deliver(self, item: Audio | Exception | None) -> None:
+        if isinstance(item, Audio):
+            self.unread += 10_000 if self.deaf else 0  # as if that many waited: a deaf client is stopped at its second chunk
+        else:
+            self.ends += 1
+
+    def go_on(self, now: float) -> bool:
+        """Leave if it is time; whether the request still runs."""
+        if self.leaves is not None and now >= self.leaves:
+            self.ticket.cancel()
+        return self.ends == 0
+
+
+def soak(
+    engine: SpeechEngine,
+    seconds: float,
+    clients: int,
+    seed: int,
+    record: Record,
+    step: Callable[[str, float | None], AbstractContextManager[None]],
+) -> bool:
+    """Keep `clients` requests in flight for so long, then wait for them. Whether all was well; the record says what was not."""
+    rng, texts = random.Random(seed), prompts(BUCKETS, ("en", "de", "zh"))
+    voices = [_voice(engine, rng) for _ in range(VOICES)]
+    faults = _break(engine, random.Random(seed + 1))
+    outcomes: Counter[str] = Counter()
+    running: list[Client] = []
+    accepted = ended_twice = 0
+    memory: list[dict[str, float]] = []
+    started = sampled = time.monotonic()
+    with step("soak", seconds):
+        while running or time.monotonic() - started < seconds:
+            now = time.monotonic()
+            while now - started < seconds and len(running) < clients:
+                try:
+                    running.append(_client(engine, next(texts), rng, voices))
+                    accepted += 1
+                except Overloaded:
+                    outcomes["refused"] += 1
+                    break
+            over = [c for c in running if not c.go_on(now)]
+            running = [c for c in running if c not in over]
+            for c in over:
+                outcomes[c.ticket.finish_reason or "none"] += 1
+                ended_twice += c.ends > 1
+            if now - sampled >= SAMPLE_SECONDS:
+                memory.append({"at": now - started, **_memory(engine)})
+                sampled = now
+            time.sleep(0.005)
+    runner = engine._runner
+    left = {"rows": len(runner.sequences), "positions": runner.positions, "running": len(engine._running), "waiting": len(engine._waiting)}
+    growth = _growth(memory, seconds)
+    ended = sum(outcomes.values()) - outcomes["refused"]
+    well = engine.alive and not any(left.values()) and ended == accepted and not ended_twice and (growth is None or growth <= FLAT)
+    record.runs.append(
+        {"accepted": accepted, "outcomes": dict(outcomes), "faults": dict(faults), "ended_twice": ended_twice, "left": left,
+         "alive": engine.alive, "memory": memory, "growth": growth, "well": well}
+    )  # fmt: skip
+    return well
+
+
+def _client(engine: SpeechEngine, prompt: Prompt, rng: random.Random, voices: list[Voice]) -> Client:
+    voice = rng.choice(voices) if rng.random() < 0.5 else Voice()
+    limit = rng.choice((None, 5, 60))
+    request = SpeechRequest(prompt.text, voice, seed=prompt.number, max_new_tokens=limit)
+    return Client(engine, request, rng.uniform(0, 3) if rng.random() < 0.2 else None, rng.random() < 0.05)
+
+
+def _voice(engine: SpeechEngine, rng: random.Random) -> Voice:
+    """A reference of noise, 1 to 6 seconds long."""
+    codes = np.random.default_rng(rng.randrange(2**32)).integers(
+        0, CODES_PER_GROUP, (engine.checkpoint.config.num_codebooks, rng.randint(20, 130))
+    )
+    return Voice((Reference(codes, "What was said there."),))
+
+
+def _break(engine: SpeechEngine, rng: random.Random) -> Counter[str]:
+    """Have every two-hundredth step poison a row, and every thousandth fail as a device does. How often, by kind."""
+    runner, counts = engine._runner, Counter[str]()
+    whole = runner.step
+
+    def step() -> None:
+        if runner.sequences and rng.random() < 1 / 200:
+            counts["poisoned row"] += 1
+            runner._cache.v[:, rng.choice(runner.sequences).row, :, 0] = torch.nan
+        if rng.random() < 1 / 1000:
+            counts["failed device"] += 1
+            raise RuntimeError("the soak let the device fail")
+        whole()
+
+    runner.step = step  # type: ignore[method-assign]
+    return counts
+
+
+def _memory(engine: SpeechEngine) -> dict[str, float]:
+    """MiB resident, MiB of the device, bytes of kept voices."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    cuda = torch.cuda.memory_allocated() if engine.checkpoint.device.type == "cuda" else 0
+    return {"resident": resident / 2**20, "device": cuda / 2**20, "voices": engine._runner._prefixes.bytes}
+
+
+def _growth(memory: list[dict[str, float]], seconds: float) -> float | None:
+    """Memory of the last quarter of the time over that of the second: the larger of host's and device's. None for too short a run."""
+    second = [m for m in memory if seconds / 4 <= m["at"] < seconds / 2]
+    last = [m for m in memory if 3 * seconds / 4 <= m["at"] < seconds]
+    if not second or not last:
+        return None
+    means: list[Any] = [(statistics.mean(m[k] for m in second), statistics.mean(m[k] for m in last)) for k in ("resident", "device")]
+    return max(float(b / a) for a, b in means if a)
