@@ -42,6 +42,7 @@ from inference.model.prompt import PromptBuilder, context, reference_context
 from inference.text.clean import clean
 from inference.text.normalize import normalize
 from inference.text.split import split
+from inference.threads import aside
 from inference.voices.voice import Reference, Voice
 
 DEFAULT_NEW_TOKENS = 1024
@@ -90,7 +91,7 @@ class SpeechEngine:
             specials: PromptBuilder(checkpoint.tokenizer, checkpoint.config.num_codebooks, specials=specials) for specials in (False, True)
         }
         rows = affordable_rows(checkpoint, rows, kv_bytes)
-        self._runner = Runner(checkpoint, rows, allowed_weights(weights, checkpoint.device))
+        self._runner = aside(Runner)(checkpoint, rows, allowed_weights(weights, checkpoint.device))
         self._rows, self._queue = rows, queue
         self._seconds_per_request = 1.0
         self._waiting: deque[_Job] = deque()
@@ -195,8 +196,7 @@ class SpeechEngine:
                 else "the wave holds NaN or infinite samples"
             )
         samples = torch.from_numpy(np.ascontiguousarray(wave, np.float32)).to(self.checkpoint.device)
-        with torch.inference_mode():
-            return self.checkpoint.codec.encode(samples[None])[0].cpu().numpy()
+        return _alone(self.checkpoint.codec.encode, samples)
 
     def decode(self, codes: np.ndarray) -> Audio:
         """Codes (codebooks, frames) int in 0..999 -> sound, decoded as one utterance. Raises AudioError."""
@@ -204,8 +204,7 @@ class SpeechEngine:
         check_codes(tensor, self.checkpoint.config.num_codebooks)
         if tensor.shape[1] == 0:
             return Audio(np.zeros(0, np.float32))
-        with torch.inference_mode():
-            return Audio(self.checkpoint.codec.decode(tensor.long().to(self.checkpoint.device)[None])[0].cpu().numpy())
+        return Audio(_alone(self.checkpoint.codec.decode, tensor.long().to(self.checkpoint.device)))
 
     def voice(self, wave: np.ndarray, text: str, name: str = "") -> Voice:
         """A voice from a clip: mono samples (n,) at 44.1 kHz, 0.5 to 90 s, and what is said in it. Raises AudioError."""
@@ -476,6 +475,13 @@ class SpeechEngine:
         job.ticket.codes = torch.stack(job.codes, dim=1).numpy() if job.codes else np.zeros((codebooks, 0), np.int64)
         job.ticket.finish_reason = reason
         job.ticket.deliver(error)
+
+
+@aside
+@torch.inference_mode()
+def _alone(work: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
+    """Apply the codec, which takes batches, to one."""
+    return work(x[None])[0].cpu().numpy()
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -26,6 +26,7 @@ from inference.model.codec import Codec
 from inference.model.config import CodecConfig, DualARConfig, Manner
 from inference.model.dual_ar import DualAR
 from inference.model.tokenizer import Tokenizer
+from inference.threads import aside
 
 CODEC_NAME = "firefly-gan-vq-fsq-8x1024-21hz-generator"
 _COPY_FORMAT = "2"  # changes when the tensors kept in the safetensors copy would differ
@@ -50,6 +51,7 @@ def precision(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
+@aside
 def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkpoint:
     """Load a checkpoint directory onto a device.
 

@@ -1,0 +1,44 @@
+"""Whoever computes beside the engine's thread leaves no helpers of OpenMP's behind: see `aside`."""
+
+import subprocess
+import sys
+
+import pytest
+
+from inference.threads import aside
+
+SCRIPT = """
+import os, threading, time
+import numpy as np, torch
+torch.set_num_threads(2)
+from inference import SpeechEngine, SpeechRequest
+
+def helpers():
+    time.sleep(0.5)  # a thread that has ended takes its helpers with it a moment later
+    return len(os.listdir("/proc/self/task")) - threading.active_count()
+
+bare = helpers()  # numpy's and whatever else came with the imports
+engine = SpeechEngine.load(device="cpu", rows=1)
+loaded = helpers()
+sound = engine.synthesize(SpeechRequest("Hello there.", seed=1))
+spoke = helpers()
+engine.decode(engine.encode(sound.samples))
+print(loaded - bare, spoke - bare, helpers() - bare)
+engine.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads as Linux does")
+def test_only_the_engine_keeps_helpers():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "1", "1"]
+
+
+def test_aside_gives_back_what_the_work_gives_and_raises():
+    @aside
+    def divide(a, b):
+        return a / b
+
+    assert divide(6, b=3) == 2
+    with pytest.raises(ZeroDivisionError):
+        divide(1, 0)
