@@ -38,8 +38,7 @@ class Subject:
         assert runner is not None
         started = now(self._checkpoint.device)
         for seed, columns in enumerate(prompts):
-            request, generator = SpeechRequest("x").settled(Manner()), torch.Generator().manual_seed(seed)
-            runner.stage(Sequence(request, torch.tensor(columns), frames + 2, generator))
+            runner.stage(Sequence(SpeechRequest("x").settled(Manner()), torch.tensor(columns), frames + 2, seed))
             while len(runner.sequences) <= seed:
                 runner.prefill()
         prefill = (now(self._checkpoint.device) - started) / len(prompts)

@@ -60,7 +60,7 @@ class _Job:
     ticket: Ticket
     fixed: Tensor
     segments: list[Tensor]
-    generator: torch.Generator
+    seed: int
     audio: bool
     turns: list[Tensor] = field(default_factory=list)
     codes: list[Tensor] = field(default_factory=list)
@@ -153,13 +153,13 @@ class SpeechEngine:
         segments = [builder.segment(t) for t in split(text, request.chunk_length, compat=reference)]
         fixed = self._fixed(builder, request.voice)
         self._check_room(request, fixed, segments)
-        generator = _generator(secrets.randbits(63) if request.seed is None else request.seed)
+        seed = secrets.randbits(63) if request.seed is None else request.seed
         ticket = Ticket(deliver, self._notify, unread)
         with self._wake:
             if self._closing:
                 raise EngineClosed(self.ending)
             self._refuse_overload()
-            self._waiting.append(_Job(request, ticket, fixed, segments, generator, audio))
+            self._waiting.append(_Job(request, ticket, fixed, segments, seed, audio))
             self._wake.notify()
         return ticket
 
@@ -370,7 +370,7 @@ class SpeechEngine:
         if room < 1:
             raise GenerationError(f"the context of {prompt.shape[1]} positions leaves no room for speech in the model's {size}")
         asked = DEFAULT_NEW_TOKENS if job.request.max_new_tokens is None else job.request.max_new_tokens or room
-        job.sequence = Sequence(job.request, prompt, min(asked, room), job.generator, job.fixed.shape[1], job.past)
+        job.sequence = Sequence(job.request, prompt, min(asked, room), _seed_of(job), job.fixed.shape[1], job.past)
         job.vocoder = VocoderStream(self.checkpoint.codec, LARGEST_CHUNK if job.heard else FIRST_CHUNK)
         job.taken, job.past = (1 if job.request.compat == "reference" else 0), None
         self._runner.stage(job.sequence)
@@ -484,10 +484,10 @@ def _alone(work: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
     return work(x[None])[0].cpu().numpy()
 
 
-def _generator(seed: int) -> torch.Generator:
-    """Torch's CPU generator looks at 32 bits of a seed only; this lets all 63 count."""
-    digest = hashlib.sha256(seed.to_bytes(8, "little")).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
+def _seed_of(job: _Job) -> int:
+    """A seed of 64 bits for the segment that begins, in which all 63 of the request's count."""
+    words = job.seed.to_bytes(8, "little") + len(job.turns).to_bytes(8, "little")
+    return int.from_bytes(hashlib.sha256(words).digest()[:8], "little", signed=True)
 
 
 def _device_fault(device: torch.device, error: Exception) -> GenerationError:

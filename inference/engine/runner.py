@@ -7,38 +7,28 @@ waiting, and then moves in. The runner knows nothing of text, audio, queues or t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from inference.engine.graphs import Row, captured
 from inference.engine.kv_cache import KEPT_SHARE, Past, PrefixCache
-from inference.engine.matrix import Matrix, Weights, output_matrix
+from inference.engine.matrix import Weights, output_matrix
 from inference.engine.request import SpeechRequest
-from inference.engine.sampler import NONE, Controls, Noise, sample, seen_ids
-from inference.engine.step import Step
+from inference.engine.sampler import HEAD, NONE, Controls, gumbel, sample, seen_ids
+from inference.engine.step import Head, Step
 from inference.model.checkpoint import Checkpoint
 from inference.model.config import CODES_PER_GROUP
 from inference.model.dual_ar import Span
 
 WINDOW = 16
 """Frames the repetition penalty looks back."""
+NOISE_FRAMES = 32
+"""Frames whose noise is made at once."""
 PREFILL = 256
 """Prompt columns run between two frames of the running rows."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """What may be sampled: token `ids` (n,) with the matrix `tokens` that scores them, and the matrix `scores` that scores the
-    `codes` 0..m-1 of later codebooks.
-    """
-
-    ids: Tensor
-    tokens: Matrix
-    codes: int
-    scores: Matrix
 
 
 @dataclass(eq=False)
@@ -48,24 +38,22 @@ class Sequence:
     `prompt` (1 + codebooks, time) int64 begins with `fixed` columns that other prompts share, and may begin with the
     columns of a `past` computed before; at most `limit` frames follow it. `frames` are the generated columns, each
     (1 + codebooks,) int64 on the CPU; the last is not in the cache yet. `history` (1 + codebooks, WINDOW) holds
-    what the penalty sees, in row 0 as indices into the head's ids. `finish` says why it ended: "stop" (end token),
+    what the penalty sees, in row 0 as indices into the head's ids; `noise` (frames, codebooks, HEAD), a function of `seed` (int64), is of the block of frames with that number. `finish` says why it ended: "stop" (end token),
     "length" (limit), "fault" (non-finite states).
     """
 
     request: SpeechRequest
     prompt: Tensor
     limit: int
-    generator: torch.Generator
+    seed: int
     fixed: int = 0
     past: Past | None = None
     row: int = -1
     length: int = 0
     frames: list[Tensor] = field(default_factory=list)
     history: Tensor = field(default_factory=lambda: torch.empty(0))
+    noise: tuple[int, Tensor] = field(default_factory=lambda: (-1, torch.empty(0)))
     finish: str | None = None
-
-    def __post_init__(self) -> None:
-        self.noise = Noise(self.generator, len(self.prompt) - 1)
 
     @property
     def reference(self) -> bool:
@@ -86,6 +74,8 @@ class Runner:
         self.past_budget = self._cache.both.nbytes // KEPT_SHARE
         self._prefixes = PrefixCache(self.past_budget)
         self._speakable = self._speakable_head()
+        self._graphs = captured(self._step, self._speakable, self._cache, rows, WINDOW)
+        self._draws = torch.arange(self._codebooks)
         self._whole: Head | None = None  # made when a reference run first asks for it: on CUDA it is a large copy
         self._controls: tuple[tuple[tuple[float, float, float], ...], Controls] | None = None
         self._staged: Sequence | None = None
@@ -149,11 +139,14 @@ class Runner:
         """Generate one frame for every sequence; those that are finished must have been removed."""
         if not self.sequences:
             return
-        columns = torch.stack([s.frames[-1] for s in self.sequences]).to(self._device)
-        hidden = self._step.slow(columns, self._cache, [s.length for s in self.sequences])
+        if self._graphs is not None and not any(s.reference for s in self.sequences):
+            rows = [Row(s.frames[-1], s.length, s.seed, len(s.frames), s.history, s.request.sampling) for s in self.sequences]
+            self._record(self.sequences, self._graphs.run(rows))
+        else:
+            columns = torch.stack([s.frames[-1] for s in self.sequences]).to(self._device)
+            self._finish_frame(self._step.slow(columns, self._cache, [s.length for s in self.sequences]), self.sequences)
         for s in self.sequences:
             s.length += 1
-        self._finish_frame(hidden, self.sequences)
 
     def remove(self, sequence: Sequence) -> None:
         """Free a sequence's row, into whose place the last row moves, or give up its staging."""
@@ -200,52 +193,54 @@ class Runner:
                 self._draw(hidden if whole else hidden[group], [sequences[i] for i in group], self._head(reference))
 
     def _draw(self, hidden: Tensor, sequences: list[Sequence], head: Head) -> None:
-        lm = self._lm
         controls = self._controls_of(sequences)
-        seen_tokens, seen_codes = self._seen(sequences, head) if controls.penalty is not None else (None, [None] * self._codebooks)
-        noise = torch.stack([s.noise.frame() for s in sequences]).to(self._device).unbind(1)
-        logits = self._step.token_logits(hidden, head.tokens)
-        if head is self._speakable and not all(s.frames for s in sequences):
-            # The reference does not test its first frame for the end and goes on to speak; so do we.
-            logits[[i for i, s in enumerate(sequences) if not s.frames], 0] = -torch.inf
-        choices = sample(logits, seen_tokens, controls, noise[0], self._rest(sequences, 0))
-        tokens = head.ids[choices]
-        # A reference run may draw a token past the code tables; the reference fails there, we take the last code.
-        codes = [(tokens - self._semantic_begin).clamp(0, lm.config.codebook_size - 1)]
-        states = []
-        for i in range(1, self._codebooks):
-            if i == 1:
-                x = self._step.fast_pair(lm.fast_project_in(hidden), codes[0])
-            else:
-                x = self._step.fast(codes[-1], i)
-            states.append(x)
-            codes.append(sample(self._step.code_logits(x, head.scores), seen_codes[i], controls, noise[i], self._rest(sequences, i)))
-        health = torch.cat((hidden, *states), dim=1).float().sum(-1)
-        self._record(sequences, torch.stack((tokens, *codes), dim=1).cpu(), choices.cpu(), health.isfinite().tolist())
+        seen = self._seen(sequences, head) if controls.penalty is not None else [None] * self._codebooks
+        noise = self._noise(sequences)
+
+        def pick(draw: int, logits: Tensor) -> Tensor:
+            if draw == 0 and head is self._speakable and not all(s.frames for s in sequences):
+                # The reference does not test its first frame for the end and goes on to speak; so do we.
+                logits[[i for i, s in enumerate(sequences) if not s.frames], 0] = -torch.inf
+            return sample(logits, seen[draw], controls, noise[draw], lambda count: self._rest(sequences, draw, count))
+
+        self._record(sequences, self._step.frame(hidden, head, pick).cpu())
 
     def _controls_of(self, sequences: list[Sequence]) -> Controls:
         sampling = tuple(s.request.sampling for s in sequences)
         if self._controls is None or self._controls[0] != sampling:  # else as in the last frame
-            self._controls = sampling, Controls.of(sampling, self._device)
+            penalised = any(penalty != 1 for _, _, penalty in sampling)
+            self._controls = sampling, Controls.of(torch.tensor(sampling, device=self._device), penalised)
         return self._controls[1]
 
-    def _seen(self, sequences: list[Sequence], head: Head) -> tuple[Tensor, Seq[Tensor]]:
-        """What the penalty falls on: tokens (batch, ids) and, for each codebook, codes (batch, codes), bool."""
+    def _seen(self, sequences: list[Sequence], head: Head) -> Seq[Tensor]:
+        """What the penalty falls on: tokens (batch, ids), then for each later codebook codes (batch, codes), bool."""
         history = torch.stack([s.history for s in sequences]).to(self._device)
-        return seen_ids(history[:, 0], len(head.ids)), seen_ids(history[:, 1:], head.codes).unbind(1)
+        return seen_ids(history[:, 0], len(head.ids)), *seen_ids(history[:, 2:], head.codes).unbind(1)
 
-    def _record(self, sequences: list[Sequence], frames: Tensor, choices: Tensor, healthy: list[bool]) -> None:
-        for s, frame, choice, well in zip(sequences, frames, choices, healthy, strict=True):
+    def _record(self, sequences: list[Sequence], frames: Tensor) -> None:
+        """Take what `Step.frame` gave."""
+        for s, frame, (choice, healthy) in zip(sequences, frames[:, :-2], frames[:, -2:].tolist(), strict=True):
             first = not s.frames
             s.frames.append(frame)
             if s.request.sampling[2] != 1:
-                s.history = torch.cat((s.history[:, 1:], torch.cat((choice[None], frame[1:]))[:, None]), dim=1)
-            if not well:
+                s.history = torch.cat((s.history[:, 1:], torch.cat((torch.tensor([choice]), frame[1:]))[:, None]), dim=1)
+            if not healthy:
                 s.finish = "fault"
             elif int(frame[0]) == self._im_end and not first:
                 s.finish = "stop"
             elif len(s.frames) >= s.limit:
                 s.finish = "length"
 
-    def _rest(self, sequences: list[Sequence], draw: int) -> Callable[[int], Tensor]:
-        return lambda count: torch.stack([s.noise.rest(draw, count) for s in sequences]).to(self._device)
+    def _noise(self, sequences: list[Sequence]) -> Seq[Tensor]:
+        """The noise of each draw for the first HEAD ranks, (batch, HEAD)."""
+        for s in sequences:
+            block = len(s.frames) // NOISE_FRAMES
+            if s.noise[0] != block:
+                frames = torch.arange(block * NOISE_FRAMES, (block + 1) * NOISE_FRAMES)
+                s.noise = block, gumbel(torch.tensor([s.seed]), frames, self._draws, 0, HEAD)
+        return torch.stack([s.noise[1][len(s.frames) % NOISE_FRAMES] for s in sequences]).to(self._device).unbind(1)
+
+    def _rest(self, sequences: list[Sequence], draw: int, count: int) -> Tensor:
+        """As much noise for the ranks after HEAD, (batch, count)."""
+        seeds, frames = torch.tensor([(s.seed, len(s.frames)) for s in sequences]).T
+        return gumbel(seeds, frames, self._draws[draw : draw + 1], HEAD, count)[:, 0].to(self._device)

@@ -5,7 +5,7 @@ Written for few operations: nine draws a frame cost more than a small model's la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,8 +13,6 @@ from torch import Tensor
 
 HEAD = 128
 """Ids that are put in order at first: more than top-p keeps of what a trained model says, and cheaper than all."""
-NOISE_FRAMES = 32
-"""Frames whose noise is drawn at once."""
 NONE = -1
 """Stands in a history for "nothing here"."""
 
@@ -30,14 +28,13 @@ class Controls(NamedTuple):
     penalty: Tensor | None
 
     @staticmethod
-    def of(rows: Sequence[tuple[float, float, float]], device: torch.device) -> Controls:
-        """From (temperature, top_p, penalty) of each row. Temperature 0 keeps the likeliest id alone, as top_p 0 does."""
-        penalised = any(r != 1 for _, _, r in rows)
-        rows = [(t or 1.0, p if t else 0.0, r) for t, p, r in rows]
-        temperature, top_p, penalty = torch.tensor(rows, dtype=torch.float32, device=device).T[:, :, None]
-        bounds = top_p.repeat(1, HEAD)
+    def of(rows: Tensor, penalised: bool) -> Controls:
+        """From (temperature, top_p, penalty) of each row, (batch, 3). Temperature 0 keeps the likeliest id alone, as top_p 0 does."""
+        temperature, top_p, penalty = rows.T[:, :, None]
+        greedy = temperature == 0
+        bounds = top_p.masked_fill(greedy, 0.0).repeat(1, HEAD)
         bounds[:, 0] = torch.inf
-        return Controls(temperature.clamp(min=1e-5), bounds, penalty if penalised else None)
+        return Controls(temperature.masked_fill(greedy, 1.0).clamp(min=1e-5), bounds, penalty if penalised else None)
 
 
 def seen_ids(history: Tensor, width: int) -> Tensor:
@@ -51,57 +48,59 @@ def penalise(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-def rank(logits: Tensor, seen: Tensor | None, controls: Controls) -> tuple[Tensor, Tensor]:
+def rank(logits: Tensor, seen: Tensor | None, controls: Controls, whole: bool = False) -> tuple[Tensor, Tensor]:
     """Scores (batch, ids) FP32 in falling order, whose softmax is what is sampled from, and the ids they belong to.
 
     The top-p cut comes before the temperature and, unlike elsewhere, leaves out the id that crosses it; the likeliest
-    always stays. `seen` (batch, ids) bool may be None where nothing is penalised.
+    always stays. `seen` (batch, ids) bool may be None where nothing is penalised. `whole` puts all ids in order without
+    looking whether the first HEAD are enough, since a captured graph cannot look.
     """
     if controls.penalty is not None:
         assert seen is not None
         logits = penalise(logits, seen, controls.penalty)
     p = logits.softmax(-1)
-    ranked, ids = p.topk(min(HEAD, p.shape[1]))
-    cut = ranked.cumsum(-1) > controls.bounds[:, : ranked.shape[1]]
-    if not cut[:, -1].all():  # more may stay: rare but for flat distributions and top_p 1
+    if not whole:
+        ranked, ids = p.topk(min(HEAD, p.shape[1]))
+        cut = ranked.cumsum(-1) > controls.bounds[:, : ranked.shape[1]]
+        whole = not cut[:, -1].all()  # more may stay: rare but for flat distributions and top_p 1
+    if whole:
         ranked, ids = p.sort(dim=-1, descending=True)
         cut = ranked.cumsum(-1) > controls.bounds[:, 1:2]
         cut[:, 0] = False
     return (logits.gather(-1, ids) / controls.temperature).masked_fill_(cut, -torch.inf), ids
 
 
-class Noise:
-    """-log of Exp(1) noise of one sequence, frame by frame: for the first HEAD ranks of each draw, and for the others if they are asked for."""
+def gumbel(seeds: Tensor, frames: Tensor, draws: Tensor, first: int, count: int) -> Tensor:
+    """-log of Exp(1) noise, (batch, draws, count) FP32, for the ranks from `first` on.
 
-    def __init__(self, generator: torch.Generator, draws: int) -> None:
-        """`generator` is of the CPU, `draws` is how many there are in a frame."""
-        self._generator, self._draws = generator, draws
-        self._frames, self._at, self._seed = torch.empty(0), 0, 0
-
-    def frame(self) -> Tensor:
-        """The next frame's, (draws, HEAD) FP32."""
-        self._at += 1
-        if self._at >= len(self._frames):
-            self._frames, self._at = _gumbel((NOISE_FRAMES, self._draws, HEAD), self._generator), 0
-            self._seed = int(torch.randint(2**31, (), generator=self._generator))
-        return self._frames[self._at]
-
-    def rest(self, draw: int, count: int) -> Tensor:
-        """What follows the first HEAD of one draw of that frame, (count,) FP32: the same whenever it is asked for."""
-        return _gumbel((count,), torch.Generator().manual_seed(self._seed + self._at * self._draws + draw))
-
-
-def _gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return torch.rand(shape, generator=generator).log_().neg_().log_().neg_()
-
-
-def sample(logits: Tensor, seen: Tensor | None, controls: Controls, gumbel: Tensor, rest: Callable[[int], Tensor]) -> Tensor:
-    """Draw one id for each row, (batch,) int64, by `gumbel` noise (batch, HEAD) and, if more ids may stay, by as much again of the `rest`.
-
-    argmax(log p - log Exp(1)) draws from p, as the first of independent exponential clocks of rate p does.
+    A function of each row's seed and frame number, (batch,) int64, and of which draw of the frame it is, (draws,) int64, and nothing else: the
+    noise of a request does not depend on who runs beside it, and a captured graph can make it.
     """
-    scores, ids = rank(logits, seen, controls)
+    keys = _mixed(_mixed(seeds + frames * _ODD)[:, None] + draws * _ODD)
+    ranks = torch.arange(first, first + count, device=seeds.device)
+    bits = _mixed(keys[..., None] + ranks * _ODD)
+    uniform = ((bits >> 41 & 0x7FFFFF).float() + 0.5) * 2.0**-23  # 23 bits, so that neither 0 nor 1 comes
+    return uniform.log_().neg_().log_().neg_()
+
+
+_ODD = 0x9E3779B97F4A7C15 - 2**64
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """Every bit of x (int64) has a say in every bit of this: splitmix64's finisher (Steele, Lea, Flood 2014)."""
+    x = (x ^ (x >> 30 & 0x3FFFFFFFF)) * (0xBF58476D1CE4E5B9 - 2**64)
+    x = (x ^ (x >> 27 & 0x1FFFFFFFFF)) * (0x94D049BB133111EB - 2**64)
+    return x ^ (x >> 31 & 0x1FFFFFFFF)
+
+
+def sample(logits: Tensor, seen: Tensor | None, controls: Controls, noise: Tensor, rest: Callable[[int], Tensor] | None = None) -> Tensor:
+    """Draw one id for each row, (batch,) int64, by Gumbel `noise` (batch, HEAD) and, if more ids may stay, by as much again of the `rest`.
+
+    Without `rest` the noise is for all ids. argmax(log p - log Exp(1)) draws from p, as the first of independent exponential clocks of
+    rate p does.
+    """
+    scores, ids = rank(logits, seen, controls, whole=rest is None)
     ranks = scores.shape[1]
-    if ranks > HEAD:
-        gumbel = torch.cat((gumbel, rest(ranks - HEAD)), dim=1)
-    return ids.gather(-1, scores.add_(gumbel[:, :ranks]).argmax(-1, keepdim=True))[:, 0]
+    if rest is not None and ranks > HEAD:
+        noise = torch.cat((noise, rest(ranks - HEAD)), dim=1)
+    return ids.gather(-1, scores.add_(noise[:, :ranks]).argmax(-1, keepdim=True))[:, 0]

@@ -8,6 +8,7 @@ is one complex product, and the first two codebook positions, both known once th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inference.engine.matrix import Matrix, Weights, lay_out
-from inference.model.dual_ar import Block, DualAR, KVCache, RMSNorm, Span
+from inference.model.dual_ar import Block, DualAR, KVCache, RMSNorm
 
 
 class Slots(NamedTuple):
@@ -130,11 +131,23 @@ class PackedBlock:
         return self.w2.added(x, F.silu(gate, inplace=True).mul_(up))
 
 
+@dataclass(frozen=True)
+class Head:
+    """What may be sampled: token `ids` (n,) with the matrix `tokens` that scores them, and the matrix `scores` that scores the
+    `codes` 0..m-1 of later codebooks.
+    """
+
+    ids: Tensor
+    tokens: Matrix
+    codes: int
+    scores: Matrix
+
+
 class Step:
     """A model packed for decoding up to `rows` rows, with the cache of its fast layers. Packing changes none of the model's values."""
 
     def __init__(self, model: DualAR, rows: int, weights: Weights = "native") -> None:
-        self._model = model
+        self._model, self.codebooks = model, model.config.num_codebooks
         self._slow = [PackedBlock.pack(b, weights) for b in model.layers if isinstance(b, Block)]
         self._fast = [PackedBlock.pack(b, weights) for b in model.fast_layers if isinstance(b, Block)]
         self._norm, self._fast_norm = Norm.of(model.norm), Norm.of(model.fast_norm)
@@ -149,17 +162,41 @@ class Step:
 
     def slow(self, columns: Tensor, cache: KVCache, lengths: list[int]) -> Tensor:
         """The next column (batch, 1 + codebooks) of rows 0, 1, ... -> hidden states before the final norm, (batch, dim)."""
-        span = Span.step(lengths, columns.device)
-        if span.mask is None:
-            turn, mask, layers = self._turns[lengths[0]], None, Slots.same(cache, len(lengths), lengths[0])
-        else:
-            positions = span.positions[:, 0]
-            turn, mask = self._turns[positions], span.mask.repeat_interleave(cache.k.shape[2], dim=0)
-            layers = Slots.ragged(cache, positions, span.end)
+        if min(lengths) != max(lengths):
+            return self.slow_at(columns, cache, torch.tensor(lengths, device=columns.device), max(lengths) + 1)
+        return self._slow_layers(columns, self._turns[lengths[0]], Slots.same(cache, len(lengths), lengths[0]), None)
+
+    def slow_at(self, columns: Tensor, cache: KVCache, positions: Tensor, end: int) -> Tensor:
+        """As `slow`, for rows that hold `positions` (batch,) int64, all less than `end`; reads nothing back from the device."""
+        rows, kv_heads = len(positions), cache.k.shape[2]
+        seen = torch.arange(end, device=positions.device) <= positions[:, None]
+        mask = seen[:, None].expand(rows, kv_heads, end).reshape(rows * kv_heads, 1, 1, end)
+        return self._slow_layers(columns, self._turns[positions], Slots.ragged(cache, positions, end), mask)
+
+    def _slow_layers(self, columns: Tensor, turn: Tensor, layers: list[Slots], mask: Tensor | None) -> Tensor:
         x, turn = self._model.embed(columns[:, :, None])[:, 0], turn.view(-1, 1, self._turns.shape[1])
         for block, slots in zip(self._slow, layers, strict=True):
             x = block(x, turn, slots, mask)
         return x
+
+    def frame(self, hidden: Tensor, head: Head, pick: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """From slow hidden states (batch, dim) a frame for each row: token, codes, which of the head's ids the token is, and whether all
+        states were finite, (batch, 1 + codebooks + 2) int64.
+
+        `pick` chooses from the logits (batch, ids) of the nth draw: 0 is the token's, n is codebook n's.
+        """
+        config = self._model.config
+        choices = pick(0, self.token_logits(hidden, head.tokens))
+        tokens = head.ids[choices]
+        # A reference run may draw a token past the code tables; the reference fails there, we take the last code.
+        codes = [(tokens - self._model.semantic_begin).clamp(0, config.codebook_size - 1)]
+        states = []
+        for i in range(1, config.num_codebooks):
+            x = self.fast_pair(self._model.fast_project_in(hidden), codes[0]) if i == 1 else self.fast(codes[-1], i)
+            states.append(x)
+            codes.append(pick(i, self.code_logits(x, head.scores)))
+        healthy = torch.cat((hidden, *states), dim=1).float().sum(-1).isfinite()
+        return torch.stack((tokens, *codes, choices, healthy.long()), dim=1)
 
     def fast_pair(self, hidden: Tensor, code: Tensor) -> Tensor:
         """Codebook positions 0, of hidden (batch, fast_dim), and 1, of code (batch,); the state of position 1, (batch, fast_dim)."""

@@ -4,16 +4,19 @@ from torch import nn
 
 from inference import RequestError, SpeechEngine, SpeechRequest
 from inference.engine.device import allowed_weights
-from inference.engine.matrix import Dense, Int8, Split, lay_out
+from inference.engine.matrix import Dense, Half, Int8, Split, lay_out
 
 
 def linears(bias):
     torch.manual_seed(0)
-    return [nn.Linear(48, n, bias=bias).requires_grad_(False) for n in (32, 64)]
+    maps = [nn.Linear(48, n, bias=bias).requires_grad_(False) for n in (32, 64)]
+    for m in maps:
+        m.weight.data = m.weight.data.bfloat16().float()
+    return maps
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("kind", "error"), [(Dense, 1e-6), (Split, 1e-6), (Int8, 0.02)])
+@pytest.mark.parametrize(("kind", "error"), [(Dense, 1e-6), (Split, 1e-6), (Half, 1e-6), (Int8, 0.02)])
 def test_matrices_side_by_side_are_their_linear_maps(kind, error, bias, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     maps, x = linears(bias), torch.randn(5, 48)
@@ -27,7 +30,7 @@ def test_matrices_side_by_side_are_their_linear_maps(kind, error, bias, monkeypa
 
 
 def test_a_row_is_rounded_as_if_it_were_alone():
-    (matrix,) = (Int8.of(*linears(False)),)
+    matrix = Int8.of(*linears(False))
     x = torch.randn(4, 48) * torch.tensor([[1.0], [100.0], [0.01], [0.0]])
     together = matrix.times(x)
     for i in range(4):
@@ -42,6 +45,24 @@ def test_large_matrices_are_split_among_threads(monkeypatch):
     assert isinstance(lay_out("int8", large), Int8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert isinstance(lay_out("native", large), Dense)
+
+
+def test_large_matrices_that_fp16_holds_are_kept_so():
+    as_written, rounded = (nn.Linear(1024, 1024, bias=False) for _ in range(2))
+    rounded.weight.data = (rounded.weight.data / 100).bfloat16().float()
+    assert not Half.pays(as_written)
+    assert isinstance(lay_out("native", rounded), Half)
+    assert not Half.pays(nn.Linear(64, 64))
+    rounded.weight.data[0, 0] = 1e6  # FP16 ends at 65504
+    assert not Half.pays(rounded)
+
+
+@pytest.mark.parametrize("rows", [2, 7, 16])
+def test_a_row_is_the_same_alone_and_among_others(rows):
+    matrix, x = Half.of(*linears(False)), torch.randn(rows, 48)
+    together = matrix.times(x)
+    for i in range(rows):
+        assert torch.equal(together[i], matrix.times(x[i : i + 1])[0])
 
 
 def test_an_engine_with_8_bit_weights_speaks(golden):

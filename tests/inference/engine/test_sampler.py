@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.sampler import HEAD, NOISE_FRAMES, NONE, Controls, Noise, penalise, rank, sample, seen_ids
+from inference.engine.sampler import HEAD, NONE, Controls, gumbel, penalise, rank, sample, seen_ids
 from tests.conftest import golden_json, golden_tensors
 
 CASES = golden_json("sampling_cases.json")
@@ -11,7 +11,7 @@ TENSORS = golden_tensors("sampling_cases.safetensors")
 
 
 def controls(temperature=1.0, top_p=1.0, penalty=1.0, rows=1):
-    return Controls.of([(temperature, top_p, penalty)] * rows, torch.device("cpu"))
+    return Controls.of(torch.tensor([(temperature, top_p, penalty)] * rows), penalty != 1)
 
 
 def probabilities(logits, history, chosen):
@@ -55,22 +55,23 @@ def test_probabilities_are_a_distribution_with_the_likeliest_in(x, top_p, temper
     assert x[p.argmax()] == x.max()
 
 
-def gumbel(shape, seed):
-    return -torch.empty(shape).exponential_(generator=torch.Generator().manual_seed(seed)).log()
+def noise_of(shape, seed):
+    rows = torch.arange(shape[0])
+    return gumbel(torch.full_like(rows, seed), rows, torch.tensor([0]), 0, shape[1])[:, 0]
 
 
 def draw(logits, seen, chosen, noise):
-    """`sample` where the noise is enough."""
+    """`sample` where the first ranks' noise is enough."""
     return sample(logits, seen, chosen, noise, pytest.fail)
 
 
 @given(logits, st.integers(0, 9))
 def test_rows_do_not_touch_each_other(x, seed):
     batch = torch.stack((x, x.flip(0), x * 2))
-    noise = gumbel(batch.shape, seed)
+    noise = noise_of(batch.shape, seed)
     seen = seen_ids(torch.tensor([[0, 1], [NONE, NONE], [1, 1]]), len(x))
     rows = [(0.0, 0.5, 1.2), (0.7, 0.9, 1.0), (1.5, 1.0, 0.8)]
-    together = draw(batch, seen, Controls.of(rows, torch.device("cpu")), noise)
+    together = draw(batch, seen, Controls.of(torch.tensor(rows), penalised=True), noise)
     for i in range(3):
         assert together[i] == draw(batch[i : i + 1], seen[i : i + 1], controls(*rows[i]), noise[i : i + 1])[0]
 
@@ -78,7 +79,7 @@ def test_rows_do_not_touch_each_other(x, seed):
 @given(logits, st.integers(0, 9))
 def test_temperature_zero_takes_the_likeliest_whatever_the_noise(x, seed):
     unseen = torch.zeros(1, len(x), dtype=torch.bool)
-    assert x[draw(x[None], unseen, controls(0.0), gumbel((1, len(x)), seed))[0]] == x.max()
+    assert x[draw(x[None], unseen, controls(0.0), noise_of((1, len(x)), seed))[0]] == x.max()
 
 
 def test_temperature_zero_comes_after_the_penalty():
@@ -89,7 +90,7 @@ def test_temperature_zero_comes_after_the_penalty():
 
 def test_draws_follow_the_probabilities():
     x = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(40_000, 4)
-    drawn = draw(x, torch.zeros_like(x, dtype=torch.bool), controls(0.8, rows=40_000), gumbel(x.shape, 0))
+    drawn = draw(x, torch.zeros_like(x, dtype=torch.bool), controls(0.8, rows=40_000), noise_of(x.shape, 0))
     expected = (x[0] / 0.8).softmax(-1)
     torch.testing.assert_close(drawn.bincount(minlength=4) / 40_000, expected, atol=0.01, rtol=0)
 
@@ -104,27 +105,45 @@ def test_a_certain_id_leaves_no_other_in():
         assert ids[0, scores.argmax()] == 7
 
 
+@given(logits, st.integers(0, 9), st.floats(0, 1), st.floats(0, 2))
+def test_putting_all_in_order_draws_the_same(x, seed, top_p, temperature):
+    noise = noise_of((1, len(x)), seed)
+    chosen = controls(temperature, top_p)
+    assert torch.equal(draw(x[None], None, chosen, noise), sample(x[None], None, chosen, noise))
+
+
 def test_draws_of_many_ids_follow_the_probabilities_too():
-    noises = [Noise(torch.Generator().manual_seed(seed), 1) for seed in range(10)]
-    x = torch.zeros(len(noises), 4 * HEAD)  # all alike
-    drawn = []
-    for _ in range(2000):
-        gumbel = torch.stack([n.frame()[0] for n in noises])
-        drawn.append(sample(x, None, controls(rows=len(x)), gumbel, lambda count: torch.stack([n.rest(0, count) for n in noises])))
-    counts = torch.cat(drawn).bincount(minlength=4 * HEAD)
-    assert abs(counts[:HEAD].sum() / counts.sum() - 0.25) < 0.02  # the noise of the first ranks and of the others is of one kind
-    assert counts.min() > 0
+    count, width = 20_000, 4 * HEAD
+    frames, one = torch.arange(count), torch.tensor([3])
+    noise, asked = gumbel(torch.full_like(frames, 7), frames, one, 0, HEAD)[:, 0], []
+
+    def rest(more):
+        asked.append(more)
+        return gumbel(torch.full_like(frames, 7), frames, one, HEAD, more)[:, 0]
+
+    counts = sample(torch.zeros(count, width), None, controls(rows=count), noise, rest).bincount(minlength=width)
+    assert asked == [width - HEAD]
+    expected = count / width
+    assert ((counts - expected) ** 2 / expected).sum() < width + 5 * (2 * width) ** 0.5  # chi squared
 
 
-def test_noise_comes_back_with_its_seed_and_differs_from_draw_to_draw():
-    one, again, other = (Noise(torch.Generator().manual_seed(seed), 2) for seed in (1, 1, 2))
-    seen = set()
-    for _ in range(NOISE_FRAMES + 2):
-        a, b, c = one.frame(), again.frame(), other.frame()
-        assert torch.equal(a, b)
-        assert not torch.equal(a, c)
-        for i in range(2):
-            rest = one.rest(i, 40)
-            assert torch.equal(rest, one.rest(i, 40))  # and `again`, never asked, goes on alike
-            seen |= {tuple(rest.tolist()), tuple(a[i].tolist())}
-    assert len(seen) == 4 * (NOISE_FRAMES + 2)
+def test_noise_is_that_of_its_seed_frame_and_draw_alone():
+    seeds, frames, draws = torch.tensor([1, 2, -(2**62)]), torch.tensor([5, 5, 0]), torch.arange(8)
+    noise = gumbel(seeds, frames, draws, 0, 40)
+    assert noise.isfinite().all()
+    for row in range(3):
+        for d in range(8):
+            alone = gumbel(seeds[row : row + 1], frames[row : row + 1], draws[d : d + 1], 10, 5)
+            assert torch.equal(alone[0, 0], noise[row, d, 10:15])
+    assert len(set(noise.flatten().tolist())) == noise.numel()
+
+
+def test_noise_has_the_distribution_it_should():
+    seeds = torch.arange(1000)
+    noise = gumbel(seeds, torch.zeros_like(seeds), torch.arange(8), 0, 128)
+    uniform = (-(-noise).exp()).exp()
+    counts = torch.histc(uniform, 50, 0, 1)
+    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 50 + 5 * 10
+    for axis in range(3):  # neighbours in seed, draw and rank know nothing of each other
+        a, b = uniform.narrow(axis, 0, noise.shape[axis] - 1).flatten(), uniform.narrow(axis, 1, noise.shape[axis] - 1).flatten()
+        assert abs(torch.corrcoef(torch.stack((a, b)))[0, 1]) < 5 / a.numel() ** 0.5
