@@ -16,13 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.record import Record
 from bench.serving import Step as Shown
 from bench.timing import timed
-from inference.engine.matrix import Weights, output_matrix
+from inference.engine.matrix import Half, Weights, output_matrix
 from inference.engine.step import Step
 from inference.engine.vocoder import LARGEST_CHUNK
 from inference.model.checkpoint import Checkpoint, in_decoder, precision
 from inference.model.codec import decode_streams
 from inference.model.config import CODES_PER_GROUP, SAMPLES_PER_FRAME, DualARConfig
-from inference.model.dual_ar import Span
+from inference.model.dual_ar import Block, Span
 
 POSITIONS = 256
 """Length of the past at which a frame is looked at: a sentence with some seconds of speech."""
@@ -113,7 +113,7 @@ def measure(checkpoint: Checkpoint, weights: Weights, rows: list[int], record: R
         record.write()
 
     for n in rows:
-        needed = frame(checkpoint.config, n, POSITIONS, dtype.itemsize, 1 if weights == "int8" else None)
+        needed = frame(checkpoint.config, n, POSITIONS, dtype.itemsize, _weight_size(checkpoint, weights))
         for stage, run in _stages(checkpoint, weights, n).items():
             add(stage, n, n, needed[stage], run)
         decode = partial(decode_streams, [checkpoint.codec.stream() for _ in range(n)], _codes(checkpoint, n, LARGEST_CHUNK))
@@ -132,6 +132,12 @@ def codec_work(checkpoint: Checkpoint, run: Callable[[], object], frames: int, *
     return Work(parameters + 4 * SAMPLES_PER_FRAME * frames, counter.get_total_flops())
 
 
+def _weight_size(checkpoint: Checkpoint, weights: Weights) -> int | None:
+    """Bytes of a weight in the layers where it is not a value's size; large ones stay FP16 on a CPU if they are BF16's."""
+    first = next(block for block in checkpoint.lm.layers if isinstance(block, Block)).feed_forward
+    return 1 if weights == "int8" else 2 if Half.pays(first.w1, first.w3) else None
+
+
 def _codes(checkpoint: Checkpoint, rows: int, frames: int) -> torch.Tensor:
     return torch.randint(0, CODES_PER_GROUP, (rows, checkpoint.config.num_codebooks, frames), device=checkpoint.device)
 
@@ -148,8 +154,8 @@ def _stages(checkpoint: Checkpoint, weights: Weights, rows: int) -> dict[str, Ca
     hidden = torch.randn(rows, c.dim, device=device, dtype=precision(device))
     fast_hidden, code = lm.fast_project_in(hidden), columns[:, 1]
     codes = min(c.codebook_size, CODES_PER_GROUP)
-    token_head = output_matrix(weights, lm.output_weight[checkpoint.tokenizer.semantic_begin :][: 1 + codes])
-    code_head = output_matrix(weights, lm.fast_output.weight[:codes])
+    token_head = output_matrix(lm.output_weight[checkpoint.tokenizer.semantic_begin :][: 1 + codes])
+    code_head = output_matrix(lm.fast_output.weight[:codes])
 
     def fast() -> None:
         for i in range(1, c.num_codebooks):

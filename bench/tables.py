@@ -187,12 +187,12 @@ def soak(body: dict[str, Any]) -> list[Table]:
     rows = [
         [
             str(r["accepted"]), ", ".join(f"{n} {name}" for name, n in sorted(r["outcomes"].items())),
-            ", ".join(f"{n} {name}" for name, n in sorted(r["faults"].items())), str(r["ended_twice"]), str(sum(r["left"].values())),
+            ", ".join(f"{n} {name}" for name, n in sorted(r["faults"].items())), str(r["ended_not_once"]), str(sum(r["left"].values())),
             "–" if r["growth"] is None else f"{r['growth']:.3f}", "yes" if r["well"] else "NO",
         ]
         for r in body["runs"]
     ]  # fmt: skip
-    columns = ["accepted", "ended", "faults made", "ended twice", "left behind", "memory, last quarter / second", "all well"]
+    columns = ["accepted", "ended", "faults made", "ended not once", "left behind", "memory, last quarter / second", "all well"]
     return [Table("Soak", columns, rows, "Left behind: rows, positions and requests the engine still held when all had ended.")]
 
 

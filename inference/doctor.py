@@ -97,7 +97,8 @@ def _needed(path: Path, device: torch.device) -> int:
     config = DualARConfig.from_file(path / "config.json")
     size = checkpoints.precision(device).itemsize
     # Files hold the language model in BF16 and the codec in FP32.
-    weights = checkpoints.model_file(path).stat().st_size // 2 * size + checkpoints.codec_file(path).stat().st_size
+    half = 0 if device.type == "cuda" else checkpoints.model_file(path).stat().st_size  # a CPU also keeps large matrices as FP16
+    weights = checkpoints.model_file(path).stat().st_size // 2 * size + half + checkpoints.codec_file(path).stat().st_size
     cache = 2 * config.n_layer * config.n_local_heads * config.head_dim * min(_POSITIONS, config.max_seq_len) * size
     return weights + cache
 

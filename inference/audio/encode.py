@@ -45,6 +45,8 @@ FORMATS = {
     "flac": Format("audio/flac", "flac", "flac"),
     "wav": Format("audio/wav"),
     "pcm": Format("audio/pcm"),
+    "ulaw": Format("audio/basic", "mulaw", "pcm_mulaw", (8_000,)),
+    "alaw": Format("audio/x-alaw-basic", "alaw", "pcm_alaw", (8_000,)),
 }
 
 
@@ -62,13 +64,21 @@ def choose_rate(kind: str, asked: int | None) -> int:
 class Encoder:
     """One file being written. Feed it mono float32 samples (n,) at 44.1 kHz, then `finish` it."""
 
-    def __init__(self, kind: str, sample_rate: int | None = None, speed: float = 1.0) -> None:
-        self.sample_rate = choose_rate(kind, sample_rate)
+    def __init__(self, kind: str, sample_rate: int | None = None, speed: float = 1.0, bit_rate: int | None = None) -> None:
+        """`bit_rate` (bits/s) is for MP3, Opus and AAC; None leaves it to the codec."""
+        self.kind, self.sample_rate = kind, choose_rate(kind, sample_rate)
         if not MIN_SPEED <= speed <= MAX_SPEED:
             raise RequestError(f"speed is {speed}; it must be between {MIN_SPEED} and {MAX_SPEED}", "speed")
         self._tempo = _Tempo(speed) if speed != 1 else None
         self._resampler = None if self.sample_rate == NATIVE_RATE else soxr.ResampleStream(NATIVE_RATE, self.sample_rate, 1, "float32")
-        self._writer: _Writer = _Plain(kind, self.sample_rate) if kind in ("wav", "pcm") else _Compressed(FORMATS[kind], self.sample_rate)
+        plain = kind in ("wav", "pcm")
+        self._writer: _Writer = _Plain(kind, self.sample_rate) if plain else _Compressed(FORMATS[kind], self.sample_rate, bit_rate)
+
+    @property
+    def media_type(self) -> str:
+        """As an HTTP header has it."""
+        media_type = FORMATS[self.kind].media_type
+        return f"{media_type};rate={self.sample_rate};channels=1" if self.kind == "pcm" else media_type
 
     def encode(self, samples: np.ndarray) -> bytes:
         """The bytes that this sound makes ready; some may wait for the next."""
@@ -121,11 +131,13 @@ class _Sink:
 
 
 class _Compressed:
-    def __init__(self, form: Format, rate: int) -> None:
+    def __init__(self, form: Format, rate: int, bit_rate: int | None) -> None:
         self._sink, self._rate, self._written = _Sink(), rate, 0
         self._container = av.open(self._sink, "w", format=form.container, options={"flush_packets": "1", **dict(form.muxer)})
         stream = self._container.add_stream(form.codec, rate=rate, layout="mono")
         assert isinstance(stream, av.AudioStream)
+        if bit_rate is not None:
+            stream.bit_rate = bit_rate
         self._stream = stream
 
     def write(self, samples: np.ndarray) -> bytes:

@@ -1,7 +1,7 @@
 """SpeechEngine: many requests at once through one model, each a stream of audio.
 
 One thread generates. It admits, prefills, decodes one frame for every running sequence, vocodes what is due and hands the
-chunks out. It sleeps only when there is nothing to do. `encode` and `decode` run in the caller's thread.
+chunks out. It sleeps only when there is nothing to do. The caller of `encode` and `decode` waits for them, the engine does not.
 """
 
 from __future__ import annotations

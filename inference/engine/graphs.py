@@ -53,13 +53,14 @@ class Graphs:
     """The frames of up to `rows` sequences that may draw what `head` says. Holds the cache's rows 0, 1, ... in its hands while it runs."""
 
     def __init__(self, step: Step, head: Head, cache: KVCache, rows: int, window: int, *, capture: bool) -> None:
-        self._step, self._head, self._cache, self._window, self._capture = step, head, cache, window, capture
+        self._step, self._head, self._cache, self._window = step, head, cache, window
         self._columns = 1 + step.codebooks
         self._draws = torch.arange(step.codebooks, device=cache.both.device)
         self._sizes, self._reaches = _powers(1, rows), _powers(min(LEAST_REACH, cache.positions), cache.positions)
         self._programs: dict[tuple[int, int], Program] = {}
         if capture:
-            self._capture_all()
+            with torch.cuda.device(cache.both.device):
+                self._capture_all()
 
     def run(self, rows: Sequence[Row]) -> Tensor:
         """A frame for cache rows 0, 1, ..., as `Step.frame` gives it, on the CPU. Each writes its column's keys and values on the way."""
@@ -68,11 +69,13 @@ class Graphs:
         program = self._programs.get((size, reach)) or self._program(size, reach)
         numbers = [torch.cat((r.column, torch.tensor((r.length, r.seed, r.frame)), r.history.flatten())) for r in rows]
         program.numbers[: len(rows)].copy_(torch.stack(numbers))
-        program.sampling[: len(rows)].copy_(torch.tensor([r.sampling for r in rows]))
+        program.numbers[len(rows) :, : self._columns + 1] = 0  # nobody's rows go back to position 0, which whoever comes writes first
+        program.sampling[: len(rows)].copy_(torch.tensor([r.sampling for r in rows], dtype=torch.float32))
         if program.graph is None:
             program.frames = self._frame(program)
         else:
-            program.graph.replay()
+            with torch.cuda.device(self._cache.both.device):
+                program.graph.replay()
         return program.frames[: len(rows)].cpu()
 
     def _frame(self, program: Program) -> Tensor:
@@ -89,7 +92,7 @@ class Graphs:
         return self._step.frame(hidden, self._head, pick)
 
     def _program(self, size: int, reach: int) -> Program:
-        """With rows that nobody fills standing at position 0 of free cache rows, where what they write harms nobody."""
+        """Rows that nobody fills stand at position 0 of free cache rows, where what they write harms nobody."""
         device = self._cache.both.device
         numbers = torch.zeros(size, self._columns * (1 + self._window) + 3, dtype=torch.int64, device=device)
         numbers[:, self._columns + 3 :] = NONE
@@ -98,20 +101,20 @@ class Graphs:
         return program
 
     def _capture_all(self) -> None:
-        started, pool = time.monotonic(), torch.cuda.graph_pool_handle()
+        started, pool, side = time.monotonic(), torch.cuda.graph_pool_handle(), torch.cuda.Stream()
         for size in reversed(self._sizes):  # the largest first, so that the others find its memory
             for reach in reversed(self._reaches):
-                program = self._program(size, reach)
-                aside = torch.cuda.Stream()
-                aside.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(aside):  # what libraries set up at a first call cannot be captured
-                    expected = self._frame(program)
-                torch.cuda.current_stream().wait_stream(aside)
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=pool):
+                program, graph = self._program(size, reach), torch.cuda.CUDAGraph()
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side):  # what libraries set up at a first call cannot be captured
+                    self._frame(program)
+                torch.cuda.current_stream().wait_stream(side)
+                with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                     program.frames = self._frame(program)
+                # Tried on what it was not captured with, so that a graph of nothing is found out.
+                program.numbers[:, self._columns + 1] = torch.arange(size)
                 graph.replay()
-                if not torch.equal(program.frames, expected):
+                if not torch.equal(program.frames.clone(), self._frame(program)):
                     raise RuntimeError(f"the graph of {size} rows and {reach} positions gives other frames than what it was captured from")
                 program.graph = graph
         log.info("captured %d CUDA graphs in %.1f s", len(self._programs), time.monotonic() - started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -52,7 +53,8 @@ class Dense:
 class Half:
     """Large weights that are FP16's or BF16's own, kept as FP16 and multiplied in FP32, on a CPU whose torch has FBGEMM.
 
-    Reads half the memory that FP32 does, changes no value, and gives a row the same alone and among others. The model keeps its FP32 weights for prompts.
+    Reads half the memory that FP32 does, moves no weight by more than 3e-8, and gives a row the same alone and among others. The model keeps
+    its FP32 weights for prompts.
     """
 
     packed: object
@@ -65,8 +67,7 @@ class Half:
 
     @staticmethod
     def pays(*linears: nn.Linear) -> bool:
-        fbgemm = torch.backends.quantized.engine in ("x86", "fbgemm")
-        return fbgemm and _fp32_on_cpu(*linears) and large(*linears) and all(_fits(linear.weight) for linear in linears)
+        return _fbgemm() and _fp32_on_cpu(*linears) and large(*linears) and all(_fits(linear.weight) for linear in linears)
 
     def times(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
@@ -113,34 +114,58 @@ class Split:
         return to + self.times(x)
 
 
-FEW = 4
-"""Rows up to which only the weights are rounded to 8 bits: faster for so few, and nearer to the model. See docs/performance.md."""
+@dataclass(frozen=True)
+class Int8:
+    """Large weights rounded to 8 bits with a scale for each output, by FBGEMM; each row of x is rounded with a scale of its own.
+
+    Reads a quarter of the memory that FP32 does. Rows do not influence each other's rounding.
+    """
+
+    packed: object
+    levels: int
+    bias: Tensor | None
+
+    @staticmethod
+    def of(*linears: nn.Linear) -> Int8:
+        weight = torch.cat([linear.weight for linear in linears])
+        scale = weight.abs().amax(dim=1).clamp(min=1e-12).double() / 127
+        with warnings.catch_warnings():  # torch calls quantised tensors deprecated and has nothing else yet to pack for FBGEMM from
+            warnings.simplefilter("ignore", UserWarning)
+            rounded = torch.quantize_per_channel(weight, scale, torch.zeros(len(scale), dtype=torch.int64), 0, torch.qint8)
+        levels = 127 if torch.cpu._is_vnni_supported() else 63  # without VNNI products of 8 by 8 bits are added in 16, which overflow
+        return Int8(torch.ops.quantized.linear_prepack(rounded, None), levels, _bias(linears))
+
+    def times(self, x: Tensor) -> Tensor:
+        size = torch.linalg.vector_norm(x, torch.inf, dim=1, keepdim=True).clamp_(min=1e-12)
+        product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        y: Tensor = product(x / size, 1 / self.levels, self.levels + 1, self.packed).mul_(size)
+        return y if self.bias is None else y + self.bias
+
+    def added(self, to: Tensor, x: Tensor) -> Tensor:
+        return to + self.times(x)
 
 
 @dataclass(frozen=True)
-class Int8:
-    """Weights (out, in) rounded to 8 bits with a scale for each output. Reads a quarter of the memory that FP32 does.
-
-    Up to FEW rows are multiplied as BF16. More are rounded to 8 bits too, each with a scale of its own, so that rows do not influence
-    each other's rounding; their number does.
-    """
+class Int8Small:
+    """Small weights rounded to 8 bits, (out, in), in products of BF16: in a cache, what counts is how few operations surround them."""
 
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
 
     @staticmethod
-    def of(*linears: nn.Linear) -> Int8:
+    def of(*linears: nn.Linear) -> Int8Small:
         weight = torch.cat([linear.weight for linear in linears])
         scale = (weight.abs().amax(dim=1).clamp(min=1e-12) / 127).bfloat16()  # rounded before it is divided by, so that it costs nothing
-        return Int8((weight / scale.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale, _bias(linears))
+        return Int8Small((weight / scale.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale, _bias(linears))
+
+    @staticmethod
+    def works(*linears: nn.Linear) -> bool:
+        """torch's kernel reads past its inputs unless there is a multiple of 16 of them."""
+        return linears[0].in_features % 16 == 0
 
     def times(self, x: Tensor) -> Tensor:
-        if len(x) <= FEW:
-            y = torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.scale).float()
-        else:
-            size = x.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
-            y = torch._int_mm((x / size).round_().to(torch.int8), self.weight.t()).float() * size * self.scale
+        y = torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.scale).float()
         return y if self.bias is None else y + self.bias
 
     def added(self, to: Tensor, x: Tensor) -> Tensor:
@@ -149,16 +174,22 @@ class Int8:
 
 def lay_out(weights: Weights, *linears: nn.Linear) -> Matrix:
     """The linear maps as one matrix, in the form that is fastest where they are."""
-    if weights == "int8":
+    if weights == "int8" and large(*linears) and _fbgemm():
         return Int8.of(*linears)
+    if weights == "int8" and Int8Small.works(*linears):
+        return Int8Small.of(*linears)
     return next((kind.of(*linears) for kind in (Half, Split) if kind.pays(*linears)), None) or Dense.of(*linears)
 
 
-def output_matrix(weights: Weights, rows: Tensor) -> Matrix:
-    """An output layer's `rows` (out, in) as a matrix of FP32 or, if so asked, 8 bits."""
+def output_matrix(rows: Tensor) -> Matrix:
+    """An output layer's `rows` (out, in) as a matrix that gives FP32 logits: rounded ones would tie, and draws go by rank."""
     linear = nn.Linear(rows.shape[1], rows.shape[0], bias=False, device="meta")
     linear.weight = nn.Parameter(rows.float(), requires_grad=False)
-    return lay_out(weights, linear)
+    return lay_out("native", linear)
+
+
+def _fbgemm() -> bool:
+    return torch.backends.quantized.engine in ("x86", "fbgemm")
 
 
 def large(*linears: nn.Linear) -> bool:

@@ -64,7 +64,7 @@ class Runner:
     """Owns the cache and the device. Not thread-safe: one thread calls it."""
 
     def __init__(self, checkpoint: Checkpoint, rows: int, weights: Weights = "native") -> None:
-        self._lm, self._device, self._weights = checkpoint.lm, checkpoint.device, weights
+        self._lm, self._device = checkpoint.lm, checkpoint.device
         self._step = Step(checkpoint.lm, rows, weights)
         self._codebooks = checkpoint.config.num_codebooks
         self._im_end = checkpoint.tokenizer.im_end
@@ -182,7 +182,7 @@ class Runner:
 
     def _head_of(self, ids: Tensor, codes: int) -> Head:
         tokens, scores = self._lm.output_weight[ids], self._lm.fast_output.weight[:codes]
-        return Head(ids, output_matrix(self._weights, tokens), codes, output_matrix(self._weights, scores))
+        return Head(ids, output_matrix(tokens), codes, output_matrix(scores))
 
     def _finish_frame(self, hidden: Tensor, sequences: list[Sequence]) -> None:
         """From slow hidden states (batch, dim) draw a frame for each sequence. Normal and reference rows differ in what they may draw."""
@@ -209,7 +209,7 @@ class Runner:
         sampling = tuple(s.request.sampling for s in sequences)
         if self._controls is None or self._controls[0] != sampling:  # else as in the last frame
             penalised = any(penalty != 1 for _, _, penalty in sampling)
-            self._controls = sampling, Controls.of(torch.tensor(sampling, device=self._device), penalised)
+            self._controls = sampling, Controls.of(torch.tensor(sampling, dtype=torch.float32, device=self._device), penalised)
         return self._controls[1]
 
     def _seen(self, sequences: list[Sequence], head: Head) -> Seq[Tensor]:

@@ -43,7 +43,9 @@ class History:
         self._next = 0
 
     def join(self, x: Tensor, keep: int, silu: bool = False) -> Tensor:
-        """Put the layer's `keep` last inputs before x (batch, channels, ..., time), or before silu(x), and remember the new ones."""
+        """Put the layer's `keep` last inputs before x (batch, channels, ..., time), and remember the new ones. With `silu` before silu(x), which
+        is for x (batch, channels, 1, time).
+        """
         if self._next == len(self.past):
             self.past.append(_like(x, x.new_zeros(*x.shape[:-1], keep)))
         past = self.past[self._next]
@@ -78,13 +80,13 @@ class CausalConv(nn.Module):
         self.reach = (kernel - 1) * dilation + 1 - stride
 
     def forward(self, x: Tensor, history: History | None = None, *, silu: bool = False) -> Tensor:
-        """Of x (batch, channels, time), or with a history also (batch, channels, 1, time) and, if asked for, of silu(x)."""
+        """Of x (batch, channels, time), or with a history also (batch, channels, 1, time) and there, if asked for, of silu(x)."""
         if history is None:
             return self.conv(F.pad(x, (self.reach, -x.shape[-1] % self.conv.stride[0])))
         x = history.join(x, self.reach, silu)
         if x.ndim == 3:
             return self.conv(x)
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():  # F.conv2d would choose something slower for short inputs
             return torch.mkldnn_convolution(x, self.conv.weight[:, :, None], self.conv.bias, [0, 0], [1, 1], [1, *self.conv.dilation], 1)
         return F.conv2d(x, self.conv.weight[:, :, None], self.conv.bias, dilation=(1, *self.conv.dilation))
 

@@ -11,9 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference.errors import EngineClosed, FishserveError, Overloaded, RequestError, VoiceNotFound
-from inference.server import openai
+from inference.server import elevenlabs, openai
 from inference.server.metrics import exposition
-from inference.server.replies import Speaker, error_response
+from inference.server.replies import Speaker
 from inference.voices.store import VoiceStore
 
 
@@ -22,7 +22,8 @@ def create_app(speaker: Speaker, voices: VoiceStore, max_body_bytes: int) -> Fas
     app = FastAPI(title="fishserve", summary="FishSpeech 1.5 text to speech", redirect_slashes=False)
     app.add_middleware(BodyLimit, limit=max_body_bytes)
     _register_errors(app)
-    app.include_router(openai.router(speaker, voices))
+    for door in (openai, elevenlabs):
+        app.include_router(door.router(speaker, voices))
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -64,37 +65,44 @@ class BodyLimit:
 
         declared = dict(scope.get("headers", ())).get(b"content-length", b"")
         if declared.isdigit() and int(declared) > self._limit:
-            await error_response(413, self._message)(scope, receive, send)
+            await _error(scope["path"], 413, self._message)(scope, receive, send)
         else:
             await self._app(scope, limited if scope["type"] == "http" else receive, send)
 
 
+def _error(path: str, status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An error in the shape that the clients of a path know."""
+    if path.startswith(elevenlabs.PATHS):
+        return elevenlabs.error(status, message, headers)
+    return openai.error(status, message, param, headers)
+
+
 def _register_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, e: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, e: RequestValidationError) -> JSONResponse:
         first = e.errors()[0]
         if first["type"] == "model_attributes_type":
-            return error_response(400, "the request body is not a JSON object; send one, with Content-Type: application/json")
+            return _error(request.url.path, 400, "the request body is not a JSON object; send one, with Content-Type: application/json")
         where = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
         if first["type"] == "json_invalid":
-            return error_response(400, "the request body is not valid JSON")
+            return _error(request.url.path, 400, "the request body is not valid JSON")
         value = "" if first["type"] == "missing" or not where else f" is {str(first['input'])[:80]!r}"
-        return error_response(400, f"{'.'.join(where) or 'the request body'}{value}: {first['msg']}", where[0] if where else None)
+        return _error(request.url.path, 400, f"{'.'.join(where) or 'the request body'}{value}: {first['msg']}", where[0] if where else None)
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, e: HTTPException) -> JSONResponse:
-        return error_response(e.status_code, str(e.detail), headers=dict(e.headers) if e.headers else None)
+    async def http(request: Request, e: HTTPException) -> JSONResponse:
+        return _error(request.url.path, e.status_code, str(e.detail), headers=dict(e.headers) if e.headers else None)
 
     @app.exception_handler(FishserveError)
-    async def refused(_: Request, e: FishserveError) -> JSONResponse:
+    async def refused(request: Request, e: FishserveError) -> JSONResponse:
         if isinstance(e, VoiceNotFound):
-            return error_response(404, str(e), "voice")
+            return _error(request.url.path, 404, str(e), "voice")
         if isinstance(e, RequestError):
-            return error_response(400, str(e), "input" if e.param == "text" else e.param)
+            return _error(request.url.path, 400, str(e), "input" if e.param == "text" else e.param)
         if isinstance(e, Overloaded):
-            return error_response(429, str(e), headers={"Retry-After": str(max(1, math.ceil(e.retry_after)))})
-        return error_response(503 if isinstance(e, EngineClosed) else 500, str(e))
+            return _error(request.url.path, 429, str(e), headers={"Retry-After": str(max(1, math.ceil(e.retry_after)))})
+        return _error(request.url.path, 503 if isinstance(e, EngineClosed) else 500, str(e))
 
     @app.exception_handler(Exception)
-    async def broken(_: Request, e: Exception) -> JSONResponse:
-        return error_response(500, f"an error inside the server ({type(e).__name__}); its log says more")
+    async def broken(request: Request, e: Exception) -> JSONResponse:
+        return _error(request.url.path, 500, f"an error inside the server ({type(e).__name__}); its log says more")

@@ -8,15 +8,14 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from inference.audio.encode import FORMATS, Encoder
-from inference.audio.write import wav_header
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError
 from inference.model.config import SAMPLES_PER_FRAME
-from inference.server.replies import CLIENT_GONE, Speaker, encoded, started, whole
+from inference.server.replies import Speaker, encoded, file, started
 from inference.voices.store import DEFAULT, VoiceStore
 
 OPENAI_VOICES = frozenset(
@@ -24,7 +23,6 @@ OPENAI_VOICES = frozenset(
 )
 """Names OpenAI's clients send without being asked to. Here they mean the default voice, unless a voice of that name is stored."""
 _SPEECH_FIELDS = ("seed", "temperature", "top_p", "repetition_penalty", "normalize", "chunk_length", "max_new_tokens")
-_WAV_HEADER = len(wav_header(0))
 
 
 class VoiceId(BaseModel):
@@ -65,20 +63,10 @@ def router(speaker: Speaker, voices: VoiceStore) -> APIRouter:
         audio = await started(speaker, spoken, request)
         if isinstance(audio, Response):
             return audio
-        headers = {"X-Sample-Rate": str(encoder.sample_rate)}
         if body.stream_format == "sse":
+            headers = {"X-Sample-Rate": str(encoder.sample_rate)}
             return StreamingResponse(_events(audio, encoder, body.input), media_type="text/event-stream", headers=headers)
-        media_type = FORMATS[body.response_format].media_type
-        if body.response_format == "pcm":
-            media_type += f";rate={encoder.sample_rate};channels=1"
-        if body.stream:
-            return StreamingResponse(encoded(audio, encoder), media_type=media_type, headers=headers)
-        content = await whole(audio, encoder, request)
-        if content is None:
-            return Response(status_code=CLIENT_GONE)
-        if body.response_format == "wav":
-            content = wav_header(encoder.sample_rate, len(content) - _WAV_HEADER) + content[_WAV_HEADER:]
-        return Response(content, media_type=media_type, headers=headers)
+        return await file(audio, encoder, request, stream=body.stream)
 
     @routes.get("/models")
     async def models() -> dict[str, Any]:
@@ -92,6 +80,13 @@ def router(speaker: Speaker, voices: VoiceStore) -> APIRouter:
         return {"voices": voices.names()}
 
     return routes
+
+
+def error(status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An error in OpenAI's shape."""
+    kind = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}.get(status)
+    kind = kind or ("invalid_request_error" if status < 500 else "server_error")
+    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": None}}, status, headers)
 
 
 def _voice(asked: str | VoiceId, voices: VoiceStore) -> str:

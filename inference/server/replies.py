@@ -1,4 +1,4 @@
-"""What the doors share: the engine as they see it, sound as bytes, errors, and clients that go away."""
+"""What the doors share: the engine as they see it, sound as bytes, and clients that go away."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from inference.audio.encode import Encoder
+from inference.audio.write import wav_header
 from inference.engine.request import Audio, SpeechRequest
 
 CLIENT_GONE = 499
+_WAV_HEADER = len(wav_header(0))
 _GONE: Any = object()
 
 
@@ -54,6 +56,19 @@ async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncIterato
         await _close(audio)
 
 
+async def file(audio: AsyncIterator[Audio], encoder: Encoder, request: Request, *, stream: bool) -> Response:
+    """A file as it is made or, when not streamed, whole: with a Content-Length and, in a WAV header, true sizes."""
+    headers = {"X-Sample-Rate": str(encoder.sample_rate)}
+    if stream:
+        return StreamingResponse(encoded(audio, encoder), media_type=encoder.media_type, headers=headers)
+    content = await whole(audio, encoder, request)
+    if content is None:
+        return Response(status_code=CLIENT_GONE)
+    if encoder.kind == "wav":
+        content = wav_header(encoder.sample_rate, len(content) - _WAV_HEADER) + content[_WAV_HEADER:]
+    return Response(content, media_type=encoder.media_type, headers=headers)
+
+
 async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request) -> bytes | None:
     """All bytes of a file; None when the client goes away meanwhile."""
 
@@ -79,13 +94,6 @@ async def unless_gone(request: Request, work: Any) -> Any:
         for t in (task, gone):
             t.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
-
-
-def error_response(status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error in OpenAI's shape."""
-    kind = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}.get(status)
-    kind = kind or ("invalid_request_error" if status < 500 else "server_error")
-    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": None}}, status, headers)
 
 
 async def _resume(first: Audio | None, rest: AsyncIterator[Audio]) -> AsyncIterator[Audio]:

@@ -35,8 +35,6 @@ def frames(golden, order, graphs):
         for s in [s for s in runner.sequences if s.finish]:
             runner.remove(s)
             ended.append(s)
-    if graphs:
-        assert not runner._cache.both[:, :, 3].isnan().any()
     return {s.seed: torch.stack(s.frames).tolist() for s in ended}
 
 
@@ -48,6 +46,36 @@ def test_frames_are_the_runners_own(golden):
 def test_beside_a_reference_run_the_runner_goes_its_own_way_and_back(golden):
     order = [(1, None), (2, "reference"), (3, None)]
     assert frames(golden, order, graphs=True) == frames(golden, order, graphs=False)
+
+
+def test_nobodys_rows_touch_only_the_first_position_of_free_rows(golden):
+    runner = Runner(golden, rows=4)
+    runner._graphs = Graphs(runner._step, runner._speakable, runner._cache, 4, WINDOW, capture=False)
+    for i in range(3):
+        runner.stage(sequence(i, 40))
+        while runner._staged:
+            runner.prefill()
+    runner.step()
+    for s in runner.sequences[1:]:
+        runner.remove(s)
+    for _ in range(3):
+        runner._cache.both[:, :, 1:] = torch.nan  # the free rows, and the one where prompts are computed
+        runner.step()
+        written = ~runner._cache.both[:, :, 1:].isnan().all(-1).all(1)  # (layers, rows, kv heads, positions)
+        assert not written[:, -1].any()
+        assert not written[..., 1:].any()
+
+
+def test_whole_numbers_do_for_settings(golden):
+    runner = Runner(golden, rows=1)
+    request = SpeechRequest("x", temperature=1, top_p=1, repetition_penalty=1).settled(Manner())
+    for graphs in (None, Graphs(runner._step, runner._speakable, runner._cache, 1, WINDOW, capture=False)):
+        runner._graphs = graphs
+        runner.stage(Sequence(request, PROMPTS["plain"].long(), 5, seed=1))
+        while runner._staged:
+            runner.prefill()
+        runner.step()
+        runner.remove(runner.sequences[0])
 
 
 def test_a_row_of_nan_faults_alone(golden):

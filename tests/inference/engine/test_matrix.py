@@ -4,7 +4,7 @@ from torch import nn
 
 from inference import RequestError, SpeechEngine, SpeechRequest
 from inference.engine.device import allowed_weights
-from inference.engine.matrix import Dense, Half, Int8, Split, lay_out
+from inference.engine.matrix import Dense, Half, Int8, Int8Small, Split, lay_out
 
 
 def linears(bias):
@@ -16,7 +16,7 @@ def linears(bias):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("kind", "error"), [(Dense, 1e-6), (Split, 1e-6), (Half, 1e-6), (Int8, 0.02)])
+@pytest.mark.parametrize(("kind", "error"), [(Dense, 1e-6), (Split, 1e-6), (Half, 1e-6), (Int8, 0.02), (Int8Small, 0.02)])
 def test_matrices_side_by_side_are_their_linear_maps(kind, error, bias, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     maps, x = linears(bias), torch.randn(5, 48)
@@ -29,12 +29,27 @@ def test_matrices_side_by_side_are_their_linear_maps(kind, error, bias, monkeypa
         torch.testing.assert_close(matrix.added(to, x), to + matrix.times(x))
 
 
-def test_a_row_is_rounded_as_if_it_were_alone():
-    matrix = Int8.of(*linears(False))
-    x = torch.randn(4, 48) * torch.tensor([[1.0], [100.0], [0.01], [0.0]])
+@pytest.mark.parametrize("kind", [Int8, Int8Small])
+def test_a_row_is_rounded_as_if_it_were_alone(kind):
+    matrix = kind.of(*linears(False))
+    x = torch.randn(20, 48) * torch.tensor([1.0, 100.0, 0.01, 0.0]).repeat(5)[:, None]
     together = matrix.times(x)
-    for i in range(4):
+    assert together.isfinite().all()
+    for i in range(20):
         assert torch.equal(together[i], matrix.times(x[i : i + 1])[0])
+
+
+def test_8_bit_products_do_not_overflow():
+    """All inputs and weights at their largest: where pairs of products are added in 16 bits, they are cut off."""
+    linear, x = nn.Linear(1024, 64, bias=False), torch.ones(1, 1024)
+    linear.weight.data.fill_(0.5)
+    assert torch.allclose(Int8.of(linear).times(x), linear(x), rtol=0.01)
+
+
+def test_8_bit_weights_of_any_width_are_multiplied():
+    for width in (33, 36, 40, 344):
+        linear, x = nn.Linear(width, 64, bias=False), torch.randn(2, width)
+        assert (lay_out("int8", linear).times(x) - linear(x)).norm() <= 0.03 * linear(x).norm()
 
 
 def test_large_matrices_are_split_among_threads(monkeypatch):
@@ -43,6 +58,7 @@ def test_large_matrices_are_split_among_threads(monkeypatch):
     assert isinstance(lay_out("native", small), Dense)
     assert isinstance(lay_out("native", large), Split)
     assert isinstance(lay_out("int8", large), Int8)
+    assert isinstance(lay_out("int8", small), Int8Small)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert isinstance(lay_out("native", large), Dense)
 

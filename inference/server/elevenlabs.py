@@ -1,0 +1,103 @@
+"""ElevenLabs' door: speech and voices, as its clients speak to it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict
+
+from inference.audio.encode import FORMATS, Encoder
+from inference.engine.request import SpeechRequest
+from inference.errors import RequestError
+from inference.server.replies import Speaker, file, started
+from inference.voices.store import DEFAULT, VoiceStore
+
+PATHS = ("/v1/text-to-speech/", "/v1/voices", "/v2/voices")
+"""Whoever asks here wants errors in ElevenLabs' shape."""
+_KILOBITS = (32, 64, 96, 128, 192)
+_RATES = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+OUTPUTS: dict[str, tuple[str, int, int | None]] = {
+    # An MP3 says its rate itself. Below 44.1 kHz it begins with a pause that can be heard, so there are none.
+    "mp3_22050_32": ("mp3", 44_100, 32_000), "mp3_24000_48": ("mp3", 44_100, 48_000),
+    **{f"mp3_44100_{k}": ("mp3", 44_100, 1000 * k) for k in _KILOBITS},
+    **{f"opus_48000_{k}": ("opus", 48_000, 1000 * k) for k in _KILOBITS},
+    **{f"{kind}_{rate}": (kind, rate, None) for kind in ("pcm", "wav") for rate in _RATES},
+    "ulaw_8000": ("ulaw", 8_000, None), "alaw_8000": ("alaw", 8_000, None),
+}  # fmt: skip
+"""What `output_format` may be: a format, its sample rate in Hz, its bits a second."""
+_NORMALIZE = {"on": True, "off": False}
+
+
+class VoiceSettings(BaseModel):
+    """Of ElevenLabs' settings this model knows the speed; the others are accepted and change nothing."""
+
+    model_config = ConfigDict(extra="ignore")
+    speed: float | None = None
+
+
+class SpeechBody(BaseModel):
+    """ElevenLabs' `POST /v1/text-to-speech/{voice_id}`. What is not named here is accepted and changes nothing."""
+
+    model_config = ConfigDict(extra="ignore")
+    text: str
+    model_id: str | None = None
+    seed: int | None = None
+    voice_settings: VoiceSettings | None = None
+    apply_text_normalization: Literal["auto", "on", "off"] | None = None
+
+
+def router(speaker: Speaker, voices: VoiceStore) -> APIRouter:
+    """The routes of ElevenLabs that its clients need to list voices and to speak."""
+    routes = APIRouter()
+    content: dict[int | str, dict[str, Any]] = {200: {"content": {f.media_type: {} for f in FORMATS.values()}}}
+
+    async def speak(voice_id: str, body: SpeechBody, output_format: str, request: Request, *, stream: bool) -> Response:
+        if output_format not in OUTPUTS:
+            raise RequestError(f"output_format is {output_format[:80]!r}; it can be {', '.join(OUTPUTS)}", "output_format")
+        kind, rate, bits = OUTPUTS[output_format]
+        speed = body.voice_settings.speed if body.voice_settings else None
+        encoder = Encoder(kind, rate, 1.0 if speed is None else speed, bits)
+        normalize = _NORMALIZE.get(body.apply_text_normalization or "auto")
+        audio = await started(speaker, SpeechRequest(body.text, voices.get(voice_id), seed=body.seed, normalize=normalize), request)
+        return audio if isinstance(audio, Response) else await file(audio, encoder, request, stream=stream)
+
+    @routes.post("/v1/text-to-speech/{voice_id}", response_class=Response, responses=content)
+    async def convert(voice_id: str, body: SpeechBody, request: Request, output_format: str = "mp3_44100_128") -> Response:
+        """The whole file at once."""
+        return await speak(voice_id, body, output_format, request, stream=False)
+
+    @routes.post("/v1/text-to-speech/{voice_id}/stream", response_class=Response, responses=content)
+    async def stream(voice_id: str, body: SpeechBody, request: Request, output_format: str = "mp3_44100_128") -> Response:
+        """The file as it is made."""
+        return await speak(voice_id, body, output_format, request, stream=True)
+
+    @routes.get("/v1/voices")
+    async def list_voices() -> dict[str, Any]:
+        """All voices. A voice's id is its name."""
+        return {"voices": [_voice(name) for name in voices.names()]}
+
+    @routes.get("/v2/voices")
+    async def search_voices(search: str = "") -> dict[str, Any]:
+        """Those whose name holds `search`, all on one page."""
+        found = [_voice(name) for name in voices.names() if search.lower() in name.lower()]
+        return {"voices": found, "has_more": False, "total_count": len(found), "next_page_token": None}
+
+    @routes.get("/v1/voices/{voice_id}")
+    async def one_voice(voice_id: str) -> dict[str, Any]:
+        """One voice."""
+        return _voice(voices.get(voice_id).name)
+
+    return routes
+
+
+def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResponse:
+    """An error in ElevenLabs' shape."""
+    kinds = {400: "invalid_request", 404: "not_found", 413: "payload_too_large", 429: "too_many_concurrent_requests"}
+    kind = kinds.get(status) or ("invalid_request" if status < 500 else "server_error")
+    return JSONResponse({"detail": {"status": kind, "message": message}}, status, headers)
+
+
+def _voice(name: str) -> dict[str, Any]:
+    return {"voice_id": name, "name": name, "category": "premade" if name == DEFAULT else "cloned", "labels": {}, "samples": []}

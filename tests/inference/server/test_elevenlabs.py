@@ -1,0 +1,161 @@
+"""ElevenLabs' door, asked by its own client."""
+
+import asyncio
+import io
+import re
+from http import HTTPStatus
+from pathlib import Path
+
+import av
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from elevenlabs import VoiceSettings
+from elevenlabs.client import AsyncElevenLabs, ElevenLabs
+from elevenlabs.core.api_error import ApiError
+
+from inference.hub import EMBEDDED_VOICE
+from inference.model.config import SAMPLE_RATE
+from inference.server.elevenlabs import OUTPUTS
+from tests.inference.server.conftest import Server
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def server(voices):
+    """Speaks with minnow, which comes to an end by itself: there is no limit of frames to ask for here."""
+    server = Server(EMBEDDED_VOICE, voices).wait_ready()
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def client(server):
+    with httpx.Client(timeout=60) as http:
+        yield ElevenLabs(base_url=server.url, api_key="xi-anything", httpx_client=http)
+
+
+def spoken(client, text="Hello.", voice="anna", **fields):
+    return b"".join(client.text_to_speech.convert(voice, text=text, seed=1, **fields))
+
+
+def seconds(content):
+    with av.open(io.BytesIO(content)) as container:
+        return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+
+
+def test_voices_are_listed_found_and_shown(client):
+    assert [(v.voice_id, v.name, v.category) for v in client.voices.get_all().voices] == [
+        ("default", "default", "premade"),
+        ("anna", "anna", "cloned"),
+    ]
+    assert [v.voice_id for v in client.voices.search(search="ANN").voices] == ["anna"]
+    assert client.voices.get("anna").name == "anna"
+
+
+def test_what_is_spoken_whole_and_streamed_is_the_same(client):
+    whole = spoken(client, output_format="pcm_44100")
+    streamed = list(client.text_to_speech.stream("anna", text="Hello.", seed=1, output_format="pcm_44100"))
+    assert len(streamed) > 1
+    assert b"".join(streamed) == whole
+    assert np.abs(np.frombuffer(whole, "<i2")).max() > 100
+
+
+async def _async_speech(url):
+    async with httpx.AsyncClient(timeout=60) as http:
+        client = AsyncElevenLabs(base_url=url, api_key="xi-anything", httpx_client=http)
+        stream = client.text_to_speech.stream("anna", text="Hello.", seed=1, output_format="pcm_44100")
+        return b"".join([chunk async for chunk in stream])
+
+
+def test_the_client_for_asyncio_hears_the_same(server, client):
+    assert asyncio.run(_async_speech(server.url)) == spoken(client, output_format="pcm_44100")
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_every_output_format_holds_all_the_sound(client, name):
+    samples = len(spoken(client, output_format="pcm_44100")) / 2
+    kind, rate, _ = OUTPUTS[name]
+    content = spoken(client, output_format=name)
+    if kind in ("pcm", "ulaw", "alaw"):
+        length = len(content) / (2 if kind == "pcm" else 1) / rate
+    elif kind == "wav":
+        info = soundfile.info(io.BytesIO(content))
+        assert info.samplerate == rate
+        length = info.duration
+    else:
+        length = seconds(content)
+    assert abs(length - samples / SAMPLE_RATE) < 0.06
+
+
+def test_more_bits_a_second_make_a_larger_file(client):
+    sizes = [len(spoken(client, output_format=f"mp3_44100_{k}")) for k in (32, 128, 192)]
+    assert sizes == sorted(sizes)
+    assert sizes[2] > 4 * sizes[0]
+
+
+def test_mu_law_sounds_as_the_original(client):
+    """Decoded by another hand (soundfile), it is the 8 kHz PCM to within its 8 bits."""
+    original = np.frombuffer(spoken(client, output_format="pcm_8000"), "<i2") / 32768
+    for name, subtype in (("ulaw_8000", "ULAW"), ("alaw_8000", "ALAW")):
+        content = io.BytesIO(spoken(client, output_format=name))
+        heard, _ = soundfile.read(content, samplerate=8000, channels=1, format="RAW", subtype=subtype)
+        n = min(len(heard), len(original))
+        assert np.abs(heard[:n] - original[:n]).max() < 0.05
+        assert np.corrcoef(heard[:n], original[:n])[0, 1] > 0.99
+
+
+def test_speed_counts_and_other_settings_are_let_through(client):
+    plain = spoken(client, output_format="pcm_8000")
+    settings = VoiceSettings(speed=2.0, stability=0.3, similarity_boost=0.5, style=0.1, use_speaker_boost=True)
+    fast = spoken(client, output_format="pcm_8000", voice_settings=settings, model_id="eleven_v3", language_code="en", next_text="Then.")
+    assert abs(len(fast) * 2 - len(plain)) < 0.06 * 2 * 8000 * 2
+
+
+def test_numbers_are_written_out_on_demand(client):
+    on, off = (spoken(client, "12", output_format="pcm_8000", apply_text_normalization=mode) for mode in ("on", "off"))
+    assert on == spoken(client, "twelve", output_format="pcm_8000", apply_text_normalization="off")
+    assert on != off
+
+
+@pytest.mark.parametrize(
+    ("voice", "fields", "status", "words"),
+    [
+        ("nobody", {}, 404, "there is no voice 'nobody'; known voices: default, anna"),
+        ("..%2f..%2fetc", {}, 404, None),
+        ("anna", {"text": ""}, 400, "text"),
+        ("anna", {"output_format": "mp3_1_1"}, 400, "output_format is 'mp3_1_1'; it can be mp3_22050_32"),
+        ("anna", {"voice_settings": VoiceSettings(speed=9)}, 400, "speed is 9.0; it must be between 0.25 and 4.0"),
+        ("anna", {"apply_text_normalization": "maybe"}, 400, "apply_text_normalization is 'maybe'"),
+    ],
+)
+def test_what_cannot_be_spoken_is_refused_in_their_shape(client, voice, fields, status, words):
+    with pytest.raises(ApiError) as refused:
+        spoken(client, **{"voice": voice} | fields)
+    assert refused.value.status_code == status
+    if words:
+        assert words in refused.value.body["detail"]["message"]
+        assert refused.value.body["detail"]["status"] in ("not_found", "invalid_request")
+
+
+def test_other_doors_keep_their_own_shape(server):
+    theirs = httpx.post(f"{server.url}/v1/text-to-speech/anna", content=b"{")
+    ours = httpx.post(f"{server.url}/v1/audio/speech", content=b"{")
+    assert theirs.status_code == ours.status_code == HTTPStatus.BAD_REQUEST
+    assert set(theirs.json()) == {"detail"}
+    assert set(ours.json()) == {"error"}
+    large = httpx.post(f"{server.url}/v1/text-to-speech/anna", content=b" " * 3_000_000)
+    assert large.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    assert large.json()["detail"]["status"] == "payload_too_large"
+
+
+def test_the_page_s_example_runs(server, tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/elevenlabs.md").read_text(), re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code.replace("http://127.0.0.1:8080", server.url), names)
+    names["client"]._client_wrapper.httpx_client.httpx_client.close()
+    assert "['default', 'anna']" in capsys.readouterr().out
+    assert seconds((tmp_path / "hello.mp3").read_bytes()) > 0.3
