@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from bench.record import Record
 from bench.serving import Step as Shown
@@ -127,9 +127,14 @@ def codec_work(checkpoint: Checkpoint, run: Callable[[], object], frames: int, *
     """What a pass of the codec over `frames` needs at least: its weights once, samples in or out once, and the operations torch counts."""
     named = [*checkpoint.codec.named_parameters()]
     parameters = sum(p.nbytes for name, p in named if in_decoder(name) == decoder)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_convolution: _convolution}) as counter:
         run()
     return Work(parameters + 4 * SAMPLES_PER_FRAME * frames, counter.get_total_flops())
+
+
+def _convolution(x: list[int], w: list[int], *_: object, out_shape: list[int]) -> int:
+    """Operations of oneDNN's convolution, which torch's counter does not know."""
+    return conv_flop_count(x, w, out_shape)
 
 
 def _weight_size(checkpoint: Checkpoint, weights: Weights) -> int | None:

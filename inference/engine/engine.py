@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import hashlib
 import math
 import queue
@@ -99,6 +100,7 @@ class SpeechEngine:
         self._wake = threading.Condition()
         self._closing = False
         self.ending = "the engine was closed"
+        gc.freeze()  # else a full collection walks through all that was imported, and every stream waits 100 ms for it
         self._thread = threading.Thread(target=self._loop, name="fishserve-engine", daemon=True)
         self._thread.start()
         atexit.register(self.close)  # a thread still inside torch when the interpreter goes would abort the process

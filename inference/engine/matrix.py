@@ -78,7 +78,7 @@ class Half:
 
 
 def _fits(weight: Tensor) -> bool:
-    """Whether FP16 holds these weights. BF16's own do, but for what is less than 8e-6 and loses up to 3e-8."""
+    """Whether FP16 holds these weights. BF16's own it does, but for what is less than 8e-6 and loses up to 3e-8."""
     return bool((weight.half().float() - weight).abs().max() <= 2.0**-25)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-HEAD = 128
+HEAD = 32
 """Ids that are put in order at first: more than top-p keeps of what a trained model says, and cheaper than all."""
 NONE = -1
 """Stands in a history for "nothing here"."""

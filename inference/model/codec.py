@@ -78,6 +78,7 @@ class CausalConv(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(inner, outer, kernel, stride=stride, dilation=dilation, groups=groups)
         self.reach = (kernel - 1) * dilation + 1 - stride
+        self._image: Tensor | None = None  # the kernel of images one pixel high: to ask a module for it costs as much as a small layer
 
     def forward(self, x: Tensor, history: History | None = None, *, silu: bool = False) -> Tensor:
         """Of x (batch, channels, time), or with a history also (batch, channels, 1, time) and there, if asked for, of silu(x)."""
@@ -86,9 +87,20 @@ class CausalConv(nn.Module):
         x = history.join(x, self.reach, silu)
         if x.ndim == 3:
             return self.conv(x)
-        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():  # F.conv2d would choose something slower for short inputs
-            return torch.mkldnn_convolution(x, self.conv.weight[:, :, None], self.conv.bias, [0, 0], [1, 1], [1, *self.conv.dilation], 1)
+        if self._image is not None:  # F.conv2d would choose something slower for short inputs
+            return torch.mkldnn_convolution(x, self._image, self._bias, [0, 0], [1, 1], self._dilation, 1)
         return F.conv2d(x, self.conv.weight[:, :, None], self.conv.bias, dilation=(1, *self.conv.dilation))
+
+    def lay_out(self) -> None:
+        """Keep the kernel's channels innermost. Changes no value and no shape, but from then on the kernel must not change."""
+        _channels_innermost(self.conv)
+        if self.conv.weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            self._image, self._bias = self.conv.weight.detach()[:, :, None], self.conv.bias
+            self._dilation = [1, *self.conv.dilation]
+
+
+def _channels_innermost(conv: nn.Conv1d | nn.ConvTranspose1d) -> None:
+    conv.weight.data = conv.weight.data.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 class CausalTransposedConv(nn.Module):
@@ -270,10 +282,12 @@ class Head(nn.Module):
         return torch.tanh(self.conv_post(x, history, silu=True))[:, 0, 0]
 
     def lay_out(self) -> None:
-        """Keep the kernels' channels innermost too. Changes no value and no shape."""
+        """Keep the kernels' channels innermost too. From then on they must not change."""
         for module in self.modules():
-            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
-                module.weight.data = module.weight.data.transpose(1, 2).contiguous().transpose(1, 2)
+            if isinstance(module, CausalConv):
+                module.lay_out()
+            elif isinstance(module, CausalTransposedConv):
+                _channels_innermost(module.conv)
 
 
 class LogMel(nn.Module):
