@@ -78,7 +78,7 @@ class CausalConv(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(inner, outer, kernel, stride=stride, dilation=dilation, groups=groups)
         self.reach = (kernel - 1) * dilation + 1 - stride
-        self._image: Tensor | None = None  # the kernel of images one pixel high: to ask a module for it costs as much as a small layer
+        self._laid_out: tuple[Tensor, Tensor, list[int]] | None = None  # kernel, bias, dilation: to ask modules for them costs time
 
     def forward(self, x: Tensor, history: History | None = None, *, silu: bool = False) -> Tensor:
         """Of x (batch, channels, time), or with a history also (batch, channels, 1, time) and there, if asked for, of silu(x)."""
@@ -87,16 +87,17 @@ class CausalConv(nn.Module):
         x = history.join(x, self.reach, silu)
         if x.ndim == 3:
             return self.conv(x)
-        if self._image is not None:  # F.conv2d would choose something slower for short inputs
-            return torch.mkldnn_convolution(x, self._image, self._bias, [0, 0], [1, 1], self._dilation, 1)
+        if self._laid_out is not None:  # F.conv2d would choose something slower for short inputs
+            kernel, bias, dilation = self._laid_out
+            return torch.mkldnn_convolution(x, kernel, bias, [0, 0], [1, 1], dilation, 1)
         return F.conv2d(x, self.conv.weight[:, :, None], self.conv.bias, dilation=(1, *self.conv.dilation))
 
     def lay_out(self) -> None:
         """Keep the kernel's channels innermost. Changes no value and no shape, but from then on the kernel must not change."""
         _channels_innermost(self.conv)
-        if self.conv.weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
-            self._image, self._bias = self.conv.weight.detach()[:, :, None], self.conv.bias
-            self._dilation = [1, *self.conv.dilation]
+        bias = self.conv.bias
+        if self.conv.weight.device.type == "cpu" and torch.backends.mkldnn.is_available() and bias is not None:
+            self._laid_out = self.conv.weight.detach()[:, :, None], bias.detach(), [1, *self.conv.dilation]
 
 
 def _channels_innermost(conv: nn.Conv1d | nn.ConvTranspose1d) -> None:
