@@ -20,6 +20,7 @@ import torch
 
 from bench.prompts import BUCKETS, Prompt, prompts
 from inference import Audio, Overloaded, Reference, SpeechEngine, SpeechRequest, Voice
+from inference.engine.stream import Ticket
 from inference.errors import EngineClosed
 from inference.model.config import CODES_PER_GROUP
 
@@ -40,8 +41,8 @@ class Client:
 
     def __init__(self, engine: SpeechEngine, request: SpeechRequest, leaves: float | None, deaf: bool) -> None:
         self.leaves = None if leaves is None else time.monotonic() + leaves
-        self.ends, self.unread, self.deaf = 0, 0, deaf
-        self.ticket = engine.submit(request, self._deliver, unread=lambda: self.unread)
+        self.ends, self.unread, self.deaf, self.reason = 0, 0, deaf, "never ended"
+        self.ticket: Ticket | None = engine.submit(request, self._deliver, unread=lambda: self.unread)
 
     def _deliver(self, item: Audio | Exception | None) -> None:
         if isinstance(item, Audio):
@@ -50,8 +51,11 @@ class Client:
             self.ends += 1
 
     def go_on(self, now: float) -> bool:
-        """Leave if it is time; whether the request still runs."""
-        if self.leaves is not None and now >= self.leaves:
+        """Leave if it is time; whether the request still runs. The ticket of one that has ended, and the codes it holds, are let go."""
+        assert self.ticket is not None
+        if self.ends:
+            self.reason, self.ticket = self.ticket.finish_reason or self.reason, None
+        elif self.leaves is not None and now >= self.leaves:
             self.ticket.cancel()
         return self.ends == 0
 
@@ -91,7 +95,7 @@ def soak(
     runner = engine._runner
     left = {"rows": len(runner.sequences), "positions": runner.positions, "running": len(engine._running), "waiting": len(engine._waiting)}
     growth = _growth(memory, seconds)
-    outcomes.update(c.ticket.finish_reason or "never ended" for c in clients_ever)
+    outcomes.update(c.reason for c in clients_ever)
     not_once = sum(c.ends != 1 for c in clients_ever)
     well = engine.alive and not any(left.values()) and not not_once and (growth is None or growth <= FLAT)
     record.runs.append(
