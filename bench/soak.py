@@ -55,9 +55,10 @@ class Client:
         assert self.ticket is not None
         if self.ends:
             self.reason, self.ticket = self.ticket.finish_reason or self.reason, None
-        elif self.leaves is not None and now >= self.leaves:
+            return False
+        if self.leaves is not None and now >= self.leaves:
             self.ticket.cancel()
-        return self.ends == 0
+        return True
 
 
 def soak(
