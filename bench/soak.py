@@ -11,9 +11,11 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,12 +23,13 @@ import torch
 from bench.prompts import BUCKETS, Prompt, prompts
 from inference import Audio, Overloaded, Reference, SpeechEngine, SpeechRequest, Voice
 from inference.engine.stream import Ticket
-from inference.errors import EngineClosed
+from inference.errors import EngineClosed, RequestError
 from inference.model.config import CODES_PER_GROUP
 
 if TYPE_CHECKING:
     from bench.record import Record
 
+STATM = Path("/proc/self/statm")
 SAMPLE_SECONDS = 2.0
 FLAT = 1.02
 """The last quarter of the time may take so many times the memory of the second."""
@@ -69,16 +72,20 @@ def soak(
     record: Record,
     step: Callable[[str, float | None], AbstractContextManager[None]],
 ) -> bool:
-    """Keep `clients` requests in flight for so long, then wait for them. Whether all was well; the record says what was not."""
+    """Keep `clients` requests in flight for so long, then wait for them. Whether all was well; the record says what was not.
+
+    Raises RequestError where it cannot see its own memory.
+    """
+    if not STATM.exists():
+        raise RequestError(f"the soak reads its memory from {STATM}, which is not here; run it on Linux")
     rng, texts = random.Random(seed), prompts(BUCKETS, ("en", "de", "zh"))
     voices = [_voice(engine, rng) for _ in range(VOICES)]
-    faults = _break(engine, random.Random(seed + 1))
     outcomes: Counter[str] = Counter()
     clients_ever: list[Client] = []
     running: list[Client] = []
     memory: list[dict[str, float]] = []
     started = sampled = time.monotonic()
-    with step("soak", seconds):
+    with step("soak", seconds), _broken(engine, random.Random(seed + 1)) as faults:
         while engine.alive and (running or time.monotonic() - started < seconds) and time.monotonic() - started < seconds + DRAIN_SECONDS:
             now = time.monotonic()
             while now - started < seconds and len(running) < clients:
@@ -121,8 +128,9 @@ def _voice(engine: SpeechEngine, rng: random.Random) -> Voice:
     return Voice((Reference(codes, "What was said there."),))
 
 
-def _break(engine: SpeechEngine, rng: random.Random) -> Counter[str]:
-    """Have every two-hundredth step poison a row, and every thousandth fail as a device does. How often, by kind."""
+@contextmanager
+def _broken(engine: SpeechEngine, rng: random.Random) -> Iterator[Counter[str]]:
+    """While it lasts every two-hundredth step poisons a row, and every thousandth fails as a device does. Counts them by kind."""
     runner, counts = engine._runner, Counter[str]()
     whole = runner.step
 
@@ -135,14 +143,13 @@ def _break(engine: SpeechEngine, rng: random.Random) -> Counter[str]:
             raise RuntimeError("the soak let the device fail")
         whole()
 
-    runner.step = step  # type: ignore[method-assign]
-    return counts
+    with patch.object(runner, "step", step):
+        yield counts
 
 
 def _memory(engine: SpeechEngine) -> dict[str, float]:
     """MiB resident, MiB of the device, bytes of kept voices."""
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    resident = int(STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     cuda = torch.cuda.memory_allocated() if engine.checkpoint.device.type == "cuda" else 0
     return {"resident": resident / 2**20, "device": cuda / 2**20, "voices": engine._runner._prefixes.bytes}
 

@@ -25,11 +25,11 @@ class Matrix(Protocol):
 
     def added(self, to: Tensor, x: Tensor) -> Tensor:
         """to (rows, out) + x (rows, in) times the matrix."""
-        ...
+        return to + self.times(x)
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Matrix):
     """Weights (in, out) in the model's own precision, of which the model's become views, so that nothing is kept twice."""
 
     weight: Tensor
@@ -50,7 +50,7 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Half:
+class Half(Matrix):
     """Large weights that are FP16's or BF16's own, kept as FP16 and multiplied in FP32, on a CPU whose torch has FBGEMM.
 
     Reads half the memory that FP32 does, moves no weight by more than 3e-8, and gives a row the same alone and among others. The model keeps
@@ -73,9 +73,6 @@ class Half:
         y: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
         return y if self.bias is None else y + self.bias
 
-    def added(self, to: Tensor, x: Tensor) -> Tensor:
-        return to + self.times(x)
-
 
 def _fits(weight: Tensor) -> bool:
     """Whether FP16 holds these weights. BF16's own it does, but for what is less than 8e-6 and loses up to 3e-8."""
@@ -83,11 +80,10 @@ def _fits(weight: Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Matrix):
     """Large FP32 weights on a CPU, (parts, in, out / parts), a part for each thread.
 
-    MKL multiplies one row by a matrix in one thread, which cannot read memory as fast as all of them; what splitting gives
-    is in docs/performance.md.
+    On some processors MKL multiplies one row by a matrix in one thread, which cannot read memory as fast as all of them.
     """
 
     weight: Tensor
@@ -110,12 +106,9 @@ class Split:
         y = torch.bmm(x.expand(len(self.weight), *x.shape), self.weight).transpose(0, 1).reshape(len(x), -1)
         return y if self.bias is None else y + self.bias
 
-    def added(self, to: Tensor, x: Tensor) -> Tensor:
-        return to + self.times(x)
-
 
 @dataclass(frozen=True)
-class Int8:
+class Int8(Matrix):
     """Large weights rounded to 8 bits with a scale for each output, by FBGEMM; each row of x is rounded with a scale of its own.
 
     Reads a quarter of the memory that FP32 does. Rows do not influence each other's rounding.
@@ -141,12 +134,9 @@ class Int8:
         y: Tensor = product(x / size, 1 / self.levels, self.levels + 1, self.packed).mul_(size)
         return y if self.bias is None else y + self.bias
 
-    def added(self, to: Tensor, x: Tensor) -> Tensor:
-        return to + self.times(x)
-
 
 @dataclass(frozen=True)
-class Int8Small:
+class Int8Small(Matrix):
     """Small weights rounded to 8 bits, (out, in), in products of BF16: in a cache, what counts is how few operations surround them."""
 
     weight: Tensor
@@ -167,9 +157,6 @@ class Int8Small:
     def times(self, x: Tensor) -> Tensor:
         y = torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.scale).float()
         return y if self.bias is None else y + self.bias
-
-    def added(self, to: Tensor, x: Tensor) -> Tensor:
-        return to + self.times(x)
 
 
 def lay_out(weights: Weights, *linears: nn.Linear) -> Matrix:
