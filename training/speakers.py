@@ -16,10 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import soxr
-from hibari import Hibari
-from resemblyzer import VoiceEncoder
 
 from inference import SpeechEngine, SpeechRequest, Voice
 from inference.model.config import SAMPLE_RATE
@@ -46,6 +43,8 @@ class Likeness:
 
 def measure(recipe: Recipe, checkpoint: Path, kokoro: Path) -> Likeness:
     """Clone the teacher from a 10 s clip of sentences never trained on, speak the test sentences, and see who it sounds like."""
+    from resemblyzer import VoiceEncoder
+
     held = [u for u in utterances(held_out(recipe, "validation")) if u.wave is not None]
     clip = _clip(held)
     rest = held[len(clip) : len(clip) + 8]
@@ -96,6 +95,9 @@ def _say(engine: SpeechEngine, text: str, voice: Voice, seed: int) -> np.ndarray
 
 def _others(kokoro: Path, texts: list[str]) -> Iterable[tuple[str, np.ndarray]]:
     """Kokoro's English voices but the teacher's own, each reading `texts`."""
+    import onnxruntime
+    from hibari import Hibari
+
     net = onnxruntime.InferenceSession(str(kokoro / "kokoro.int8.onnx"), providers=["CPUExecutionProvider"])
     vocabulary = json.loads((kokoro / "vocab.json").read_text(encoding="utf-8"))["vocab"]
     phonemes = [Hibari(threads=1).phonemize(t) for t in texts]
