@@ -122,7 +122,10 @@ def http(
 @app.command()
 def compare(
     baseline: Annotated[
-        list[str] | None, typer.Option(help="reference, compiled (the same through torch.compile) or self; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="reference, compiled (the same through torch.compile), self, or short (ours with a context of 1024); repeatable."
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each takes.")] = 6,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each process; by default one a core.")] = None,

@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -27,7 +28,10 @@ from inference.model.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / ".venv-reference" / "bin" / "python"
-BASELINES = ("reference", "compiled", "self")
+BASELINES = ("reference", "compiled", "self", "short")
+OURS = ("ours", "self", "short")
+SHORT = 1024
+"""Positions of the cache that `short` has: ours, to show that a larger one costs nothing."""
 FRAMES, DECODED, ROWS = 16, 64, 8
 
 
@@ -83,7 +87,8 @@ def compare(
     with ExitStack() as stack:
         subjects = {}
         for who in dict.fromkeys(c["who"] for c in cases):
-            subjects[who] = Subject(who, _command(who, checkpoint, threads, device), threads)
+            where = stack.enter_context(_shortened(checkpoint)) if who == "short" else checkpoint
+            subjects[who] = Subject(who, _command(who, where, threads, device), threads)
             stack.callback(subjects[who].close)
         for n in range(-1, rounds):
             round_prompts = list(islice(texts, ROWS))
@@ -101,7 +106,7 @@ def _cases(baselines: Sequence[str], device: torch.device) -> list[dict[str, Any
     for name in baselines:
         if name not in BASELINES:
             raise RequestError(f"baseline {name!r} is not one of {', '.join(BASELINES)}", "baseline")
-        if name != "self" and not REFERENCE.exists():
+        if name not in OURS and not REFERENCE.exists():
             raise RequestError(f"{REFERENCE.relative_to(ROOT)} is missing; `make reference` makes it")
     kinds = ["native"] if device.type != "cpu" else ["native", "int8"]
     found = [_case(who, "1 stream", 1, what="frames") for who in baselines]
@@ -119,11 +124,23 @@ def _case(who: str, name: str, rows: int, **request: Any) -> dict[str, Any]:
 
 def _command(who: str, checkpoint: Path, threads: int, device: torch.device) -> list[str | Path]:
     arguments = [str(checkpoint.resolve()), str(threads), str(device)]
-    if who in ("ours", "self"):
+    if who in OURS:
         return [sys.executable, "-m", "bench.subject", *arguments]
     if not list(checkpoint.glob("model.pth")):
         raise RequestError(f"the reference reads model.pth, which {checkpoint} does not have; give a checkpoint in the official format")
     return [REFERENCE, "-m", "bench.reference.subject", *arguments, "compiled" if who == "compiled" else "eager"]
+
+
+@contextmanager
+def _shortened(checkpoint: Path) -> Iterator[Path]:
+    """The same checkpoint with a context of SHORT positions."""
+    with TemporaryDirectory() as directory:
+        for file in checkpoint.iterdir():
+            (Path(directory) / file.name).symlink_to(file.resolve())
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        (Path(directory) / "config.json").unlink()
+        (Path(directory) / "config.json").write_text(json.dumps(config | {"max_seq_len": SHORT}), encoding="utf-8")
+        yield Path(directory)
 
 
 def _prompts(checkpoint: Path) -> Iterator[list[list[int]]]:

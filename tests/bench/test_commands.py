@@ -108,8 +108,9 @@ def test_codec_roofline_and_rounding(bench, tiny, monkeypatch):
 
 
 def test_a_thing_beside_itself_is_compared_in_turns(bench, tiny):
-    code, words, body = bench("compare", "--baseline", "self", "--rounds", 1, "--threads", 1, "--checkpoint", tiny)
+    code, words, body = bench("compare", "--baseline", "self", "--baseline", "short", "--rounds", 1, "--threads", 1, "--checkpoint", tiny)
     assert code == 0
+    assert {case["who"] for case in body["runs"]} == {"self", "short", "ours"}
     assert all(len(case["rounds"]) == 1 and len(case["warmup"]) == 1 for case in body["runs"])
     assert "8 streams, int8" in words
 
