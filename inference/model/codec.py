@@ -95,9 +95,10 @@ class CausalConv(nn.Module):
     def lay_out(self) -> None:
         """Keep the kernel's channels innermost. Changes no value and no shape, but from then on the kernel must not change."""
         _channels_innermost(self.conv)
-        bias = self.conv.bias
-        if self.conv.weight.device.type == "cpu" and torch.backends.mkldnn.is_available() and bias is not None:
-            self._laid_out = self.conv.weight.detach()[:, :, None], bias.detach(), [1, *self.conv.dilation]
+        kernel, bias = self.conv.weight, self.conv.bias
+        single = kernel.device.type == "cpu" and kernel.dtype == torch.float32  # with FP16 not every CPU can
+        if single and torch.backends.mkldnn.is_available() and bias is not None:
+            self._laid_out = kernel.detach()[:, :, None], bias.detach(), [1, *self.conv.dilation]
 
 
 def _channels_innermost(conv: nn.Conv1d | nn.ConvTranspose1d) -> None:
