@@ -20,9 +20,11 @@ if TYPE_CHECKING:
         EngineClosed,
         FishserveError,
         GenerationError,
+        NotReady,
         Overloaded,
         PrecisionError,
         RequestError,
+        VoiceExists,
         VoiceNotFound,
     )
     from inference.voices.voice import Reference, Voice
@@ -34,6 +36,7 @@ __all__ = [
     "EngineClosed",
     "FishserveError",
     "GenerationError",
+    "NotReady",
     "Overloaded",
     "PrecisionError",
     "Reference",
@@ -43,6 +46,7 @@ __all__ = [
     "SpeechStream",
     "Ticket",
     "Voice",
+    "VoiceExists",
     "VoiceNotFound",
 ]
 

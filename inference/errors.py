@@ -28,6 +28,10 @@ class VoiceNotFound(RequestError):
     """A voice was named that this machine does not have."""
 
 
+class VoiceExists(RequestError):
+    """A voice was to get a name that another has."""
+
+
 class AudioError(RequestError):
     """A clip could not be read, or is too short, too long or empty."""
 
@@ -42,6 +46,10 @@ class Overloaded(FishserveError):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class NotReady(FishserveError):
+    """The model is still loading, or could not be loaded; nothing was started."""
 
 
 class EngineClosed(FishserveError):

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -41,7 +41,7 @@ from inference.model.codec import check_codes
 from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
 from inference.model.prompt import PromptBuilder, context, reference_context
 from inference.text.clean import clean
-from inference.text.normalize import normalize
+from inference.text.script import script
 from inference.text.split import split
 from inference.threads import aside
 from inference.voices.voice import Reference, Voice
@@ -50,19 +50,28 @@ DEFAULT_NEW_TOKENS = 1024
 REFERENCE_MAX_LENGTH = 4096
 MOST_UNREAD = 400
 """Chunks, ten minutes of sound, that may wait for a consumer; of one that has stopped reading the memory must not fill up."""
+MAX_LIVE_SEGMENTS = 1000
+"""Pieces of text that one live request may have in all: two hours of speech or more."""
 MIN_REFERENCE_SECONDS, MAX_REFERENCE_SECONDS = 0.5, 90
 
 
 @dataclass(eq=False)
 class _Job:
-    """A request on its way: its segments, what was spoken so far, and the segment being generated."""
+    """A request on its way: its segments, the seconds of silence before each and after the last, what was spoken so far, and the segment
+    being generated.
+
+    Of a `live` one, more text may come as long as it is `open`; it holds no row while it waits for that.
+    """
 
     request: SpeechRequest
     ticket: Ticket
     fixed: Tensor
     segments: list[Tensor]
+    silences: list[float]
     seed: int
     audio: bool
+    live: bool = False
+    open: bool = False
     turns: list[Tensor] = field(default_factory=list)
     codes: list[Tensor] = field(default_factory=list)
     sequence: Sequence | None = None
@@ -74,6 +83,16 @@ class _Job:
     admitted: float = 0.0
     heard: float = 0.0
     seconds: float = 0.0
+
+    @property
+    def spoken(self) -> bool:
+        """Nothing is left to generate of the text that is there."""
+        return len(self.turns) == 2 * len(self.segments)
+
+    @property
+    def reason(self) -> str:
+        """Why a request that was spoken ended."""
+        return "length" if self.cut else "stop"
 
 
 class SpeechEngine:
@@ -97,6 +116,8 @@ class SpeechEngine:
         self._seconds_per_request = 1.0
         self._waiting: deque[_Job] = deque()
         self._running: list[_Job] = []
+        self._live: dict[Ticket, _Job] = {}
+        self._parked: list[_Job] = []  # live, with nothing left to say for now
         self._wake = threading.Condition()
         self._closing = False
         self.ending = "the engine was closed"
@@ -122,15 +143,16 @@ class SpeechEngine:
         items: queue.SimpleQueue[Item] = queue.SimpleQueue()
         return SpeechStream(self.submit(request, items.put, unread=items.qsize), items)
 
-    async def astream(self, request: SpeechRequest) -> AsyncIterator[Audio]:
-        """As `stream`, for asyncio; leaving the loop early cancels the request."""
+    async def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncIterator[Audio]:
+        """As `stream`, for asyncio; leaving the loop early cancels the request. `more` are texts that come later, as for `extend`."""
         loop = asyncio.get_running_loop()
         items: asyncio.Queue[Item] = asyncio.Queue()
 
         def deliver(item: Item) -> None:
             loop.call_soon_threadsafe(items.put_nowait, item)
 
-        ticket = self.submit(request, deliver, unread=items.qsize)
+        ticket = self.submit(request, deliver, unread=items.qsize, live=more is not None)
+        feeding = asyncio.ensure_future(self._feed(ticket, more, items)) if more is not None else None
         try:
             while (item := await items.get()) is not None:
                 if isinstance(item, Exception):
@@ -138,22 +160,31 @@ class SpeechEngine:
                 yield item
         finally:
             ticket.cancel()
+            if feeding is not None:
+                feeding.cancel()
+
+    async def _feed(self, ticket: Ticket, more: AsyncIterator[str], items: asyncio.Queue[Item]) -> None:
+        try:
+            async for text in more:
+                self.extend(ticket, text)
+            self.complete(ticket)
+        except Exception as e:
+            items.put_nowait(e)
 
     def submit(
-        self, request: SpeechRequest, deliver: Callable[[Item], None], *, audio: bool = True, unread: Callable[[], int] = int
-    ) -> Ticket:
+        self, request: SpeechRequest, deliver: Callable[[Item], None], *,
+        audio: bool = True, unread: Callable[[], int] = int, live: bool = False,
+    ) -> Ticket:  # fmt: skip
         """Start speaking and have each chunk, then the end, handed to `deliver` in the engine's thread; it must not block.
 
         With `audio=False` no sound is made, only the ticket's codes. `unread` says how many delivered chunks nobody has taken yet;
-        a request of which too many pile up is stopped. Raises RequestError at once when the request cannot
+        a request of which too many pile up is stopped. A `live` request ends only after `complete`, and may be given more text
+        by `extend` until then. Raises RequestError at once when the request cannot
         be spoken by this model, Overloaded when too many wait already, EngineClosed after `close`.
         """
         request = request.settled(self.checkpoint.manner)
-        reference = request.compat == "reference"
-        builder = self._prompts[reference]
-        text = normalize(clean(request.text)) if request.normalize and not reference else request.text
-        segments = [builder.segment(t) for t in split(text, request.chunk_length, compat=reference)]
-        fixed = self._fixed(builder, request.voice)
+        segments, silences = self._script(request)
+        fixed = self._fixed(self._prompts[request.compat == "reference"], request.voice)
         self._check_room(request, fixed, segments)
         seed = secrets.randbits(63) if request.seed is None else request.seed
         ticket = Ticket(deliver, self._notify, unread)
@@ -161,9 +192,41 @@ class SpeechEngine:
             if self._closing:
                 raise EngineClosed(self.ending)
             self._refuse_overload()
-            self._waiting.append(_Job(request, ticket, fixed, segments, seed, audio))
+            job = _Job(request, ticket, fixed, segments, silences, seed, audio, live, live)
+            if live:
+                self._live[ticket] = job
+            self._waiting.append(job)
             self._wake.notify()
         return ticket
+
+    def extend(self, ticket: Ticket, text: str) -> None:
+        """Speak more text after what a live request has, in the same voice and breath. Nothing happens when it has ended.
+
+        Raises RequestError when this text cannot be spoken, or the request has too much of it; what came before is spoken still.
+        """
+        job = self._live.get(ticket)
+        if job is None:
+            return
+        request = replace(job.request, text=text)
+        segments, silences = self._script(request)
+        self._check_room(request, job.fixed, segments)
+        with self._wake:
+            if len(job.segments) + len(segments) > MAX_LIVE_SEGMENTS:
+                raise RequestError(f"more than {MAX_LIVE_SEGMENTS:,} pieces of text in one request; begin another", "text")
+            job.segments += segments
+            job.silences = [*job.silences[:-1], job.silences[-1] + silences[0], *silences[1:]]
+            if job in self._parked:  # whoever listens hears it begin anew
+                self._parked.remove(job)
+                job.heard, job.submitted = 0.0, time.monotonic()
+                self._waiting.insert(self._rows, job)
+                self._wake.notify()
+
+    def complete(self, ticket: Ticket) -> None:
+        """No more text will come for a live request: it ends when what it has is spoken."""
+        with self._wake:
+            if job := self._live.get(ticket):
+                job.open = False
+                self._wake.notify()
 
     def synthesize(self, request: SpeechRequest) -> Audio:
         """Speak the whole text and return it."""
@@ -198,6 +261,7 @@ class SpeechEngine:
                 else "the wave holds NaN or infinite samples"
             )
         samples = torch.from_numpy(np.ascontiguousarray(wave, np.float32)).to(self.checkpoint.device)
+        metrics.CLIPS.inc()
         return _alone(self.checkpoint.codec.encode, samples)
 
     def decode(self, codes: np.ndarray) -> Audio:
@@ -239,6 +303,14 @@ class SpeechEngine:
         self.close()
 
     # -- in the caller's thread ------------------------------------------------------------------------------------
+
+    def _script(self, request: SpeechRequest) -> tuple[list[Tensor], list[float]]:
+        """The prompt columns of each piece of text that is spoken in one go, and the seconds of silence before each and after the last."""
+        if request.compat == "reference":
+            pieces = split(request.text, request.chunk_length, compat=True)
+            return [self._prompts[True].segment(piece) for piece in pieces], [0.0] * (len(pieces) + 1)
+        lines, last = script(request.text, request.chunk_length, normalize=bool(request.normalize))
+        return [self._prompts[False].segment(line.text) for line in lines], [*(line.silence for line in lines), last]
 
     def _fixed(self, builder: PromptBuilder, voice: Voice) -> Tensor:
         """The part of the prompt that every segment begins with: system message and references."""
@@ -298,13 +370,14 @@ class SpeechEngine:
         finally:
             with self._wake:
                 self._closing = True
-                for job in (*self._running, *self._waiting):
+                for job in (*self._running, *self._waiting, *self._parked):
                     self._end(job, EngineClosed(self.ending))
                 self._waiting.clear()
+                self._parked.clear()
 
     def _wait_for_work(self) -> bool:
         with self._wake:
-            while not (self._closing or self._waiting or self._running):
+            while not (self._closing or self._waiting or self._running or any(map(_over, self._parked))):
                 metrics.RUNNING.set(0)
                 self._wake.wait()
             return not self._closing
@@ -332,11 +405,11 @@ class SpeechEngine:
         for job in [j for j in self._running if j.ticket.cancelled]:
             self._retire(job, "cancelled")
         with self._wake:
-            cancelled = [j for j in self._waiting if j.ticket.cancelled]
-            for job in cancelled:
-                self._waiting.remove(job)
-        for job in cancelled:
-            self._end(job, None, "cancelled")
+            over = [j for j in (*self._waiting, *self._parked) if _over(j)]
+            for job in over:
+                (self._parked if job in self._parked else self._waiting).remove(job)
+        for job in over:
+            self._end(job, None, "cancelled" if job.ticket.cancelled else job.reason)
 
     def _admit(self) -> None:
         """Stage waiting jobs and prefill, up to PREFILL columns in all, so that running rows wait for no long prompt."""
@@ -363,7 +436,9 @@ class SpeechEngine:
         if not job.admitted:
             job.admitted = time.monotonic()
             job.ticket.queued = job.admitted - job.submitted
-        job.turns.append(job.segments[len(job.turns) // 2])
+        number = len(job.turns) // 2
+        self._pause(job, job.silences[number])
+        job.turns.append(job.segments[number])
         if job.request.compat == "reference":
             prompt = reference_context(job.fixed, job.turns, min(REFERENCE_MAX_LENGTH, size))
         else:
@@ -409,6 +484,13 @@ class SpeechEngine:
         job.heard, job.seconds = now, job.seconds + len(samples) / SAMPLE_RATE
         job.ticket.deliver(Audio(samples))
 
+    def _pause(self, job: _Job, seconds: float) -> None:
+        """Hand out silence. It is sound that was handed out, but says nothing of how fast sound is made."""
+        silence = np.zeros(round(seconds * SAMPLE_RATE) * job.audio, np.float32)
+        metrics.AUDIO_SECONDS.inc(len(silence) / SAMPLE_RATE)
+        for start in range(0, len(silence), SAMPLE_RATE):
+            job.ticket.deliver(Audio(silence[start : start + SAMPLE_RATE]))
+
     def _take_frames(self, job: _Job) -> None:
         """Pass on the frames that are to be spoken: all but the end frame (the reference: all but the first)."""
         s, vocoder = job.sequence, job.vocoder
@@ -433,22 +515,25 @@ class SpeechEngine:
             return
         job.cut |= s.finish == "length"
         job.turns.append(torch.stack(s.frames, dim=1))
-        if len(job.turns) < 2 * len(job.segments):
+        if job.open or not job.spoken:
             self._requeue(job, s)
         else:
-            self._retire(job, "length" if job.cut else "stop")
+            self._retire(job, job.reason)
 
     def _requeue(self, job: _Job, sequence: Sequence) -> None:
-        """Between two segments of a long text others may go first, as many as there are rows. What was computed for it is kept
-        while there is memory for that; else it is computed again.
+        """Between two segments others may go first, as many as there are rows. What was computed for it is kept while there is
+        memory for that; else it is computed again.
         """
-        kept = sum(j.past.bytes for j in self._waiting if j.past is not None) + self._runner.past_bytes(sequence)
+        kept = sum(j.past.bytes for j in (*self._waiting, *self._parked) if j.past is not None) + self._runner.past_bytes(sequence)
         job.past = self._runner.past(sequence) if kept <= self._runner.past_budget else None
         job.sequence = None
         self._leave(sequence)
         self._running.remove(job)
         with self._wake:
-            self._waiting.insert(self._rows, job)
+            if job.spoken:
+                self._parked.append(job)
+            else:
+                self._waiting.insert(self._rows, job)
 
     def _fail(self, job: _Job, error: Exception) -> None:
         self._retire(job, "error", error)
@@ -468,15 +553,23 @@ class SpeechEngine:
 
     def _end(self, job: _Job, error: Exception | None, reason: str = "error") -> None:
         metrics.REQUESTS.labels(reason).inc()
-        if job.admitted and reason in ("stop", "length"):
+        self._live.pop(job.ticket, None)
+        if job.admitted and not job.live and reason in ("stop", "length"):
             elapsed = time.monotonic() - job.admitted
             self._seconds_per_request += 0.1 * (elapsed - self._seconds_per_request)
             if job.audio:
                 metrics.REAL_TIME_FACTOR.observe(job.seconds / elapsed)
+        if reason in ("stop", "length"):
+            self._pause(job, job.silences[-1])
         codebooks = self.checkpoint.config.num_codebooks
         job.ticket.codes = torch.stack(job.codes, dim=1).numpy() if job.codes else np.zeros((codebooks, 0), np.int64)
         job.ticket.finish_reason = reason
         job.ticket.deliver(error)
+
+
+def _over(job: _Job) -> bool:
+    """Whether a job that has no row wants none any more."""
+    return job.ticket.cancelled or (job.spoken and not job.open)
 
 
 @aside

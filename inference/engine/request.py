@@ -9,6 +9,7 @@ import numpy as np
 
 from inference.errors import RequestError, shown
 from inference.model.config import SAMPLE_RATE, SAMPLING_RANGES, Manner
+from inference.text.script import speakable
 from inference.text.split import split
 from inference.voices.voice import Voice
 
@@ -58,7 +59,7 @@ class SpeechRequest:
 
     def __post_init__(self) -> None:
         check_text(self.text, "text")
-        if not split(self.text, MAX_CHUNK):
+        if not (split(self.text, MAX_CHUNK, compat=True) if self.compat else speakable(self.text)):
             raise RequestError("there is nothing to speak: the text is empty or only white space and punctuation", "text")
         for reference in self.voice.references:
             check_text(reference.text, "reference text")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+import regex
 
 from inference.text.clean import clean
+from inference.text.sentences import sentences
 
 _FLOAT = re.compile(r"(?<!\d)(\d++)\.(\d+)")  # looks at each digit once, however many there are
 # The point of a number must not end a sentence, so it is hidden while cutting, at the lengths the reference's own
@@ -14,23 +17,28 @@ _FLOAT = re.compile(r"(?<!\d)(\d++)\.(\d+)")  # looks at each digit once, howeve
 _HIDDEN = "\x02{}\x03\x03\x03{}\x04"
 _UNHIDE = re.compile(r"\x02(\d+)\x03\x03\x03(\d+)\x04")
 _REFERENCE_MARK = re.compile(r"<(\d+)_f_(\d+)>")
+_CLAUSES = regex.compile(r"(?>.*?(?:[,;:–—](?=\s)|[，、；：،؛՝፣፤၊])[\p{Sentence_Break=Close}]*+\s*+)|.+", regex.DOTALL)
+_WORDS = regex.compile(r"\S*+\s++|\S++")
 _SILENT = frozenset(string.whitespace + string.punctuation)
 
 
 def split(text: str, length: int, *, compat: bool = False) -> list[str]:
     """Segments of `text`, each at most `length` bytes where the text allows, none without something to speak.
 
-    Cuts after sentence ends where possible, else after commas, else after spaces, else anywhere; what is shorter
+    Cuts after sentences where possible, else after clauses, else after words, else between characters; what is shorter
     than `length` is never cut, and short pieces are joined. `compat=True` is the reference's behaviour to the letter.
     """
+    if not compat:
+        pieces: Iterable[str] = _each_long([clean(text)], length, sentences)
+        for cut in (_CLAUSES.findall, _WORDS.findall, lambda p: _chop_one(regex.findall(r"\X", p), length)):
+            pieces = _each_long(pieces, length, cut)
+        return [s for s in _join(pieces, length) if any(map(str.isalnum, s))]
     text = _FLOAT.sub(lambda m: _HIDDEN.format(m[1], m[2]), clean(text))
-    pieces: Iterable[str] = _cut([text], length, ".!?。！？")
-    pieces = [_UNHIDE.sub(r"\1.\2", p) for p in pieces]
-    if compat:
-        pieces = [_REFERENCE_MARK.sub(r"\1.\2", p) for p in pieces]
+    pieces = _cut([text], length, ".!?。！？")
+    pieces = [_REFERENCE_MARK.sub(r"\1.\2", _UNHIDE.sub(r"\1.\2", p)) for p in pieces]
     pieces = _cut(pieces, length, ",，")
     pieces = _cut(pieces, length, " ")
-    pieces = _chop(pieces, length)
+    pieces = _each_long(pieces, length, lambda p: _chop_one(p, length))
     return [s for s in _join(pieces, length) if not _SILENT.issuperset(s)]
 
 
@@ -43,22 +51,18 @@ def _cut(pieces: Iterable[str], length: int, marks: str) -> list[str]:
     return _each_long(pieces, length, lambda p: re.findall(f"[^{re.escape(marks)}]*[{re.escape(marks)}]|[^{re.escape(marks)}]+", p))
 
 
-def _chop(pieces: Iterable[str], length: int) -> list[str]:
-    return _each_long(pieces, length, lambda p: _chop_one(p, length))
-
-
 def _each_long(pieces: Iterable[str], length: int, cut: Callable[[str], list[str]]) -> list[str]:
     return [part for p in pieces for part in (cut(p) if _size(p) > length else [p])]
 
 
-def _chop_one(piece: str, length: int) -> list[str]:
+def _chop_one(characters: Sequence[str], length: int) -> list[str]:
     parts, start, size = [], 0, 0
-    for i, character in enumerate(piece, 1):
+    for i, character in enumerate(characters, 1):
         size += _size(character)
         if size >= length:
-            parts.append(piece[start:i])
+            parts.append("".join(characters[start:i]))
             start, size = i, 0
-    return [*parts, piece[start:]] if start < len(piece) else parts
+    return [*parts, "".join(characters[start:])] if start < len(characters) else parts
 
 
 def _join(pieces: Iterable[str], length: int) -> list[str]:

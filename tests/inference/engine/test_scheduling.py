@@ -1,5 +1,7 @@
 """Who runs when: the engine's rounds, driven by hand."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -125,6 +127,77 @@ def test_a_later_segment_computes_only_what_is_new(golden, monkeypatch):
     assert prompt < 300 + 37 + 40 + 2 * 60  # system, voice, and two segments; not the voice twice
 
 
+def live(engine, *texts, items=None, **fields):
+    """A request that was given its texts one after the other, all before it is spoken."""
+    deliver = (lambda _: None) if items is None else items.append
+    ticket = engine.submit(SpeechRequest(texts[0], **({"seed": 1, "max_new_tokens": 20} | fields)), deliver, live=True)
+    for text in texts[1:]:
+        engine.extend(ticket, text)
+    return ticket
+
+
+def test_text_that_comes_late_is_spoken_as_if_it_had_been_there(golden):
+    engine = ByHand(golden, rows=1)
+    early = live(engine, "One sentence.", "Another one.", "And a last.")
+    engine.complete(early)
+    whole = engine.submit(
+        SpeechRequest("One sentence. Another one. And a last.", seed=1, max_new_tokens=20, chunk_length=14), lambda _: None
+    )
+    engine.finish()
+    late = live(engine, "One sentence.")
+    engine.finish()  # it waits, and takes no row
+    assert (late.finish_reason, engine._runner.sequences, engine._runner.free) == (None, [], True)
+    engine.extend(late, "Another one.")
+    engine.turn()
+    engine.extend(late, "And a last.")
+    engine.complete(late)
+    engine.finish()
+    assert early.finish_reason == late.finish_reason == whole.finish_reason
+    assert np.array_equal(early.codes, whole.codes)
+    assert np.array_equal(late.codes, whole.codes)
+
+
+@pytest.mark.parametrize(("how", "reason"), [("complete", "length"), ("cancel", "cancelled"), ("close", "error")])
+def test_a_request_that_waits_for_text_ends_when_it_should(golden, how, reason):
+    engine, items = ByHand(golden, rows=1), []
+    ticket = live(engine, "One sentence.", items=items, max_new_tokens=3)
+    engine.finish()
+    assert ends(items) == []
+    if how == "close":
+        engine.close()
+        SpeechEngine._loop(engine)
+    else:
+        {"cancel": ticket.cancel, "complete": lambda: engine.complete(ticket)}[how]()
+        engine.turn()
+    assert ticket.finish_reason == reason
+    assert len(ends(items)) == 1
+    engine.extend(ticket, "Too late.")
+    engine.complete(ticket)
+    assert engine.idle
+
+
+def test_more_text_than_one_request_may_have_is_refused(golden, monkeypatch):
+    monkeypatch.setattr(module, "MAX_LIVE_SEGMENTS", 2)
+    engine = ByHand(golden, rows=1)
+    ticket = live(engine, "One.", "Two.")
+    with pytest.raises(RequestError, match="more than 2 pieces of text"):
+        engine.extend(ticket, "Three.")
+    with pytest.raises(RequestError, match="nothing to speak"):
+        engine.extend(ticket, "...")
+
+
+def test_whoever_hears_a_pause_hears_the_next_words_soon(golden):
+    """After a wait for text the chunks begin small again."""
+    engine, items = ByHand(golden, rows=1), []
+    ticket = live(engine, "One sentence.", items=items, max_new_tokens=60)
+    engine.finish()
+    heard = len(items)
+    engine.extend(ticket, "Another one.")
+    engine.complete(ticket)
+    engine.finish()
+    assert len(items[heard].samples) == len(items[0].samples)
+
+
 def test_a_consumer_that_stops_reading_is_stopped(golden, monkeypatch):
     monkeypatch.setattr(module, "MOST_UNREAD", 2)
     engine = ByHand(golden, rows=1)
@@ -214,6 +287,16 @@ class Scheduling(RuleBasedStateMachine):
         self.engine._runner._prefixes._budget //= 20  # so that voices are forgotten
         self.requests = []
 
+    def expected_live(self, texts, seed):
+        key = (*texts, seed)
+        if key not in self.alone:
+            engine = ByHand(self.checkpoint, rows=1)
+            ticket = live(engine, *texts, seed=seed, max_new_tokens=9, chunk_length=30)
+            engine.complete(ticket)
+            engine.finish()
+            self.alone[key] = ticket.codes
+        return self.alone[key]
+
     def expected(self, request):
         key = (request.text, request.seed, request.max_new_tokens, len(request.voice.references), request.voice.name)
         if key not in self.alone:
@@ -235,6 +318,29 @@ class Scheduling(RuleBasedStateMachine):
             assert waiting >= self.engine._queue
         else:
             self.requests.append({"request": request, "items": items, "ticket": ticket, "spoilt": False})
+
+    @rule(text=st.sampled_from(TEXTS), seed=st.integers(0, 2))
+    def submit_live(self, text, seed):
+        items = []
+        with contextlib.suppress(Overloaded):
+            ticket = live(self.engine, text, items=items, seed=seed, max_new_tokens=9, chunk_length=30)
+            self.requests.append({"texts": [text], "seed": seed, "items": items, "ticket": ticket, "spoilt": False, "open": True})
+
+    @rule(data=st.data(), text=st.sampled_from(TEXTS))
+    def extend(self, data, text):
+        if chosen := self._drawn(data, lambda r: r.get("open") and r["ticket"].finish_reason is None):
+            self.engine.extend(chosen["ticket"], text)
+            chosen["texts"].append(text)
+
+    @rule(data=st.data())
+    def complete(self, data):
+        if chosen := self._drawn(data, lambda r: r.get("open")):
+            self.engine.complete(chosen["ticket"])
+            chosen["open"] = False
+
+    def _drawn(self, data, which):
+        found = [r for r in self.requests if which(r)]
+        return data.draw(st.sampled_from(found)) if found else None
 
     @rule(data=st.data())
     def cancel(self, data):
@@ -280,13 +386,19 @@ class Scheduling(RuleBasedStateMachine):
     def teardown(self):
         if not hasattr(self, "engine"):
             return
+        for r in self.requests:
+            self.engine.complete(r["ticket"])
         self.engine.finish()
+        self.engine.turn()
+        assert self.engine._parked == []
+        assert self.engine._live == {}
         assert self.engine._runner.sequences == []
         assert self.engine._runner.free
         for r in self.requests:
             assert len(ends(r["items"])) == 1
             if not r["spoilt"]:
-                assert np.array_equal(r["ticket"].codes, self.expected(r["request"]))
+                expected = self.expected(r["request"]) if "request" in r else self.expected_live(r["texts"], r["seed"])
+                assert np.array_equal(r["ticket"].codes, expected)
         self.engine.close()
 
 

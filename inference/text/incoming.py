@@ -1,0 +1,35 @@
+"""Text that arrives word by word: what of it can be spoken already."""
+
+from __future__ import annotations
+
+import re
+
+from inference.text.script import speakable
+from inference.text.sentences import sentences
+
+_LAST_PAUSE = re.compile(r".*[\s,;:，、；：]", re.DOTALL)
+
+
+class Incoming:
+    """Gives sentences out as they become complete, and parts of one that has more than `length` characters already."""
+
+    def __init__(self, length: int) -> None:
+        self._length, self._waiting = length, ""
+
+    def feed(self, text: str) -> str:
+        """What can be spoken now, "" for nothing yet. A sentence is complete when the next one has begun."""
+        self._waiting += text
+        size = sum(map(len, sentences(self._waiting)[:-1]))
+        if not size and len(self._waiting) > self._length:
+            pause = _LAST_PAUSE.match(self._waiting)
+            size = pause.end() if pause else len(self._waiting)
+        ready = self._waiting[:size]
+        if not speakable(ready) and size <= self._length:  # it stays with what comes next
+            return ""
+        self._waiting = self._waiting[size:]
+        return ready if speakable(ready) else ""
+
+    def flush(self) -> str:
+        """All that is left, "" when there is nothing to speak in it."""
+        ready, self._waiting = self._waiting, ""
+        return ready if speakable(ready) else ""

@@ -1,0 +1,71 @@
+"""From what a client wrote to what is spoken and where it pauses: the one way text goes to the model."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import regex
+
+from inference.errors import RequestError
+from inference.text.clean import clean
+from inference.text.markup import plain
+from inference.text.normalize import normalize as words
+from inference.text.split import split
+
+LONGEST_PAUSE, MOST_PAUSES = 10.0, 100
+"""Seconds of one pause; pauses in one text."""
+STRENGTHS = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.75, "x-strong": 1.0}
+"""Seconds of SSML's strengths of a break."""
+_PAUSE = regex.compile(r"\[pause:([^\[\]\n]{0,40})\]|<break\b([^<>]{0,200})/?>(?:\s*</break>)?", regex.IGNORECASE)
+_TIME = regex.compile(r"\s*(\d{1,6}(?:\.\d{1,6})?)\s*(ms|s)\s*", regex.IGNORECASE)
+_ATTRIBUTE = regex.compile(r"""\b(time|strength)\s*=\s*["']([^"']*)["']""", regex.IGNORECASE)
+
+
+class Line(NamedTuple):
+    """Text spoken in one go, and the seconds of silence before it."""
+
+    text: str
+    silence: float
+
+
+def speakable(text: str) -> bool:
+    """Whether there is a letter or a digit in it, apart from pauses."""
+    return any(map(str.isalnum, _PAUSE.sub("", text)))
+
+
+def script(text: str, length: int, *, normalize: bool) -> tuple[list[Line], float]:
+    """The lines of a text, each at most `length` UTF-8 bytes where it allows, and the seconds of silence behind the last.
+
+    `[pause:1.2s]` and SSML's `<break time="500ms"/>` are pauses. `normalize` writes numbers and signs out as English words. Raises RequestError for a pause
+    that cannot be, and when there is nothing to speak.
+    """
+    lines: list[Line] = []
+    silence, start, pauses = 0.0, 0, 0
+    for mark in (*_PAUSE.finditer(text), None):
+        part = plain(text[start : mark.start() if mark else len(text)])
+        for segment in split(words(clean(part)) if normalize else part, length):
+            lines.append(Line(" ".join(segment.split()), silence))  # a model that never saw a line break says odd things there
+            silence = 0.0
+        if mark:
+            silence, start, pauses = silence + _seconds(mark), mark.end(), pauses + 1
+    if pauses > MOST_PAUSES:
+        raise RequestError(f"the text has {pauses} pauses; at most {MOST_PAUSES} are made in one request", "text")
+    if not lines:
+        raise RequestError("there is nothing to speak: the text is empty or only white space and punctuation", "text")
+    return lines, silence
+
+
+def _seconds(mark: regex.Match[str]) -> float:
+    asked = mark[1]
+    if asked is None:
+        given = {name.lower(): value for name, value in _ATTRIBUTE.findall(mark[2])}
+        if "time" not in given:
+            return STRENGTHS.get(given.get("strength", "medium").lower(), STRENGTHS["medium"])
+        asked = given["time"]
+    time = _TIME.fullmatch(asked)
+    if time is None:
+        raise RequestError(f'{mark[0][:80]} is not a pause; write [pause:1.2s], [pause:800ms] or <break time="1.2s"/>', "text")
+    seconds = float(time[1]) / (1000 if time[2].lower() == "ms" else 1)
+    if seconds > LONGEST_PAUSE:
+        raise RequestError(f"{mark[0][:80]} is too long; a pause lasts at most {LONGEST_PAUSE:.0f} s", "text")
+    return seconds

@@ -1,0 +1,55 @@
+"""Where sentences end, in any script: Unicode's own classes of signs, and what is known of points that end nothing."""
+
+from __future__ import annotations
+
+import regex
+
+_MARKS = regex.compile(
+    r"""([\p{Sentence_Break=STerm}\p{Sentence_Break=ATerm}…\u037e]++) (?:[\p{Pe}\p{Pf}"']|“(?=\s|\Z))*+ (\s*+) | \n\s*\n\s*""",
+    regex.VERBOSE,
+)
+_FULL = regex.compile(r"[\p{Sentence_Break=STerm}\u037e]")
+_LAST_WORD = regex.compile(r"[\p{L}\p{M}.]+\Z|(?<!\w)\d{1,2}\Z")
+_MONTH = regex.compile(r"(?:Jan|Feb|Mär|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez)")
+_ABBREVIATIONS = frozenset(
+    """
+    mr mrs ms dr prof rev gen sgt capt lt col st jr sr vs e.g i.e approx dept est fig no vol pp ed al inc ltd co corp ave blvd rd mt
+    jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun a.m p.m u.s
+    z.b d.h u.a bzw ca evtl ggf nr str usw vgl hr fr m mme mlle ex env p.ex sra srta dra ud uds pág núm sig sig.ra dott ecc pag
+    exmo bijv d.w.z dhr mevr np m.in tzw ul т.е т.д т.п г ул им
+    """.split()  # noqa: SIM905 - a list of so many strings is harder to read
+)
+"""In small letters, without the last point."""
+
+
+def sentences(text: str) -> list[str]:
+    """`text` cut after each sentence, with its closing quotes and the white space behind it; together the parts are the text.
+
+    A point ends one only before white space, and neither after an abbreviation or an initial nor before a small letter.
+    """
+    parts, start = [], 0
+    for found in _MARKS.finditer(text):
+        if found.end() < len(text) and _ends(text, found):
+            parts.append(text[start : found.end()])
+            start = found.end()
+    return [*parts, text[start:]] if start < len(text) else parts
+
+
+def _ends(text: str, found: regex.Match[str]) -> bool:
+    marks, space = found[1], found[2]
+    if marks is None:  # an empty line
+        return True
+    continued = bool(space) and text[found.end()].islower()
+    if not marks.isascii() and _FULL.search(marks):
+        return not continued
+    return bool(space) and not continued and not (marks == "." and _abbreviates(text, found.start(), found.end()))
+
+
+def _abbreviates(text: str, point: int, behind: int) -> bool:
+    """Whether the point there belongs to the word before it."""
+    last = _LAST_WORD.search(text, max(0, point - 12), point)
+    word = last[0] if last else ""
+    if word.isdigit():  # "am 3. Oktober"
+        return _MONTH.match(text, behind) is not None
+    initial = len(word) == 1 and word != "I" and word != word.swapcase()
+    return initial or word.lower() in _ABBREVIATIONS
