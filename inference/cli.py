@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from inference import SpeechEngine, SpeechRequest, Voice
+    from inference.server.keys import Keys
     from inference.settings import Settings
+    from inference.voices.store import VoiceStore
 
 app = typer.Typer(
     help="FishSpeech 1.5 text to speech: speak, serve, measure.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 app.add_typer(bench, name="bench")
+voices = typer.Typer(help="The voices that say and serve know by name.", no_args_is_help=True)
+app.add_typer(voices, name="voices")
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 Checkpoint = Annotated[str | None, typer.Option(help="Model directory or Hugging Face repository; without it the embedded voice.")]
@@ -83,10 +87,14 @@ def say(
         _text(text), seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, normalize=normalize,
         chunk_length=chunk_length, max_new_tokens=max_new_tokens, compat=compat,
     )  # fmt: skip
-    stored = _stored_voice(settings, voice)
+    if voice is not None:
+        _store(settings).voice(voice, "")  # one that is not there is refused before the model is loaded
     with _engine(settings) as engine:
-        speaker = stored if reference is None else engine.voice(_clip(reference), reference_text or "")
-        _speak(engine, replace(request, voice=speaker), out, codes)
+        if reference is not None:
+            request = replace(request, voice=engine.voice(_clip(reference), reference_text or ""))
+        elif voice is not None:
+            request = replace(request, voice=_stored_voice(settings, voice, engine))
+        _speak(engine, request, out, codes)
 
 
 @app.command()
@@ -139,6 +147,7 @@ def serve(
     settings = _settings(checkpoint=checkpoint, device=device, host=host, port=port, rows=rows)
     if settings.host not in ("127.0.0.1", "0.0.0.0", "::"):
         raise RequestError(f"host is {settings.host!r}; listen on 127.0.0.1, 0.0.0.0 or ::")
+    _check_keys(settings)
     where = locate(settings.checkpoint)  # downloads, and errors, belong before the server starts
     _say_what_speaks(where)
     console.print(f"http://{settings.host}:{settings.port}  POST /v1/audio/speech, GET /health /ready /metrics /docs")
@@ -148,6 +157,71 @@ def serve(
         raise RequestError(f"cannot listen on {settings.host}:{settings.port}: {e.strerror or e}") from None
     if failure:
         _stop(failure)
+
+
+Name = Annotated[str, typer.Argument(help="Letters, digits, spaces, - and _.")]
+
+
+@voices.command("list")
+def list_voices() -> None:
+    """The voices there are, when each was added, and what is said in its clip."""
+    store = _store()
+    for name in store.names()[1:]:
+        entry = store.entry(name)
+        typer.echo(f"{name}\t{entry.created:%Y-%m-%d}\t{entry.text}")
+
+
+@voices.command()
+def add(
+    name: Name,
+    clip: Annotated[Path, typer.Argument(help="Sound or video of 1 to 90 s of speech; about 10 s are best.")],
+    text: Annotated[str, typer.Option(help="What is said in the clip; `-` reads it from standard input.")],
+) -> None:
+    """Add a voice."""
+    store = _store()
+    with _writing(store.directory):
+        store.add(name, clip, _text(text))
+    console.print(f"{name} was added to {store.directory}")
+
+
+@voices.command()
+def rename(name: Name, new: Name) -> None:
+    """Give a voice another name."""
+    with _writing(_store().directory):
+        _store().rename(name, new)
+
+
+@voices.command()
+def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Delete a voice's folder, its clip included."""
+    _store().entry(name)
+    if yes or typer.confirm(f"Delete the voice {name!r} and its clip?", abort=True):
+        with _writing(_store().directory):
+            _store().delete(name)
+
+
+keys = typer.Typer(help="The keys that serve wants, where FISHSERVE_KEYS_FILE names a file for them.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+KeyName = Annotated[str, typer.Argument(help="Whose key it is: letters, digits, points, - and _.")]
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Whose keys there are."""
+    for name in _keys().names():
+        typer.echo(name)
+
+
+@keys.command("add")
+def add_key(name: KeyName) -> None:
+    """Make a key and print it, this once."""
+    typer.echo(_keys().add(name))
+
+
+@keys.command("delete")
+def delete_key(name: KeyName) -> None:
+    """Take a key back. A running server knows at once."""
+    _keys().delete(name)
 
 
 @app.command()
@@ -207,6 +281,16 @@ def _engine(settings: Settings) -> Iterator[SpeechEngine]:
         yield engine
 
 
+def _check_keys(settings: Settings) -> None:
+    from inference.server.keys import Keys
+
+    if settings.keys_file is None:
+        if settings.host != "127.0.0.1":
+            console.print(f"Whoever reaches {settings.host}:{settings.port} may speak: FISHSERVE_KEYS_FILE is not set.", style="yellow")
+    elif not Keys(settings.keys_file).names():
+        raise RequestError(f"{settings.keys_file} holds no key; `fishserve keys add NAME` makes one")
+
+
 def _say_what_speaks(checkpoint: Path) -> None:
     from inference.hub import EMBEDDED_VOICE
     from inference.model.card import read_card
@@ -232,10 +316,27 @@ def _clip(path: Path) -> np.ndarray:
     return read_clip(path)
 
 
-def _stored_voice(settings: Settings, name: str | None) -> Voice:
-    from inference.voices.store import DEFAULT, VoiceStore
+def _keys() -> Keys:
+    from inference.server.keys import Keys
 
-    return VoiceStore(settings.voices_dir).get(name or DEFAULT)
+    path = _settings().keys_file
+    if path is None:
+        raise RequestError("FISHSERVE_KEYS_FILE is not set; it names the file that holds the keys' hashes")
+    return Keys(path)
+
+
+def _store(settings: Settings | None = None) -> VoiceStore:
+    from inference.voices.store import VoiceStore
+
+    return VoiceStore((settings or _settings()).voices_dir)
+
+
+def _stored_voice(settings: Settings, name: str, engine: SpeechEngine) -> Voice:
+    store, codec = _store(settings), engine.checkpoint.codec_id
+    if voice := store.voice(name, codec):
+        return voice
+    clip, age = store.clip(name)
+    return store.keep(name, codec, engine.encode(clip), age)
 
 
 def _speak(engine: SpeechEngine, request: SpeechRequest, out: Path, codes: Path | None) -> None:

@@ -16,6 +16,7 @@ from inference.errors import RequestError, shown
 
 NATIVE_RATE = 44_100
 MIN_SPEED, MAX_SPEED = 0.25, 4.0
+MAX_VOLUME = 20.0
 _SLOWEST_STEP = 0.5
 """FFmpeg's atempo slows down at most this much at once."""
 _PIECE = 1024
@@ -64,11 +65,16 @@ def choose_rate(kind: str, asked: int | None) -> int:
 class Encoder:
     """One file being written. Feed it mono float32 samples (n,) at 44.1 kHz, then `finish` it."""
 
-    def __init__(self, kind: str, sample_rate: int | None = None, speed: float = 1.0, bit_rate: int | None = None) -> None:
-        """`bit_rate` (bits/s) is for MP3, Opus and AAC; None leaves it to the codec."""
+    def __init__(
+        self, kind: str, sample_rate: int | None = None, speed: float = 1.0, bit_rate: int | None = None, volume: float = 0.0
+    ) -> None:
+        """`bit_rate` (bits/s) is for MP3, Opus and AAC; None leaves it to the codec. `volume` in dB; what gets too loud is cut off."""
         self.kind, self.sample_rate = kind, choose_rate(kind, sample_rate)
         if not MIN_SPEED <= speed <= MAX_SPEED:
             raise RequestError(f"speed is {speed}; it must be between {MIN_SPEED} and {MAX_SPEED}", "speed")
+        if not -MAX_VOLUME <= volume <= MAX_VOLUME:
+            raise RequestError(f"volume is {volume}; it must be between {-MAX_VOLUME} and {MAX_VOLUME} dB", "volume")
+        self._gain = 10 ** (volume / 20)
         self._tempo = _Tempo(speed) if speed != 1 else None
         self._resampler = None if self.sample_rate == NATIVE_RATE else soxr.ResampleStream(NATIVE_RATE, self.sample_rate, 1, "float32")
         plain = kind in ("wav", "pcm")
@@ -82,6 +88,8 @@ class Encoder:
 
     def encode(self, samples: np.ndarray) -> bytes:
         """The bytes that this sound makes ready; some may wait for the next."""
+        if self._gain != 1:
+            samples = np.clip(self._gain * samples, -1, 1).astype(np.float32)
         if self._tempo:
             samples = self._tempo.change(samples)
         if self._resampler and len(samples):

@@ -35,7 +35,7 @@ _WEIGHT_NORM = ".parametrizations.weight.original"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model: everything needed to turn prompts into codes and codes into samples."""
+    """A loaded model: everything needed to turn prompts into codes and codes into samples. `codec_id` tells its codec from others."""
 
     path: Path
     config: DualARConfig
@@ -44,6 +44,7 @@ class Checkpoint:
     lm: DualAR
     codec: Codec
     device: torch.device
+    codec_id: str
 
 
 def precision(device: torch.device) -> torch.dtype:
@@ -72,9 +73,19 @@ def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkp
     if codec.config.groups != config.num_codebooks:
         raise CheckpointError(f"{path}: the codec has {codec.config.groups} codebooks but the language model speaks {config.num_codebooks}")
     lm = _load_lm(model_file(path), config, tokenizer.semantic_begin, device, copies)
+    codec_id = _identity(codec)
     _place_codec(codec, device)
     verify_precision(lm, codec, device)
-    return Checkpoint(path, config, manner, tokenizer, lm.eval(), codec.eval(), device)
+    return Checkpoint(path, config, manner, tokenizer, lm.eval(), codec.eval(), device, codec_id)
+
+
+def _identity(codec: Codec) -> str:
+    """12 hexadecimal digits that tell codecs apart: codes mean nothing to another than the one that made them."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(codec.quantizer.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def default_copies() -> Path:

@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-ONLY = "torch numpy safetensors tiktoken vector_quantize_pytorch prometheus_client einops einx"
+ONLY = "torch numpy safetensors tiktoken regex vector_quantize_pytorch prometheus_client einops einx"
 
 BARE_IMAGE = f"""
 import sys
 from importlib.metadata import packages_distributions
 foreign = set(packages_distributions()) - set({ONLY.split()!r}) - {{"inference"}}
-blocked = {{m for m in foreign if m.lower() in ("pydantic", "litserve", "fastapi", "soundfile", "soxr", "typer", "rich", "huggingface_hub", "httpx")}}
+blocked = {{m for m in foreign if m.lower() in ("pydantic", "litserve", "fastapi", "av", "soundfile", "soxr", "typer", "rich", "huggingface_hub", "httpx")}}
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in blocked:

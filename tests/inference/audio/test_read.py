@@ -1,8 +1,11 @@
 import io
 
+import av
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from inference import AudioError
 from inference.audio.read import read_clip, resample
@@ -75,3 +78,72 @@ def test_a_clip_that_is_not_there_or_is_a_directory(tmp_path):
         read_clip(tmp_path / "nothing.wav")
     with pytest.raises(AudioError):
         read_clip(tmp_path)
+
+
+def encoded(container, codec):
+    """Half a second of sound, as PyAV writes it."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=48_000, layout="mono")
+        resampler = av.AudioResampler(stream.format, "mono", 48_000, frame_size=stream.frame_size or 1024)
+        frame = av.AudioFrame.from_ndarray(tone(48_000).T.copy(), format="fltp", layout="mono")
+        frame.sample_rate = 48_000
+        for ready in (*resampler.resample(frame), *resampler.resample(None)):
+            output.mux(stream.encode(ready))
+        output.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+KINDS = {
+    "webm": "libopus",
+    "ogg": "libopus",
+    "ipod": "aac",
+    "mp3": "libmp3lame",
+    "matroska": "aac",
+    "mov": "pcm_s16le",
+    "adts": "aac",
+    "caf": "pcm_s16le",
+}
+FILES = {container: encoded(container, codec) for container, codec in KINDS.items()}
+
+
+@pytest.mark.parametrize("container", KINDS)
+def test_what_phones_and_browsers_record_is_read(container):
+    clip = read_clip(FILES[container])
+    assert abs(len(clip) - 22_050) < 4000  # encoders pad
+    assert np.sqrt(np.mean(clip[5000:15_000] ** 2)) == pytest.approx(0.3 / np.sqrt(2), abs=0.02)
+
+
+def test_a_video_without_sound_is_refused():
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as output:
+        stream = output.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            output.mux(packet)
+    with pytest.raises(AudioError, match="no sound track"):
+        read_clip(buffer.getvalue())
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(data):
+    content = bytearray(data.draw(st.sampled_from(list(FILES.values()))))
+    for _ in range(data.draw(st.integers(1, 8))):
+        start = data.draw(st.integers(0, len(content) - 1))
+        content[start : start + data.draw(st.integers(0, 20))] = data.draw(st.binary(max_size=20))
+    cut = data.draw(st.integers(0, len(content)))
+    try:
+        clip = read_clip(bytes(content[:cut] if data.draw(st.booleans()) else content))
+    except AudioError:
+        return
+    assert np.isfinite(clip).all()
+    assert 0 < len(clip) <= 600 * 44_100
+
+
+@pytest.mark.parametrize("content", ["ffconcat version 1.0\nfile '{}'\n", "#EXTM3U\n#EXTINF:1,\nfile://{}\n#EXT-X-ENDLIST\n"])
+def test_a_list_of_other_files_is_not_followed(content, tmp_path):
+    (tmp_path / "secret.wav").write_bytes(file(tone(44_100), 44_100, format="WAV"))
+    with pytest.raises(AudioError, match="not audio"):
+        read_clip(content.format(tmp_path / "secret.wav").encode())
