@@ -1,0 +1,40 @@
+"""The page at `/`, on which a person types, hears and tries voices: its files, read once, with strict headers."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Cache-Control": "no-cache",
+}
+"""Nothing but this server's own files is loaded or run, and every visit asks whether they have changed."""
+_FILES = Path(__file__).with_name("page")
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+def router() -> APIRouter:
+    """`/` and what it loads from `/page/`."""
+    routes = APIRouter(include_in_schema=False)
+    served = {file.name: file.read_bytes() for file in _FILES.iterdir() if file.suffix in _TYPES}
+    tags = {name: f'"{hashlib.sha256(content).hexdigest()[:24]}"' for name, content in served.items()}
+
+    @routes.api_route("/", methods=["GET", "HEAD"])
+    @routes.api_route("/page/{name}", methods=["GET", "HEAD"])
+    async def page(request: Request, name: str = "index.html") -> Response:
+        if name not in served:
+            raise HTTPException(404, "Not Found")
+        headers = HEADERS | {"ETag": tags[name]}
+        if tags[name] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(served[name], media_type=_TYPES[Path(name).suffix], headers=headers)
+
+    return routes

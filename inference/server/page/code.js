@@ -1,0 +1,46 @@
+/** The same request as a command and as a program. */
+
+import { address, hasKey } from "./api.js";
+
+/** A word that a POSIX shell reads back as exactly this text. */
+export const quoted = (text) => `'${text.replaceAll("'", String.raw`'\''`)}'`;
+
+export function curl(body) {
+  const lines = [`curl ${quoted(address("v1/audio/speech"))}`];
+  if (hasKey()) lines.push(`-H "Authorization: Bearer $FISHSERVE_KEY"`);
+  lines.push("-H 'Content-Type: application/json'", `-d ${quoted(JSON.stringify(body))}`, `-o speech.${body.response_format}`);
+  return `${lines.join(" \\\n  ")}\n`;
+}
+
+/** A program for OpenAI's client. JSON's strings and numbers are Python's, too. */
+export function python(body) {
+  const { input, voice, response_format, speed, ...own } = body;
+  const given = { model: "tts-1", voice, input, response_format, speed };
+  const words = Object.entries(given).filter(([, value]) => value !== undefined).map(([name, value]) => `${name}=${JSON.stringify(value)}`);
+  if (Object.keys(own).length) words.push(`extra_body=${JSON.stringify(own)}`);
+  return `${hasKey() ? "import os\n\n" : ""}from openai import OpenAI
+
+client = OpenAI(base_url=${JSON.stringify(address("v1"))}, api_key=${hasKey() ? 'os.environ["FISHSERVE_KEY"]' : '"any"'})
+with client.audio.speech.with_streaming_response.create(
+    ${words.join(",\n    ")},
+) as response:
+    response.stream_to_file("speech.${response_format}")
+`;
+}
+
+/** Put text on the clipboard, the old way where the page is not on https or localhost. True if it is there. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    area.className = "unseen";
+    document.body.append(area);
+    area.select();
+    const copied = document.execCommand("copy");
+    area.remove();
+    return copied;
+  }
+}
