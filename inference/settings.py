@@ -17,7 +17,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FISHSERVE_", env_ignore_empty=True)
 
     checkpoint: str | None = Field(None, description="Directory or Hugging Face repository of the model; empty: the embedded voice.")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a server can have several, with commas between.")
     cpu_weights: Literal["native", "int8"] = Field("native", description="int8: decode with 8-bit weights on CPU, faster and less exact.")
     rows: int = Field(8, ge=1, le=512, description="Requests generated at once; more wait their turn.")
     kv_gib: float | None = Field(
@@ -29,12 +29,28 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on: 127.0.0.1, 0.0.0.0 or ::.")
     port: int = Field(8080, ge=1024, le=65535, description="Port to listen on.")
 
+    keys_file: Path | None = Field(None, description="File of the hashes of keys; empty: everyone may ask.")
+    cors_origins: str = Field(
+        "", description="Origins whose pages may ask, with commas between: https://example.com. Empty: none but its own."
+    )
+
+    @property
+    def origins(self) -> list[str]:
+        """The names in `cors_origins`."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
+    def devices(self) -> list[str]:
+        """The names in `device`."""
+        return [name.strip() for name in self.device.split(",")]
+
     @property
     def kv_bytes(self) -> int | None:
         """The budget for keys and values in bytes."""
         return None if self.kv_gib is None else int(self.kv_gib * 2**30)
 
     max_body_bytes: int = Field(2_000_000, ge=1000, description="Largest request body.")
+    max_upload_bytes: int = Field(25_000_000, ge=1000, description="Largest request body that may hold clips.")
 
 
 def read(**given: Any) -> Settings:

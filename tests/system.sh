@@ -3,6 +3,9 @@
 set -euo pipefail
 missing=()
 [ -d /usr/share/wordnet ] || missing+=(wordnet-base) # sentences for the training recipe
+[ -x /usr/bin/chromium ] || missing+=(chromium) # what the page is tried in
+[ -x /usr/bin/node ] || missing+=(nodejs) # runs OpenAI's other client
+[ -x /usr/bin/npm ] || missing+=(npm)
 [ ${#missing[@]} -eq 0 ] && exit 0
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then as_root=(sudo -n); fi

@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from inference.errors import EngineClosed, FishserveError, Overloaded, RequestError, VoiceNotFound
-from inference.server import elevenlabs, openai
+from inference.errors import EngineClosed, FishserveError, NotReady, Overloaded, RequestError, VoiceExists, VoiceNotFound
+from inference.server import elevenlabs, fish, openai, page, references
+from inference.server.keys import Guard, Keys
+from inference.server.log import RequestLog
 from inference.server.metrics import exposition
-from inference.server.replies import Speaker
+from inference.server.patience import BODY_SECONDS
+from inference.server.references import References
+from inference.server.replies import Speaker, complaint
+from inference.settings import Settings
 from inference.voices.store import VoiceStore
 
+UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/model")
+"""Bodies sent here may hold clips, and be larger."""
 
-def create_app(speaker: Speaker, voices: VoiceStore, max_body_bytes: int) -> FastAPI:
+
+def create_app(speaker: Speaker, settings: Settings) -> FastAPI:
     """The public API over one engine."""
     app = FastAPI(title="fishserve", summary="FishSpeech 1.5 text to speech", redirect_slashes=False)
-    app.add_middleware(BodyLimit, limit=max_body_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=settings.max_upload_bytes)
+    if settings.keys_file is not None:
+        app.add_middleware(Guard, keys=Keys(settings.keys_file), refuse=_refusal)
+    if settings.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(RequestLog, refuse=_refusal)  # the last added is the first asked
     _register_errors(app)
-    for door in (openai, elevenlabs):
-        app.include_router(door.router(speaker, voices))
+    voices = VoiceStore(settings.voices_dir)
+    found = References(speaker, voices)
+    for door in (openai, elevenlabs, fish):
+        app.include_router(door.router(speaker, voices, found))
+    app.include_router(references.router(voices))
+    app.include_router(page.router())
 
-    @app.get("/health")
+    @app.get("/health", tags=["running it"])
     async def health() -> dict[str, str]:
         """The process is alive. Says nothing about the model."""
         return {"status": "ok"}
 
-    @app.get("/ready")
+    @app.get("/ready", tags=["running it"])
     async def ready() -> JSONResponse:
         """200 once the model is loaded and warm, 503 before and when it has failed."""
         state = await speaker.state()
         return JSONResponse(state, 200 if state["status"] == "ready" else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", tags=["running it"])
     async def metrics() -> Response:
         """Prometheus text format."""
         content, media_type = exposition()
@@ -48,46 +67,52 @@ def create_app(speaker: Speaker, voices: VoiceStore, max_body_bytes: int) -> Fas
 class BodyLimit:
     """Refuses larger request bodies with 413 before they are read whole."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app, self._limit = app, limit
-        self._message = f"the request body is larger than {limit:,} bytes"
+    def __init__(self, app: ASGIApp, limit: int, uploads: int) -> None:
+        self._app, self._limit, self._uploads = app, limit, uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        size = 0
+        deadline: float | None = asyncio.get_running_loop().time() + BODY_SECONDS
+        size, limit = 0, self._uploads if scope.get("path", "").startswith(UPLOADS) else self._limit
+        message = f"the request body is larger than {limit:,} bytes"
 
         async def limited() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._limit:
-                raise HTTPException(413, self._message)
-            return message
+            nonlocal size, deadline
+            try:
+                async with asyncio.timeout_at(deadline):
+                    received = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the request body took longer than {BODY_SECONDS} s") from None
+            if not received.get("more_body"):
+                deadline = None  # what is waited for then is the client's leaving
+            size += len(received.get("body", b""))
+            if size > limit:
+                raise HTTPException(413, message)
+            return received
 
         declared = dict(scope.get("headers", ())).get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > self._limit:
-            await _error(scope["path"], 413, self._message)(scope, receive, send)
+        if declared.isdigit() and int(declared) > limit:
+            await _error(scope["path"], 413, message)(scope, receive, send)
         else:
             await self._app(scope, limited if scope["type"] == "http" else receive, send)
 
 
+def _refusal(path: str, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return _error(path, status, message, headers=headers)
+
+
 def _error(path: str, status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
     """An error in the shape that the clients of a path know."""
-    if path.startswith(elevenlabs.PATHS):
-        return elevenlabs.error(status, message, headers)
+    for door in (elevenlabs, fish, references):
+        if path.startswith(door.PATHS):
+            return door.error(status, message, headers)
     return openai.error(status, message, param, headers)
 
 
 def _register_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, e: RequestValidationError) -> JSONResponse:
-        first = e.errors()[0]
-        if first["type"] == "model_attributes_type":
-            return _error(request.url.path, 400, "the request body is not a JSON object; send one, with Content-Type: application/json")
-        where = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-        if first["type"] == "json_invalid":
-            return _error(request.url.path, 400, "the request body is not valid JSON")
-        value = "" if first["type"] == "missing" or not where else f" is {str(first['input'])[:80]!r}"
-        return _error(request.url.path, 400, f"{'.'.join(where) or 'the request body'}{value}: {first['msg']}", where[0] if where else None)
+        message, param = complaint(e.errors()[0])
+        return _error(request.url.path, 400, message, param)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, e: HTTPException) -> JSONResponse:
@@ -95,14 +120,12 @@ def _register_errors(app: FastAPI) -> None:
 
     @app.exception_handler(FishserveError)
     async def refused(request: Request, e: FishserveError) -> JSONResponse:
-        if isinstance(e, VoiceNotFound):
-            return _error(request.url.path, 404, str(e), "voice")
+        if isinstance(e, VoiceNotFound | VoiceExists):
+            return _error(request.url.path, 404 if isinstance(e, VoiceNotFound) else 409, str(e), "voice")
         if isinstance(e, RequestError):
             return _error(request.url.path, 400, str(e), "input" if e.param == "text" else e.param)
         if isinstance(e, Overloaded):
             return _error(request.url.path, 429, str(e), headers={"Retry-After": str(max(1, math.ceil(e.retry_after)))})
+        if isinstance(e, NotReady):
+            return _error(request.url.path, 503, str(e), headers={"Retry-After": "5"})
         return _error(request.url.path, 503 if isinstance(e, EngineClosed) else 500, str(e))
-
-    @app.exception_handler(Exception)
-    async def broken(request: Request, e: Exception) -> JSONResponse:
-        return _error(request.url.path, 500, f"an error inside the server ({type(e).__name__}); its log says more")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from inference.audio.encode import FORMATS, Encoder
 from inference.engine.request import SpeechRequest
 from inference.errors import RequestError
+from inference.server.references import References
 from inference.server.replies import Speaker, file, started
 from inference.voices.store import DEFAULT, VoiceStore
 
@@ -48,9 +49,9 @@ class SpeechBody(BaseModel):
     apply_text_normalization: Literal["auto", "on", "off"] | None = None
 
 
-def router(speaker: Speaker, voices: VoiceStore) -> APIRouter:
+def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIRouter:
     """The routes of ElevenLabs that its clients need to list voices and to speak."""
-    routes = APIRouter()
+    routes = APIRouter(tags=["ElevenLabs"])
     content: dict[int | str, dict[str, Any]] = {200: {"content": {f.media_type: {} for f in FORMATS.values()}}}
 
     async def speak(voice_id: str, body: SpeechBody, output_format: str, request: Request, *, stream: bool) -> Response:
@@ -60,7 +61,8 @@ def router(speaker: Speaker, voices: VoiceStore) -> APIRouter:
         speed = body.voice_settings.speed if body.voice_settings else None
         encoder = Encoder(kind, rate, 1.0 if speed is None else speed, bits)
         normalize = _NORMALIZE.get(body.apply_text_normalization or "auto")
-        audio = await started(speaker, SpeechRequest(body.text, voices.get(voice_id), seed=body.seed, normalize=normalize), request)
+        spoken = SpeechRequest(body.text, await references.voice(voice_id), seed=body.seed, normalize=normalize)
+        audio = await started(speaker, spoken, request)
         return audio if isinstance(audio, Response) else await file(audio, encoder, request, stream=stream)
 
     @routes.post("/v1/text-to-speech/{voice_id}", response_class=Response, responses=content)
@@ -87,7 +89,7 @@ def router(speaker: Speaker, voices: VoiceStore) -> APIRouter:
     @routes.get("/v1/voices/{voice_id}")
     async def one_voice(voice_id: str) -> dict[str, Any]:
         """One voice."""
-        return _voice(voices.get(voice_id).name)
+        return _voice(voice_id if voice_id == DEFAULT else voices.entry(voice_id).name)
 
     return routes
 

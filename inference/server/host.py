@@ -1,4 +1,4 @@
-"""Hosts the engine and the doors on LitServe: one process for HTTP, one for the device.
+"""Hosts the engine and the doors on LitServe: one process for HTTP, one for each device.
 
 LitServe starts the processes and moves messages between them. Its own routes are taken off: they answer 200 to failed
 streams and cannot cancel. The engine's loop here loads the model after LitServe has begun to listen, so that a server
@@ -18,27 +18,61 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any
 
 import litserve as ls
+import numpy as np
 from litserve.loops import LitLoop
 from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
 
 from inference.engine.request import Audio, SpeechRequest
-from inference.errors import EngineClosed, FishserveError, GenerationError
+from inference.errors import EngineClosed, FishserveError, GenerationError, Overloaded
 from inference.hub import name_of
 from inference.server.app import create_app
+from inference.server.log import quiet_uvicorn
 from inference.server.metrics import SHARED_DIRECTORY
+from inference.server.patience import Impatient
 from inference.settings import Settings
-from inference.voices.store import VoiceStore
 
 _PATH = "/_engine"
-_STATE = "fishserve"  # our key beside LitServe's own in the dictionary that all its processes share
+_STATE = "fishserve"  # our keys, with a device's number, beside LitServe's own in the dictionary that all its processes share
 _WARM_UP = "Warming up."
+MOST_CLIPS = 16
 MOST_UNREAD = 400
 """Chunks, ten minutes of sound, that may wait for a client."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A request to which `More` will follow."""
+
+    request: SpeechRequest
+
+
+@dataclass(frozen=True)
+class More:
+    """Text that a live request is to speak next; None says that no more will come."""
+
+    uid: str
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Encode:
+    """A clip to turn into codes: samples (n,) at 44.1 kHz."""
+
+    wave: np.ndarray
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Codes (codebooks, frames) to turn into sound."""
+
+    codes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -58,9 +92,9 @@ class EngineApi(ls.LitAPI):
 class EngineLoop(LitLoop):
     """Runs in the device's process: takes requests from LitServe's queue, sends back chunks as they come."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, number: int) -> None:
         super().__init__()
-        self._settings = settings
+        self._settings, self._state = settings, f"{_STATE}{number}"
 
     def __call__(
         self, lit_api: ls.LitAPI, device: str, worker_id: int, request_queue: Any, transport: Any, shared: Any, callbacks: Any
@@ -68,7 +102,7 @@ class EngineLoop(LitLoop):
         """Serve until the parent ends this process. A model that cannot be loaded ends it at once."""
         from inference.engine.engine import SpeechEngine
 
-        shared[_STATE] = {"status": "loading"}
+        shared[self._state] = {"status": "loading"}
         s = self._settings
         try:
             engine = SpeechEngine.load(
@@ -76,16 +110,18 @@ class EngineLoop(LitLoop):
             )
             engine.synthesize(SpeechRequest(_WARM_UP, seed=0, max_new_tokens=8))
         except FishserveError as e:
-            shared[_STATE] = {"status": "failed", "error": str(e)}
+            shared[self._state] = {"status": "failed", "error": str(e)}
             return
-        shared[_STATE] = {"status": "ready", "model": name_of(engine.checkpoint.path), "device": str(engine.checkpoint.device)}
+        c = engine.checkpoint
+        shared[self._state] = {"status": "ready", "model": name_of(c.path), "device": str(c.device), "codec": c.codec_id}
         outbox: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._send, args=(outbox, transport), daemon=True).start()
         self._receive(engine, request_queue, outbox)
-        shared[_STATE] = {"status": "failed", "error": engine.ending}
+        shared[self._state] = {"status": "failed", "error": engine.ending}
 
     def _receive(self, engine: Any, inbox: Any, outbox: queue.SimpleQueue[tuple[int, str, Any]]) -> None:
         tickets: dict[str, Any] = {}
+        aside = Aside(engine, outbox)
         parent = os.getppid()
         while os.getppid() == parent and engine.alive:
             try:
@@ -103,13 +139,33 @@ class EngineLoop(LitLoop):
                     tickets.pop(uid, None)
 
             try:
-                ticket = tickets[uid] = engine.submit(message, deliver)
+                if isinstance(message, More):
+                    self._extend(engine, tickets.get(message.uid), message.text)
+                    continue
+                if isinstance(message, Encode | Decode):
+                    aside.put(consumer, uid, message)
+                    continue
+                live = isinstance(message, Live)
+                ticket = tickets[uid] = engine.submit(message.request if live else message, deliver, live=live)
                 if ticket.finish_reason:  # it ended before it was put there
                     tickets.pop(uid, None)
             except FishserveError as e:
                 outbox.put((consumer, uid, e))
             except Exception as e:
                 outbox.put((consumer, uid, GenerationError(f"the request could not be started: {type(e).__name__}")))
+
+    @staticmethod
+    def _extend(engine: Any, ticket: Any, text: str | None) -> None:
+        if ticket is None:
+            return
+        if text is None:
+            engine.complete(ticket)
+            return
+        try:
+            engine.extend(ticket, text)
+        except FishserveError:
+            ticket.cancel()
+            raise
 
     def _send(self, outbox: queue.SimpleQueue[tuple[int, str, Any]], transport: Any) -> None:
         while True:
@@ -119,6 +175,34 @@ class EngineLoop(LitLoop):
             else:
                 status = LitAPIStatus.FINISH_STREAMING if item is None else LitAPIStatus.OK
                 self.put_response(transport, consumer, uid, item, status, LoopResponseType.STREAMING)
+
+
+class Aside:
+    """Encodes and decodes whole clips, one at a time, in a thread of its own: what speaks need not wait for it."""
+
+    def __init__(self, engine: Any, outbox: queue.SimpleQueue[tuple[int, str, Any]]) -> None:
+        self._engine, self._outbox = engine, outbox
+        self._inbox: queue.Queue[tuple[int, str, Encode | Decode]] = queue.Queue(MOST_CLIPS)
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def put(self, consumer: int, uid: str, message: Encode | Decode) -> None:
+        """Raises Overloaded when too many wait already."""
+        try:
+            self._inbox.put_nowait((consumer, uid, message))
+        except queue.Full:
+            raise Overloaded(f"{MOST_CLIPS} clips are waiting to be encoded or decoded already; try again in a few seconds", 5) from None
+
+    def _work(self) -> None:
+        while True:
+            consumer, uid, message = self._inbox.get()
+            try:
+                done = self._engine.encode(message.wave) if isinstance(message, Encode) else self._engine.decode(message.codes).samples
+                self._outbox.put((consumer, uid, done))
+                self._outbox.put((consumer, uid, None))
+            except FishserveError as e:
+                self._outbox.put((consumer, uid, e))
+            except Exception as e:
+                self._outbox.put((consumer, uid, GenerationError(f"the clip could not be worked on: {type(e).__name__}")))
 
 
 class Unread(deque[tuple[Any, str]]):
@@ -137,29 +221,69 @@ class Unread(deque[tuple[Any, str]]):
             self._overflow()
 
 
-class RemoteEngine:
-    """The engine as the HTTP process sees it, through LitServe's queues."""
+class Engines:
+    """The engines of all devices as one: a request goes where the fewest are."""
 
-    def __init__(self, server: ls.LitServer) -> None:
-        self._server = server
+    def __init__(self, engines: list[RemoteEngine]) -> None:
+        self._engines = engines
         self._ready: dict[str, str] | None = None
 
     async def state(self) -> dict[str, str]:
-        """Loading, ready or failed; ready is remembered, since only the end of the process undoes it."""
+        """Failed or loading as long as one of them is, else ready; that is remembered, since only the end of a process undoes it."""
         if self._ready is None:
-            state = dict(await asyncio.to_thread(self._server.workers_setup_status.get, _STATE, {"status": "loading"}))
-            if state["status"] != "ready":
-                return state
-            self._ready = state
+            states = [await engine.state() for engine in self._engines]
+            if unready := [s for s in states if s["status"] != "ready"]:
+                return next((s for s in unready if s["status"] == "failed"), unready[0])
+            self._ready = states[0] | {"device": ", ".join(s["device"] for s in states)}
         return self._ready
 
-    async def astream(self, request: SpeechRequest) -> AsyncIterator[Audio]:
+    async def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncIterator[Audio]:
+        """As SpeechEngine.astream."""
+        async with aclosing(self._free.astream(request, more)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def encode(self, wave: np.ndarray) -> np.ndarray:
+        """As SpeechEngine.encode."""
+        return await self._free.ask(Encode(wave))
+
+    async def decode(self, codes: np.ndarray) -> np.ndarray:
+        """The samples of SpeechEngine.decode."""
+        return await self._free.ask(Decode(codes))
+
+    @property
+    def _free(self) -> RemoteEngine:
+        return min(self._engines, key=lambda engine: engine.busy)
+
+
+class RemoteEngine:
+    """An engine as the HTTP process sees it, through LitServe's queues. `busy` is how many requests it has."""
+
+    def __init__(self, server: ls.LitServer, number: int) -> None:
+        self._server, self._number = server, number
+        self.busy = 0
+
+    async def state(self) -> dict[str, str]:
+        """Loading, ready or failed."""
+        return dict(await asyncio.to_thread(self._server.workers_setup_status.get, f"{_STATE}{self._number}", {"status": "loading"}))
+
+    def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncGenerator[Audio]:
         """As SpeechEngine.astream; leaving early tells the engine to stop."""
+        return self._items(request if more is None else Live(request), more)
+
+    async def ask(self, message: Encode | Decode) -> np.ndarray:
+        """What comes of a clip or of codes."""
+        (done,) = [item async for item in self._items(message)]
+        return done
+
+    async def _items(self, message: SpeechRequest | Live | Encode | Decode, more: AsyncIterator[str] | None = None) -> AsyncGenerator[Any]:
         uid, arrived = uuid.uuid4().hex, asyncio.Event()
         items = Unread(lambda: self._cancel(uid))
         self._server.response_buffer[uid] = ResponseBufferItem(event=arrived, response_queue=items)
         ended = False
-        put = asyncio.get_running_loop().run_in_executor(None, self._put, uid, request)
+        self.busy += 1
+        put = asyncio.get_running_loop().run_in_executor(None, self._put, uid, message)
+        feeding = asyncio.ensure_future(self._feed(uid, put, more)) if more is not None else None
         try:
             await asyncio.shield(put)
             while True:
@@ -175,9 +299,18 @@ class RemoteEngine:
                     return
                 yield item
         finally:
+            self.busy -= 1
+            if feeding is not None:
+                feeding.cancel()
             del self._server.response_buffer[uid]
             if not ended:  # after the request, in a thread of its own: this task may be cancelled already
                 put.add_done_callback(lambda _: self._cancel(uid))
+
+    async def _feed(self, uid: str, put: asyncio.Future[None], more: AsyncIterator[str]) -> None:
+        await asyncio.shield(put)
+        async for text in more:
+            await asyncio.to_thread(self._put, uid, More(uid, text))
+        await asyncio.to_thread(self._put, uid, More(uid, None))
 
     def _cancel(self, uid: str) -> None:
         threading.Thread(target=self._put, args=(uid, Cancel(uid)), daemon=True).start()
@@ -188,21 +321,25 @@ class RemoteEngine:
             await asyncio.wait_for(arrived.wait(), 1.0)
             arrived.clear()
         except TimeoutError:
-            state = await asyncio.to_thread(self._server.workers_setup_status.get, _STATE)
+            state = await self.state()
             if state["status"] == "failed":
                 raise EngineClosed(state["error"]) from None
 
-    def _put(self, uid: str, message: SpeechRequest | Cancel) -> None:
-        self._server._get_request_queue(_PATH).put((self._server.app.response_queue_id, uid, time.monotonic(), message))
+    def _put(self, uid: str, message: SpeechRequest | Live | More | Encode | Decode | Cancel) -> None:
+        self._server._get_request_queue(f"{_PATH}{self._number}").put((self._server.app.response_queue_id, uid, time.monotonic(), message))
 
 
 def build(settings: Settings) -> ls.LitServer:
     """A LitServer that answers on our routes alone."""
-    api = EngineApi(stream=True, loop=EngineLoop(settings), api_path=_PATH)
-    server = ls.LitServer(api, accelerator="cpu", devices=1, timeout=False, disable_openapi_url=True)
+    loops = [EngineLoop(settings.model_copy(update={"device": d}), i) for i, d in enumerate(settings.devices)]
+    # One API a device, since LitServe lets the workers of an API take from one queue, where a cancellation finds the wrong one.
+    apis = [EngineApi(stream=True, loop=loop, api_path=f"{_PATH}{i}") for i, loop in enumerate(loops)]
+    server = ls.LitServer(apis, accelerator="cpu", devices=1, timeout=False, disable_openapi_url=True)
     server._monitor_workers = False  # it tears down from a thread while the main one waits; `_watch` is simpler
     server.app.router.routes.clear()
-    server.app.mount("/", create_app(RemoteEngine(server), VoiceStore(settings.voices_dir), settings.max_body_bytes))
+    quiet_uvicorn()
+    engines = Engines([RemoteEngine(server, i) for i in range(len(apis))])
+    server.app.mount("/", create_app(engines, settings))
     return server
 
 
@@ -220,8 +357,9 @@ def serve(settings: Settings) -> str | None:
         # The handler runs in the main thread, which is inside a call to LitServe's manager; only another thread may call it.
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server._shutdown_event.set).start())
         server.run(
-            host=settings.host, port=settings.port, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False
-        )
+            host=settings.host, port=settings.port, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
+            http=Impatient,
+        )  # fmt: skip
         return failure[0] if failure else None
 
 
@@ -233,12 +371,13 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _watch(server: ls.LitServer, failure: list[str]) -> None:
-    """End the server when the device's process ends: without it every request would hang."""
-    while not getattr(server, "inference_workers", None):
+    """End the server when a device's process ends: without it the requests that are there would hang."""
+    while len(getattr(server, "inference_workers", ())) < len(server.litapi_connector.lit_apis):
         time.sleep(0.1)
-    server.inference_workers[0].join()
+    workers = {worker.sentinel: number for number, worker in enumerate(server.inference_workers)}
+    number = workers[wait(list(workers))[0]]
     if not server._shutdown_event.is_set():
-        state = server.workers_setup_status.get(_STATE, {})
-        failure.append(state.get("error") or f"the engine's process ended with exit code {server.inference_workers[0].exitcode}")
-        server.workers_setup_status[_STATE] = {"status": "failed", "error": failure[0]}
+        state = server.workers_setup_status.get(f"{_STATE}{number}", {})
+        failure.append(state.get("error") or f"the engine's process ended with exit code {server.inference_workers[number].exitcode}")
+        server.workers_setup_status[f"{_STATE}{number}"] = {"status": "failed", "error": failure[0]}
         server._shutdown_event.set()

@@ -15,6 +15,7 @@ from inference.audio.encode import FORMATS, Encoder
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError
 from inference.model.config import SAMPLES_PER_FRAME
+from inference.server.references import References
 from inference.server.replies import Speaker, encoded, file, started
 from inference.voices.store import DEFAULT, VoiceStore
 
@@ -52,14 +53,16 @@ class SpeechBody(BaseModel):
     max_new_tokens: int | None = None
 
 
-def router(speaker: Speaker, voices: VoiceStore) -> APIRouter:
+def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIRouter:
     """The routes under /v1 that OpenAI has, and the list of voices that its clients look for."""
-    routes = APIRouter(prefix="/v1")
+    routes = APIRouter(prefix="/v1", tags=["OpenAI"])
 
     @routes.post("/audio/speech", response_class=Response, responses={200: {"content": {f.media_type: {} for f in FORMATS.values()}}})
     async def speech(body: SpeechBody, request: Request) -> Response:
+        """Speak a text."""
         encoder = Encoder(body.response_format, body.sample_rate, body.speed)
-        spoken = SpeechRequest(body.input, voices.get(_voice(body.voice, voices)), **{name: getattr(body, name) for name in _SPEECH_FIELDS})
+        voice = await references.voice(_voice(body.voice, voices))
+        spoken = SpeechRequest(body.input, voice, **{name: getattr(body, name) for name in _SPEECH_FIELDS})
         audio = await started(speaker, spoken, request)
         if isinstance(audio, Response):
             return audio

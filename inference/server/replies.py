@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+import numpy as np
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
-from starlette.exceptions import HTTPException
 
 from inference.audio.encode import Encoder
 from inference.audio.write import wav_header
 from inference.engine.request import Audio, SpeechRequest
+from inference.errors import NotReady
 
 CLIENT_GONE = 499
 _WAV_HEADER = len(wav_header(0))
@@ -22,7 +23,15 @@ _GONE: Any = object()
 class Speaker(Protocol):
     """What the doors need of an engine, wherever it runs."""
 
-    def astream(self, request: SpeechRequest) -> AsyncIterator[Audio]: ...
+    def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncIterator[Audio]: ...
+
+    async def encode(self, wave: np.ndarray) -> np.ndarray:
+        """Mono samples (n,) at 44.1 kHz -> codes (codebooks, frames). Raises AudioError, Overloaded."""
+        ...
+
+    async def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (codebooks, frames) -> samples (n,) float32. Raises AudioError, Overloaded."""
+        ...
 
     async def state(self) -> dict[str, str]:
         """`{"status": "loading" | "ready" | "failed", ...}`."""
@@ -32,11 +41,9 @@ class Speaker(Protocol):
 async def started(speaker: Speaker, speech: SpeechRequest, request: Request) -> AsyncIterator[Audio] | Response:
     """The chunks of a request, once the first is there, so that what goes wrong before it has its status code.
 
-    A response instead when the client has gone. Raises HTTPException (503) while the model is not ready.
+    A response instead when the client has gone. Raises NotReady.
     """
-    state = await speaker.state()
-    if state["status"] != "ready":
-        raise HTTPException(503, f"the model is {state['status']}; see /ready", {"Retry-After": "5"})
+    await check_ready(speaker)
     chunks = speaker.astream(speech)
     first = await unless_gone(request, anext(chunks, None))
     if first is _GONE:
@@ -45,13 +52,21 @@ async def started(speaker: Speaker, speech: SpeechRequest, request: Request) -> 
     return _resume(first, chunks)
 
 
+async def check_ready(speaker: Speaker) -> None:
+    """Raises NotReady while the model cannot speak."""
+    state = await speaker.state()
+    if state["status"] != "ready":
+        raise NotReady(f"the model is {state['status']}; see /ready")
+
+
 async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncIterator[bytes]:
     """The bytes of a file, as its sound comes. Encoding happens in a thread, so that nobody else waits for it."""
     try:
         async for chunk in audio:
             if content := await asyncio.to_thread(encoder.encode, chunk.samples):
                 yield content
-        yield await asyncio.to_thread(encoder.finish)
+        if content := await asyncio.to_thread(encoder.finish):
+            yield content
     finally:
         await _close(audio)
 
@@ -77,6 +92,17 @@ async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request)
 
     content = await unless_gone(request, gather())
     return None if content is _GONE else content
+
+
+def complaint(error: Any) -> tuple[str, str | None]:
+    """What pydantic found wrong, as a sentence, and the field at fault."""
+    where = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
+    if error["type"] == "model_attributes_type":
+        return "the request body is not a JSON object; send one, with Content-Type: application/json", None
+    if error["type"] == "json_invalid":
+        return "the request body is not valid JSON", None
+    value = "" if error["type"] == "missing" or not where else f" is {str(error['input'])[:80]!r}"
+    return f"{'.'.join(where) or 'the request body'}{value}: {error['msg']}", where[0] if where else None
 
 
 async def unless_gone(request: Request, work: Any) -> Any:

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import httpx
@@ -26,12 +27,12 @@ class Server:
     """A `fishserve serve` process and how to reach it."""
 
     def __init__(self, checkpoint, voices, **settings):
-        self.port = free_port()
+        self.port, self.stderr = free_port(), tempfile.TemporaryFile()  # noqa: SIM115 - a pipe nobody reads would fill up
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {"OMP_NUM_THREADS": "1", "FISHSERVE_VOICES_DIR": str(voices)} | settings
         self.process = subprocess.Popen(
             [sys.executable, "-m", "inference.cli", "serve", "--checkpoint", str(checkpoint), "--port", str(self.port)],
-            env=os.environ | environment, stderr=subprocess.PIPE, start_new_session=True,
+            env=os.environ | environment, stderr=self.stderr, start_new_session=True,
         )  # fmt: skip
         self.states = []
 
@@ -66,6 +67,10 @@ class Server:
                     return sample.value
         return 0
 
+    def log(self):
+        """All it has written to standard error."""
+        return os.pread(self.stderr.fileno(), 1 << 24, 0).decode()
+
     def end(self, sig=signal.SIGTERM):
         self.process.send_signal(sig)
         try:
@@ -73,7 +78,7 @@ class Server:
         finally:
             for process in self.members():
                 process.kill()
-            self.process.stderr.close()
+            self.stderr.close()
 
 
 @pytest.fixture(scope="module")

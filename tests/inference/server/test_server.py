@@ -185,8 +185,10 @@ def test_text_is_not_logged(checkpoint, tmp_path):
     speak(server, input="xylophone secret")
     httpx.post(f"{server.url}/v1/audio/speech", json={"input": ["xylophone"]})
     server.process.send_signal(signal.SIGTERM)
-    log = server.process.stderr.read().decode()
-    server.end()
+    server.process.wait(30)
+    log = server.log()
+    server.end(0)
+    assert len(log.splitlines()) > 2
     assert "xylophone" not in log
 
 
@@ -203,7 +205,7 @@ def test_sigterm_lets_a_running_request_finish_and_leaves_no_process(checkpoint,
     assert server.process.wait(30) == 0
     time.sleep(0.5)
     assert server.members() == []
-    server.process.stderr.close()
+    server.stderr.close()
 
 
 def test_a_full_queue_answers_429_and_goes_on(checkpoint, tmp_path):
@@ -238,7 +240,7 @@ def test_a_server_whose_engine_dies_ends_and_says_so(checkpoint, tmp_path):
     client.join(10)  # it is told, not left waiting
     assert not client.is_alive()
     assert server.process.wait(10) == 2
-    assert b"the engine's process ended" in server.process.stderr.read()
+    assert "the engine's process ended" in server.log()
     server.end(0)
 
 
@@ -248,7 +250,7 @@ def test_a_checkpoint_that_cannot_be_loaded_ends_the_server_with_the_reason(chec
     (tmp_path / "model.pth").write_bytes(b"broken")
     server = Server(tmp_path, tmp_path)
     assert server.process.wait(60) == 2
-    log = server.process.stderr.read().decode()
+    log = server.log()
     assert "not a readable torch checkpoint" in " ".join(log.split())
     assert "Traceback" not in log
     server.end(0)
@@ -262,3 +264,30 @@ def test_a_taken_port_is_one_sentence(server, checkpoint):
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{server.port}" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+def test_two_devices_share_the_work(checkpoint, tmp_path):
+    """Each with one row: two requests run at once, and each that leaves is stopped where it runs."""
+    server = Server(checkpoint, tmp_path, FISHSERVE_DEVICE="cpu, cpu", FISHSERVE_ROWS="1").wait_ready()
+    assert httpx.get(f"{server.url}/ready").json()["device"] == "cpu, cpu"
+    with contextlib.ExitStack() as stack:
+        streams = [
+            stack.enter_context(httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG, "seed": s}, timeout=20))
+            for s in range(2)
+        ]
+        sounds = [stream.iter_bytes() for stream in streams]
+        for sound in sounds:
+            next(sound)
+        assert server.metric("fishserve_requests_running") == 2
+        streams[0].close()
+        deadline = time.monotonic() + 5
+        while server.metric("fishserve_requests_running") > 1:
+            assert time.monotonic() < deadline, "the request went on without its client"
+            time.sleep(0.02)
+        assert server.metric("fishserve_requests_total", reason="cancelled") == 1
+    assert speak(server).status_code == 200
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0
+    time.sleep(0.5)
+    assert server.members() == []
+    server.stderr.close()

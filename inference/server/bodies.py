@@ -1,0 +1,74 @@
+"""Request bodies in JSON or msgpack, read by hand where FastAPI knows only JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Annotated, Any, TypeVar
+
+import ormsgpack
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema, model_validator
+
+from inference.errors import RequestError
+
+MSGPACK = "application/msgpack"
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def _bytes(value: Any) -> Any:
+    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+
+
+Bytes = Annotated[bytes, BeforeValidator(_bytes), WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
+"""As msgpack has them, or in base64, as JSON must."""
+
+
+class Lenient(BaseModel):
+    """Unknown fields are ignored, and null means the default."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
+
+
+async def read(request: Request, model: type[Body]) -> Body:
+    """A body in msgpack or JSON, as its Content-Type says. Raises RequestValidationError, RequestError."""
+    content = await request.body()
+    if request.headers.get("content-type", "").partition(";")[0].strip() == MSGPACK:
+        return validated(model, unpacked(content))
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        raise RequestError("the request body is not valid JSON; for msgpack send Content-Type: application/msgpack") from None
+    return validated(model, data)
+
+
+def validated(model: type[Body], data: Any) -> Body:
+    """`data` as the model has it. Raises RequestValidationError."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as e:
+        raise RequestValidationError(e.errors()) from None
+
+
+def unpacked(content: bytes) -> Any:
+    """What msgpack holds. Raises RequestError."""
+    try:
+        return ormsgpack.unpackb(content, option=ormsgpack.OPT_NON_STR_KEYS)
+    except ValueError:
+        raise RequestError("what was sent is not valid msgpack") from None
+
+
+def accepts(model: type[BaseModel], *, form: bool = False) -> dict[str, Any]:
+    """What OpenAPI says of a body that is read by hand; `form`: it may come as a form with a file, too."""
+    schema = {"schema": model.model_json_schema()}
+    content = {"application/json": schema, MSGPACK: schema}
+    if form:
+        fields = {name: {"type": "string"} | ({"format": "binary"} if name == "audio" else {}) for name in model.model_fields}
+        content["multipart/form-data"] = {"schema": {"type": "object", "required": list(fields), "properties": fields}}
+    return {"requestBody": {"required": True, "content": content}}

@@ -1,0 +1,302 @@
+"""Fish Audio's door: speech over HTTP and over a WebSocket, voices as models, codes; as its clients speak to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Annotated, Any, Literal, NoReturn
+
+import numpy as np
+import ormsgpack
+from fastapi import APIRouter, File, Form, Request, UploadFile, WebSocket, WebSocketDisconnect
+from fastapi.responses import JSONResponse, Response
+from pydantic import Field, ValidationError
+
+from inference.audio.encode import Encoder
+from inference.audio.read import read_clip
+from inference.engine.request import SpeechRequest
+from inference.errors import FishserveError, RequestError
+from inference.server.bodies import MSGPACK, Bytes, Lenient, accepts, read, unpacked
+from inference.server.references import References
+from inference.server.replies import Speaker, check_ready, complaint, encoded, file, started
+from inference.text.incoming import Incoming
+from inference.voices.store import DEFAULT, VoiceStore
+from inference.voices.voice import Voice
+
+PATHS = ("/v1/tts", "/v1/vqgan/", "/model", "/wallet/")
+"""Whoever asks here wants errors in Fish Audio's shape."""
+IDLE_SECONDS = 300
+"""How long a live connection may wait for its next event."""
+_NEW_TOKENS = 1024
+"""What its clients send for max_new_tokens without being asked to."""
+_LONG_AGO = "1970-01-01T00:00:00Z"
+
+
+class InlineReference(Lenient):
+    """A clip to imitate and what is said in it."""
+
+    audio: Bytes
+    text: str
+
+
+class Prosody(Lenient):
+    """`speed` at the same pitch; `volume` in dB, -20 to 20."""
+
+    speed: float = 1.0
+    volume: float = 0.0
+
+
+class SpeechBody(Lenient):
+    """Fish Audio's request. What is not named here is accepted and changes nothing."""
+
+    text: str
+    reference_id: str | None = Field(None, description="A voice of this server; null: the model's own choice.")
+    references: list[InlineReference] = Field([], max_length=8)
+    format: Literal["wav", "pcm", "mp3", "opus"] = "wav"
+    sample_rate: int | None = None
+    mp3_bitrate: Literal[64, 128, 192] = 128
+    opus_bitrate: Literal[-1000, 24, 32, 48, 64] = 32
+    prosody: Prosody = Prosody()
+    streaming: bool | None = Field(None, description="null: all formats but WAV, which then has true sizes in its header.")
+    normalize: bool = Field(True, description="false leaves numbers and signs as they are; true does what the model needs.")
+    chunk_length: int = 200
+    seed: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    max_new_tokens: int = _NEW_TOKENS
+
+    def encoder(self) -> Encoder:
+        """The file that was asked for. Raises RequestError."""
+        bits = {"mp3": 1000 * self.mp3_bitrate, "opus": 1000 * self.opus_bitrate if self.opus_bitrate > 0 else None}
+        return Encoder(self.format, self.sample_rate, self.prosody.speed, bits.get(self.format), self.prosody.volume)
+
+    def request(self, text: str, voice: Voice) -> SpeechRequest:
+        """What the engine is asked. Raises RequestError."""
+        return SpeechRequest(
+            text, voice, self.seed, self.temperature, self.top_p, self.repetition_penalty, None if self.normalize else False,
+            self.chunk_length, None if self.max_new_tokens == _NEW_TOKENS else self.max_new_tokens,
+        )  # fmt: skip
+
+
+class EncodeBody(Lenient):
+    """Clips to turn into codes."""
+
+    audios: list[Bytes] = Field(max_length=16)
+
+
+class DecodeBody(Lenient):
+    """Codes, (codebooks, frames) each, to turn into sound."""
+
+    tokens: list[list[list[int]]] = Field(max_length=16)
+
+
+def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIRouter:
+    """The routes of Fish Audio that a server of one's own can have."""
+    routes = APIRouter(tags=["Fish Audio"])
+
+    async def voice_of(body: SpeechBody) -> Voice:
+        if body.reference_id is not None or not body.references:
+            return await references.voice(body.reference_id or DEFAULT)
+        return Voice(tuple([await references.reference(r.audio, r.text) for r in body.references]))
+
+    @routes.post("/v1/tts", response_class=Response, openapi_extra=accepts(SpeechBody))
+    async def tts(request: Request) -> Response:
+        """Speak a text."""
+        body = await read(request, SpeechBody)
+        encoder = body.encoder()
+        audio = await started(speaker, body.request(body.text, await voice_of(body)), request)
+        if isinstance(audio, Response):
+            return audio
+        streaming = body.format != "wav" if body.streaming is None else body.streaming
+        return await file(audio, encoder, request, stream=streaming)
+
+    @routes.websocket("/v1/tts/live")
+    async def live(socket: WebSocket) -> None:
+        """Speak a text while it is being written."""
+        await socket.accept()
+        await _Conversation(socket, speaker, voice_of).hold()
+
+    @routes.post("/v1/vqgan/encode", response_class=Response, openapi_extra=accepts(EncodeBody))
+    async def encode(request: Request) -> Response:
+        """Clips of any format to codes, (codebooks, frames) each."""
+        body = await read(request, EncodeBody)
+        waves = [await asyncio.to_thread(read_clip, clip) for clip in body.audios]
+        return _packed({"tokens": [(await speaker.encode(wave)).tolist() for wave in waves]})
+
+    @routes.post("/v1/vqgan/decode", response_class=Response, openapi_extra=accepts(DecodeBody))
+    async def decode(request: Request) -> Response:
+        """Codes to sound: samples of 16-bit floating point at 44.1 kHz."""
+        body = await read(request, DecodeBody)
+        sounds = [await speaker.decode(_codes(tokens)) for tokens in body.tokens]
+        return _packed({"audios": [sound.astype(np.float16).tobytes() for sound in sounds]})
+
+    @routes.get("/model")
+    async def models(page_size: int = 10, page_number: int = 1, title: str = "") -> dict[str, Any]:
+        """The voices, as models."""
+        found = [name for name in voices.names() if title.lower() in name.lower()]
+        start = max(0, page_size) * max(0, page_number - 1)
+        return {"total": len(found), "items": [_model(voices, name) for name in found[start : start + max(0, page_size)]]}
+
+    @routes.get("/model/{name}")
+    async def model(name: str) -> dict[str, Any]:
+        """One voice."""
+        return _model(voices, name)
+
+    @routes.post("/model", status_code=201)
+    async def create(
+        title: Annotated[str, Form()],
+        clips: Annotated[list[UploadFile], File(alias="voices")],
+        texts: Annotated[list[str] | None, Form()] = None,
+    ) -> dict[str, Any]:
+        """A voice from one clip and what is said in it; its title is its id."""
+        if len(clips) != 1 or len(texts or ()) != 1:
+            raise RequestError(
+                f"{len(clips)} voices and {len(texts or ())} texts were sent; a voice is made from one clip and the text that is said "
+                "in it, which this server cannot write down by itself",
+                "texts",
+            )
+        await asyncio.to_thread(voices.add, title, await clips[0].read(), *(texts or ()))
+        return _model(voices, title)
+
+    @routes.patch("/model/{name}")
+    async def rename(name: str, title: Annotated[str | None, Form()] = None) -> dict[str, Any]:
+        """A new title, which is then its id, too. Other properties are accepted and not kept."""
+        if title is not None and title != name:
+            voices.rename(name, title)
+        return _model(voices, name if title is None else title)
+
+    @routes.delete("/model/{name}")
+    async def delete(name: str) -> dict[str, str]:
+        """Forget a voice."""
+        voices.delete(name)
+        return {"message": f"{name} was deleted"}
+
+    @routes.get("/wallet/self/api-credit")
+    async def credit() -> dict[str, str]:
+        """Nothing is paid for here; clients that look for credit find some."""
+        return {"_id": "self", "user_id": "self", "credit": "1000000", "created_at": _LONG_AGO, "updated_at": _LONG_AGO}
+
+    return routes
+
+
+def _model(voices: VoiceStore, name: str) -> dict[str, Any]:
+    """A voice as Fish Audio describes a model."""
+    created = _LONG_AGO if name == DEFAULT else voices.entry(name).created.isoformat()
+    return {
+        "_id": name, "type": "tts", "title": name, "description": "", "cover_image": "", "train_mode": "fast", "state": "trained",
+        "tags": [], "samples": [], "created_at": created, "updated_at": created, "languages": [], "visibility": "private",
+        "lock_visibility": True, "like_count": 0, "mark_count": 0, "shared_count": 0, "task_count": 0,
+        "author": {"_id": "self", "nickname": "fishserve", "avatar": ""},
+    }  # fmt: skip
+
+
+def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResponse:
+    """An error in Fish Audio's shape."""
+    return JSONResponse({"status": status, "message": message}, status, headers)
+
+
+class _Conversation:
+    """One live connection: text comes in events, is spoken as soon as a sentence is complete, and goes out as pieces of one file."""
+
+    def __init__(self, socket: WebSocket, speaker: Speaker, voice_of: Callable[[SpeechBody], Awaitable[Voice]]) -> None:
+        self._socket, self._speaker, self._voice_of = socket, speaker, voice_of
+        self._texts: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def hold(self) -> None:
+        """Until the client has heard all it asked for, has gone, or has asked for what cannot be."""
+        try:
+            await self._speak()
+            last: list[dict[str, Any]] = [{"event": "finish", "reason": "stop"}]
+        except WebSocketDisconnect:
+            return
+        except FishserveError as e:
+            last = [{"event": "error", "error": str(e)}, {"event": "finish", "reason": "error"}]
+        with suppress(WebSocketDisconnect, RuntimeError):  # it may have gone meanwhile
+            for event in last:
+                await self._send(**event)
+            await self._socket.close()
+
+    async def _speak(self) -> None:
+        body = await self._begin()
+        listening, talking = asyncio.ensure_future(self._listen(body)), asyncio.ensure_future(self._talk(body))
+        try:
+            await asyncio.wait((listening, talking), return_when=asyncio.FIRST_COMPLETED)
+            (talking if talking.done() else listening).result()
+        finally:
+            for task in (listening, talking):
+                task.cancel()
+            await asyncio.gather(listening, talking, return_exceptions=True)
+
+    async def _begin(self) -> SpeechBody:
+        event = await self._event()
+        if event["event"] != "start" or not isinstance(event.get("request"), dict):
+            raise RequestError(f"the first event is {event['event'][:80]!r}; it must be 'start', with a request")
+        try:
+            body = SpeechBody.model_validate(event["request"] | {"text": event["request"].get("text") or ""})
+        except ValidationError as e:
+            raise RequestError(complaint(e.errors()[0])[0]) from None
+        await check_ready(self._speaker)
+        return body
+
+    async def _listen(self, body: SpeechBody) -> NoReturn:
+        """Take events until the client goes."""
+        incoming = Incoming(body.chunk_length)
+        ready = incoming.feed(body.text)
+        while True:
+            if ready:
+                self._texts.put_nowait(ready)
+            event = await self._event(IDLE_SECONDS)
+            if event["event"] == "text":
+                if not isinstance(event.get("text"), str):
+                    raise RequestError("a text event has no text")
+                ready = incoming.feed(event["text"])
+            else:
+                ready = incoming.flush() if event["event"] in ("flush", "stop") else ""
+            if event["event"] == "stop":
+                break
+        self._texts.put_nowait(ready or None)
+        self._texts.put_nowait(None)
+        while True:
+            await self._event(None)
+
+    async def _talk(self, body: SpeechBody) -> None:
+        first = await self._texts.get()
+        if first is None:
+            return
+        speech, encoder = body.request(first, await self._voice_of(body)), body.encoder()
+        async for content in encoded(self._speaker.astream(speech, self._rest()), encoder):
+            await self._send(event="audio", audio=content)
+
+    async def _rest(self) -> AsyncIterator[str]:
+        while (text := await self._texts.get()) is not None:
+            yield text
+
+    async def _event(self, timeout: float | None = IDLE_SECONDS) -> dict[str, Any]:
+        try:
+            message = await asyncio.wait_for(self._socket.receive(), timeout)
+        except TimeoutError:
+            raise RequestError(f"no event came for {IDLE_SECONDS} s") from None
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        content = message.get("bytes")
+        event = unpacked(content) if content is not None else None
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            raise RequestError("a message is not an event; events are maps with an `event`, in msgpack, as binary messages")
+        return event
+
+    async def _send(self, **event: Any) -> None:
+        await self._socket.send_bytes(ormsgpack.packb(event))
+
+
+def _packed(data: dict[str, Any]) -> Response:
+    return Response(ormsgpack.packb(data), media_type=MSGPACK)
+
+
+def _codes(tokens: list[list[int]]) -> np.ndarray:
+    if len({len(row) for row in tokens}) != 1:
+        raise RequestError("tokens hold rows of different lengths; codes are (codebooks, frames)", "tokens")
+    if any(abs(code) > 2**31 for row in tokens for code in row):
+        raise RequestError("tokens hold a code beyond 2^31; codes are 0 to 999", "tokens")
+    return np.array(tokens, np.int64)

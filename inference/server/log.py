@@ -1,0 +1,106 @@
+"""One line of JSON for every request, on standard error: what came of it, never what was said."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestLog:
+    """Gives each request an id, which its client may choose by `X-Request-Id` and gets back, and writes its line when it has ended.
+
+    An error that nobody expected is answered 500 here, and its line says where in the code it was; its own words, which may hold what a user said,
+    are written nowhere.
+    """
+
+    def __init__(self, app: ASGIApp, refuse: Callable[[str, int, str], Response]) -> None:
+        self._app, self._refuse = app, refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        asked = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = asked if _ID.fullmatch(asked) else uuid.uuid4().hex
+        line: dict[str, Any] = {"status": None, "client_gone": False, "bytes": 0}
+        began, over = time.monotonic(), False
+
+        async def noted(message: Message) -> None:
+            nonlocal over
+            if message["type"] == "http.response.start":
+                line["status"] = message["status"]
+                mark = request_id.encode()
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", mark), (b"request-id", mark)]
+            elif message["type"] == "websocket.close":
+                line["status"] = message.get("code", 1000)
+            content = message.get("body") or message.get("bytes") or b""
+            if content and "first_byte_ms" not in line:
+                line["first_byte_ms"] = _ms(began)
+            line["bytes"] += len(content)
+            over = (
+                over or message["type"] == "websocket.close" or (message["type"] == "http.response.body" and not message.get("more_body"))
+            )
+            await send(message)
+
+        async def watched() -> Message:
+            message = await receive()
+            if message["type"] in ("http.disconnect", "websocket.disconnect") and not over:
+                line["client_gone"] = True
+            return message
+
+        try:
+            await self._app(scope, watched, noted)
+        except Exception as e:
+            line["error"] = {
+                "type": type(e).__name__,
+                "at": [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(e.__traceback__)][-8:],
+            }
+            if line["status"] is not None or scope["type"] == "websocket":
+                raise  # the connection breaks off, so that nobody takes a part for the whole
+            words = f"an error inside the server ({type(e).__name__}); its log says more"
+            await self._refuse(scope["path"], 500, words)(scope, watched, noted)
+        finally:
+            _write(scope, request_id, began, line)
+
+
+def quiet_uvicorn() -> None:
+    """Have uvicorn say that something broke, and not what was in it."""
+
+    def without_words(record: logging.LogRecord) -> bool:
+        record.exc_info = record.exc_text = None
+        return True
+
+    logging.getLogger("uvicorn.error").addFilter(without_words)
+
+
+def _write(scope: Scope, request_id: str, began: float, line: dict[str, Any]) -> None:
+    failed = "error" in line or (line["status"] or 0) in range(500, 600)
+    entry = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "level": "error" if failed else "info",
+        "request_id": request_id,
+        "method": scope.get("method", "WEBSOCKET"),
+        "route": getattr(scope.get("route"), "path", None),  # as it is written in the code: an address may hold what a user typed
+        **line,
+        "duration_ms": _ms(began),
+    }
+    if "key" in scope:
+        entry["key"] = scope["key"]
+    print(json.dumps(entry), file=sys.stderr, flush=True)
+
+
+def _ms(began: float) -> float:
+    return round(1000 * (time.monotonic() - began), 1)

@@ -1,0 +1,143 @@
+"""Voices for the doors: codes of stored clips and of those sent along, each made once, and the routes that add, list, rename and delete."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from starlette.datastructures import FormData, UploadFile
+
+from inference.audio.prepare import prepare
+from inference.audio.read import read_clip
+from inference.errors import RequestError
+from inference.server.bodies import Bytes, Lenient, accepts, read, validated
+from inference.server.replies import Speaker, check_ready
+from inference.voices.store import VoiceStore
+from inference.voices.voice import Reference, Voice
+
+PATHS = ("/v1/references/",)
+"""Whoever asks here wants errors in the shape of Fish's self-hosted server."""
+MOST_BYTES = 32 * 2**20
+"""Codes kept of clips that came with requests: about 2,000 of the longest."""
+
+
+class References:
+    """Turns names and clips into what the engine imitates. A clip is encoded once, however many ask for it at the same time."""
+
+    def __init__(self, speaker: Speaker, store: VoiceStore) -> None:
+        self._speaker, self._store = speaker, store
+        self._running: dict[str, asyncio.Task[Any]] = {}
+        self._kept: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._bytes = 0
+
+    async def voice(self, name: str) -> Voice:
+        """A stored voice. Raises VoiceNotFound, NotReady, Overloaded."""
+        await check_ready(self._speaker)
+        codec = (await self._speaker.state())["codec"]
+        found = self._store.voice(name, codec)
+        return found or await self._once(f"voice {name}", lambda: self._encode_voice(name, codec))
+
+    async def reference(self, audio: bytes, text: str) -> Reference:
+        """A clip that came with a request. Raises AudioError, NotReady, Overloaded."""
+        await check_ready(self._speaker)
+        key = hashlib.sha256(audio).hexdigest()
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return Reference(self._kept[key], text)
+        return Reference(await self._once(key, lambda: self._encode_clip(key, audio)), text)
+
+    async def _once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
+        """The result of work that may be under way already. It goes on when one of those who wait for it leaves."""
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.ensure_future(work())
+            task.add_done_callback(lambda t: (self._running.pop(key), t.cancelled() or t.exception()))  # looked at, even if nobody waits
+        return await asyncio.shield(task)
+
+    async def _encode_voice(self, name: str, codec: str) -> Voice:
+        clip, age = await asyncio.to_thread(self._store.clip, name)
+        codes = await self._speaker.encode(clip)
+        return await asyncio.to_thread(self._store.keep, name, codec, codes, age)
+
+    async def _encode_clip(self, key: str, audio: bytes) -> np.ndarray:
+        wave = await asyncio.to_thread(lambda: prepare(read_clip(audio)))
+        codes = (await self._speaker.encode(wave)).astype(np.int16)
+        self._kept[key], self._bytes = codes, self._bytes + codes.nbytes
+        while self._bytes > MOST_BYTES:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return codes
+
+
+class AddBody(Lenient):
+    """A new voice: its name, a clip, and what is said in it."""
+
+    id: str
+    audio: Bytes
+    text: str
+
+
+class DeleteBody(Lenient):
+    """The voice to forget."""
+
+    reference_id: str
+
+
+class UpdateBody(Lenient):
+    """A voice's name, and its new one."""
+
+    old_reference_id: str
+    new_reference_id: str
+
+
+def router(voices: VoiceStore) -> APIRouter:
+    """The routes under /v1/references, as Fish's self-hosted server has them."""
+    routes = APIRouter(prefix="/v1/references", tags=["voices"])
+
+    @routes.post("/add", openapi_extra=accepts(AddBody, form=True))
+    async def add(request: Request) -> dict[str, Any]:
+        """Add a voice from a clip of 1 to 90 s, in any format, and what is said in it."""
+        body = await _form(request) if "form" in request.headers.get("content-type", "") else await read(request, AddBody)
+        await asyncio.to_thread(voices.add, body.id, body.audio, body.text)
+        return {"success": True, "message": f"{body.id} was added", "reference_id": body.id}
+
+    @routes.get("/list")
+    async def names() -> dict[str, Any]:
+        """The names of all voices."""
+        found = voices.names()
+        return {"success": True, "reference_ids": found, "message": f"{len(found)} voices"}
+
+    @routes.delete("/delete", openapi_extra=accepts(DeleteBody))
+    async def delete(request: Request) -> dict[str, Any]:
+        """Forget a voice."""
+        name = (await read(request, DeleteBody)).reference_id
+        await asyncio.to_thread(voices.delete, name)
+        return {"success": True, "message": f"{name} was deleted", "reference_id": name}
+
+    @routes.post("/update", openapi_extra=accepts(UpdateBody))
+    async def update(request: Request) -> dict[str, Any]:
+        """Rename a voice."""
+        body = await read(request, UpdateBody)
+        await asyncio.to_thread(voices.rename, body.old_reference_id, body.new_reference_id)
+        names = {"old_reference_id": body.old_reference_id, "new_reference_id": body.new_reference_id}
+        return {"success": True, "message": f"{body.old_reference_id} is now {body.new_reference_id}", **names}
+
+    return routes
+
+
+def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResponse:
+    """An error in the shape of Fish's self-hosted server."""
+    return JSONResponse({"success": False, "message": message}, status, headers)
+
+
+async def _form(request: Request) -> AddBody:
+    form: FormData = await request.form()
+    fields: dict[str, Any] = dict(form)
+    if not isinstance(fields.get("audio"), UploadFile):
+        raise RequestError("audio is missing, or is not a file", "audio")
+    return validated(AddBody, fields | {"audio": await fields["audio"].read()})

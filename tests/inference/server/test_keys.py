@@ -1,0 +1,140 @@
+"""Who may ask, with keys made by the command and taken back while the server runs."""
+
+import socket
+import stat
+import subprocess
+import sys
+
+import elevenlabs.client
+import fishaudio
+import httpx
+import openai
+import pytest
+from elevenlabs.core import ApiError
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from inference import RequestError
+from inference.server.keys import Keys
+from tests.inference.server.conftest import Server
+
+
+def command(path, *words):
+    done = subprocess.run(
+        [sys.executable, "-m", "inference.cli", "keys", *words], env={"FISHSERVE_KEYS_FILE": str(path)}, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout.strip(), " ".join(done.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def guarded(checkpoint, voices, tmp_path_factory):
+    """A server with two keys, and one of them."""
+    path = tmp_path_factory.mktemp("keys") / "keys"
+    key = command(path, "add", "shop")[1]
+    command(path, "add", "app")
+    server = Server(checkpoint, voices, FISHSERVE_KEYS_FILE=str(path)).wait_ready()
+    yield server, key, path
+    server.end()
+
+
+def test_keys_are_made_listed_and_deleted_by_the_command(tmp_path):
+    path = tmp_path / "keys"
+    assert command(path, "list")[0] == 2
+    code, key, _ = command(path, "add", "shop")
+    assert code == 0
+    assert key.startswith("fs-")
+    assert key not in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "already" in command(path, "add", "shop")[2]
+    assert "cannot be a key's name" in command(path, "add", "a b")[2]
+    assert command(path, "list")[1] == "shop"
+    assert command(path, "delete", "shop")[0] == 0
+    assert "no key 'shop'" in command(path, "delete", "shop")[2]
+
+
+@given(st.text(max_size=60))
+def test_no_other_key_is_known(tmp_path_factory, key):
+    keys = Keys(tmp_path_factory.getbasetemp() / "hypothesis-keys")
+    if not keys.path.exists():
+        keys.add("shop")
+    assert keys.name_of(key) is None
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "keys").write_text("fs-secret\n")
+    with pytest.raises(RequestError, match="line 1 is not a name and a hash"):
+        Keys(tmp_path / "keys").names()
+
+
+def test_real_clients_are_refused_in_their_own_words_without_a_key(guarded):
+    server, key, _ = guarded
+    for given_key, expected in (("wrong", True), (key, False)):
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key=given_key, max_retries=0) as client:
+            if expected:
+                with pytest.raises(openai.AuthenticationError, match="not known"):
+                    client.models.list()
+            else:
+                assert client.models.list().data
+        with httpx.Client() as connection:
+            eleven = elevenlabs.client.ElevenLabs(base_url=server.url, api_key=given_key, httpx_client=connection)
+            if expected:
+                with pytest.raises(ApiError) as error:
+                    eleven.voices.get_all()
+                assert error.value.status_code == 401
+            else:
+                assert eleven.voices.get_all().voices
+        fish = fishaudio.FishAudio(base_url=server.url, api_key=given_key)
+        if expected:
+            with pytest.raises(fishaudio.exceptions.AuthenticationError, match="not known"):
+                fish.voices.list()
+        else:
+            assert fish.voices.list().items
+        fish.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/docs", "/openapi.json", "/nothing", "//health", "/page"])
+def test_everything_else_wants_a_key(guarded, path):
+    server, key, _ = guarded
+    refused = httpx.get(f"{server.url}{path}")
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert httpx.get(f"{server.url}{path}", headers={"Authorization": f"Bearer {key}"}).status_code in (200, 404)
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/", "/page/app.js"])
+def test_health_and_the_page_are_open(guarded, path):
+    assert httpx.get(f"{guarded[0].url}{path}").status_code == 200
+
+
+def test_a_socket_wants_a_key_too(guarded):
+    server, key, _ = guarded
+    address = f"ws://127.0.0.1:{server.port}/v1/tts/live"
+    with pytest.raises(InvalidStatus), connect(address):
+        pass
+    with connect(address, additional_headers={"Authorization": f"Bearer {key}"}):
+        pass
+
+
+def test_a_body_is_not_read_for_one_without_a_key(guarded):
+    with socket.create_connection(("127.0.0.1", guarded[0].port), timeout=10) as connection:
+        connection.sendall(b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{")
+        assert connection.recv(100).startswith(b"HTTP/1.1 401")
+
+
+def test_a_key_can_be_taken_back_while_the_server_runs(guarded):
+    server, _, path = guarded
+    key = command(path, "add", "guest")[1]
+    ask = {"Authorization": f"Bearer {key}"}
+    assert httpx.get(f"{server.url}/v1/models", headers=ask).status_code == 200
+    command(path, "delete", "guest")
+    assert httpx.get(f"{server.url}/v1/models", headers=ask).status_code == 401
+
+
+def test_a_server_whose_file_of_keys_is_empty_does_not_start(checkpoint, voices, tmp_path):
+    server = Server(checkpoint, voices, FISHSERVE_KEYS_FILE=str(tmp_path / "keys"))
+    assert server.process.wait(60) == 2
+    assert "fishserve keys add NAME" in " ".join(server.log().split())
+    server.end(0)

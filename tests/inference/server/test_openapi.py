@@ -1,0 +1,46 @@
+"""What the OpenAPI document says may be sent, and what it says may not: schemathesis sends both, and nothing may break the server."""
+
+import contextlib
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+
+from tests.inference.server.conftest import Server
+
+
+@pytest.fixture(scope="module")
+def api(checkpoint, tmp_path_factory):
+    """A server of its own, whose voices schemathesis may add and delete."""
+    server = Server(checkpoint, tmp_path_factory.mktemp("voices")).wait_ready()
+    yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    server.end()
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda m: m.value)
+def test_nothing_that_is_sent_breaks_the_server(api, mode):
+    for result in api.get_all_operations():
+        operation = result.ok()
+
+        @settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def hold(case):
+            if isinstance(case.body, dict) and isinstance(case.body.get("max_new_tokens", 0), int):
+                case.body["max_new_tokens"] = case.body.get("max_new_tokens", 0) % 5 + 1  # else the tiny model would speak for long
+            response = case.call(timeout=60)
+            assert response.status_code < 500, (case.method, case.path, response.text)
+
+        with contextlib.suppress(Unsatisfiable):  # where nothing can be sent that is not allowed
+            hold()
+
+
+def test_every_route_says_what_it_is_for_and_what_it_refuses(server):
+    document = httpx.get(f"{server.url}/openapi.json").json()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert operation["summary"], (path, method)
+            assert operation.get("description"), (path, method)
+            assert operation.get("tags"), (path, method)

@@ -1,0 +1,129 @@
+"""What an operator sees, and what one bad client can do to others."""
+
+import concurrent.futures
+import json
+import socket
+import time
+
+import httpx
+import pytest
+
+from tests.inference.server.conftest import Server
+
+SAID = "xylophone"
+LONG = " ".join(["This is a sentence that takes a while."] * 40)
+
+
+def speak(server, **body):
+    body = {"input": "Hello.", "max_new_tokens": 10, "seed": 1, "response_format": "pcm"} | body
+    return httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=60, headers={"X-Request-Id": f"from-{len(body)}"})
+
+
+def lines(server):
+    return [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
+
+
+def last(server, **wanted):
+    """The newest line with these values; it is written when a request has ended, a moment after its client knows."""
+    for _ in range(200):
+        if found := [line for line in lines(server) if wanted.items() <= line.items()]:
+            return found[-1]
+        time.sleep(0.02)
+    raise AssertionError(f"no line with {wanted}")
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint, voices):
+    server = Server(checkpoint, voices, FISHSERVE_CORS_ORIGINS="https://shop.example, https://app.example").wait_ready()
+    yield server
+    server.end()
+
+
+def test_each_request_is_one_line_that_says_nothing_of_what_was_said(server):
+    response = speak(server, input=f"{SAID}.")
+    line = last(server, request_id="from-4", status=200)
+    assert response.headers["x-request-id"] == response.headers["request-id"] == "from-4"
+    assert line["route"] == "/v1/audio/speech"
+    assert line["bytes"] == len(response.content)
+    assert 0 < line["first_byte_ms"] <= line["duration_ms"]
+    assert not line["client_gone"]
+    httpx.get(f"{server.url}/v1/voices/{SAID}?key={SAID}")
+    assert last(server, route="/v1/voices/{voice_id}")["status"] == 404
+    httpx.get(f"{server.url}/{SAID}?{SAID}")
+    assert last(server, route=None)["status"] == 404
+    assert SAID not in server.log()
+
+
+@pytest.mark.parametrize("asked", ["", "a b", "x" * 65, "ö", '"'])
+def test_an_id_that_could_forge_a_line_is_not_taken(server, asked):
+    response = httpx.get(f"{server.url}/health", headers={"X-Request-Id": asked.encode()})
+    assert response.headers["x-request-id"] != asked
+    assert last(server, request_id=response.headers["x-request-id"])["status"] == 200
+
+
+def test_a_client_that_goes_is_in_the_log(server):
+    with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG}, timeout=20) as response:
+        next(response.iter_bytes())
+    assert last(server, client_gone=True)["route"] == "/v1/audio/speech"
+
+
+def test_pages_of_other_origins_may_ask_only_where_they_are_named(server, checkpoint, tmp_path):
+    for origin, allowed in (("https://shop.example", True), ("https://evil.example", False)):
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        preflight = httpx.options(f"{server.url}/v1/audio/speech", headers=asked)
+        assert (preflight.status_code == 200) is allowed
+        got = httpx.get(f"{server.url}/v1/models", headers={"Origin": origin})
+        assert (got.headers.get("access-control-allow-origin") == origin) is allowed
+    plain = Server(checkpoint, tmp_path).wait_ready()
+    assert "access-control-allow-origin" not in httpx.get(f"{plain.url}/v1/models", headers={"Origin": "https://shop.example"}).headers
+    plain.end()
+
+
+def raw(server, content):
+    connection = socket.create_connection(("127.0.0.1", server.port))
+    connection.sendall(content)
+    return connection
+
+
+def test_clients_that_never_finish_asking_or_never_read_do_not_stop_others(server):
+    body = json.dumps({"input": LONG * 5, "response_format": "pcm"}).encode()
+    request = b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    slow = [raw(server, b"GET /health HTTP/1.1\r\nX-Slow: ") for _ in range(60)]
+    halves = [raw(server, request + body[:50]) for _ in range(30)]
+    deaf = [raw(server, request + body) for _ in range(6)]
+    for connection in (*slow, *halves):
+        connection.sendall(b"a")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert {r.status_code for r in pool.map(lambda _: speak(server), range(8))} == {200}
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    for connection in (*slow, *halves, *deaf):
+        connection.close()
+    deadline = time.monotonic() + 20
+    while server.metric("fishserve_requests_running"):
+        assert time.monotonic() < deadline, "requests went on without their clients"
+        time.sleep(0.05)
+
+
+@pytest.mark.drill
+def test_headers_and_bodies_that_never_end_are_ended(server):
+    connections = [
+        raw(server, b"GET /health HTTP/1.1\r\nX-Slow: "),
+        raw(server, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nX-"),
+        raw(server, b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"),
+    ]
+    for connection, most in zip(connections, (40, 40, 80), strict=True):
+        connection.settimeout(most)
+        while connection.recv(4096):
+            pass
+        connection.close()
+
+
+def test_health_answers_while_everything_is_full(checkpoint, voices):
+    server = Server(checkpoint, voices, FISHSERVE_ROWS="2", FISHSERVE_QUEUE="4").wait_ready()
+    with concurrent.futures.ThreadPoolExecutor(30) as pool:
+        crowd = [pool.submit(speak, server, input=LONG, max_new_tokens=60, stream_format="sse") for _ in range(30)]
+        answers = [httpx.get(f"{server.url}/health").status_code for _ in range(50)]
+        codes = {r.result().status_code for r in crowd}
+    assert set(answers) == {200}
+    assert codes == {200, 429}
+    server.end()
