@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from typing import Annotated, Any, TypeVar
@@ -38,14 +39,9 @@ class Lenient(BaseModel):
 
 async def read(request: Request, model: type[Body]) -> Body:
     """A body in msgpack or JSON, as its Content-Type says. Raises RequestValidationError, RequestError."""
+    packed = request.headers.get("content-type", "").partition(";")[0].strip() == MSGPACK
     content = await request.body()
-    if request.headers.get("content-type", "").partition(";")[0].strip() == MSGPACK:
-        return validated(model, unpacked(content))
-    try:
-        data = json.loads(content)
-    except (ValueError, RecursionError):
-        raise RequestError("the request body is not valid JSON; for msgpack send Content-Type: application/msgpack") from None
-    return validated(model, data)
+    return await asyncio.to_thread(lambda: validated(model, unpacked(content) if packed else _json(content)))  # it may be large
 
 
 def validated(model: type[Body], data: Any) -> Body:
@@ -54,6 +50,13 @@ def validated(model: type[Body], data: Any) -> Body:
         return model.model_validate(data)
     except ValidationError as e:
         raise RequestValidationError(e.errors()) from None
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise RequestError("the request body is not valid JSON; for msgpack send Content-Type: application/msgpack") from None
 
 
 def unpacked(content: bytes) -> Any:

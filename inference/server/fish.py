@@ -17,6 +17,7 @@ from inference.audio.encode import Encoder
 from inference.audio.read import read_clip
 from inference.engine.request import SpeechRequest
 from inference.errors import FishserveError, RequestError
+from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from inference.server.bodies import MSGPACK, Bytes, Lenient, accepts, read, unpacked
 from inference.server.references import References
 from inference.server.replies import Speaker, check_ready, complaint, encoded, file, started
@@ -26,6 +27,8 @@ from inference.voices.voice import Voice
 
 PATHS = ("/v1/tts", "/v1/vqgan/", "/model", "/wallet/")
 """Whoever asks here wants errors in Fish Audio's shape."""
+MOST_SECONDS = 90
+"""Of a clip to encode, of codes to decode: one takes the device's spare moments from others."""
 IDLE_SECONDS = 300
 """How long a live connection may wait for its next event."""
 _NEW_TOKENS = 1024
@@ -123,13 +126,18 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
         """Clips of any format to codes, (codebooks, frames) each."""
         body = await read(request, EncodeBody)
         waves = [await asyncio.to_thread(read_clip, clip) for clip in body.audios]
+        if (longest := max((len(wave) / SAMPLE_RATE for wave in waves), default=0)) > MOST_SECONDS:
+            raise RequestError(f"a clip lasts {longest:.0f} s; at most {MOST_SECONDS} s are encoded", "audios")
+        await check_ready(speaker)
         return _packed({"tokens": [(await speaker.encode(wave)).tolist() for wave in waves]})
 
     @routes.post("/v1/vqgan/decode", response_class=Response, openapi_extra=accepts(DecodeBody))
     async def decode(request: Request) -> Response:
         """Codes to sound: samples of 16-bit floating point at 44.1 kHz."""
         body = await read(request, DecodeBody)
-        sounds = [await speaker.decode(_codes(tokens)) for tokens in body.tokens]
+        codes = [_codes(tokens) for tokens in body.tokens]
+        await check_ready(speaker)
+        sounds = [await speaker.decode(c) for c in codes]
         return _packed({"audios": [sound.astype(np.float16).tobytes() for sound in sounds]})
 
     @routes.get("/model")
@@ -297,6 +305,8 @@ def _packed(data: dict[str, Any]) -> Response:
 def _codes(tokens: list[list[int]]) -> np.ndarray:
     if len({len(row) for row in tokens}) != 1:
         raise RequestError("tokens hold rows of different lengths; codes are (codebooks, frames)", "tokens")
+    if len(tokens[0]) > MOST_SECONDS * SAMPLE_RATE / SAMPLES_PER_FRAME:
+        raise RequestError(f"tokens hold {len(tokens[0]):,} frames; at most {MOST_SECONDS} s, 21.5 frames each, are decoded", "tokens")
     if any(abs(code) > 2**31 for row in tokens for code in row):
         raise RequestError("tokens hold a code beyond 2^31; codes are 0 to 999", "tokens")
     return np.array(tokens, np.int64)

@@ -8,7 +8,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 HEADER_SECONDS = 15
 """A connection whose next request's headers are not complete after once to twice as long is closed."""
-BODY_SECONDS = 60
+BODY_SECONDS = 120
 """How long a body may take."""
 
 

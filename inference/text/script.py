@@ -13,7 +13,7 @@ from inference.text.normalize import normalize as words
 from inference.text.split import split
 
 LONGEST_PAUSE, MOST_PAUSES = 10.0, 100
-"""Seconds of one pause; pauses in one text."""
+"""Seconds of pauses that stand together; pauses in one text."""
 STRENGTHS = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.75, "x-strong": 1.0}
 """Seconds of SSML's strengths of a break."""
 _PAUSE = regex.compile(r"\[pause:([^\[\]\n]{0,40})\]|<break\b([^<>]{0,200})/?>(?:\s*</break>)?", regex.IGNORECASE)
@@ -48,6 +48,8 @@ def script(text: str, length: int, *, normalize: bool) -> tuple[list[Line], floa
             silence = 0.0
         if mark:
             silence, start, pauses = silence + _seconds(mark), mark.end(), pauses + 1
+            if silence > LONGEST_PAUSE:
+                raise RequestError(f"with {mark[0][:80]} it is silent for {silence:.1f} s; at most {LONGEST_PAUSE:.0f} s are", "text")
     if pauses > MOST_PAUSES:
         raise RequestError(f"the text has {pauses} pauses; at most {MOST_PAUSES} are made in one request", "text")
     if not lines:
@@ -65,7 +67,4 @@ def _seconds(mark: regex.Match[str]) -> float:
     time = _TIME.fullmatch(asked)
     if time is None:
         raise RequestError(f'{mark[0][:80]} is not a pause; write [pause:1.2s], [pause:800ms] or <break time="1.2s"/>', "text")
-    seconds = float(time[1]) / (1000 if time[2].lower() == "ms" else 1)
-    if seconds > LONGEST_PAUSE:
-        raise RequestError(f"{mark[0][:80]} is too long; a pause lasts at most {LONGEST_PAUSE:.0f} s", "text")
-    return seconds
+    return float(time[1]) / (1000 if time[2].lower() == "ms" else 1)

@@ -228,7 +228,12 @@ def test_codes_and_back(server, clip):
     (sound,) = post("decode", {"tokens": [codes]})["audios"]
     assert len(codes) == 8
     assert len(sound) // 2 == 2048 * len(codes[0]) == pytest.approx(len(samples), abs=2048)
-    for tokens, words in (([[1], [2, 3]], "different lengths"), ([[5000]] * 8, "5000"), ([[1]], "(8, frames)")):
+    for tokens, words in (
+        ([[1], [2, 3]], "different lengths"),
+        ([[5000]] * 8, "5000"),
+        ([[1]], "(8, frames)"),
+        ([[1] * 3000] * 8, "3,000 frames"),
+    ):
         response = httpx.post(f"{server.url}/v1/vqgan/decode", json={"tokens": [tokens]})
         assert response.status_code == 400
         assert words in response.json()["message"]
