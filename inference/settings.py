@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.errors import RequestError
@@ -27,8 +27,15 @@ class Settings(BaseSettings):
     voices_dir: Path = Field(Path("voices"), description="Where named voices live.")
     cache_dir: Path | None = Field(None, description="Where memory-mapped copies of weights are kept; empty: the user's cache folder.")
     host: str = Field("127.0.0.1", description="Address to listen on: 127.0.0.1, 0.0.0.0 or ::.")
-    port: int = Field(8080, ge=1024, le=65535, description="Port to listen on.")
+    port: int = Field(
+        8080, ge=1, le=65535, validation_alias=AliasChoices("port", "FISHSERVE_PORT", "PORT"), description="Port to listen on."
+    )
+    port_health: int | None = Field(
+        None, ge=1, le=65535, validation_alias=AliasChoices("port_health", "FISHSERVE_PORT_HEALTH", "PORT_HEALTH"),
+        description="Another port for /ping alone, as RunPod's load balancer may ask for; empty: none.",
+    )  # fmt: skip
 
+    metrics_port: int | None = Field(None, ge=1024, le=65535, description="Where the RunPod worker shows its metrics; empty: nowhere.")
     keys_file: Path | None = Field(None, description="File of the hashes of keys; empty: everyone may ask.")
     cors_origins: str = Field(
         "", description="Origins whose pages may ask, with commas between: https://example.com. Empty: none but its own."

@@ -283,6 +283,11 @@ class SpeechEngine:
         return Voice((Reference(self.encode(wave), text),), name)
 
     @property
+    def rows(self) -> int:
+        """How many requests are generated at once."""
+        return self._rows
+
+    @property
     def alive(self) -> bool:
         """False once it is closed, or a fault it could not recover from has ended it."""
         return not self._closing

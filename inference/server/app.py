@@ -19,7 +19,7 @@ from inference.server.log import RequestLog
 from inference.server.metrics import exposition
 from inference.server.patience import BODY_SECONDS
 from inference.server.references import References
-from inference.server.replies import Speaker, complaint
+from inference.server.replies import PING, Speaker, complaint
 from inference.settings import Settings
 from inference.voices.store import VoiceStore
 
@@ -54,6 +54,11 @@ def create_app(speaker: Speaker, settings: Settings) -> FastAPI:
         """200 once the model is loaded and warm, 503 before and when it has failed."""
         state = await speaker.state()
         return JSONResponse(state, 200 if state["status"] == "ready" else 503)
+
+    @app.get("/ping", tags=["running it"], response_class=Response, responses={204: {}, 503: {}})
+    async def ping() -> Response:
+        """For RunPod's load balancer: 204 while the model loads, 200 when it can speak, 503 when it never will."""
+        return Response(status_code=PING[(await speaker.state())["status"]])
 
     @app.get("/metrics", tags=["running it"])
     async def metrics() -> Response:

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -36,10 +37,12 @@ from inference.server.app import create_app
 from inference.server.log import quiet_uvicorn
 from inference.server.metrics import SHARED_DIRECTORY
 from inference.server.patience import Impatient
+from inference.server.replies import PING
 from inference.settings import Settings
 
 _PATH = "/_engine"
 _STATE = "fishserve"  # our keys, with a device's number, beside LitServe's own in the dictionary that all its processes share
+LOADING = {"status": "loading"}
 _WARM_UP = "Warming up."
 MOST_CLIPS = 16
 MOST_UNREAD = 400
@@ -265,7 +268,7 @@ class RemoteEngine:
 
     async def state(self) -> dict[str, str]:
         """Loading, ready or failed."""
-        return dict(await asyncio.to_thread(self._server.workers_setup_status.get, f"{_STATE}{self._number}", {"status": "loading"}))
+        return dict(await asyncio.to_thread(self._server.workers_setup_status.get, f"{_STATE}{self._number}", LOADING))
 
     def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncGenerator[Audio]:
         """As SpeechEngine.astream; leaving early tells the engine to stop."""
@@ -349,11 +352,16 @@ def serve(settings: Settings) -> str | None:
     Raises OSError when the address cannot be listened on.
     """
     _check_free(settings.host, settings.port)
+    health = settings.port_health if settings.port_health != settings.port else None
+    if health:
+        _check_free(settings.host, health)
     with tempfile.TemporaryDirectory(prefix="fishserve-metrics-") as shared:
         os.environ[SHARED_DIRECTORY] = shared
         server = build(settings)
         failure: list[str] = []
         threading.Thread(target=_watch, args=(server, failure), daemon=True).start()
+        if health:
+            Pings(server, settings.host, health)
         # The handler runs in the main thread, which is inside a call to LitServe's manager; only another thread may call it.
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server._shutdown_event.set).start())
         server.run(
@@ -361,6 +369,27 @@ def serve(settings: Settings) -> str | None:
             http=Impatient,
         )  # fmt: skip
         return failure[0] if failure else None
+
+
+class Pings(ThreadingHTTPServer):
+    """A second port that answers /ping alone, as RunPod's load balancer may ask for."""
+
+    def __init__(self, server: ls.LitServer, host: str, port: int) -> None:
+        class Ping(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                shared = getattr(server, "workers_setup_status", {})
+                states = [shared.get(f"{_STATE}{i}", LOADING)["status"] for i in range(len(server.litapi_connector.lit_apis))]
+                worst = next(s for s in ("failed", "loading", "ready") if s in states)
+                self.send_response(PING[worst] if self.path.partition("?")[0] == "/ping" else 404)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), Ping)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
 
 
 def _check_free(host: str, port: int) -> None:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inference.errors import RequestError
 
-OPEN = frozenset(["/", "/health", "/ready"])
+OPEN = frozenset(["/", "/health", "/ready", "/ping"])
 """Answered without a key, and so is what the page loads."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,63}) (?P<hash>[0-9a-f]{64})")

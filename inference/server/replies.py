@@ -16,6 +16,8 @@ from inference.engine.request import Audio, SpeechRequest
 from inference.errors import NotReady
 
 CLIENT_GONE = 499
+PING = {"loading": 204, "ready": 200, "failed": 503}
+"""What RunPod's load balancer wants to hear of each state."""
 _WAV_HEADER = len(wav_header(0))
 _GONE: Any = object()
 

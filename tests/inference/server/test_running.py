@@ -1,6 +1,7 @@
 """What an operator sees, and what one bad client can do to others."""
 
 import concurrent.futures
+import contextlib
 import json
 import socket
 import time
@@ -8,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from tests.inference.server.conftest import Server
+from tests.inference.server.conftest import Server, free_port
 
 SAID = "xylophone"
 LONG = " ".join(["This is a sentence that takes a while."] * 40)
@@ -126,4 +127,23 @@ def test_health_answers_while_everything_is_full(checkpoint, voices):
         codes = {r.result().status_code for r in crowd}
     assert set(answers) == {200}
     assert codes == {200, 429}
+    server.end()
+
+
+def test_runpods_load_balancer_hears_when_it_can_send_work(checkpoint, tmp_path):
+    """On the port it names, and on another one for its pings."""
+    other = free_port()
+    server = Server(checkpoint, tmp_path, PORT_HEALTH=str(other))
+    seen = set()
+    deadline = time.monotonic() + 60
+    while 200 not in seen:
+        assert time.monotonic() < deadline
+        for port in (server.port, other):
+            with contextlib.suppress(httpx.TransportError):
+                seen.add(httpx.get(f"http://127.0.0.1:{port}/ping").status_code)
+        time.sleep(0.05)
+    server.wait_ready()
+    assert seen == {204, 200}
+    assert [httpx.get(f"http://127.0.0.1:{port}/ping").status_code for port in (server.port, other)] == [200, 200]
+    assert httpx.get(f"http://127.0.0.1:{other}/v1/models").status_code == 404
     server.end()

@@ -1,0 +1,50 @@
+# syntax=docker/dockerfile:1
+# Targets: server (HTTP), worker (RunPod's queue), saas (no torch). docs/runpod.md says how to build and deploy them.
+ARG CUDA=12.8.1
+
+FROM nvidia/cuda:${CUDA}-base-ubuntu24.04 AS base
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 python3-venv tini ca-certificates curl \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 10001 fishserve
+ENV PATH=/opt/fishserve/bin:$PATH PYTHONUNBUFFERED=1 HF_HOME=/models FISHSERVE_VOICES_DIR=/voices FISHSERVE_CACHE_DIR=/models/laid-out
+RUN install -d -o fishserve -g fishserve /models /voices
+
+FROM base AS build
+COPY . /src
+
+FROM build AS build-server
+RUN /src/docker/install.sh server /opt/fishserve
+
+FROM build AS build-worker
+RUN /src/docker/install.sh worker /opt/fishserve
+
+FROM build AS build-saas
+RUN /src/docker/install.sh saas /opt/fishserve
+
+FROM base AS server
+ARG MODEL=
+COPY --from=build-server /opt/fishserve /opt/fishserve
+COPY docker/bake.sh /usr/local/bin/bake
+USER fishserve
+RUN --mount=type=secret,id=HF_TOKEN,uid=10001 bake "${MODEL}"
+ENV FISHSERVE_HOST=0.0.0.0 FISHSERVE_CHECKPOINT=${MODEL}
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=300s CMD curl -fs "http://127.0.0.1:${PORT:-8080}/ready" || exit 1
+ENTRYPOINT ["tini", "--"]
+CMD ["fishserve", "serve"]
+
+FROM base AS worker
+ARG MODEL=
+COPY --from=build-worker /opt/fishserve /opt/fishserve
+COPY docker/bake.sh /usr/local/bin/bake
+USER fishserve
+RUN --mount=type=secret,id=HF_TOKEN,uid=10001 bake "${MODEL}"
+ENV FISHSERVE_CHECKPOINT=${MODEL}
+ENTRYPOINT ["tini", "--"]
+CMD ["python", "-m", "worker"]
+
+FROM base AS saas
+COPY --from=build-saas /opt/fishserve /opt/fishserve
+USER fishserve
+ENTRYPOINT ["tini", "--"]

@@ -1,0 +1,202 @@
+"""RunPod's real worker SDK beside a stand-in of its queue, and a real S3 server."""
+
+import contextlib
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import boto3
+import httpx
+import pytest
+from botocore.config import Config
+from prometheus_client.parser import text_string_to_metric_families
+
+from inference.model import random_checkpoint
+from tests.inference.server.conftest import free_port
+
+ROOT = Path(__file__).parents[2]
+BUCKET = "speech"
+
+
+def wait(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def answers(url):
+    try:
+        return httpx.get(url, timeout=2).status_code < 500
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("worker") / "tiny"
+    random_checkpoint.write(directory, "tiny", 1)
+    return directory
+
+
+def port_pairs(count):
+    """Ports that are free, as is the one 10,000 above each: SeaweedFS takes that, too."""
+    found = []
+    while len(found) < count:
+        port = random.randrange(11_000, 30_000)
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10_000))
+            found.append(port)
+    return found
+
+
+class Bucket:
+    """A SeaweedFS server with one bucket."""
+
+    def __init__(self, directory):
+        self.key, self.secret = "AKIATEST", "secrettest"
+        ports = port_pairs(4)
+        self.endpoint = f"http://127.0.0.1:{ports[0]}"
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        config = {"identities": [{"name": "app", "credentials": [{"accessKey": self.key, "secretKey": self.secret}], "actions": actions}]}
+        (directory / "s3.json").write_text(json.dumps(config))
+        (directory / "data").mkdir()
+        flags = {
+            "dir": directory / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3.port": ports[0],
+            "master.port": ports[1], "volume.port": ports[2], "filer.port": ports[3],
+            "s3.config": directory / "s3.json", "s3.port.iceberg": 0, "s3.port.lance": 0, "volume.max": 20, "master.volumeSizeLimitMB": 64,
+            "master.telemetry": "false",
+        }  # fmt: skip
+        self.process = subprocess.Popen(
+            [Path(sys.executable).with_name("weed"), "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in flags.items())],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory,
+        )  # fmt: skip
+        config = Config(signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": 1})
+        self.s3 = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.key,
+            aws_secret_access_key=self.secret,
+            region_name="auto",
+            config=config,
+        )
+        wait(self._made)
+
+    def _made(self):
+        try:
+            self.s3.create_bucket(Bucket=BUCKET)
+            self.s3.put_object(Bucket=BUCKET, Key="first", Body=b"x")
+        except Exception:
+            assert self.process.poll() is None
+            return False
+        return True
+
+    def url(self, what, key, seconds=300, **parameters):
+        return self.s3.generate_presigned_url(what, Params={"Bucket": BUCKET, "Key": key} | parameters, ExpiresIn=seconds)
+
+    def get(self, key):
+        return self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+
+    @property
+    def environment(self):
+        return {
+            "R2_ENDPOINT": self.endpoint, "R2_ACCESS_KEY_ID": self.key, "R2_SECRET_ACCESS_KEY": self.secret, "R2_BUCKET_NAME": BUCKET,
+        }  # fmt: skip
+
+    def end(self):
+        self.s3.close()
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory):
+    bucket = Bucket(tmp_path_factory.mktemp("s3"))
+    yield bucket
+    bucket.end()
+
+
+class Queue:
+    """The stand-in, as a client of RunPod sees it."""
+
+    def __init__(self):
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen([sys.executable, "-m", "tests.worker.runpod_queue", str(port)], cwd=ROOT)
+        wait(lambda: answers(f"{self.url}/openapi.json"))
+
+    def run(self, **given):
+        return httpx.post(f"{self.url}/v2/ep/run", json={"input": given}).json()["id"]
+
+    def status(self, job):
+        return httpx.get(f"{self.url}/v2/ep/status/{job}").json()
+
+    def done(self, job, seconds=60):
+        return wait(lambda: (s := self.status(job))["status"] in ("COMPLETED", "FAILED") and s, seconds)
+
+    def result(self, **given):
+        done = self.done(self.run(**given))
+        assert done["status"] == "COMPLETED", done["error"]
+        return done["output"]
+
+    def refusal(self, **given):
+        done = self.done(self.run(**given))
+        assert done["status"] == "FAILED", done["output"]
+        return done["error"]
+
+
+class Worker:
+    """A `python -m worker` process that takes its jobs from a queue."""
+
+    def __init__(self, queue, checkpoint, **environment):
+        self.name, self.port = f"pod{free_port()}", free_port()
+        base = f"{queue.url}/v2/ep"
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe nobody reads would fill up
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "worker"], stdout=self.output, stderr=self.output,
+            env=os.environ | {
+                "RUNPOD_WEBHOOK_GET_JOB": f"{base}/job-take/$ID?gpu=x", "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base}/job-done/$RUNPOD_POD_ID/$ID?gpu=x",
+                "RUNPOD_WEBHOOK_POST_STREAM": f"{base}/job-stream/$RUNPOD_POD_ID/$ID?gpu=x", "RUNPOD_WEBHOOK_PING": f"{base}/ping/$RUNPOD_POD_ID?gpu=x",
+                "RUNPOD_AI_API_KEY": "key", "RUNPOD_POD_ID": self.name, "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true", "RUNPOD_SKIP_GPU_CHECK": "true",
+                "FISHSERVE_CHECKPOINT": str(checkpoint), "FISHSERVE_METRICS_PORT": str(self.port), "FISHSERVE_ROWS": "4", "OMP_NUM_THREADS": "1",
+            } | environment,
+        )  # fmt: skip
+
+    def log(self):
+        return os.pread(self.output.fileno(), 1 << 24, 0).decode()
+
+    def metric(self, name, **labels):
+        for family in text_string_to_metric_families(httpx.get(f"http://127.0.0.1:{self.port}/metrics").text):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return sample.value
+        return 0
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
+
+
+@pytest.fixture(scope="module")
+def queue():
+    queue = Queue()
+    yield queue
+    queue.process.kill()
+    queue.process.wait()
+
+
+@pytest.fixture(scope="module")
+def worker(queue, checkpoint, bucket, tmp_path_factory):
+    worker = Worker(queue, checkpoint, FISHSERVE_VOICES_DIR=str(tmp_path_factory.mktemp("voices")), **bucket.environment)
+    wait(lambda: "ready in" in worker.log())
+    yield worker
+    worker.end()

@@ -1,0 +1,110 @@
+"""A queue as RunPod's cloud has one, for its real worker SDK and for clients: jobs are taken, done, streamed, stopped, and lost with their worker."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections import deque
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+
+FINAL = ("COMPLETED", "FAILED", "CANCELLED")
+
+
+def create_app():
+    app, waiting, jobs, stops = FastAPI(), deque(), {}, deque()
+
+    async def take(worker, most):
+        for _ in range(20):
+            taken = []
+            while waiting and len(taken) < most:
+                job = jobs[waiting.popleft()]
+                if job["status"] == "IN_QUEUE":
+                    job |= {"status": "IN_PROGRESS", "worker": worker, "taken": job["taken"] + 1}
+                    taken.append({"id": job["id"], "input": job["input"]})
+            if taken:
+                return taken
+            await asyncio.sleep(0.05)
+        return []
+
+    @app.post("/v2/ep/run")
+    async def run(request: Request):
+        body = await request.json()
+        job = {"id": str(uuid.uuid4()), "status": "IN_QUEUE", "input": body["input"], "output": None, "error": None}
+        jobs[job["id"]] = job | {"chunks": [], "progress": [], "taken": 0, "answers": 0, "at": time.time()}
+        waiting.append(job["id"])
+        return {"id": job["id"], "status": "IN_QUEUE"}
+
+    @app.get("/v2/ep/status/{job}")
+    async def status(job: str):
+        return jobs[job]
+
+    @app.post("/v2/ep/cancel/{job}")
+    async def cancel(job: str):
+        stops.append(job)
+        jobs[job]["status"] = "CANCELLED"
+        return {}
+
+    @app.post("/lost/{worker}")
+    async def lost(worker: str):
+        """The cloud finds out that a worker is gone, and gives its jobs to others."""
+        for job in jobs.values():
+            if job["status"] == "IN_PROGRESS" and job["worker"] == worker:
+                job["status"] = "IN_QUEUE"
+                waiting.append(job["id"])
+        return {}
+
+    @app.post("/again/{job}")
+    async def again(job: str):
+        """What the worker said of it never arrived."""
+        jobs[job] |= {"status": "IN_QUEUE", "output": None}
+        waiting.append(job)
+        return {}
+
+    @app.get("/v2/ep/job-take/{worker}")
+    async def job_take(worker: str):
+        found = await take(worker, 1)
+        return found[0] if found else Response(status_code=204)
+
+    @app.get("/v2/ep/job-take-batch/{worker}")
+    async def job_take_batch(worker: str, batch_size: int = 1):
+        return await take(worker, batch_size) or Response(status_code=204)
+
+    @app.post("/v2/ep/job-done/{worker}/{job}")
+    async def job_done(worker: str, job: str, request: Request):  # noqa: ARG001 - RunPod's addresses have it
+        body, kept = json.loads(await request.body()), jobs[job]
+        if body.get("status") == "IN_PROGRESS":
+            kept["progress"].append(body["output"])
+            return {}
+        kept["answers"] += 1
+        if kept["status"] not in FINAL:
+            kept |= {"output": body.get("output"), "error": body.get("error"), "status": "FAILED" if body.get("error") else "COMPLETED"}
+        return {}
+
+    @app.post("/v2/ep/job-stream/{worker}/{job}")
+    async def job_stream(worker: str, job: str, request: Request):  # noqa: ARG001
+        jobs[job]["chunks"].append(json.loads(await request.body()))
+        return {}
+
+    @app.get("/v2/ep/job-stop/{worker}")
+    async def job_stop(worker: str):  # noqa: ARG001
+        for _ in range(20):
+            if stops:
+                found = list(stops)
+                stops.clear()
+                return {"jobsToStop": found}
+            await asyncio.sleep(0.05)
+        return Response(status_code=204)
+
+    @app.get("/v2/ep/ping/{worker}")
+    async def ping(worker: str):  # noqa: ARG001
+        return {}
+
+    return app
+
+
+if __name__ == "__main__":
+    import sys
+
+    uvicorn.run(create_app(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

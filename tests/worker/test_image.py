@@ -1,0 +1,51 @@
+"""What the image's RUN lines call, in a plain directory, and what its other files say."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inference.settings import Settings
+from worker.job import parse
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("extra", ["server", "worker", "saas"])
+def test_an_environment_is_installed_with_what_it_needs_alone(extra, tmp_path):
+    subprocess.run([ROOT / "docker/install.sh", extra, tmp_path / "env"], check=True, timeout=900)
+    has = {p.name for p in next((tmp_path / "env/lib").glob("python*/site-packages")).iterdir()}
+    assert ("torch" in has) is (extra != "saas")
+    assert ("runpod" in has) is (extra == "worker")
+
+
+def test_nothing_is_baked_in_unless_a_model_is_named():
+    """And a name that is none is one clear sentence."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    assert subprocess.run([ROOT / "docker/bake.sh", ""], env=environment, check=False).returncode == 0
+    done = subprocess.run([ROOT / "docker/bake.sh", "nonsense"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "is not a repository name" in " ".join(done.stderr.split())
+
+
+def test_the_dockerfile_copies_what_is_there_and_sets_what_is_known():
+    text = (ROOT / "Dockerfile").read_text()
+    for source in re.findall(r"^COPY (?!--from)(\S+)", text, re.MULTILINE):
+        assert (ROOT / source).exists()
+    for script in re.findall(r"/src/(docker/\S+)", text):
+        assert os.access(ROOT / script, os.X_OK)
+    assert set(re.findall(r"FISHSERVE_(\w+)=", text)) <= {name.upper() for name in Settings.model_fields}
+
+
+def test_runpods_hub_offers_settings_that_are_known_and_jobs_that_are_right():
+    offered = [e["key"] for e in json.loads((ROOT / ".runpod/hub.json").read_text())["config"]["env"]]
+    known = {f"FISHSERVE_{name.upper()}" for name in Settings.model_fields}
+    r2 = {"HF_TOKEN", "R2_ENDPOINT", "R2_BUCKET_NAME", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"}
+    assert set(offered) <= known | r2
+    for test in json.loads((ROOT / ".runpod/tests.json").read_text())["tests"]:
+        parse(test["input"])

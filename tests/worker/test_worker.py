@@ -1,0 +1,225 @@
+"""The worker as RunPod runs it: its own SDK, a queue, a bucket; jobs that end well, badly, early, and twice."""
+
+import base64
+import contextlib
+import hashlib
+import io
+import signal
+import time
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+from tests.worker.conftest import BUCKET, Worker, wait
+
+pytestmark = pytest.mark.usefixtures("worker")  # takes the jobs
+LONG = " ".join(["This is a sentence that takes a while."] * 40)
+SMALL = {"text": "Hello.", "max_new_tokens": 20, "format": "wav"}
+
+
+def clip():
+    buffer = io.BytesIO()
+    soundfile.write(buffer, 0.2 * np.sin(np.arange(2 * 16_000) * 0.2), 16_000, format="WAV")
+    return buffer.getvalue()
+
+
+def test_a_result_says_what_was_made(queue, worker):
+    (result,) = queue.result(**SMALL, seed=1)
+    content = base64.b64decode(result.pop("audio"))
+    samples, rate = soundfile.read(io.BytesIO(content))
+    assert (rate, len(samples)) == (44_100, 2048 * result["frames"])
+    assert result["seconds"] == pytest.approx(len(samples) / rate, abs=0.001)
+    assert (result["bytes"], result["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert (result["seed"], result["model"], result["sample_rate"]) == (1, "tiny", 44_100)
+    assert 0 <= result["timings"]["queued"] <= result["timings"]["first_audio"] <= result["timings"]["total"]
+    assert "float32" in worker.log()
+
+
+def test_sixty_four_jobs_are_generated_together(queue, worker):
+    steps, frames = (worker.metric(f"fishserve_batch_size_{part}") for part in ("count", "sum"))
+    jobs = [queue.run(**SMALL | {"max_new_tokens": 10 + n % 30, "seed": n}) for n in range(64)]
+    done = [queue.done(job, 120) for job in jobs]
+    assert {d["status"] for d in done} == {"COMPLETED"}
+    assert all(d["answers"] == 1 for d in done)
+    batch = (worker.metric("fishserve_batch_size_sum") - frames) / (worker.metric("fishserve_batch_size_count") - steps)
+    assert batch > 1.5
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "either text or segments"),
+        ({"text": ""}, "nothing to speak"),
+        ({"text": "hi", "fromat": "wav"}, "fromat is not a field of a job; its fields are version, text"),
+        ({"text": "hi", "version": 2}, "version is '2'"),
+        ({"text": "hi", "temperature": 9}, "temperature is 9"),
+        ({"text": "hi", "format": "ogg"}, "format is 'ogg'"),
+        ({"text": "hi", "voice": "nobody"}, "no voice 'nobody'"),
+        ({"text": "hi", "voice": {"text": "x"}}, "either a url or audio"),
+        ({"text": "hi", "voice": {"text": "x", "audio": "%"}}, "not base64"),
+        ({"text": "hi", "voice": {"text": "x", "audio": "QUJD"}}, "not audio"),
+        ({"text": "hi", "voice": {"text": "x", "url": "http://example.com/c.wav"}}, "must be https"),
+        ({"text": "hi", "voice": {"text": "x", "url": "https://127.0.0.1/c.wav"}}, "private network"),
+        ({"text": "hi", "voice": {"text": "x", "url": "https://[::1]/c.wav"}}, "private network"),
+        ({"text": "hi", "voice": {"text": "x", "url": "https://169.254.169.254/latest"}}, "private network"),
+        ({"text": "hi", "voice": {"text": "x", "url": "file:///etc/passwd"}}, "must be https"),
+        ({"text": "hi", "upload": {"key": "../x"}}, "upload.key"),
+        ({"text": "hi", "upload": {"key": "a/../x"}}, "'..'"),
+        ({"text": "hi", "upload": {"url": "https://10.0.0.1/x"}, "max_new_tokens": 5}, "private network"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_fails_with_one_sentence(queue, given, words):
+    refusal = queue.refusal(**given)
+    assert words in refusal
+    assert "Traceback" not in refusal
+
+
+def test_segments_are_paragraphs_of_one_text(queue):
+    fields = {"max_new_tokens": 10, "seed": 1, "format": "pcm", "chunk_length": 10}
+    (parts,), (whole,) = queue.result(segments=["One.", "Two."], **fields), queue.result(text="One.\n\nTwo.", **fields)
+    assert parts["sha256"] == whole["sha256"]
+
+
+def test_a_stream_comes_piece_by_piece(queue):
+    job = queue.run(text=LONG[:200], max_new_tokens=80, seed=1, format="wav", stream=True)
+    done = queue.done(job)
+    *pieces, result = done["output"]
+    assert len(pieces) > 2
+    assert [p["index"] for p in pieces] == list(range(len(pieces)))
+    assert hashlib.sha256(b"".join(base64.b64decode(p["audio"]) for p in pieces)).hexdigest() == result["sha256"]
+    assert len(done["chunks"]) == len(pieces) + 1
+    assert "audio" not in result
+
+
+def test_too_much_for_the_queue_is_refused_and_streams_in_pieces_that_fit(queue):
+    long = {"text": "Hello.", "max_new_tokens": 1000, "temperature": 2.0, "top_p": 1.0, "format": "wav", "sample_rate": 48_000, "seed": 3}
+    sizes = [len(p["audio"]) for p in queue.result(**long, stream=True)[:-1]]
+    if sum(sizes) > 1_000_000:
+        assert "RunPod drops results above" in queue.refusal(**long)
+    assert max(sizes) < 1_000_000
+
+
+def test_a_cancelled_job_stops_and_its_neighbour_does_not(queue, worker):
+    before = worker.metric("fishserve_requests_total", reason="cancelled")
+    job, neighbour = queue.run(text=LONG), queue.run(**SMALL)
+    wait(lambda: worker.metric("fishserve_requests_running") >= 1)
+    httpx.post(f"{queue.url}/v2/ep/cancel/{job}")
+    wait(lambda: worker.metric("fishserve_requests_total", reason="cancelled") > before)
+    assert queue.done(neighbour)["status"] == "COMPLETED"
+    assert queue.status(job)["answers"] == 0
+
+
+def test_long_jobs_tell_how_far_they_are(queue):
+    done = queue.done(queue.run(text=LONG[:400], max_new_tokens=300, format="mp3", temperature=2.0, top_p=1.0), 120)
+    assert [p["seconds"] >= 10 for p in done["progress"]]
+
+
+# -- storage -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_result_goes_to_a_key_and_its_address_is_good_for_300_seconds(queue, bucket):
+    (result,) = queue.result(**SMALL, upload={"key": "user 1/hello.wav"})
+    content = httpx.get(result["url"]).content
+    assert hashlib.sha256(content).hexdigest() == result["sha256"]
+    assert "X-Amz-Expires=300" in result["url"]
+    assert httpx.get(result["url"].replace("hello.wav", "other.wav")).status_code == 403
+    assert bucket.s3.head_object(Bucket=BUCKET, Key=result["key"])["ContentType"] == "audio/wav"
+
+
+def test_a_result_goes_to_a_presigned_address(queue, bucket):
+    url = bucket.url("put_object", "presigned.wav", ContentType="audio/wav")
+    (result,) = queue.result(**SMALL, upload={"url": url})
+    assert hashlib.sha256(bucket.get("presigned.wav")).hexdigest() == result["sha256"]
+    assert "audio" not in result
+
+
+def test_addresses_that_are_over_or_tampered_with_fail_with_the_reason(queue, bucket):
+    over = bucket.url("put_object", "late.wav", 1)
+    tampered = bucket.url("put_object", "a.wav")[:-4] + "0000"
+    gone = bucket.url("get_object", "first", 1)
+    time.sleep(2)
+    assert "answered 403 (AccessDenied)" in queue.refusal(**SMALL, upload={"url": over})
+    assert "answered 403 (SignatureDoesNotMatch)" in queue.refusal(**SMALL, upload={"url": tampered})
+    assert "answered 403" in queue.refusal(**SMALL, voice={"url": gone, "text": "x"})
+    assert "answered 404" in queue.refusal(**SMALL, voice={"url": bucket.url("get_object", "nothing"), "text": "x"})
+    assert "not audio" in queue.refusal(**SMALL, voice={"url": bucket.url("get_object", "first"), "text": "x"})
+
+
+def test_a_clip_behind_an_address_sounds_as_one_in_the_job(queue, bucket):
+    bucket.s3.put_object(Bucket=BUCKET, Key="clip.wav", Body=clip())
+    (fetched,) = queue.result(**SMALL, seed=1, voice={"url": bucket.url("get_object", "clip.wav"), "text": "said"})
+    (inline,) = queue.result(**SMALL, seed=1, voice={"audio": base64.b64encode(clip()).decode(), "text": "said"})
+    (plain,) = queue.result(**SMALL, seed=1)
+    assert fetched["sha256"] == inline["sha256"] != plain["sha256"]
+
+
+# -- the life of a worker ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def resting(worker):
+    """Takes no jobs meanwhile. What it asked the queue for before is answered within a second."""
+    worker.process.send_signal(signal.SIGSTOP)
+    try:
+        time.sleep(1.5)
+        yield
+    finally:
+        worker.process.send_signal(signal.SIGCONT)
+
+
+def test_sigterm_lets_running_jobs_finish(queue, checkpoint, bucket, worker):
+    other = Worker(queue, checkpoint, **bucket.environment)
+    wait(lambda: "ready in" in other.log())
+    with resting(worker):
+        job = queue.run(text=LONG[:200], max_new_tokens=200, seed=1, format="mp3")
+        wait(lambda: queue.status(job)["status"] == "IN_PROGRESS")
+        other.process.send_signal(signal.SIGTERM)
+        assert other.process.wait(60) == 0
+        assert queue.status(job)["status"] == "COMPLETED"
+    other.end()
+
+
+def test_a_job_of_a_killed_worker_is_done_again_and_sent_once(queue, checkpoint, bucket):
+    """Killed between sending and saying so: whoever gets the job next finds its result there."""
+    key = {"upload": {"key": "twice.wav"}}
+    job = queue.run(**SMALL, **key)
+    first = queue.done(job)["output"][0]
+    sent = bucket.s3.head_object(Bucket=BUCKET, Key="twice.wav")["LastModified"]
+    other = Worker(queue, checkpoint, **bucket.environment)
+    wait(lambda: "ready in" in other.log())
+    kept = queue.status(job)
+    again = httpx.post(f"{queue.url}/again/{job}")
+    assert again.status_code == 200
+    second = queue.done(job)["output"][0]
+    assert kept["taken"] + 1 == queue.status(job)["taken"]
+    assert {k: v for k, v in second.items() if k != "url"} == {k: v for k, v in first.items() if k != "url"}
+    assert bucket.s3.head_object(Bucket=BUCKET, Key="twice.wav")["LastModified"] == sent
+    other.end()
+
+
+def test_a_killed_workers_job_is_done_by_another_in_the_same_way(queue, checkpoint, bucket, worker):
+    other = Worker(queue, checkpoint, **bucket.environment)
+    wait(lambda: "ready in" in other.log())
+    with resting(worker):
+        job = queue.run(text=LONG, max_new_tokens=400, format="mp3")
+        wait(lambda: queue.status(job)["status"] == "IN_PROGRESS")
+        other.end()
+    httpx.post(f"{queue.url}/lost/{other.name}")
+    assert queue.done(job, 120)["status"] == "COMPLETED"
+    assert queue.status(job)["taken"] == 2
+
+
+def test_a_worker_whose_model_cannot_be_loaded_ends_before_it_takes_a_job(queue, tmp_path):
+    broken = Worker(queue, tmp_path)
+    assert broken.process.wait(60) == 1
+    assert "config.json" in broken.log()
+    broken.end()
+
+
+def test_what_is_said_is_not_in_the_log(queue, worker):
+    queue.result(**SMALL | {"text": "xylophone"})
+    queue.refusal(text="xylophone", temperature=9)
+    assert "xylophone" not in worker.log()

@@ -1,0 +1,146 @@
+"""Speaks jobs: many at once through one engine, each an async generator that RunPod's SDK iterates."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import numpy as np
+
+from inference.audio.encode import Encoder
+from inference.audio.prepare import prepare
+from inference.audio.read import read_clip
+from inference.engine.engine import SpeechEngine
+from inference.engine.request import SpeechRequest
+from inference.engine.stream import Item, Ticket
+from inference.errors import FishserveError, RequestError
+from inference.hub import name_of
+from inference.voices.store import DEFAULT, VoiceStore
+from inference.voices.voice import Reference, Voice
+from worker.job import INLINE_BYTES, Clip, Job, parse
+from worker.storage import Storage
+
+_PIECE = INLINE_BYTES * 3 // 4 - 1000
+"""Bytes that are less than INLINE_BYTES in base64, with what stands around them."""
+_PROGRESS_SECONDS = 10
+
+
+class Handler:
+    """One engine, and what jobs may reach. `progress(job, status)` tells RunPod how far a job is."""
+
+    def __init__(self, engine: SpeechEngine, voices: VoiceStore, storage: Storage, progress: Callable[[dict[str, Any], Any], None]) -> None:
+        self._engine, self._voices, self._storage, self._progress = engine, voices, storage, progress
+
+    async def __call__(self, job: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Yield pieces of the file, where that was asked for, and last the result; or the one sentence that says why not.
+
+        A job that is cancelled or runs out of time is cancelled here by the SDK, which stops its speech within a frame.
+        """
+        try:
+            asked = parse(job["input"])
+            if asked.upload and (before := await self._storage.done(asked.upload, job["id"])):
+                yield before
+                return
+            async for piece in self._speak(job, asked):
+                yield piece
+        except FishserveError as e:
+            yield {"error": str(e)}
+
+    async def _speak(self, job: dict[str, Any], asked: Job) -> AsyncIterator[dict[str, Any]]:
+        began = time.monotonic()
+        # The same job, done again because its worker died, says the same in the same way.
+        seed = int.from_bytes(hashlib.sha256(job["id"].encode()).digest()[:7], "big") if asked.seed is None else asked.seed
+        encoder = Encoder(asked.format, asked.sample_rate, asked.speed)
+        request = SpeechRequest(
+            asked.spoken, await self._voice(asked.voice), seed, asked.temperature, asked.top_p, asked.repetition_penalty, asked.normalize,
+            asked.chunk_length, asked.max_new_tokens,
+        )  # fmt: skip
+        content, waiting = bytearray(), bytearray()
+        seconds, told, first, pieces = 0.0, 0.0, None, 0
+        items: asyncio.Queue[Item] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def deliver(item: Item) -> None:
+            loop.call_soon_threadsafe(items.put_nowait, item)
+
+        ticket = self._engine.submit(request, deliver, unread=items.qsize)
+        try:
+            while (chunk := await items.get()) is not None:
+                if isinstance(chunk, Exception):
+                    raise chunk
+                first = first or time.monotonic()
+                seconds += chunk.seconds
+                waiting += await asyncio.to_thread(encoder.encode, chunk.samples)
+                if seconds - told >= _PROGRESS_SECONDS:
+                    told = seconds
+                    self._progress(job, {"seconds": round(seconds, 2)})
+                if asked.stream:
+                    for piece in _pieces(waiting):
+                        yield _piece(piece, pieces)
+                        pieces += 1
+                content += waiting
+                waiting.clear()
+        finally:
+            ticket.cancel()
+        waiting += await asyncio.to_thread(encoder.finish)
+        content += waiting
+        if asked.stream:
+            for piece in _pieces(waiting):
+                yield _piece(piece, pieces)
+                pieces += 1
+        yield await self._result(job, asked, encoder, bytes(content), ticket, seed, seconds, began, first)
+
+    async def _result(
+        self, job: dict[str, Any], asked: Job, encoder: Encoder, content: bytes, ticket: Ticket, seed: int, seconds: float, began: float,
+        first: float | None,
+    ) -> dict[str, Any]:  # fmt: skip
+        assert ticket.codes is not None
+        result: dict[str, Any] = {
+            "seconds": round(seconds / asked.speed, 3), "frames": ticket.codes.shape[1], "bytes": len(content), "format": asked.format,
+            "sample_rate": encoder.sample_rate, "sha256": hashlib.sha256(content).hexdigest(), "seed": seed, "finish": ticket.finish_reason,
+            "model": name_of(self._engine.checkpoint.path),
+            "timings": {
+                "queued": round(ticket.queued or 0, 3),
+                "first_audio": round((first or time.monotonic()) - began, 3),
+                "total": round(time.monotonic() - began, 3),
+            },
+        }  # fmt: skip
+        if asked.upload:
+            return result | await self._storage.send(asked.upload, content, encoder.media_type, job["id"], result)
+        if asked.stream:
+            return result
+        encoded = base64.b64encode(content).decode()
+        if len(encoded) > INLINE_BYTES:
+            raise RequestError(
+                f"the sound has {len(encoded):,} characters in base64, and RunPod drops results above {INLINE_BYTES:,}; give an upload, or stream",
+                "upload",
+            )
+        return result | {"audio": encoded}
+
+    async def _voice(self, asked: str | Clip | None) -> Voice:
+        codec = self._engine.checkpoint.codec_id
+        if isinstance(asked, Clip):
+            audio = asked.audio if asked.url is None else await self._storage.fetch(asked.url)
+            assert audio is not None
+            wave = await asyncio.to_thread(lambda: prepare(read_clip(audio)))
+            return Voice((Reference(await self._encoded(wave), asked.text),))
+        name = asked or DEFAULT
+        if found := self._voices.voice(name, codec):
+            return found
+        wave, age = await asyncio.to_thread(self._voices.clip, name)
+        return self._voices.keep(name, codec, await self._encoded(wave), age)
+
+    async def _encoded(self, wave: np.ndarray) -> np.ndarray:
+        return await asyncio.to_thread(self._engine.encode, wave)
+
+
+def _pieces(content: bytearray) -> list[bytes]:
+    return [bytes(content[start : start + _PIECE]) for start in range(0, len(content), _PIECE)]
+
+
+def _piece(content: bytes, number: int) -> dict[str, Any]:
+    return {"audio": base64.b64encode(content).decode(), "index": number}

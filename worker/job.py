@@ -1,0 +1,110 @@
+"""What a job may ask and what it gets back: the worker's side of RunPod's queue, as data."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from inference.errors import RequestError
+
+INLINE_BYTES = 1_000_000
+"""Most base64 characters that go through RunPod's queue in one piece: it drops larger answers."""
+_KEY = r"^[A-Za-z0-9][A-Za-z0-9!_.*'()/ -]{0,1023}$"
+
+
+def _decoded(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error:
+        raise ValueError("it is not base64") from None
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Clip(_Strict):
+    """Someone to sound like: a clip, behind an https address or in base64, and what is said in it."""
+
+    text: str = Field(min_length=1, max_length=2000)
+    url: str | None = None
+    audio: Annotated[bytes | None, BeforeValidator(_decoded)] = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Clip:
+        if (self.url is None) == (self.audio is None):
+            raise ValueError("a clip has either a url or audio, in base64")
+        return self
+
+
+Speaker = Annotated[
+    Annotated[str, Tag("name")] | Annotated[Clip, Tag("clip")], Discriminator(lambda value: "clip" if isinstance(value, dict) else "name")
+]
+
+
+class Upload(_Strict):
+    """Where the sound goes: a presigned PUT address, or a key in a bucket that the worker has the credentials of."""
+
+    url: str | None = None
+    key: str | None = Field(None, pattern=_KEY)
+    bucket: str | None = Field(None, description="None: R2_BUCKET_NAME.")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Upload:
+        if (self.url is None) == (self.key is None):
+            raise ValueError("an upload has either a url or a key")
+        if self.key is not None and ".." in self.key.split("/"):
+            raise ValueError("a key has no '..'")
+        if self.bucket is not None and self.key is None:
+            raise ValueError("a bucket needs a key")
+        return self
+
+
+class Job(_Strict):
+    """A job's `input`. Fields that are not named here are refused by name."""
+
+    version: Literal[1] = 1
+    text: str | None = None
+    segments: list[str] | None = Field(None, min_length=1, max_length=1000, description="Instead of text: its paragraphs.")
+    voice: Speaker | None = None
+    format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    sample_rate: int | None = None
+    speed: float = 1.0
+    stream: bool = Field(False, description="Yield the file piece by piece as it is made.")
+    upload: Upload | None = None
+    seed: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    normalize: bool | None = None
+    chunk_length: int = 200
+    max_new_tokens: int | None = None
+
+    @model_validator(mode="after")
+    def _one_text(self) -> Job:
+        if (self.text is None) == (self.segments is None):
+            raise ValueError("a job has either text or segments")
+        return self
+
+    @property
+    def spoken(self) -> str:
+        """All that is to be said."""
+        return self.text if self.text is not None else "\n\n".join(self.segments or ())
+
+
+def parse(given: Any) -> Job:
+    """Raises RequestError that says which field is wrong and why."""
+    try:
+        return Job.model_validate(given)
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "input"
+        if first["type"] == "extra_forbidden":
+            raise RequestError(f"{where} is not a field of a job; its fields are {', '.join(Job.model_fields)}") from None
+        value = "" if first["type"] in ("missing", "value_error") else f" is {str(first['input'])[:80]!r}"
+        raise RequestError(f"{where}{value}: {first['msg'].removeprefix('Value error, ')}", where) from None

@@ -1,0 +1,203 @@
+"""Sound in and out of other people's storage: clips are fetched and results sent by addresses that are checked first."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import json
+import os
+import socket
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from inference.errors import FishserveError, RequestError
+from worker.job import Upload
+
+MOST_BYTES, FETCH_SECONDS = 25_000_000, 30
+"""Of a clip that is fetched."""
+URL_SECONDS = 300
+"""How long an address of a result is good for."""
+ATTEMPTS, FIRST_PAUSE = 4, 0.5
+"""Of an upload; seconds before the second, doubled each time."""
+_ATTEMPT_SECONDS = 60
+
+
+class StorageError(FishserveError):
+    """Storage refused, or could not be reached."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The bucket whose credentials the worker has, if any, and the web beside it. Its own address is trusted; others must be public."""
+
+    endpoint: str | None = None
+    access_key: str | None = None
+    secret_key: str | None = None
+    bucket: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> Storage:
+        """R2_ENDPOINT, R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY, R2_BUCKET_NAME."""
+        names = ("R2_ENDPOINT", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY", "R2_BUCKET_NAME")
+        return cls(*(os.environ.get(name) or None for name in names))
+
+    async def fetch(self, url: str) -> bytes:
+        """What lies at an address, at most MOST_BYTES. Raises RequestError for one that may not be asked, StorageError when it does not answer."""
+        content = bytearray()
+        try:
+            async with asyncio.timeout(FETCH_SECONDS), await self._client(url) as client, client.stream("GET", url) as response:
+                if response.status_code != 200:
+                    raise StorageError(f"the clip's address answered {response.status_code}{_reason(await _some(response))}")
+                async for piece in response.aiter_bytes():
+                    content += piece
+                    if len(content) > MOST_BYTES:
+                        raise RequestError(f"the clip has more than {MOST_BYTES:,} bytes", "voice")
+        except (httpx.HTTPError, TimeoutError) as e:
+            raise StorageError(f"the clip could not be fetched: {type(e).__name__}") from None
+        return bytes(content)
+
+    async def send(self, upload: Upload, content: bytes, media_type: str, job: str, result: dict[str, Any]) -> dict[str, str]:
+        """Put the content where it is to go, trying again where that may help, and see that it arrived whole. Raises RequestError, StorageError.
+
+        Returns `{"url": ...}`, an address good for URL_SECONDS, with its `key`, or `{}` for an address that was given.
+        """
+        if upload.url is not None:
+            await self._put(upload.url, content, media_type)
+            return {}
+        bucket, key = self._place(upload)
+        metadata = {"job": job, "result": json.dumps(result)}
+        put = await asyncio.to_thread(
+            self._ask, "put_object", Bucket=bucket, Key=key, Body=content, ContentType=media_type, Metadata=metadata
+        )
+        _check_whole(put["ETag"], content)
+        return self._found(bucket, key)
+
+    async def done(self, upload: Upload, job: str) -> dict[str, Any] | None:
+        """The result of this very job if it was sent to its key before, by a worker that died before it could say so."""
+        if upload.key is None:
+            return None
+        bucket, key = self._place(upload)
+        try:
+            head = await asyncio.to_thread(self._ask, "head_object", Bucket=bucket, Key=key)
+        except StorageError:  # usually: there is nothing; else sending will say what is wrong
+            return None
+        if head["Metadata"].get("job") != job:
+            return None
+        return {**json.loads(head["Metadata"]["result"]), **self._found(bucket, key)}
+
+    # -- by address ------------------------------------------------------------------------------------------------------------
+
+    async def _put(self, url: str, content: bytes, media_type: str) -> None:
+        pause = FIRST_PAUSE
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with asyncio.timeout(_ATTEMPT_SECONDS), await self._client(url) as client:
+                    response = await client.put(url, content=content, headers={"Content-Type": media_type})
+                if response.status_code < 300:
+                    _check_whole(response.headers.get("ETag", ""), content)
+                    return
+                problem = f"the address to upload to answered {response.status_code}{_reason(response.content)}"
+                if response.status_code < 500 and response.status_code != 429:
+                    raise StorageError(problem)
+            except (httpx.HTTPError, TimeoutError) as e:
+                problem = f"the address to upload to does not answer: {type(e).__name__}"
+            if attempt == ATTEMPTS:
+                raise StorageError(f"{problem}; tried {ATTEMPTS} times")
+            await asyncio.sleep(pause)
+            pause *= 2
+
+    async def _client(self, url: str) -> httpx.AsyncClient:
+        """A client that connects to one checked machine, whatever its name may mean a moment later. Raises RequestError."""
+        parts = urlsplit(url)
+        own = self.endpoint is not None and (parts.scheme, parts.netloc) == urlsplit(self.endpoint)[:2]
+        if not own and parts.scheme != "https":
+            raise RequestError(f"an address begins with {parts.scheme[:20]!r}; it must be https")
+        if own or parts.hostname is None:
+            return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+        except (OSError, ValueError, UnicodeError):
+            raise StorageError(f"the machine of an address is not known: {parts.hostname[:100]}") from None
+        addresses = [entry[4][0] for entry in found]
+        if not all(ipaddress.ip_address(a).is_global for a in addresses):
+            raise RequestError(f"an address leads into a private network: {parts.hostname[:100]}")
+        return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS, transport=_Pinned(str(addresses[0])))
+
+    # -- by key ----------------------------------------------------------------------------------------------------------------
+
+    def _place(self, upload: Upload) -> tuple[str, str]:
+        bucket = upload.bucket or self.bucket
+        if not (bucket and self.endpoint and self.access_key and self.secret_key):
+            raise RequestError(
+                "an upload to a key needs R2_ENDPOINT, R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY and R2_BUCKET_NAME; give an upload url",
+                "upload",
+            )
+        assert upload.key is not None
+        return bucket, upload.key
+
+    def _found(self, bucket: str, key: str) -> dict[str, str]:
+        url = self._s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=URL_SECONDS)
+        return {"key": key, "url": url}
+
+    @cached_property
+    def _s3(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        # R2 may refuse the checksums that newer clients add by themselves.
+        config = Config(
+            signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": ATTEMPTS, "mode": "standard"}, connect_timeout=10,
+            read_timeout=_ATTEMPT_SECONDS, request_checksum_calculation="when_required", response_checksum_validation="when_required",
+        )  # fmt: skip
+        return boto3.client(
+            "s3", endpoint_url=self.endpoint, aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key, region_name="auto",
+            config=config,
+        )  # fmt: skip
+
+    def _ask(self, what: str, **arguments: Any) -> Any:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return getattr(self._s3, what)(**arguments)
+        except ClientError as e:
+            raise StorageError(f"the bucket refused: {e.response['Error'].get('Code')}") from None
+        except BotoCoreError as e:
+            raise StorageError(f"the bucket does not answer: {type(e).__name__}") from None
+
+
+class _Pinned(httpx.AsyncHTTPTransport):
+    """Connects to one machine; the name in the address is still the one that is asked for and whose certificate counts."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._address = address
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it there."""
+        request.extensions["sni_hostname"] = request.url.host
+        request.url = request.url.copy_with(host=self._address)  # the Host header is set already
+        return await super().handle_async_request(request)
+
+
+def _check_whole(etag: str, content: bytes) -> None:
+    """An ETag of 32 hexadecimal digits is the MD5 of what arrived; others say nothing."""
+    mark = etag.strip('"')
+    if len(mark) == 32 and mark != hashlib.md5(content, usedforsecurity=False).hexdigest():
+        raise StorageError("what arrived is not what was sent")
+
+
+async def _some(response: httpx.Response) -> bytes:
+    async for piece in response.aiter_bytes(2000):
+        return piece
+    return b""
+
+
+def _reason(body: bytes) -> str:
+    """S3's own word for what was wrong, from its XML."""
+    code = body.partition(b"<Code>")[2].partition(b"</Code>")[0].decode("ascii", "replace")
+    return f" ({code})" if code.isalnum() and len(code) < 60 else ""
