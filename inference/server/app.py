@@ -41,7 +41,7 @@ def create_app(speaker: Speaker, settings: Settings) -> FastAPI:
     found = References(speaker, voices)
     for door in (openai, elevenlabs, fish):
         app.include_router(door.router(speaker, voices, found))
-    app.include_router(references.router(voices))
+    app.include_router(references.router(voices, found))
     app.include_router(page.router())
 
     @app.get("/health", tags=["running it"])
