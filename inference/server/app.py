@@ -23,7 +23,7 @@ from inference.server.replies import Speaker, complaint
 from inference.settings import Settings
 from inference.voices.store import VoiceStore
 
-UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/model")
+UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/v1/voices/add", "/model")
 """Bodies sent here may hold clips, and be larger."""
 
 
