@@ -26,7 +26,8 @@ def read_apart(source: Path | bytes, *, fit: bool = True) -> np.ndarray:
     name, path, piped = (source.name, str(source.absolute()), b"") if isinstance(source, Path) else ("the clip", "-", source)
     command = [sys.executable, "-P", "-m", "inference.audio.apart", path, str(int(fit))]
     try:
-        done = subprocess.run(command, input=piped, capture_output=True, timeout=SECONDS, check=False)
+        # A group of its own: Ctrl-C lets running requests finish.
+        done = subprocess.run(command, input=piped, capture_output=True, timeout=SECONDS, check=False, process_group=0)
     except subprocess.TimeoutExpired:
         raise AudioError(f"{name} could not be decoded within {SECONDS} s", "reference") from None
     if done.returncode == _REFUSED:
