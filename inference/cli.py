@@ -168,7 +168,7 @@ def list_voices() -> None:
     store = _store()
     for name in store.names()[1:]:
         entry = store.entry(name)
-        typer.echo(f"{name}\t{entry.created:%Y-%m-%d}\t{entry.text}")
+        typer.echo(f"{name}\t{entry.created:%Y-%m-%d}\t{' '.join(entry.text.split())}")
 
 
 @voices.command()
@@ -179,16 +179,14 @@ def add(
 ) -> None:
     """Add a voice."""
     store = _store()
-    with _writing(store.directory):
-        store.add(name, clip, _text(text))
+    store.add(name, clip, _text(text))
     console.print(f"{name} was added to {store.directory}")
 
 
 @voices.command()
 def rename(name: Name, new: Name) -> None:
     """Give a voice another name."""
-    with _writing(_store().directory):
-        _store().rename(name, new)
+    _store().rename(name, new)
 
 
 @voices.command()
@@ -196,8 +194,7 @@ def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not a
     """Delete a voice's folder, its clip included."""
     _store().entry(name)
     if yes or typer.confirm(f"Delete the voice {name!r} and its clip?", abort=True):
-        with _writing(_store().directory):
-            _store().delete(name)
+        _store().delete(name)
 
 
 keys = typer.Typer(help="The keys that serve wants, where FISHSERVE_KEYS_FILE names a file for them.", no_args_is_help=True)
@@ -311,9 +308,9 @@ def _text(argument: str) -> str:
 
 
 def _clip(path: Path) -> np.ndarray:
-    from inference.audio.read import read_clip
+    from inference.audio.apart import read_apart
 
-    return read_clip(path)
+    return read_apart(path, fit=False)
 
 
 def _keys() -> Keys:
@@ -332,11 +329,15 @@ def _store(settings: Settings | None = None) -> VoiceStore:
 
 
 def _stored_voice(settings: Settings, name: str, engine: SpeechEngine) -> Voice:
+    from inference import Reference, Voice
+
     store, codec = _store(settings), engine.checkpoint.codec_id
-    if voice := store.voice(name, codec):
-        return voice
-    clip, age = store.clip(name)
-    return store.keep(name, codec, engine.encode(clip), age)
+    found = store.voice(name, codec)
+    if isinstance(found, Voice):
+        return found
+    codes = engine.encode(store.clip(found))
+    store.keep(found, codec, codes)
+    return Voice((Reference(codes, found.text),), name)
 
 
 def _speak(engine: SpeechEngine, request: SpeechRequest, out: Path, codes: Path | None) -> None:

@@ -9,9 +9,11 @@ from inference.errors import AudioError
 SHORTEST, LONGEST = 1, 90
 """Seconds a clip may last once its silence is gone. About 10 are best."""
 LOUDNESS = -23.0
-"""dB below full scale: root mean square of what is not silence."""
-_SILENCE = 40.0
-"""dB below the loud parts."""
+"""dB below full scale: root mean square of the loud parts."""
+_LOUD, _SILENCE = 20.0, 40.0
+"""dB below the quietest frame of the loudest half second: what is louder is a loud part, what is quieter is silence."""
+_HALF_A_SECOND = 50
+"""Frames. That much is speech in whatever can be used, and no click lasts as long."""
 _KEPT = 0.1
 """Seconds of silence left at either end."""
 _FRAME = 0.01
@@ -26,10 +28,11 @@ def prepare(samples: np.ndarray, sample_rate: int = 44_100) -> np.ndarray:
     size = int(_FRAME * sample_rate)
     frames = samples[: len(samples) // size * size].reshape(-1, size)
     power = (frames.astype(np.float64) ** 2).mean(axis=1)
-    loud = np.percentile(power, 95) if len(power) else 0.0
-    if loud < 1e-8:  # -80 dB
-        raise AudioError(f"the clip is silent: its {len(samples) / sample_rate:.1f} s reach {_decibels(loud):.0f} dB", "reference")
-    heard = np.flatnonzero(power > loud * 10 ** (-_SILENCE / 10))
+    reference = np.sort(power)[-_HALF_A_SECOND:][0] if len(power) else 0.0
+    if reference < 1e-8:  # -80 dB
+        seconds, level = len(samples) / sample_rate, 10 * np.log10(max(reference, 1e-12))
+        raise AudioError(f"the clip is silent: the loudest half second of its {seconds:.1f} s reaches {level:.0f} dB", "reference")
+    heard = np.flatnonzero(power > reference * 10 ** (-_SILENCE / 10))
     margin = int(_KEPT * sample_rate)
     kept = samples[max(0, heard[0] * size - margin) : (heard[-1] + 1) * size + margin]
     seconds = len(kept) / sample_rate
@@ -38,9 +41,5 @@ def prepare(samples: np.ndarray, sample_rate: int = 44_100) -> np.ndarray:
             f"the clip lasts {seconds:.1f} s without the silence around it; {SHORTEST} to {LONGEST} s are needed, about 10 s are best",
             "reference",
         )
-    gain = min(10 ** (LOUDNESS / 20) / np.sqrt(power[heard].mean()), _PEAK / np.abs(kept).max())
-    return (gain * kept).astype(np.float32)
-
-
-def _decibels(power: float) -> float:
-    return 10 * float(np.log10(max(power, 1e-12)))
+    level = np.sqrt(power[power > reference * 10 ** (-_LOUD / 10)].mean())
+    return (min(10 ** (LOUDNESS / 20) / level, _PEAK / np.abs(kept).max()) * kept).astype(np.float32)

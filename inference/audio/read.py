@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -12,6 +13,9 @@ import soxr
 from inference.errors import AudioError
 
 MAX_CLIP_SECONDS = 600
+MIN_RATE, MAX_RATE = 4_000, 384_000
+_ABSURD = 1e9
+"""Times full scale."""
 _CONTAINERS = "aac,aiff,amr,asf,au,avi,caf,flac,flv,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,ogg,w64,wav,wv"
 """Formats that hold sound themselves. FFmpeg also reads lists of other files and addresses, which nobody may have us open."""
 
@@ -26,25 +30,25 @@ def read_clip(source: Path | bytes, sample_rate: int = 44_100) -> np.ndarray:
     if isinstance(source, Path) and not source.is_file():
         raise AudioError(f"{name} does not exist or is not a file", "reference")
     try:
-        samples, rate = _decoded(source.read_bytes() if isinstance(source, Path) else source, name)
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            samples = _decoded(file, name, sample_rate)
     except (av.FFmpegError, OSError, ValueError, IndexError) as e:
-        reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        reason = getattr(e, "strerror", None) or str(e)
         raise AudioError(f"{name} is not audio that can be read here: {reason.strip().rstrip('.')}", "reference") from None
     if not len(samples):
         raise AudioError(f"{name} holds no sound: 0 samples", "reference")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name} holds samples that are not numbers", "reference")
-    return resample(samples, rate, sample_rate)
+    return samples
 
 
-def _decoded(content: bytes, name: str) -> tuple[np.ndarray, int]:
+def _decoded(file: BinaryIO, name: str, target: int) -> np.ndarray:
+    """Resampled as it is decoded, so that a small file with hours or millions of samples a second in it takes no memory."""
     pieces: list[np.ndarray] = []
-    with av.open(io.BytesIO(content), "r", options={"format_whitelist": _CONTAINERS, "protocol_whitelist": ""}) as container:
+    with av.open(file, "r", options={"format_whitelist": _CONTAINERS, "protocol_whitelist": ""}) as container:
         if not container.streams.audio:
             raise AudioError(f"{name} has no sound track", "reference")
         stream = container.streams.audio[0]
-        rate, most = stream.rate, MAX_CLIP_SECONDS * stream.rate
-        resampler, read = av.AudioResampler(format="fltp"), 0
+        # Interleaved: of planes PyAV reads beyond the last one where there are 8 or more.
+        floats, rate, read = av.AudioResampler(format="flt"), 0, 0
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
@@ -52,16 +56,23 @@ def _decoded(content: bytes, name: str) -> tuple[np.ndarray, int]:
                 continue
             for frame in frames:
                 assert isinstance(frame, av.AudioFrame)
+                if not rate:  # the first frame's: what the header says can be half of it (AAC with SBR)
+                    rate = frame.sample_rate
+                    if not MIN_RATE <= rate <= MAX_RATE:
+                        raise AudioError(f"{name} has {rate} samples a second; {MIN_RATE} to {MAX_RATE} are read", "reference")
+                    to_target = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
                 if frame.sample_rate != rate:
                     raise AudioError(f"{name} changes its sample rate from {rate} to {frame.sample_rate} Hz on the way", "reference")
-                pieces += [f.to_ndarray().mean(axis=0, dtype=np.float32) for f in resampler.resample(frame)]
+                for f in floats.resample(frame):
+                    values = f.to_ndarray().reshape(-1, f.layout.nb_channels)
+                    if not (np.abs(values) < _ABSURD).all():  # NaN is not less, either
+                        raise AudioError(f"{name} holds samples that are not numbers", "reference")
+                    mono = values.mean(axis=1, dtype=np.float64).astype(np.float32)
+                    pieces.append(to_target.resample_chunk(mono) if rate != target else mono)
                 read += frame.samples
-            if read > most:
+            if read > MAX_CLIP_SECONDS * rate:
                 seconds = container.duration / av.time_base if container.duration else read / rate
                 raise AudioError(f"{name} lasts {seconds:.0f} s; at most {MAX_CLIP_SECONDS} s are read", "reference")
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32), rate
-
-
-def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """Samples (n,) float32 from one rate to another (soxr, high quality)."""
-    return samples if rate == target else np.asarray(soxr.resample(samples, rate, target, quality="HQ"), np.float32)
+    if rate and rate != target:
+        pieces.append(to_target.resample_chunk(np.zeros(0, np.float32), last=True))
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)

@@ -80,9 +80,13 @@ def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkp
 
 
 def _identity(codec: Codec) -> str:
-    """12 hexadecimal digits that tell codecs apart: codes mean nothing to another than the one that made them."""
+    """12 hexadecimal digits that tell codecs apart: codes mean nothing to another than the one that made them.
+
+    Of the encoder its biases and norms are looked at, since any training changes them; the head has no say.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(codec.quantizer.state_dict().items()):
+    encoder = {f"backbone.{name}": tensor for name, tensor in codec.backbone.state_dict().items() if tensor.ndim == 1}
+    for name, tensor in sorted((encoder | codec.quantizer.state_dict()).items()):
         digest.update(name.encode())
         digest.update(tensor.cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]

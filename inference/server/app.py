@@ -23,7 +23,7 @@ from inference.server.replies import PING, Speaker, complaint
 from inference.settings import Settings
 from inference.voices.store import VoiceStore
 
-UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/model")
+UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/v1/voices/add", "/model")
 """Bodies sent here may hold clips, and be larger."""
 
 
@@ -41,7 +41,7 @@ def create_app(speaker: Speaker, settings: Settings) -> FastAPI:
     found = References(speaker, voices)
     for door in (openai, elevenlabs, fish):
         app.include_router(door.router(speaker, voices, found))
-    app.include_router(references.router(voices))
+    app.include_router(references.router(voices, found))
     app.include_router(page.router())
 
     @app.get("/health", tags=["running it"])

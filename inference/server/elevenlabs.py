@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import asyncio
+import json
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
@@ -91,15 +93,46 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
         """One voice."""
         return _voice(voice_id if voice_id == DEFAULT else voices.entry(voice_id).name)
 
+    @routes.post("/v1/voices/add")
+    async def add_voice(
+        name: Annotated[str, Form()], files: Annotated[list[UploadFile], File()], labels: Annotated[str, Form()] = "{}"
+    ) -> dict[str, Any]:
+        """A voice from one clip and what is said in it, which is its label `text`; its name is its id."""
+        text = _label(labels, "text")
+        if len(files) != 1 or text is None:
+            raise RequestError(
+                f"{len(files)} files {'without' if text is None else 'with'} the label `text` were sent; a voice is made from one clip and "
+                'what is said in it, labels={"text": ...}, which this server cannot write down by itself',
+                "labels",
+            )
+        await references.add(name, await files[0].read(), text)
+        return {"voice_id": name, "requires_verification": False}
+
+    @routes.delete("/v1/voices/{voice_id}")
+    async def delete_voice(voice_id: str) -> dict[str, str]:
+        """Forget a voice."""
+        await asyncio.to_thread(voices.delete, voice_id)
+        return {"status": "ok"}
+
     return routes
 
 
 def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResponse:
     """An error in ElevenLabs' shape."""
-    kinds = {400: "invalid_request", 404: "not_found", 413: "payload_too_large", 429: "too_many_concurrent_requests"}
+    status = 400 if status == 409 else status  # their client asks again after a 409, without the form's fields
+    kinds = {404: "not_found", 413: "payload_too_large", 429: "too_many_concurrent_requests"}
     kind = kinds.get(status) or ("invalid_request" if status < 500 else "server_error")
     return JSONResponse({"detail": {"status": kind, "message": message}}, status, headers)
 
 
 def _voice(name: str) -> dict[str, Any]:
     return {"voice_id": name, "name": name, "category": "premade" if name == DEFAULT else "cloned", "labels": {}, "samples": []}
+
+
+def _label(labels: str, name: str) -> str | None:
+    """Labels are a JSON object in a field of a form."""
+    try:
+        value = json.loads(labels)[name]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return value if isinstance(value, str) else None

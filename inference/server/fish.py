@@ -14,7 +14,6 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field, ValidationError
 
 from inference.audio.encode import Encoder
-from inference.audio.read import read_clip
 from inference.engine.request import SpeechRequest
 from inference.errors import FishserveError, RequestError
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -125,9 +124,11 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
     async def encode(request: Request) -> Response:
         """Clips of any format to codes, (codebooks, frames) each."""
         body = await read(request, EncodeBody)
-        waves = [await asyncio.to_thread(read_clip, clip) for clip in body.audios]
-        if (longest := max((len(wave) / SAMPLE_RATE for wave in waves), default=0)) > MOST_SECONDS:
-            raise RequestError(f"a clip lasts {longest:.0f} s; at most {MOST_SECONDS} s are encoded", "audios")
+        waves: list[np.ndarray] = []
+        for clip in body.audios:
+            waves.append(await references.read(clip))
+            if (seconds := len(waves[-1]) / SAMPLE_RATE) > MOST_SECONDS:
+                raise RequestError(f"a clip lasts {seconds:.0f} s; at most {MOST_SECONDS} s are encoded", "audios")
         await check_ready(speaker)
         return _packed({"tokens": [(await speaker.encode(wave)).tolist() for wave in waves]})
 
@@ -165,7 +166,7 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
                 "in it, which this server cannot write down by itself",
                 "texts",
             )
-        await asyncio.to_thread(voices.add, title, await clips[0].read(), *(texts or ()))
+        await references.add(title, await clips[0].read(), *(texts or ()))
         return _model(voices, title)
 
     @routes.patch("/model/{name}")

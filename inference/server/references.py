@@ -6,25 +6,27 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 
-from inference.audio.prepare import prepare
-from inference.audio.read import read_clip
-from inference.errors import RequestError
+from inference.audio.apart import read_apart
+from inference.errors import Overloaded, RequestError
 from inference.server.bodies import Bytes, Lenient, accepts, read, validated
 from inference.server.replies import Speaker, check_ready
-from inference.voices.store import VoiceStore
+from inference.voices.store import Entry, VoiceStore
 from inference.voices.voice import Reference, Voice
 
+T = TypeVar("T")
 PATHS = ("/v1/references/",)
 """Whoever asks here wants errors in the shape of Fish's self-hosted server."""
 MOST_BYTES = 32 * 2**20
-"""Codes kept of clips that came with requests: about 2,000 of the longest."""
+"""Codes kept in memory: of about 1,000 of the longest clips."""
+MOST_CLIPS = 16
+"""Clips that may wait to be read."""
 
 
 class References:
@@ -32,46 +34,72 @@ class References:
 
     def __init__(self, speaker: Speaker, store: VoiceStore) -> None:
         self._speaker, self._store = speaker, store
-        self._running: dict[str, asyncio.Task[Any]] = {}
+        self._running: dict[str, asyncio.Task[np.ndarray]] = {}
         self._kept: OrderedDict[str, np.ndarray] = OrderedDict()
         self._bytes = 0
+        self._reading, self._turn = 0, asyncio.Semaphore(2)
 
     async def voice(self, name: str) -> Voice:
         """A stored voice. Raises VoiceNotFound, NotReady, Overloaded."""
         await check_ready(self._speaker)
         codec = (await self._speaker.state())["codec"]
         found = self._store.voice(name, codec)
-        return found or await self._once(f"voice {name}", lambda: self._encode_voice(name, codec))
+        if isinstance(found, Voice):
+            return found
+        # Its codes are on disk from now on, or, where that cannot be written to, in memory.
+        codes = await self._codes(f"{name}/{codec}/{found.age}", lambda: self._encode_voice(found, codec))
+        return Voice((Reference(codes, found.text),), name)
 
     async def reference(self, audio: bytes, text: str) -> Reference:
         """A clip that came with a request. Raises AudioError, NotReady, Overloaded."""
         await check_ready(self._speaker)
-        key = hashlib.sha256(audio).hexdigest()
+        key = await asyncio.to_thread(lambda: hashlib.sha256(audio).hexdigest())
+        return Reference(await self._codes(key, lambda: self._encode_clip(audio)), text)
+
+    async def add(self, name: str, audio: bytes, text: str) -> None:
+        """As VoiceStore.add. Raises Overloaded, too."""
+        await self._aside(lambda: self._store.add(name, audio, text))
+
+    async def read(self, audio: bytes) -> np.ndarray:
+        """Samples (n,) at 44.1 kHz of a clip, as they are. Raises AudioError, Overloaded."""
+        return await self._aside(lambda: read_apart(audio, fit=False))
+
+    async def _codes(self, key: str, work: Callable[[], Awaitable[np.ndarray]]) -> np.ndarray:
+        """What is kept, or comes of work that may be under way already. It goes on when one of those who wait for it leaves."""
         if key in self._kept:
             self._kept.move_to_end(key)
-            return Reference(self._kept[key], text)
-        return Reference(await self._once(key, lambda: self._encode_clip(key, audio)), text)
-
-    async def _once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
-        """The result of work that may be under way already. It goes on when one of those who wait for it leaves."""
+            return self._kept[key]
         task = self._running.get(key)
         if task is None:
-            task = self._running[key] = asyncio.ensure_future(work())
+            task = self._running[key] = asyncio.ensure_future(self._keep(key, work))
             task.add_done_callback(lambda t: (self._running.pop(key), t.cancelled() or t.exception()))  # looked at, even if nobody waits
         return await asyncio.shield(task)
 
-    async def _encode_voice(self, name: str, codec: str) -> Voice:
-        clip, age = await asyncio.to_thread(self._store.clip, name)
-        codes = await self._speaker.encode(clip)
-        return await asyncio.to_thread(self._store.keep, name, codec, codes, age)
-
-    async def _encode_clip(self, key: str, audio: bytes) -> np.ndarray:
-        wave = await asyncio.to_thread(lambda: prepare(read_clip(audio)))
-        codes = (await self._speaker.encode(wave)).astype(np.int16)
+    async def _keep(self, key: str, work: Callable[[], Awaitable[np.ndarray]]) -> np.ndarray:
+        codes = (await work()).astype(np.int16)
         self._kept[key], self._bytes = codes, self._bytes + codes.nbytes
         while self._bytes > MOST_BYTES:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return codes
+
+    async def _encode_voice(self, entry: Entry, codec: str) -> np.ndarray:
+        codes = await self._speaker.encode(await self._aside(lambda: self._store.clip(entry)))
+        await asyncio.to_thread(self._store.keep, entry, codec, codes)
+        return codes
+
+    async def _encode_clip(self, audio: bytes) -> np.ndarray:
+        return await self._speaker.encode(await self._aside(lambda: read_apart(audio)))
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """Clips are read two at a time: sound on its way out goes through the same threads, and must not wait for them."""
+        if self._reading >= MOST_CLIPS:
+            raise Overloaded(f"{MOST_CLIPS} clips are waiting to be read already; try again in a few seconds", 5)
+        self._reading += 1
+        try:
+            async with self._turn:
+                return await asyncio.to_thread(work)
+        finally:
+            self._reading -= 1
 
 
 class AddBody(Lenient):
@@ -95,7 +123,7 @@ class UpdateBody(Lenient):
     new_reference_id: str
 
 
-def router(voices: VoiceStore) -> APIRouter:
+def router(voices: VoiceStore, references: References) -> APIRouter:
     """The routes under /v1/references, as Fish's self-hosted server has them."""
     routes = APIRouter(prefix="/v1/references", tags=["voices"])
 
@@ -103,7 +131,7 @@ def router(voices: VoiceStore) -> APIRouter:
     async def add(request: Request) -> dict[str, Any]:
         """Add a voice from a clip of 1 to 90 s, in any format, and what is said in it."""
         body = await _form(request) if "form" in request.headers.get("content-type", "") else await read(request, AddBody)
-        await asyncio.to_thread(voices.add, body.id, body.audio, body.text)
+        await references.add(body.id, body.audio, body.text)
         return {"success": True, "message": f"{body.id} was added", "reference_id": body.id}
 
     @routes.get("/list")
@@ -136,8 +164,8 @@ def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResp
 
 
 async def _form(request: Request) -> AddBody:
-    form: FormData = await request.form()
-    fields: dict[str, Any] = dict(form)
-    if not isinstance(fields.get("audio"), UploadFile):
-        raise RequestError("audio is missing, or is not a file", "audio")
-    return validated(AddBody, fields | {"audio": await fields["audio"].read()})
+    async with request.form(max_files=1) as form:
+        fields: dict[str, Any] = dict(form)
+        if not isinstance(fields.get("audio"), UploadFile):
+            raise RequestError("audio is missing, or is not a file", "audio")
+        return validated(AddBody, fields | {"audio": await fields["audio"].read()})

@@ -1,25 +1,27 @@
 """Named voices on disk: a folder each, with a clip and `text.txt`, what is said in it.
 
-What a codec makes of a clip is kept beside it, as `codes-<codec>.npy`; it is as old as the clip, to the nanosecond, or it is of another. A folder
-may have `codes.npy` instead of a clip, made with the model that is to speak.
+What a codec makes of a clip is kept beside it, as `codes-<codec>.npy`; it is as old as the clip, to the nanosecond, or it is of another. It can
+always be made again. A folder may have `codes.npy` instead of a clip, made with the model that is to speak.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import secrets
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from inference.audio.apart import read_apart
 from inference.audio.encode import Encoder
-from inference.audio.prepare import prepare
-from inference.audio.read import read_clip
-from inference.errors import AudioError, RequestError, VoiceExists, VoiceNotFound
+from inference.errors import AudioError, FishserveError, RequestError, VoiceExists, VoiceNotFound
 from inference.voices.codes import read_codes
 from inference.voices.voice import Reference, Voice
 
@@ -32,12 +34,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")
 
 @dataclass(frozen=True)
 class Entry:
-    """A voice as it lies on disk. `clip` is None where there are only codes."""
+    """A voice as it lies on disk. `clip` is None where there are only codes; `age` is the clip's, in nanoseconds."""
 
     name: str
     text: str
     created: datetime
     clip: Path | None
+    age: int
 
 
 class VoiceStore:
@@ -60,55 +63,61 @@ class VoiceStore:
         try:
             text = (folder / "text.txt").read_text(encoding="utf-8").strip()
             created = datetime.fromtimestamp((folder / "text.txt").stat().st_mtime, UTC)
-            return Entry(name, text, created, next(iter(sorted(folder.glob("clip.*"))), None))
+            clip = next(iter(sorted(folder.glob("clip.*"))), None)
+            return Entry(name, text, created, clip, clip.stat().st_mtime_ns if clip else 0)
         except (OSError, ValueError) as e:
             raise self._damaged(name, e) from None
 
-    def voice(self, name: str, codec: str) -> Voice | None:
-        """A voice in the codes of a codec (`Checkpoint.codec_id`); None when its clip must be encoded first. Raises VoiceNotFound."""
+    def voice(self, name: str, codec: str) -> Voice | Entry:
+        """A voice in the codes of a codec (`Checkpoint.codec_id`); where its clip must be encoded first, what is on disk.
+
+        Raises VoiceNotFound.
+        """
         if name == DEFAULT:
             return Voice(name=DEFAULT)
         entry, folder = self.entry(name), self.directory / name
-        codes = folder / (f"codes-{codec}.npy" if entry.clip else "codes.npy")
-        try:
-            if entry.clip and not (codes.is_file() and codes.stat().st_mtime_ns == entry.clip.stat().st_mtime_ns):
-                return None
-            return Voice((Reference(read_codes(codes), entry.text),), name)
-        except (AudioError, OSError) as e:
-            raise self._damaged(name, e) from None
-
-    def clip(self, name: str) -> tuple[np.ndarray, int]:
-        """The samples (n,) at 44.1 kHz of a voice's clip, and its age, which `keep` wants. Raises VoiceNotFound."""
-        entry = self.entry(name)
         try:
             if entry.clip is None:
-                raise AudioError("it has no clip")
-            age = entry.clip.stat().st_mtime_ns
-            return prepare(read_clip(entry.clip)), age
+                return Voice((Reference(read_codes(folder / "codes.npy"), entry.text),), name)
+            kept = folder / f"codes-{codec}.npy"
+            if kept.is_file() and kept.stat().st_mtime_ns == entry.age:
+                return Voice((Reference(read_codes(kept), entry.text),), name)
         except (AudioError, OSError) as e:
-            raise self._damaged(name, e) from None
+            if entry.clip is None:
+                raise self._damaged(name, e) from None
+        return entry
 
-    def keep(self, name: str, codec: str, codes: np.ndarray, age: int) -> Voice:
-        """Keep what a codec made of the clip of that age, where the folder can be written to, and give the voice."""
-        entry, target = self.entry(name), self.directory / name / f"codes-{codec}.npy"
+    def clip(self, entry: Entry) -> np.ndarray:
+        """The samples (n,) at 44.1 kHz of a voice's clip, fit to be imitated. Raises VoiceNotFound."""
+        assert entry.clip is not None
+        try:
+            return read_apart(entry.clip)
+        except AudioError as e:
+            raise self._damaged(entry.name, e) from None
+
+    def keep(self, entry: Entry, codec: str, codes: np.ndarray) -> None:
+        """Keep what a codec made of a voice's clip, where its folder is still there and can be written to."""
+        target = self.directory / entry.name / f"codes-{codec}.npy"
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         with contextlib.suppress(OSError):
-            handle, temporary = tempfile.mkstemp(dir=target.parent)
-            with os.fdopen(handle, "wb") as file:
-                np.save(file, codes.astype(np.int16))
-            os.utime(temporary, ns=(age, age))
-            Path(temporary).replace(target)
-        return Voice((Reference(codes, entry.text),), name)
+            try:
+                with temporary.open("wb") as file:
+                    np.save(file, codes.astype(np.int16))
+                os.utime(temporary, ns=(entry.age, entry.age))
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def add(self, name: str, audio: Path | bytes, text: str) -> Entry:
         """A new voice from a clip and what is said in it. Raises RequestError, AudioError, VoiceExists."""
-        text = text.strip()
+        target, text = self._new(name), text.strip()
         if not 0 < len(text) <= MAX_TRANSCRIPT:
             raise RequestError(f"the text has {len(text)} characters; what is said in the clip, 1 to {MAX_TRANSCRIPT}, is needed", "text")
-        target = self._new(name)
-        samples = prepare(read_clip(audio))
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=self.directory, ignore_cleanup_errors=True) as temporary:
-            folder = Path(temporary) / "voice"
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise RequestError("the text holds a lone surrogate; it is not valid Unicode", "text")
+        samples = read_apart(audio)
+        with _writing(), self._scratch() as scratch:
+            folder = scratch / "voice"
             folder.mkdir()
             encoder = Encoder("flac")
             (folder / "clip.flac").write_bytes(encoder.encode(samples) + encoder.finish())
@@ -119,13 +128,21 @@ class VoiceStore:
     def rename(self, name: str, new: str) -> None:
         """Raises VoiceNotFound, RequestError, VoiceExists."""
         self.entry(name)
-        _move(self.directory / name, self._new(new))
+        with _writing():
+            _move(self.directory / name, self._new(new))
 
     def delete(self, name: str) -> None:
         """Raises VoiceNotFound. Whoever speaks with it goes on."""
         self.entry(name)
-        with tempfile.TemporaryDirectory(prefix=".", dir=self.directory, ignore_cleanup_errors=True) as temporary:
-            _move(self.directory / name, Path(temporary) / "voice")
+        with _writing(), self._scratch() as scratch:
+            _move(self.directory / name, scratch / "voice")
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A folder on the same disk, gone afterwards."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=self.directory, ignore_cleanup_errors=True) as scratch:
+            yield Path(scratch)
 
     def _new(self, name: str) -> Path:
         if not _NAME.fullmatch(name) or name == DEFAULT:
@@ -143,10 +160,21 @@ class VoiceStore:
         return VoiceNotFound(f"voice {name!r} is damaged: {str(error).replace(f'{self.directory}{os.sep}', '')}", "voice")
 
 
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Raises FishserveError when the disk is full or may not be written to."""
+    try:
+        yield
+    except OSError as e:
+        raise FishserveError(f"the voices cannot be written to disk: {e.strerror or e}") from None
+
+
 def _move(source: Path, target: Path) -> None:
     try:
         source.rename(target)
     except FileNotFoundError:
         raise VoiceNotFound(f"there is no voice {source.name!r} any more", "voice") from None
-    except OSError:  # someone else was faster
+    except OSError as e:
+        if e.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
         raise VoiceExists(f"there is a voice {target.name!r} already; delete it first, or choose another name", "voice") from None

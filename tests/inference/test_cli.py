@@ -109,16 +109,45 @@ def test_codes_go_out_and_come_back(tiny, tmp_path, run):
     assert soundfile.info(tmp_path / "o.wav").frames == 20 * 2048
 
 
-def test_a_stored_voice_is_used(tiny, tmp_path, run, refused):
+def spoken(run, tmp_path, tiny, *more, **environment):
+    """What a sentence sounds like, in bytes."""
+    out = tmp_path / "spoken.wav"
+    assert run("say", "Hello.", "--checkpoint", tiny, "--seed", 1, "--max-new-tokens", 20, *more, "-o", out, **environment)[0] == 0
+    return out.read_bytes()
+
+
+def test_a_voice_lives_through_all_its_commands(tiny, tmp_path, run, refused):
+    clip, here = GOLDEN / "codec_tiny/wave0_chirp.wav", {"FISHSERVE_VOICES_DIR": str(tmp_path / "voices")}
+    assert run("voices", "list", **here)[:2] == (0, b"")
+    assert "anna was added" in run("voices", "add", "anna", clip, "--text", "-", stdin=b"When I heard\nthe release demo.", **here)[2]
+    assert run("voices", "list")[1].decode().split("\t")[::2] == ["anna", "When I heard the release demo.\n"]
+    first = spoken(run, tmp_path, tiny, "--voice", "anna")
+    assert first != spoken(run, tmp_path, tiny)
+    assert len(list((tmp_path / "voices/anna").glob("codes-*.npy"))) == 1
+    assert spoken(run, tmp_path, tiny, "--voice", "anna") == first
+    assert "already" in refused("voices", "add", "anna", clip, "--text", "again")
+    assert run("voices", "rename", "anna", "Anna B")[0] == 0
+    assert "known voices: default, Anna B" in refused("say", "Hello.", "--checkpoint", tiny, "--voice", "anna")
+    assert spoken(run, tmp_path, tiny, "--voice", "Anna B") == first
+    assert run("voices", "delete", "Anna B", stdin=b"n\n")[0] == 1
+    assert run("voices", "delete", "Anna B", stdin=b"y\n")[0] == 0
+    assert run("voices", "list")[1] == b""
+    assert "no voice 'Anna B'" in refused("voices", "delete", "Anna B", "--yes")
+
+
+def test_a_voice_that_cannot_be_is_refused(tmp_path, refused):
+    here = {"FISHSERVE_VOICES_DIR": str(tmp_path / "voices")}
+    assert "nothing.wav does not exist" in refused("voices", "add", "anna", tmp_path / "nothing.wav", "--text", "hi", **here)
+    assert "cannot be a voice's name" in refused("voices", "add", "../anna", GOLDEN / "codec_tiny/wave0_chirp.wav", "--text", "hi")
+    assert not (tmp_path / "voices").exists()
+
+
+def test_codes_alone_make_a_voice(tiny, tmp_path, run):
     (tmp_path / "voices/anna").mkdir(parents=True)
     run("encode", GOLDEN / "codec_tiny/wave1_noise.wav", "--checkpoint", tiny, "-o", tmp_path / "voices/anna/codes.npy")
     (tmp_path / "voices/anna/text.txt").write_text("When I heard the release demo.")
-    same = ("--checkpoint", tiny, "--seed", 1, "--max-new-tokens", 20)
-    voices = {"FISHSERVE_VOICES_DIR": str(tmp_path / "voices")}
-    for name, extra in (("a", ()), ("b", ("--voice", "anna"))):
-        assert run("say", "Hello.", *same, *extra, "-o", tmp_path / f"{name}.wav", **voices)[0] == 0
-    assert (tmp_path / "a.wav").read_bytes() != (tmp_path / "b.wav").read_bytes()
-    assert "known voices: default, anna" in refused("say", "Hello.", *same, "--voice", "carl", **voices)
+    plain = spoken(run, tmp_path, tiny)
+    assert spoken(run, tmp_path, tiny, "--voice", "anna", FISHSERVE_VOICES_DIR=tmp_path / "voices") != plain
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,29 @@ def test_silence_around_it_goes_but_a_breath():
     assert len(clip) / RATE == pytest.approx(3.5 + 2 * 0.1, abs=0.02)
 
 
+def test_a_little_speech_is_found_in_a_long_silence_with_clicks():
+    noise = 1e-4 * np.random.default_rng(0).standard_normal(60 * RATE).astype(np.float32)
+    noise[20 * RATE : 22 * RATE] += tone(2, 0.05)
+    noise[[21 * RATE, 21 * RATE + 9000]] = 1.0
+    assert len(prepare(noise)) / RATE == pytest.approx(2.2, abs=0.02)
+
+
 @pytest.mark.parametrize("level", [0.003, 0.1, 0.9])
 def test_every_clip_is_as_loud(level):
     clip = prepare(np.concatenate((tone(2, level), quiet(1))))
     assert 20 * np.log10(np.sqrt(np.mean(clip[: 2 * RATE] ** 2))) == pytest.approx(-23, abs=0.2)
+
+
+def test_pauses_and_a_room_s_noise_do_not_make_it_louder():
+    noise = 0.001 * np.random.default_rng(0).standard_normal(10 * RATE).astype(np.float32)
+    noise[: 2 * RATE] += tone(2)
+    clip = prepare(noise)
+    assert 20 * np.log10(np.sqrt(np.mean(clip[: 2 * RATE] ** 2))) == pytest.approx(-23, abs=0.5)
+
+
+def test_what_was_prepared_stays_as_it_is():
+    once = prepare(np.concatenate((quiet(2), tone(0.8), quiet(0.5))))
+    np.testing.assert_allclose(prepare(once), once, atol=1e-6)
 
 
 def test_peaks_are_never_cut():
@@ -37,7 +56,7 @@ def test_peaks_are_never_cut():
 @pytest.mark.parametrize(
     ("samples", "words"),
     [
-        (quiet(3), "silent: its 3.0 s reach -120 dB"),
+        (quiet(3), "silent: the loudest half second of its 3.0 s reaches -120 dB"),
         (quiet(0), "silent"),
         (tone(0.5), "lasts 0.5 s without the silence"),
         (tone(91), "lasts 91.0 s"),

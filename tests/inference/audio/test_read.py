@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference import AudioError
-from inference.audio.read import read_clip, resample
+from inference.audio.read import read_clip
 from tests.conftest import golden_tensors
 
 RESAMPLE = golden_tensors("mel/resample.safetensors")
@@ -34,6 +34,20 @@ def test_any_rate_and_channels_become_mono_at_44100(rate, channels):
     np.testing.assert_allclose(clip[2000:20_000], tone(44_100)[2000:20_000, 0], atol=2e-3)
 
 
+@pytest.mark.parametrize("kind", [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("AIFF", "PCM_24")], ids=" ".join)
+@pytest.mark.parametrize("channels", [3, 6, 7, 8])
+def test_many_channels_are_averaged(kind, channels):
+    weights = np.linspace(0, 1, channels, dtype=np.float32)
+    clip = read_clip(file(tone(44_100, channels=channels) * weights, 44_100, format=kind[0], subtype=kind[1]))
+    np.testing.assert_allclose(clip, tone(44_100)[:, 0] / 2, atol=1e-3)
+
+
+@pytest.mark.parametrize("bits", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM"])
+def test_any_depth_is_read(bits):
+    clip = read_clip(file(tone(44_100), 44_100, format="WAV", subtype=bits))
+    np.testing.assert_allclose(clip[100:22_000], tone(44_100)[100:22_000, 0], atol=0.03)
+
+
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
 def test_common_formats_are_read(kind, tmp_path):
     path = tmp_path / "clip"
@@ -44,7 +58,7 @@ def test_common_formats_are_read(kind, tmp_path):
 @pytest.mark.parametrize("rate", [16000, 24000, 48000])
 def test_resampling_comes_close_to_the_reference(rate):
     """soxr is another filter than torchaudio's: they differ by 3 % in all, and hardly below the roll-off."""
-    ours = resample(RESAMPLE[f"{rate}.in"].numpy(), rate, 44_100)
+    ours = read_clip(file(RESAMPLE[f"{rate}.in"].numpy().squeeze(), rate, format="WAV", subtype="FLOAT"))
     theirs = RESAMPLE[f"{rate}.out44100"].numpy()
     assert abs(len(ours) - len(theirs)) <= 1
     n = min(len(ours), len(theirs))
@@ -58,6 +72,19 @@ def test_resampling_comes_close_to_the_reference(rate):
 def test_a_clip_of_ten_minutes_and_more_is_refused():
     with pytest.raises(AudioError, match="lasts 601 s"):
         read_clip(file(np.zeros(601 * 8000, np.float32), 8000, format="WAV"))
+
+
+def test_a_small_file_that_holds_hours_is_refused_before_it_fills_the_memory():
+    hours = file(np.zeros(2 * 3600 * 8000, np.int16), 8000, format="FLAC")
+    assert len(hours) < 300_000
+    with pytest.raises(AudioError, match="lasts 7200 s; at most 600 s are read"):
+        read_clip(hours)
+
+
+@pytest.mark.parametrize("rate", [1, 3999, 400_000, 2**31 - 1])
+def test_an_absurd_sample_rate_is_refused(rate):
+    with pytest.raises(AudioError, match=f"has {rate} samples a second; 4000 to 384000 are read"):
+        read_clip(file(tone(44_100), rate, format="WAV"))
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, I am text", b"RIFF\x00\x00\x00\x00WAVE", bytes(1000)], ids=repr)

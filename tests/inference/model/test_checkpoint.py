@@ -137,6 +137,16 @@ def test_two_codecs_are_refused(directory):
         load(directory)
 
 
+def test_a_codec_is_known_by_what_makes_codes(directory, golden):
+    file = directory / CODEC_FILE
+    tensors = tensors_of(directory, CODEC_FILE)
+    file.unlink()
+    for part, same in (("head.", True), ("backbone.", False), ("quantizer.", False)):
+        name = next(n for n in tensors if n.startswith(part) and n.endswith(".bias"))
+        save_file(tensors | {name: tensors[name] + 1}, file.with_suffix(".safetensors"))
+        assert (load(directory).codec_id == golden.codec_id) == same
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.pth", "tokenizer.tiktoken", CODEC_FILE])
 def test_a_missing_file_is_named(directory, name):
     (directory / name).unlink()

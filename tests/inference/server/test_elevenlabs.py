@@ -55,6 +55,51 @@ def test_voices_are_listed_found_and_shown(client):
     assert client.voices.get("anna").name == "anna"
 
 
+def sound(duration=2.0, rate=16_000):
+    """A WAV file of a tone."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, 0.3 * np.sin(np.arange(int(duration * rate)) * 0.2), rate, format="WAV")
+    return buffer.getvalue()
+
+
+def test_a_voice_is_added_spoken_with_and_deleted(client):
+    added = client.voices.ivc.create(name="Bert", files=[("bert.wav", sound())], labels={"text": "What Bert says."}, description="any")
+    assert (added.voice_id, added.requires_verification) == ("Bert", False)
+    assert spoken(client, voice="Bert")
+    with pytest.raises(ApiError) as refused:
+        client.voices.ivc.create(name="Bert", files=[("bert.wav", sound())], labels={"text": "Again."})
+    assert refused.value.status_code == HTTPStatus.BAD_REQUEST
+    assert "there is a voice 'Bert' already" in refused.value.body["detail"]["message"]
+    assert client.voices.delete("Bert").status == "ok"
+    with pytest.raises(ApiError) as gone:
+        spoken(client, voice="Bert")
+    assert gone.value.status_code == HTTPStatus.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("files", "labels", "words"),
+    [
+        ([sound()], {}, "1 files without the label `text` were sent"),
+        ([sound()], {"text": 3}, "without the label"),
+        ([sound(), sound()], {"text": "said"}, "2 files with the label `text` were sent"),
+        ([b"nonsense"], {"text": "said"}, "not audio"),
+        ([sound(0.5)], {"text": "said"}, "lasts 0.5 s"),
+        ([sound()], {"text": ""}, "0 characters"),
+    ],
+)
+def test_what_makes_no_voice_is_refused_in_their_shape(client, files, labels, words):
+    with pytest.raises(ApiError) as refused:
+        client.voices.ivc.create(name="Carl", files=[("c", content) for content in files], labels=labels)
+    assert refused.value.status_code == HTTPStatus.BAD_REQUEST
+    assert words in refused.value.body["detail"]["message"]
+
+
+def test_a_voice_without_labels_says_what_is_missing(client):
+    with pytest.raises(ApiError) as refused:
+        client.voices.ivc.create(name="Carl", files=[("c", sound())])
+    assert 'labels={"text": ...}' in refused.value.body["detail"]["message"]
+
+
 def test_what_is_spoken_whole_and_streamed_is_the_same(client):
     whole = spoken(client, output_format="pcm_44100")
     streamed = list(client.text_to_speech.stream("anna", text="Hello.", seed=1, output_format="pcm_44100"))
@@ -152,10 +197,12 @@ def test_other_doors_keep_their_own_shape(server):
 
 
 def test_the_page_s_example_runs(server, tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/elevenlabs.md").read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/elevenlabs.md").read_text(), re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.m4a").write_bytes(sound())
     names = {}
-    exec(code.replace("http://127.0.0.1:8080", server.url), names)
+    exec("".join(blocks).replace("http://127.0.0.1:8080", server.url).replace('"anna"', '"example"'), names)
+    names["client"].voices.delete("example")
     names["client"]._client_wrapper.httpx_client.httpx_client.close()
     assert "['default', 'anna']" in capsys.readouterr().out
     assert seconds((tmp_path / "hello.mp3").read_bytes()) > 0.3

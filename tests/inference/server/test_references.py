@@ -4,6 +4,10 @@ import asyncio
 import base64
 import concurrent.futures
 import io
+import os
+import re
+import subprocess
+from pathlib import Path
 
 import av
 import httpx
@@ -12,10 +16,11 @@ import ormsgpack
 import pytest
 import soundfile
 
-from inference import AudioError
+from inference import AudioError, Overloaded
 from inference.server.references import References
 from inference.voices.store import VoiceStore
 
+ROOT = Path(__file__).parents[3]
 SOUND = (0.3 * np.sin(np.arange(2 * 48_000) * 0.05) * np.sin(np.arange(2 * 48_000) * 0.0003)).astype(np.float32)
 
 
@@ -132,6 +137,33 @@ def test_no_clip_leads_to_another_file(server, tmp_path):
         assert "not audio" in response.json()["message"]
 
 
+def test_the_page_s_examples_run(server, voices, tmp_path):
+    _, by_hand, over_http = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/voices.md").read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "voices").symlink_to(voices)
+    for name in ("clip.m4a", "recording.m4a"):
+        (tmp_path / name).write_bytes(clip("ipod", "aac"))
+    script = over_http.replace("http://127.0.0.1:8080", server.url).replace("curl", "curl -sS --fail-with-body") + by_hand
+    script = re.sub(r"\banna\b", "example", script)
+    done = subprocess.run(["bash", "-e"], input=script, cwd=tmp_path, env=os.environ | {"HOME": str(tmp_path)}, text=True, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "hello.mp3").stat().st_size > 1000
+    assert (tmp_path / "voices/example/clip.m4a").is_file()
+    delete(server, "example")
+
+
+def test_a_clip_that_breaks_the_decoder_breaks_nothing_else(server):
+    """A CAF whose channels have an order of its own."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.stack((SOUND, SOUND), 1), 48_000, format="CAF")
+    content, order = buffer.getvalue(), b"".join(n.to_bytes(4, "big") + bytes(16) for n in (2, 1))
+    chunk = b"chan" + (12 + len(order)).to_bytes(8, "big") + bytes(8) + (2).to_bytes(4, "big") + order
+    start = content.index(b"data")
+    response = add(server, "odd", content[:start] + chunk + content[start:])
+    assert response.status_code in (200, 400)  # read, where PyAV is mended
+    delete(server, "odd")
+    assert speak(server, "default").status_code == 200
+
+
 # -- who waits for what, with a speaker whose pace can be set -------------------------------------------------------------------
 
 
@@ -139,12 +171,13 @@ class Slow:
     """Encodes when it is told to."""
 
     def __init__(self):
-        self.go, self.encoded, self.fails = asyncio.Event(), 0, False
+        self.asked, self.go, self.encoded, self.fails = asyncio.Event(), asyncio.Event(), 0, False
 
     async def state(self):
         return {"status": "ready", "codec": "0" * 12}
 
     async def encode(self, wave):
+        self.asked.set()
         await self.go.wait()
         self.encoded += 1
         if self.fails:
@@ -179,6 +212,45 @@ def test_a_failure_reaches_all_who_wait_and_is_not_kept(tmp_path):
         assert (await references.reference(clip(), "said")).text == "said"
 
     assert in_turn(scenario, tmp_path).encoded == 2
+
+
+def test_a_voice_that_goes_while_its_clip_is_encoded_is_spoken_with_all_the_same(tmp_path):
+    async def scenario(speaker, references):
+        store = VoiceStore(tmp_path)
+        store.add("anna", clip(), "said")
+        waiting = asyncio.ensure_future(references.voice("anna"))
+        await speaker.asked.wait()
+        store.delete("anna")
+        store.add("anna", clip(seed=1), "something else")
+        speaker.go.set()
+        assert (await waiting).references[0].text == "said"
+        assert (await references.voice("anna")).references[0].text == "something else"
+
+    assert in_turn(scenario, tmp_path).encoded == 2
+
+
+def test_codes_that_cannot_be_written_are_kept_in_memory(tmp_path):
+    async def scenario(speaker, references):
+        speaker.go.set()
+        VoiceStore(tmp_path).add("anna", clip(), "said")
+        (tmp_path / "anna" / "codes-000000000000.npy").mkdir()
+        for _ in range(3):
+            await references.voice("anna")
+
+    assert in_turn(scenario, tmp_path).encoded == 1
+
+
+def test_too_many_clips_at_once_are_refused_and_the_others_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("inference.server.references.MOST_CLIPS", 3)
+
+    async def scenario(speaker, references):
+        speaker.go.set()
+        many = [references.reference(clip(seed=seed), "said") for seed in range(5)]
+        outcomes = await asyncio.gather(*many, return_exceptions=True)
+        assert [type(o) for o in outcomes].count(Overloaded) == 2
+        assert (await references.reference(clip(seed=99), "said")).text == "said"
+
+    assert in_turn(scenario, tmp_path).encoded == 4
 
 
 def test_clips_are_forgotten_least_recently_used_first(tmp_path, monkeypatch):
