@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from inference.audio.apart import read_apart
 from inference.audio.encode import Encoder
-from inference.audio.prepare import prepare
-from inference.audio.read import read_clip
 from inference.engine.engine import SpeechEngine
 from inference.engine.request import SpeechRequest
 from inference.engine.stream import Item, Ticket
@@ -126,13 +125,13 @@ class Handler:
         if isinstance(asked, Clip):
             audio = asked.audio if asked.url is None else await self._storage.fetch(asked.url)
             assert audio is not None
-            wave = await asyncio.to_thread(lambda: prepare(read_clip(audio)))
-            return Voice((Reference(await self._encoded(wave), asked.text),))
-        name = asked or DEFAULT
-        if found := self._voices.voice(name, codec):
+            return Voice((Reference(await self._encoded(await asyncio.to_thread(read_apart, audio)), asked.text),))
+        found = self._voices.voice(asked or DEFAULT, codec)
+        if isinstance(found, Voice):
             return found
-        wave, age = await asyncio.to_thread(self._voices.clip, name)
-        return self._voices.keep(name, codec, await self._encoded(wave), age)
+        codes = await self._encoded(await asyncio.to_thread(self._voices.clip, found))
+        self._voices.keep(found, codec, codes)
+        return Voice((Reference(codes, found.text),), found.name)
 
     async def _encoded(self, wave: np.ndarray) -> np.ndarray:
         return await asyncio.to_thread(self._engine.encode, wave)

@@ -189,7 +189,7 @@ def test_a_bad_reference_is_one_sentence(tiny, clips, clip, words, refused):
         (["encode", "nothing.wav"], "does not exist"),
         (["decode", "nothing.npy"], "does not exist"),
         (["serve", "--host", "example.org"], "listen on"),
-        (["serve", "--port", "80"], "FISHSERVE_PORT"),
+        (["serve", "--port", "70000"], "FISHSERVE_PORT"),
         (["download", "not a name"], "owner/name"),
         (["download", "foo/bar--baz"], "could not be downloaded"),
     ],
