@@ -33,6 +33,13 @@ def test_nothing_is_baked_in_unless_a_model_is_named():
     assert "is not a repository name" in " ".join(done.stderr.split())
 
 
+def test_the_dockerfile_is_as_hadolint_wants_it():
+    linter = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([linter, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    assert done.returncode == 0
+
+
 def test_the_dockerfile_copies_what_is_there_and_sets_what_is_known():
     text = (ROOT / "Dockerfile").read_text()
     for source in re.findall(r"^COPY (?!--from)(\S+)", text, re.MULTILINE):
