@@ -113,14 +113,21 @@ class Storage:
 
     async def _client(self, url: str) -> httpx.AsyncClient:
         """A client that connects to one checked machine, whatever its name may mean a moment later. Raises RequestError."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port or 443
+            httpx.URL(url)
+        except (ValueError, httpx.InvalidURL):
+            raise RequestError("an address is not one: it cannot be read") from None
         own = self.endpoint is not None and (parts.scheme, parts.netloc) == urlsplit(self.endpoint)[:2]
         if not own and parts.scheme != "https":
             raise RequestError(f"an address begins with {parts.scheme[:20]!r}; it must be https")
-        if own or parts.hostname is None:
+        if parts.hostname is None:
+            raise RequestError("an address names no machine")
+        if own:
             return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS)
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except (OSError, ValueError, UnicodeError):
             raise StorageError(f"the machine of an address is not known: {parts.hostname[:100]}") from None
         addresses = [entry[4][0] for entry in found]

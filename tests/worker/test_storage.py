@@ -1,0 +1,97 @@
+"""Which machines are asked, and by which name."""
+
+import asyncio
+import datetime
+import http.server
+import ssl
+import threading
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference import RequestError
+from worker.storage import Storage, StorageError, _Pinned
+
+
+@pytest.fixture
+def https(tmp_path, monkeypatch):
+    """A server on this machine that has a certificate for speech.test, which is trusted, and says which name it was asked for."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "speech.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+        .not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("speech.test")]), False).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    pem = tmp_path / "both.pem"
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(*form))
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = self.headers["Host"].encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+def get(url, transport):
+    async def ask():
+        async with httpx.AsyncClient(transport=transport) as client:
+            return (await client.get(url)).text
+
+    return asyncio.run(ask())
+
+
+def test_a_checked_machine_is_asked_by_the_name_in_the_address(https):
+    """The name need not be known anywhere, and it is the name whose certificate counts."""
+    assert get(f"https://speech.test:{https}/clip", _Pinned("127.0.0.1")) == f"speech.test:{https}"
+    with pytest.raises(httpx.ConnectError, match=r"(?i)hostname|certificate"):
+        get(f"https://other.test:{https}/clip", _Pinned("127.0.0.1"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1/x", "https://localhost/x", "https://10.1.2.3/x", "https://192.168.0.1/x", "https://172.16.0.1/x", "https://[::1]/x",
+        "https://[::ffff:127.0.0.1]/x", "https://169.254.169.254/x", "https://0.0.0.0/x", "https://100.64.0.1/x", "https://[fe80::1]/x", "https://2130706433/x",
+        "https://0x7f.1/x", "http://8.8.8.8/x", "ftp://8.8.8.8/x", "//8.8.8.8/x", "x", "", "https://[", "https://8.8.8.8:99999/x", "https://8.8.8.8:x/x", "https://a\x00b/x", "https://",
+    ],
+)  # fmt: skip
+def test_private_and_odd_addresses_are_never_asked(url):
+    with pytest.raises((RequestError, StorageError)) as error:
+        asyncio.run(Storage().fetch(url))
+    assert "could not be fetched" not in str(error.value)
+
+
+def test_only_the_buckets_own_address_is_trusted():
+    storage = Storage(endpoint="http://127.0.0.1:9000")
+    for url in ("http://127.0.0.1:9001/x", "http://127.0.0.1:9000@10.0.0.1/x", "http://127.0.0.1/x", "https://127.0.0.1:9000/x"):
+        with pytest.raises(RequestError):
+            asyncio.run(storage.fetch(url))
+
+
+@given(st.text(max_size=60))
+def test_any_address_is_refused_in_words(url):
+    with pytest.raises((RequestError, StorageError)):
+        asyncio.run(Storage().fetch(url))
