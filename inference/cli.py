@@ -150,7 +150,9 @@ def serve(
     _check_keys(settings)
     where = locate(settings.checkpoint)  # downloads, and errors, belong before the server starts
     _say_what_speaks(where)
-    console.print(f"http://{settings.host}:{settings.port}  POST /v1/audio/speech, GET /health /ready /metrics /docs")
+    console.print(
+        f"http://{settings.host}:{settings.port}  (a page to try it on; POST /v1/audio/speech, /v1/tts; GET /ready /metrics /docs)"
+    )
     try:
         failure = run(settings.model_copy(update={"checkpoint": str(where)}))
     except OSError as e:

@@ -16,6 +16,8 @@ from typing import Any
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+PROBES = frozenset(["/health", "/ready", "/ping", "/metrics"])
+"""Asked for every few seconds by machines, which need no line."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -73,7 +75,8 @@ class RequestLog:
             words = f"an error inside the server ({type(e).__name__}); its log says more"
             await self._refuse(scope["path"], 500, words)(scope, watched, noted)
         finally:
-            _write(scope, request_id, began, line)
+            if "error" in line or scope["path"] not in PROBES:
+                _write(scope, request_id, began, line)
 
 
 def quiet_uvicorn() -> None:
@@ -87,10 +90,9 @@ def quiet_uvicorn() -> None:
 
 
 def _write(scope: Scope, request_id: str, began: float, line: dict[str, Any]) -> None:
-    failed = "error" in line or (line["status"] or 0) in range(500, 600)
     entry = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "level": "error" if failed else "info",
+        "level": "error" if "error" in line else "info",
         "request_id": request_id,
         "method": scope.get("method", "WEBSOCKET"),
         "route": getattr(scope.get("route"), "path", None),  # as it is written in the code: an address may hold what a user typed

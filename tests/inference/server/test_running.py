@@ -57,9 +57,17 @@ def test_each_request_is_one_line_that_says_nothing_of_what_was_said(server):
 
 @pytest.mark.parametrize("asked", ["", "a b", "x" * 65, "ö", '"'])
 def test_an_id_that_could_forge_a_line_is_not_taken(server, asked):
-    response = httpx.get(f"{server.url}/health", headers={"X-Request-Id": asked.encode()})
+    response = httpx.get(f"{server.url}/v1/models", headers={"X-Request-Id": asked.encode()})
     assert response.headers["x-request-id"] != asked
     assert last(server, request_id=response.headers["x-request-id"])["status"] == 200
+
+
+def test_probes_need_no_line(server):
+    for path in ("/health", "/ready", "/ping", "/metrics"):
+        httpx.get(f"{server.url}{path}", headers={"X-Request-Id": "probe"})
+    httpx.get(f"{server.url}/v1/models", headers={"X-Request-Id": "after"})
+    last(server, request_id="after")
+    assert "probe" not in server.log()
 
 
 def test_a_client_that_goes_is_in_the_log(server):
