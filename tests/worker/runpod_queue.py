@@ -13,12 +13,12 @@ FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 
 
 def create_app():
-    app, waiting, jobs, stops = FastAPI(), deque(), {}, deque()
+    app, waiting, jobs, stops, gone = FastAPI(), deque(), {}, deque(), set()
 
     async def take(worker, most):
         for _ in range(20):
             taken = []
-            while waiting and len(taken) < most:
+            while waiting and len(taken) < most and worker not in gone:  # a dead worker's question may still stand
                 job = jobs[waiting.popleft()]
                 if job["status"] == "IN_QUEUE":
                     job |= {"status": "IN_PROGRESS", "worker": worker, "taken": job["taken"] + 1}
@@ -49,6 +49,7 @@ def create_app():
     @app.post("/lost/{worker}")
     async def lost(worker: str):
         """The cloud finds out that a worker is gone, and gives its jobs to others."""
+        gone.add(worker)
         for job in jobs.values():
             if job["status"] == "IN_PROGRESS" and job["worker"] == worker:
                 job["status"] = "IN_QUEUE"
