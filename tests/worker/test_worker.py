@@ -4,7 +4,11 @@ import base64
 import contextlib
 import hashlib
 import io
+import json
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import httpx
@@ -217,6 +221,18 @@ def test_a_worker_whose_model_cannot_be_loaded_ends_before_it_takes_a_job(queue,
     assert broken.process.wait(60) == 1
     assert "config.json" in broken.log()
     broken.end()
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"), [(SMALL, 0, "'frames': 20"), ({"text": ""}, 1, "nothing to speak")], ids=["good", "bad"]
+)
+def test_a_job_can_be_tried_without_a_queue(checkpoint, given, code, words):
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "--test_input", json.dumps({"input": given})], capture_output=True, text=True, check=False,
+        env=os.environ | {"FISHSERVE_CHECKPOINT": str(checkpoint), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == code
+    assert words in done.stdout + done.stderr
 
 
 def test_what_is_said_is_not_in_the_log(queue, worker):
