@@ -1,12 +1,12 @@
 """Every number of the recipe in one place: seeds, sizes, how long each stage runs.
 
 A stage reads its part of a `Recipe` and writes files into `Recipe.folder`; what is already there is not made again.
-Time is counted in seconds of processor time, so a run that was paused or resumed trains as long as one that was not.
+Time is counted in seconds of work (`Machine.clock`), so a run that was paused or resumed trains as long as one that was not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inference.model.config import Manner
@@ -98,11 +98,13 @@ class DualARRecipe:
     fast_layers: int = 1
     max_seq_len: int = 2048
     seconds: float = 17_000
-    """Of processor time, all processes together."""
+    """Of work, all processes together."""
     decay_seconds: float = 12_000
     meet_every: int = 40
     """Steps after which several processes go on from the mean of their weights."""
     columns: int = 1_700
+    loaders: int = 0
+    """Processes that make batches for the one that trains; 0: it makes them itself."""
     rate: float = 2e-3
     weight_decay: float = 0.05
     average: float = 0.998
@@ -144,6 +146,19 @@ class Recipe:
     manner: Manner = field(default_factory=lambda: Manner(temperature=0.4, top_p=0.4, repetition_penalty=1.0, normalize=True))
     """How what is exported is spoken with where a request does not say."""
     checkpoint_seconds: float = 150
+
+    @classmethod
+    def gpu(cls, folder: Path) -> Recipe:
+        """The same on one GPU, where a step costs much the same whatever its size: larger ones, fewer of them. README.md has the arithmetic."""
+        cpu = cls(folder)
+        return replace(
+            cpu,
+            speech=replace(cpu.speech, per_shard=250, shards_with_audio=48),
+            encoder=replace(cpu.encoder, shards=24, seconds=60, batch=64),
+            head=replace(cpu.head, shards=48, seconds=90, adversarial_seconds=360, batch=32),
+            dual_ar=replace(cpu.dual_ar, seconds=450, decay_seconds=320, columns=16_000, fast_share=1.0, loaders=4),
+            checkpoint_seconds=60,
+        )
 
     @classmethod
     def smoke(cls, folder: Path) -> Recipe:

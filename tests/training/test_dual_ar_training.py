@@ -8,6 +8,7 @@ import torch
 
 from inference.model.dual_ar import DualAR
 from training.dual_ar import DualARTraining, Student, dual_ar_config, losses, own_words
+from training.machine import Machine
 from training.recipe import DualARRecipe, Recipe
 from training.samples import IGNORE, Frames, SequenceBuilder, byte_tokenizer, collate, plan_epoch
 from training.shards import CodedUtterance
@@ -94,7 +95,7 @@ def test_its_own_words_are_whole_frames_of_speech(builder, tokenizer):
 def meet(process, folder):
     """What one of two processes has after they met: weights 0 and 1, and 10 s and 30 s of processor time."""
     torch.distributed.init_process_group("gloo", init_method=(folder / "meeting").as_uri(), rank=process, world_size=2)
-    training = DualARTraining(Recipe.smoke(folder), process, 2)
+    training = DualARTraining(Recipe.smoke(folder), Machine(processes=2), process)
     for p in training.student.parameters():
         p.data.fill_(process)
     elapsed = training._elapsed(time.process_time() - (10, 30)[process])
