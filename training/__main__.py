@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing import connection
 from pathlib import Path
 
 import torch
 
-from training.machine import Machine
+from training.machine import Machine, in_processes
 from training.recipe import Recipe
 
-Work = Callable[[Recipe, Machine, int], None]
 STAGES = ("speech", "encoder", "codes", "head", "dual-ar", "export", "evaluate", "card")
 RECIPES = {"cpu": Recipe, "gpu": Recipe.gpu, "smoke": Recipe.smoke}
 
@@ -60,7 +56,7 @@ def run_stage(stage: str, recipe: Recipe, checkpoint: Path, machine: Machine) ->
     if stage == "speech":
         from training.shards import speak
 
-        _in_processes(speak, recipe, machine)
+        in_processes(speak, recipe, machine)
     elif stage == "encoder":
         from training.encoder import train_encoder
 
@@ -76,7 +72,7 @@ def run_stage(stage: str, recipe: Recipe, checkpoint: Path, machine: Machine) ->
     elif stage == "dual-ar":
         from training.dual_ar import train_dual_ar
 
-        _in_processes(train_dual_ar, recipe, machine if machine.device.type == "cpu" else replace(machine, processes=1))
+        in_processes(train_dual_ar, recipe, machine if machine.device.type == "cpu" else replace(machine, processes=1))
     elif stage == "export":
         from training.export import export
 
@@ -89,31 +85,6 @@ def run_stage(stage: str, recipe: Recipe, checkpoint: Path, machine: Machine) ->
         from training.card import write_card
 
         write_card(recipe, checkpoint)
-
-
-def _in_processes(work: Work, recipe: Recipe, machine: Machine) -> None:
-    """Run `work(recipe, machine, process)` in each process, with one thread; in this one if it is alone."""
-    if machine.processes == 1:
-        work(recipe, machine, 0)
-        return
-    (recipe.folder / "meeting").unlink(missing_ok=True)
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=_alone, args=(work, recipe, machine, process)) for process in range(machine.processes)]
-    for worker in workers:
-        worker.start()
-    running = list(workers)
-    while running:
-        connection.wait([worker.sentinel for worker in running])
-        if any(worker.exitcode for worker in workers):  # the others may be waiting for it
-            for worker in running:
-                worker.terminate()
-            raise SystemExit(f"a process of {work.__name__} failed; see its traceback above")
-        running = [worker for worker in running if worker.is_alive()]
-
-
-def _alone(work: Work, recipe: Recipe, machine: Machine, process: int) -> None:
-    torch.set_num_threads(1)
-    work(recipe, machine, process)
 
 
 if __name__ == "__main__":

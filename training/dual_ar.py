@@ -229,7 +229,7 @@ class DualARTraining:
         self.student = Student(self.r, self.tokenizer.semantic_begin, self.tokenizer.n_vocab).to(machine.device)
         self.optimisers = _optimisers(self.student, self.r)
         self.average = {n: p.detach().clone() for n, p in self.student.named_parameters()}
-        self.seconds, self.step, self.heard, self.fresh = 0.0, 0, 0.0, 0
+        self.seconds, self.step, self.heard, self.fresh, self.is_over = 0.0, 0, 0.0, 0, False
         if self._file.exists():
             self._resume(torch.load(self._file, map_location=machine.device, weights_only=True))
         self.rng = random.Random(self.step * self.processes + process)
@@ -240,14 +240,14 @@ class DualARTraining:
         spoken = [u for path in code_shards(self.recipe) for u in coded(path) if len(u.codes) >= _SHORTEST]
         self.frames = Frames(torch.cat([u.codes for u in spoken]).to(self.machine.device))
         batches = self._batches(spoken)
-        self._met, self._is_over = self.seconds, False
+        self._met = self.seconds
         start, due = self.machine.clock() - self.seconds / self.processes, self.seconds + self.recipe.checkpoint_seconds
         while (elapsed := self._elapsed(start)) < self.r.seconds:
             self._step(next(batches), elapsed)
             if elapsed > due:
                 due += self.recipe.checkpoint_seconds
                 self._checkpoint(elapsed)
-            if self._is_over:
+            if self.is_over:
                 break
         self._checkpoint(elapsed)
 
@@ -328,14 +328,14 @@ class DualARTraining:
     def _elapsed(self, start: float) -> float:
         """Seconds of all processes, the same number in each; where weights are due to meet, they do, and agree whether time is up."""
         if self.processes == 1:
-            self._is_over = self.machine.is_over
+            self.is_over = self.machine.is_over
             return self.machine.clock() - start
         if self.step % self.r.meet_every == 0:
             spent = torch.tensor([self.machine.clock() - start, self.machine.is_over])
             for tensor in (spent, *(p.data for p in self.student.parameters())):
                 torch.distributed.all_reduce(tensor)
                 tensor.div_(self.processes)
-            self._met, self._is_over = float(spent[0]) * self.processes, bool(spent[1])
+            self._met, self.is_over = float(spent[0]) * self.processes, bool(spent[1])
         return self._met
 
     def _held_losses(self, held: list[CodedUtterance], shift: int) -> Losses:

@@ -26,13 +26,13 @@ def digits(codes: Tensor) -> Tensor:
 
 def join_digits(parts: Tensor) -> Tensor:
     """Digits (..., 4) -> codes (...)."""
-    return (parts * torch.tensor(PLACES, device=parts.device)).sum(-1)
+    return (parts * torch.tensor(PLACES).to(parts.device)).sum(-1)
 
 
 def nudge(codes: Tensor) -> Tensor:
     """Every digit moved by -1, 0 or 1 at random, within its range."""
     moved = digits(codes) + torch.randint(-1, 2, (*codes.shape, len(PLACES)), device=codes.device)
-    return join_digits(torch.minimum(moved.clamp(min=0), torch.tensor(FSQ_LEVELS, device=codes.device) - 1))
+    return join_digits(torch.minimum(moved.clamp(min=0), torch.tensor(FSQ_LEVELS).to(codes.device) - 1))
 
 
 class GroupedFSQ(nn.Module):

@@ -131,7 +131,7 @@ class HeadTraining:
         features = _feature_parameters(self.codec)
         self.trained = [*self.codec.head.parameters(), *features]
         groups = [{"params": self.codec.head.parameters(), "share": 1.0}, {"params": features, "share": self.r.upsample_rate / self.r.rate}]
-        fused = device.type != "cpu" or None  # one launch in place of ten a parameter
+        fused = device.type == "cuda" or None  # one launch in place of ten a parameter
         self.optimiser = torch.optim.AdamW(groups, betas=(0.8, 0.98), weight_decay=1e-4, fused=fused)
         judges = self.adversary.parameters()
         self.against = torch.optim.AdamW(judges, lr=self.r.adversary_rate, betas=(0.8, 0.98), weight_decay=1e-4, fused=fused)

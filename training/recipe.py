@@ -154,9 +154,9 @@ class Recipe:
         return replace(
             cpu,
             speech=replace(cpu.speech, per_shard=250, shards_with_audio=48),
-            encoder=replace(cpu.encoder, shards=24, seconds=60, batch=64),
-            head=replace(cpu.head, shards=48, seconds=90, adversarial_seconds=360, batch=32),
-            dual_ar=replace(cpu.dual_ar, seconds=450, decay_seconds=320, columns=16_000, fast_share=1.0, loaders=4),
+            encoder=replace(cpu.encoder, shards=24, seconds=45, batch=64),
+            head=replace(cpu.head, shards=48, seconds=90, adversarial_seconds=330, batch=32),
+            dual_ar=replace(cpu.dual_ar, seconds=420, decay_seconds=300, columns=16_000, fast_share=1.0, loaders=4),
             checkpoint_seconds=60,
         )
 
@@ -167,20 +167,20 @@ class Recipe:
             folder,
             TextRecipe(generated=60, everyday=20, joined=10, validation=8),
             SpeechRecipe(utterances=40, per_shard=20, shards_with_audio=2),
-            EncoderRecipe(dims=(16, 16, 16, 64), depths=(1, 1, 1, 1), shards=2, seconds=3, batch=2),
-            HeadRecipe(channels=32, seconds=3, batch=1, shards=2, adversarial_seconds=3, adversary_width=2),
+            EncoderRecipe(dims=(16, 16, 16, 64), depths=(1, 1, 1, 1), shards=2, seconds=2, batch=2),
+            HeadRecipe(channels=32, seconds=2, batch=1, shards=2, adversarial_seconds=2, adversary_width=2),
             DualARRecipe(
                 dim=32,
                 layers=3,
                 heads=4,
                 kv_heads=2,
                 hidden=64,
-                seconds=4,
+                seconds=3,
                 decay_seconds=1,
                 meet_every=2,
                 columns=400,
                 guided=((1, (0, 2)),),
                 phoneme_layer=2,
             ),
-            checkpoint_seconds=2,
+            checkpoint_seconds=1.5,
         )
