@@ -116,7 +116,8 @@ class EncoderTraining:
         sample = mel[:, :200_000].float()
         model.initialise(sample.mean(1), sample.std(1).clamp(min=0.3))
         self.model, self.mel, self.phonemes = model.to(machine.device), mel.to(machine.device), phonemes.to(machine.device)
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=self.r.rate, betas=(0.8, 0.98), weight_decay=1e-4)
+        fused = machine.device.type == "cuda" or None  # one launch in place of ten a parameter
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=self.r.rate, betas=(0.8, 0.98), weight_decay=1e-4, fused=fused)
         self.seconds, self.steps = 0.0, 0
         if self._file.exists():
             self._resume(torch.load(self._file, map_location=machine.device, weights_only=True))
