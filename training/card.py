@@ -34,8 +34,8 @@ _PACKAGES = (
 
 def write_card(recipe: Recipe, checkpoint: Path) -> None:
     """Write `README.md` into the checkpoint directory. Figures that were not measured are not mentioned."""
-    head = torch.load(recipe.folder / "head.pt", weights_only=True)
-    lm = torch.load(recipe.folder / "dual_ar.pt", weights_only=True)
+    head = torch.load(recipe.folder / "head.pt", map_location="cpu", weights_only=True)
+    lm = torch.load(recipe.folder / "dual_ar.pt", map_location="cpu", weights_only=True)
     sizes = {f.name: f.stat().st_size for f in sorted(checkpoint.iterdir()) if f.suffix == ".safetensors"}
     parts = [
         "---\nlicense: apache-2.0\nlanguage: en\npipeline_tag: text-to-speech\n---\n",
@@ -44,8 +44,8 @@ def write_card(recipe: Recipe, checkpoint: Path) -> None:
         "## Files\n",
         *(f"- `{name}`: {size / 1e6:.2f} MB, FP16" for name, size in sizes.items()),
         "\n## Training\n",
-        f"- Dual-AR: {lm['step']} steps, {lm['heard'] / 3600:.1f} h of speech heard, {lm['seconds'] / 60:.0f} min of one CPU core",
-        f"- Head: {head['steps']} steps, {head['seconds'] / 60:.0f} min of one CPU core",
+        f"- Dual-AR: {lm['step']} steps, {lm['heard'] / 3600:.1f} h of speech heard, {lm['seconds'] / 60:.0f} min of {lm.get('machine', 'one CPU core')}",
+        f"- Head: {head['steps']} steps, {head['seconds'] / 60:.0f} min of {head.get('machine', 'one CPU core')}",
         "- The recipe grew while these weights were trained; training/README.md in fishserve's repository tells how they came about.",
         f"- Recipe, seeds included: `{json.dumps({k: v for k, v in asdict(recipe).items() if k != 'folder'}, default=str)}`",
         f"- Packages: {', '.join(_versions())}",

@@ -10,20 +10,23 @@ from __future__ import annotations
 import json
 import math
 import random
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
+from torch.utils.data import DataLoader
 
 from inference.model.config import CODES_PER_GROUP, FRAMES_PER_SECOND, DualARConfig
 from inference.model.dual_ar import Attention, DualAR, rotate
 from training.encoder import phoneme_share
 from training.fsq import digits
+from training.machine import Machine
 from training.recipe import DualARRecipe, Recipe
 from training.samples import CODEBOOKS, IGNORE, Batch, Frames, SequenceBuilder, byte_tokenizer, collate, plan_epoch
 from training.shards import CodedUtterance, code_shards, coded, held_out_codes, save
@@ -117,7 +120,7 @@ class Student(nn.Module):
         weight = torch.cat((layer.wqkv.weight[: heads * size], layer.wqkv.weight[key : key + size]))
         turned = rotate(F.linear(x, weight).unflatten(-1, (heads + 1, size)), rope).float()
         scores = torch.einsum("bthd,bsd->bhts", turned[:, :, :heads], turned[:, :, heads]) / math.sqrt(size)
-        unseen = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        unseen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         return scores.masked_fill(unseen, -1e9).softmax(-1)
 
 
@@ -159,12 +162,14 @@ def dual_ar_config(r: DualARRecipe, vocab_size: int) -> DualARConfig:
 
 def losses(student: Student, batch: Batch, r: DualARRecipe, im_end: int) -> Losses:
     """Mean cross entropies in nats. The end column's code 0 is fixed at inference and is not learned."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=r.bfloat16), sdpa_kernel(SDPBackend.MATH), parametrize.cached():
+    device = batch.columns.device
+    attend = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+    with torch.autocast(device.type, torch.bfloat16, enabled=r.bfloat16), sdpa_kernel(attend), parametrize.cached():
         hidden, phoneme_logits, attention = student.slow(batch.columns)
         spoken = batch.target[:, 0] != IGNORE
         hidden, target = hidden[spoken], batch.target.transpose(1, 2)[spoken]
         token = F.cross_entropy(student.model.token_logits(hidden), target[:, 0])
-        chosen = torch.randperm(len(target))[: max(1, int(r.fast_share * len(target)))]
+        chosen = torch.randperm(len(target), device=device)[: max(1, int(r.fast_share * len(target)))]
         frames = target[chosen]
         logits = student.code_logits(hidden[chosen], frames[:, 1:])
     learned = frames[:, 1:].clone()
@@ -176,13 +181,13 @@ def losses(student: Student, batch: Batch, r: DualARRecipe, im_end: int) -> Loss
     return Losses(token, codes, _guide_loss(attention, batch.place, r), phoneme)
 
 
-def train_dual_ar(recipe: Recipe, process: int = 0, processes: int = 1) -> None:
-    """One of `processes` that train together, on one machine. They find each other by a file in the recipe's folder."""
-    if processes > 1:
+def train_dual_ar(recipe: Recipe, machine: Machine, process: int) -> None:
+    """One of the processes that train together, on one machine. They find each other by a file in the recipe's folder."""
+    if machine.processes > 1:
         meeting = (recipe.folder / "meeting").resolve()
-        torch.distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=process, world_size=processes)
-    DualARTraining(recipe, process, processes).run()
-    if processes > 1:
+        torch.distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=process, world_size=machine.processes)
+    DualARTraining(recipe, machine, process).run()
+    if machine.processes > 1:
         torch.distributed.destroy_process_group()
 
 
@@ -192,18 +197,19 @@ def own_words(student: Student, batch: Batch, share: Tensor, frames: Frames, bui
 
     Scheduled sampling with all draws made at once (arXiv:1906.07651): the first code is drawn, the others are those of a real frame.
     """
-    taken = builder.semantic(batch.columns[:, 0]) & (torch.rand(batch.columns[:, 0].shape) < share[:, None])
+    device = batch.columns.device
+    taken = builder.semantic(batch.columns[:, 0]) & (torch.rand(batch.columns[:, 0].shape, device=device) < share[:, None])
     taken[:, 0] = False
     row, time = taken.nonzero(as_tuple=True)
     begin = student.model.semantic_begin
-    with torch.autocast("cpu", torch.bfloat16, enabled=r.bfloat16), parametrize.cached():
+    with torch.autocast(device.type, torch.bfloat16, enabled=r.bfloat16), parametrize.cached():
         hidden = student.eval().model.slow(batch.columns)[row, time - 1]
         logits = student.model.token_logits(hidden)[:, begin : begin + CODES_PER_GROUP].float()
     said, known = frames.any_of(torch.multinomial((logits / r.own_temperature).softmax(-1), 1)[:, 0])
     row, time, said = row[known], time[known], said[known]
     columns = batch.columns.clone()
     columns[row, 0, time] = said[:, 0] + begin
-    columns[row[:, None], torch.arange(1, 1 + CODEBOOKS), time[:, None]] = said
+    columns[row[:, None], torch.arange(1, 1 + CODEBOOKS, device=device), time[:, None]] = said
     return Batch(columns, batch.target, batch.place, batch.phonemes)
 
 
@@ -214,36 +220,35 @@ class DualARTraining:
     (arXiv:1805.09767). Process 0 keeps the file.
     """
 
-    def __init__(self, recipe: Recipe, process: int = 0, processes: int = 1) -> None:
+    def __init__(self, recipe: Recipe, machine: Machine, process: int = 0) -> None:
         self.recipe, self.r = recipe, recipe.dual_ar
-        self.process, self.processes = process, processes
+        self.machine, self.process, self.processes = machine, process, machine.processes
         torch.manual_seed(self.r.seed)
         self.tokenizer = byte_tokenizer(recipe.folder / "tokenizer.tiktoken")
         self.builder = SequenceBuilder(self.tokenizer)
-        self.student = Student(self.r, self.tokenizer.semantic_begin, self.tokenizer.n_vocab)
+        self.student = Student(self.r, self.tokenizer.semantic_begin, self.tokenizer.n_vocab).to(machine.device)
         self.optimisers = _optimisers(self.student, self.r)
         self.average = {n: p.detach().clone() for n, p in self.student.named_parameters()}
-        self.seconds, self.step, self.heard = 0.0, 0, 0.0
+        self.seconds, self.step, self.heard, self.fresh, self.is_over = 0.0, 0, 0.0, 0, False
         if self._file.exists():
-            self._resume(torch.load(self._file, weights_only=True))
-        self.rng = random.Random(self.step * processes + process)
-        torch.manual_seed(self.r.seed + self.step * processes + process)
+            self._resume(torch.load(self._file, map_location=machine.device, weights_only=True))
+        self.rng = random.Random(self.step * self.processes + process)
+        torch.manual_seed(self.r.seed + self.step * self.processes + process)
 
     def run(self) -> None:
-        """Train until `recipe.dual_ar.seconds` of processor time, this run's and earlier ones' together."""
+        """Train for `recipe.dual_ar.seconds`, this run's and earlier ones' together, or until the machine's time is up."""
         spoken = [u for path in code_shards(self.recipe) for u in coded(path) if len(u.codes) >= _SHORTEST]
-        self.frames = Frames(torch.cat([u.codes for u in spoken]))
-        sizes = [len(u.codes) + self.builder.size(u.text) for u in spoken]
+        self.frames = Frames(torch.cat([u.codes for u in spoken]).to(self.machine.device))
+        batches = self._batches(spoken)
         self._met = self.seconds
-        start, due = time.process_time() - self.seconds / self.processes, self.seconds + self.recipe.checkpoint_seconds
-        batches: list[list[tuple[tuple[int, ...], bool]]] = []
+        start, due = self.machine.clock() - self.seconds / self.processes, self.seconds + self.recipe.checkpoint_seconds
         while (elapsed := self._elapsed(start)) < self.r.seconds:
-            batches = batches or plan_epoch(sizes, self.builder.system_size, self.r, self.rng)
-            plan = batches.pop()
-            self._step(collate([self.builder.build([spoken[i] for i in group], system) for group, system in plan]), elapsed)
+            self._step(next(batches), elapsed)
             if elapsed > due:
                 due += self.recipe.checkpoint_seconds
                 self._checkpoint(elapsed)
+            if self.is_over:
+                break
         self._checkpoint(elapsed)
 
     def averaged(self) -> Student:
@@ -278,16 +283,34 @@ class DualARTraining:
     def _file(self) -> Path:
         return self.recipe.folder / "dual_ar.pt"
 
+    def _batches(self, spoken: list[CodedUtterance]) -> Iterator[Batch]:
+        """Epoch after epoch, on the CPU; in a GPU's case made by processes of their own while it works."""
+        sizes = [len(u.codes) + self.builder.size(u.text) for u in spoken]
+
+        def made(plan: list[tuple[tuple[int, ...], bool]]) -> Batch:
+            return collate([self.builder.build([spoken[i] for i in group], system) for group, system in plan])
+
+        generator = torch.Generator()  # one of its own: the loader draws a number that it does not need
+        while True:
+            plans = plan_epoch(sizes, self.builder.system_size, self.r, self.rng)[::-1]
+            if not plans:
+                raise ValueError(
+                    f"{len(spoken)} utterances do not fill a batch of {self.r.columns} columns; run the stages speech and codes to their end"
+                )
+            yield from DataLoader(plans, batch_size=None, collate_fn=made, num_workers=self.r.loaders, generator=generator)
+
     def _step(self, batch: Batch, elapsed: float) -> None:
-        n = len(batch.columns)
+        heard, device = int((batch.target[:, 0] != IGNORE).sum()), self.machine.device
+        batch, n = batch.to(device), len(batch.columns)
         if self.rng.random() < self.r.own_share:
-            batch = own_words(self.student, batch, torch.rand(n) * self.r.own, self.frames, self.builder, self.r)
+            batch = own_words(self.student, batch, torch.rand(n, device=device) * self.r.own, self.frames, self.builder, self.r)
         else:
-            batch = self.builder.noisy(batch, torch.where(torch.rand(n) < self.r.noisy_share, torch.rand(n) * self.r.noise, 0.0))
+            noise = torch.where(torch.rand(n, device=device) < self.r.noisy_share, torch.rand(n, device=device) * self.r.noise, 0.0)
+            batch = self.builder.noisy(batch, noise)
         left = max(0.03, min(1.0, (self.r.seconds - elapsed) / self.r.decay_seconds))
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = self.r.rate * min(1, (self.step + 1) / _WARM_UP) * left
+                group["lr"] = self.r.rate * min(1, (self.step - self.fresh + 1) / _WARM_UP) * left
         self.student.train()
         loss = losses(self.student, batch, self.r, self.tokenizer.im_end).total(self.r)
         for optimiser in self.optimisers:
@@ -297,21 +320,22 @@ class DualARTraining:
         for optimiser in self.optimisers:
             optimiser.step()
         self.step += 1
-        self.heard += self.processes * float((batch.target[:, 0] != IGNORE).sum()) / FRAMES_PER_SECOND
+        self.heard += self.processes * heard / FRAMES_PER_SECOND
         keep = min(self.r.average, 1 - 1 / (0.2 * self.step + 2))
         for name, p in self.student.named_parameters():
             self.average[name].lerp_(p.detach(), 1 - keep)
 
     def _elapsed(self, start: float) -> float:
-        """Processor seconds of all processes, the same number in each; where weights are due to meet, they do."""
+        """Seconds of all processes, the same number in each; where weights are due to meet, they do, and agree whether time is up."""
         if self.processes == 1:
-            return time.process_time() - start
+            self.is_over = self.machine.is_over
+            return self.machine.clock() - start
         if self.step % self.r.meet_every == 0:
-            spent = torch.tensor([time.process_time() - start])
+            spent = torch.tensor([self.machine.clock() - start, self.machine.is_over])
             for tensor in (spent, *(p.data for p in self.student.parameters())):
                 torch.distributed.all_reduce(tensor)
                 tensor.div_(self.processes)
-            self._met = float(spent) * self.processes
+            self._met, self.is_over = float(spent[0]) * self.processes, bool(spent[1])
         return self._met
 
     def _held_losses(self, held: list[CodedUtterance], shift: int) -> Losses:
@@ -319,7 +343,7 @@ class DualARTraining:
         for i, u in enumerate(held):
             text = held[(i + shift) % len(held)].text
             sequences.append(self.builder.build([CodedUtterance(text, u.codes, u.bytes, u.phonemes)], system=True))
-        return losses(self.student, collate(sequences), self.r, self.tokenizer.im_end)
+        return losses(self.student, collate(sequences).to(self.machine.device), self.r, self.tokenizer.im_end)
 
     def _checkpoint(self, seconds: float) -> None:
         if self.process:
@@ -329,13 +353,20 @@ class DualARTraining:
         print(f"dual_ar {json.dumps(scores)}", flush=True)
         optimisers = [o.state_dict() for o in self.optimisers]
         state = {"student": self.student.state_dict(), "average": self.average, "optimisers": optimisers}
-        save(self._file, state | {"seconds": seconds, "step": self.step, "heard": self.heard})
+        done = {"seconds": seconds, "step": self.step, "heard": self.heard, "fresh": self.fresh}
+        save(self._file, state | done | {"machine": self.machine.name})
 
-    def _resume(self, state: dict[str, object]) -> None:
+    def _resume(self, state: dict[str, Any]) -> None:
+        self.seconds, self.step, self.heard = state["seconds"], state["step"], state["heard"]
+        self.average = {name: tensor.float() for name, tensor in state["average"].items()}
+        if "optimisers" not in state:  # a packed checkpoint has only the average, and learns to walk again
+            self.student.load_state_dict(self.average)
+            self.fresh = self.step
+            return
+        self.fresh = state.get("fresh", 0)
         self.student.load_state_dict(state["student"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
-        self.average, self.seconds, self.step, self.heard = (state[k] for k in ("average", "seconds", "step", "heard"))
 
 
 def _optimisers(student: Student, r: DualARRecipe) -> list[torch.optim.Optimizer]:
@@ -349,7 +380,7 @@ def _optimisers(student: Student, r: DualARRecipe) -> list[torch.optim.Optimizer
 def _guide_loss(attention: list[Tensor], place: Tensor, r: DualARRecipe) -> Tensor:
     """How little of the guided heads' attention falls where they should look, in nats a head."""
     known = place >= 0
-    times = torch.arange(place.shape[1])
+    times = torch.arange(place.shape[1], device=place.device)
     misses = []
     for layer, (_, offsets) in zip(attention, r.guided, strict=True):
         for head, offset in enumerate(offsets):

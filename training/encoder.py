@@ -7,8 +7,9 @@ of the sound as well. Log-mel error on unseen sentences and how well phonemes ar
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from inference.model.codec import Backbone, ConvNeXtBlock, History, Quantizer
 from inference.model.config import CodecConfig
 from training.fsq import GroupedFSQ
+from training.machine import Machine
 from training.recipe import EncoderRecipe, HeadRecipe, Recipe
 from training.shards import HOPS_PER_FRAME, held_out, save, speech_shards, utterances
 from training.speech import PHONEMES, Utterance
@@ -96,37 +98,74 @@ class EncoderScores:
     perplexity: tuple[int, ...]
 
 
-def train_encoder(recipe: Recipe) -> None:
+def train_encoder(recipe: Recipe, machine: Machine) -> None:
     """Train for `recipe.encoder.seconds` and write `encoder.pt`, unless it is there."""
-    target, r = recipe.folder / "encoder.pt", recipe.encoder
-    if target.exists():
-        return
-    torch.manual_seed(r.seed)
-    spoken = [u for path in speech_shards(recipe)[: r.shards] for u in utterances(path)]
-    mel, phonemes = torch.cat([u.mel for u in spoken], 1), torch.cat([u.phonemes for u in spoken])
-    held = utterances(held_out(recipe, "validation"))[:40]
-    model = MelAutoencoder(codec_config(r, recipe.head), r.pre_bound_scale)
-    sample = mel[:, :200_000].float()
-    model.initialise(sample.mean(1), sample.std(1).clamp(min=0.3))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=r.rate, betas=(0.8, 0.98), weight_decay=1e-4)
-    start, due, step = time.process_time(), recipe.checkpoint_seconds, 0
-    while (elapsed := time.process_time() - start) < r.seconds:
-        for group in optimiser.param_groups:
-            group["lr"] = r.rate * min(1, (step + 1) / 50) * (0.03 + 0.97 * (1 + math.cos(math.pi * elapsed / r.seconds)) / 2)
-        loss = encoder_loss(model, *_crops(mel, phonemes, r), r)
-        optimiser.zero_grad(set_to_none=True)
+    if not (recipe.folder / "encoder.pt").exists():
+        EncoderTraining(recipe, machine).run()
+
+
+class EncoderTraining:
+    """One run: model, optimiser and how far it has come. Kept in `encoder_training.pt` until it is done."""
+
+    def __init__(self, recipe: Recipe, machine: Machine) -> None:
+        self.recipe, self.machine, self.r = recipe, machine, recipe.encoder
+        torch.manual_seed(self.r.seed)
+        spoken = [u for path in speech_shards(recipe)[: self.r.shards] for u in utterances(path)]
+        mel, phonemes = torch.cat([u.mel for u in spoken], 1), torch.cat([u.phonemes for u in spoken])
+        model = MelAutoencoder(codec_config(self.r, recipe.head), self.r.pre_bound_scale)
+        sample = mel[:, :200_000].float()
+        model.initialise(sample.mean(1), sample.std(1).clamp(min=0.3))
+        self.model, self.mel, self.phonemes = model.to(machine.device), mel.to(machine.device), phonemes.to(machine.device)
+        fused = machine.device.type == "cuda" or None  # one launch in place of ten a parameter
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=self.r.rate, betas=(0.8, 0.98), weight_decay=1e-4, fused=fused)
+        self.seconds, self.steps = 0.0, 0
+        if self._file.exists():
+            self._resume(torch.load(self._file, map_location=machine.device, weights_only=True))
+
+    def run(self) -> None:
+        """Train until the recipe's time is up, and write `encoder.pt`; or until the machine's is, and go on another time."""
+        held = utterances(held_out(self.recipe, "validation"))[:40]
+        start, due = self.machine.clock() - self.seconds, self.seconds + self.recipe.checkpoint_seconds
+        while (elapsed := self.machine.clock() - start) < self.r.seconds:
+            loss = self._step(elapsed)
+            if elapsed > due:
+                due += self.recipe.checkpoint_seconds
+                print(f"encoder {elapsed:.0f} s step {self.steps} loss {loss.item():.3f} {score(self.model, held)}", flush=True)
+            if self.machine.is_over:
+                self._save(elapsed)
+                return
+        self.model.eval()
+        self.model.fsq.fold()
+        scores = score(self.model, held)
+        print(f"encoder done after {self.steps} steps: {scores}", flush=True)
+        save(self.recipe.folder / "encoder.pt", {"model": self.model.state_dict(), "steps": self.steps, "scores": vars(scores)})
+        self._file.unlink(missing_ok=True)
+
+    @property
+    def _file(self) -> Path:
+        return self.recipe.folder / "encoder_training.pt"
+
+    def _step(self, elapsed: float) -> Tensor:
+        fall = 0.03 + 0.97 * (1 + math.cos(math.pi * elapsed / self.r.seconds)) / 2
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.r.rate * min(1, (self.steps + 1) / 50) * fall
+        loss = encoder_loss(self.model, *_crops(self.mel, self.phonemes, self.r), self.r)
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        if elapsed > due:
-            due += recipe.checkpoint_seconds
-            print(f"encoder {elapsed:.0f} s step {step} loss {loss.item():.3f} {score(model, held)}", flush=True)
-    model.eval()
-    model.fsq.fold()
-    scores = score(model, held)
-    print(f"encoder done after {step} steps: {scores}", flush=True)
-    save(target, {"model": model.state_dict(), "steps": step, "scores": vars(scores)})
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.steps += 1
+        return loss
+
+    def _save(self, seconds: float) -> None:
+        modules = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
+        save(self._file, modules | {"seconds": seconds, "steps": self.steps})
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.seconds, self.steps = state["seconds"], state["steps"]
+        torch.manual_seed(self.r.seed + self.steps)
 
 
 def encoder_loss(model: MelAutoencoder, mel: Tensor, phonemes: Tensor, r: EncoderRecipe) -> Tensor:
@@ -147,11 +186,13 @@ def score(model: MelAutoencoder, held: list[Utterance]) -> EncoderScores:
     """How well unseen sentences are coded."""
     training = model.training
     model.eval()
+    device = model.mel.weight.device
     errors, right, codes = [], [], []
     for u in held:
-        heard, logits, code = model(u.mel[None].float())
-        errors.append((heard - u.mel.float()).abs().mean())
-        right.append((phoneme_share(u.phonemes[None]).gather(2, logits.argmax(1)[..., None]) > 0).float().mean())
+        mel, phonemes = u.mel.to(device).float(), u.phonemes.to(device)
+        heard, logits, code = model(mel[None])
+        errors.append((heard - mel).abs().mean())
+        right.append((phoneme_share(phonemes[None]).gather(2, logits.argmax(1)[..., None]) > 0).float().mean())
         codes.append(code[0])
     model.train(training)
     use = [torch.bincount(c, minlength=1000).float() for c in torch.cat(codes).T]
@@ -164,12 +205,13 @@ def score(model: MelAutoencoder, held: list[Utterance]) -> EncoderScores:
 def load_encoder(recipe: Recipe) -> MelAutoencoder:
     """The frozen encoder, ready to make codes."""
     model = MelAutoencoder(codec_config(recipe.encoder, recipe.head), recipe.encoder.pre_bound_scale)
-    model.load_state_dict(torch.load(recipe.folder / "encoder.pt", weights_only=True)["model"])
+    model.load_state_dict(torch.load(recipe.folder / "encoder.pt", map_location="cpu", weights_only=True)["model"])
     model.fsq.scale = None
     return model.eval().requires_grad_(False)
 
 
 def _crops(mel: Tensor, phonemes: Tensor, r: EncoderRecipe) -> tuple[Tensor, Tensor]:
     """Random crops that start on a code frame: (batch, mels, crop) float32 and (batch, crop)."""
-    starts = torch.randint(0, (mel.shape[1] - r.crop) // HOPS_PER_FRAME, (r.batch,)) * HOPS_PER_FRAME
-    return torch.stack([mel[:, s : s + r.crop] for s in starts]).float(), torch.stack([phonemes[s : s + r.crop] for s in starts])
+    starts = torch.randint(0, (mel.shape[1] - r.crop) // HOPS_PER_FRAME, (r.batch,), device=mel.device) * HOPS_PER_FRAME
+    hops = starts[:, None] + torch.arange(r.crop, device=mel.device)
+    return mel[:, hops].transpose(0, 1).float().contiguous(), phonemes[hops]

@@ -14,6 +14,7 @@ from torch import Tensor
 from inference.model.checkpoint import CODEC_NAME, fold_weight_norm
 from inference.model.tokenizer import SEMANTIC_TOKENS, SPECIAL_TOKENS
 from training.dual_ar import DualARTraining
+from training.machine import Machine
 from training.recipe import Recipe
 
 LIMIT_BYTES = 16_000_000
@@ -22,7 +23,7 @@ LIMIT_BYTES = 16_000_000
 def export(recipe: Recipe, target: Path) -> None:
     """Write config, tokenizer, language model and codec. Raises ValueError when the box is over its limit."""
     target.mkdir(parents=True, exist_ok=True)
-    training = DualARTraining(recipe)
+    training = DualARTraining(recipe, Machine())
     student = training.averaged()
     config = {"model_type": "dual_ar", **asdict(student.model.config)}
     (target / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
@@ -32,7 +33,7 @@ def export(recipe: Recipe, target: Path) -> None:
     ids = {f"<|{name}|>": training.tokenizer.special(name) for name in names}
     (target / "special_tokens.json").write_text(json.dumps(ids) + "\n", encoding="utf-8")
     _write(student.plain_state(), target / "model.safetensors")
-    codec = torch.load(recipe.folder / "head.pt", weights_only=True)["codec"]
+    codec = torch.load(recipe.folder / "head.pt", map_location="cpu", weights_only=True)["codec"]
     _write(fold_weight_norm({n: t for n, t in codec.items() if "spec_transform" not in n}), target / f"{CODEC_NAME}.safetensors")
     size = sum(f.stat().st_size for f in target.iterdir())
     print(f"{target}: {size / 1e6:.2f} MB", flush=True)

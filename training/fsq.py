@@ -26,13 +26,13 @@ def digits(codes: Tensor) -> Tensor:
 
 def join_digits(parts: Tensor) -> Tensor:
     """Digits (..., 4) -> codes (...)."""
-    return (parts * torch.tensor(PLACES)).sum(-1)
+    return (parts * torch.tensor(PLACES).to(parts.device)).sum(-1)
 
 
 def nudge(codes: Tensor) -> Tensor:
     """Every digit moved by -1, 0 or 1 at random, within its range."""
-    moved = digits(codes) + torch.randint(-1, 2, (*codes.shape, len(PLACES)))
-    return join_digits(torch.minimum(moved.clamp(min=0), torch.tensor(FSQ_LEVELS) - 1))
+    moved = digits(codes) + torch.randint(-1, 2, (*codes.shape, len(PLACES)), device=codes.device)
+    return join_digits(torch.minimum(moved.clamp(min=0), torch.tensor(FSQ_LEVELS).to(codes.device) - 1))
 
 
 class GroupedFSQ(nn.Module):
@@ -67,7 +67,7 @@ class GroupedFSQ(nn.Module):
         straight = bounded + (rounded - bounded).detach()
         features = self._project_out(straight / self.half)
         if group_dropout > 0 and self.training:
-            features = features * self._kept_groups(z.shape[0], group_dropout)[:, None, :, None]
+            features = features * self._kept_groups(z, group_dropout)[:, None, :, None]
         return features.flatten(-2), codes
 
     def features(self, codes: Tensor) -> Tensor:
@@ -110,8 +110,8 @@ class GroupedFSQ(nn.Module):
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
         return torch.tanh(x + torch.atanh(offset / half_width)) * half_width - offset
 
-    def _kept_groups(self, batch: int, probability: float) -> Tensor:
-        groups = len(self._projections)
-        kept = torch.randint(1, groups + 1, (batch, 1))
-        kept = torch.where(torch.rand(batch, 1) < probability, kept, groups)
-        return (torch.arange(groups)[None] < kept).float()
+    def _kept_groups(self, z: Tensor, probability: float) -> Tensor:
+        groups, shape = len(self._projections), (len(z), 1)
+        kept = torch.randint(1, groups + 1, shape, device=z.device)
+        kept = torch.where(torch.rand(shape, device=z.device) < probability, kept, groups)
+        return (torch.arange(groups, device=z.device)[None] < kept).float()

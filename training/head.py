@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from inference.model.codec import CausalConv, CausalTransposedConv, Codec, Head,
 from training.adversary import Adversary
 from training.encoder import codec_config, load_encoder
 from training.fsq import GroupedFSQ, nudge
+from training.machine import Machine
 from training.recipe import Recipe
 from training.shards import HOPS_PER_FRAME, code_shards, coded, held_out, held_out_codes, save, speech_shards, utterances
 
@@ -111,38 +111,41 @@ def run_head(head: Head, features: Tensor, last: int | None = None) -> Tensor:
     return torch.tanh(_conv(F.silu(x), head.conv_post))[:, 0, 0]
 
 
-def train_head(recipe: Recipe) -> None:
+def train_head(recipe: Recipe, machine: Machine) -> None:
     """Train by spectral distance until `recipe.head.seconds`, then against an adversary for `adversarial_seconds`.
 
     Goes on from `head.pt` if it is there, and keeps it up to date.
     """
-    HeadTraining(recipe).run()
+    HeadTraining(recipe, machine).run()
 
 
 class HeadTraining:
     """One run: codec, optimisers, adversary and how far it has come. Kept in `head.pt`."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe, self.r = recipe, recipe.head
+    def __init__(self, recipe: Recipe, machine: Machine) -> None:
+        self.recipe, self.machine, self.r, device = recipe, machine, recipe.head, machine.device
         torch.manual_seed(self.r.seed)
-        self.codec, self.fsq = trainable_codec(recipe)
-        self.adversary = Adversary(self.r.adversary_width)
-        self.mel_distance, self.modulation_distance = MelDistance(self.r.fine_weight), ModulationDistance()
+        self.codec, self.fsq = (module.to(device) for module in trainable_codec(recipe))
+        self.adversary = Adversary(self.r.adversary_width).to(device)
+        self.mel_distance, self.modulation_distance = MelDistance(self.r.fine_weight).to(device), ModulationDistance().to(device)
         features = _feature_parameters(self.codec)
         self.trained = [*self.codec.head.parameters(), *features]
         groups = [{"params": self.codec.head.parameters(), "share": 1.0}, {"params": features, "share": self.r.upsample_rate / self.r.rate}]
-        self.optimiser = torch.optim.AdamW(groups, betas=(0.8, 0.98), weight_decay=1e-4)
-        self.against = torch.optim.AdamW(self.adversary.parameters(), lr=self.r.adversary_rate, betas=(0.8, 0.98), weight_decay=1e-4)
-        self.seconds, self.steps, self.against_steps = 0.0, 0, 0
+        fused = device.type == "cuda" or None  # one launch in place of ten a parameter
+        self.optimiser = torch.optim.AdamW(groups, betas=(0.8, 0.98), weight_decay=1e-4, fused=fused)
+        judges = self.adversary.parameters()
+        self.against = torch.optim.AdamW(judges, lr=self.r.adversary_rate, betas=(0.8, 0.98), weight_decay=1e-4, fused=fused)
+        self.seconds, self.steps, self.against_steps, self.fresh = 0.0, 0, 0, 0
         if self._file.exists():
-            self._resume(torch.load(self._file, weights_only=True))
+            self._resume(torch.load(self._file, map_location=device, weights_only=True))
         torch.manual_seed(self.r.seed + self.steps)
-        self.audio = _training_audio(recipe)
+        self.audio = tuple(tensor.to(device) for tensor in _training_audio(recipe))
 
     def run(self) -> None:
-        """Train until the processor time of this run and earlier ones is what the recipe gives."""
-        start, due = time.process_time() - self.seconds, self.seconds + self.recipe.checkpoint_seconds
-        while (elapsed := time.process_time() - start) < self.r.seconds + self.r.adversarial_seconds:
+        """Train until the time of this run and earlier ones is what the recipe gives, or the machine's time is up."""
+        torch.backends.cudnn.benchmark = True  # all crops are of one size
+        start, due = self.machine.clock() - self.seconds, self.seconds + self.recipe.checkpoint_seconds
+        while (elapsed := self.machine.clock() - start) < self.r.seconds + self.r.adversarial_seconds:
             loss = self._spectral_step(elapsed) if elapsed < self.r.seconds else self._adversarial_step()
             self.steps += 1
             if elapsed > due:
@@ -150,16 +153,18 @@ class HeadTraining:
                 error = mel_error(self.codec, self.fsq, self.recipe)
                 print(f"head {elapsed:.0f} s step {self.steps} loss {loss:.3f} mel error {error:.3f}", flush=True)
                 self._save(elapsed)
-        self._save(time.process_time() - start)
+            if self.machine.is_over:
+                break
+        self._save(self.machine.clock() - start)
 
-    def _spectral_step(self, elapsed: float) -> float:
+    def _spectral_step(self, elapsed: float) -> Tensor:
         fall = 0.05 + 0.95 * (1 + math.cos(math.pi * elapsed / self.r.seconds)) / 2
         made, true = self._crop()
         loss = self._distance(made, true)
-        self._improve(loss, self.r.rate * min(1, (self.steps + 1) / 100) * fall)
-        return loss.item()
+        self._improve(loss, self.r.rate * min(1, (self.steps - self.fresh + 1) / 100) * fall)
+        return loss.detach()
 
-    def _adversarial_step(self) -> float:
+    def _adversarial_step(self) -> Tensor:
         made, true = self._crop()
         self.against.zero_grad(set_to_none=True)
         self.adversary.loss(true, made).backward()
@@ -169,7 +174,7 @@ class HeadTraining:
         ramp = min(1.0, self.against_steps / self.r.adversary_ramp)
         distance = self._distance(made, true)
         self._improve(self.r.distance_weight * distance + ramp * (belief + self.r.likeness_weight * likeness), self.r.adversarial_rate)
-        return distance.item()
+        return distance.detach()
 
     def _distance(self, made: Tensor, true: Tensor) -> Tensor:
         return self.mel_distance(made, true) + self.r.modulation_weight * self.modulation_distance(made, true)
@@ -185,10 +190,10 @@ class HeadTraining:
     def _crop(self) -> tuple[Tensor, Tensor]:
         """A batch of sound made from codes, digits of some altered, and what it should be, (batch, samples)."""
         (wave, codes), r = self.audio, self.r
-        starts = torch.randint(0, len(codes) - r.context - r.crop, (r.batch,))
-        chosen = torch.stack([codes[s : s + r.context + r.crop] for s in starts]).long()
-        true = torch.stack([wave[(s + r.context) * SAMPLES : (s + r.context + r.crop) * SAMPLES] for s in starts]).float() / 32768
-        noisy = torch.where(torch.rand(chosen.shape) < r.digit_noise, nudge(chosen), chosen)
+        starts = torch.randint(0, len(codes) - r.context - r.crop, (r.batch,), device=codes.device)
+        frames = starts[:, None] + torch.arange(r.context + r.crop, device=codes.device)
+        chosen, true = codes[frames].long(), wave[frames[:, r.context :]].flatten(1).float() / 32768
+        noisy = torch.where(torch.rand(chosen.shape, device=codes.device) < r.digit_noise, nudge(chosen), chosen)
         made = run_head(self.codec.head, _features(self.codec, self.fsq, noisy), last=r.crop * HOPS_PER_FRAME)
         return made[:, UNHEARD:], true[:, UNHEARD:]
 
@@ -198,12 +203,14 @@ class HeadTraining:
 
     def _save(self, seconds: float) -> None:
         modules = {name: getattr(self, name).state_dict() for name in _KEPT}
-        save(self._file, modules | {"seconds": seconds, "steps": self.steps, "against_steps": self.against_steps})
+        done = {"seconds": seconds, "steps": self.steps, "against_steps": self.against_steps, "fresh": self.fresh}
+        save(self._file, modules | done | {"machine": self.machine.name})
 
     def _resume(self, state: dict[str, Any]) -> None:
-        for name in _KEPT:
+        for name in state.keys() & set(_KEPT):
             getattr(self, name).load_state_dict(state[name])
         self.seconds, self.steps, self.against_steps = state["seconds"], state["steps"], state["against_steps"]
+        self.fresh = state.get("fresh", 0) if "optimiser" in state else self.steps  # a packed checkpoint has no optimisers
 
 
 def trainable_codec(recipe: Recipe) -> tuple[Codec, GroupedFSQ]:
@@ -223,11 +230,12 @@ def trainable_codec(recipe: Recipe) -> tuple[Codec, GroupedFSQ]:
 @torch.no_grad()
 def mel_error(codec: Codec, fsq: GroupedFSQ, recipe: Recipe) -> float:
     """Mean absolute log-mel error in nats on 16 unseen sentences."""
-    log_mel = LogMel(160)
-    pairs = zip(utterances(held_out(recipe, "validation"))[:16], coded(held_out_codes(recipe, "validation")), strict=False)
-    errors = [
-        (log_mel(run_head(codec.head, _features(codec, fsq, c.codes[None].long())))[0] - u.mel.float()).abs().mean() for u, c in pairs
-    ]
+    device = fsq.levels.device
+    log_mel = LogMel(160).to(device)
+    errors = []
+    for u, c in zip(utterances(held_out(recipe, "validation"))[:16], coded(held_out_codes(recipe, "validation")), strict=False):
+        made = run_head(codec.head, _features(codec, fsq, c.codes[None].to(device).long()))
+        errors.append((log_mel(made)[0] - u.mel.to(device).float()).abs().mean())
     return float(torch.stack(errors).mean())
 
 
@@ -245,14 +253,14 @@ def _feature_parameters(codec: Codec) -> list[nn.Parameter]:
 
 
 def _training_audio(recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """All waveforms end to end (samples,) int16 and their codes (frames, groups)."""
+    """All waveforms end to end (frames, SAMPLES) int16 and their codes (frames, groups)."""
     waves, codes = [], []
     for speech, code in list(zip(speech_shards(recipe), code_shards(recipe), strict=True))[: recipe.head.shards]:
         for u, c in zip(utterances(speech), coded(code), strict=True):
             if u.wave is not None:
                 waves.append(u.wave)
                 codes.append(c.codes)
-    return torch.cat(waves), torch.cat(codes)
+    return torch.cat(waves).view(-1, SAMPLES), torch.cat(codes)
 
 
 def _conv(x: Tensor, layer: CausalConv) -> Tensor:

@@ -1,12 +1,12 @@
 """Every number of the recipe in one place: seeds, sizes, how long each stage runs.
 
 A stage reads its part of a `Recipe` and writes files into `Recipe.folder`; what is already there is not made again.
-Time is counted in seconds of processor time, so a run that was paused or resumed trains as long as one that was not.
+Time is counted in seconds of work (`Machine.clock`), so a run that was paused or resumed trains as long as one that was not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inference.model.config import Manner
@@ -98,11 +98,13 @@ class DualARRecipe:
     fast_layers: int = 1
     max_seq_len: int = 2048
     seconds: float = 17_000
-    """Of processor time, all processes together."""
+    """Of work, all processes together."""
     decay_seconds: float = 12_000
     meet_every: int = 40
     """Steps after which several processes go on from the mean of their weights."""
     columns: int = 1_700
+    loaders: int = 0
+    """Processes that make batches for the one that trains; 0: it makes them itself."""
     rate: float = 2e-3
     weight_decay: float = 0.05
     average: float = 0.998
@@ -146,26 +148,39 @@ class Recipe:
     checkpoint_seconds: float = 150
 
     @classmethod
+    def gpu(cls, folder: Path) -> Recipe:
+        """The same on one GPU, where a step costs much the same whatever its size: larger ones, fewer of them. README.md has the arithmetic."""
+        cpu = cls(folder)
+        return replace(
+            cpu,
+            speech=replace(cpu.speech, per_shard=250, shards_with_audio=48),
+            encoder=replace(cpu.encoder, shards=24, seconds=45, batch=64),
+            head=replace(cpu.head, shards=48, seconds=90, adversarial_seconds=330, batch=32),
+            dual_ar=replace(cpu.dual_ar, seconds=420, decay_seconds=300, columns=16_000, fast_share=1.0, loaders=4),
+            checkpoint_seconds=60,
+        )
+
+    @classmethod
     def smoke(cls, folder: Path) -> Recipe:
         """Every stage at a size that runs in about a minute and learns nothing."""
         return cls(
             folder,
             TextRecipe(generated=60, everyday=20, joined=10, validation=8),
             SpeechRecipe(utterances=40, per_shard=20, shards_with_audio=2),
-            EncoderRecipe(dims=(16, 16, 16, 64), depths=(1, 1, 1, 1), shards=2, seconds=3, batch=2),
-            HeadRecipe(channels=32, seconds=3, batch=1, shards=2, adversarial_seconds=3, adversary_width=2),
+            EncoderRecipe(dims=(16, 16, 16, 64), depths=(1, 1, 1, 1), shards=2, seconds=2, batch=2),
+            HeadRecipe(channels=32, seconds=2, batch=1, shards=2, adversarial_seconds=2, adversary_width=2),
             DualARRecipe(
                 dim=32,
                 layers=3,
                 heads=4,
                 kv_heads=2,
                 hidden=64,
-                seconds=4,
+                seconds=3,
                 decay_seconds=1,
                 meet_every=2,
                 columns=400,
                 guided=((1, (0, 2)),),
                 phoneme_layer=2,
             ),
-            checkpoint_seconds=2,
+            checkpoint_seconds=1.5,
         )

@@ -54,6 +54,10 @@ class Batch:
     place: Tensor  # (batch, time)
     phonemes: Tensor  # (batch, time, 4)
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(self.columns.to(device), self.target.to(device), self.place.to(device), self.phonemes.to(device))
+
 
 class SequenceBuilder:
     """Builds sequences with the prompt the engine will use."""
@@ -116,7 +120,8 @@ class SequenceBuilder:
         begin = self._tokenizer.semantic_begin
         semantic = self.semantic(tokens)
         altered = _swap_runs(codes, codes[semantic], share)
-        blurred = (torch.rand(tokens.shape) < share[:, None] / 2)[..., None] & (torch.rand(codes.shape) < 0.5)
+        device = codes.device
+        blurred = (torch.rand(tokens.shape, device=device) < share[:, None] / 2)[..., None] & (torch.rand(codes.shape, device=device) < 0.5)
         altered = torch.where(blurred, nudge(altered), altered)
         codes = torch.where(semantic[..., None], altered, codes).transpose(1, 2)
         tokens = torch.where(semantic, codes[:, 0] + begin, tokens)
@@ -135,15 +140,15 @@ class Frames:
 
     def any_of(self, first: Tensor) -> tuple[Tensor, Tensor]:
         """For each of `first` (n,) int64 a random frame that begins with it, (n, codebooks) int64, and whether there is one, (n,) bool."""
-        at = self._start[first] + (torch.rand(len(first)) * self._count[first]).long()
+        at = self._start[first] + (torch.rand(len(first), device=first.device) * self._count[first]).long()
         return self._ordered[at.clamp(max=len(self._ordered) - 1)].long(), self._count[first] > 0
 
 
 def _swap_runs(codes: Tensor, pool: Tensor, share: Tensor) -> Tensor:
     """Put runs of 1 to 4 consecutive frames of `pool` (n, codebooks) over codes (batch, time, codebooks)."""
-    shape = codes.shape[:2]
-    starts = torch.rand(shape) < share[:, None] / 3
-    lengths, sources = torch.randint(1, _LONGEST_RUN + 1, shape), torch.randint(0, len(pool), shape)
+    shape, device = codes.shape[:2], codes.device
+    starts = torch.rand(shape, device=device) < share[:, None] / 3
+    lengths, sources = torch.randint(1, _LONGEST_RUN + 1, shape, device=device), torch.randint(0, len(pool), shape, device=device)
     for k in range(_LONGEST_RUN):
         here = F.pad(starts & (lengths > k), (k, 0))[:, : shape[1]]
         source = F.pad(sources, (k, 0))[:, : shape[1]] + k

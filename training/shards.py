@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.machine import Machine
 from training.recipe import Recipe
 from training.speech import Teacher, Utterance, spoken
 from training.text import Corpus, corpus
@@ -58,15 +59,17 @@ def read_corpus(recipe: Recipe) -> Corpus:
     return drawn
 
 
-def speak(recipe: Recipe, part: int = 0, parts: int = 1) -> None:
-    """Write held-out shards and every `parts`-th training shard from `part`, so that several processes may share the work."""
+def speak(recipe: Recipe, machine: Machine, process: int) -> None:
+    """Write this process's share of the held-out and training shards that are not there yet."""
     recipe.folder.mkdir(parents=True, exist_ok=True)
     drawn, teacher = read_corpus(recipe), Teacher(recipe.folder)
     jobs = list(_jobs(recipe, drawn))
-    for path, texts, keep_wave in jobs[part::parts]:
+    for path, texts, keep_wave in jobs[process :: machine.processes]:
         if not path.exists():
             write(path, list(spoken(teacher, texts, seed=recipe.speech.seed, keep_wave=keep_wave)))
             print(path.name, flush=True)
+            if machine.is_over:
+                return
 
 
 def speech_shards(recipe: Recipe) -> list[Path]:

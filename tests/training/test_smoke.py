@@ -1,16 +1,30 @@
 """The whole recipe, very small: text, teacher, encoder, codes, head, Dual-AR, export; what comes out loads and speaks."""
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import training
 from inference.model import checkpoint
-from training.__main__ import run_stage
+from tests.training.elsewhere import ELSEWHERE, second_device
+from training.__main__ import main, run_stage
+from training.codes import encode
+from training.dual_ar import DualARTraining, own_words
+from training.encoder import EncoderTraining, load_encoder, score
+from training.head import HeadTraining, mel_error
+from training.machine import Machine
+from training.pack import pack
 from training.recipe import Recipe, TextRecipe
+from training.samples import Frames, collate
+from training.shards import coded, held_out, held_out_codes, utterances
 from training.text import corpus, ordinal
 
+TRAINED = ("encoder_training.pt", "encoder.pt", "head.pt", "dual_ar.pt")
 needs_wordnet = pytest.mark.system(TextRecipe().wordnet, "wordnet-base")
 
 
@@ -37,19 +51,109 @@ def test_held_out_sentences_are_not_trained_on():
     assert not held & {s.lower().rstrip(".!?") for s in drawn.train}
 
 
+def progress(folder):
+    """Files of the stages, with how many steps were trained where that is kept."""
+    shards = {path.name: None for path in folder.glob("*_*.pt")}
+    trained = {path.name: torch.load(path, weights_only=True) for path in folder.glob("*.pt") if path.name in TRAINED}
+    return shards | {name: state.get("steps", state.get("step")) for name, state in trained.items()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The smoke recipe after its run, the last stages by command, and what each had come to when its time was up at once, before it went on."""
+    recipe, stopped = Recipe.smoke(tmp_path_factory.mktemp("minnow")), {}
+    target = recipe.folder / "checkpoint"
+    for stage in ("speech", "encoder", "codes", "head", "dual-ar"):
+        before = progress(recipe.folder)
+        run_stage(stage, recipe, target, Machine(until=0.0))
+        stopped[stage] = {name: steps for name, steps in progress(recipe.folder).items() if name not in before}
+        if stage != "dual-ar":
+            run_stage(stage, recipe, target, Machine())
+    command = [sys.executable, "-m", "training", "dual-ar", "export", "card", "--recipe", "smoke", "--processes", "2"]
+    subprocess.run([*command, "--work", recipe.folder], cwd=Path(training.__file__).parents[1], check=True)
+    return recipe, stopped
+
+
 @needs_wordnet
-@pytest.mark.timeout(300)
-def test_recipe_runs_from_text_to_a_checkpoint_that_loads(tmp_path):
-    recipe, target = Recipe.smoke(tmp_path / "work"), tmp_path / "checkpoint"
-    for stage in ("speech", "encoder", "codes", "head", "dual-ar", "export", "card"):
-        run_stage(stage, recipe, target, processes=2 if stage == "dual-ar" else 1)
+def test_recipe_runs_from_text_to_a_checkpoint_that_loads(made, tmp_path):
+    recipe, _ = made
     head = torch.load(recipe.folder / "head.pt", weights_only=True)
     assert head["steps"] > head["against_steps"] > 0
-    trained = torch.load(recipe.folder / "dual_ar.pt", weights_only=True)
-    assert trained["step"] > 0
-    run_stage("dual-ar", replace(recipe, dual_ar=replace(recipe.dual_ar, seconds=trained["seconds"] + 1)), target, processes=1)
-    assert torch.load(recipe.folder / "dual_ar.pt", weights_only=True)["step"] > trained["step"]
-    model = checkpoint.load(target, torch.device("cpu"), copies=Path(tmp_path) / "copies")
+    target = recipe.folder / "checkpoint"
+    model = checkpoint.load(target, torch.device("cpu"), copies=tmp_path / "copies")
     wave = model.codec.decode(torch.randint(0, 1000, (1, 8, 3)))
     assert wave.shape == (1, 3 * 2048)
     assert (target / "README.md").read_text().split("\n")[6] == "# minnow"
+
+
+@needs_wordnet
+def test_a_stage_whose_time_is_up_saves_one_step_or_shard_and_goes_on(made):
+    recipe, stopped = made
+    assert stopped == {
+        "speech": {"held_test.pt": None},
+        "encoder": {"encoder_training.pt": 1},
+        "codes": {"held_test_codes.pt": None},
+        "head": {"head.pt": 1},
+        "dual-ar": {"dual_ar.pt": 1},
+    }
+    done = progress(recipe.folder)
+    assert "encoder_training.pt" not in done
+    assert done.keys() >= {"speech_0000.pt", "speech_0001.pt", "codes_0000.pt", "codes_0001.pt"}
+    assert min(done[name] for name in ("encoder.pt", "head.pt", "dual_ar.pt")) > 1
+
+
+@needs_wordnet
+def test_stages_after_the_one_that_ran_out_of_minutes_wait(made, tmp_path, capsys):
+    main(["codes", "export", "--recipe", "smoke", "--work", str(made[0].folder), "--to", str(tmp_path / "to"), "--minutes", "0"])
+    assert "0 minutes are up in stage codes" in capsys.readouterr().out
+    assert not (tmp_path / "to").exists()
+
+
+@needs_wordnet
+def test_a_packed_checkpoint_is_small_and_trains_further(made, tmp_path):
+    recipe, _ = made
+    for path in (*recipe.folder.glob("*.pt"), recipe.folder / "tokenizer.tiktoken"):
+        shutil.copy(path, tmp_path)
+    pack(recipe.folder, tmp_path)
+    for name in ("head.pt", "dual_ar.pt"):
+        assert (tmp_path / name).stat().st_size < (recipe.folder / name).stat().st_size / 3
+    before = progress(tmp_path)
+    seconds = {name: torch.load(tmp_path / f"{name}.pt", weights_only=True)["seconds"] for name in ("head", "dual_ar")}
+    further = replace(
+        recipe,
+        folder=tmp_path,
+        head=replace(recipe.head, adversarial_seconds=seconds["head"] - recipe.head.seconds + 0.5),
+        dual_ar=replace(recipe.dual_ar, seconds=seconds["dual_ar"] + 0.5),
+    )
+    run_stage("head", further, tmp_path, Machine())
+    run_stage("dual-ar", further, tmp_path, Machine())
+    after = progress(tmp_path)
+    assert after["head.pt"] > before["head.pt"]
+    assert after["dual_ar.pt"] > before["dual_ar.pt"]
+
+
+@needs_wordnet
+def test_all_that_is_trained_and_measured_stays_on_the_device(made, tmp_path):
+    recipe = replace(made[0], folder=tmp_path, dual_ar=replace(made[0].dual_ar, own_share=0.0))
+    for path in made[0].folder.glob("*.pt"):
+        if path.name not in ("head.pt", "dual_ar.pt"):
+            shutil.copy(path, tmp_path)
+    machine = Machine(ELSEWHERE)
+    spoken, codes = utterances(held_out(recipe, "validation"))[:2], coded(held_out_codes(recipe, "validation"))[:4]
+    with second_device():
+        encoder = EncoderTraining(recipe, machine)
+        encoder._step(0.0)
+        score(encoder.model, spoken)
+        assert len(encode(load_encoder(recipe).to(ELSEWHERE), spoken)) == 2
+        head = HeadTraining(recipe, machine)
+        head._spectral_step(0.0)
+        head._adversarial_step()
+        mel_error(head.codec, head.fsq, recipe)
+        lm = DualARTraining(recipe, machine)
+        lm.frames = Frames(torch.cat([u.codes for u in codes]).to(ELSEWHERE))
+        batch = collate([lm.builder.build([u], system=True) for u in codes])
+        lm._step(batch, 0.0)
+        own_words(lm.student, batch.to(ELSEWHERE), torch.ones(4, device=ELSEWHERE), lm.frames, lm.builder, lm.r)
+        lm.gauge()
+        for module in (encoder.model, head.codec, head.adversary, lm.student):
+            assert {p.device for p in module.parameters()} == {ELSEWHERE}

@@ -1,0 +1,65 @@
+"""Where the stages run, in how many processes, and when they have to stop."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing import connection
+
+import torch
+
+from training.recipe import Recipe
+
+Work = Callable[[Recipe, "Machine", int], None]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Networks are trained on `device`; the teacher speaks on CPUs, in `processes`."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    processes: int = 1
+    until: float = math.inf
+    """Of `time.monotonic()`. A stage that has come this far does one more step, or shard, at the most, and saves what it has."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the stages have to stop."""
+        return time.monotonic() >= self.until
+
+    @property
+    def name(self) -> str:
+        """What the seconds of `clock` are spent on, for the model card."""
+        return "one CPU core" if self.device.type == "cpu" else f"one {torch.cuda.get_device_name(self.device)}"
+
+    def clock(self) -> float:
+        """Seconds as recipes count them: of this process's processor time, or, where a GPU does the work, of the clock on the wall."""
+        return time.process_time() if self.device.type == "cpu" else time.perf_counter()
+
+
+def in_processes(work: Work, recipe: Recipe, machine: Machine) -> None:
+    """Run `work(recipe, machine, process)` in each process, with one thread; in this one if it is alone."""
+    if machine.processes == 1:
+        work(recipe, machine, 0)
+        return
+    (recipe.folder / "meeting").unlink(missing_ok=True)
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_alone, args=(work, recipe, machine, process)) for process in range(machine.processes)]
+    for worker in workers:
+        worker.start()
+    running = list(workers)
+    while running:
+        connection.wait([worker.sentinel for worker in running])
+        if any(worker.exitcode for worker in workers):  # the others may be waiting for it
+            for worker in running:
+                worker.terminate()
+            raise SystemExit(f"a process of {work.__name__} failed; see its traceback above")
+        running = [worker for worker in running if worker.is_alive()]
+
+
+def _alone(work: Work, recipe: Recipe, machine: Machine, process: int) -> None:
+    torch.set_num_threads(1)
+    work(recipe, machine, process)
