@@ -138,6 +138,7 @@ def test_a_reference_sent_along_changes_the_voice_and_counts_once(server, clip, 
     [
         ({"text": ""}, 400, "nothing to speak"),
         ({"text": 3}, 400, "text is '3'"),
+        ({"text": [3]}, 400, "text is a list: "),
         ({}, 400, "text: Field required"),
         ({"text": "hi", "reference_id": "../../etc"}, 404, "no voice"),
         ({"text": "hi", "references": [{"audio": "%%%", "text": "x"}]}, 400, "references.0.audio"),
@@ -232,11 +233,29 @@ def test_codes_and_back(server, clip):
         ([[1], [2, 3]], "different lengths"),
         ([[5000]] * 8, "5000"),
         ([[1]], "(8, frames)"),
-        ([[1] * 3000] * 8, "3,000 frames"),
+        ([[1] * 3000] * 8, "tokens.0.0 is a list: List should have at most 1937 items"),
+        ([], "at least 1 item"),
+        ([["x"]], "tokens.0.0.0 is 'x'"),
+        ([[-1]], "tokens.0.0.0 is '-1'"),
+        ([[2**31]], "tokens.0.0.0 is '2147483648'"),
     ):
         response = httpx.post(f"{server.url}/v1/vqgan/decode", json={"tokens": [tokens]})
         assert response.status_code == 400
         assert words in response.json()["message"]
+
+
+def test_of_a_body_full_of_faults_the_first_is_enough(server):
+    """Each of a million used to be written down, in a gigabyte, while nobody else was answered."""
+
+    def memory():
+        return sum(p.memory_info().rss for p in server.members())
+
+    before = memory()
+    body = ormsgpack.packb({"tokens": [[[None] * 1900] * 60] * 9})
+    response = httpx.post(f"{server.url}/v1/vqgan/decode", content=body, headers={"Content-Type": "application/msgpack"}, timeout=60)
+    assert response.status_code == 400
+    assert "tokens.0.0.0 is 'None'" in response.json()["message"]
+    assert memory() - before < 300e6
 
 
 def test_there_is_credit(server, client):
@@ -342,7 +361,12 @@ START = {"event": "start", "request": {"text": "", "format": "pcm", "max_new_tok
         ([{"event": "start", "request": {"reference_id": "nobody", "text": "hi"}}, {"event": "stop"}], "no voice 'nobody'"),
         ([{"event": "start", "request": {"temperature": 9, "text": "hi"}}, {"event": "stop"}], "temperature is 9"),
         ([START, {"event": "text", "text": 3}], "no text"),
+        ([{"event": "start", "request": {"temperature": 9}}], "temperature is 9"),
+        ([{"event": "start", "request": {"chunk_length": 10**9}}], "chunk_length is 1000000000"),
+        ([{"event": "start", "request": {"prosody": {"speed": 9}}}], "speed is 9"),
+        ([{"event": "start", "request": {"text": "a. " * 40_000}}], "100,000"),
         ([START, {"event": "text", "text": "a. " * 40_000}], "100,000"),
+        ([START, {"event": "text", "text": "." * 10_000_000}], "10,000,000"),
     ],
     ids=lambda m: str(m)[:60],
 )
