@@ -295,7 +295,8 @@ class _Conversation:
 
     async def _event(self, timeout: float | None = IDLE_SECONDS) -> dict[str, Any]:
         try:
-            message = await asyncio.wait_for(self._socket.receive(), timeout)
+            async with asyncio.timeout(timeout):  # wait_for of Python 3.11 forgets a cancellation that comes with a message
+                message = await self._socket.receive()
         except TimeoutError:
             raise RequestError(f"no event came for {IDLE_SECONDS} s") from None
         if message["type"] == "websocket.disconnect":

@@ -321,7 +321,8 @@ class RemoteEngine:
     async def _wait(self, arrived: asyncio.Event) -> None:
         """Wait for the next item; raises EngineClosed when the device's process has ended and none will come."""
         try:
-            await asyncio.wait_for(arrived.wait(), 1.0)
+            async with asyncio.timeout(1.0):  # wait_for of Python 3.11 forgets a cancellation that comes with an item
+                await arrived.wait()
             arrived.clear()
         except TimeoutError:
             state = await self.state()
