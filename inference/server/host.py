@@ -36,7 +36,7 @@ from inference.hub import name_of
 from inference.server.app import create_app
 from inference.server.log import quiet_uvicorn
 from inference.server.metrics import SHARED_DIRECTORY
-from inference.server.patience import Impatient
+from inference.server.patience import Impatient, Patient
 from inference.server.replies import PING
 from inference.settings import Settings
 
@@ -367,7 +367,7 @@ def serve(settings: Settings) -> str | None:
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server._shutdown_event.set).start())
         server.run(
             host=settings.host, port=settings.port, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
-            http=Impatient,
+            http=Impatient, ws=Patient,
         )  # fmt: skip
         return failure[0] if failure else None
 
