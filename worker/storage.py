@@ -25,6 +25,7 @@ URL_SECONDS = 300
 ATTEMPTS, FIRST_PAUSE = 4, 0.5
 """Of an upload; seconds before the second, doubled each time."""
 _ATTEMPT_SECONDS = 60
+_PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 
 
 class StorageError(FishserveError):
@@ -96,12 +97,16 @@ class Storage:
         pause = FIRST_PAUSE
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                async with asyncio.timeout(_ATTEMPT_SECONDS), await self._client(url) as client:
-                    response = await client.put(url, content=content, headers={"Content-Type": media_type})
+                async with (
+                    asyncio.timeout(_ATTEMPT_SECONDS),
+                    await self._client(url) as client,
+                    client.stream("PUT", url, content=content, headers={"Content-Type": media_type}) as response,
+                ):
+                    answer = await _some(response)
                 if response.status_code < 300:
                     _check_whole(response.headers.get("ETag", ""), content)
                     return
-                problem = f"the address to upload to answered {response.status_code}{_reason(response.content)}"
+                problem = f"the address to upload to answered {response.status_code}{_reason(answer)}"
                 if response.status_code < 500 and response.status_code != 429:
                     raise StorageError(problem)
             except (httpx.HTTPError, TimeoutError) as e:
@@ -130,10 +135,10 @@ class Storage:
             found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except (OSError, ValueError, UnicodeError):
             raise StorageError(f"the machine of an address is not known: {parts.hostname[:100]}") from None
-        addresses = [entry[4][0] for entry in found]
-        if not all(ipaddress.ip_address(a).is_global for a in addresses):
+        addresses = [str(entry[4][0]) for entry in found]
+        if not all(map(_public, addresses)):
             raise RequestError(f"an address leads into a private network: {parts.hostname[:100]}")
-        return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS, transport=_Pinned(str(addresses[0])))
+        return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS, transport=_Pinned(addresses[0]))
 
     # -- by key ----------------------------------------------------------------------------------------------------------------
 
@@ -196,6 +201,12 @@ def _check_whole(etag: str, content: bytes) -> None:
     mark = etag.strip('"')
     if len(mark) == 32 and mark != hashlib.md5(content, usedforsecurity=False).hexdigest():
         raise StorageError("what arrived is not what was sent")
+
+
+def _public(address: str) -> bool:
+    """Whether it is a machine of the public net. Of IPv6 that is 2000::/3, without what leads on to an IPv4 address within it (6to4)."""
+    found = ipaddress.ip_address(address)
+    return found.is_global and not found.is_multicast and (found.version == 4 or (found in _PUBLIC_IPV6 and found.sixtofour is None))
 
 
 async def _some(response: httpx.Response) -> bytes:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field, ValidationError
 
 from inference.audio.encode import Encoder
-from inference.engine.request import SpeechRequest
+from inference.engine.request import SpeechRequest, check_text
 from inference.errors import FishserveError, RequestError
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from inference.server.bodies import MSGPACK, Bytes, Lenient, accepts, read, unpacked
@@ -28,10 +28,12 @@ PATHS = ("/v1/tts", "/v1/vqgan/", "/model", "/wallet/")
 """Whoever asks here wants errors in Fish Audio's shape."""
 MOST_SECONDS = 90
 """Of a clip to encode, of codes to decode: one takes the device's spare moments from others."""
+MOST_FRAMES, MOST_CODEBOOKS = int(MOST_SECONDS * SAMPLE_RATE / SAMPLES_PER_FRAME), 64
 IDLE_SECONDS = 300
 """How long a live connection may wait for its next event."""
 _NEW_TOKENS = 1024
 """What its clients send for max_new_tokens without being asked to."""
+_ANYTHING = "Anything."
 _LONG_AGO = "1970-01-01T00:00:00Z"
 
 
@@ -88,10 +90,16 @@ class EncodeBody(Lenient):
     audios: list[Bytes] = Field(max_length=16)
 
 
+Code = Annotated[int, Field(ge=0, lt=2**31)]
+# The first fault ends it: a body has room for millions, and each would be written down.
+Row = Annotated[list[Code], Field(max_length=MOST_FRAMES, fail_fast=True)]
+Codes = Annotated[list[Row], Field(min_length=1, max_length=MOST_CODEBOOKS, fail_fast=True)]
+
+
 class DecodeBody(Lenient):
     """Codes, (codebooks, frames) each, to turn into sound."""
 
-    tokens: list[list[list[int]]] = Field(max_length=16)
+    tokens: list[Codes] = Field(max_length=16, fail_fast=True)
 
 
 def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIRouter:
@@ -246,6 +254,8 @@ class _Conversation:
             body = SpeechBody.model_validate(event["request"] | {"text": event["request"].get("text") or ""})
         except ValidationError as e:
             raise RequestError(complaint(e.errors()[0])[0]) from None
+        check_text(body.text, "text")
+        body.encoder(), body.request(_ANYTHING, Voice())  # what cannot be is said at once, not with the first sentence
         await check_ready(self._speaker)
         return body
 
@@ -260,6 +270,7 @@ class _Conversation:
             if event["event"] == "text":
                 if not isinstance(event.get("text"), str):
                     raise RequestError("a text event has no text")
+                check_text(event["text"], "text")
                 ready = incoming.feed(event["text"])
             else:
                 ready = incoming.flush() if event["event"] in ("flush", "stop") else ""
@@ -284,7 +295,8 @@ class _Conversation:
 
     async def _event(self, timeout: float | None = IDLE_SECONDS) -> dict[str, Any]:
         try:
-            message = await asyncio.wait_for(self._socket.receive(), timeout)
+            async with asyncio.timeout(timeout):  # wait_for of Python 3.11 forgets a cancellation that comes with a message
+                message = await self._socket.receive()
         except TimeoutError:
             raise RequestError(f"no event came for {IDLE_SECONDS} s") from None
         if message["type"] == "websocket.disconnect":
@@ -306,8 +318,4 @@ def _packed(data: dict[str, Any]) -> Response:
 def _codes(tokens: list[list[int]]) -> np.ndarray:
     if len({len(row) for row in tokens}) != 1:
         raise RequestError("tokens hold rows of different lengths; codes are (codebooks, frames)", "tokens")
-    if len(tokens[0]) > MOST_SECONDS * SAMPLE_RATE / SAMPLES_PER_FRAME:
-        raise RequestError(f"tokens hold {len(tokens[0]):,} frames; at most {MOST_SECONDS} s, 21.5 frames each, are decoded", "tokens")
-    if any(abs(code) > 2**31 for row in tokens for code in row):
-        raise RequestError("tokens hold a code beyond 2^31; codes are 0 to 999", "tokens")
     return np.array(tokens, np.int64)

@@ -36,7 +36,7 @@ from inference.hub import name_of
 from inference.server.app import create_app
 from inference.server.log import quiet_uvicorn
 from inference.server.metrics import SHARED_DIRECTORY
-from inference.server.patience import Impatient
+from inference.server.patience import Impatient, Patient
 from inference.server.replies import PING
 from inference.settings import Settings
 
@@ -321,7 +321,8 @@ class RemoteEngine:
     async def _wait(self, arrived: asyncio.Event) -> None:
         """Wait for the next item; raises EngineClosed when the device's process has ended and none will come."""
         try:
-            await asyncio.wait_for(arrived.wait(), 1.0)
+            async with asyncio.timeout(1.0):  # wait_for of Python 3.11 forgets a cancellation that comes with an item
+                await arrived.wait()
             arrived.clear()
         except TimeoutError:
             state = await self.state()
@@ -366,7 +367,7 @@ def serve(settings: Settings) -> str | None:
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server._shutdown_event.set).start())
         server.run(
             host=settings.host, port=settings.port, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
-            http=Impatient,
+            http=Impatient, ws=Patient,
         )  # fmt: skip
         return failure[0] if failure else None
 

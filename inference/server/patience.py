@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 HEADER_SECONDS = 15
 """A connection whose next request's headers are not complete after once to twice as long is closed."""
@@ -39,3 +40,12 @@ class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         """Wait no more."""
         self._next_look.cancel()
         super().connection_lost(exc)
+
+
+class Patient(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, which cuts every conversation off when the server is to end; uvicorn waits for them as for all requests."""
+
+    def shutdown(self) -> None:
+        """Let a conversation come to its own end."""
+        if not self.handshake_complete:
+            super().shutdown()

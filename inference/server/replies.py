@@ -103,7 +103,10 @@ def complaint(error: Any) -> tuple[str, str | None]:
         return "the request body is not a JSON object; send one, with Content-Type: application/json", None
     if error["type"] == "json_invalid":
         return "the request body is not valid JSON", None
-    value = "" if error["type"] == "missing" or not where else f" is {str(error['input'])[:80]!r}"
+    given = error["input"]
+    # Of what may be large only its kind is said: to write it out would take as long as it is.
+    shown = repr(str(given)[:80]) if given is None or isinstance(given, str | int | float) else f"a {type(given).__name__}"
+    value = "" if error["type"] == "missing" or not where else f" is {shown}"
     return f"{'.'.join(where) or 'the request body'}{value}: {error['msg']}", where[0] if where else None
 
 

@@ -15,7 +15,7 @@ _LINE_TAG = regex.compile(r"</?(?:p|br|div|li|h[1-6]|tr|hr|blockquote|ul|ol|tabl
 _TAG = regex.compile(rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>|<!--[^<>]*+>", regex.IGNORECASE)
 _FENCE = regex.compile(r"^[ \t]*(?:```|~~~).*$", regex.MULTILINE)
 _LINK = regex.compile(r"!?\[([^\[\]\n]*+)\]\((?:[^()\n]|\([^()\n]*+\))*+\)")
-_ADDRESS = regex.compile(r"<?\bhttps?://(?:www\.)?([^\s/<>()?#]+)[^\s<>]*?(?=[.,;:!?)\]]*(?:>|\s|$))>?")
+_ADDRESS = regex.compile(r"<?\bhttps?://(?:www\.)?([^\s/<>()?#]++)([^\s<>]*+)>?")
 _RULE = regex.compile(r"^[ \t]*(?:(?:\*[ \t]*+){3,}|(?:-[ \t]*+){3,}|(?:_[ \t]*+){3,}|={3,})$", regex.MULTILINE)
 _ROW_RULE = regex.compile(r"^[ \t]*\|?(?:[ \t]*:?-++:?[ \t]*\|)++[ \t]*(?::?-++:?)?[ \t]*$", regex.MULTILINE)
 _ROW = regex.compile(r"^[ \t]*\|(.+)\|[ \t]*$", regex.MULTILINE)
@@ -41,7 +41,7 @@ def plain(text: str) -> str:
     text = _ALIAS.sub(r"\2", text)
     text = _TAG.sub("", _LINE_TAG.sub("\n", text)) if "<" in text else text
     text = html.unescape(text) if "&" in text else text
-    text = _ADDRESS.sub(r"\1", _LINK.sub(r"\1", text))
+    text = _ADDRESS.sub(lambda m: m[1] + m[2][len(m[2].rstrip(".,;:!?)]")) :], _LINK.sub(r"\1", text))
     for pattern in (_FENCE, _RULE, _ROW_RULE):
         text = pattern.sub("", text)
     text = _ROW.sub(lambda m: _sentence(", ".join(cell for c in m[1].split("|") if (cell := c.strip()))), text)

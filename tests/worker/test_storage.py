@@ -1,6 +1,7 @@
 """Which machines are asked, and by which name."""
 
 import asyncio
+import contextlib
 import datetime
 import http.server
 import ssl
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import RequestError
+from worker.job import Upload
 from worker.storage import Storage, StorageError, _Pinned
 
 
@@ -41,6 +43,15 @@ def https(tmp_path, monkeypatch):
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_PUT(self):
+            """Says thanks, and goes on for ever."""
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(65_536))
 
         def log_message(self, *_):
             pass
@@ -70,12 +81,18 @@ def test_a_checked_machine_is_asked_by_the_name_in_the_address(https):
         get(f"https://other.test:{https}/clip", _Pinned("127.0.0.1"))
 
 
+def test_of_an_answer_to_an_upload_no_more_is_read_than_says_why(https, monkeypatch):
+    monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=_Pinned("127.0.0.1"))))
+    upload = Upload(url=f"https://speech.test:{https}/put")
+    assert asyncio.run(asyncio.wait_for(Storage().send(upload, b"sound", "audio/wav", "job", {}), 10)) == {}
+
+
 @pytest.mark.parametrize(
     "url",
     [
         "https://127.0.0.1/x", "https://localhost/x", "https://10.1.2.3/x", "https://192.168.0.1/x", "https://172.16.0.1/x", "https://[::1]/x",
         "https://[::ffff:127.0.0.1]/x", "https://169.254.169.254/x", "https://0.0.0.0/x", "https://100.64.0.1/x", "https://[fe80::1]/x", "https://2130706433/x",
-        "https://0x7f.1/x", "http://8.8.8.8/x", "ftp://8.8.8.8/x", "//8.8.8.8/x", "x", "", "https://[", "https://8.8.8.8:99999/x", "https://8.8.8.8:x/x", "https://a\x00b/x", "https://",
+        "https://0x7f.1/x", "https://224.0.0.1/x", "https://[::127.0.0.1]/x", "https://[64:ff9b::7f00:1]/x", "https://[2002:7f00:1::]/x", "https://[fec0::1]/x", "http://8.8.8.8/x", "ftp://8.8.8.8/x", "//8.8.8.8/x", "x", "", "https://[", "https://8.8.8.8:99999/x", "https://8.8.8.8:x/x", "https://a\x00b/x", "https://",
     ],
 )  # fmt: skip
 def test_private_and_odd_addresses_are_never_asked(url):

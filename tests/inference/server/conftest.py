@@ -14,6 +14,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from inference.hub import EMBEDDED_VOICE
 from inference.model import random_checkpoint
 
 
@@ -81,14 +82,14 @@ class Server:
             self.stderr.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     directory = tmp_path_factory.mktemp("server") / "tiny"
     random_checkpoint.write(directory, "tiny", 1)
     return directory
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def voices(tmp_path_factory):
     """One voice, anna."""
     directory = tmp_path_factory.mktemp("voices")
@@ -98,8 +99,16 @@ def voices(tmp_path_factory):
     return directory
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(checkpoint, voices):
     server = Server(checkpoint, voices).wait_ready()
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def minnow(voices):
+    """A server that speaks with minnow, whose sentences end by themselves."""
+    server = Server(EMBEDDED_VOICE, voices).wait_ready()
     yield server
     server.end()

@@ -15,20 +15,16 @@ from elevenlabs import VoiceSettings
 from elevenlabs.client import AsyncElevenLabs, ElevenLabs
 from elevenlabs.core.api_error import ApiError
 
-from inference.hub import EMBEDDED_VOICE
 from inference.model.config import SAMPLE_RATE
 from inference.server.elevenlabs import OUTPUTS
-from tests.inference.server.conftest import Server
 
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(scope="module")
-def server(voices):
-    """Speaks with minnow, which comes to an end by itself: there is no limit of frames to ask for here."""
-    server = Server(EMBEDDED_VOICE, voices).wait_ready()
-    yield server
-    server.end()
+@pytest.fixture
+def server(minnow):
+    """Comes to an end by itself: there is no limit of frames to ask for here."""
+    return minnow
 
 
 @pytest.fixture

@@ -239,4 +239,4 @@ class Voices(RuleBasedStateMachine):
 
 def test_the_store_keeps_what_it_was_given(tmp_path):
     Voices.directory = tmp_path / "voices"
-    run_state_machine_as_test(Voices, settings=settings(max_examples=12, stateful_step_count=15, deadline=None))
+    run_state_machine_as_test(Voices, settings=settings(max_examples=8, stateful_step_count=12, deadline=None))
