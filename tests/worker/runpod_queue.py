@@ -13,7 +13,7 @@ FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 
 
 def create_app():
-    app, waiting, jobs, stops, gone = FastAPI(), deque(), {}, deque(), set()
+    app, waiting, jobs, stops, gone, deaf = FastAPI(), deque(), {}, deque(), set(), set()
 
     async def take(worker, most):
         for _ in range(20):
@@ -56,11 +56,10 @@ def create_app():
                 waiting.append(job["id"])
         return {}
 
-    @app.post("/again/{job}")
-    async def again(job: str):
-        """What the worker said of it never arrived."""
-        jobs[job] |= {"status": "IN_QUEUE", "output": None}
-        waiting.append(job)
+    @app.post("/deaf/{worker}")
+    async def turn_deaf(worker: str):
+        """What a worker says from now on never arrives."""
+        deaf.add(worker)
         return {}
 
     @app.get("/v2/ep/job-take/{worker}")
@@ -73,8 +72,10 @@ def create_app():
         return await take(worker, batch_size) or Response(status_code=204)
 
     @app.post("/v2/ep/job-done/{worker}/{job}")
-    async def job_done(worker: str, job: str, request: Request):  # noqa: ARG001 - RunPod's addresses have it
+    async def job_done(worker: str, job: str, request: Request):
         body, kept = json.loads(await request.body()), jobs[job]
+        while worker in deaf:
+            await asyncio.sleep(0.1)
         if body.get("status") == "IN_PROGRESS":
             kept["progress"].append(body["output"])
             return {}
