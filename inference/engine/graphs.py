@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ FAR = 0.3
 """How far, in standard deviations of its logits, an id may be behind the likeliest and still have been chosen for it: FP16 rounds by about a
 hundredth of one, and of ids chosen by a step that is wrong nearly all are behind by more than one.
 """
+T = TypeVar("T")
 log = logging.getLogger("fishserve")
 
 
@@ -106,17 +109,10 @@ class Graphs:
 
     def capture(self) -> None:
         """Capture a graph for each number of rows. No row moves on meanwhile."""
-        started, pool, side = time.monotonic(), torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        started, stream, pool = time.monotonic(), torch.cuda.Stream(), torch.cuda.graph_pool_handle()
         for size in reversed(self.sizes):  # the largest first, so that the others find its memory
-            graph = torch.cuda.CUDAGraph()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # what is compiled or set up at a first call cannot be captured
-                self._frame(size)
-            torch.cuda.current_stream().wait_stream(side)
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-                self._frame(size)
-            self._graphs[size] = graph
-        log.info("captured %d CUDA graphs in %.1f s", len(self._graphs), time.monotonic() - started)
+            self._graphs[size], _ = capture(partial(self._frame, size), stream, pool)
+        log.info("captured %d graphs of a frame in %.1f s", len(self._graphs), time.monotonic() - started)
 
     @torch.inference_mode()
     def check(self, step: Step, head: Head) -> None:
@@ -159,6 +155,21 @@ def _behind(step: Step, hidden: Tensor, head: Head, frames: Tensor) -> float:
 
     step.frame(hidden, head, pick)
     return float(torch.stack(distances).max())
+
+
+def capture(work: Callable[[], T], stream: torch.cuda.Stream, pool: Any) -> tuple[torch.cuda.CUDAGraph, T]:
+    """A graph of what `work` does on the device, and what it returned: tensors that each replay writes, and other graphs of the pool, too.
+
+    Graphs that may run at the same time need pools and streams of their own: libraries keep scratch memory for each stream they are captured on.
+    """
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # what is compiled or set up at a first call cannot be captured
+        work()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        result = work()
+    torch.cuda.current_stream().wait_stream(stream)
+    return graph, result
 
 
 def captured(step: Step, head: Head, cache: KVCache, rows: int, window: int) -> Graphs | None:
