@@ -115,11 +115,12 @@ class Graphs:
         log.info("captured %d graphs of a frame in %.1f s", len(self._graphs), time.monotonic() - started)
 
     @torch.inference_mode()
-    def check(self, step: Step, head: Head) -> None:
+    def check(self, step: Step, head: Head) -> float:
         """Run two greedy frames of every number of rows on made-up pasts. Raises RuntimeError if an id is chosen that `step` finds unlikely.
 
-        Step and graphs round differently, and so may choose differently where two ids are close.
+        Step and graphs round differently, and so may choose differently where two ids are close: how far an id was behind at most is returned.
         """
+        furthest = 0.0
         codes, device = head.codes, self._cache.both.device
         for rows in self.sizes:
             lengths = [(37 * row + 5) % min(200, self._cache.positions - 2) for row in range(rows)]
@@ -139,8 +140,9 @@ class Graphs:
                     raise RuntimeError(
                         f"graph of {rows} rows: an id was chosen that is {behind:.2g} standard deviations behind the likeliest"
                     )
-                columns = frames[:, : 1 + self._codebooks]
+                furthest, columns = max(furthest, behind), frames[:, : 1 + self._codebooks]
             past.zero_()
+        return furthest
 
 
 def _behind(step: Step, hidden: Tensor, head: Head, frames: Tensor) -> float:
