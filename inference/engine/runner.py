@@ -120,7 +120,10 @@ class Runner:
             # A voice ends a piece, so that the arithmetic is the same whether it was kept or is computed.
             s.length = min(start + PREFILL, s.fixed if start < s.fixed else last)
             columns = self._sent(s.prompt[None, :, start : s.length])
-            hidden = self._lm.slow(columns, self._cache, Span.prompt(self._staging, start, columns.shape[2], self._device))
+            if self._graphs is None:
+                hidden = self._lm.slow(columns, self._cache, Span.prompt(self._staging, start, columns.shape[2], self._device))
+            else:
+                hidden = self._step.prompt(columns, self._cache, self._staging, start)
             if s.length == s.fixed and bool(hidden.isfinite().all()):
                 self._prefixes.put(Past.of(self._cache, self._staging, s.prompt[:, : s.length]))
         if s.length == last:
