@@ -1,10 +1,13 @@
 """The runner with graphs, of which a plain step takes the kernels' place: the same frames as the runner's own way, a step later."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from inference import SpeechRequest
-from inference.engine.graphs import Graphs, powers
+from inference.engine.graphs import Graphs, captured, powers
 from inference.engine.runner import WINDOW, Runner, Sequence
 from inference.model.config import Manner
 from tests.conftest import golden_tensors
@@ -126,6 +129,25 @@ def test_graphs_are_for_powers_of_two(most, found):
 
 def test_nothing_is_captured_on_a_cpu(golden):
     assert Runner(golden, rows=1)._graphs is None
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["without Triton", "without a driver"])
+def test_where_graphs_cannot_be_had_the_log_says_why_and_frames_run_eagerly(golden, monkeypatch, caplog, missing):
+    runner = Runner(golden, rows=1)
+    if missing:
+        monkeypatch.setitem(sys.modules, "inference.engine.fused", None)
+
+    class OnCuda(SimpleNamespace):
+        device = torch.device("cuda")
+
+        def zero_(self):
+            self.zeroed = True
+
+    cache = SimpleNamespace(both=OnCuda())
+    assert captured(runner._step, runner._speakable, cache, 1, WINDOW) is None
+    assert cache.both.zeroed
+    assert "CUDA graphs are not used, so that frames take several times as long: " in caplog.text
+    assert ("ModuleNotFoundError" in caplog.text) is missing
 
 
 def test_a_step_that_chooses_wrongly_is_found_out_at_the_start(golden):
