@@ -304,7 +304,18 @@ def embed(
     """
     dim = x.shape[1]
     _embed[(len(x),)](
-        numbers, numbers.stride(0), tokens, codes, x, *semantic, code_size, code_step, DIM=dim, BLOCK=_power(dim), CODEBOOKS=codebooks
+        numbers,
+        numbers.stride(0),
+        tokens,
+        codes,
+        x,
+        *semantic,
+        code_size,
+        code_step,
+        DIM=dim,
+        BLOCK=_power(dim),
+        CODEBOOKS=codebooks,
+        num_warps=8,
     )
 
 
