@@ -123,7 +123,7 @@ class Graphs:
         furthest = 0.0
         codes, device = head.codes, self._cache.both.device
         for rows in self.sizes:
-            lengths = [(37 * row + 5) % min(200, self._cache.positions - 2) for row in range(rows)]
+            lengths = [(37 * row + 150) % min(200, self._cache.positions - 2) for row in range(rows)]
             past = self._cache.both[:, :, :rows, :, : max(lengths) + 2]
             past.normal_()
             columns = torch.arange(rows * self._codebooks).view(rows, -1) * 7 % codes

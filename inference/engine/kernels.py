@@ -16,7 +16,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 NARROW = 8
-"""Rows up to which our own matrix product is faster than the library's, which is made for more."""
+"""Rows up to which our own matrix product is used, which multiplies them one by one; the library's is made for more. Where they cross is not measured."""
 
 
 @triton.jit
@@ -286,12 +286,12 @@ def _power(n: int, least: int = 1) -> int:
     return max(least, triton.next_power_of_2(n))
 
 
-def _how(x: Tensor, warps: int, **more: Any) -> dict[str, Any]:
+def _how(x: Tensor, warps: int) -> dict[str, Any]:
     """Options of a launch. Programmatic dependent launch needs Hopper."""
     if x.device.type != "cuda":
         return {"PDL": False}  # Triton's interpreter
     pdl = torch.cuda.get_device_capability(x.device) >= (9, 0)
-    return {"PDL": pdl, "num_warps": warps, **({"launch_pdl": True} if pdl else {}), **more}
+    return {"PDL": pdl, "num_warps": warps, **({"launch_pdl": True} if pdl else {})}
 
 
 def embed(
@@ -304,19 +304,8 @@ def embed(
     """
     dim = x.shape[1]
     _embed[(len(x),)](
-        numbers,
-        numbers.stride(0),
-        tokens,
-        codes,
-        x,
-        *semantic,
-        code_size,
-        code_step,
-        DIM=dim,
-        BLOCK=_power(dim),
-        CODEBOOKS=codebooks,
-        num_warps=8,
-    )
+        numbers, numbers.stride(0), tokens, codes, x, *semantic, code_size, code_step, DIM=dim, BLOCK=_power(dim), CODEBOOKS=codebooks, num_warps=8
+    )  # fmt: skip
 
 
 def linear(

@@ -282,7 +282,7 @@ class Device:
     def get_current_target(self): return GPUTarget("cuda", capability, 32)
 driver.set_active(Device())
 JITFunction.__getitem__ = lambda self, grid: lambda *a, **k: built.add(self.warmup(*a, grid=grid, **k).hash)
-kernels._how = lambda x, warps, **more: {"PDL": capability >= 90, "num_warps": warps, "launch_pdl": capability >= 90, **more}
+kernels._how = lambda x, warps: {"PDL": capability >= 90, "num_warps": warps, "launch_pdl": capability >= 90}
 built = set()
 
 sys.path.insert(0, sys.argv[2])
