@@ -442,4 +442,4 @@ class SchedulingAhead(Scheduling):
 
 
 def test_frames_on_their_way_are_nobody_elses(small):  # noqa: ARG001 - sets the machine's checkpoint
-    run_state_machine_as_test(SchedulingAhead, settings=settings(max_examples=25, stateful_step_count=30))
+    run_state_machine_as_test(SchedulingAhead, settings=settings(max_examples=15, stateful_step_count=30))
