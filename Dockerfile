@@ -12,6 +12,13 @@ RUN apt-get update \
 ENV PATH=/opt/fishserve/bin:$PATH PYTHONUNBUFFERED=1 HF_HOME=/models FISHSERVE_VOICES_DIR=/voices FISHSERVE_CACHE_DIR=/models/laid-out
 RUN install -d -o fishserve -g fishserve /models /voices
 
+# Triton builds the launchers of its kernels where it runs them.
+FROM base AS gpu
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \
+    && rm -rf /var/lib/apt/lists/*
+
 FROM base AS build
 COPY . /src
 
@@ -24,7 +31,7 @@ RUN /src/docker/install.sh worker /opt/fishserve
 FROM build AS build-saas
 RUN /src/docker/install.sh saas /opt/fishserve
 
-FROM base AS server
+FROM gpu AS server
 ARG MODEL=
 COPY --from=build-server /opt/fishserve /opt/fishserve
 COPY docker/bake.sh /usr/local/bin/bake
@@ -36,7 +43,7 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=300s CMD ["sh", "-c", "cu
 ENTRYPOINT ["tini", "--"]
 CMD ["fishserve", "serve"]
 
-FROM base AS worker
+FROM gpu AS worker
 ARG MODEL=
 COPY --from=build-worker /opt/fishserve /opt/fishserve
 COPY docker/bake.sh /usr/local/bin/bake

@@ -5,7 +5,7 @@ SERVER := .venv/.server
 DEV := .venv/.dev
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install serve say test check bench drill reference clean
+.PHONY: help install serve say test check bench gpu drill reference clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -38,6 +38,16 @@ bench: $(DEV) ## measure this machine, CPU or GPU, in under 10 minutes; the repo
 	$(BENCH) codec -o var/bench/codec.json
 	$(BENCH) roofline -o var/bench/roofline.json
 	$(BENCH) report var/bench/latency.json var/bench/throughput.json var/bench/codec.json var/bench/roofline.json
+
+FULL := --checkpoint var/full --device cuda
+gpu: $(DEV) var/full/config.json ## prove and measure the CUDA path at the released shape, in about 8 minutes on one GPU; JSON goes to bench/results/
+	$(BENCH) frames $(FULL) --streams 1,8,32,64,128 -o bench/results/gpu-frames.json
+	$(BENCH) latency $(FULL) --concurrency 1,8,32,64,128 --seconds 15 -o bench/results/gpu-latency.json
+	$(BENCH) codec $(FULL) -o bench/results/gpu-codec.json
+	$(BENCH) roofline $(FULL) --streams 1,64 -o bench/results/gpu-roofline.json
+
+var/full/config.json: | $(DEV)
+	$(BIN)/fishserve random-checkpoint var/full --shape full
 
 reference: .venv-reference/.installed ## a virtual environment with the reference implementation
 

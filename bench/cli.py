@@ -175,6 +175,23 @@ def roofline(
 
 
 @app.command()
+def frames(
+    streams: Annotated[str, typer.Option(help="Numbers of streams.")] = "1,8",
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Whole frames as the engine makes them; on CUDA also the proof that its graphs are right."""
+    from bench.frames import measure
+    from bench.record import facts, recording
+
+    loaded, settings = _checkpoint(checkpoint, device)
+    rows = _levels(streams)
+    with _recorded(recording(out, "frames", {"streams": rows, "weights": settings.cpu_weights}, facts(loaded))) as record:
+        measure(loaded, settings.cpu_weights, rows, record, _step)
+
+
+@app.command()
 def rounding(checkpoint: Checkpoint = None, out: Out = None) -> None:
     """How far 8-bit weights move the hidden states, on a CPU."""
     from bench.record import facts, recording

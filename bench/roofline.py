@@ -113,7 +113,7 @@ def measure(checkpoint: Checkpoint, weights: Weights, rows: list[int], record: R
         record.write()
 
     for n in rows:
-        needed = frame(checkpoint.config, n, POSITIONS, dtype.itemsize, _weight_size(checkpoint, weights))
+        needed = frame(checkpoint.config, n, POSITIONS, dtype.itemsize, weight_size_of(checkpoint, weights))
         for stage, run in _stages(checkpoint, weights, n).items():
             add(stage, n, n, needed[stage], run)
         decode = partial(decode_streams, [checkpoint.codec.stream() for _ in range(n)], _codes(checkpoint, n, LARGEST_CHUNK))
@@ -137,7 +137,7 @@ def _convolution(x: list[int], w: list[int], *_: object, out_shape: list[int]) -
     return conv_flop_count(x, w, out_shape)
 
 
-def _weight_size(checkpoint: Checkpoint, weights: Weights) -> int | None:
+def weight_size_of(checkpoint: Checkpoint, weights: Weights) -> int | None:
     """Bytes of a weight in the layers where it is not a value's size; large ones stay FP16 on a CPU if they are BF16's."""
     first = next(block for block in checkpoint.lm.layers if isinstance(block, Block)).feed_forward
     return 1 if weights == "int8" else 2 if Half.pays(first.w1, first.w3) else None

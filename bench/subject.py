@@ -30,7 +30,7 @@ class Subject:
         self._kind: tuple[Weights, int] | None = None
 
     def frames(self, prompts: list[Any], frames: int, weights: Weights = "native") -> dict[str, Any]:
-        """Seconds of a prompt with its first frame, then of each step of all the prompts, (1 + codebooks, time), together."""
+        """Seconds of a prompt with its first frame (on CUDA that comes with the first step), then of each step of all the prompts, (1 + codebooks, time), together."""
         if self._kind != (weights, len(prompts)):
             self._runner, self._kind = None, (weights, len(prompts))
             self._runner = Runner(self._checkpoint, len(prompts), weights)

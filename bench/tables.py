@@ -43,7 +43,7 @@ def tables(body: dict[str, Any]) -> list[Table]:
     """The tables of one record."""
     makers: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
         "latency": serving, "throughput": serving, "http": serving, "compare": compared, "codec": codec, "roofline": roofline,
-        "rounding": rounding, "soak": soak,
+        "frames": frames, "rounding": rounding, "soak": soak,
     }  # fmt: skip
     return makers[body["command"]](body)
 
@@ -182,6 +182,34 @@ def roofline(body: dict[str, Any]) -> list[Table]:
     return [Table("Roofline", ["", "MB", "GFLOP", "bound by", "limit, ms", "measured, ms", "of the limit"], rows, note)]
 
 
+def frames(body: dict[str, Any]) -> list[Table]:
+    """Frames a second at each number of streams against the limit, and where there are graphs what was compared with what."""
+    rows, proofs = [], []
+    for run in body["runs"]:
+        name, speeds = f"{run['case']}, {run['streams']} stream{'s'[: run['streams'] > 1]}", [run["frames"] / s for s in run["seconds"]]
+        middle = statistics.median(speeds)
+        limit = run["limit_seconds"] * middle / run["frames"] if "limit_seconds" in run else None
+        start = _number(run.get("start_seconds"))
+        rows.append(
+            [name, str(len(speeds)), _number(middle), _number(middle / FRAMES_PER_SECOND), "–" if limit is None else f"{limit:.0%}", start]
+        )
+        if proof := run.get("proof"):
+            proofs.append(
+                [name, f"{proof['behind']:.3f}", *(f"{proof[which]:.0%}" for which in ("as_eager", "as_again", "as_alone", "draws"))]
+            )
+    columns = ["", "n", "frames/s", "times real time", "of the limit", "start, s"]
+    found = [
+        Table(
+            "Frames", columns, rows, "All streams together. The limit is the roofline's, its stages added up. Starting includes capturing."
+        )
+    ]
+    if proofs:
+        columns = ["", "behind the likeliest, std", "greedy as eagerly", "sampled as again", "as alone", "draws as the sampler's"]
+        note = "Shares of equal frames. After one close draw that rounding turned all of a row's frames differ, but the same again must be the same."
+        found.append(Table("Graphs", columns, proofs, note))
+    return found
+
+
 def soak(body: dict[str, Any]) -> list[Table]:
     """What became of the requests, and of the memory."""
     rows = [
@@ -252,7 +280,7 @@ def between(a: dict[str, Any], b: dict[str, Any]) -> Table | None:
 def _pairs(a: dict[str, Any], b: dict[str, Any]) -> Iterator[tuple[str, list[float], list[float], Any]]:
     if a["command"] != b["command"]:
         return
-    key = {"codec": "case", "roofline": "stage"}.get(a["command"])
+    key = {"codec": "case", "frames": "case", "roofline": "stage"}.get(a["command"])
     if key:
         others = {(r[key], r.get("streams")): r for r in b["runs"]}
         for run in a["runs"]:

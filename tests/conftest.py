@@ -13,6 +13,7 @@ import pytest
 
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="fishserve-tests-")  # copies of weights never leave the test run
 os.environ["HF_HUB_OFFLINE"] = "0"
+os.environ["TRITON_INTERPRET"] = "1"  # kernels run on the CPU; it must be known before anything imports them
 for name in [n for n in os.environ if n.startswith("FISHSERVE_")]:
     del os.environ[name]
 

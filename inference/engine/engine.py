@@ -32,7 +32,7 @@ from inference.engine.matrix import Weights
 from inference.engine.request import Audio, SpeechRequest
 from inference.engine.runner import PREFILL, Runner, Sequence
 from inference.engine.stream import Item, SpeechStream, Ticket
-from inference.engine.vocoder import FIRST_CHUNK, LARGEST_CHUNK, VocoderStream, decode_due
+from inference.engine.vocoder import FIRST_CHUNK, LARGEST_CHUNK, Vocoder, VocoderStream
 from inference.errors import AudioError, EngineClosed, GenerationError, Overloaded, RequestError
 from inference.hub import locate
 from inference.model import checkpoint as checkpoints
@@ -112,6 +112,7 @@ class SpeechEngine:
         }
         rows = affordable_rows(checkpoint, rows, kv_bytes)
         self._runner = aside(Runner)(checkpoint, rows, allowed_weights(weights, checkpoint.device))
+        self._vocoder = Vocoder(checkpoint.codec)
         self._rows, self._queue = rows, queue
         self._seconds_per_request = 1.0
         self._waiting: deque[_Job] = deque()
@@ -465,7 +466,7 @@ class SpeechEngine:
             due = {
                 j.vocoder: j for j in self._running if j.vocoder and j.audio and j.sequence and j.vocoder.due(j.sequence.finish is not None)
             }
-            for vocoder, samples in decode_due(self.checkpoint.codec, due).items():
+            for vocoder, samples in self._vocoder.decode_due(due).items():
                 self._hand_out(due[vocoder], samples)
             finished = [j for j in self._running if j.sequence and j.sequence.finish]
             if not finished:

@@ -1,140 +1,198 @@
-"""A whole frame as one CUDA graph: a frame is over a thousand small kernels, and asking for each takes longer than running it.
+"""A whole frame as one CUDA graph: a frame is hundreds of small kernels, and asking for each takes longer than running it.
 
-Everything a frame depends on comes in two small tensors, and it leaves in one. There is one graph for each number of rows and each reach
-of attention, powers of two, all captured when the engine starts. The same function runs eagerly where there is nothing to capture with: on a CPU,
-where the tests hold it against the runner's own way.
+What a sequence's next frame depends on stays on the device and moves on there, so that a step can start before the last one's frames
+have been looked at. There is one graph for each number of rows, in powers of two, all captured when the engine starts. The same
+step runs eagerly where there is nothing to capture with: in the tests, where it is held against the runner's own way.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from inference.engine.sampler import NONE, Controls, gumbel, sample, seen_ids
+from inference.engine.sampler import NONE
 from inference.engine.step import Head, Step
 from inference.model.dual_ar import KVCache
 
-LEAST_REACH = 256
-"""Positions that attention always looks at; fewer would save little."""
+FAR = 0.3
+"""How far, in standard deviations of its logits, an id may be behind the likeliest and still have been chosen for it: FP16 rounds by about a
+hundredth of one, and of ids chosen by a step that is wrong nearly all are behind by more than one.
+"""
+T = TypeVar("T")
 log = logging.getLogger("fishserve")
 
 
-class Row(NamedTuple):
-    """What a frame of one sequence depends on: its last column (1 + codebooks,), how many positions its cache holds, its seed, the number of the
-    frame, what the penalty sees (1 + codebooks, window), and temperature, top-p and penalty.
-    """
+class FrameStep(Protocol):
+    """What `Graphs` captures: see `inference.engine.fused.FusedStep`."""
 
-    column: Tensor
-    length: int
-    seed: int
-    frame: int
-    history: Tensor
-    sampling: tuple[float, float, float]
+    def frame(self, numbers: Tensor, sampling: Tensor, active: Tensor, cache: KVCache, frames: Tensor) -> None:
+        """Write the next frame of cache rows 0, 1, ... and move the first `active` rows of `numbers` on."""
+        ...
 
 
-@dataclass
-class Program:
-    """One graph and the tensors it reads and writes. `graph` is None where it runs eagerly."""
+@dataclass(frozen=True)
+class Flight:
+    """Frames on their way to host memory, where they are once `arrived` is over."""
 
-    numbers: Tensor
-    sampling: Tensor
-    reach: int
     frames: Tensor
-    graph: torch.cuda.CUDAGraph | None = None
+    arrived: torch.cuda.Event | None
+
+    def wait(self) -> Tensor:
+        """The frames, as `Step.frame` gives them, on the CPU."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.frames.clone()  # the memory is that of the frames after the next, too
 
 
 class Graphs:
-    """The frames of up to `rows` sequences that may draw what `head` says. Holds the cache's rows 0, 1, ... in its hands while it runs."""
+    """The frames of cache rows 0, 1, ..., each as `place` or `move` last left it.
 
-    def __init__(self, step: Step, head: Head, cache: KVCache, rows: int, window: int, *, capture: bool) -> None:
-        self._step, self._head, self._cache, self._window = step, head, cache, window
-        self._columns = 1 + step.codebooks
-        self._draws = torch.arange(step.codebooks, device=cache.both.device)
-        self._sizes, self._reaches = _powers(1, rows), _powers(min(LEAST_REACH, cache.positions), cache.positions)
-        self._programs: dict[tuple[int, int], Program] = {}
-        if capture:
-            with torch.cuda.device(cache.both.device):
-                self._capture_all()
+    A row of `numbers` holds its next column (1 + codebooks), how many positions its cache has, its seed, the number of the next frame, and what the
+    penalty of each draw sees (codebooks, window), the frame with number n at n % window; a row of `sampling` temperature, top-p and penalty.
+    """
 
-    def run(self, rows: Sequence[Row]) -> Tensor:
-        """A frame for cache rows 0, 1, ..., as `Step.frame` gives it, on the CPU. Each writes its column's keys and values on the way."""
-        size = next(n for n in self._sizes if n >= len(rows))
-        reach = next(n for n in self._reaches if n > max(row.length for row in rows))
-        program = self._programs.get((size, reach)) or self._program(size, reach)
-        numbers = [torch.cat((r.column, torch.tensor((r.length, r.seed, r.frame)), r.history.flatten())) for r in rows]
-        program.numbers[: len(rows)].copy_(torch.stack(numbers))
-        program.numbers[len(rows) :, : self._columns + 1] = 0  # nobody's rows go back to position 0, which whoever comes writes first
-        program.sampling[: len(rows)].copy_(torch.tensor([r.sampling for r in rows], dtype=torch.float32))
-        if program.graph is None:
-            program.frames = self._frame(program)
-        else:
-            with torch.cuda.device(self._cache.both.device):
-                program.graph.replay()
-        return program.frames[: len(rows)].cpu()
+    def __init__(self, step: FrameStep, cache: KVCache, rows: int, codebooks: int, window: int) -> None:
+        device = cache.both.device
+        self._step, self._cache, self._codebooks, self._window = step, cache, codebooks, window
+        self._numbers = torch.zeros(rows, codebooks + 4 + codebooks * window, dtype=torch.int64, device=device)
+        self._numbers[:, codebooks + 4 :] = NONE
+        self._sampling = torch.ones(rows, 3, device=device)
+        self._active = torch.zeros(1, dtype=torch.int32, device=device)
+        self._counted = 0
+        self._frames = torch.zeros(rows, codebooks + 3, dtype=torch.int64, device=device)
+        # Two, as one is read while the next is written.
+        self._landing = [torch.zeros(rows, codebooks + 3, dtype=torch.int64, pin_memory=device.type == "cuda") for _ in range(2)]
+        self.sizes = powers(rows)
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
-    def _frame(self, program: Program) -> Tensor:
-        column, (length, seed, frame) = program.numbers[:, : self._columns], program.numbers[:, self._columns :].T[:3]
-        history = program.numbers[:, self._columns + 3 :].view(-1, self._columns, self._window)
-        controls = Controls.of(program.sampling, penalised=True)
+    def place(
+        self, row: int, column: Tensor, length: int, seed: int, frame: int, history: Tensor, sampling: tuple[float, float, float]
+    ) -> None:
+        """What the next frame of a row depends on: column (1 + codebooks,), history (codebooks, window) with the latest last, both int64 on the CPU."""
+        ring = history.roll(frame % self._window, dims=1)
+        self._numbers[row].copy_(self._sent(torch.cat((column, torch.tensor((length, seed, frame)), ring.flatten()))), non_blocking=True)
+        self._sampling[row].copy_(self._sent(torch.tensor(sampling, dtype=torch.float32)), non_blocking=True)
 
-        def pick(draw: int, logits: Tensor) -> Tensor:
-            noise = gumbel(seed, frame, self._draws[draw : draw + 1], 0, logits.shape[1])[:, 0]
-            seen = history[:, draw if draw == 0 else draw + 1]  # row 0 is of tokens, row n + 1 of codebook n
-            return sample(logits, seen_ids(seen, logits.shape[1]), controls, noise)
+    def move(self, source: int, target: int) -> None:
+        """Make a row what another is."""
+        self._numbers[target] = self._numbers[source]
+        self._sampling[target] = self._sampling[source]
 
-        hidden = self._step.slow_at(column, self._cache, length, program.reach)
-        return self._step.frame(hidden, self._head, pick)
-
-    def _program(self, size: int, reach: int) -> Program:
-        """Rows that nobody fills stand at position 0 of free cache rows, where what they write harms nobody."""
-        device = self._cache.both.device
-        numbers = torch.zeros(size, self._columns * (1 + self._window) + 3, dtype=torch.int64, device=device)
-        numbers[:, self._columns + 3 :] = NONE
-        program = Program(numbers, torch.ones(size, 3, device=device), reach, torch.empty(0))
-        self._programs[size, reach] = program
-        return program
-
-    def _capture_all(self) -> None:
-        started, pool, side = time.monotonic(), torch.cuda.graph_pool_handle(), torch.cuda.Stream()
-        for size in reversed(self._sizes):  # the largest first, so that the others find its memory
-            for reach in reversed(self._reaches):
-                program, graph = self._program(size, reach), torch.cuda.CUDAGraph()
-                side.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(side):  # what libraries set up at a first call cannot be captured
-                    self._frame(program)
-                torch.cuda.current_stream().wait_stream(side)
-                with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-                    program.frames = self._frame(program)
-                # Tried on what it was not captured with, so that a graph of nothing is found out.
-                program.numbers[:, self._columns + 1] = torch.arange(size)
+    def launch(self, rows: int) -> Flight:
+        """Start the next frame of the first `rows` rows."""
+        with torch.cuda.device_of(self._numbers):
+            if rows != self._counted:
+                self._active.fill_(rows)
+                self._counted = rows
+            size = next(n for n in self.sizes if n >= rows)
+            if graph := self._graphs.get(size):
                 graph.replay()
-                if not torch.equal(program.frames.clone(), self._frame(program)):
-                    raise RuntimeError(f"the graph of {size} rows and {reach} positions gives other frames than what it was captured from")
-                program.graph = graph
-        log.info("captured %d CUDA graphs in %.1f s", len(self._programs), time.monotonic() - started)
+            else:
+                self._frame(size)
+            self._landing.reverse()
+            landing = self._landing[0][:rows]
+            landing.copy_(self._frames[:rows], non_blocking=True)
+            return Flight(landing, torch.cuda.current_stream().record_event() if self._frames.is_cuda else None)
+
+    def _sent(self, x: Tensor) -> Tensor:
+        return x.pin_memory() if self._numbers.is_cuda else x
+
+    def _frame(self, size: int) -> None:
+        self._step.frame(self._numbers[:size], self._sampling[:size], self._active, self._cache, self._frames[:size])
+
+    def capture(self) -> None:
+        """Capture a graph for each number of rows. No row moves on meanwhile."""
+        started, stream, pool = time.monotonic(), torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        for size in reversed(self.sizes):  # the largest first, so that the others find its memory
+            self._graphs[size], _ = capture(partial(self._frame, size), stream, pool)
+        log.info("captured %d graphs of a frame in %.1f s", len(self._graphs), time.monotonic() - started)
+
+    @torch.inference_mode()
+    def check(self, step: Step, head: Head) -> float:
+        """Run two greedy frames of every number of rows on made-up pasts. Raises RuntimeError if an id is chosen that `step` finds unlikely.
+
+        Step and graphs round differently, and so may choose differently where two ids are close: how far an id was behind at most is returned.
+        """
+        furthest = 0.0
+        codes, device = head.codes, self._cache.both.device
+        for rows in self.sizes:
+            lengths = [(37 * row + 150) % min(200, self._cache.positions - 2) for row in range(rows)]
+            past = self._cache.both[:, :, :rows, :, : max(lengths) + 2]
+            past.normal_()
+            columns = torch.arange(rows * self._codebooks).view(rows, -1) * 7 % codes
+            columns = torch.cat((head.ids[1 + columns[:, :1].to(device)].cpu(), columns), dim=1)
+            nothing = torch.full((self._codebooks, self._window), NONE)
+            for row, length in enumerate(lengths):
+                self.place(row, columns[row], length, 0, 1, nothing, (0.0, 1.0, 1.0))
+            for n in range(2):
+                frames = self.launch(rows).wait()
+                positions = torch.tensor(lengths, device=device) + n
+                hidden = step.slow_at(columns.to(device), self._cache, positions, max(lengths) + n + 1)
+                behind = _behind(step, hidden, head, frames)
+                if not behind <= FAR or not frames[:, -1].all():
+                    raise RuntimeError(
+                        f"graph of {rows} rows: an id was chosen that is {behind:.2g} standard deviations behind the likeliest"
+                    )
+                furthest, columns = max(furthest, behind), frames[:, : 1 + self._codebooks]
+            past.zero_()
+        return furthest
+
+
+def _behind(step: Step, hidden: Tensor, head: Head, frames: Tensor) -> float:
+    """How far at most the ids of `frames`, as `Step.frame` gives them, are behind those that `step` finds likeliest."""
+    choices = torch.cat((frames[:, -2:-1], frames[:, 2:-2]), dim=1).to(hidden.device)
+    distances = []
+
+    def pick(draw: int, logits: Tensor) -> Tensor:
+        chosen = choices[:, draw]
+        distances.append((logits.max(-1).values - logits.gather(1, chosen[:, None])[:, 0]) / logits.std(-1))
+        return chosen
+
+    step.frame(hidden, head, pick)
+    return float(torch.stack(distances).max())
+
+
+def capture(work: Callable[[], T], stream: torch.cuda.Stream, pool: Any) -> tuple[torch.cuda.CUDAGraph, T]:
+    """A graph of what `work` does on the device, and what it returned: tensors that each replay writes, and other graphs of the pool, too.
+
+    Graphs that may run at the same time need pools and streams of their own: libraries keep scratch memory for each stream they are captured on.
+    """
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # what is compiled or set up at a first call cannot be captured
+        work()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        result = work()
+    torch.cuda.current_stream().wait_stream(stream)
+    return graph, result
 
 
 def captured(step: Step, head: Head, cache: KVCache, rows: int, window: int) -> Graphs | None:
-    """Graphs where the device has them; None on a CPU, and where they cannot be captured, which is logged: frames then run eagerly."""
-    if cache.both.device.type != "cuda":
+    """Graphs where the device has them; None on a CPU, and where something is amiss with them, which is logged: frames then run eagerly."""
+    device = cache.both.device
+    if device.type != "cuda":
         return None
     try:
-        return Graphs(step, head, cache, rows, window, capture=True)
-    except RuntimeError as e:
-        log.warning("CUDA graphs are not used, so that frames take several times as long: %s", e)
+        from inference.engine.fused import FusedStep  # Triton comes with torch for CUDA, and nothing else needs it
+
+        with torch.cuda.device(device):
+            graphs = Graphs(FusedStep(step, head, rows, window), cache, rows, step.codebooks, window)
+            graphs.capture()
+            graphs.check(step, head)
+    except Exception as e:  # Triton, its compilers and the driver each have their own
+        log.warning("CUDA graphs are not used, so that frames take several times as long: %s: %s", type(e).__name__, e)
+        cache.both.zero_()
         return None
+    return graphs
 
 
-def _powers(least: int, most: int) -> list[int]:
-    """least, 2 least, 4 least ... and `most`."""
-    found = []
-    while least < most:
-        found.append(least)
-        least *= 2
-    return [*found, most]
+def powers(most: int) -> list[int]:
+    """1, 2, 4 ... and `most`."""
+    return [*(2**n for n in range((most - 1).bit_length())), most]

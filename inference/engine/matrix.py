@@ -30,14 +30,18 @@ class Matrix(Protocol):
 
 @dataclass(frozen=True)
 class Dense(Matrix):
-    """Weights (in, out) in the model's own precision, of which the model's become views, so that nothing is kept twice."""
+    """Weights (in, out) in the model's own precision, of which the model's become views, so that nothing is kept twice.
+
+    In memory they lie so on a CPU, and as (out, in) on CUDA, where our kernels read them too.
+    """
 
     weight: Tensor
     bias: Tensor | None
 
     @staticmethod
     def of(*linears: nn.Linear) -> Dense:
-        packed = torch.cat([linear.weight for linear in linears]).t().contiguous()
+        packed = torch.cat([linear.weight for linear in linears]).t()
+        packed = packed if packed.is_cuda else packed.contiguous()
         for linear, view in zip(linears, packed.t().split([linear.out_features for linear in linears]), strict=True):
             linear.weight.data = view
         return Dense(packed, _bias(linears))

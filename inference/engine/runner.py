@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inference.engine.graphs import Row, captured
+from inference.engine.graphs import Flight, captured
 from inference.engine.kv_cache import KEPT_SHARE, Past, PrefixCache
 from inference.engine.matrix import Weights, output_matrix
 from inference.engine.request import SpeechRequest
@@ -59,6 +59,11 @@ class Sequence:
     def reference(self) -> bool:
         return self.request.compat == "reference"
 
+    @property
+    def column(self) -> Tensor:
+        """The one that the next frame follows."""
+        return self.frames[-1] if self.frames else self.prompt[:, -1]
+
 
 class Runner:
     """Owns the cache and the device. Not thread-safe: one thread calls it."""
@@ -75,6 +80,8 @@ class Runner:
         self._prefixes = PrefixCache(self.past_budget)
         self._speakable = self._speakable_head()
         self._graphs = captured(self._step, self._speakable, self._cache, rows, WINDOW)
+        self._flight: tuple[list[Sequence], Flight] | None = None  # the frames on their way, and whose they are
+        self._placed = False  # whether the graphs know where each running sequence stands
         self._draws = torch.arange(self._codebooks)
         self._whole: Head | None = None  # made when a reference run first asks for it: on CUDA it is a large copy
         self._controls: tuple[tuple[tuple[float, float, float], ...], Controls] | None = None
@@ -101,19 +108,27 @@ class Runner:
         sequence.past = None  # it is in the row now, and needs no memory twice
 
     def prefill(self) -> int:
-        """Run the next piece of the staged prompt; after the last, draw the first frame and take a row. Columns run."""
+        """Run the next piece of the staged prompt; after the last, take a row. Columns run.
+
+        The first frame is drawn at once, but where there are graphs: these begin with the prompt's last column, in the next step.
+        """
         s = self._staged
         assert s is not None
-        # A voice ends a piece, so that the arithmetic is the same whether it was kept or is computed.
-        end = min(s.length + PREFILL, s.fixed if s.length < s.fixed else s.prompt.shape[1])
-        columns = s.prompt[None, :, s.length : end].to(self._device)
-        hidden = self._lm.slow(columns, self._cache, Span.prompt(self._staging, s.length, columns.shape[2], self._device))
-        start, s.length = s.length, end
-        if end == s.fixed and bool(hidden.isfinite().all()):
-            self._prefixes.put(Past.of(self._cache, self._staging, s.prompt[:, :end]))
-        if end == s.prompt.shape[1]:
-            self._take_row(s, hidden[:, -1])
-        return end - start
+        start, last = s.length, s.prompt.shape[1] - (self._graphs is not None)
+        hidden = None
+        if start < last:
+            # A voice ends a piece, so that the arithmetic is the same whether it was kept or is computed.
+            s.length = min(start + PREFILL, s.fixed if start < s.fixed else last)
+            columns = self._sent(s.prompt[None, :, start : s.length])
+            if self._graphs is None:
+                hidden = self._lm.slow(columns, self._cache, Span.prompt(self._staging, start, columns.shape[2], self._device))
+            else:
+                hidden = self._step.prompt(columns, self._cache, self._staging, start)
+            if s.length == s.fixed and bool(hidden.isfinite().all()):
+                self._prefixes.put(Past.of(self._cache, self._staging, s.prompt[:, : s.length]))
+        if s.length == last:
+            self._take_row(s, hidden)
+        return s.length - start
 
     def past_bytes(self, sequence: Sequence) -> int:
         """What `past` would take."""
@@ -124,29 +139,71 @@ class Runner:
         frames = torch.stack(sequence.frames[:-1], dim=1) if len(sequence.frames) > 1 else sequence.prompt[:, :0]
         return Past.of(self._cache, sequence.row, torch.cat((sequence.prompt, frames), dim=1))
 
-    def _take_row(self, sequence: Sequence, hidden: Tensor) -> None:
+    def _take_row(self, sequence: Sequence, hidden: Tensor | None) -> None:
         self._staged, sequence.row = None, len(self.sequences)
         self.sequences.append(sequence)
         self._cache.move(self._staging, sequence.row, sequence.length)
-        # The first frame is drawn without penalty and never enters the window; after it the window is full of zeros.
+        # The first frame is drawn without penalty.
         sequence.history = torch.full((1 + self._codebooks, WINDOW), NONE)
-        self._finish_frame(hidden, [sequence])
-        sequence.history.zero_()
-        if not sequence.reference:
-            sequence.history[0] = NONE  # zero is a text token there, which is not among the speakable ones
+        if self._graphs is None:
+            assert hidden is not None
+            self._finish_frame(hidden[:, -1], [sequence])
+        elif self._placed:
+            self._place(sequence)
 
     def step(self) -> None:
-        """Generate one frame for every sequence; those that are finished must have been removed."""
-        if not self.sequences:
-            return
-        if self._graphs is not None and not any(s.reference for s in self.sequences):
-            rows = [Row(s.frames[-1], s.length, s.seed, len(s.frames), s.history, s.request.sampling) for s in self.sequences]
-            self._record(self.sequences, self._graphs.run(rows))
+        """Generate one frame for every sequence; those that are finished must have been removed.
+
+        With graphs, frames come a step late: while these are looked at, the next are computed already. Beside a reference run there is none of that.
+        """
+        if self._graphs is None:
+            self._step_eagerly()
+        elif not any(s.reference for s in self.sequences):
+            self._step_ahead()
+        elif self._flight is not None:  # what is on its way comes first
+            self._land()
         else:
-            columns = torch.stack([s.frames[-1] for s in self.sequences]).to(self._device)
+            self._step_eagerly()
+
+    def _step_eagerly(self) -> None:
+        self._placed = False
+        if self.sequences:
+            columns = self._sent(torch.stack([s.column for s in self.sequences]))
             self._finish_frame(self._step.slow(columns, self._cache, [s.length for s in self.sequences]), self.sequences)
         for s in self.sequences:
             s.length += 1
+
+    def _step_ahead(self) -> None:
+        assert self._graphs is not None
+        launched = None
+        if self.sequences:
+            if not self._placed:
+                for s in self.sequences:
+                    self._place(s)
+                self._placed = True
+            launched = list(self.sequences), self._graphs.launch(len(self.sequences))
+            for s in self.sequences:
+                s.length += 1
+        self._land()
+        self._flight = launched
+
+    def _land(self) -> None:
+        """Take the frames on their way. Those of sequences that have left meanwhile, a surplus one each, are nobody's."""
+        if self._flight is None:
+            return
+        (sequences, flight), self._flight = self._flight, None
+        left = [i for i, s in enumerate(sequences) if s.row >= 0]
+        if left:
+            self._record([sequences[i] for i in left], flight.wait()[left])
+
+    def _place(self, s: Sequence) -> None:
+        assert self._graphs is not None
+        history = torch.cat((s.history[:1], s.history[2:]))  # of the codebooks that are drawn
+        self._graphs.place(s.row, s.column, s.length, s.seed, len(s.frames), history, s.request.sampling)
+
+    def _sent(self, x: Tensor) -> Tensor:
+        """On the device, without waiting for what that is doing."""
+        return x if self._device.type == "cpu" else x.pin_memory().to(self._device, non_blocking=True)
 
     def remove(self, sequence: Sequence) -> None:
         """Free a sequence's row, into whose place the last row moves, or give up its staging."""
@@ -161,6 +218,8 @@ class Runner:
         if last is not sequence:
             self.sequences[row] = last
             self._cache.move(last.row, row, last.length)
+            if self._graphs is not None:
+                self._graphs.move(last.row, row)
             if last.finish == "fault":
                 self._cache.clear(last.row)  # its own removal will clear only where it stands then
             last.row = row
@@ -222,7 +281,11 @@ class Runner:
         for s, frame, (choice, healthy) in zip(sequences, frames[:, :-2], frames[:, -2:].tolist(), strict=True):
             first = not s.frames
             s.frames.append(frame)
-            if s.request.sampling[2] != 1:
+            if first:  # it never enters the window, which after it is full of zeros
+                s.history.zero_()
+                if not s.reference:
+                    s.history[0] = NONE  # zero is a text token there, which is not among the speakable ones
+            elif s.request.sampling[2] != 1:
                 s.history = torch.cat((s.history[:, 1:], torch.cat((torch.tensor([choice]), frame[1:]))[:, None]), dim=1)
             if not healthy:
                 s.finish = "fault"

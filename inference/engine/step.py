@@ -51,6 +51,13 @@ class Slots(NamedTuple):
         new = cache.both.transpose(1, 2).unbind(0)
         return [Slots(*layer, at) for layer in zip(new, *_read(cache, len(positions), end), strict=True)]
 
+    @staticmethod
+    def run(cache: KVCache, row: int, start: int, end: int) -> list[Slots]:
+        """For each layer: positions `start` to `end` of one row. New ones are (1, time, 2, kv, head_dim)."""
+        mine = cache.both[:, :, row, :, :end]  # (layers, 2, kv, end, head_dim)
+        new = mine[:, :, :, start:].permute(0, 3, 1, 2, 4)[:, None].unbind(0)
+        return [Slots(*layer) for layer in zip(new, mine[:, 0, :, None].unbind(0), mine[:, 1, :, None].unbind(0), strict=True)]
+
     def write(self, keys_and_values: Tensor) -> None:
         """Put the new ones where they belong."""
         if self.at is None:
@@ -147,9 +154,9 @@ class Step:
     """A model packed for decoding up to `rows` rows, with the cache of its fast layers. Packing changes none of the model's values."""
 
     def __init__(self, model: DualAR, rows: int, weights: Weights = "native") -> None:
-        self._model, self.codebooks = model, model.config.num_codebooks
-        self._slow = [PackedBlock.pack(b, weights) for b in model.layers if isinstance(b, Block)]
-        self._fast = [PackedBlock.pack(b, weights) for b in model.fast_layers if isinstance(b, Block)]
+        self.model, self.codebooks = model, model.config.num_codebooks
+        self.slow_blocks = [PackedBlock.pack(b, weights) for b in model.layers if isinstance(b, Block)]
+        self.fast_blocks = [PackedBlock.pack(b, weights) for b in model.fast_layers if isinstance(b, Block)]
         self._norm, self._fast_norm = Norm.of(model.norm), Norm.of(model.fast_norm)
         self._fast_cache = model.new_fast_cache(rows)
         self._fast_slots: dict[tuple[int, int], list[Slots]] = {}  # by rows and position: they are the same in every frame
@@ -173,9 +180,22 @@ class Step:
         mask = seen[:, None].expand(rows, kv_heads, end).reshape(rows * kv_heads, 1, 1, end)
         return self._slow_layers(columns, self._turns[positions], Slots.ragged(cache, positions, end), mask)
 
+    def prompt(self, columns: Tensor, cache: KVCache, row: int, start: int) -> Tensor:
+        """New columns (1, 1 + codebooks, time) of one row that holds `start` positions -> hidden states before the final norm, (1, time, dim).
+
+        In a third of the operations that the model takes, which counts where asking for one takes longer than doing it.
+        """
+        end = start + columns.shape[2]
+        seen = torch.arange(end, device=columns.device) <= torch.arange(start, end, device=columns.device)[:, None]
+        mask = seen.repeat_interleave(self.model.config.n_head // self.model.config.n_local_heads, dim=0)
+        x, turn = self.model.embed(columns)[0], self._turns[start:end, None]
+        for block, slots in zip(self.slow_blocks, Slots.run(cache, row, start, end), strict=True):
+            x = block(x, turn, slots, mask, time=end - start)
+        return x[None]
+
     def _slow_layers(self, columns: Tensor, turn: Tensor, layers: list[Slots], mask: Tensor | None) -> Tensor:
-        x, turn = self._model.embed(columns[:, :, None])[:, 0], turn.view(-1, 1, self._turns.shape[1])
-        for block, slots in zip(self._slow, layers, strict=True):
+        x, turn = self.model.embed(columns[:, :, None])[:, 0], turn.view(-1, 1, self._turns.shape[1])
+        for block, slots in zip(self.slow_blocks, layers, strict=True):
             x = block(x, turn, slots, mask)
         return x
 
@@ -185,14 +205,14 @@ class Step:
 
         `pick` chooses from the logits (batch, ids) of the nth draw: 0 is the token's, n is codebook n's.
         """
-        config = self._model.config
+        config = self.model.config
         choices = pick(0, self.token_logits(hidden, head.tokens))
         tokens = head.ids[choices]
         # A reference run may draw a token past the code tables; the reference fails there, we take the last code.
-        codes = [(tokens - self._model.semantic_begin).clamp(0, config.codebook_size - 1)]
+        codes = [(tokens - self.model.semantic_begin).clamp(0, config.codebook_size - 1)]
         states = []
         for i in range(1, config.num_codebooks):
-            x = self.fast_pair(self._model.fast_project_in(hidden), codes[0]) if i == 1 else self.fast(codes[-1], i)
+            x = self.fast_pair(self.model.fast_project_in(hidden), codes[0]) if i == 1 else self.fast(codes[-1], i)
             states.append(x)
             codes.append(pick(i, self.code_logits(x, head.scores)))
         healthy = torch.cat((hidden, *states), dim=1).float().sum(-1).isfinite()
@@ -205,7 +225,7 @@ class Step:
             self._fast_slots[rows, 1] = Slots.pair(self._fast_cache, rows)
         x = torch.stack((hidden, self._fast_embeddings.index_select(0, code)), dim=1).flatten(0, 1)
         turn = self._fast_turns[:2, None].repeat(rows, 1, 1)
-        for block, slots in zip(self._fast, self._fast_slots[rows, 1], strict=True):
+        for block, slots in zip(self.fast_blocks, self._fast_slots[rows, 1], strict=True):
             x = block(x, turn, slots, self._pair_mask, time=2)
         return x[1::2]
 
@@ -215,7 +235,7 @@ class Step:
         if (rows, position) not in self._fast_slots:
             self._fast_slots[rows, position] = Slots.same(self._fast_cache, rows, position)
         x, turn = self._fast_embeddings.index_select(0, code), self._fast_turns[position].view(1, 1, -1)
-        for block, slots in zip(self._fast, self._fast_slots[rows, position], strict=True):
+        for block, slots in zip(self.fast_blocks, self._fast_slots[rows, position], strict=True):
             x = block(x, turn, slots)
         return x
 

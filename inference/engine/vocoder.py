@@ -1,19 +1,36 @@
-"""Decides when a request's frames become sound, and decodes those that are due together in one batch."""
+"""Decides when a request's frames become sound, and decodes those that are due together in one batch.
+
+On CUDA a pass of the decoder is a captured graph, on a stream of its own beside the frames that are generated meanwhile: it is hundreds of
+small kernels, and asking for each takes longer than running it.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from inference.model.codec import Codec, CodecStream, decode_streams
+from inference.engine.graphs import capture, powers
+from inference.model.codec import Codec, CodecStream, History, decode_streams
+from inference.model.config import CODES_PER_GROUP, SAMPLES_PER_FRAME
 
 FIRST_CHUNK = 4
 """Frames in the first chunk of a request: 186 ms of sound, heard as soon as they exist."""
 LARGEST_CHUNK = 32
 """Each later chunk is twice the one before, up to this: larger ones cost less a frame."""
+CAPTURED_FRAMES = 128
+"""Frames of all streams in the largest captured pass: enough to keep a large GPU busy, in about a gigabyte."""
+WRONG = 0.05
+"""How large a part of the sound a captured pass may differ by from an eager one: FP16 rounds by far less."""
+log = logging.getLogger("fishserve")
 
 
 class VocoderStream:
@@ -28,18 +45,141 @@ class VocoderStream:
         return bool(self.waiting) and (ended or len(self.waiting) >= self.chunk)
 
 
-def decode_due(codec: Codec, due: Iterable[VocoderStream]) -> dict[VocoderStream, np.ndarray]:
-    """Decode all waiting frames of each stream; samples (n,) float32. Streams with equally many share a pass."""
-    device = codec.spec_transform.window.device
-    batches: defaultdict[int, list[VocoderStream]] = defaultdict(list)
-    for stream in due:
-        batches[len(stream.waiting)].append(stream)
-    sound: dict[VocoderStream, np.ndarray] = {}
-    for streams in batches.values():
-        codes = torch.stack([torch.stack(s.waiting, dim=1) for s in streams]).to(device)
-        waves = decode_streams([s.stream for s in streams], codes).cpu().numpy()
-        for stream, wave in zip(streams, waves, strict=True):
-            stream.waiting.clear()
-            stream.chunk = min(2 * stream.chunk, LARGEST_CHUNK)
-            sound[stream] = wave
-    return sound
+class Vocoder:
+    """A codec's decoder, with graphs where the device has them."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._passes = captured(codec)
+
+    def decode_due(self, due: Iterable[VocoderStream]) -> dict[VocoderStream, np.ndarray]:
+        """Decode all waiting frames of each stream; samples (n,) float32. Streams with equally many share a pass."""
+        batches: defaultdict[int, list[VocoderStream]] = defaultdict(list)
+        for stream in due:
+            batches[len(stream.waiting)].append(stream)
+        sound: dict[VocoderStream, np.ndarray] = {}
+        for streams in batches.values():
+            codes = torch.stack([torch.stack(s.waiting, dim=1) for s in streams])
+            if self._passes is None:
+                waves = decode_streams([s.stream for s in streams], codes.to(_device(self._codec)))
+            else:
+                waves = self._passes.decode([s.stream for s in streams], codes)
+            for stream, wave in zip(streams, waves.cpu().numpy(), strict=True):
+                stream.waiting.clear()
+                stream.chunk = min(2 * stream.chunk, LARGEST_CHUNK)
+                sound[stream] = wave
+        return sound
+
+
+@dataclass
+class _Pass:
+    """What a pass over so many streams and frames reads and writes. Without a graph it runs eagerly."""
+
+    codes: Tensor
+    pasts: Tensor
+    graph: torch.cuda.CUDAGraph | None = None
+    result: tuple[Tensor, Tensor] | None = None
+
+
+class Passes:
+    """Passes over the next frames of several streams, in powers of two of both. What a stream remembers is one tensor: all layers' in a row."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec, device = codec, _device(codec)
+        silent = codec.stream()
+        silent.decode(torch.zeros(codec.config.groups, 1, dtype=torch.int64, device=device))
+        self._shapes = [_innermost(layer).shape[1:] for layer in silent.past]
+        self._sizes = [shape.numel() for shape in self._shapes]
+        self._silence = silent.past[0].new_zeros(sum(self._sizes))
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._passes: dict[tuple[int, int], _Pass] = {}
+
+    def decode(self, streams: list[CodecStream], codes: Tensor) -> Tensor:
+        """As `decode_streams`, codes and samples on the CPU; `past` of a stream is this class's own. Waits for the pass and for nothing else.
+
+        A number of frames that is no power of two from FIRST_CHUNK on must be a stream's last: it is filled up with others that are not heard.
+        """
+        frames = max(FIRST_CHUNK, 1 << (codes.shape[2] - 1).bit_length())
+        most = max(1, CAPTURED_FRAMES // frames)
+        return torch.cat([self._decode(streams[i : i + most], codes[i : i + most], frames) for i in range(0, len(streams), most)])
+
+    def _decode(self, streams: list[CodecStream], codes: Tensor, frames: int) -> Tensor:
+        rows = 1 << (len(streams) - 1).bit_length()
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            p = self._passes.get((rows, frames)) or self._pass(rows, frames)
+            p.codes[: len(streams), :, : codes.shape[2]] = codes
+            torch.stack([s.past[0] if s.past else self._silence for s in streams], out=p.pasts[: len(streams)])
+            if p.graph is not None:
+                p.graph.replay()
+            else:
+                p.result = self._run(p)
+            assert p.result is not None
+            waves, pasts = (result[: len(streams)] for result in p.result)
+            for stream, past in zip(streams, pasts.clone(), strict=True):
+                stream.past = [past]
+            return waves[:, : codes.shape[2] * SAMPLES_PER_FRAME].cpu()
+
+    def _pass(self, rows: int, frames: int) -> _Pass:
+        codes = torch.zeros(rows, self._codec.config.groups, frames, dtype=torch.int64, device=self._silence.device)
+        return _Pass(codes, self._silence.repeat(rows, 1))
+
+    def _run(self, p: _Pass) -> tuple[Tensor, Tensor]:
+        rows = len(p.codes)
+        layers = zip(p.pasts.split(self._sizes, dim=1), self._shapes, strict=True)
+        history = History([_outermost(part.view(rows, *shape)) for part, shape in layers])
+        waves = self._codec.decode_next(p.codes, history)
+        return waves, torch.cat([_innermost(layer).reshape(rows, -1) for layer in history.past], dim=1)
+
+    def capture(self) -> None:
+        """Capture every pass, on the stream it will run on."""
+        assert self._stream is not None
+        started, pool = time.monotonic(), torch.cuda.graph_pool_handle()
+        for frames in (n for n in reversed(powers(LARGEST_CHUNK)) if n >= FIRST_CHUNK):
+            for rows in reversed(powers(CAPTURED_FRAMES // frames)):
+                p = self._passes[rows, frames] = self._pass(rows, frames)
+                p.graph, p.result = capture(partial(self._run, p), self._stream, pool)
+        log.info("captured %d graphs of the codec's decoder in %.1f s", len(self._passes), time.monotonic() - started)
+
+    def check(self) -> None:
+        """Decode two chunks by every pass. Raises RuntimeError if they are not what the codec makes of them eagerly."""
+        for rows, frames in self._passes:
+            codes = (
+                torch.arange(rows * self._codec.config.groups * 2 * frames)
+                .mul_(7919)
+                .remainder_(CODES_PER_GROUP)
+                .view(rows, -1, 2 * frames)
+            )
+            streams = [self._codec.stream() for _ in range(rows)]
+            ours = torch.cat([self.decode(streams, part) for part in codes.split(frames, dim=2)], dim=1)
+            theirs = self._codec.decode(codes.to(_device(self._codec))).cpu()
+            if not (ours - theirs).norm() <= WRONG * theirs.norm():
+                raise RuntimeError(f"graph of {rows} streams and {frames} frames: other sound than the codec makes eagerly")
+
+
+def captured(codec: Codec) -> Passes | None:
+    """Passes as graphs where the device has them; None on a CPU, and where something is amiss with them, which is logged."""
+    device = _device(codec)
+    if device.type != "cuda":
+        return None
+    try:
+        with torch.cuda.device(device), torch.inference_mode():
+            passes = Passes(codec)
+            passes.capture()
+            passes.check()
+    except RuntimeError as e:
+        log.warning("the codec's CUDA graphs are not used, so that decoding takes several times as long: %s", e)
+        return None
+    return passes
+
+
+def _device(codec: Codec) -> torch.device:
+    return codec.spec_transform.window.device
+
+
+def _innermost(layer: Tensor) -> Tensor:
+    """A layer's past as it lies in memory: channels last where it is an image."""
+    return layer.movedim(1, -1) if layer.ndim == 4 else layer
+
+
+def _outermost(layer: Tensor) -> Tensor:
+    return layer.movedim(-1, 1) if layer.ndim == 4 else layer

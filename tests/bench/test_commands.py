@@ -105,6 +105,12 @@ def test_codec_roofline_and_rounding(bench, tiny, monkeypatch):
     assert len(body["runs"]) == 9
     assert "Measured here:" in words
     assert "of hidden states" in bench("rounding", "--checkpoint", tiny)[1]
+    monkeypatch.setattr("bench.frames.SECONDS", 0.05)
+    code, words, body = bench("frames", "--checkpoint", tiny, "--streams", "1,3")
+    assert code == 0
+    assert [(run["streams"], run["graphs"], run["proof"]) for run in body["runs"]] == [(1, False, {}), (3, False, {})]
+    assert all(len(run["seconds"]) >= 5 and run["limit_seconds"] > 0 for run in body["runs"])
+    assert "frame, 3 streams" in words
 
 
 def test_a_thing_beside_itself_is_compared_in_turns(bench, tiny):

@@ -9,7 +9,7 @@ BARE_IMAGE = f"""
 import sys
 from importlib.metadata import packages_distributions
 foreign = set(packages_distributions()) - set({ONLY.split()!r}) - {{"inference"}}
-blocked = {{m for m in foreign if m.lower() in ("pydantic", "litserve", "fastapi", "av", "soundfile", "soxr", "typer", "rich", "huggingface_hub", "httpx")}}
+blocked = {{m for m in foreign if m.lower() in ("pydantic", "litserve", "fastapi", "av", "soundfile", "soxr", "typer", "rich", "huggingface_hub", "httpx", "triton")}}
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in blocked:

@@ -242,8 +242,8 @@ def test_a_device_that_is_gone_ends_every_request_and_says_why(golden, monkeypat
 
 def test_samples_that_are_not_numbers_fail_their_request(golden, monkeypatch):
     with SpeechEngine(golden, rows=1) as engine:
-        decode = module.decode_due
-        monkeypatch.setattr(module, "decode_due", lambda codec, due: {s: w * np.nan for s, w in decode(codec, due).items()})
+        decode = engine._vocoder.decode_due
+        monkeypatch.setattr(engine._vocoder, "decode_due", lambda due: {s: w * np.nan for s, w in decode(due).items()})
         with pytest.raises(GenerationError, match="not numbers"):
             engine.synthesize(SpeechRequest("Hello.", max_new_tokens=9))
 

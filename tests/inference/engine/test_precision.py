@@ -44,7 +44,7 @@ def test_norms_and_rotation_compute_in_fp32(half):
     norm = half.checkpoint.lm.norm
     x = torch.full((1, 64), 1000.0, dtype=torch.float16)
     assert norm(x).isfinite().all()
-    assert half._runner._step._slow[0].attention_norm.norm.weight.dtype == torch.float16
+    assert half._runner._step.slow_blocks[0].attention_norm.norm.weight.dtype == torch.float16
 
 
 def test_weights_beyond_fp16_are_refused(golden_directory, tmp_path):

@@ -13,9 +13,11 @@ from prometheus_client import REGISTRY
 from inference import Audio, GenerationError, Overloaded, Reference, RequestError, SpeechEngine, SpeechRequest, Voice
 from inference.engine import engine as module
 from inference.engine import runner as runner_module
+from inference.engine.graphs import Flight
 from inference.engine.kv_cache import Past, PrefixCache
 from inference.model import checkpoint as checkpoints
 from tests.conftest import golden_tensors
+from tests.inference.engine.plain import with_graphs
 
 TEXTS = ("Hello there.", "One. Two two. Three three three.", "A rather longer sentence, which takes a little more of the context.")
 
@@ -279,11 +281,14 @@ class Scheduling(RuleBasedStateMachine):
     """Submit, cancel, fail and forget in any order: every request ends once, alone or with its neighbours' help."""
 
     checkpoint = None
+    graphs = False
     alone: dict = {}  # noqa: RUF012 - shared by all runs
 
     @initialize(rows=st.integers(1, 3), queue=st.integers(1, 4))
     def start(self, rows, queue):
         self.engine = ByHand(self.checkpoint, rows=rows, queue=queue)
+        if self.graphs:
+            with_graphs(self.engine._runner)
         self.engine._runner._prefixes._budget //= 20  # so that voices are forgotten
         self.requests = []
 
@@ -298,7 +303,7 @@ class Scheduling(RuleBasedStateMachine):
         return self.alone[key]
 
     def expected(self, request):
-        key = (request.text, request.seed, request.max_new_tokens, len(request.voice.references), request.voice.name)
+        key = (request.text, request.seed, request.max_new_tokens, len(request.voice.references), request.voice.name, request.compat)
         if key not in self.alone:
             engine = ByHand(self.checkpoint, rows=1)
             ticket = engine.submit(request, lambda _: None)
@@ -306,10 +311,18 @@ class Scheduling(RuleBasedStateMachine):
             self.alone[key] = ticket.codes
         return self.alone[key]
 
-    @rule(text=st.sampled_from(TEXTS), seed=st.integers(0, 2), frames=st.sampled_from((1, 9, 40)), speaker=st.integers(0, 4))
-    def submit(self, text, seed, frames, speaker):
+    @rule(
+        text=st.sampled_from(TEXTS),
+        seed=st.integers(0, 2),
+        frames=st.sampled_from((1, 9, 40)),
+        speaker=st.integers(0, 4),
+        compat=st.sampled_from((None, None, None, "reference")),
+    )
+    def submit(self, text, seed, frames, speaker, compat):
         spoken = voice(40 * speaker, speaker) if speaker else Voice()
-        request = SpeechRequest(text, Voice(spoken.references, str(speaker)), seed=seed, max_new_tokens=frames, chunk_length=30)
+        request = SpeechRequest(
+            text, Voice(spoken.references, str(speaker)), seed=seed, max_new_tokens=frames, chunk_length=30, compat=compat
+        )
         items = []
         waiting = len(self.engine._waiting)
         try:
@@ -409,3 +422,24 @@ def small(golden_directory):
 
 def test_every_request_ends_once_and_unharmed_by_others(small):  # noqa: ARG001 - sets the machine's checkpoint
     run_state_machine_as_test(Scheduling, settings=settings(max_examples=25, stateful_step_count=30))
+
+
+class SchedulingAhead(Scheduling):
+    """The same where frames are on their way while anything happens, as on CUDA; alone is still without."""
+
+    graphs = True
+
+    @rule()
+    def lose_the_device_under_way(self):
+        def fail(_):
+            raise RuntimeError("an illegal memory access was encountered")
+
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(Flight, "wait", fail)
+            for r in self.requests:
+                r["spoilt"] |= r["ticket"].finish_reason is None
+            self.engine.turn()
+
+
+def test_frames_on_their_way_are_nobody_elses(small):  # noqa: ARG001 - sets the machine's checkpoint
+    run_state_machine_as_test(SchedulingAhead, settings=settings(max_examples=15, stateful_step_count=30))

@@ -45,6 +45,20 @@ def test_a_packed_step_equals_the_model(changes, lengths):
         torch.testing.assert_close(ours, model.fast(model.fast_embeddings(code), fast, i), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("changes", [{}, {"n_local_heads": 4, "attention_qkv_bias": True}], ids=str)
+def test_a_packed_prompt_in_pieces_equals_the_models(changes):
+    torch.manual_seed(0)
+    config = DualARConfig.from_dict(BASE | changes)
+    model = DualAR(config, semantic_begin=260).requires_grad_(False)
+    columns = torch.randint(260, 1000, (1, 1 + config.num_codebooks, 12))
+    theirs, ours = (model.new_cache(3, 16) for _ in range(2))
+    expected = model.slow(columns, theirs, Span.prompt(2, 0, 12, CPU))
+    step = Step(model, 1)
+    pieces = [step.prompt(columns[:, :, start:end], ours, 2, start) for start, end in ((0, 1), (1, 8), (8, 12))]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.both, theirs.both, atol=1e-5, rtol=0)
+
+
 def test_packing_leaves_the_model_as_it_was(golden):
     before = {name: t.clone() for name, t in golden.lm.state_dict().items()}
     Step(golden.lm, 1)

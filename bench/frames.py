@@ -1,0 +1,157 @@
+"""Whole frames as the engine makes them, at several numbers of streams, against the least the device allows.
+
+On CUDA also what proves it right there: graphs beside the eager step, one seed twice, draws beside the sampler's, and the codec's graphs.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from bench.record import Record
+from bench.roofline import POSITIONS, arithmetic, bandwidth, frame, weight_size_of
+from bench.serving import Step as Shown
+from bench.timing import now, timed
+from inference import SpeechRequest
+from inference.engine.device import affordable_rows
+from inference.engine.matrix import Weights
+from inference.engine.runner import WINDOW, Runner, Sequence
+from inference.engine.sampler import NONE, Controls, gumbel, sample, seen_ids
+from inference.engine.vocoder import Passes, Vocoder
+from inference.model.checkpoint import Checkpoint, precision
+from inference.model.config import CODES_PER_GROUP, Manner
+
+SECONDS, MOST_FRAMES = 4.0, 400
+COMPARED = 32
+"""Frames after which what two ways made is compared."""
+
+
+@torch.inference_mode()
+def measure(checkpoint: Checkpoint, weights: Weights, streams: list[int], record: Record, step: Shown) -> None:
+    """Time frames at each number of streams that there is memory for. A run holds the seconds of each frame, and of starting with so many rows."""
+    device, dtype = checkpoint.device, precision(checkpoint.device)
+    with step("bandwidth and arithmetic", None):
+        fastest = max(bandwidth(device)), max(arithmetic(device, torch.int8 if weights == "int8" else dtype))
+    record.body |= {"bytes_per_second": fastest[0], "flops_per_second": fastest[1]}
+    for n in (n for n in streams if affordable_rows(checkpoint, n, None) == n):
+        with step(f"{n} stream{'s'[: n > 1]}", None):
+            started = now(device)
+            runner = Runner(checkpoint, n, weights)
+            start = now(device) - started
+            proof = _proof(checkpoint, runner, n) if runner._graphs is not None else {}
+            seconds = _frames(checkpoint, runner, n)
+        needed = frame(checkpoint.config, n, POSITIONS, dtype.itemsize, weight_size_of(checkpoint, weights))
+        limit = sum(work.seconds(*fastest) for work in needed.values())
+        run = {"case": "frame", "streams": n, "graphs": runner._graphs is not None, "start_seconds": start, "proof": proof}
+        record.runs.append(run | {"frames": n, "limit_seconds": limit, "seconds": seconds})
+        record.write()
+        del runner
+    started = now(device)
+    passes = Vocoder(checkpoint.codec)._passes
+    if passes is not None:
+        record.body["codec_start_seconds"] = now(device) - started
+        for rows, frames in sorted(passes._passes):
+            _decode(checkpoint, passes, rows, frames, record, step)
+
+
+def _prompt(checkpoint: Checkpoint, seed: int) -> torch.Tensor:
+    """A past of noise, (1 + codebooks, POSITIONS)."""
+    codes = min(CODES_PER_GROUP, checkpoint.config.codebook_size)
+    columns = torch.randint(0, codes, (1 + checkpoint.config.num_codebooks, POSITIONS), generator=torch.Generator().manual_seed(seed))
+    columns[0] = columns[1] + checkpoint.tokenizer.semantic_begin
+    return columns
+
+
+def _add(checkpoint: Checkpoint, runner: Runner, seeds: range, temperature: float = 0.7) -> list[Sequence]:
+    request = SpeechRequest("x", temperature=temperature).settled(Manner())
+    sequences = [Sequence(request, _prompt(checkpoint, seed), MOST_FRAMES, seed) for seed in seeds]
+    for s in sequences:
+        runner.stage(s)
+        while s.row < 0:
+            runner.prefill()
+    return sequences
+
+
+def _frames(checkpoint: Checkpoint, runner: Runner, n: int) -> list[float]:
+    """Seconds of each frame. A row that comes to its end goes on: the arithmetic is the same."""
+    sequences = _add(checkpoint, runner, range(n))
+    seconds: list[float] = []
+    for _ in range(3):
+        runner.step()
+    most, until = min(MOST_FRAMES, checkpoint.config.max_seq_len - POSITIONS - 8), now(checkpoint.device) + SECONDS
+    while len(seconds) < most and (len(seconds) < 5 or time.perf_counter() < until):
+        started = time.perf_counter()  # without waiting for the device: a frame is looked at while the next is computed
+        runner.step()
+        seconds.append(time.perf_counter() - started)
+    for s in sequences:
+        runner.remove(s)
+    return seconds
+
+
+def _columns(checkpoint: Checkpoint, runner: Runner, seeds: range, temperature: float) -> torch.Tensor:
+    """The first frames of sequences together, (sequences, COMPARED, 1 + codebooks)."""
+    sequences = _add(checkpoint, runner, seeds, temperature)
+    while len(sequences[-1].frames) < COMPARED:
+        runner.step()
+    for s in list(runner.sequences):
+        runner.remove(s)
+    return torch.stack([torch.stack(s.frames[:COMPARED]) for s in sequences])
+
+
+def _proof(checkpoint: Checkpoint, runner: Runner, n: int) -> dict[str, float]:
+    """How far behind the likeliest id, by the eager step, the graphs' greedy choices are at most, in standard deviations; then shares that are equal: of
+    greedy frames with the eager way's, of sampled frames with the same again and with the same alone, and of draws with the sampler's.
+
+    The first and the third depend on rounding: after one close draw fell the other way, all frames differ.
+    """
+    assert runner._graphs is not None
+    behind = runner._graphs.check(runner._step, runner._speakable)
+    ours = _columns(checkpoint, runner, range(n), 0.0)
+    twice = [_columns(checkpoint, runner, range(n), 0.7) for _ in range(2)]
+    alone = _columns(checkpoint, runner, range(1), 0.7)
+    graphs, runner._graphs = runner._graphs, None
+    eager = _columns(checkpoint, runner, range(n), 0.0)
+    runner._graphs = graphs
+    return {
+        "behind": behind, "as_eager": _share(ours, eager), "as_again": _share(*twice), "as_alone": _share(twice[0][:1], alone),
+        "draws": _draws(checkpoint.device, n),
+    }  # fmt: skip
+
+
+def _share(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a == b).all(-1).float().mean())
+
+
+def _draws(device: torch.device, rows: int, ids: int = 1001, codebooks: int = 2) -> float:
+    """Share of the draws that the kernel makes of random logits as the sampler does."""
+    from inference.engine import kernels
+
+    generator, same = torch.Generator().manual_seed(0), []
+    settings = torch.tensor([(0.7, 0.7, 1.2), (1.0, 1.0, 1.5), (0.0, 1.0, 1.3), (1.5, 0.95, 1.0)]).repeat(rows, 1)[:rows]
+    for scale in (1.0, 4.0):
+        for n in range(codebooks):
+            logits = (scale * torch.randn(rows, ids, generator=generator)).to(device)
+            history = torch.randint(NONE, ids, (rows, codebooks, WINDOW), generator=generator)
+            facts = torch.tensor([[9, 2**61 + row, row + 1] for row in range(rows)])
+            numbers = torch.cat((torch.zeros(rows, 1 + codebooks, dtype=torch.int64), facts, history.flatten(1)), dim=1).to(device)
+            frames = torch.zeros(rows, codebooks + 3, dtype=torch.int64, device=device)
+            scratch, active = torch.zeros(2 * rows, 16, device=device), torch.tensor([rows], dtype=torch.int32, device=device)
+            kernels.draw(
+                n, logits, numbers, settings.to(device), scratch, frames, torch.arange(ids, device=device), torch.zeros(ids, 16, device=device),
+                scratch.clone(), active, codebooks=codebooks, window=WINDOW, semantic_begin=0, code_size=ids,
+            )  # fmt: skip
+            noise = gumbel(facts[:, 1], facts[:, 2], torch.tensor([n]), 0, ids)[:, 0].to(device)
+            controls = Controls.of(settings.to(device), penalised=True)
+            theirs = sample(logits, seen_ids(history[:, n].to(device), ids), controls, noise)
+            same.append((frames[:, 1 + n] == theirs).float().mean())
+    return float(torch.stack(same).mean())
+
+
+def _decode(checkpoint: Checkpoint, passes: Passes, rows: int, frames: int, record: Record, step: Shown) -> None:
+    codes = torch.randint(0, CODES_PER_GROUP, (rows, checkpoint.codec.config.groups, frames))
+    streams = [checkpoint.codec.stream() for _ in range(rows)]
+    with step(f"decode, {rows} streams, {frames} frames", None):
+        seconds = timed(lambda: passes.decode(streams, codes), checkpoint.device, seconds=0.5)
+    record.runs.append({"case": f"decode, chunks of {frames}", "streams": rows, "frames": rows * frames, "seconds": seconds})
+    record.write()

@@ -1,0 +1,139 @@
+"""A frame as few kernels: what `inference.engine.step` computes, laid out for CUDA.
+
+Up to `NARROW` rows a layer is five kernels, beyond that the library multiplies matrices. Nothing is read back, nothing is allocated while it
+runs, and nothing depends on how long a row is but through `numbers`, so that one graph serves every length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from inference.engine import kernels
+from inference.engine.kernels import NARROW, Attention
+from inference.engine.matrix import Dense, Matrix
+from inference.engine.step import Head, PackedBlock, Step
+from inference.model.config import SEMANTIC_TOKENS
+from inference.model.dual_ar import KVCache
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer's norms (gain, eps) and weights (out, in)."""
+
+    before: tuple[Tensor, float]
+    wqkv: Tensor
+    bias: Tensor | None
+    wo: Tensor
+    after: tuple[Tensor, float]
+    w13: Tensor
+    w2: Tensor
+
+    @staticmethod
+    def of(block: PackedBlock) -> _Layer:
+        """The step's own weights: on CUDA they lie as they are needed here, and nothing is kept twice."""
+        before, after = ((norm.norm.weight, norm.norm.eps) for norm in (block.attention_norm, block.ffn_norm))
+        wqkv, wo, w13, w2 = (_rows(matrix) for matrix in (block.wqkv, block.wo, block.w13, block.w2))
+        return _Layer(before, wqkv.weight, wqkv.bias, wo.weight, after, w13.weight, w2.weight)
+
+
+def _rows(matrix: Matrix) -> Dense:
+    assert isinstance(matrix, Dense)  # the others are for CPUs
+    return Dense(matrix.weight.t().contiguous(), matrix.bias)
+
+
+class FusedStep:
+    """`step` for frames of up to `rows` rows that may draw what `head` says. Its buffers are overwritten by every frame."""
+
+    def __init__(self, step: Step, head: Head, rows: int, window: int) -> None:
+        model = step.model
+        c, like = model.config, model.embeddings.weight
+        self._model, self._window, self._ids = model, window, head.ids
+        self._token_head = model.output_weight[head.ids].contiguous()
+        self._code_head = model.fast_output.weight[: head.codes].contiguous()
+        self._slow, self._fast = [_Layer.of(b) for b in step.slow_blocks], [_Layer.of(b) for b in step.fast_blocks]
+        self._fast_cache = model.new_fast_cache(rows).both
+        self._slow_attention = Attention(rows, c.n_head, c.n_local_heads, c.head_dim, like.device)
+        self._fast_attention = Attention(rows, c.fast_n_head, c.fast_n_local_heads, c.fast_head_dim, like.device)
+        widths = [
+            c.dim, (c.n_head + 2 * c.n_local_heads) * c.head_dim, 2 * c.intermediate_size,
+            c.fast_dim, (c.fast_n_head + 2 * c.fast_n_local_heads) * c.fast_head_dim, 2 * c.fast_intermediate_size,
+        ]  # fmt: skip
+        # Two rows for each sequence, for the pass over two codebook positions.
+        self._x, self._fast_x, self._hidden, self._normed, self._qkv, self._y, self._both, self._h = (
+            like.new_zeros(2 * rows * max(widths)) for _ in range(8)
+        )
+        self._logits = torch.zeros(rows * len(head.ids), dtype=torch.float32, device=like.device)
+
+    @torch.inference_mode()
+    def frame(self, numbers: Tensor, sampling: Tensor, active: Tensor, cache: KVCache, frames: Tensor) -> None:
+        """The next frame of cache rows 0, 1, ... into frames (rows, 1 + codebooks + 2) int64, as `inference.engine.step.Step.frame` gives it.
+
+        numbers (rows, ...) int64 and sampling (rows, 3) FP32 are as `inference.engine.graphs.Graphs` keeps them; those of the first `active`
+        (1,) int32 rows move on, and the others stay as they are.
+        """
+        c, model, rows = self._model.config, self._model, len(frames)
+        codebooks, begin = c.num_codebooks, self._model.semantic_begin
+        x = _part(self._x, rows, c.dim)
+        slow, fast = (
+            partial(attention, numbers=numbers, length_at=codebooks + 1, active=active)
+            for attention in (self._slow_attention, self._fast_attention)
+        )
+        kernels.embed(
+            numbers, model.embeddings.weight, model.codebook_embeddings.weight, x, codebooks=codebooks,
+            semantic=(begin, begin + SEMANTIC_TOKENS), code_size=c.codebook_size,
+            code_step=c.codebook_size if c.share_codebook_embeddings else 0,
+        )  # fmt: skip
+        for layer, kv in zip(self._slow, cache.both, strict=True):
+            self._run(layer, x, partial(slow, cache=kv, turns=model.rope))
+        logits = _part(self._logits, rows, len(self._ids))
+        kernels.linear(x, self._token_head, logits, norm=(model.norm.weight, model.norm.eps))
+        hidden = x
+        if isinstance(model.fast_project_in, torch.nn.Linear):
+            hidden = _part(self._hidden, rows, c.fast_dim)
+            kernels.linear(x, model.fast_project_in.weight, hidden, bias=model.fast_project_in.bias)
+        for n in range(codebooks):
+            time = 2 if n == 0 else 1  # positions 0, of the hidden state, and 1, of the first code, are known together
+            x = _part(self._fast_x, rows * time, c.fast_dim)
+            kernels.draw(
+                n, logits, numbers, sampling, hidden, frames, self._ids, model.fast_embeddings.weight, x, active,
+                codebooks=codebooks, window=self._window, semantic_begin=begin, code_size=c.codebook_size,
+            )  # fmt: skip
+            if n == codebooks - 1:
+                break
+            for layer, kv in zip(self._fast, self._fast_cache, strict=True):
+                self._run(layer, x, partial(fast, cache=kv, turns=model.fast_rope, time=time, position=n + 1 if n else 0))
+            logits = _part(self._logits, rows, len(self._code_head))
+            kernels.linear(x[time - 1 :: time], self._code_head, logits, norm=(model.fast_norm.weight, model.fast_norm.eps))
+        kernels.advance(numbers, frames, active, codebooks=codebooks, window=self._window)
+
+    def _run(self, layer: _Layer, x: Tensor, attend: Callable[..., None]) -> None:
+        """One layer over x (rows, dim), in place."""
+        rows, dim = x.shape
+        qkv, both = _part(self._qkv, rows, len(layer.wqkv)), _part(self._both, rows, len(layer.w13))
+        y, h, normed = (
+            _part(buffer, rows, width) for buffer, width in ((self._y, dim), (self._h, len(layer.w13) // 2), (self._normed, dim))
+        )
+        if rows <= NARROW:
+            kernels.linear(x, layer.wqkv, qkv, bias=layer.bias, norm=layer.before)
+            attend(qkv=qkv, out=y)
+            kernels.linear(y, layer.wo, x, add=x)
+            kernels.linear(x, layer.w13, h, norm=layer.after, gated=True)
+            kernels.linear(h, layer.w2, x, add=x)
+            return
+        kernels.norm(x, *layer.before, normed)
+        torch.mm(normed, layer.wqkv.t(), out=qkv) if layer.bias is None else torch.addmm(layer.bias, normed, layer.wqkv.t(), out=qkv)
+        attend(qkv=qkv, out=y)
+        x.addmm_(y, layer.wo.t())
+        kernels.norm(x, *layer.after, normed)
+        torch.mm(normed, layer.w13.t(), out=both)
+        kernels.gate(both, h)
+        x.addmm_(h, layer.w2.t())
+
+
+def _part(buffer: Tensor, rows: int, width: int) -> Tensor:
+    return buffer[: rows * width].view(rows, width)

@@ -1,0 +1,48 @@
+"""What Triton's kernels replace, in plain PyTorch: a frame as `Graphs` asks for it, made of the runner's own step."""
+
+import torch
+
+from inference.engine.graphs import Graphs
+from inference.engine.runner import WINDOW
+from inference.engine.sampler import Controls, gumbel, sample, seen_ids
+
+
+class PlainStep:
+    """`inference.engine.fused.FusedStep` by other means."""
+
+    def __init__(self, step, head):
+        self.step, self.head = step, head
+
+    @torch.inference_mode()
+    def frame(self, numbers, sampling, active, cache, frames):
+        n, codebooks = int(active), self.step.codebooks
+        if n == 0:
+            return
+        numbers, columns = numbers[:n], 1 + codebooks
+        length, seed, number = numbers[:, columns : columns + 3].T
+        rings = numbers[:, columns + 3 :].view(n, codebooks, WINDOW)
+        controls = Controls.of(sampling[:n], penalised=True)
+
+        def pick(draw, logits):
+            if draw == 0:
+                logits[number == 0, 0] = -torch.inf
+            noise = gumbel(seed, number, torch.tensor([draw]), 0, logits.shape[1])[:, 0]
+            return sample(logits, seen_ids(rings[:, draw], logits.shape[1]), controls, noise)
+
+        hidden = self.step.slow_at(numbers[:, :columns], cache, length, int(length.max()) + 1)
+        frames[:n] = self.step.frame(hidden, self.head, pick)
+        drawn = torch.cat((frames[:n, -2:-1], frames[:n, 2:-2]), dim=1)
+        for row in range(n):
+            if number[row] == 0:
+                rings[row, 1:] = 0
+            else:
+                rings[row, :, number[row] % WINDOW] = drawn[row]
+        numbers[:, :columns] = frames[:n, :columns]
+        numbers[:, columns] += 1
+        numbers[:, columns + 2] += 1
+
+
+def with_graphs(runner):
+    """Let a runner go the way it goes on CUDA, but without capturing anything."""
+    runner._graphs = Graphs(PlainStep(runner._step, runner._speakable), runner._cache, runner._staging, runner._codebooks, WINDOW)
+    return runner

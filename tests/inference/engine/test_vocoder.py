@@ -1,0 +1,70 @@
+"""Which frames become sound when; and the decoder's passes as CUDA has them, run eagerly: the sound of the whole."""
+
+import pytest
+import torch
+
+from inference.engine.vocoder import CAPTURED_FRAMES, FIRST_CHUNK, LARGEST_CHUNK, Passes, Vocoder, VocoderStream
+
+
+@pytest.fixture
+def passes(golden):
+    with torch.inference_mode():
+        yield Passes(golden.codec)
+
+
+def spoken(seed, frames):
+    return torch.randint(0, 1000, (8, frames), generator=torch.Generator().manual_seed(seed))
+
+
+def test_streams_that_come_and_go_have_the_sound_of_the_whole(golden, passes):
+    """The second joins when the first has begun, the third is alone at last and ends with a number of frames of its own."""
+    codes = [spoken(0, 12), spoken(1, 8), spoken(2, 15)]
+    streams, sound = [golden.codec.stream() for _ in codes], [[], [], []]
+    for who, frames in (((0,), 4), ((0, 1, 2), 8), ((2,), 7)):
+        starts = [sum(len(part) for part in sound[i]) // 2048 for i in who]
+        now = torch.stack([codes[i][:, start : start + frames] for i, start in zip(who, starts, strict=True)])
+        for i, wave in zip(who, passes.decode([streams[i] for i in who], now), strict=True):
+            sound[i].append(wave)
+    for parts, whole in zip(sound, codes, strict=True):
+        torch.testing.assert_close(torch.cat(parts), golden.codec.decode(whole[None])[0], atol=1e-5, rtol=0)
+
+
+def test_more_streams_than_a_pass_takes_are_several_passes(golden, passes, monkeypatch):
+    monkeypatch.setattr("inference.engine.vocoder.CAPTURED_FRAMES", 2 * FIRST_CHUNK)
+    codes = torch.stack([spoken(i, FIRST_CHUNK) for i in range(5)])
+    waves = passes.decode([golden.codec.stream() for _ in codes], codes)
+    torch.testing.assert_close(waves, golden.codec.decode(codes), atol=1e-5, rtol=0)
+
+
+def test_a_pass_that_makes_other_sound_is_found_out_at_the_start(passes, monkeypatch):
+    passes._passes[2, 4] = passes._pass(2, 4)
+    passes.check()
+    run = Passes._run
+    monkeypatch.setattr(Passes, "_run", lambda self, p: (run(self, p)[0], p.pasts))  # one that forgets what it heard
+    with pytest.raises(RuntimeError, match="graph of 2 streams and 4 frames: other sound"):
+        passes.check()
+
+
+def test_with_passes_or_without_the_same_is_heard(golden, passes):
+    sound = []
+    for own in (None, passes):
+        vocoder = Vocoder(golden.codec)
+        assert vocoder._passes is None  # nothing is captured on a CPU
+        vocoder._passes = own
+        streams = [VocoderStream(golden.codec) for _ in range(3)]
+        for i, stream in enumerate(streams):
+            stream.waiting += spoken(i, FIRST_CHUNK + i % 2).T.unbind()
+        waves = vocoder.decode_due(streams)
+        sound.append(torch.cat([torch.from_numpy(waves[s]) for s in streams]))
+    torch.testing.assert_close(*sound, atol=1e-5, rtol=0)
+
+
+def test_chunks_grow_and_the_end_does_not_wait_for_one(golden):
+    vocoder, stream, sizes = Vocoder(golden.codec), VocoderStream(golden.codec), []
+    for n, code in enumerate(spoken(0, 100).T.unbind(), start=1):
+        stream.waiting.append(code)
+        if stream.due(ended=n == 100):
+            sizes.append(len(vocoder.decode_due([stream])[stream]) // 2048)
+    assert sizes == [4, 8, 16, 32, 32, 8]
+    assert not stream.due(ended=True)
+    assert max(sizes) == LARGEST_CHUNK <= CAPTURED_FRAMES
