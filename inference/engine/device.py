@@ -10,10 +10,16 @@ from inference.errors import RequestError
 from inference.model import checkpoint as checkpoints
 from inference.model.checkpoint import Checkpoint
 
+USUAL_ROWS = {"cpu": 8, "cuda": 64}
+"""A GPU reads its weights once for all rows, and has arithmetic to spare for so many; two or more cores do not."""
 
-def affordable_rows(checkpoint: Checkpoint, rows: int, budget: int | None) -> int:
-    """At most `rows` rows of the whole context, with one more to compute prompts in, and what voices and waiting requests may keep."""
+
+def affordable_rows(checkpoint: Checkpoint, rows: int | None, budget: int | None) -> int:
+    """At most `rows` rows (None: what is usual for the device) of the whole context, with one more to compute prompts in, and what voices and
+    waiting requests may keep.
+    """
     c = checkpoint.config
+    rows = rows or USUAL_ROWS[checkpoint.device.type]
     if budget is None and checkpoint.device.type == "cuda":
         budget = torch.cuda.mem_get_info(checkpoint.device)[0] // 2
     if budget is None:

@@ -98,22 +98,23 @@ class _Job:
 class SpeechEngine:
     """Text to speech with one loaded model. Thread-safe. Close it, or use it in a `with` statement.
 
-    `weights="int8"` decodes with weights rounded to 8 bits, on CPU alone: faster and less exact (docs/performance.md). `rows` is how many requests are generated at once, fewer if their keys and values would exceed `kv_bytes`
-    (by default, on CUDA, half of the memory that is free); up to `queue` more wait their turn, further ones are refused. `ending` says why it is no longer `alive`.
+    `weights="int8"` decodes with weights rounded to 8 bits, on CPU alone: faster and less exact (docs/performance.md). `rows` is how many requests
+    are generated at once (by default 8, on CUDA 64), fewer if their keys and values would exceed `kv_bytes` (by default, on CUDA, half of the
+    memory that is free); up to `queue` more wait their turn, further ones are refused. `ending` says why it is no longer `alive`.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, rows: int = 8, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None
+        self, checkpoint: Checkpoint, rows: int | None = None, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None
     ) -> None:
         self.checkpoint = checkpoint
         self.sample_rate = SAMPLE_RATE
         self._prompts = {
             specials: PromptBuilder(checkpoint.tokenizer, checkpoint.config.num_codebooks, specials=specials) for specials in (False, True)
         }
-        rows = affordable_rows(checkpoint, rows, kv_bytes)
-        self._runner = aside(Runner)(checkpoint, rows, allowed_weights(weights, checkpoint.device))
+        self._rows = affordable_rows(checkpoint, rows, kv_bytes)
+        self._runner = aside(Runner)(checkpoint, self._rows, allowed_weights(weights, checkpoint.device))
         self._vocoder = Vocoder(checkpoint.codec)
-        self._rows, self._queue = rows, queue
+        self._queue = queue
         self._seconds_per_request = 1.0
         self._waiting: deque[_Job] = deque()
         self._running: list[_Job] = []
@@ -130,7 +131,7 @@ class SpeechEngine:
     @classmethod
     def load(
         cls, checkpoint: str | Path | None = None, device: str = "auto", *,
-        rows: int = 8, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None, copies: Path | None = None,
+        rows: int | None = None, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None, copies: Path | None = None,
     ) -> SpeechEngine:  # fmt: skip
         """Load a checkpoint directory or a Hugging Face repository (`owner/name`, or `owner/name@revision`).
 

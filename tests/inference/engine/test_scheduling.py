@@ -1,6 +1,7 @@
 """Who runs when: the engine's rounds, driven by hand."""
 
 import contextlib
+import dataclasses
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from prometheus_client import REGISTRY
 from inference import Audio, GenerationError, Overloaded, Reference, RequestError, SpeechEngine, SpeechRequest, Voice
 from inference.engine import engine as module
 from inference.engine import runner as runner_module
+from inference.engine.device import affordable_rows
 from inference.engine.graphs import Flight
 from inference.engine.kv_cache import Past, PrefixCache
 from inference.model import checkpoint as checkpoints
@@ -249,6 +251,13 @@ def test_the_rows_keep_to_a_budget_of_memory(golden):
     assert engine._runner.past_budget == row
     with pytest.raises(RequestError, match="GiB for keys and values is too little"):
         ByHand(golden, kv_bytes=row)
+
+
+@pytest.mark.parametrize(("device", "rows"), [("cpu", 8), ("cuda", 64)])
+def test_a_device_has_its_usual_number_of_rows(golden, device, rows):
+    there = dataclasses.replace(golden, device=torch.device(device))
+    assert affordable_rows(there, None, 2**40) == rows
+    assert affordable_rows(there, 3, 2**40) == 3
 
 
 def test_pasts_are_shared_as_far_as_columns_agree(golden):
