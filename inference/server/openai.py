@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from inference.audio.encode import FORMATS, Encoder
@@ -83,13 +83,6 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
         return {"voices": voices.names()}
 
     return routes
-
-
-def error(status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error in OpenAI's shape."""
-    kind = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}.get(status)
-    kind = kind or ("invalid_request_error" if status < 500 else "server_error")
-    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": None}}, status, headers)
 
 
 def _voice(asked: str | VoiceId, voices: VoiceStore) -> str:
