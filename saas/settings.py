@@ -42,10 +42,16 @@ class Settings(BaseSettings):
     key_speech_per_minute: int = Field(10, ge=1, description="Requests for speech a minute that one key may make.")
     requests_per_minute: int = Field(240, ge=1, description="Requests of any kind a minute that a user may make.")
     sensitive_per_minute: int = Field(
-        10, ge=1, description="New keys, checkouts and closed accounts a minute of a user; failed sign-ins of an address."
+        10, ge=1, description="New keys, checkouts and closed accounts a minute of a user; sign-ins of an address."
     )
+    failures_per_minute: int = Field(60, ge=1, description="Wrong keys a minute after which an address must wait.")
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body. Clips do not come here: they go to the bucket.")
     max_characters: int = Field(5000, ge=1, description="Longest text of one request.")
+    model: str = Field("FishSpeech 1.5", description="Name of what speaks, as the app shows it.")
+    model_licence: str = Field(
+        "",
+        description="What permits you to sell speech of that model, in your words; FishSpeech 1.5's own licence, CC BY-NC-SA 4.0, does not.",
+    )
     directory: Path = Field(Path("var/saas"), description="Where --embedded keeps its database, its bucket and its keys.")
 
     supabase_url: str = Field("", validation_alias=_named("supabase_url"), description="https://REF.supabase.co")

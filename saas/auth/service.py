@@ -58,14 +58,7 @@ async def identify(request: Request, state: State) -> Caller:
         raise ApiError(
             401, "who is asking? Send a key or a session's token as `Authorization: Bearer ...`", "unauthenticated", headers=_CHALLENGE
         )
-    address = state.limiter.address(request)
-    await state.limiter.may_try(address)
-    try:
-        found = await (_by_key(token, state) if token.startswith("fsk_") else state.tokens.caller(token))
-    except ApiError as e:
-        if e.status == 401:
-            await state.limiter.failed(address)
-        raise
+    found = await (_by_key(token, state, request) if token.startswith("fsk_") else state.tokens.caller(token))
     request.scope["key"] = str(found.key_id or found.user_id)  # for the log: an id, which opens nothing
     await state.limiter.hit("any", found, request)
     return found
@@ -77,13 +70,16 @@ def new_key() -> tuple[str, str, str]:
     return prefix, f"fsk_{prefix}_{secret}", _hash(secret)
 
 
-async def _by_key(token: str, state: State) -> Caller:
+async def _by_key(token: str, state: State, request: Request) -> Caller:
     parts = _KEY.fullmatch(token)
     if parts is None:
         raise ApiError(401, "this is no key of ours: they look like fsk_0123456789ab_...", "invalid_key", headers=_CHALLENGE)
+    address = state.limiter.address(request)
+    await state.limiter.may_try(address)  # nobody guesses a key, but each guess costs the database a question
     try:
         found: dict[str, Any] = await state.database.call("authenticate_api_key", prefix=parts[1], hash=_hash(parts[2]))
     except Refused as e:
+        await state.limiter.failed(address)
         raise ApiError(e.status, e.message, "invalid_key", headers=_CHALLENGE if e.status == 401 else None) from None
     return Caller(UUID(found["user_id"]), UUID(found["key_id"]), frozenset(found["scopes"]), None)
 
