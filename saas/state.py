@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
 if TYPE_CHECKING:
-    import httpx
-
     from saas.auth.tokens import Tokens
     from saas.auth.turnstile import Turnstile
     from saas.billing.service import Payments
     from saas.database import Database
+    from saas.jobs.service import Jobs
     from saas.limits.service import Limiter
+    from saas.observability.readiness import Readiness
     from saas.settings import Settings
+    from saas.storage.bucket import Bucket
+    from saas.voices.service import Voices
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,16 @@ class State:
 
     settings: Settings
     database: Database
-    http: httpx.AsyncClient
-    """For calls to other services; each gives its own timeout."""
+    readiness: Readiness
     tokens: Tokens
     turnstile: Turnstile | None
     """None where no secret is set."""
     payments: Payments | None
     """None where Stripe is not set up."""
     limiter: Limiter
-    bucket: Any = None
-    dispatcher: Any = None
+    bucket: Bucket
+    voices: Voices
+    jobs: Jobs
 
 
 def state_of(request: Request) -> State:
