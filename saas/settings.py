@@ -86,6 +86,10 @@ class Settings(BaseSettings):
         "", validation_alias=_named("runpod_endpoint_id"), description="A queue endpoint with the worker's image."
     )
     runpod_base_url: str = Field("https://api.runpod.ai/v2", validation_alias=_named("runpod_base_url"), description="RunPod's API.")
+    runpod_upload: Literal["key", "url"] = Field(
+        "key",
+        description="How its workers store results: with the bucket's credentials, which they then have, or by an address that each job brings.",
+    )
     fishserve_url: str = Field(
         "", validation_alias=_named("fishserve_url"), description="A fishserve that speaks, instead of RunPod: http://gpu.internal:8080"
     )

@@ -17,12 +17,9 @@ from inference.errors import FishserveError
 from inference.model.config import SAMPLES_PER_FRAME
 from inference.server.references import References
 from inference.server.replies import Speaker, encoded, file, started
+from inference.voices.aliases import OPENAI_VOICES
 from inference.voices.store import DEFAULT, VoiceStore
 
-OPENAI_VOICES = frozenset(
-    ["alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin", "cedar"]
-)
-"""Names OpenAI's clients send without being asked to. Here they mean the default voice, unless a voice of that name is stored."""
 _SPEECH_FIELDS = ("seed", "temperature", "top_p", "repetition_penalty", "normalize", "chunk_length", "max_new_tokens")
 
 
