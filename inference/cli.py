@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bench.cli import app as bench
 from inference.errors import CheckpointError, FishserveError, RequestError
+from saas.cli import app as saas
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,7 @@ app = typer.Typer(
     help="FishSpeech 1.5 text to speech: speak, serve, measure.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 app.add_typer(bench, name="bench")
+app.add_typer(saas, name="saas")
 voices = typer.Typer(help="The voices that say and serve know by name.", no_args_is_help=True)
 app.add_typer(voices, name="voices")
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)

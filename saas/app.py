@@ -85,7 +85,7 @@ def check(settings: Settings) -> None:
         raise RequestError("SUPABASE_URL is not set: it says whose sessions are good")
 
 
-def database(settings: Settings) -> Database:
+def connect(settings: Settings) -> Database:
     """PostgreSQL itself where DATABASE_URL is set, else Supabase's API. Raises RequestError when neither is."""
     if settings.database_url:
         from saas.postgres import PostgresDatabase
@@ -101,7 +101,7 @@ def database(settings: Settings) -> Database:
 async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     """Everything the routes use, closed again by the stack in the opposite order."""
     http = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False))
-    store = database(settings)
+    store = connect(settings)
     stack.push_async_callback(store.close)
     limiter = Limiter(settings)
     stack.push_async_callback(limiter.close)

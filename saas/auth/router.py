@@ -36,25 +36,25 @@ async def config(state: Here) -> Config:
 @router.get("/me")
 async def me(state: Here, who: Annotated[Caller, Depends(caller("read"))]) -> Profile:
     """Who is asking."""
-    return Profile.model_validate(await state.database.call("get_profile", user_id=str(who.user_id)))
+    return Profile.model_validate(await state.database.call("get_profile", user_id=who.user_id))
 
 
 @router.patch("/me")
 async def change(body: ProfileChange, state: Here, who: SignedIn) -> Profile:
     """Another name to be shown."""
-    return Profile.model_validate(await state.database.call("update_profile", user_id=str(who.user_id), display_name=body.display_name))
+    return Profile.model_validate(await state.database.call("update_profile", user_id=who.user_id, display_name=body.display_name))
 
 
 @router.delete("/me", status_code=204)
 async def close(state: Here, who: Sensitive) -> None:
     """Close the account: jobs that run end, every voice and result is deleted, what is left of the ledger has no name on it."""
-    await state.database.call("close_account", user_id=str(who.user_id))
+    await state.database.call("close_account", user_id=who.user_id)
 
 
 @router.get("/keys")
 async def keys(state: Here, who: SignedIn) -> list[Key]:
     """The keys that open something."""
-    found: list[dict[str, Any]] = await state.database.call("list_api_keys", user_id=str(who.user_id))
+    found: list[dict[str, Any]] = await state.database.call("list_api_keys", user_id=who.user_id)
     return [Key.model_validate(key) for key in found]
 
 
@@ -65,7 +65,7 @@ async def add_key(body: KeyWanted, state: Here, who: Sensitive, person: Annotate
         await state.turnstile.verify(person, "create-key")
     prefix, secret, hashed = new_key()
     made = await state.database.call(
-        "create_api_key", user_id=str(who.user_id), name=body.name, prefix=prefix, hash=hashed, scopes=sorted(set(body.scopes))
+        "create_api_key", user_id=who.user_id, name=body.name, prefix=prefix, hash=hashed, scopes=sorted(set(body.scopes))
     )
     return NewKey(key=Key.model_validate(made["key"]), secret=secret)
 
@@ -73,4 +73,4 @@ async def add_key(body: KeyWanted, state: Here, who: Sensitive, person: Annotate
 @router.delete("/keys/{key_id}", status_code=204)
 async def revoke(key_id: UUID, state: Here, who: SignedIn) -> None:
     """Take a key back. From then on it opens nothing."""
-    await state.database.call("revoke_api_key", user_id=str(who.user_id), key_id=str(key_id))
+    await state.database.call("revoke_api_key", user_id=who.user_id, key_id=key_id)

@@ -71,7 +71,7 @@ class Payments:
         if pack is None:
             names = ", ".join(str(p["id"]) for p in packs) or "none"
             raise ApiError(404, f"there is no pack {pack_id[:80]!r}; there are {names}", "pack_not_found", "pack")
-        profile = await self._database.call("get_profile", user_id=str(who.user_id))  # refuses an account that was closed
+        profile = await self._database.call("get_profile", user_id=who.user_id)  # refuses an account that was closed
         metadata = {MARK: str(pack["credits"]), "user_id": str(who.user_id), "pack": str(pack["id"])}
         product = {"name": f"{pack['credits']:,} credits"}
         price = {"currency": pack["currency"], "unit_amount": pack["amount_cents"], "product_data": product}
@@ -114,7 +114,7 @@ class Payments:
         receipt = await self._receipt(movement.reference) if movement.kind == "purchase" else None
         try:
             done = await self._database.call(
-                "apply_stripe_event", event_id=name, type=kind, user_id=str(movement.user_id) if movement.user_id else None, credits=movement.credits, reference=movement.reference,
+                "apply_stripe_event", event_id=name, type=kind, user_id=movement.user_id, credits=movement.credits, reference=movement.reference,
                 kind=movement.kind, share=movement.share, customer=movement.customer, receipt_url=receipt,
             )  # fmt: skip
         except Refused:  # sending it again changes nothing; a person must look

@@ -43,7 +43,7 @@ class Text(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    text: str
+    text: str = Field(pattern=r"^[^\x00]*$")
     speed: float = Field(1.0, ge=0.25, le=4)
 
 

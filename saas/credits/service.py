@@ -11,18 +11,18 @@ from saas.database import Database
 
 async def credits_of(database: Database, user_id: UUID) -> Credits:
     """Raises Refused, Unavailable; as all of these."""
-    return Credits.model_validate(await database.call("get_profile", user_id=str(user_id)))
+    return Credits.model_validate(await database.call("get_profile", user_id=user_id))
 
 
 async def ledger(database: Database, user_id: UUID, before: int | None, limit: int) -> list[Entry]:
     """The newest first, from before an entry's id on."""
-    found: list[dict[str, Any]] = await database.call("ledger", user_id=str(user_id), before=before, limit=limit)
+    found: list[dict[str, Any]] = await database.call("ledger", user_id=user_id, before=before, limit=limit)
     return [Entry.model_validate(entry) for entry in found]
 
 
 async def usage(database: Database, user_id: UUID, days: int) -> list[Day]:
     """The days on which something was spoken."""
-    found: list[dict[str, Any]] = await database.call("usage", user_id=str(user_id), days=days)
+    found: list[dict[str, Any]] = await database.call("usage", user_id=user_id, days=days)
     return [Day.model_validate(day) for day in found]
 
 

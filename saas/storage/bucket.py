@@ -146,6 +146,12 @@ class Bucket:
         found = await self._ask("get_bucket_cors", missing_ok=True)
         return [origin for rule in (found or {}).get("CORSRules", ()) for origin in rule["AllowedOrigins"]]
 
+    async def forgets(self) -> dict[str, int]:
+        """After how many days what lies under which beginnings of keys ends by itself."""
+        found = await self._ask("get_bucket_lifecycle_configuration", missing_ok=True)
+        rules = [rule for rule in (found or {}).get("Rules", ()) if rule["Status"] == "Enabled" and "Days" in rule.get("Expiration", {})]
+        return {rule.get("Filter", {}).get("Prefix", ""): rule["Expiration"]["Days"] for rule in rules}
+
     def close(self) -> None:
         """Close its connections."""
         self._s3.close()
@@ -158,7 +164,7 @@ class Bucket:
             return getattr(self._s3, what)(Bucket=self.name, **arguments)
         except ClientError as e:
             code = e.response["Error"].get("Code")
-            if missing_ok and code in ("404", "NoSuchKey", "NoSuchCORSConfiguration"):
+            if missing_ok and code in ("404", "NoSuchKey", "NoSuchCORSConfiguration", "NoSuchLifecycleConfiguration"):
                 return None
             raise StorageError(f"the bucket refused: {code}") from None
         except BotoCoreError as e:
