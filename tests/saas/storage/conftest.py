@@ -1,0 +1,1 @@
+from tests.worker.conftest import bucket  # noqa: F401
