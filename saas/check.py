@@ -101,8 +101,8 @@ async def _database(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:
     version, wanted, names = health["schema_version"], schema.version(), ", ".join(health["unprotected"])
     yield _item(
         "schema version",
-        version == VERSION,
-        f"{version}, this program wants {VERSION}",
+        version == wanted,
+        f"{version}, this program wants {wanted}",
         "apply the newer files of sql/migrations in their order",
     )
     yield _item("row level security", health["rls_ok"], names or "on every table", "alter table ... enable row level security")

@@ -40,7 +40,7 @@ class KeyWanted(Body):
     """A new key's name, and what it may do."""
 
     name: Name
-    scopes: list[Scope] = Field(default_factory=lambda: ["speak", "read"], min_length=1, max_length=3)
+    scopes: list[Scope] = Field(["speak", "read"], min_length=1, max_length=3)
 
 
 class Key(BaseModel):
