@@ -17,6 +17,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from saas import database, schema
+from tests.worker.conftest import bucket, checkpoint  # noqa: F401 - fixtures: a real S3 server, a checkpoint
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 TEMPLATE = "fishserve_template"
