@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from fastapi import Depends, Request
 from limits import RateLimitItem, RateLimitItemPerMinute
@@ -137,7 +137,8 @@ class Limiter:
 def limited(kind: Literal["speech", "sensitive"], scope: Scope | None) -> Callable[..., Awaitable[Caller]]:
     """A dependency: as `caller(scope)`, and counted as what it asks for."""
 
-    async def counted(request: Request, state: Here, who: Annotated[Caller, Depends(caller(scope))]) -> Caller:
+    # A default, not an annotation: those are read as text, in which FastAPI does not find `scope`.
+    async def counted(request: Request, state: Here, who: Caller = Depends(caller(scope))) -> Caller:  # noqa: B008
         await state.limiter.hit(kind, who, request)
         return who
 
