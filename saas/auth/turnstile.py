@@ -15,6 +15,8 @@ HEADER = "cf-turnstile-response"
 Action = Literal["create-key", "sign-in", "sign-up"]
 """What the widget says it is for. The app must give each widget the same name (`data-action`)."""
 _LONGEST = 2048
+SECONDS = 5.0
+"""For which Cloudflare is waited."""
 
 
 class Turnstile:
@@ -39,7 +41,7 @@ class Turnstile:
     async def _ask(self, token: str) -> dict[str, Any]:
         try:
             form = {"secret": self._secret.get_secret_value(), "response": token}
-            answer = (await self._http.post(self._address, data=form, timeout=5)).json()
+            answer = (await self._http.post(self._address, data=form, timeout=SECONDS)).json()
         except (httpx.HTTPError, ValueError):
             answer = None
         if not isinstance(answer, dict):
