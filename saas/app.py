@@ -13,7 +13,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from inference.errors import RequestError
 from inference.server.log import RequestLog
 from inference.server.patience import BodyLimit
-from saas import errors
+from saas import errors, web
+from saas.auth import local
 from saas.auth import router as auth
 from saas.auth.tokens import Tokens
 from saas.auth.turnstile import HEADER, Turnstile
@@ -65,6 +66,9 @@ def create_app(settings: Settings) -> FastAPI:
     errors.register(app)
     for domain in (observability, auth, credits, billing, voices, jobs):
         app.include_router(domain.router)
+    if settings.environment == "embedded":
+        app.include_router(local.router)
+    app.include_router(web.router(settings))
     return app
 
 
