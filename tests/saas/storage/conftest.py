@@ -1,1 +1,0 @@
-from tests.worker.conftest import bucket  # noqa: F401
