@@ -14,11 +14,11 @@ from uuid import UUID
 import httpx
 import jwt
 import uvicorn
-from conftest import Migrated
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from saas import create_app
 from saas.settings import Settings
+from tests.saas.conftest import Migrated
 
 NOWHERE = "http://127.0.0.1:9"
 

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from running import running
+
+from tests.saas.running import running
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from running import running
+
+from tests.saas.running import running
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from uuid import uuid4
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from running import running
 
 from inference.errors import RequestError
 from saas import create_app
 from saas.auth import tokens
 from saas.settings import Settings
+from tests.saas.running import running
 
 
 @pytest.fixture(scope="module")

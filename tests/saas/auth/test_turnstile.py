@@ -5,12 +5,12 @@ import time
 from urllib.parse import parse_qs
 
 import pytest
-from running import NOWHERE, StandIn, running
 
 from inference.errors import RequestError
 from saas import create_app
 from saas.auth import turnstile
 from saas.settings import Settings
+from tests.saas.running import NOWHERE, StandIn, running
 
 SECRET = "0x4AAA-a-real-looking-secret"
 YES = {"success": True, "hostname": "app.example.com", "action": "create-key", "error-codes": []}
