@@ -18,6 +18,7 @@ create table fishserve.migrations (
   applied_at timestamptz not null default now()
 );
 alter table fishserve.migrations enable row level security;
+create policy "the owner alone" on fishserve.migrations for select using (false);
 
 insert into fishserve.migrations (name) values ('20261125000100_foundation');
 
@@ -72,7 +73,7 @@ $$;
 -- How long a text takes to say, a quarter more than on average. A character of Chinese, Japanese or Korean takes as long as three letters.
 create function fishserve.speech_seconds(p_text text, p_speed numeric, p_characters_per_second numeric) returns numeric
 language sql immutable set search_path = '' as $$
-  select 1.25 * (char_length(p_text) + 2 * char_length(regexp_replace(p_text, '[^\u1100-\u11FF\u3040-\u30FF\u3400-\u9FFF\uAC00-\uD7AF]', '', 'g')))
+  select 1.25 * (char_length(p_text) + 2 * char_length(regexp_replace(p_text, '[^\u1100-\u11FF\u3040-\u30FF\u3400-\u9FFF\uAC00-\uD7AF]+', '', 'g')))
     / p_characters_per_second / p_speed
 $$;
 
@@ -275,18 +276,9 @@ begin
   return jsonb_build_object('balance', fishserve.post(p_user_id, p_kind, p_credits, null, p_reference), 'applied', true);
 end $$;
 
--- Whose balance is not the sum of the ledger: always []. For a nightly look and the tests.
-create function public.audit_ledger() returns jsonb
-language sql stable security definer set search_path = '' as $$
-  select coalesce(jsonb_agg(jsonb_build_object('user_id', p.id, 'balance', p.balance, 'ledger', coalesce(t.total, 0))), '[]')
-  from public.profiles p
-  left join (select user_id, sum(amount) as total from public.transactions group by user_id) t on t.user_id = p.id
-  where p.balance <> coalesce(t.total, 0)
-$$;
-
 revoke execute on all functions in schema fishserve from public;
-revoke execute on function public.grant_credits, public.audit_ledger from public, anon, authenticated;
-grant execute on function public.grant_credits, public.audit_ledger to service_role;
+revoke execute on function public.grant_credits from public, anon, authenticated;
+grant execute on function public.grant_credits to service_role;
 
 insert into fishserve.migrations (name) values ('20261125000400_ledger');
 
@@ -436,11 +428,11 @@ $$;
 create function public.create_voice(p_user_id uuid, p_name text, p_transcript text, p_content_type text, p_bytes bigint) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_profile public.profiles := fishserve.open_profile(p_user_id);
   v_name text := btrim(p_name);
   v_id uuid := gen_random_uuid();
   v_voice public.cloned_voices;
 begin
+  perform fishserve.open_profile(p_user_id);
   if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a voice needs a name of 1 to 100 characters'; end if;
   if char_length(p_transcript) > 2000 then
     raise sqlstate 'PT422' using message = format('the transcript has %s characters; it may have 2000', char_length(p_transcript));
@@ -484,10 +476,11 @@ end $$;
 create function public.rename_voice(p_user_id uuid, p_voice_id uuid, p_name text) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_profile public.profiles := fishserve.open_profile(p_user_id); -- one change of an account's names at a time
-  v_voice public.cloned_voices := fishserve.lock_voice(p_user_id, p_voice_id);
+  v_voice public.cloned_voices;
   v_name text := btrim(p_name);
 begin
+  perform fishserve.open_profile(p_user_id); -- one change of an account's names at a time
+  v_voice := fishserve.lock_voice(p_user_id, p_voice_id);
   if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a voice needs a name of 1 to 100 characters'; end if;
   if exists (select from public.cloned_voices
       where user_id = p_user_id and lower(name) = lower(v_name) and status in ('pending', 'ready') and id <> p_voice_id) then
@@ -562,10 +555,10 @@ grant select on public.api_keys to service_role;
 create function public.create_api_key(p_user_id uuid, p_name text, p_prefix text, p_hash text, p_scopes text[]) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_profile public.profiles := fishserve.open_profile(p_user_id);
   v_name text := btrim(p_name);
   v_key public.api_keys;
 begin
+  perform fishserve.open_profile(p_user_id);
   if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a key needs a name of 1 to 100 characters'; end if;
   if coalesce(cardinality(p_scopes), 0) = 0 or not p_scopes <@ array['speak', 'voices', 'read'] then
     raise sqlstate 'PT422' using message = 'a key needs scopes out of speak, voices and read';
@@ -879,10 +872,12 @@ declare
   v_id uuid;
   v_before timestamptz := now() - make_interval(secs => p_older_than_seconds);
   v_ended jsonb;
-  v_all jsonb := '[]';
+  v_all jsonb := '[]'::jsonb;
 begin
   for v_id in -- by user: two sweepers meet the profiles in one order
-    select id from (select id, user_id from public.jobs where status in ('queued', 'running') and created_at < v_before order by created_at limit 100) old
+    select id from (
+      select id, user_id from public.jobs where status in ('queued', 'running') and greatest(created_at, lease_until) < v_before order by created_at limit 100
+    ) old
     order by user_id, id
   loop
     perform fishserve.lock_job(v_id);
@@ -899,7 +894,7 @@ create function public.expire_results() returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_job public.jobs;
-  v_all jsonb := '[]';
+  v_all jsonb := '[]'::jsonb;
 begin
   for v_job in select * from public.jobs where object_key is not null and expires_at < now() order by expires_at limit 1000 for update skip locked loop
     update public.jobs set object_key = null where id = v_job.id;
@@ -962,28 +957,35 @@ begin
   return jsonb_build_object('object_key', v_job.object_key);
 end $$;
 
--- Entries of the ledger, newest first; `before` is the id of the last one seen.
-create function public.ledger(p_user_id uuid, p_before bigint default null, p_limit integer default 50) returns jsonb
-language sql stable security definer set search_path = '' as $$
-  select coalesce(jsonb_agg(to_jsonb(t) order by t.id desc), '[]') from (
-    select * from public.transactions where user_id = p_user_id and (p_before is null or id < p_before)
-    order by id desc limit greatest(0, least(coalesce(p_limit, 50), 200))
-  ) t
-$$;
-
 create function public.usage(p_user_id uuid, p_days integer default 30) returns jsonb
 language sql stable security definer set search_path = '' as $$
   select coalesce(jsonb_agg(to_jsonb(u) - 'user_id' order by u.day), '[]') from public.usage u
   where u.user_id = p_user_id and u.day > (now() at time zone 'utc')::date - greatest(0, least(coalesce(p_days, 30), 3660))
 $$;
 
+-- Whose balance is not the sum of the ledger, and which job's entries are not what it cost: always []. For a nightly look and the tests.
+create function public.audit_ledger() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  with wrong as (
+    select jsonb_build_object('user_id', p.id, 'expected', p.balance, 'ledger', coalesce(sum(t.amount), 0)) as entry
+    from public.profiles p left join public.transactions t on t.user_id = p.id
+    group by p.id having p.balance <> coalesce(sum(t.amount), 0)
+    union all
+    select jsonb_build_object('job_id', j.id, 'expected', -case when j.finished_at is null then j.reserved else j.charged end, 'ledger', coalesce(sum(t.amount), 0))
+    from public.jobs j left join public.transactions t on t.job_id = j.id
+    group by j.id having coalesce(sum(t.amount), 0) <> -case when j.finished_at is null then j.reserved else j.charged end
+      or count(*) <> case when j.finished_at is null then 1 else 2 end
+  )
+  select coalesce(jsonb_agg(entry), '[]') from wrong
+$$;
+
 revoke execute on all functions in schema fishserve from public;
 revoke execute on function public.process_audio_request, public.claim_jobs, public.claim_job, public.start_job, public.renew_lease, public.settle_job,
   public.refund_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
-  public.delete_job, public.ledger, public.usage from public, anon, authenticated;
+  public.delete_job, public.usage, public.audit_ledger from public, anon, authenticated;
 grant execute on function public.process_audio_request, public.claim_jobs, public.claim_job, public.start_job, public.renew_lease, public.settle_job,
   public.refund_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
-  public.delete_job, public.ledger, public.usage to service_role;
+  public.delete_job, public.usage, public.audit_ledger to service_role;
 
 insert into fishserve.migrations (name) values ('20261125000900_jobs');
 
@@ -1078,8 +1080,8 @@ begin
   return jsonb_build_object('applied', true, 'balance', fishserve.balance_of(v_profile.id));
 end $$;
 
--- As before, with the receipt of a purchase.
-create or replace function public.ledger(p_user_id uuid, p_before bigint default null, p_limit integer default 50) returns jsonb
+-- Entries of the ledger, newest first, a purchase with its receipt; `before` is the id of the last one seen.
+create function public.ledger(p_user_id uuid, p_before bigint default null, p_limit integer default 50) returns jsonb
 language sql stable security definer set search_path = '' as $$
   select coalesce(jsonb_agg(to_jsonb(t) || jsonb_build_object('receipt_url', p.receipt_url) order by t.id desc), '[]') from (
     select * from public.transactions where user_id = p_user_id and (p_before is null or id < p_before)
@@ -1087,8 +1089,8 @@ language sql stable security definer set search_path = '' as $$
   ) t left join public.payments p on t.kind = 'purchase' and p.reference = t.reference
 $$;
 
-revoke execute on function public.apply_stripe_event from public, anon, authenticated;
-grant execute on function public.apply_stripe_event to service_role;
+revoke execute on function public.apply_stripe_event, public.ledger from public, anon, authenticated;
+grant execute on function public.apply_stripe_event, public.ledger to service_role;
 
 insert into fishserve.migrations (name) values ('20261125001000_payments');
 
@@ -1100,10 +1102,11 @@ insert into fishserve.migrations (name) values ('20261125001000_payments');
 create function public.close_account(p_user_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_profile public.profiles := fishserve.lock_profile(p_user_id);
   v_id uuid;
   v_keys jsonb;
 begin
+  perform from public.payments where user_id = p_user_id order by reference for update; -- before the profile, as Stripe's events do
+  perform fishserve.lock_profile(p_user_id);
   for v_id in select id from public.jobs where user_id = p_user_id and status in ('queued', 'running') loop
     perform public.refund_job(v_id, 'cancelled', 'the account was closed');
   end loop;
@@ -1119,17 +1122,15 @@ begin
   delete from public.usage where user_id = p_user_id;
   update public.payments set receipt_url = null where user_id = p_user_id;
   update public.profiles set email = null, display_name = null, stripe_customer = null, closed_at = coalesce(closed_at, now()) where id = p_user_id;
+  delete from auth.users where id = p_user_id; -- the sign-in goes, too; the trigger below then closes what is closed already
   return jsonb_build_object('object_keys', v_keys);
 end $$;
 
--- A user deleted in Supabase closes the account; like a sign-up, that can never fail for it.
+-- A user deleted in Supabase closes the account, or is not deleted: keys of an account without a user must not go on working.
 create function fishserve.user_deleted() returns trigger
-language plpgsql security definer set search_path = '' set lock_timeout = '1s' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   if exists (select from public.profiles where id = old.id) then perform public.close_account(old.id); end if;
-  return old;
-exception when others then
-  raise warning 'the account % stays open without its user: % (%)', old.id, sqlerrm, sqlstate;
   return old;
 end $$;
 create trigger fishserve_user_deleted after delete on auth.users for each row execute function fishserve.user_deleted();

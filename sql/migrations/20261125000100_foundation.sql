@@ -10,5 +10,6 @@ create table fishserve.migrations (
   applied_at timestamptz not null default now()
 );
 alter table fishserve.migrations enable row level security;
+create policy "the owner alone" on fishserve.migrations for select using (false);
 
 insert into fishserve.migrations (name) values ('20261125000100_foundation');

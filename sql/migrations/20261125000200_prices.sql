@@ -47,7 +47,7 @@ $$;
 -- How long a text takes to say, a quarter more than on average. A character of Chinese, Japanese or Korean takes as long as three letters.
 create function fishserve.speech_seconds(p_text text, p_speed numeric, p_characters_per_second numeric) returns numeric
 language sql immutable set search_path = '' as $$
-  select 1.25 * (char_length(p_text) + 2 * char_length(regexp_replace(p_text, '[^\u1100-\u11FF\u3040-\u30FF\u3400-\u9FFF\uAC00-\uD7AF]', '', 'g')))
+  select 1.25 * (char_length(p_text) + 2 * char_length(regexp_replace(p_text, '[^\u1100-\u11FF\u3040-\u30FF\u3400-\u9FFF\uAC00-\uD7AF]+', '', 'g')))
     / p_characters_per_second / p_speed
 $$;
 

@@ -136,17 +136,8 @@ begin
   return jsonb_build_object('balance', fishserve.post(p_user_id, p_kind, p_credits, null, p_reference), 'applied', true);
 end $$;
 
--- Whose balance is not the sum of the ledger: always []. For a nightly look and the tests.
-create function public.audit_ledger() returns jsonb
-language sql stable security definer set search_path = '' as $$
-  select coalesce(jsonb_agg(jsonb_build_object('user_id', p.id, 'balance', p.balance, 'ledger', coalesce(t.total, 0))), '[]')
-  from public.profiles p
-  left join (select user_id, sum(amount) as total from public.transactions group by user_id) t on t.user_id = p.id
-  where p.balance <> coalesce(t.total, 0)
-$$;
-
 revoke execute on all functions in schema fishserve from public;
-revoke execute on function public.grant_credits, public.audit_ledger from public, anon, authenticated;
-grant execute on function public.grant_credits, public.audit_ledger to service_role;
+revoke execute on function public.grant_credits from public, anon, authenticated;
+grant execute on function public.grant_credits to service_role;
 
 insert into fishserve.migrations (name) values ('20261125000400_ledger');

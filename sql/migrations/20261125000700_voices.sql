@@ -48,11 +48,11 @@ $$;
 create function public.create_voice(p_user_id uuid, p_name text, p_transcript text, p_content_type text, p_bytes bigint) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_profile public.profiles := fishserve.open_profile(p_user_id);
   v_name text := btrim(p_name);
   v_id uuid := gen_random_uuid();
   v_voice public.cloned_voices;
 begin
+  perform fishserve.open_profile(p_user_id);
   if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a voice needs a name of 1 to 100 characters'; end if;
   if char_length(p_transcript) > 2000 then
     raise sqlstate 'PT422' using message = format('the transcript has %s characters; it may have 2000', char_length(p_transcript));
@@ -96,10 +96,11 @@ end $$;
 create function public.rename_voice(p_user_id uuid, p_voice_id uuid, p_name text) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_profile public.profiles := fishserve.open_profile(p_user_id); -- one change of an account's names at a time
-  v_voice public.cloned_voices := fishserve.lock_voice(p_user_id, p_voice_id);
+  v_voice public.cloned_voices;
   v_name text := btrim(p_name);
 begin
+  perform fishserve.open_profile(p_user_id); -- one change of an account's names at a time
+  v_voice := fishserve.lock_voice(p_user_id, p_voice_id);
   if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a voice needs a name of 1 to 100 characters'; end if;
   if exists (select from public.cloned_voices
       where user_id = p_user_id and lower(name) = lower(v_name) and status in ('pending', 'ready') and id <> p_voice_id) then

@@ -21,10 +21,10 @@ grant select on public.api_keys to service_role;
 create function public.create_api_key(p_user_id uuid, p_name text, p_prefix text, p_hash text, p_scopes text[]) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_profile public.profiles := fishserve.open_profile(p_user_id);
   v_name text := btrim(p_name);
   v_key public.api_keys;
 begin
+  perform fishserve.open_profile(p_user_id);
   if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a key needs a name of 1 to 100 characters'; end if;
   if coalesce(cardinality(p_scopes), 0) = 0 or not p_scopes <@ array['speak', 'voices', 'read'] then
     raise sqlstate 'PT422' using message = 'a key needs scopes out of speak, voices and read';

@@ -262,10 +262,12 @@ declare
   v_id uuid;
   v_before timestamptz := now() - make_interval(secs => p_older_than_seconds);
   v_ended jsonb;
-  v_all jsonb := '[]';
+  v_all jsonb := '[]'::jsonb;
 begin
   for v_id in -- by user: two sweepers meet the profiles in one order
-    select id from (select id, user_id from public.jobs where status in ('queued', 'running') and created_at < v_before order by created_at limit 100) old
+    select id from (
+      select id, user_id from public.jobs where status in ('queued', 'running') and greatest(created_at, lease_until) < v_before order by created_at limit 100
+    ) old
     order by user_id, id
   loop
     perform fishserve.lock_job(v_id);
@@ -282,7 +284,7 @@ create function public.expire_results() returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_job public.jobs;
-  v_all jsonb := '[]';
+  v_all jsonb := '[]'::jsonb;
 begin
   for v_job in select * from public.jobs where object_key is not null and expires_at < now() order by expires_at limit 1000 for update skip locked loop
     update public.jobs set object_key = null where id = v_job.id;
@@ -345,27 +347,34 @@ begin
   return jsonb_build_object('object_key', v_job.object_key);
 end $$;
 
--- Entries of the ledger, newest first; `before` is the id of the last one seen.
-create function public.ledger(p_user_id uuid, p_before bigint default null, p_limit integer default 50) returns jsonb
-language sql stable security definer set search_path = '' as $$
-  select coalesce(jsonb_agg(to_jsonb(t) order by t.id desc), '[]') from (
-    select * from public.transactions where user_id = p_user_id and (p_before is null or id < p_before)
-    order by id desc limit greatest(0, least(coalesce(p_limit, 50), 200))
-  ) t
-$$;
-
 create function public.usage(p_user_id uuid, p_days integer default 30) returns jsonb
 language sql stable security definer set search_path = '' as $$
   select coalesce(jsonb_agg(to_jsonb(u) - 'user_id' order by u.day), '[]') from public.usage u
   where u.user_id = p_user_id and u.day > (now() at time zone 'utc')::date - greatest(0, least(coalesce(p_days, 30), 3660))
 $$;
 
+-- Whose balance is not the sum of the ledger, and which job's entries are not what it cost: always []. For a nightly look and the tests.
+create function public.audit_ledger() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  with wrong as (
+    select jsonb_build_object('user_id', p.id, 'expected', p.balance, 'ledger', coalesce(sum(t.amount), 0)) as entry
+    from public.profiles p left join public.transactions t on t.user_id = p.id
+    group by p.id having p.balance <> coalesce(sum(t.amount), 0)
+    union all
+    select jsonb_build_object('job_id', j.id, 'expected', -case when j.finished_at is null then j.reserved else j.charged end, 'ledger', coalesce(sum(t.amount), 0))
+    from public.jobs j left join public.transactions t on t.job_id = j.id
+    group by j.id having coalesce(sum(t.amount), 0) <> -case when j.finished_at is null then j.reserved else j.charged end
+      or count(*) <> case when j.finished_at is null then 1 else 2 end
+  )
+  select coalesce(jsonb_agg(entry), '[]') from wrong
+$$;
+
 revoke execute on all functions in schema fishserve from public;
 revoke execute on function public.process_audio_request, public.claim_jobs, public.claim_job, public.start_job, public.renew_lease, public.settle_job,
   public.refund_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
-  public.delete_job, public.ledger, public.usage from public, anon, authenticated;
+  public.delete_job, public.usage, public.audit_ledger from public, anon, authenticated;
 grant execute on function public.process_audio_request, public.claim_jobs, public.claim_job, public.start_job, public.renew_lease, public.settle_job,
   public.refund_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
-  public.delete_job, public.ledger, public.usage to service_role;
+  public.delete_job, public.usage, public.audit_ledger to service_role;
 
 insert into fishserve.migrations (name) values ('20261125000900_jobs');

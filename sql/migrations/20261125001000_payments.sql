@@ -87,8 +87,8 @@ begin
   return jsonb_build_object('applied', true, 'balance', fishserve.balance_of(v_profile.id));
 end $$;
 
--- As before, with the receipt of a purchase.
-create or replace function public.ledger(p_user_id uuid, p_before bigint default null, p_limit integer default 50) returns jsonb
+-- Entries of the ledger, newest first, a purchase with its receipt; `before` is the id of the last one seen.
+create function public.ledger(p_user_id uuid, p_before bigint default null, p_limit integer default 50) returns jsonb
 language sql stable security definer set search_path = '' as $$
   select coalesce(jsonb_agg(to_jsonb(t) || jsonb_build_object('receipt_url', p.receipt_url) order by t.id desc), '[]') from (
     select * from public.transactions where user_id = p_user_id and (p_before is null or id < p_before)
@@ -96,7 +96,7 @@ language sql stable security definer set search_path = '' as $$
   ) t left join public.payments p on t.kind = 'purchase' and p.reference = t.reference
 $$;
 
-revoke execute on function public.apply_stripe_event from public, anon, authenticated;
-grant execute on function public.apply_stripe_event to service_role;
+revoke execute on function public.apply_stripe_event, public.ledger from public, anon, authenticated;
+grant execute on function public.apply_stripe_event, public.ledger to service_role;
 
 insert into fishserve.migrations (name) values ('20261125001000_payments');

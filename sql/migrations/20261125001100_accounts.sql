@@ -4,10 +4,11 @@
 create function public.close_account(p_user_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_profile public.profiles := fishserve.lock_profile(p_user_id);
   v_id uuid;
   v_keys jsonb;
 begin
+  perform from public.payments where user_id = p_user_id order by reference for update; -- before the profile, as Stripe's events do
+  perform fishserve.lock_profile(p_user_id);
   for v_id in select id from public.jobs where user_id = p_user_id and status in ('queued', 'running') loop
     perform public.refund_job(v_id, 'cancelled', 'the account was closed');
   end loop;
@@ -23,17 +24,15 @@ begin
   delete from public.usage where user_id = p_user_id;
   update public.payments set receipt_url = null where user_id = p_user_id;
   update public.profiles set email = null, display_name = null, stripe_customer = null, closed_at = coalesce(closed_at, now()) where id = p_user_id;
+  delete from auth.users where id = p_user_id; -- the sign-in goes, too; the trigger below then closes what is closed already
   return jsonb_build_object('object_keys', v_keys);
 end $$;
 
--- A user deleted in Supabase closes the account; like a sign-up, that can never fail for it.
+-- A user deleted in Supabase closes the account, or is not deleted: keys of an account without a user must not go on working.
 create function fishserve.user_deleted() returns trigger
-language plpgsql security definer set search_path = '' set lock_timeout = '1s' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   if exists (select from public.profiles where id = old.id) then perform public.close_account(old.id); end if;
-  return old;
-exception when others then
-  raise warning 'the account % stays open without its user: % (%)', old.id, sqlerrm, sqlstate;
   return old;
 end $$;
 create trigger fishserve_user_deleted after delete on auth.users for each row execute function fishserve.user_deleted();
