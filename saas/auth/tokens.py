@@ -64,7 +64,7 @@ class Tokens:
         )
 
     async def _key(self, kid: str) -> jwt.PyJWK | None:
-        if self._wanting(kid):
+        if self._wanting(kid) or (kid not in self._keys and self._asking.locked()):
             async with self._asking:
                 if self._wanting(kid):  # nobody else asked meanwhile
                     await self._fetch()
