@@ -99,6 +99,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as e:
         raise RequestError(f"cannot listen on {host}:{port}: {e.strerror or e}") from None
+    listening.listen(1024)  # from now on nobody is turned away, though some wait until the app has started
     return listening
 
 

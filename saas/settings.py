@@ -131,6 +131,13 @@ class Settings(BaseSettings):
             raise ValueError("this is no address like https://api.example.com")
         return value.rstrip("/")
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in ("redis", "rediss", "valkey", "valkeys", "unix"):
+            raise ValueError("this is no address like redis://127.0.0.1:6379")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: str) -> str:

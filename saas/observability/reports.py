@@ -21,7 +21,7 @@ def start(settings: Settings) -> None:
     if settings.sentry_dsn:
         sentry_sdk.init(
             dsn=settings.sentry_dsn, environment=settings.environment, default_integrations=False, auto_enabling_integrations=False,
-            send_default_pii=False, include_local_variables=False, max_breadcrumbs=0, traces_sample_rate=None, auto_session_tracking=False,
+            include_local_variables=False, max_breadcrumbs=0, traces_sample_rate=None, auto_session_tracking=False,
             before_send=scrubbed,
         )  # fmt: skip
 
