@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 from psycopg import AsyncConnection, DataError, Error, OperationalError, sql
-from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+from psycopg_pool import AsyncConnectionPool
 
-from saas.database import CALL_SECONDS, DatabaseError, Refused, Unavailable, failure, named, persistently
+from saas.database import DatabaseError, Refused, Unavailable, failure, named, persistently
 
 
 class PostgresDatabase:
@@ -22,7 +22,7 @@ class PostgresDatabase:
             open=False,
             min_size=1,
             max_size=connections,
-            timeout=CALL_SECONDS / 2,
+            timeout=3600,  # a call gives up long before
             kwargs={"autocommit": True, "prepare_threshold": None, "connect_timeout": 5, "application_name": "fishserve"},
             check=AsyncConnectionPool.check_connection,
         )
@@ -37,8 +37,6 @@ class PostgresDatabase:
             try:
                 async with self._pool.connection() as connection:
                     row = await (await connection.execute(statement, values)).fetchone()
-            except (PoolTimeout, TooManyRequests):
-                raise Unavailable(f"{function}: no connection to the database is free") from None
             except Error as e:
                 raise _failure(function, e) from None
             return row[0] if row else None

@@ -8,16 +8,15 @@ import httpx
 from postgrest.exceptions import APIError
 from supabase import AsyncClient, AsyncClientOptions
 
-from saas.database import CALL_SECONDS, Unavailable, failure, named, persistently
+from saas.database import Unavailable, failure, named, persistently
 
 
 class SupabaseDatabase:
     """A project, by its address and its secret (or older service_role) key. Raises SupabaseException for an address that is none."""
 
     def __init__(self, url: str, key: str, connections: int = 20) -> None:
-        self._http = httpx.AsyncClient(
-            timeout=CALL_SECONDS, limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        )
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._http = httpx.AsyncClient(timeout=None, limits=limits)  # a call gives up by itself
         options = AsyncClientOptions(httpx_client=self._http, auto_refresh_token=False, persist_session=False)
         self._client = AsyncClient(url, key, options)
 

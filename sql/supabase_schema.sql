@@ -695,7 +695,7 @@ create function public.process_audio_request(
 language plpgsql security definer set search_path = '' as $$
 declare
   v_profile public.profiles := fishserve.open_profile(p_user_id);
-  v_options jsonb := coalesce(p_options, '{}');
+  v_options jsonb := coalesce(case jsonb_typeof(p_options) when 'string' then (p_options #>> '{}')::jsonb else p_options end, '{}'); -- @supabase/lite sends its text
   v_price public.prices;
   v_speed numeric := 1;
   v_need bigint;

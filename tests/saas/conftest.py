@@ -1,16 +1,20 @@
-"""A real PostgreSQL for the tests: Debian's 15, one server a run, and a database of its own for each test that asks."""
+"""A real PostgreSQL for the tests: Debian's 15, one server a run, and a database of its own for each test that asks; Supabase's API over it."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
+import jwt
 import psycopg
 import psycopg.types.json
 import pytest
@@ -21,6 +25,13 @@ from tests.worker.conftest import bucket, checkpoint  # noqa: F401 - fixtures: a
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 TEMPLATE = "fishserve_template"
+NODE = Path(__file__).parent / "supabase"
+JWT_SECRET = "0123456789abcdef0123456789abcdef"
+AS_HOSTED = """
+revoke all on all tables in schema public, fishserve from anon, authenticated, service_role;
+revoke all on schema fishserve from anon, authenticated, service_role;
+"""
+"""With its first query lite gives these roles every right on every table, as hosted projects have not done since 2026-10-30."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -133,3 +144,68 @@ def _database(postgres: Server) -> Iterator[Migrated]:
     made = postgres.migrated()
     yield made
     postgres.run(f"drop database {made.name} with (force)")
+
+
+@dataclass(frozen=True)
+class Supabase:
+    """@supabase/lite: PostgREST's and GoTrue's protocols over a real PostgreSQL, that it migrated."""
+
+    url: str
+    secret_key: str
+    publishable_key: str
+    database: Migrated
+
+    def session(self, user: UUID) -> str:
+        """The JWT of somebody who signed in."""
+        claims = {"sub": str(user), "role": "authenticated", "aud": "authenticated", "exp": int(time.time()) + 600}
+        return jwt.encode(claims, JWT_SECRET, "HS256")
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    """The folder with the packages of npm."""
+    if not (NODE / "node_modules").is_dir():
+        subprocess.run(["npm", "ci", "--ignore-scripts", "--silent"], cwd=NODE, check=True, timeout=240)
+    return NODE / "node_modules"
+
+
+@pytest.fixture(scope="session")
+def supabase(postgres: Server, node: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supabase]:
+    folder, port, name = tmp_path_factory.mktemp("supabase"), free_port(), "supabase"
+    postgres.run(f"create database {name}")
+    shutil.copytree(schema.SQL / "migrations", folder / "supabase" / "migrations")
+    (folder / "supabase" / "config.toml").write_text(
+        f'[api]\nport = {port}\n[db]\ndriver = "postgres"\nurl = "postgres://postgres@127.0.0.1:{postgres.port}/{name}"\n'
+        f'[auth]\nenabled = true\njwt_secret = "{JWT_SECRET}"\n'
+        'publishable_key = "env(SUPABASE_PUBLISHABLE_KEY)"\nsecret_key = "env(SUPABASE_SECRET_KEY)"\n'
+    )
+    (folder / "node_modules").symlink_to(node)  # it looks for its driver there
+    environment = os.environ | {"DO_NOT_TRACK": "1", "LITE_TELEMETRY": "0"}
+    lite = ["node", node / "@supabase" / "lite" / "dist" / "cli" / "index.js"]
+    for command in (["generate-keys"], ["migration", "up"]):
+        subprocess.run([*lite, *command], cwd=folder, env=environment, check=True, capture_output=True, timeout=60)
+    keys = dict(line.split("=", 1) for line in (folder / ".env").read_text().split())
+    url = f"http://127.0.0.1:{port}"
+    with (folder / "log").open("w") as log:  # without --no-admin whoever comes from this machine is the service
+        running = subprocess.Popen([*lite, "start", "--no-admin"], cwd=folder, env=environment | keys, stdout=log, stderr=log)
+    try:
+        wait_for(f"{url}/rest/v1/packs", {"apikey": keys["SUPABASE_PUBLISHABLE_KEY"]}, folder / "log")
+        with psycopg.connect(postgres.url(name), autocommit=True) as connection:
+            connection.execute(AS_HOSTED)
+            for grant in re.findall(r"^grant .*?;", schema.whole(), re.MULTILINE | re.DOTALL):
+                connection.execute(grant.encode())
+        yield Supabase(url, keys["SUPABASE_SECRET_KEY"], keys["SUPABASE_PUBLISHABLE_KEY"], Migrated(postgres, name))
+    finally:
+        running.terminate()
+        running.wait(20)
+
+
+def wait_for(url: str, headers: dict[str, str], log: Path) -> None:
+    for _ in range(200):
+        try:
+            if httpx.get(url, headers=headers).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise RuntimeError(f"{url} does not answer: {log.read_text()}")
