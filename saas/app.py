@@ -89,6 +89,12 @@ def check(settings: Settings) -> None:
         raise RequestError("SUPABASE_URL is not set: it says whose sessions are good")
 
 
+def complete(settings: Settings) -> None:
+    """Raises RequestError for what is missing: each part says itself what it needs, before anything is started."""
+    connect(settings)
+    backend_of(settings, httpx.AsyncClient(), Bucket.of(settings))
+
+
 def connect(settings: Settings) -> Database:
     """PostgreSQL itself where DATABASE_URL is set, else Supabase's API. Raises RequestError when neither is."""
     if settings.database_url:

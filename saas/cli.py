@@ -76,11 +76,12 @@ def serve(settings: Settings) -> None:
 
     from inference.server.log import quiet_uvicorn
     from inference.server.patience import Impatient
-    from saas.app import create_app
+    from saas.app import complete, create_app
 
     if settings.environment == "production" and settings.stripe_secret_key and not settings.model_licence:
         console.print(LICENCE, style="bold red")
     app = create_app(settings)
+    complete(settings)
     listening = _listen(settings.host, settings.port)
     console.print(
         f"http://{settings.host}:{listening.getsockname()[1]}  (GET /healthz /readyz; `fishserve saas check` looks whether all is set up)"
@@ -98,6 +99,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listening.bind((host, port))
     except OSError as e:
+        listening.close()
         raise RequestError(f"cannot listen on {host}:{port}: {e.strerror or e}") from None
     listening.listen(1024)  # from now on nobody is turned away, though some wait until the app has started
     return listening

@@ -37,6 +37,7 @@ class StandIn:
 
     answer: Callable[[Asked], tuple[int, Any]]
     asked: list[Asked] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
     url: str = ""
 
     @contextmanager
@@ -54,11 +55,14 @@ class StandIn:
                 content = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
+                for name, value in standin.headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                if self.command != "HEAD":
+                    self.wfile.write(content)
 
-            do_GET = do_POST  # noqa: N815 - the base class's name
+            do_GET = do_HEAD = do_POST  # noqa: N815 - the base class's names
 
             def log_message(self, *_: Any) -> None:
                 pass
