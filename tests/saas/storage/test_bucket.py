@@ -61,7 +61,10 @@ def test_an_address_opens_one_key_by_one_method(store):
     assert httpx.get(write.url).status_code == 403
 
 
-@pytest.mark.parametrize("change", [(r"X-Amz-Expires=300", "X-Amz-Expires=30000"), (r"X-Amz-Signature=.", "X-Amz-Signature=z"), (r"X-Amz-Date=\d", "X-Amz-Date=3")])
+@pytest.mark.parametrize(
+    "change",
+    [(r"X-Amz-Expires=300", "X-Amz-Expires=30000"), (r"X-Amz-Signature=.", "X-Amz-Signature=z"), (r"X-Amz-Date=\d", "X-Amz-Date=3")],
+)
 def test_an_address_that_was_tampered_with_opens_nothing(store, change):
     assert httpx.get(re.sub(*change, store.get_url(KEY))).status_code in (400, 403)
 
