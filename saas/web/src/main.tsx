@@ -6,7 +6,7 @@ import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 
-import { api, ok, ORIGIN, Refused } from "./api";
+import { type Config, ORIGIN, plain, Refused } from "./api";
 import { App } from "./app";
 import { Mended } from "./parts/mended";
 import { Start } from "./pages/start";
@@ -25,7 +25,7 @@ const root = createRoot(document.getElementById("root")!);
 
 async function start() {
   try {
-    const config = await ok(api.GET("/api/config"));
+    const config = (await (await plain(`${ORIGIN}/api/config`)).json()) as Config;
     watch(config.supabase_url || ORIGIN, config.supabase_key || "embedded");
     queries.setQueryData(["config"], config);
     queries.setQueryDefaults(["config"], { staleTime: Infinity });

@@ -14,10 +14,8 @@ export const t = {
   cancel: "Cancel",
   close: "Close",
   delete: "Delete",
-  rename: "Rename",
   save: "Save",
   download: "Download",
-  copy: "Copy",
   copied: "Copied",
   more: "Show more",
   play: (what: string) => `Play ${what}`,
@@ -92,7 +90,7 @@ export const t = {
     format: "Format",
     go: "Speak",
     stop: "Stop",
-    cost: (n: number, seconds: number) => `At most ${credits(n)} credits, for about ${duration(seconds)}`,
+    cost: (n: number, seconds: number) => `At most ${credits(n)} credits, for about ${duration(seconds)}.`,
     costEmpty: "You see what it costs before you press.",
     costWait: "Working out what it costs",
     left: (n: number) => `You have ${credits(n)}.`,
@@ -114,7 +112,6 @@ export const t = {
     tooFew: (need: number, have: number) => `This may cost ${credits(need)} credits, and you have ${credits(have)}.`,
     buy: "Get credits",
     tooLong: (most: number) => `That is more than ${count(most)} characters. Speak it in parts.`,
-    shortcut: "speaks",
     example: "Try an example",
     examples: [
       "The old lighthouse keeper climbed the stairs one last time. Below him the harbour was quiet, and the lamps of the fishing boats swung slowly in the dark.",
@@ -162,7 +159,8 @@ export const t = {
     use: "Speak with it",
     pending: "Not finished",
     refused: "Refused",
-    uploadFailed: "The clip could not be uploaded. Try it once more.",
+    noRecorder: "Browsers lend the microphone only to pages on https. A file works everywhere.",
+    noMicrophone: "The microphone cannot be used. Plug one in and allow it beside the address, or choose a file.",
   },
 
   history: {
@@ -230,6 +228,7 @@ export const t = {
     what: "What",
     amount: "Credits",
     after: "Balance",
+    exact: "Nothing to return: speech was as long as reserved",
     receipt: "Receipt",
     receiptOf: (when: string) => `Receipt of ${when}`,
     kind: {

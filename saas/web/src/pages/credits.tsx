@@ -44,7 +44,7 @@ function Returned() {
   const queries = useQueryClient();
   const { data } = useBalance();
   const [late, setLate] = useState(false);
-  const there = data !== undefined && data.balance + data.debt !== balanceBefore();
+  const there = data !== undefined && data.balance - data.debt !== balanceBefore();
   useEffect(() => {
     if (!paid || late) return;
     if (there) return void queries.invalidateQueries({ queryKey: ["ledger"] });
@@ -87,7 +87,7 @@ function Packs({ packs }: { packs: Config["packs"] }) {
     mutationFn: (pack: string) => ok(api.POST("/api/billing/checkout", { body: { pack } })),
     onSuccess({ url }) {
       try {
-        if (data) sessionStorage.setItem(BEFORE, String(data.balance + data.debt));
+        if (data) sessionStorage.setItem(BEFORE, String(data.balance - data.debt));
       } catch {
         // Storage is switched off: one is thanked all the same.
       }
@@ -177,7 +177,7 @@ function Line({ entry }: { entry: Entry }) {
         <time dateTime={entry.created_at}>{when}</time>
       </td>
       <td>
-        {t.credits.kind[entry.kind] ?? entry.kind}{" "}
+        {entry.kind === "settle" && entry.amount === 0 ? t.credits.exact : (t.credits.kind[entry.kind] ?? entry.kind)}{" "}
         {entry.receipt_url && (
           <a href={entry.receipt_url} target="_blank" rel="noreferrer" aria-label={t.credits.receiptOf(when)}>
             {t.credits.receipt}

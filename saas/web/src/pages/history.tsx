@@ -112,7 +112,7 @@ function Row({ job }: { job: Job }) {
             {job.seconds != null && <span>{duration(job.seconds)}</span>}
             <span>{format === "opus" ? "Opus" : format.toUpperCase()}</span>
             {voice && <span>{voice}</span>}
-            <span>{running(job) ? "" : job.charged ? t.history.cost(job.charged) : t.history.free}</span>
+            {!running(job) && <span>{job.charged ? t.history.cost(job.charged) : t.history.free}</span>}
             {job.status !== "succeeded" && <span className={running(job) ? "tag" : "tag bad"}>{t.history.status[job.status]}</span>}
             {there && job.expires_at && <span>{t.history.until(moment(job.expires_at))}</span>}
             {job.status === "succeeded" && !there && <span className="tag">{t.history.gone}</span>}

@@ -5,6 +5,7 @@ import { record, unable } from "page/recorder.js";
 import { type DragEvent, type FormEvent, useEffect, useRef, useState } from "react";
 
 import { api, ok, plain, Refused } from "../api";
+import { typeOf, uploadHeaders } from "../clip";
 import { Icon } from "../icons";
 import { Deck, hush } from "../parts/deck";
 import { Dialog } from "../parts/dialog";
@@ -16,19 +17,11 @@ import { t } from "../strings";
 const SHORTEST = 1; // s
 const LONGEST = 90;
 const MOST_BYTES = 25_000_000;
-const TYPES: Record<string, string> = { wav: "audio/wav", mp3: "audio/mpeg", flac: "audio/flac", ogg: "audio/ogg", opus: "audio/ogg", m4a: "audio/mp4", aac: "audio/aac", webm: "audio/webm", mp4: "video/mp4" };
 
 interface Clip {
   blob: Blob;
   name: string;
   take: Take;
-}
-
-/** The type of a clip without its parameters; browsers know none for some files. */
-export function typeOf(blob: Blob, name: string): string {
-  const type = blob.type.split(";")[0]!.trim().toLowerCase();
-  if (/^(audio|video)\//.test(type)) return type;
-  return TYPES[name.split(".").pop()!.toLowerCase()] ?? "audio/mpeg";
 }
 
 export function NewVoice({ onClose }: { onClose: () => void }) {
@@ -71,13 +64,12 @@ export function NewVoice({ onClose }: { onClose: () => void }) {
   async function toggleRecording() {
     setError(null);
     if (recording.current) return void recording.current.stop();
-    const why = unable();
-    if (why) return fail(why);
+    if (unable()) return fail(t.voices.noRecorder);
     hush();
     try {
       recording.current = await record((loudness: number, seconds: number) => setLevel({ loudness, seconds: Math.floor(seconds) }), LONGEST - 1);
-    } catch (e) {
-      return fail((e as Error).message);
+    } catch {
+      return fail(t.voices.noMicrophone);
     }
     setClip(null);
     setLevel({ loudness: 0, seconds: 0 });
@@ -185,9 +177,4 @@ export function NewVoice({ onClose }: { onClose: () => void }) {
       </form>
     </Dialog>
   );
-}
-
-/** What was signed into the address. The browser writes the length itself. */
-export function uploadHeaders(signed: Record<string, string>): Record<string, string> {
-  return Object.fromEntries(Object.entries(signed).filter(([name]) => !/^(host|content-length)$/i.test(name)));
 }

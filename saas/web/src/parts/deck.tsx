@@ -43,6 +43,7 @@ export function Deck({ take, what, expected = 0, small, children }: Props) {
     let alive = true;
     const show = () => {
       drawn.move(player.position);
+      element.current!.setAttribute("aria-valuetext", player.length ? t.secondsOf(Math.floor(player.position), player.length) : t.noSound);
       setAt({ position: player.position, length: player.length });
     };
     const frame = () => {

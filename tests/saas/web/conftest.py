@@ -1,0 +1,313 @@
+"""The whole product on this machine, as `fishserve saas --embedded` has it, and Debian's Chromium before it. Cloudflare and Stripe are stand-ins:
+what they sign and count, they really do."""
+
+import contextlib
+import email
+import hashlib
+import hmac
+import json
+import re
+import shutil
+import subprocess
+import threading
+import time
+from urllib.parse import parse_qs
+from uuid import uuid4
+
+import httpx
+import psycopg
+import pytest
+import uvicorn
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
+
+from inference.hub import EMBEDDED_VOICE
+from saas import create_app
+from saas.settings import Settings
+from saas.storage.bucket import cors
+from tests.inference.server.conftest import Server
+from tests.saas.conftest import free_port
+from tests.saas.running import StandIn
+from tests.worker.conftest import ROOT
+
+WEB = ROOT / "saas" / "web"
+CHROMIUM = "/usr/bin/chromium"
+WEBHOOK_SECRET = "whsec_test"
+SITE_KEY = "0x4AAAAAAAtest"
+PASSWORD = "a long sentence to sign in with"
+
+
+def node_is_new_enough():
+    """Vite wants 20.19; Debian 12 has 18."""
+    if not shutil.which("npm"):
+        return False
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(map(int, re.findall(r"\d+", version)[:2])) >= (20, 19)
+
+
+def npm(*arguments):
+    done = subprocess.run(["npm", *arguments], cwd=WEB, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def installed():
+    """The app's packages, as its lock file names them."""
+    if not node_is_new_enough():
+        pytest.skip("the app is built with Node 20.19 or newer")
+    lock, mark = WEB / "package-lock.json", WEB / "node_modules" / ".package-lock.json"
+    if not mark.exists() or mark.stat().st_mtime < lock.stat().st_mtime:
+        npm("ci", "--silent")
+
+
+@pytest.fixture(scope="session")
+def built(installed):
+    """The app as it is served."""
+    npm("run", "--silent", "build")
+    return WEB / "dist"
+
+
+@pytest.fixture(scope="session")
+def speaker(tmp_path_factory):
+    """A fishserve with minnow."""
+    server = Server(EMBEDDED_VOICE, tmp_path_factory.mktemp("voices")).wait_ready()
+    yield server
+    server.end()
+
+
+class Cloudflare:
+    """Turnstile: a widget that passes at once, and the address that says whether its tokens are good. Each is, once, for what it was made."""
+
+    SCRIPT = """
+    window.turnstile = {
+      render(element, options) {
+        const give = () => options.callback(`${options.action}:${crypto.randomUUID()}`);
+        element.textContent = "You are a person.";
+        Object.assign(element.style, { padding: "19px", border: "1px solid", borderRadius: "4px" });
+        element.give = give;
+        setTimeout(give);
+        return element;
+      },
+      reset: (element) => setTimeout(element.give),
+      remove: (element) => (element.textContent = ""),
+    };
+    """
+
+    def __init__(self):
+        self.used = set()
+        self.service = StandIn(self.answer)
+
+    def answer(self, asked):
+        token = parse_qs(asked.body.decode())["response"][0]
+        good = ":" in token and token not in self.used
+        self.used.add(token)
+        return 200, {"success": good, "hostname": "127.0.0.1", "action": token.partition(":")[0]}
+
+
+class Stripe:
+    """Checkout: a page with one button. Pressing it pays, and the webhook is told so, signed as Stripe signs."""
+
+    def __init__(self):
+        self.api, self.sessions = "", {}
+        self.service = StandIn(self.answer)
+
+    def answer(self, asked):
+        if asked.path == "/v1/checkout/sessions":
+            form = {name: values[0] for name, values in parse_qs(asked.body.decode()).items()}
+            name = f"cs_{uuid4().hex}"
+            self.sessions[name] = form
+            return 200, {"id": name, "object": "checkout.session", "url": f"{self.service.url}/pay/{name}"}
+        if asked.path.startswith("/v1/payment_intents/"):
+            receipt = f"{self.service.url}/receipt"
+            return 200, {"id": "pi", "object": "payment_intent", "latest_charge": {"id": "ch", "object": "charge", "receipt_url": receipt}}
+        return 404, {}
+
+    def pay(self, name):
+        """Where a browser goes next."""
+        form = self.sessions[name]
+        metadata = {key: form[f"metadata[{key}]"] for key in ("fishserve_credits", "user_id", "pack")}
+        session = {
+            "id": name, "object": "checkout.session", "payment_status": "paid", "payment_intent": f"pi_{name}", "customer": "cus_1",
+            "client_reference_id": form["client_reference_id"], "metadata": metadata,
+        }  # fmt: skip
+        event = {"id": f"evt_{name}", "object": "event", "type": "checkout.session.completed", "data": {"object": session}}
+        body, now = json.dumps(event).encode(), int(time.time())
+        signature = hmac.new(WEBHOOK_SECRET.encode(), f"{now}.".encode() + body, hashlib.sha256).hexdigest()
+        answer = httpx.post(f"{self.api}/api/webhook/stripe", content=body, headers={"Stripe-Signature": f"t={now},v1={signature}"})
+        assert answer.json() == {"outcome": "applied"}, answer.text
+        return form["success_url"]
+
+
+@contextlib.contextmanager
+def serving_on(port, app):
+    """An ASGI app in a thread."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", access_log=False))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "it did not start"
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+class Product:
+    """Everything that runs, and what can be looked up behind it."""
+
+    def __init__(self, url, database, bucket, directory, cloudflare, stripe):
+        self.url, self.database, self.bucket, self.directory = url, database, bucket, directory
+        self.cloudflare, self.stripe = cloudflare, stripe
+
+    def link(self, address):
+        """What the newest message to an address asks to open."""
+        for file in sorted((self.directory / "mail").glob("*.eml"), reverse=True):
+            message = email.message_from_bytes(file.read_bytes())
+            if message["To"] == address:
+                return re.search(r"http://\S+verify\S+", message.get_payload(decode=True).decode())[0]
+        raise AssertionError(f"no message to {address}")
+
+    def user(self, credits=0):
+        """Somebody who has confirmed an address, and its id."""
+        address = f"{uuid4().hex[:12]}@example.com"
+        body = {"email": address, "password": PASSWORD, "gotrue_meta_security": {"captcha_token": f"sign-up:{uuid4()}"}}
+        made = httpx.post(f"{self.url}/auth/v1/signup", json=body)
+        assert made.status_code == 200, made.text
+        assert httpx.get(self.link(address)).status_code == 303
+        if credits:
+            self.database.call("grant_credits", user_id=made.json()["id"], credits=credits, reference="test")
+        return address, made.json()["id"]
+
+    def session(self, address):
+        """The API as that user sees it, in a session by password."""
+        body = {"email": address, "password": PASSWORD, "gotrue_meta_security": {"captcha_token": f"sign-in:{uuid4()}"}}
+        answer = httpx.post(f"{self.url}/auth/v1/token?grant_type=password", json=body).json()
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {answer['access_token']}"}, timeout=60)
+
+    def objects(self, user):
+        found = self.bucket.s3.list_objects_v2(Bucket=self.bucket.environment["R2_BUCKET_NAME"]).get("Contents", [])
+        return [o["Key"] for o in found if user in o["Key"]]
+
+    def rows(self, user):
+        """Where a user is still to be found: table by table, the ledger aside."""
+        found = {}
+        with psycopg.connect(self.database.owner_url) as connection:
+            columns = connection.execute(
+                "select table_schema, table_name, column_name from information_schema.columns where data_type = 'uuid'"
+                " and table_schema in ('public', 'auth') and column_name in ('id', 'user_id')"
+            ).fetchall()
+            for schema, table, column in columns:
+                (count,) = connection.execute(f'select count(*) from "{schema}"."{table}" where "{column}" = %s', [user]).fetchone()
+                if count:
+                    found[f"{schema}.{table}"] = count
+        return found
+
+
+@pytest.fixture(scope="session")
+def product(postgres, bucket, speaker, built, tmp_path_factory):
+    database, directory, port = postgres.migrated(), tmp_path_factory.mktemp("embedded"), free_port()
+    url = f"http://127.0.0.1:{port}"
+    cloudflare, stripe = Cloudflare(), Stripe()
+    with cloudflare.service.running(), stripe.service.running():
+        settings = Settings(
+            environment="embedded", public_url=url, supabase_url=url, database_url=database.url, directory=directory,
+            fishserve_url=speaker.url, turnstile_site_key=SITE_KEY, turnstile_secret_key="0xsecret",
+            turnstile_base_url=cloudflare.service.url, stripe_secret_key="sk_test_1", stripe_webhook_secret=WEBHOOK_SECRET,
+            stripe_base_url=stripe.service.url, speech_per_minute=30, requests_per_minute=10_000, sensitive_per_minute=1000,
+            **{name.lower(): value for name, value in bucket.environment.items()},
+        )  # fmt: skip
+        stripe.api = url
+        bucket.s3.put_bucket_cors(Bucket=settings.r2_bucket_name, CORSConfiguration=cors(url))
+        with serving_on(port, create_app(settings)):
+            yield Product(url, database, bucket, directory, cloudflare, stripe)
+    postgres.run(f"drop database {database.name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        arguments = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A visitor with the app open. At the end the browser has complained of nothing, and asked nobody it should not."""
+
+    def __init__(self, browser, product, **options):
+        self.product = product
+        self.context = browser.new_context(permissions=["clipboard-read", "clipboard-write", "microphone"], **options)
+        self.context.route("https://challenges.cloudflare.com/**", self.widget)
+        self.complaints, self.asked = [], []
+        self.page = self.tab()
+
+    def widget(self, route):
+        route.fulfill(content_type="text/javascript", body=Cloudflare.SCRIPT)
+
+    def tab(self):
+        page = self.context.new_page()
+        page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda e: self.complaints.append(str(e)))
+        page.on("request", lambda r: self.asked.append(r.url))
+        return page
+
+    def open(self, path="", page=None):
+        (page or self.page).goto(f"{self.product.url}/app/{path}")
+        return self
+
+    def signed_in(self, credits=0):
+        """As somebody who has signed in by password."""
+        self.address, self.id = self.product.user(credits)
+        self.open("sign-in")
+        self.page.get_by_label("E-mail").fill(self.address)
+        self.page.get_by_label("Password").fill(PASSWORD)
+        self.press("Sign in")
+        expect(self.page.get_by_label("Text to speak")).to_be_visible()
+        return self
+
+    def press(self, name, page=None):
+        (page or self.page).get_by_role("button", name=name, exact=True).click()
+
+    def go(self, name):
+        self.page.get_by_role("navigation").get_by_role("link", name=name).click()
+        expect(self.page.get_by_role("heading", level=1)).to_have_text(name)
+
+    def says(self, words, page=None):
+        expect((page or self.page).get_by_text(words).first).to_be_visible(timeout=15_000)
+
+    def heard(self, seconds):
+        """Wait until the first sound has been played so far."""
+        deadline = time.monotonic() + 20
+        while int(self.page.get_by_role("slider").first.get_attribute("aria-valuenow")) < seconds:
+            assert time.monotonic() < deadline
+            self.page.wait_for_timeout(50)
+
+    def violations(self):
+        """What axe finds in what is shown now."""
+        self.page.mouse.move(0, 0)
+        return [(v["id"], v["impact"], [n["html"] for n in v["nodes"]]) for v in Axe().run(self.page).response["violations"]]
+
+    def end(self):
+        self.context.close()
+        refused = "Failed to load resource"  # the browser's own note of an answer that was an error
+        assert [c for c in self.complaints if not c.startswith(refused)] == []
+        known = (
+            self.product.url,
+            self.product.bucket.endpoint,
+            self.product.stripe.service.url,
+            "https://challenges.cloudflare.com",
+            "data:",
+            "blob:",
+        )
+        assert {url for url in self.asked if not url.startswith(known)} == set()
+
+
+@pytest.fixture
+def visit(browser, product):
+    visit = Visit(browser, product)
+    yield visit
+    visit.end()
