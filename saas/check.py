@@ -163,14 +163,14 @@ async def _speech(s: Settings, http: httpx.AsyncClient) -> AsyncIterator[Item]:
         key = {"Authorization": f"Bearer {s.runpod_api_key.get_secret_value()}"}
         answer = await http.get(f"{s.runpod_base_url}/{s.runpod_endpoint_id}/health", headers=key)
         yield _item(
-            "RunPod",
+            "speech",
             answer.is_success,
             f"endpoint {s.runpod_endpoint_id} answers {answer.status_code}",
             "look at RUNPOD_ENDPOINT_ID and RUNPOD_API_KEY",
         )
     elif s.fishserve_url:
         answer = await http.get(f"{s.fishserve_url}/ready")
-        yield _item("fishserve", answer.is_success, f"{s.fishserve_url}/ready answers {answer.status_code}", "see why it is not ready")
+        yield _item("speech", answer.is_success, f"{s.fishserve_url}/ready answers {answer.status_code}", "see why it is not ready")
     else:
         yield Item("speech", "wrong", "nothing speaks", "set RUNPOD_ENDPOINT_ID and RUNPOD_API_KEY, or FISHSERVE_URL")
 

@@ -132,7 +132,7 @@ def test_an_installation_as_it_must_be_has_nothing_wrong_but_the_tests_lack_of_h
         ({"supabase_publishable_key": "sb_secret_x"}, {"publishable key"}),
         ({"r2_secret_access_key": "wrong"}, {"bucket"}),
         ({"app_url": "https://other.example.com"}, {"bucket CORS"}),
-        ({"runpod_api_key": "wrong"}, {"RunPod"}),
+        ({"runpod_api_key": "wrong"}, {"speech"}),
         ({"stripe_secret_key": "sk_test_x"}, {"Stripe key"}),
         ({"stripe_webhook_secret": None}, {"Stripe webhook secret"}),
         ({"turnstile_secret_key": "1x0000000000000000000000000000000AA"}, {"Turnstile keys"}),
