@@ -28,6 +28,7 @@ from saas.jobs.service import Jobs
 from saas.limits.service import Limiter
 from saas.observability import reports
 from saas.observability import router as observability
+from saas.observability.counted import Counted
 from saas.observability.readiness import Readiness
 from saas.observability.watch import Watch
 from saas.settings import Settings
@@ -111,7 +112,7 @@ def connect(settings: Settings) -> Database:
 async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     """Everything the routes use, closed again by the stack in the opposite order."""
     http = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False))
-    store = connect(settings)
+    store = Counted(connect(settings))
     stack.push_async_callback(store.close)
     limiter = Limiter(settings)
     stack.push_async_callback(limiter.close)

@@ -15,7 +15,7 @@ import stripe
 from saas.auth.service import Caller
 from saas.database import Database, Refused
 from saas.errors import ApiError
-from saas.observability import metrics, reports
+from saas.observability import reports
 from saas.settings import Settings
 
 PACKS_KEPT = 30.0
@@ -120,11 +120,7 @@ class Payments:
         except Refused:  # sending it again changes nothing; a person must look
             reports.alarm("an event of Stripe was refused by the database", event=name, type=kind)
             return "refused"
-        if not done["applied"]:
-            return "repeated"
-        if movement.credits:
-            metrics.CREDITS.labels("purchase").inc(movement.credits)
-        return "applied"
+        return "applied" if done["applied"] else "repeated"
 
     async def _receipt(self, payment: str) -> str | None:
         """The address of a payment's receipt, where Stripe tells it at once: credits do not wait for that."""

@@ -256,7 +256,7 @@ def test_a_session_that_names_two_users_credits_none(api, user, deliver, balance
 
 
 def test_while_the_database_is_away_stripe_is_told_to_come_again(postgres, monkeypatch):
-    monkeypatch.setattr("saas.postgres.CALL_SECONDS", 1)
+    monkeypatch.setattr("saas.database.CALL_SECONDS", 1)
     database = postgres.migrated()
     with running(database, stripe_secret_key="sk_test_x", stripe_webhook_secret=SECRET, stripe_base_url=NOWHERE) as api:
         postgres.run(f"alter database {database.name} with allow_connections false")

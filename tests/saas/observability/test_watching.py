@@ -1,5 +1,6 @@
 """What an operator sees: health, metrics and logs, and headers on every answer. None of it says what a user said."""
 
+import asyncio
 import json
 import os
 import signal
@@ -8,8 +9,20 @@ import sys
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
+from saas.observability.counted import Counted
+from saas.postgres import PostgresDatabase
 from tests.saas.running import NOWHERE, running
+
+SAMPLES = [("jobs", "status", s) for s in ("queued", "running", "succeeded", "failed")] + [
+    ("credits", "kind", k) for k in ("reserved", "charged", "returned")
+]
+
+
+def sampled(sample):
+    name, label, value = sample
+    return REGISTRY.get_sample_value(f"fishserve_saas_{name}_total", {label: value}) or 0
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +49,7 @@ def test_it_lives_and_is_ready(client):
 
 
 def test_without_a_database_it_lives_and_is_not_ready(postgres, monkeypatch):
-    monkeypatch.setattr("saas.postgres.CALL_SECONDS", 1)
+    monkeypatch.setattr("saas.database.CALL_SECONDS", 1)
     with running(postgres.migrated(), database_url="postgresql://postgres@127.0.0.1:9/none") as api, api.with_key("x") as client:
         assert client.get("/healthz").status_code == 200
         ready = client.get("/readyz")
@@ -62,6 +75,39 @@ def test_metrics_count_requests_by_route_and_never_by_what_was_typed(client):
     assert metric(client, 'fishserve_saas_requests_total{method="GET",route="/api/me",status="401"}') == before + 1
     assert "somebody" not in text
     assert "BREW" not in text
+
+
+def test_metrics_follow_credits_and_jobs_through_every_change_once(postgres):
+    async def live():
+        store, job = (
+            Counted(PostgresDatabase(database.url)),
+            {"idempotency_key": "k", "fingerprint": "f", "text": "Hello there.", "token_hash": "0" * 64},
+        )
+        for _ in range(2):
+            taken = (await store.call("process_audio_request", user_id=user, **job))["job"]
+        made = {
+            "seconds": 1.5,
+            "frames": 33,
+            "bytes": 1000,
+            "sha256": "0" * 64,
+            "object_key": f"results/users/{user}/jobs/{taken['id']}.mp3",
+        }
+        await store.call("start_job", job_id=taken["id"], backend="fishserve", backend_id="x")
+        for _ in range(2):
+            settled = (await store.call("settle_job", job_id=taken["id"], **made))["job"]
+        other = (await store.call("process_audio_request", user_id=user, **job | {"idempotency_key": "l"}))["job"]
+        for _ in range(2):
+            await store.call("refund_job", job_id=other["id"], status="failed", error="it broke")
+        await store.close()
+        return taken["reserved"], settled["charged"]
+
+    database = postgres.migrated()
+    user = database.user(credits=1000)
+    before = {sample: sampled(sample) for sample in SAMPLES}
+    reserved, charged = asyncio.run(live())
+    moved = {sample: sampled(sample) - before[sample] for sample in SAMPLES}
+    assert [moved[s] for s in SAMPLES[:4]] == [2, 1, 1, 1]
+    assert [moved[s] for s in SAMPLES[4:]] == [2 * reserved, charged, 2 * reserved - charged]
 
 
 def test_metrics_are_for_this_machine_or_for_who_has_the_key(client, postgres):
