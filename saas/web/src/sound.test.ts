@@ -1,7 +1,7 @@
 import { samples as pcm } from "page/api.js";
 import { expect, test } from "vitest";
 
-import { Resampler, sixteen, withoutHead } from "./sound";
+import { mp3FrameLength, mp3Frames, Resampler, sixteen, withoutHead } from "./sound";
 
 const tone = (length: number, rate: number, hertz: number) => Float32Array.from({ length }, (_, i) => 0.8 * Math.sin((2 * Math.PI * hertz * i) / rate));
 
@@ -73,4 +73,28 @@ test.each([
 test("what is no WAV file is said to be none", async () => {
   const bytes = new Response("this is not a sound at all").body!.pipeThrough(withoutHead());
   await expect(new Response(bytes).text()).rejects.toThrow("no WAV");
+});
+
+test.each([
+  [[0xff, 0xfb, 0x90], 417], // MPEG-1, 128 kbit/s, 44.1 kHz
+  [[0xff, 0xfb, 0x92], 418], // padded
+  [[0xff, 0xf3, 0x84], 192], // MPEG-2, 64 kbit/s, 24 kHz
+  [[0xff, 0xfb, 0xf0], null], // no such bit rate
+  [[0xff, 0xe8, 0x90], null], // no such version
+  [[0xff, 0xfd, 0x90], null], // layer II
+  [[0x49, 0x44, 0x33], null], // a tag
+])("an MP3 frame that begins with %j has %j bytes", ([a, b, c], length) => expect(mp3FrameLength(a!, b!, c!)).toBe(length));
+
+test.each([1, 100, 417, 5000])("in pieces of %i bytes the frames are whole, and what is between them is left out", async (size) => {
+  const frame = (padding: number) => Uint8Array.from({ length: 417 + padding }, (_, i) => [0xff, 0xfb, 0x90 | (padding << 1), 0][i] ?? i % 251);
+  const file = Uint8Array.from([...[1, 2, 3], ...frame(0), ...frame(1), 9, 9, ...frame(0), 0xff, 0xfb]);
+  const stream = new ReadableStream<Uint8Array>({
+    start(controller) {
+      for (let at = 0; at < file.length; at += size) controller.enqueue(file.slice(at, at + size));
+      controller.close();
+    },
+  });
+  const frames: Uint8Array[] = [];
+  for await (const one of stream.pipeThrough(mp3Frames())) frames.push(one);
+  expect(frames).toEqual([frame(0), frame(1), frame(0)]);
 });

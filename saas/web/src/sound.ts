@@ -65,35 +65,100 @@ export class Resampler {
 export async function decodesLive(format: Format): Promise<boolean> {
   if (format === "wav") return true;
   if (!("AudioDecoder" in globalThis)) return false;
-  const codec = { mp3: "mp3", opus: "opus", aac: "mp4a.40.2", flac: "flac" }[format];
-  if (format === "flac") return true; // its configuration needs the file's head; mediabunny says no itself
-  return (await AudioDecoder.isConfigSupported({ codec, sampleRate: format === "opus" ? 48000 : RATE, numberOfChannels: 1 })).supported ?? false;
+  if (format === "flac") return true; // what it would ask for stands in the file's head; a browser that cannot says so then
+  const codec = { mp3: "mp3", opus: "opus", aac: "mp4a.40.2" }[format];
+  return (await AudioDecoder.isConfigSupported({ codec, sampleRate: RATE, numberOfChannels: 1 })).supported ?? false;
 }
 
-/** Samples of a file that is still coming. Throws what the stream throws. */
-export async function* decoded(bytes: ReadableStream<Uint8Array>, format: Format): AsyncGenerator<Int16Array> {
+/** Hand on the samples of a file that is still coming, as soon as they can be had. Throws what the stream throws, and what is no such file. */
+export async function hear(bytes: ReadableStream<Uint8Array>, format: Format, onpiece: (samples: Int16Array) => void): Promise<void> {
   if (format === "wav") {
-    yield* pcm({ body: bytes.pipeThrough(withoutHead()) } as Response);
-    return;
-  }
-  const { ADTS, AudioSampleSink, FLAC, Input, MP3, OGG, ReadableStreamSource } = await import("mediabunny");
-  const kind = { mp3: MP3, opus: OGG, aac: ADTS, flac: FLAC }[format];
-  const input = new Input({ source: new ReadableStreamSource(bytes), formats: [kind] });
+    for await (const piece of pcm({ body: bytes.pipeThrough(withoutHead()) } as Response)) onpiece(piece);
+  } else if (format === "mp3") await hearMp3(bytes, onpiece);
+  else await hearContainer(bytes, format, onpiece);
+}
+
+/** By mediabunny, which reads ahead too far in MP3 alone: four seconds of it. */
+async function hearContainer(bytes: ReadableStream<Uint8Array>, format: "opus" | "aac" | "flac", onpiece: (samples: Int16Array) => void) {
+  const { ADTS, AudioSampleSink, FLAC, Input, OGG, ReadableStreamSource } = await import("mediabunny");
+  const input = new Input({ source: new ReadableStreamSource(bytes), formats: [{ opus: OGG, aac: ADTS, flac: FLAC }[format]] });
   try {
-    const track = await input.getPrimaryAudioTrack();
-    if (!track) return;
-    const rate = await track.getSampleRate();
-    const resampler = rate === RATE ? null : new Resampler(rate, RATE);
+    const track = (await input.getPrimaryAudioTrack())!;
+    const play = resampled(await track.getSampleRate(), onpiece);
     for await (const sample of new AudioSampleSink(track).samples()) {
       const samples = new Float32Array(sample.numberOfFrames);
       sample.copyTo(samples, { planeIndex: 0, format: "f32-planar" });
       sample.close();
-      const piece = resampler ? resampler.push(samples) : samples;
-      if (piece.length) yield sixteen(piece);
+      play(samples);
     }
   } finally {
     input.dispose();
   }
+}
+
+async function hearMp3(bytes: ReadableStream<Uint8Array>, onpiece: (samples: Int16Array) => void) {
+  let failure: unknown = null;
+  let play: ((samples: Float32Array) => void) | null = null;
+  const decoder = new AudioDecoder({
+    output(data) {
+      const samples = new Float32Array(data.numberOfFrames);
+      data.copyTo(samples, { planeIndex: 0, format: "f32-planar" });
+      play ??= resampled(data.sampleRate, onpiece);
+      data.close();
+      play(samples);
+    },
+    error: (e) => (failure = e),
+  });
+  decoder.configure({ codec: "mp3", sampleRate: RATE, numberOfChannels: 1 });
+  let timestamp = 0;
+  for await (const data of bytes.pipeThrough(mp3Frames())) {
+    if (failure) throw failure;
+    decoder.decode(new EncodedAudioChunk({ type: "key", timestamp: timestamp++, data: data as Uint8Array<ArrayBuffer> }));
+  }
+  await decoder.flush();
+  decoder.close();
+}
+
+function resampled(rate: number, onpiece: (samples: Int16Array) => void): (samples: Float32Array) => void {
+  const resampler = rate === RATE ? null : new Resampler(rate, RATE);
+  return (samples) => {
+    const piece = resampler ? resampler.push(samples) : samples;
+    if (piece.length) onpiece(sixteen(piece));
+  };
+}
+
+const KBITS = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]; // of MPEG-1, layer III
+const KBITS_2 = [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160]; // of MPEG-2 and 2.5
+
+/** Bytes of the MPEG audio frame (layer III) that begins so; null: no frame does (ISO 11172-3, 2.4.1.3). */
+export function mp3FrameLength(b0: number, b1: number, b2: number): number | null {
+  const version = (b1 >> 3) & 3; // 3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5
+  if (b0 !== 0xff || b1 >> 5 !== 7 || version === 1 || ((b1 >> 1) & 3) !== 1) return null;
+  const kbits = (version === 3 ? KBITS : KBITS_2)[b2 >> 4];
+  const rate = [44_100, 48_000, 32_000][(b2 >> 2) & 3];
+  if (!kbits || !rate) return null;
+  const hertz = rate / (version === 3 ? 1 : version === 2 ? 2 : 4);
+  return Math.floor(((version === 3 ? 144_000 : 72_000) * kbits) / hertz) + ((b2 >> 1) & 1);
+}
+
+/** Cuts an MP3 file into its frames; what is between them is left out. */
+export function mp3Frames(): TransformStream<Uint8Array, Uint8Array> {
+  let rest: Uint8Array = new Uint8Array(0);
+  return new TransformStream({
+    transform(chunk, controller) {
+      const all = new Uint8Array(rest.length + chunk.length);
+      all.set(rest);
+      all.set(chunk, rest.length);
+      let at = 0;
+      while (at + 4 <= all.length) {
+        const length = mp3FrameLength(all[at]!, all[at + 1]!, all[at + 2]!);
+        if (length === null) at++;
+        else if (at + length > all.length) break;
+        else controller.enqueue(all.slice(at, (at += length)));
+      }
+      rest = all.slice(at);
+    },
+  });
 }
 
 /** Drops everything up to the samples of a WAV file. */

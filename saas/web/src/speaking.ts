@@ -3,7 +3,7 @@
 import { onlineManager } from "@tanstack/react-query";
 
 import { api, authorised, type Job, ok, ORIGIN, Refused, refusal } from "./api";
-import { decoded, decodesLive, type Format, Take, takeOf } from "./sound";
+import { decodesLive, type Format, hear, Take, takeOf } from "./sound";
 import { t } from "./strings";
 
 export type Phase = "asking" | "speaking" | "settling" | "done";
@@ -84,10 +84,10 @@ export class Speaking {
     let unheard = true;
     if (await decodesLive(format)) {
       try {
-        for await (const piece of decoded(heard, format)) {
+        await hear(heard, format, (piece) => {
           this.#shown.take.append(piece);
           this.#become({ phase: "speaking", seconds: this.#shown.take.player.length });
-        }
+        });
         unheard = this.#shown.take.player.length === 0;
       } catch {
         // Either the connection broke, which `whole` tells, or this browser cannot decode it piece by piece.
