@@ -8,6 +8,7 @@ import hmac
 import json
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -181,11 +182,16 @@ class Product:
             self.database.call("grant_credits", user_id=made.json()["id"], credits=credits, reference="test")
         return address, made.json()["id"]
 
-    def session(self, address):
-        """The API as that user sees it, in a session by password."""
+    def sign_in(self, address):
+        """A session by password, as supabase-js keeps it."""
         body = {"email": address, "password": PASSWORD, "gotrue_meta_security": {"captcha_token": f"sign-in:{uuid4()}"}}
-        answer = httpx.post(f"{self.url}/auth/v1/token?grant_type=password", json=body).json()
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {answer['access_token']}"}, timeout=60)
+        answer = httpx.post(f"{self.url}/auth/v1/token?grant_type=password", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def client(self, session):
+        """The API as somebody in a session sees it."""
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {session['access_token']}"}, timeout=60)
 
     def objects(self, user):
         found = self.bucket.s3.list_objects_v2(Bucket=self.bucket.environment["R2_BUCKET_NAME"]).get("Contents", [])
@@ -235,17 +241,61 @@ def browser():
         browser.close()
 
 
+class Wire:
+    """A connection between a browser and the product, that can break."""
+
+    def __init__(self, port):
+        self.target, self.open = port, set()
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near = self.listening.accept()[0]
+                far = socket.create_connection(("127.0.0.1", self.target))
+                self.open |= {near, far}
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    def _pass_on(self, one, other):
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for end in (one, other):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        """Break what is open now; new connections are made again."""
+        for end in self.open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self.open.clear()
+
+    def end(self):
+        self.listening.shutdown(socket.SHUT_RDWR)
+        self.listening.close()
+        self.cut()
+
+
 class Visit:
     """A visitor with the app open. At the end the browser has complained of nothing, and asked nobody it should not."""
 
-    def __init__(self, browser, product, **options):
-        self.product = product
+    def __init__(self, browser, product, url=None, session=None, **options):
+        self.product, self.url = product, url or product.url
+        if session:
+            kept = [{"name": "fishserve.session", "value": json.dumps(session)}]
+            options["storage_state"] = {"cookies": [], "origins": [{"origin": self.url, "localStorage": kept}]}
         self.context = browser.new_context(permissions=["clipboard-read", "clipboard-write", "microphone"], **options)
-        self.context.route("https://challenges.cloudflare.com/**", self.widget)
+        self.context.set_default_timeout(15_000)
+        self.context.route("https://challenges.cloudflare.com/**", self._widget)
         self.complaints, self.asked = [], []
         self.page = self.tab()
 
-    def widget(self, route):
+    def _widget(self, route):
         route.fulfill(content_type="text/javascript", body=Cloudflare.SCRIPT)
 
     def tab(self):
@@ -256,18 +306,11 @@ class Visit:
         return page
 
     def open(self, path="", page=None):
-        (page or self.page).goto(f"{self.product.url}/app/{path}")
+        (page or self.page).goto(f"{self.url}/app/{path}")
         return self
 
-    def signed_in(self, credits=0):
-        """As somebody who has signed in by password."""
-        self.address, self.id = self.product.user(credits)
-        self.open("sign-in")
-        self.page.get_by_label("E-mail").fill(self.address)
-        self.page.get_by_label("Password").fill(PASSWORD)
-        self.press("Sign in")
-        expect(self.page.get_by_label("Text to speak")).to_be_visible()
-        return self
+    def fill(self, label, words, page=None):
+        (page or self.page).get_by_label(label, exact=True).fill(words)
 
     def press(self, name, page=None):
         (page or self.page).get_by_role("button", name=name, exact=True).click()
@@ -279,12 +322,27 @@ class Visit:
     def says(self, words, page=None):
         expect((page or self.page).get_by_text(words).first).to_be_visible(timeout=15_000)
 
+    def type(self, text, page=None):
+        """Write what is to be said, and wait for its price."""
+        self.fill("Text to speak", text, page)
+        self.says("At most", page)
+
+    def speak(self, text, page=None):
+        """Speak it, to its end."""
+        self.type(text, page)
+        self.press("Speak", page)
+        self.says("It cost", page)
+
     def heard(self, seconds):
         """Wait until the first sound has been played so far."""
         deadline = time.monotonic() + 20
         while int(self.page.get_by_role("slider").first.get_attribute("aria-valuenow")) < seconds:
             assert time.monotonic() < deadline
             self.page.wait_for_timeout(50)
+
+    def length(self):
+        """Seconds of the first sound."""
+        return float(self.page.get_by_role("slider").first.get_attribute("aria-valuemax"))
 
     def violations(self):
         """What axe finds in what is shown now."""
@@ -293,21 +351,26 @@ class Visit:
 
     def end(self):
         self.context.close()
-        refused = "Failed to load resource"  # the browser's own note of an answer that was an error
+        refused = "Failed to load resource"  # the browser's own note of an answer that was an error, or of none
         assert [c for c in self.complaints if not c.startswith(refused)] == []
-        known = (
-            self.product.url,
-            self.product.bucket.endpoint,
-            self.product.stripe.service.url,
-            "https://challenges.cloudflare.com",
-            "data:",
-            "blob:",
-        )
-        assert {url for url in self.asked if not url.startswith(known)} == set()
+        ours = (self.url, self.product.url, self.product.bucket.endpoint, self.product.stripe.service.url)
+        assert {url for url in self.asked if not url.startswith((*ours, "https://challenges.cloudflare.com", "data:", "blob:"))} == set()
 
 
 @pytest.fixture
 def visit(browser, product):
+    """Somebody who has not signed in."""
     visit = Visit(browser, product)
+    yield visit
+    visit.end()
+
+
+@pytest.fixture
+def member(browser, product):
+    """Somebody new who has 5,000 credits and is signed in, at the page to speak on."""
+    address, user = product.user(5000)
+    visit = Visit(browser, product, session=product.sign_in(address))
+    visit.address, visit.id = address, user
+    visit.open("speak")
     yield visit
     visit.end()

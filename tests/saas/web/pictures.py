@@ -30,7 +30,7 @@ SAID = [
 def anna(product):
     """Somebody who has used the app for a while."""
     address, user = product.user()
-    with product.session(address) as client:
+    with product.client(product.sign_in(address)) as client:
         client.patch("/api/me", json={"display_name": "Anna Jensen"})
         checkout = client.post("/api/billing/checkout", json={"pack": "small"}).json()["url"]
         product.stripe.pay(checkout.rpartition("/")[2])
