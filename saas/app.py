@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="fishserve SaaS", summary="Speech for sale: sign-in, credits, voices, jobs", lifespan=lifespan, redirect_slashes=False,
-        docs_url=None, redoc_url=None,
+        docs_url=None, redoc_url=None, responses=errors.ANSWERS,
     )  # fmt: skip
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, refuse=errors.refusal)
     app.add_middleware(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from inference.errors import AudioError, FishserveError, Overloaded, RequestError
@@ -12,6 +15,28 @@ from inference.server.refusals import complaint, error
 from saas.database import Refused, Unavailable
 
 BUSY = "the database cannot be reached just now; nothing was charged, try again in a few seconds"
+
+
+class Complaint(BaseModel):
+    """What was wrong: a sentence for people, and words for programs."""
+
+    message: str
+    type: str
+    code: str | None
+    param: str | None
+
+
+class Problem(BaseModel):
+    """Every answer that is not 2xx."""
+
+    error: Complaint
+
+
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "What was asked for is not right, not allowed or not there; or there were too many requests."},
+    "503": {"model": Problem, "description": "Something needed does not answer just now; nothing was charged."},
+}
+"""What OpenAPI says of them."""
 
 
 class ApiError(FishserveError):

@@ -8,10 +8,11 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import Request
+from fastapi import Request, Security
+from fastapi.security import HTTPBearer
 
 from saas.database import Refused
 from saas.errors import ApiError
@@ -21,6 +22,8 @@ Scope = Literal["speak", "voices", "read"]
 SCOPES: frozenset[str] = frozenset(["speak", "voices", "read"])
 """What a key may be allowed: to speak, to manage voices, to read what is there. A session may do all, and what no key may."""
 _KEY = re.compile(r"fsk_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
+_BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="A session's token, or a key: fsk_...")
+"""For the OpenAPI document alone: `identify` reads the header itself."""
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
@@ -38,7 +41,7 @@ class Caller:
 def caller(scope: Scope | None) -> Callable[..., Awaitable[Caller]]:
     """A dependency: the caller, who may do what `scope` says. None: only someone signed in, no key."""
 
-    async def asked(request: Request, state: Here) -> Caller:
+    async def asked(request: Request, state: Here, _: Annotated[Any, Security(_BEARER)]) -> Caller:
         found = await identify(request, state)
         if scope is None and found.key_id is not None:
             raise ApiError(403, "an API key cannot do this; sign in to do it", "session_needed")

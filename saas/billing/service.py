@@ -75,9 +75,6 @@ class Payments:
         metadata = {MARK: str(pack["credits"]), "user_id": str(who.user_id), "pack": str(pack["id"])}
         product = {"name": f"{pack['credits']:,} credits"}
         price = {"currency": pack["currency"], "unit_amount": pack["amount_cents"], "product_data": product}
-        known = {"customer": profile["stripe_customer"]} if profile.get("stripe_customer") else {"customer_creation": "always"}
-        if "customer" not in known and who.email:
-            known["customer_email"] = who.email
         params: Any = {
             "mode": "payment",
             "client_reference_id": str(who.user_id),
@@ -86,9 +83,16 @@ class Payments:
             "payment_intent_data": {"metadata": metadata},
             "success_url": f"{self._settings.app}/credits?paid=1",
             "cancel_url": f"{self._settings.app}/credits",
-        } | known
+        }
+        new = {"customer_creation": "always"} | ({"customer_email": who.email} if who.email else {})
+        known = {"customer": profile["stripe_customer"]} if profile["stripe_customer"] else new
         try:
-            session = await self._stripe.v1.checkout.sessions.create_async(params)
+            try:
+                session = await self._stripe.v1.checkout.sessions.create_async(params | known)
+            except stripe.InvalidRequestError as e:
+                if e.param != "customer":
+                    raise
+                session = await self._stripe.v1.checkout.sessions.create_async(params | new)  # that customer was deleted at Stripe
         except stripe.StripeError as e:
             reports.alarm("a checkout could not be made", error=type(e).__name__, code=str(e.code))
             raise ApiError(

@@ -104,7 +104,9 @@ class Limiter:
             metrics.LIMITED.labels(kind).inc()
             raise await self._refusal(limit, kind, name)
         if request is not None and kind != "any":
-            request.state.more_headers.update(_headers(limit, *await self._window(limit, kind, name)))
+            wait, left = await self._window(limit, kind, name)
+            if left <= int(request.state.more_headers.get("X-RateLimit-Remaining", left)):  # of two limits, the one that is nearer
+                request.state.more_headers.update(_headers(limit, wait, left))
 
     async def _refusal(self, limit: RateLimitItem, kind: str, name: str) -> ApiError:
         wait, left = await self._window(limit, kind, name)

@@ -28,6 +28,9 @@ def api(postgres, bucket):
             yield api
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Do not use the `random` module"
+)  # the API, in another thread of this process, may draw while Hypothesis does
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # Stripe's library speaks to httpx in an older way
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda m: m.value)
 def test_nothing_that_is_sent_breaks_the_api(api, mode):

@@ -5,6 +5,7 @@ import hmac
 import itertools
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs
 
 import pytest
@@ -125,6 +126,18 @@ def test_whoever_wants_a_pack_is_sent_to_stripe_with_the_databases_price(api, us
     assert sent["success_url"].startswith("https://app.example.com/")
 
 
+def test_a_customer_of_before_is_the_same_at_stripe_and_one_deleted_there_is_made_anew(api, user, deliver, payment, service):
+    deliver(event("checkout.session.completed", bought(user, payment, customer="cus_deleted")))
+    gone = {"error": {"type": "invalid_request_error", "code": "resource_missing", "param": "customer", "message": "No such customer"}}
+    service.answer = lambda asked: (400, gone) if b"customer=cus_deleted" in asked.body else stripes(asked)
+    try:
+        with api.as_user(user) as client:
+            assert client.post("/api/billing/checkout", json={"pack": "small"}).status_code == 200
+    finally:
+        service.answer = stripes
+    assert [b"cus_deleted" in asked.body for asked in service.asked[-2:]] == [True, False]
+
+
 def test_what_is_for_sale_is_told_to_everybody(api):
     with api.with_key("x") as client:
         packs = client.get("/api/config").json()["packs"]
@@ -181,6 +194,13 @@ def test_what_was_paid_is_credited_once_with_its_receipt(api, user, deliver, bal
     with api.as_user(user) as client:
         (entry,) = client.get("/api/credits/ledger").json()
     assert (entry["kind"], entry["amount"], entry["receipt_url"]) == ("purchase", 10_000, "https://pay.stripe.com/receipts/1")
+
+
+def test_the_same_event_at_once_from_all_sides_is_applied_once(user, deliver, balance, payment):
+    paid = event("checkout.session.completed", bought(user, payment))
+    with ThreadPoolExecutor(8) as many:
+        assert sorted(many.map(lambda _: outcome(deliver(paid)), range(8))) == ["applied"] + ["repeated"] * 7
+    assert balance() == (10_000, 0)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,9 @@ def test_one_users_requests_are_not_counted_as_anothers(api):
 def test_a_key_has_a_limit_of_its_own_and_many_keys_do_not_lift_the_users(api):
     user = api.database.user()
     with api.with_key(api.new_key(user)) as first, api.with_key(api.new_key(user)) as second:
-        assert [a.status_code for a in speak(first, 4)] == [402, 402, 402, 429]
+        answers = speak(first, 4)
+        assert [a.status_code for a in answers] == [402, 402, 402, 429]
+        assert [a.headers["x-ratelimit-remaining"] for a in answers] == ["2", "1", "0", "0"]
         assert [a.status_code for a in speak(second, 2)] == [402, 429]
 
 
