@@ -86,7 +86,7 @@ def check(settings: Settings) -> None:
         raise RequestError("STRIPE_WEBHOOK_SECRET is not set: without it nothing that is paid would be credited")
     if settings.legacy_jwt_secret and len(settings.legacy_jwt_secret.get_secret_value()) < 32:
         raise RequestError("FISHSERVE_SAAS_LEGACY_JWT_SECRET has less than 32 characters; it can be guessed")
-    if not (settings.supabase_url or settings.jwt_issuer or settings.legacy_jwt_secret):
+    if not (settings.supabase_url or settings.jwt_issuer):
         raise RequestError("SUPABASE_URL is not set: it says whose sessions are good")
 
 
@@ -121,6 +121,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
         payments = Payments(settings, settings.stripe_secret_key.get_secret_value(), store)
         stack.push_async_callback(payments.close)
     bucket = Bucket.of(settings)
+    stack.callback(bucket.close)
     work = Jobs(store, bucket, backend_of(settings, http, bucket))
     running = asyncio.create_task(work.run())
 

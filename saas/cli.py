@@ -77,6 +77,7 @@ def serve(settings: Settings) -> None:
     from inference.server.log import quiet_uvicorn
     from inference.server.patience import Impatient
     from saas.app import complete, create_app
+    from saas.observability import logs
 
     if settings.environment == "production" and settings.stripe_secret_key and not settings.model_licence:
         console.print(LICENCE, style="bold red")
@@ -86,9 +87,10 @@ def serve(settings: Settings) -> None:
     console.print(
         f"http://{settings.host}:{listening.getsockname()[1]}  (GET /healthz /readyz; `fishserve saas check` looks whether all is set up)"
     )
+    logs.start()
     quiet_uvicorn()
     config = uvicorn.Config(
-        app, http=Impatient, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=30,
+        app, http=Impatient, log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=30,
     )  # fmt: skip
     uvicorn.Server(config).run([listening])
 

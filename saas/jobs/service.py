@@ -21,6 +21,7 @@ from inference.errors import FishserveError
 from saas.database import Database, Refused, Unavailable
 from saas.jobs.dispatch import Ended, Ending, Gone, Handed, Impossible, Later, Made, Options, Order, Queued, Speech, Streaming
 from saas.jobs.fishserve import with_true_sizes
+from saas.observability import reports
 from saas.storage.bucket import Bucket, StorageError, result_key, upload_key
 
 log = logging.getLogger(__name__)
@@ -212,6 +213,7 @@ class Jobs:
                 log.warning("job %s was left for later: %s", job_id, _words(e))
             except Exception as e:
                 log.error("job %s was left for later by an error in this program: %s", job_id, type(e).__name__)
+                reports.report(e, loop="job")
 
         def over(task: asyncio.Task[None]) -> None:
             if self._tasks.get(job_id) is task:
@@ -379,6 +381,7 @@ class Jobs:
                 await asyncio.sleep(POLL_SECONDS)
             except Exception as e:
                 log.error("%s is tried again after an error in this program: %s", work.__name__, type(e).__name__)
+                reports.report(e, loop=work.__name__)
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _close(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from saas.observability.counted import Counted
+from saas.observability.logs import Line
 from saas.postgres import PostgresDatabase
 from tests.saas.running import NOWHERE, running
 
@@ -190,7 +192,8 @@ def test_the_log_of_the_command_says_who_and_what_came_of_it_and_nothing_they_sa
             finally:
                 process.send_signal(signal.SIGTERM)
                 log = process.communicate(timeout=20)[1]
-    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    said = [json.loads(line) for line in log.splitlines()]
+    lines = [line for line in said if "route" in line]
     assert [(line["method"], line["route"], line["status"]) for line in lines] == [
         ("POST", "/api/keys", 201),
         ("POST", "/api/tts", 202),
@@ -201,3 +204,20 @@ def test_the_log_of_the_command_says_who_and_what_came_of_it_and_nothing_they_sa
     assert "private" not in log
     assert token not in log
     assert key.split("_")[2] not in log
+
+
+def test_what_the_program_says_is_json_and_an_errors_words_are_left_out():
+    try:
+        raise ValueError("a-private-text")
+    except ValueError:
+        record = logging.getLogger("saas.jobs").makeRecord("saas.jobs", logging.ERROR, __file__, 1, "%s broke", ("a loop",), sys.exc_info())
+    line = Line().format(record)
+    entry = json.loads(line)
+    assert (entry["level"], entry["logger"], entry["message"], entry["error"]["type"]) == (
+        "error",
+        "saas.jobs",
+        "a loop broke",
+        "ValueError",
+    )
+    assert "private" not in line
+    assert "\n" not in line
