@@ -19,7 +19,11 @@ pytestmark = [
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_pgtap(pgtap_url, file):
     where = conninfo_to_dict(pgtap_url)
-    there = {f"PG{name.upper()}": str(where[key]) for name, key in [("host", "host"), ("port", "port"), ("user", "user"), ("database", "dbname")] if key in where}
+    there = {
+        f"PG{name.upper()}": str(where[key])
+        for name, key in [("host", "host"), ("port", "port"), ("user", "user"), ("database", "dbname")]
+        if key in where
+    }
     command = ["pg_prove", "--verbose", file]
     done = subprocess.run(command, env=os.environ | there, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
