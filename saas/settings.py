@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     key_speech_per_minute: int = Field(10, ge=1, description="Requests for speech a minute that one key may make.")
     requests_per_minute: int = Field(240, ge=1, description="Requests of any kind a minute that a user may make.")
     sensitive_per_minute: int = Field(
-        10, ge=1, description="New keys, checkouts and closed accounts a minute of a user; sign-ins of an address."
+        10, ge=1, description="New keys, checkouts and closed accounts a minute of a user; wrong passwords from an address."
     )
     failures_per_minute: int = Field(60, ge=1, description="Wrong keys a minute after which an address must wait.")
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body. Clips do not come here: they go to the bucket.")

@@ -366,7 +366,7 @@ async def _find(database: Database, email: str) -> dict[str, Any] | None:
 
 async def _person(request: Request, state: State, body: _Guarded, action: Action = "sign-in") -> None:
     """Refuse a robot, and an address that has tried too often."""
-    await state.limiter.may_try(state.limiter.address(request))
+    await state.limiter.may_try(state.limiter.address(request), "password")
     if state.turnstile is not None:
         await state.turnstile.verify(body.gotrue_meta_security.captcha_token, action)
 
@@ -376,7 +376,7 @@ async def _by_password(request: Request, state: State, body: _Grant) -> dict[str
     found = await state.database.call("local_find_user", email=body.email.strip().lower())
     kept = found and found["password_hash"]
     if not await asyncio.to_thread(_is_password, body.password, kept or _NOBODY) or not kept:
-        await state.limiter.failed(state.limiter.address(request))
+        await state.limiter.failed(state.limiter.address(request), "password")
         raise ApiError(400, "This address and this password do not belong together.", "invalid_credentials")
     user: dict[str, Any] = found["user"]
     if not user["confirmed_at"]:
@@ -386,12 +386,12 @@ async def _by_password(request: Request, state: State, body: _Grant) -> dict[str
 
 async def _of_link(request: Request, state: State, purpose: str, token: str) -> dict[str, Any]:
     address = state.limiter.address(request)
-    await state.limiter.may_try(address)
+    await state.limiter.may_try(address, "password")
     for kind in ("magiclink", "signup") if purpose == "email" else (purpose,):
         user: dict[str, Any] | None = await state.database.call("local_use_token", purpose=kind, hash=_sha256(token))
         if user is not None:
             return user
-    await state.limiter.failed(address)
+    await state.limiter.failed(address, "password")
     raise ApiError(403, "The link has been used or is too old; ask for another.", "otp_expired")
 
 

@@ -25,6 +25,7 @@ from saas.state import Here
 
 Answer = TypeVar("Answer")
 Kind = Literal["any", "speech", "sensitive"]
+Guess = Literal["key", "password"]
 PAUSE = 2.0
 """Seconds for which a Redis that failed is not asked again."""
 _FORWARDED = ("cf-connecting-ip", "x-forwarded-for", "forwarded")
@@ -40,7 +41,8 @@ class Limiter:
             "speech": RateLimitItemPerMinute(settings.speech_per_minute),
             "speech of a key": RateLimitItemPerMinute(settings.key_speech_per_minute),
             "sensitive": RateLimitItemPerMinute(settings.sensitive_per_minute),
-            "failed": RateLimitItemPerMinute(settings.failures_per_minute),
+            "key": RateLimitItemPerMinute(settings.failures_per_minute),
+            "password": RateLimitItemPerMinute(settings.sensitive_per_minute),
         }
         self._here = MovingWindowRateLimiter(MemoryStorage())
         self._pool: ConnectionPool | None = None
@@ -64,20 +66,20 @@ class Limiter:
             await self._take("speech of a key", str(who.key_id), request)
         await self._take(kind, str(who.user_id), request)
 
-    async def sensitive(self, name: str, request: Request | None = None) -> None:
-        """Count a try at something that must not be guessed, of whoever `name` is: an address, an account. Raises ApiError."""
-        await self._take("sensitive", name, request)
+    async def may_try(self, address: str, what: Guess = "key") -> None:
+        """Raises ApiError 429 when too much that was tried from an address was wrong, and 503 when that cannot be known of a password."""
+        limit = self._limits[what]
+        try:
+            allowed = await self._ask(lambda limiter: limiter.test(limit, what, address), alone=what == "key")
+        except StorageError:
+            raise _uncounted() from None
+        if not allowed:
+            metrics.LIMITED.labels(what).inc()
+            raise await self._refusal(limit, what, address)
 
-    async def may_try(self, address: str) -> None:
-        """Raises ApiError 429 when too many keys from an address were wrong."""
-        limit = self._limits["failed"]
-        if not await self._ask(lambda limiter: limiter.test(limit, "failed", address)):
-            metrics.LIMITED.labels("failed").inc()
-            raise await self._refusal(limit, "failed", address)
-
-    async def failed(self, address: str) -> None:
-        """Remember that a key from an address was wrong."""
-        await self._ask(lambda limiter: limiter.hit(self._limits["failed"], "failed", address))
+    async def failed(self, address: str, what: Guess = "key") -> None:
+        """Remember that a key or password from an address was wrong."""
+        await self._ask(lambda limiter: limiter.hit(self._limits[what], what, address))
 
     def address(self, request: Request) -> str:
         """Where a request comes from: the peer, or what a proxy that is trusted says of it. Of IPv6 the network, of which a client has all."""
@@ -88,22 +90,16 @@ class Limiter:
             return str(ip_network((found, 64), strict=False))
         return str(found)
 
-    async def _take(self, kind: str, name: str, request: Request | None) -> None:
+    async def _take(self, kind: str, name: str, request: Request) -> None:
         limit = self._limits[kind]
         try:
             allowed = await self._ask(lambda limiter: limiter.hit(limit, kind, name), alone=kind != "sensitive")
         except StorageError:
-            metrics.LIMITED.labels("uncounted").inc()
-            raise ApiError(
-                503,
-                "requests cannot be counted just now, and this one must be; try again in a few seconds",
-                "unavailable",
-                headers={"Retry-After": "5"},
-            ) from None
+            raise _uncounted() from None
         if not allowed:
             metrics.LIMITED.labels(kind).inc()
             raise await self._refusal(limit, kind, name)
-        if request is not None and kind != "any":
+        if kind != "any":
             wait, left = await self._window(limit, kind, name)
             if left <= int(request.state.more_headers.get("X-RateLimit-Remaining", left)):  # of two limits, the one that is nearer
                 request.state.more_headers.update(_headers(limit, wait, left))
@@ -145,6 +141,12 @@ def limited(kind: Literal["speech", "sensitive"], scope: Scope | None) -> Callab
         return who
 
     return counted
+
+
+def _uncounted() -> ApiError:
+    metrics.LIMITED.labels("uncounted").inc()
+    words = "requests cannot be counted just now, and this one must be; try again in a few seconds"
+    return ApiError(503, words, "unavailable", headers={"Retry-After": "5"})
 
 
 def is_local(request: Request) -> bool:

