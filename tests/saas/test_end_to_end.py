@@ -115,7 +115,10 @@ def test_from_nothing_to_ones_own_voice_and_again(clip):
 
         # The first key works, too, and one folder has one process.
         streamed = httpx.post(
-            f"{machine.url}/v1/audio/speech", json={"input": "Hello.", "voice": "Anna"}, headers={"Authorization": f"Bearer {first_key}"}, timeout=120
+            f"{machine.url}/v1/audio/speech",
+            json={"input": "Hello.", "voice": "Anna"},
+            headers={"Authorization": f"Bearer {first_key}"},
+            timeout=120,
         )
         assert streamed.status_code == 200, streamed.text
         balance = check_balance(http)
