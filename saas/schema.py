@@ -1,7 +1,10 @@
-"""The files of sql/: in order, as one text to paste at Supabase (`python -m saas.schema` writes it), and applied to a PostgreSQL of one's own."""
+"""The files of sql/: in order, as one text to paste at Supabase (`python -m saas.schema` writes it), and applied to a PostgreSQL of one's own
+(`python -m saas.schema migrate`, to the one in DATABASE_URL)."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import psycopg
@@ -72,5 +75,15 @@ def _names(connection: psycopg.Connection, table: str) -> set[str]:
     return {name for (name,) in connection.execute(f"select name from {table}".encode())}
 
 
+def main() -> None:
+    """Writes the one text, or migrates."""
+    if sys.argv[1:] != ["migrate"]:
+        WHOLE.write_text(whole(), encoding="utf-8")
+    elif url := os.environ.get("DATABASE_URL"):
+        print(*(migrate(url) or ["nothing was missing"]), sep="\n")
+    else:
+        sys.exit("set DATABASE_URL to the database to migrate, as its owner: postgresql://postgres:PASSWORD@HOST/NAME")
+
+
 if __name__ == "__main__":
-    WHOLE.write_text(whole(), encoding="utf-8")
+    main()

@@ -62,7 +62,7 @@ class Server:
     def migrated(self) -> "Migrated":
         """A fresh database with the schema, a copy of the template."""
         name = f"test_{uuid4().hex}"
-        self.run(f"create database {name} template {TEMPLATE}")
+        self.run(f"create database {name} template {TEMPLATE} strategy file_copy")
         return Migrated(self, name)
 
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import subprocess
+import sys
 
 import psycopg
 import pytest
@@ -69,6 +71,22 @@ def test_a_migration_that_fails_is_not_half_there(empty, monkeypatch, tmp_path):
         schema.migrate(empty.info.dsn)
     (tmp_path / "migrations" / "2_bad.sql").write_text("create table public.half (); insert into fishserve.migrations values ('2_bad');")
     assert schema.migrate(empty.info.dsn) == ["2_bad"]
+
+
+def test_migrate_is_a_command(database):
+    command = [sys.executable, "-m", "saas.schema", "migrate"]
+    told = subprocess.run(command, env=os.environ | {"DATABASE_URL": database.owner_url}, capture_output=True, text=True, check=True)
+    assert told.stdout == "nothing was missing\n"
+
+
+def test_the_readme_has_every_function_with_its_arguments(database):
+    readme = (schema.SQL / "README.md").read_text(encoding="utf-8")
+    table = {name: re.findall(r"(\w+)=?", given) for name, given in re.findall(r"`(\w+)\((.*?)\)`", re.sub(r"='?\w+'?", "=", readme))}
+    functions = database.sql(
+        "select proname, proargnames from pg_proc where pronamespace = 'public'::regnamespace and proname !~ '^local_'"
+    )
+    for row in functions:
+        assert table[row["proname"]] == [name.removeprefix("p_") for name in row["proargnames"] or []], row["proname"]
 
 
 @pytest.mark.system("/usr/bin/npm", "npm")
