@@ -257,16 +257,33 @@ def test_locks_are_taken_in_one_order_so_that_nothing_deadlocks(database, functi
     asked = {"user_id": who, "idempotency_key": "k", "fingerprint": "f", "text": "Hi.", "token_hash": "t"}
     ids = {"who": who, "job": database.call("process_audio_request", **asked)["job"]["id"]}
     arguments = {name: ids.get(value, value) if isinstance(value, str) else value for name, value in arguments.items()}
-    waiting = "select count(*) as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
     with ThreadPoolExecutor(1) as thread, psycopg.connect(database.owner_url) as other:
         other.execute(f"select from {first} for no key update")
         working = thread.submit(database.call, function, **arguments)
-        while not database.sql(waiting)[0]["n"]:
-            assert not working.done()
+        wait_until_it_waits(database, working)
         assert len(database.sql(f"select 1 from {second} for update skip locked")) == 1
         other.rollback()
         working.result(timeout=10)
     assert database.call("audit_ledger") == []
+
+
+def wait_until_it_waits(database, working):
+    waiting = "select count(*) as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    while not database.sql(waiting)[0]["n"]:
+        assert not working.done()
+
+
+def test_the_sweeper_leaves_what_was_leased_while_it_waited(database):
+    who = database.user(credits=100)
+    asked = {"user_id": who, "idempotency_key": "k", "fingerprint": "f", "text": "Hi.", "token_hash": "t"}
+    job = database.call("process_audio_request", **asked)["job"]["id"]
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(database.owner_url) as other:
+        other.execute("select from profiles for no key update")
+        sweeping = thread.submit(database.call, "expire_reservations", older_than_seconds=0)
+        wait_until_it_waits(database, sweeping)
+        assert database.call("claim_job", job_id=job, lease_seconds=60)
+        other.rollback()
+        assert sweeping.result(timeout=10) == []
 
 
 def test_a_purchase_is_credited_once_whichever_event_tells_of_it(database):
