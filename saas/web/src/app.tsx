@@ -26,7 +26,7 @@ const PAGES = ["speak", "voices", "history", "keys", "credits", "settings"] as c
 export const useBalance = () => useQuery({ queryKey: ["credits"], queryFn: () => ok(api.GET("/api/credits")) });
 
 export function App({ config }: { config: Config }) {
-  const { session, recovering } = useSigned();
+  const { session } = useSigned();
   const queries = useQueryClient();
   const user = session?.user.id;
   const before = useRef(user);
@@ -49,7 +49,6 @@ export function App({ config }: { config: Config }) {
         <Frame>
           <Suspense fallback={<Lines rows={5} />}>
             <Switch>
-              {recovering && <Route>{() => <Settings />}</Route>}
               <Route path="/">{() => <Redirect to="/speak" replace />}</Route>
               <Route path="/speak">{() => <Speak config={config} />}</Route>
               <Route path="/voices">{() => <Voices />}</Route>
@@ -61,7 +60,7 @@ export function App({ config }: { config: Config }) {
               <Route path="/sign-up">{() => <Redirect to="/speak" replace />}</Route>
               <Route>
                 {() => (
-                  <Empty icon="search" title={t.trouble.notFound}>
+                  <Empty icon="search" title={t.trouble.notFound} top>
                     <Link href="/speak">{t.trouble.home}</Link>
                   </Empty>
                 )}
@@ -75,11 +74,15 @@ export function App({ config }: { config: Config }) {
 }
 
 function Frame({ children }: { children: React.ReactNode }) {
-  const [place] = useLocation();
+  const [place, go] = useLocation();
+  const { recovering } = useSigned();
   const main = useRef<HTMLElement>(null);
   const first = useRef(true);
   const page = PAGES.find((p) => place === `/${p}`);
 
+  useEffect(() => {
+    if (recovering) go("/settings", { replace: true }); // where a new password is chosen
+  }, [recovering, go]);
   useEffect(() => {
     document.title = page ? `${t.nav[page]} · ${t.name}` : t.name;
     if (!first.current) {

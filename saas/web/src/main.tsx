@@ -2,7 +2,7 @@
 
 import "./style.css";
 
-import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
+import { onlineManager, QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 
@@ -20,6 +20,8 @@ const queries = new QueryClient({
     },
   },
 });
+
+onlineManager.setOnline(navigator.onLine); // from here on it hears of changes
 
 const root = createRoot(document.getElementById("root")!);
 

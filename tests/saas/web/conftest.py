@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import httpx
@@ -65,8 +65,12 @@ def installed():
 @pytest.fixture(scope="session")
 def built(installed):
     """The app as it is served."""
-    npm("run", "--silent", "build")
-    return WEB / "dist"
+    made = WEB / "dist" / "index.html"
+    sources = [WEB / "index.html", WEB / "vite.config.ts", WEB / "package-lock.json", *(WEB / "public").iterdir()]
+    sources += [*(WEB / "src").rglob("*"), *(ROOT / "inference" / "server" / "page").iterdir()]
+    if not made.exists() or made.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+        npm("run", "--silent", "build")
+    return made.parent
 
 
 @pytest.fixture(scope="session")
@@ -172,22 +176,28 @@ class Product:
         raise AssertionError(f"no message to {address}")
 
     def user(self, credits=0):
-        """Somebody who has confirmed an address, and its id."""
+        """Somebody with a confirmed address and no password, and its id."""
+        address = f"{uuid4().hex[:12]}@example.com"
+        user = self.database.call("local_create_user", email=address, password_hash=None, confirmed=True)["id"]
+        if credits:
+            self.database.call("grant_credits", user_id=user, credits=credits, reference="test")
+        return address, user
+
+    def user_with_password(self):
+        """Somebody who has signed up in the usual way, and its id."""
         address = f"{uuid4().hex[:12]}@example.com"
         body = {"email": address, "password": PASSWORD, "gotrue_meta_security": {"captcha_token": f"sign-up:{uuid4()}"}}
         made = httpx.post(f"{self.url}/auth/v1/signup", json=body)
         assert made.status_code == 200, made.text
         assert httpx.get(self.link(address)).status_code == 303
-        if credits:
-            self.database.call("grant_credits", user_id=made.json()["id"], credits=credits, reference="test")
         return address, made.json()["id"]
 
-    def sign_in(self, address):
-        """A session by password, as supabase-js keeps it."""
-        body = {"email": address, "password": PASSWORD, "gotrue_meta_security": {"captcha_token": f"sign-in:{uuid4()}"}}
-        answer = httpx.post(f"{self.url}/auth/v1/token?grant_type=password", json=body)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+    def session(self, address):
+        """A session by a link, as supabase-js keeps it."""
+        body = {"email": address, "gotrue_meta_security": {"captcha_token": f"sign-in:{uuid4()}"}}
+        assert httpx.post(f"{self.url}/auth/v1/otp", json=body).status_code == 200
+        token = parse_qs(urlsplit(self.link(address)).query)["token"][0]
+        return httpx.post(f"{self.url}/auth/v1/verify", json={"type": "magiclink", "token_hash": token}).json()
 
     def client(self, session):
         """The API as somebody in a session sees it."""
@@ -197,19 +207,12 @@ class Product:
         found = self.bucket.s3.list_objects_v2(Bucket=self.bucket.environment["R2_BUCKET_NAME"]).get("Contents", [])
         return [o["Key"] for o in found if user in o["Key"]]
 
-    def rows(self, user):
-        """Where a user is still to be found: table by table, the ledger aside."""
-        found = {}
+    def everything(self):
+        """All that the database holds, as text."""
         with psycopg.connect(self.database.owner_url) as connection:
-            columns = connection.execute(
-                "select table_schema, table_name, column_name from information_schema.columns where data_type = 'uuid'"
-                " and table_schema in ('public', 'auth') and column_name in ('id', 'user_id')"
-            ).fetchall()
-            for schema, table, column in columns:
-                (count,) = connection.execute(f'select count(*) from "{schema}"."{table}" where "{column}" = %s', [user]).fetchone()
-                if count:
-                    found[f"{schema}.{table}"] = count
-        return found
+            tables = connection.execute("select format('%I.%I', schemaname, tablename) from pg_tables where schemaname in ('public', 'auth')").fetchall()
+            rows = [connection.execute(f"select t::text from {table} t").fetchall() for (table,) in tables]
+        return "\n".join(text for found in rows for (text,) in found)
 
 
 @pytest.fixture(scope="session")
@@ -344,10 +347,11 @@ class Visit:
         """Seconds of the first sound."""
         return float(self.page.get_by_role("slider").first.get_attribute("aria-valuemax"))
 
-    def violations(self):
-        """What axe finds in what is shown now."""
+    def violations(self, *rules):
+        """What axe finds in what is shown now, by all its rules or these."""
         self.page.mouse.move(0, 0)
-        return [(v["id"], v["impact"], [n["html"] for n in v["nodes"]]) for v in Axe().run(self.page).response["violations"]]
+        found = Axe().run(self.page, options={"runOnly": list(rules)} if rules else None).response["violations"]
+        return [(v["id"], v["impact"], [n["html"] for n in v["nodes"]]) for v in found]
 
     def end(self):
         self.context.close()
@@ -369,8 +373,9 @@ def visit(browser, product):
 def member(browser, product):
     """Somebody new who has 5,000 credits and is signed in, at the page to speak on."""
     address, user = product.user(5000)
-    visit = Visit(browser, product, session=product.sign_in(address))
+    visit = Visit(browser, product, session=product.session(address))
     visit.address, visit.id = address, user
     visit.open("speak")
+    expect(visit.page.get_by_role("link", name="5,000 credits")).to_be_visible()
     yield visit
     visit.end()

@@ -29,8 +29,8 @@ SAID = [
 @pytest.fixture(scope="module")
 def anna(product):
     """Somebody who has used the app for a while."""
-    address, user = product.user()
-    with product.client(product.sign_in(address)) as client:
+    address, user = product.user_with_password()
+    with product.client(product.session(address)) as client:
         client.patch("/api/me", json={"display_name": "Anna Jensen"})
         checkout = client.post("/api/billing/checkout", json={"pack": "small"}).json()["url"]
         product.stripe.pay(checkout.rpartition("/")[2])

@@ -120,8 +120,8 @@ function Danger({ email }: { email: string }) {
     mutationFn: () => ok(api.DELETE("/api/me")),
     async onSuccess() {
       forgetDrafts();
-      history.replaceState(null, "", `${import.meta.env.BASE_URL}sign-in?gone`);
       await signOut();
+      history.replaceState(null, "", `${import.meta.env.BASE_URL}sign-in?gone`);
     },
   });
   return (

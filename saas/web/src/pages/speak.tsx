@@ -168,7 +168,7 @@ export function Speak({ config }: { config: Config }) {
             <Link href="/credits">{t.speak.buy}</Link>
           </div>
         )}
-        <Problem error={error} />
+        {!(short && error instanceof Refused && error.status === 402) && <Problem error={error} />}
       </form>
       <section className="sound" aria-label={t.speak.sound}>
         <Deck take={shown?.take ?? null} what={t.speak.theSound} expected={busy ? (price?.seconds ?? 0) : 0}>

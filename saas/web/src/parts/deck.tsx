@@ -33,7 +33,8 @@ export function Deck({ take, what, expected = 0, small, children }: Props) {
   const [at, setAt] = useState({ position: 0, length: 0 });
 
   useEffect(() => {
-    wave.current ??= new Wave(element.current!, RATE);
+    const drawing = element.current!; // kept: React forgets it before this effect ends
+    wave.current ??= new Wave(drawing, RATE);
     const drawn = wave.current;
     drawn.clear(expected);
     setAt({ position: 0, length: 0 });
@@ -43,7 +44,7 @@ export function Deck({ take, what, expected = 0, small, children }: Props) {
     let alive = true;
     const show = () => {
       drawn.move(player.position);
-      element.current!.setAttribute("aria-valuetext", player.length ? t.secondsOf(Math.floor(player.position), player.length) : t.noSound);
+      drawing.setAttribute("aria-valuetext", player.length ? t.secondsOf(Math.floor(player.position), player.length) : t.noSound);
       setAt({ position: player.position, length: player.length });
     };
     const frame = () => {

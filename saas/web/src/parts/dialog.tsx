@@ -1,4 +1,4 @@
-import { type ReactNode, useEffect, useId, useRef } from "react";
+import { type ReactNode, useId, useLayoutEffect, useRef } from "react";
 
 import { Icon } from "../icons";
 import { t } from "../strings";
@@ -7,10 +7,10 @@ import { t } from "../strings";
 export function Dialog({ title, onClose, children, alert }: { title: string; onClose: () => void; children: ReactNode; alert?: boolean }) {
   const element = useRef<HTMLDialogElement>(null);
   const id = useId();
-  useEffect(() => {
+  useLayoutEffect(() => {
     const dialog = element.current!;
     if (!dialog.open) dialog.showModal();
-    return () => dialog.close();
+    return () => dialog.close(); // while it is still in the page: the focus goes back to what opened it
   }, []);
   return (
     <dialog

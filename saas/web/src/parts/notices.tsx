@@ -25,11 +25,12 @@ export function Trouble({ title, words, action, onAction }: { title?: string; wo
   );
 }
 
-export function Empty({ icon, title, children }: { icon: IconName; title: string; children?: ReactNode }) {
+export function Empty({ icon, title, top, children }: { icon: IconName; title: string; top?: boolean; children?: ReactNode }) {
+  const Heading = top ? "h1" : "h2";
   return (
     <div className="empty">
       <Icon name={icon} />
-      <h2>{title}</h2>
+      <Heading>{title}</Heading>
       {children}
     </div>
   );
