@@ -251,6 +251,9 @@ declare
   v_profile public.profiles := fishserve.lock_profile(p_user_id);
 begin
   if v_profile.closed_at is not null then raise sqlstate 'PT403' using message = 'this account was closed'; end if;
+  if exists (select from auth.users where id = p_user_id and banned_until > now()) then
+    raise sqlstate 'PT403' using message = 'this account is suspended';
+  end if;
   return v_profile;
 end $$;
 
@@ -596,6 +599,9 @@ begin
   if v_key.revoked_at is not null then raise sqlstate 'PT401' using message = 'this API key was revoked'; end if;
   select plan into v_plan from public.profiles where id = v_key.user_id and closed_at is null;
   if not found then raise sqlstate 'PT401' using message = 'the account of this API key was closed'; end if;
+  if exists (select from auth.users where id = v_key.user_id and banned_until > now()) then
+    raise sqlstate 'PT401' using message = 'the account of this API key is suspended';
+  end if;
   update public.api_keys set last_used_at = now() -- to the minute: a busy key is not a row written a hundred times a second
     where id = v_key.id and (last_used_at is null or last_used_at < now() - interval '1 minute');
   return jsonb_build_object('user_id', v_key.user_id, 'key_id', v_key.id, 'scopes', to_jsonb(v_key.scopes), 'plan', v_plan);
@@ -1131,9 +1137,11 @@ create function fishserve.user_deleted() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
   if exists (select from public.profiles where id = old.id) then perform public.close_account(old.id); end if;
-  return old;
+  return null;
 end $$;
 create trigger fishserve_user_deleted after delete on auth.users for each row execute function fishserve.user_deleted();
+create trigger fishserve_user_soft_deleted after update of deleted_at on auth.users for each row
+  when (new.deleted_at is not null and old.deleted_at is null) execute function fishserve.user_deleted();
 
 revoke execute on function public.close_account, fishserve.user_deleted from public, anon, authenticated;
 grant execute on function public.close_account to service_role;

@@ -111,6 +111,9 @@ declare
   v_profile public.profiles := fishserve.lock_profile(p_user_id);
 begin
   if v_profile.closed_at is not null then raise sqlstate 'PT403' using message = 'this account was closed'; end if;
+  if exists (select from auth.users where id = p_user_id and banned_until > now()) then
+    raise sqlstate 'PT403' using message = 'this account is suspended';
+  end if;
   return v_profile;
 end $$;
 

@@ -62,6 +62,9 @@ begin
   if v_key.revoked_at is not null then raise sqlstate 'PT401' using message = 'this API key was revoked'; end if;
   select plan into v_plan from public.profiles where id = v_key.user_id and closed_at is null;
   if not found then raise sqlstate 'PT401' using message = 'the account of this API key was closed'; end if;
+  if exists (select from auth.users where id = v_key.user_id and banned_until > now()) then
+    raise sqlstate 'PT401' using message = 'the account of this API key is suspended';
+  end if;
   update public.api_keys set last_used_at = now() -- to the minute: a busy key is not a row written a hundred times a second
     where id = v_key.id and (last_used_at is null or last_used_at < now() - interval '1 minute');
   return jsonb_build_object('user_id', v_key.user_id, 'key_id', v_key.id, 'scopes', to_jsonb(v_key.scopes), 'plan', v_plan);

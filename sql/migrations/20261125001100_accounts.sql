@@ -33,9 +33,11 @@ create function fishserve.user_deleted() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
   if exists (select from public.profiles where id = old.id) then perform public.close_account(old.id); end if;
-  return old;
+  return null;
 end $$;
 create trigger fishserve_user_deleted after delete on auth.users for each row execute function fishserve.user_deleted();
+create trigger fishserve_user_soft_deleted after update of deleted_at on auth.users for each row
+  when (new.deleted_at is not null and old.deleted_at is null) execute function fishserve.user_deleted();
 
 revoke execute on function public.close_account, fishserve.user_deleted from public, anon, authenticated;
 grant execute on function public.close_account to service_role;

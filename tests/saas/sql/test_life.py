@@ -234,7 +234,21 @@ def test_a_key_is_known_by_its_hash_until_it_is_revoked(database):
         ask(database, who, api_key_id=made["id"])
 
 
-@pytest.mark.parametrize("by", ["close_account", "deletion of the user"])
+def test_who_is_suspended_spends_nothing_until_the_day(database):
+    who = database.user(credits=100)
+    database.call("create_api_key", user_id=who, name="k", prefix="abc", hash="1" * 64, scopes=["speak"])
+    database.sql("update auth.users set banned_until = now() + interval '1 hour'")
+    with pytest.raises(Refused, match="suspended"):
+        ask(database, who)
+    assert "suspended" in refused(401, database.call, "authenticate_api_key", prefix="abc", hash="1" * 64)
+    database.sql("update auth.users set banned_until = now() - interval '1 second'")
+    ask(database, who)
+    assert database.call("authenticate_api_key", prefix="abc", hash="1" * 64)
+
+
+@pytest.mark.parametrize(
+    "by", ["close_account", "delete from auth.users where id = %s", "update auth.users set deleted_at = now() where id = %s"]
+)
 def test_a_closed_account_leaves_a_ledger_without_a_name(database, by):
     who, other = database.user(credits=100, email="ann@example.com"), database.user(credits=5)
     voice = ready_voice(database, who)
@@ -255,7 +269,7 @@ def test_a_closed_account_leaves_a_ledger_without_a_name(database, by):
     if by == "close_account":
         assert sorted(database.call("close_account", user_id=who)["object_keys"]) == ["results/1", voice["object_key"]]
     else:
-        database.sql("delete from auth.users where id = %s", who)
+        database.sql(by, who)
     everything = "".join(
         str(database.sql(f"select * from {table}")) for table in ("profiles", "jobs", "cloned_voices", "api_keys", "usage", "payments")
     )
