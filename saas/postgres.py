@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,7 @@ class PostgresDatabase:
             max_size=connections,
             timeout=3600,  # a call gives up long before
             kwargs={"autocommit": True, "prepare_threshold": None, "connect_timeout": 5, "application_name": "fishserve"},
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
         )
 
     async def call(self, function: str, **arguments: Any) -> Any:
@@ -45,6 +46,14 @@ class PostgresDatabase:
 
     async def close(self) -> None:
         await self._pool.close()
+
+
+async def _check(connection: AsyncConnection[Any]) -> None:
+    """A server that went away has said good-bye, or closed: there is something to read. Only then is it asked, which takes a round trip."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN | select.POLLERR | select.POLLHUP)
+    if poll.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 @lru_cache

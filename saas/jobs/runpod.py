@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from saas.jobs.dispatch import Ended, Gone, Handed, Impossible, Later, Made, Order
 from saas.storage.bucket import Bucket
 
-SYNC_CHARACTERS, SYNC_SECONDS = 200, 8
-"""Shorter texts are waited for, so long: they are ready before a webhook would be."""
+SYNC_CHARACTERS, SYNC_SECONDS, MOST_SYNC = 200, 8, 16
+"""Shorter texts are waited for, so long, so many at once: they are ready before a webhook would be."""
 EXECUTION_SECONDS, TTL_SECONDS = 600, 3600
 """How long a job may run, and how long it may wait and run."""
 ADDRESS_SECONDS = TTL_SECONDS + 300
@@ -30,7 +30,7 @@ _ENDS = {
 
 
 class RunPod:
-    """One queue endpoint. `by_key`: its workers have the bucket's credentials; else each job brings an address to put its result."""
+    """One queue endpoint, sent at most `slots` jobs at the same moment. `by_key`: its workers have the bucket's credentials; else each job brings an address to put its result."""
 
     name = "runpod"
 
@@ -40,6 +40,7 @@ class RunPod:
     ) -> None:  # fmt: skip
         self._http, self._bucket, self._base, self._public = http, bucket, f"{base_url}/{endpoint}", public_url
         self._headers, self._by_key, self.slots = {"Authorization": f"Bearer {api_key}"}, by_key, slots
+        self._held = 0
         self._secret = hmac.digest(api_key.encode(), b"fishserve webhooks", "sha256")
 
     def token(self, user_id: str, idempotency_key: str) -> str:
@@ -52,9 +53,14 @@ class RunPod:
             "input": self._input(order), "webhook": self._webhook(order),
             "policy": {"executionTimeout": 1000 * EXECUTION_SECONDS, "ttl": 1000 * TTL_SECONDS},
         }  # fmt: skip
-        short = len(order.text) <= SYNC_CHARACTERS
-        path = f"runsync?wait={1000 * SYNC_SECONDS}" if short else "run"
-        answer = await self._ask("POST", path, body, seconds=SYNC_SECONDS + 10)
+        if len(order.text) > SYNC_CHARACTERS or self._held >= MOST_SYNC:
+            answer = await self._ask("POST", "run", body)
+        else:
+            self._held += 1
+            try:
+                answer = await self._ask("POST", f"runsync?wait={1000 * SYNC_SECONDS}", body, seconds=SYNC_SECONDS + 10)
+            finally:
+                self._held -= 1
         if "id" not in answer:
             raise Later("RunPod gave the job no id")
         return self._read(answer, order.key) or Handed(_checked(answer["id"]))

@@ -33,13 +33,13 @@ def create_cloud():
     async def watch(http):
         while True:
             await asyncio.sleep(0.05)
-            for job in list(jobs.values()):
+            for job in [job for job in jobs.values() if "told" not in job]:
                 if job["status"] == "IN_PROGRESS":
                     job.setdefault("since", time.time())
                     if time.time() - job["since"] > ways["execution_seconds"]:
                         job["status"] = "TIMED_OUT"
                         stops.append(job["id"])
-                if job["status"] in (*FINAL, "TIMED_OUT") and job.get("webhook") and "told" not in job:
+                if job["status"] in (*FINAL, "TIMED_OUT") and job.get("webhook"):
                     job["told"] = []
                     for _ in range(ways["webhooks"]):
                         job["told"].append(await tell(http, job))

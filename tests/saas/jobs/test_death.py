@@ -124,7 +124,8 @@ def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, s
     account.http.close()
 
 
-def test_killed_around_runpod_it_loses_no_credit_and_no_result(start, data, bucket, cloud, worker):
+@pytest.mark.usefixtures("worker")
+def test_killed_around_runpod_it_loses_no_credit_and_no_result(start, data, bucket, cloud):
     settings = told(data, bucket, **cloud.settings)
     account = Account(data, "")
     text = "Long enough not to be waited for. " * 7

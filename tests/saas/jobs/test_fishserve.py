@@ -2,6 +2,10 @@
 
 import hashlib
 import io
+import json
+import os
+import subprocess
+import sys
 import time
 
 import httpx
@@ -131,6 +135,20 @@ def test_jobs_are_listed_newest_first_and_found_by_their_words(account):
     assert [job["id"] for job in account.ask("GET", "/api/jobs", params={"before": second["created_at"], "limit": 1})] == [first["id"]]
 
 
+def test_how_long_it_takes_to_take_a_job_can_be_measured(account, api, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "inference.cli", "bench", "saas", api.url, "--rate", "4", "--seconds", "1", "-o", tmp_path / "jobs.json"], check=False,
+        capture_output=True, text=True, env=os.environ | {"FISHSERVE_BENCH_KEY": account.key},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "jobs.json").read_text())
+    assert record["complete"]
+    assert {sample["status"] for sample in record["runs"][1]["samples"]} == {202}
+    assert "POST /api/tts" in done.stdout
+    for job in account.ask("GET", "/api/jobs"):
+        account.ask("POST", f"/api/jobs/{job['id']}/cancel")
+
+
 # -- OpenAI's door -------------------------------------------------------------------------------------------------------------
 
 
@@ -151,7 +169,7 @@ def test_openais_client_hears_while_it_is_made_and_pays_when_it_is_done(account,
     assert check_paid(account, account.job({"id": job})) == content
 
 
-def test_a_stream_begins_before_the_speech_is_over(account, api):
+def test_a_stream_begins_before_the_speech_is_over(account):
     body = {"input": LONG[:300], "response_format": "pcm", "seed": 1}
     with account.http.stream("POST", "/v1/audio/speech", json=body) as answer:
         pieces = answer.iter_bytes()

@@ -127,7 +127,7 @@ def test_a_webhook_opens_nothing_without_its_token_and_is_not_believed_with_it(a
     check_paid(account, account.ended(job))
 
 
-def test_a_webhook_before_its_job_is_known_to_be_there_is_as_good(account, cloud, data, worker):
+def test_a_webhook_before_its_job_is_known_to_be_there_is_as_good(account, data, worker):
     """The process that sent it may have died between RunPod's answer and writing it down."""
     text = medium("unknown")
     with resting(worker):
@@ -242,7 +242,7 @@ def test_whatever_runpod_says_is_understood(answer, words):
     assert words in ended.message
 
 
-def test_a_token_can_be_made_again_and_tells_nothing_of_the_key(bucket):
+def test_a_token_can_be_made_again_and_tells_nothing_of_the_key():
     """From what the database has and the key, so that another process can send the job; a hundred are a hundred."""
     make = RunPod(None, None, "https://x", "ep", "rpa_secret", "https://y").token
     tokens = {make("user", f"key{n}") for n in range(100)}
