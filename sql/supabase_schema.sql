@@ -449,7 +449,7 @@ begin
   insert into public.cloned_voices (id, user_id, name, transcript, object_key, content_type, bytes)
     values (v_id, p_user_id, v_name, coalesce(p_transcript, ''), format('voices/%s/%s', p_user_id, v_id), p_content_type, p_bytes)
     on conflict (user_id, lower(name)) where status in ('pending', 'ready') do nothing returning * into v_voice;
-  if not found then raise sqlstate 'PT409' using message = format('you have a voice named %s already', v_name); end if;
+  if not found then raise sqlstate 'PT409' using message = 'you have a voice of that name already'; end if;
   return jsonb_build_object('voice', to_jsonb(v_voice));
 end $$;
 
@@ -487,7 +487,7 @@ begin
   if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a voice needs a name of 1 to 100 characters'; end if;
   if exists (select from public.cloned_voices
       where user_id = p_user_id and lower(name) = lower(v_name) and status in ('pending', 'ready') and id <> p_voice_id) then
-    raise sqlstate 'PT409' using message = format('you have a voice named %s already', v_name);
+    raise sqlstate 'PT409' using message = 'you have a voice of that name already';
   end if;
   update public.cloned_voices set name = v_name where id = p_voice_id returning * into v_voice;
   return jsonb_build_object('voice', to_jsonb(v_voice));

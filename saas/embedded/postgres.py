@@ -91,7 +91,7 @@ class EmbeddedPostgres:
             socket = Path(tempfile.mkdtemp(prefix="fishserve-postgres-"))
             self._own(socket)
         log = self._data / "log"
-        options = f"-c listen_addresses='' -c unix_socket_directories='{socket}' -c unix_socket_permissions=0700"
+        options = f"-c listen_addresses='' -c unix_socket_directories='{socket}' -c unix_socket_permissions=0700 -c log_error_verbosity=terse"  # no rows in its log
         done = self._run("pg_ctl", "start", "--wait", "--timeout=60", f"--log={log}", "-o", options, check=False)
         if done.returncode != 0:
             said = log.read_text(errors="replace") if log.exists() else done.stdout

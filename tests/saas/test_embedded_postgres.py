@@ -65,6 +65,16 @@ def test_the_api_s_role_calls_functions_and_writes_no_table(folder):
             ask(url, statement)
 
 
+def test_its_log_holds_no_row(folder):
+    server = EmbeddedPostgres(folder)
+    server.start()
+    with psycopg.connect(server.owner_url) as connection, pytest.raises(psycopg.errors.CheckViolation, match="a secret name"):
+        connection.execute("insert into public.profiles (id, display_name, debt) values (gen_random_uuid(), %s, -1)", ["a secret name"])
+    log = (folder / "data" / "log").read_text()
+    assert "profiles_debt_check" in log
+    assert "secret" not in log
+
+
 def test_nobody_else_can_enter(folder):
     EmbeddedPostgres(folder).start()
     socket = next((folder / "data").glob(".s.PGSQL.*[0-9]"))

@@ -174,7 +174,7 @@ def test_a_voice_is_pending_until_its_clip_is_checked(database):
 def test_a_name_is_used_once_and_free_again_after(database):
     who = database.user()
     voice = ready_voice(database, who, "Me")
-    assert "named ME already" in refused(409, database.call, "create_voice", user_id=who, name="ME", **WAV)
+    assert "that name already" in refused(409, database.call, "create_voice", user_id=who, name="ME", **WAV)
     other = ready_voice(database, who, "You")
     refused(409, database.call, "rename_voice", user_id=who, voice_id=other["id"], name="me")
     assert database.call("rename_voice", user_id=who, voice_id=voice["id"], name="me")["voice"]["name"] == "me"
