@@ -373,9 +373,11 @@ async def _person(request: Request, state: State, body: _Guarded, action: Action
 
 async def _by_password(request: Request, state: State, body: _Grant) -> dict[str, Any]:
     await _person(request, state, body)
-    found = await state.database.call("local_find_user", email=body.email.strip().lower())
-    kept = found and found["password_hash"]
-    if not await asyncio.to_thread(_is_password, body.password, kept or _NOBODY) or not kept:
+    email = body.email.strip().lower()
+    found = await state.database.call("local_find_user", email=email) if _ADDRESS.fullmatch(email) else None
+    kept = found["password_hash"] if found else None
+    right = await asyncio.to_thread(_is_password, body.password, kept or _NOBODY)
+    if found is None or not kept or not right:
         await state.limiter.failed(state.limiter.address(request), "password")
         raise ApiError(400, "This address and this password do not belong together.", "invalid_credentials")
     user: dict[str, Any] = found["user"]

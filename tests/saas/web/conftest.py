@@ -63,7 +63,7 @@ def installed():
 
 
 @pytest.fixture(scope="session")
-def built(installed):
+def built(installed):  # noqa: ARG001 - it must be there
     """The app as it is served."""
     made = WEB / "dist" / "index.html"
     sources = [WEB / "index.html", WEB / "vite.config.ts", WEB / "package-lock.json", *(WEB / "public").iterdir()]
@@ -210,13 +210,15 @@ class Product:
     def everything(self):
         """All that the database holds, as text."""
         with psycopg.connect(self.database.owner_url) as connection:
-            tables = connection.execute("select format('%I.%I', schemaname, tablename) from pg_tables where schemaname in ('public', 'auth')").fetchall()
+            tables = connection.execute(
+                "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname in ('public', 'auth')"
+            ).fetchall()
             rows = [connection.execute(f"select t::text from {table} t").fetchall() for (table,) in tables]
         return "\n".join(text for found in rows for (text,) in found)
 
 
 @pytest.fixture(scope="session")
-def product(postgres, bucket, speaker, built, tmp_path_factory):
+def product(postgres, bucket, speaker, built, tmp_path_factory):  # noqa: ARG001 - it must be there
     database, directory, port = postgres.migrated(), tmp_path_factory.mktemp("embedded"), free_port()
     url = f"http://127.0.0.1:{port}"
     cloudflare, stripe = Cloudflare(), Stripe()
