@@ -13,7 +13,6 @@ import stripe
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
-from rich.table import Table
 
 from inference.errors import RequestError
 from saas import schema
@@ -27,7 +26,7 @@ from saas.storage.bucket import Bucket, StorageError
 
 SECONDS = 10
 """For which each service is waited for."""
-_COLOURS = {"ok": "green", "wrong": "bold red", "look": "yellow"}
+_STYLES = {"ok": "green", "wrong": "bold red", "look": "yellow"}
 
 
 @dataclass(frozen=True)
@@ -44,33 +43,34 @@ Looking = Callable[[Settings, httpx.AsyncClient], AsyncIterator[Item]]
 
 
 def examine(settings: Settings, console: Console) -> bool:
-    """Look at everything and print a table. Whether nothing is wrong."""
+    """Look at everything and print what was found, and under what is wrong what to do. Whether nothing is wrong."""
     items = asyncio.run(look(settings))
-    table = Table(box=None, pad_edge=False)
-    for heading in ("item", "", "found", "what to do"):
-        table.add_column(heading, overflow="fold")
     for item in items:
-        table.add_row(item.name, item.state, item.found, item.do, style=_COLOURS[item.state] if item.state != "ok" else None)
-    console.print(table)
+        console.print(f"{item.state:<6} {item.name:<24} {item.found}", style=_STYLES[item.state])
+        if item.do:
+            console.print(f"{'':<6} {'':<24} -> {item.do}")
     wrong = sum(item.state == "wrong" for item in items)
-    console.print(f"{wrong} of {len(items)} items are wrong" if wrong else "nothing is wrong", style="bold red" if wrong else "green")
+    console.print(f"{wrong} of {len(items)} items are wrong" if wrong else "nothing is wrong", style=_STYLES["wrong" if wrong else "ok"])
     return not wrong
 
 
 async def look(settings: Settings) -> list[Item]:
     """Every item, in the order of docs/go-live.md. What cannot be looked at is wrong."""
     async with httpx.AsyncClient(timeout=SECONDS, follow_redirects=False) as http:
-        return [item for found in await asyncio.gather(*(_guarded(looking, settings, http) for looking in _LOOKED_AT)) for item in found]
+        return [
+            item
+            for found in await asyncio.gather(*(_guarded(name, looking, settings, http) for name, looking in _LOOKED_AT.items()))
+            for item in found
+        ]
 
 
-async def _guarded(looking: Looking, settings: Settings, http: httpx.AsyncClient) -> list[Item]:
+async def _guarded(name: str, looking: Looking, settings: Settings, http: httpx.AsyncClient) -> list[Item]:
     items: list[Item] = []
     try:
         async with asyncio.timeout(3 * SECONDS):
             async for item in looking(settings, http):
                 items.append(item)
     except Exception as e:  # one that cannot be looked at must not hide the others
-        name = looking.__name__.strip("_").replace("_", " ")
         items.append(Item(name, "wrong", f"could not be looked at: {type(e).__name__}", "see that the service can be reached from here"))
     return items
 
@@ -287,4 +287,8 @@ def _is_secret(key: str) -> bool:
     return bool(role == "service_role")
 
 
-_LOOKED_AT: tuple[Looking, ...] = (_settings, _database, _supabase, _bucket, _speech, _stripe, _outside, _turnstile, _others)
+_LOOKED_AT: dict[str, Looking] = {
+    "environment": _settings, "database": _database, "sessions": _supabase, "bucket": _bucket, "speech": _speech, "Stripe": _stripe,
+    "API reachable": _outside, "Turnstile": _turnstile, "Sentry": _others,
+}  # fmt: skip
+"""By the name of the item that is wrong where none of them can be looked at."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header
 
-from inference.audio.encode import FORMATS
 from saas.auth.schemas import Config, Key, KeyWanted, Limits, NewKey, Profile, ProfileChange
 from saas.auth.service import Caller, caller, new_key
 from saas.auth.turnstile import HEADER
+from saas.jobs.schemas import Format
 from saas.limits.service import limited
 from saas.state import Here
 
@@ -27,7 +27,7 @@ async def config(state: Here) -> Config:
     s = state.settings
     return Config(
         supabase_url=s.supabase_url, supabase_key=s.supabase_publishable_key,
-        turnstile_site_key=s.turnstile_site_key if state.turnstile else None, formats=list(FORMATS),
+        turnstile_site_key=s.turnstile_site_key if state.turnstile else None, formats=list(get_args(Format)),
         limits=Limits(characters=s.max_characters, speech_per_minute=s.speech_per_minute),
         packs=await state.payments.packs() if state.payments else [], model=s.model,
     )  # fmt: skip
