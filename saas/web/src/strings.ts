@@ -228,7 +228,7 @@ export const t = {
     what: "What",
     amount: "Credits",
     after: "Balance",
-    exact: "Nothing to return: speech was as long as reserved",
+    exact: "Nothing to return: speech took all of it",
     receipt: "Receipt",
     receiptOf: (when: string) => `Receipt of ${when}`,
     kind: {
