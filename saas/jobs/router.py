@@ -53,10 +53,10 @@ async def jobs(
     who: Reader, state: Here, before: datetime | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50,
     search: Annotated[str | None, Query(max_length=200)] = None,
 ) -> list[JobOut]:  # fmt: skip
-    """Your jobs, the newest first; `before` is the created_at of the last one you have."""
+    """Your jobs, the newest first, without addresses; `before` is the created_at of the last one you have."""
     at = before.isoformat() if before else None
     rows: list[Row] = await state.database.call("list_jobs", user_id=str(who.user_id), before=at, limit=limit, search=search)
-    return [_out(row, state.jobs) for row in rows]
+    return [JobOut.model_validate(row) for row in rows]
 
 
 @router.get("/api/jobs/{job_id}")

@@ -356,6 +356,7 @@ class Jobs:
                 await self._settle(row["id"], key, made)
             else:
                 await self._refund(row["id"], outcome.status, outcome.message)
+                await self._bucket.delete(key)  # by an address its worker may have put something there
 
     # -- clearing away ---------------------------------------------------------------------------------------------------------
 
