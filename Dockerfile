@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Targets: server (HTTP), worker (RunPod's queue), saas (no torch). docs/runpod.md says how to build and deploy them.
+# Targets: server (HTTP), worker (RunPod's queue), saas (no torch). docs/runpod.md and docs/saas.md say how to build and deploy them.
 ARG CUDA=12.8.1
 
 FROM nvidia/cuda:${CUDA}-base-ubuntu24.04 AS base
@@ -28,9 +28,6 @@ RUN /src/docker/install.sh server /opt/fishserve
 FROM build AS build-worker
 RUN /src/docker/install.sh worker /opt/fishserve
 
-FROM build AS build-saas
-RUN /src/docker/install.sh saas /opt/fishserve
-
 FROM gpu AS server
 ARG MODEL=
 COPY --from=build-server /opt/fishserve /opt/fishserve
@@ -53,7 +50,30 @@ ENV FISHSERVE_CHECKPOINT=${MODEL}
 ENTRYPOINT ["tini", "--"]
 CMD ["python", "-m", "worker"]
 
-FROM base AS saas
+# The SaaS API runs where there is no GPU: no CUDA here, and the app beside it.
+FROM python:3.12-slim-bookworm AS base-saas
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends tini ca-certificates curl \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 10001 fishserve
+ENV PATH=/opt/fishserve/bin:$PATH PYTHONUNBUFFERED=1
+
+FROM node:22-bookworm-slim AS build-app
+COPY saas/web /app
+WORKDIR /app
+RUN npm ci --no-audit --no-fund && npm run build
+
+FROM base-saas AS build-saas
+COPY . /src
+COPY --from=build-app /app/dist /src/saas/web/dist
+RUN /src/docker/install.sh saas /opt/fishserve
+
+FROM base-saas AS saas
 COPY --from=build-saas /opt/fishserve /opt/fishserve
 USER 10001
+ENV FISHSERVE_SAAS_HOST=0.0.0.0
+EXPOSE 8090
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["sh", "-c", "curl -fs http://127.0.0.1:${FISHSERVE_SAAS_PORT:-8090}/healthz"]
 ENTRYPOINT ["tini", "--"]
+CMD ["fishserve", "saas"]

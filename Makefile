@@ -5,7 +5,7 @@ SERVER := .venv/.server
 DEV := .venv/.dev
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install serve say test check bench gpu drill reference clean
+.PHONY: help install serve say web test check bench gpu drill reference clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -19,6 +19,10 @@ TEXT ?= Hello from fishserve.
 say: $(SERVER) ## speak TEXT="..." into out.wav
 	@$(BIN)/fishserve say "$$TEXT"
 export TEXT
+
+web: ## build the app for people, which `fishserve saas` serves under /app; needs Node 20.19 or newer
+	npm --prefix saas/web ci --silent
+	npm --prefix saas/web run --silent build
 
 test: $(DEV) ## run every check: lint, types, contracts, tests
 	$(BIN)/ruff check .
@@ -52,7 +56,7 @@ var/full/config.json: | $(DEV)
 reference: .venv-reference/.installed ## a virtual environment with the reference implementation
 
 clean: ## remove everything that was made here
-	rm -rf .venv .venv-reference var .pytest_cache .mypy_cache .ruff_cache .hypothesis out.wav
+	rm -rf .venv .venv-reference var saas/web/node_modules saas/web/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis out.wav
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; name another with PYTHON=...")'

@@ -229,6 +229,24 @@ def soak(
 
 
 @app.command()
+def saas(
+    url: Annotated[str, typer.Argument(help="An API, as http://127.0.0.1:8090.")],
+    rate: Annotated[float, typer.Option(min=0.1, help="Jobs a second, whether or not earlier ones were answered.")] = 150,
+    seconds: Seconds = 20,
+    out: Out = None,
+) -> None:
+    """How long a `fishserve saas` takes to take a job. FISHSERVE_BENCH_KEY holds keys with credits, with commas between."""
+    from bench.jobs import measure
+    from bench.record import facts, recording
+
+    keys = [key for key in os.environ.get("FISHSERVE_BENCH_KEY", "").split(",") if key]
+    if not keys:
+        raise RequestError("FISHSERVE_BENCH_KEY is not set; it holds API keys of the server that is measured")
+    with _recorded(recording(out, "saas", {"rate": rate, "seconds": seconds, "keys": len(keys)}, facts(None))) as record:
+        asyncio.run(measure(url, keys, rate, seconds, record, _step))
+
+
+@app.command()
 def cost(
     result: Annotated[Path, typer.Argument(help="JSON of `throughput`, `latency` or `http`.")],
     price: Annotated[float, typer.Option(min=0, help="What an hour of the machine costs, in any currency.")],

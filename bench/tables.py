@@ -43,7 +43,7 @@ def tables(body: dict[str, Any]) -> list[Table]:
     """The tables of one record."""
     makers: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
         "latency": serving, "throughput": serving, "http": serving, "compare": compared, "codec": codec, "roofline": roofline,
-        "frames": frames, "rounding": rounding, "soak": soak,
+        "frames": frames, "rounding": rounding, "soak": soak, "saas": saas,
     }  # fmt: skip
     return makers[body["command"]](body)
 
@@ -56,6 +56,25 @@ def samples_of(run: dict[str, Any]) -> list[Sample]:
 def level(run: dict[str, Any]) -> str:
     """A level's name."""
     return f"{run['clients']} client{'s'[: run['clients'] > 1]}" if run["loop"] == "closed" else f"{run['rate']:.2f} requests/s"
+
+
+def saas(body: dict[str, Any]) -> list[Table]:
+    """How long requests took from when they were due, and how many were answered otherwise than they should be."""
+    rows = []
+    for run in body["runs"]:
+        taken = [s["ended"] - s["due"] for s in run["samples"]]
+        wrong = sum(s["status"] != run["expected"] for s in run["samples"])
+        rows.append(
+            [
+                run["name"],
+                str(len(taken)),
+                str(wrong),
+                _number(len(taken) / run["window"]),
+                *_milliseconds(taken, "p50", "p95", "p99", "max"),
+            ]
+        )
+    columns = ("request", "n", "failed", "a second", "p50 ms", "p95 ms", "p99 ms", "max ms")
+    return [Table("Taking jobs", columns, rows, "From when each was due, as Poisson's arrivals are, to the end of its answer.")]
 
 
 def serving(body: dict[str, Any]) -> list[Table]:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bench.cli import app as bench
 from inference.errors import CheckpointError, FishserveError, RequestError
+from saas.cli import app as saas
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,7 @@ app = typer.Typer(
     help="FishSpeech 1.5 text to speech: speak, serve, measure.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 app.add_typer(bench, name="bench")
+app.add_typer(saas, name="saas")
 voices = typer.Typer(help="The voices that say and serve know by name.", no_args_is_help=True)
 app.add_typer(voices, name="voices")
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -139,6 +141,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="127.0.0.1, 0.0.0.0 or ::.")] = None,
     port: Annotated[int | None, typer.Option()] = None,
     rows: Annotated[int | None, typer.Option(help="Requests generated at once.")] = None,
+    plugin: Annotated[
+        Literal["saas"] | None, typer.Option(help="`saas`: sign-in, credits and voices before the engine; docs/saas.md says what it needs.")
+    ] = None,
 ) -> None:
     """Serve speech over HTTP."""
     from inference.hub import locate
@@ -147,14 +152,20 @@ def serve(
     settings = _settings(checkpoint=checkpoint, device=device, host=host, port=port, rows=rows)
     if settings.host not in ("127.0.0.1", "0.0.0.0", "::"):
         raise RequestError(f"host is {settings.host!r}; listen on 127.0.0.1, 0.0.0.0 or ::")
-    _check_keys(settings)
+    if plugin is None:
+        _check_keys(settings)
+        before = None
+    else:
+        from saas.plugin import Plugin
+
+        before = Plugin(settings.port)
     where = locate(settings.checkpoint)  # downloads, and errors, belong before the server starts
     _say_what_speaks(where)
     console.print(
         f"http://{settings.host}:{settings.port}  (a page to try it on; POST /v1/audio/speech, /v1/tts; GET /ready /metrics /docs)"
     )
     try:
-        failure = run(settings.model_copy(update={"checkpoint": str(where)}))
+        failure = run(settings.model_copy(update={"checkpoint": str(where)}), before)
     except OSError as e:
         raise RequestError(f"cannot listen on {settings.host}:{settings.port}: {e.strerror or e}") from None
     if failure:

@@ -6,6 +6,10 @@ missing=()
 [ -x /usr/bin/chromium ] || missing+=(chromium) # what the page is tried in
 [ -x /usr/bin/node ] || missing+=(nodejs) # runs OpenAI's other client
 [ -x /usr/bin/npm ] || missing+=(npm)
+[ -x /usr/lib/postgresql/15/bin/postgres ] || missing+=(postgresql-15) # the SaaS layer's database
+[ -f /usr/share/postgresql/15/extension/pgtap.control ] || missing+=(postgresql-15-pgtap) # tests of SQL in SQL
+[ -x /usr/bin/pg_prove ] || missing+=(libtap-parser-sourcehandler-pgtap-perl) # runs them
+[ -f /usr/share/postgresql/15/extension/plpgsql_check.control ] || missing+=(postgresql-15-plpgsql-check) # what `supabase db lint` asks
 [ ${#missing[@]} -eq 0 ] && exit 0
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then as_root=(sudo -n); fi

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 from fastapi import FastAPI, Request
@@ -10,16 +9,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference.errors import EngineClosed, FishserveError, NotReady, Overloaded, RequestError, VoiceExists, VoiceNotFound
 from inference.server import elevenlabs, fish, openai, page, references
 from inference.server.keys import Guard, Keys
 from inference.server.log import RequestLog
 from inference.server.metrics import exposition
-from inference.server.patience import BODY_SECONDS
+from inference.server.patience import BodyLimit
 from inference.server.references import References
-from inference.server.replies import PING, Speaker, complaint
+from inference.server.refusals import complaint, error
+from inference.server.replies import PING, Speaker
 from inference.settings import Settings
 from inference.voices.store import VoiceStore
 
@@ -30,7 +29,7 @@ UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/v1/voices/add", "/model
 def create_app(speaker: Speaker, settings: Settings) -> FastAPI:
     """The public API over one engine."""
     app = FastAPI(title="fishserve", summary="FishSpeech 1.5 text to speech", redirect_slashes=False)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=settings.max_upload_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, refuse=_refusal, larger=UPLOADS, larger_limit=settings.max_upload_bytes)
     if settings.keys_file is not None:
         app.add_middleware(Guard, keys=Keys(settings.keys_file), refuse=_refusal)
     if settings.origins:
@@ -69,38 +68,6 @@ def create_app(speaker: Speaker, settings: Settings) -> FastAPI:
     return app
 
 
-class BodyLimit:
-    """Refuses larger request bodies with 413 before they are read whole."""
-
-    def __init__(self, app: ASGIApp, limit: int, uploads: int) -> None:
-        self._app, self._limit, self._uploads = app, limit, uploads
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        deadline: float | None = asyncio.get_running_loop().time() + BODY_SECONDS
-        size, limit = 0, self._uploads if scope.get("path", "").startswith(UPLOADS) else self._limit
-        message = f"the request body is larger than {limit:,} bytes"
-
-        async def limited() -> Message:
-            nonlocal size, deadline
-            try:
-                async with asyncio.timeout_at(deadline):
-                    received = await receive()
-            except TimeoutError:
-                raise HTTPException(408, f"the request body took longer than {BODY_SECONDS} s") from None
-            if not received.get("more_body"):
-                deadline = None  # what is waited for then is the client's leaving
-            size += len(received.get("body", b""))
-            if size > limit:
-                raise HTTPException(413, message)
-            return received
-
-        declared = dict(scope.get("headers", ())).get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > limit:
-            await _error(scope["path"], 413, message)(scope, receive, send)
-        else:
-            await self._app(scope, limited if scope["type"] == "http" else receive, send)
-
-
 def _refusal(path: str, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     return _error(path, status, message, headers=headers)
 
@@ -110,7 +77,7 @@ def _error(path: str, status: int, message: str, param: str | None = None, heade
     for door in (elevenlabs, fish, references):
         if path.startswith(door.PATHS):
             return door.error(status, message, headers)
-    return openai.error(status, message, param, headers)
+    return error(status, message, param, headers)
 
 
 def _register_errors(app: FastAPI) -> None:

@@ -19,7 +19,8 @@ from inference.errors import FishserveError, RequestError
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from inference.server.bodies import MSGPACK, Bytes, Lenient, accepts, read, unpacked
 from inference.server.references import References
-from inference.server.replies import Speaker, check_ready, complaint, encoded, file, started
+from inference.server.refusals import complaint
+from inference.server.replies import Speaker, check_ready, encoded, file, started
 from inference.text.incoming import Incoming
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Voice

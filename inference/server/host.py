@@ -19,16 +19,18 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, Protocol
 
 import litserve as ls
 import numpy as np
+from fastapi import FastAPI
 from litserve.loops import LitLoop
 from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
+from starlette.types import ASGIApp
 
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import EngineClosed, FishserveError, GenerationError, Overloaded
@@ -333,7 +335,19 @@ class RemoteEngine:
         self._server._get_request_queue(f"{_PATH}{self._number}").put((self._server.app.response_queue_id, uid, time.monotonic(), message))
 
 
-def build(settings: Settings) -> ls.LitServer:
+class Plugin(Protocol):
+    """What stands before the server's own doors, which then need no keys of their own."""
+
+    def before(self, doors: ASGIApp) -> ASGIApp:
+        """The app that answers instead."""
+        ...
+
+    def lifespan(self) -> AbstractAsyncContextManager[object]:
+        """As long as the server's app lives."""
+        ...
+
+
+def build(settings: Settings, plugin: Plugin | None = None) -> ls.LitServer:
     """A LitServer that answers on our routes alone."""
     loops = [EngineLoop(settings.model_copy(update={"device": d}), i) for i, d in enumerate(settings.devices)]
     # One API a device, since LitServe lets the workers of an API take from one queue, where a cancellation finds the wrong one.
@@ -343,11 +357,22 @@ def build(settings: Settings) -> ls.LitServer:
     server.app.router.routes.clear()
     quiet_uvicorn()
     engines = Engines([RemoteEngine(server, i) for i in range(len(apis))])
-    server.app.mount("/", create_app(engines, settings))
+    if plugin is None:
+        server.app.mount("/", create_app(engines, settings))
+        return server
+    server.app.mount("/", plugin.before(create_app(engines, settings.model_copy(update={"keys_file": None}))))
+    own = server.app.router.lifespan_context
+
+    @asynccontextmanager
+    async def both(app: FastAPI) -> AsyncIterator[Any]:
+        async with own(app) as state, plugin.lifespan():
+            yield state
+
+    server.app.router.lifespan_context = both
     return server
 
 
-def serve(settings: Settings) -> str | None:
+def serve(settings: Settings, plugin: Plugin | None = None) -> str | None:
     """Serve until SIGTERM or Ctrl-C, then let running requests finish. Returns why it ended, if that is an error.
 
     Raises OSError when the address cannot be listened on.
@@ -358,7 +383,7 @@ def serve(settings: Settings) -> str | None:
         _check_free(settings.host, health)
     with tempfile.TemporaryDirectory(prefix="fishserve-metrics-") as shared:
         os.environ[SHARED_DIRECTORY] = shared
-        server = build(settings)
+        server = build(settings, plugin)
         failure: list[str] = []
         threading.Thread(target=_watch, args=(server, failure), daemon=True).start()
         if health:

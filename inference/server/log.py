@@ -16,7 +16,7 @@ from typing import Any
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PROBES = frozenset(["/health", "/ready", "/ping", "/metrics"])
+PROBES = frozenset(["/health", "/ready", "/ping", "/metrics", "/healthz", "/readyz"])
 """Asked for every few seconds by machines, which need no line."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 

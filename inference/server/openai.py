@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from inference.audio.encode import FORMATS, Encoder
@@ -17,12 +17,9 @@ from inference.errors import FishserveError
 from inference.model.config import SAMPLES_PER_FRAME
 from inference.server.references import References
 from inference.server.replies import Speaker, encoded, file, started
+from inference.voices.aliases import OPENAI_VOICES
 from inference.voices.store import DEFAULT, VoiceStore
 
-OPENAI_VOICES = frozenset(
-    ["alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin", "cedar"]
-)
-"""Names OpenAI's clients send without being asked to. Here they mean the default voice, unless a voice of that name is stored."""
 _SPEECH_FIELDS = ("seed", "temperature", "top_p", "repetition_penalty", "normalize", "chunk_length", "max_new_tokens")
 
 
@@ -83,13 +80,6 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
         return {"voices": voices.names()}
 
     return routes
-
-
-def error(status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error in OpenAI's shape."""
-    kind = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}.get(status)
-    kind = kind or ("invalid_request_error" if status < 500 else "server_error")
-    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": None}}, status, headers)
 
 
 def _voice(asked: str | VoiceId, voices: VoiceStore) -> str:

@@ -1,9 +1,14 @@
-"""How long a client may take to say what it wants: one that never finishes must not hold a connection for ever."""
+"""How long a client may take to say what it wants, and how much it may say: one that never finishes must not hold a connection for ever."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -49,3 +54,37 @@ class Patient(WebSocketsSansIOProtocol):
         """Let a conversation come to its own end."""
         if not self.handshake_complete:
             super().shutdown()
+
+
+class BodyLimit:
+    """Refuses larger request bodies with 413 before they are read whole. Paths that begin as one of `larger` may have `larger_limit` bytes."""
+
+    def __init__(
+        self, app: ASGIApp, limit: int, refuse: Callable[[str, int, str], Response], larger: tuple[str, ...] = (), larger_limit: int = 0
+    ) -> None:
+        self._app, self._limit, self._refuse, self._larger, self._larger_limit = app, limit, refuse, larger, larger_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        deadline: float | None = asyncio.get_running_loop().time() + BODY_SECONDS
+        size, limit = 0, self._larger_limit if scope.get("path", "").startswith(self._larger) else self._limit
+        message = f"the request body is larger than {limit:,} bytes"
+
+        async def limited() -> Message:
+            nonlocal size, deadline
+            try:
+                async with asyncio.timeout_at(deadline):
+                    received = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the request body took longer than {BODY_SECONDS} s") from None
+            if not received.get("more_body"):
+                deadline = None  # what is waited for then is the client's leaving
+            size += len(received.get("body", b""))
+            if size > limit:
+                raise HTTPException(413, message)
+            return received
+
+        declared = dict(scope.get("headers", ())).get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > limit:
+            await self._refuse(scope["path"], 413, message)(scope, receive, send)
+        else:
+            await self._app(scope, limited if scope["type"] == "http" else receive, send)

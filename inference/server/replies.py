@@ -96,20 +96,6 @@ async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request)
     return None if content is _GONE else content
 
 
-def complaint(error: Any) -> tuple[str, str | None]:
-    """What pydantic found wrong, as a sentence, and the field at fault."""
-    where = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
-    if error["type"] == "model_attributes_type":
-        return "the request body is not a JSON object; send one, with Content-Type: application/json", None
-    if error["type"] == "json_invalid":
-        return "the request body is not valid JSON", None
-    given = error["input"]
-    # Of what may be large only its kind is said: to write it out would take as long as it is.
-    shown = repr(str(given)[:80]) if given is None or isinstance(given, str | int | float) else f"a {type(given).__name__}"
-    value = "" if error["type"] == "missing" or not where else f" is {shown}"
-    return f"{'.'.join(where) or 'the request body'}{value}: {error['msg']}", where[0] if where else None
-
-
 async def unless_gone(request: Request, work: Any) -> Any:
     """The result of `work`, or _GONE when the client leaves first; then `work` is cancelled."""
 

@@ -103,6 +103,7 @@ def create_app():
     async def ping(worker: str):  # noqa: ARG001
         return {}
 
+    app.state.jobs, app.state.stops = jobs, stops
     return app
 
 

@@ -1,0 +1,70 @@
+"""How long an API that sells speech takes to take a job, at a rate of arrival that does not wait for it. Speaks HTTP alone."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import httpx
+
+from bench.load import poisson
+from bench.record import Record
+
+WARM_UP = 3.0
+"""Seconds at the same rate before anything counts."""
+_TEXT = "The ferry leaves the harbour at a quarter past six, and whoever misses it has a long evening by the sea before them. " * 2
+"""Longer than what is waited for."""
+
+
+async def measure(
+    url: str,
+    keys: list[str],
+    rate: float,
+    seconds: float,
+    record: Record,
+    step: Callable[[str, float | None], AbstractContextManager[None]],
+) -> None:
+    """First what an answer costs that takes nothing (`/healthz`), then jobs, `rate` a second with so many keys in turn."""
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    turns = itertools.cycle(keys)
+    async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits, trust_env=False) as client:
+
+        async def nothing() -> int:
+            return (await client.get("/healthz")).status_code
+
+        async def job() -> int:
+            headers = {"Authorization": f"Bearer {next(turns)}", "Idempotency-Key": uuid.uuid4().hex}
+            return (await client.post("/api/tts", json={"text": _TEXT}, headers=headers)).status_code
+
+        with step("warming up", WARM_UP):
+            await _open_loop(job, rate, WARM_UP)
+        for name, ask, expected, window in (("GET /healthz", nothing, 200, seconds / 4), ("POST /api/tts", job, 202, seconds)):
+            with step(name, window):
+                samples = await _open_loop(ask, rate, window)
+            record.runs.append({"name": name, "rate": rate, "window": window, "expected": expected, "samples": samples})
+            record.write()
+
+
+async def _open_loop(ask: Callable[[], Any], rate: float, seconds: float) -> list[dict[str, Any]]:
+    """Ask at the arrivals of a Poisson process. A request counts from when it was due, not from when it could be sent."""
+    samples: list[dict[str, Any]] = []
+    began = time.perf_counter()
+
+    async def one(due: float) -> None:
+        sent = time.perf_counter() - began
+        try:
+            status: int | str = await ask()
+        except httpx.HTTPError as e:
+            status = type(e).__name__
+        samples.append({"due": round(due, 5), "sent": round(sent, 5), "ended": round(time.perf_counter() - began, 5), "status": status})
+
+    async with asyncio.TaskGroup() as group:
+        for due in poisson(rate, seconds):
+            await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
+            group.create_task(one(due))
+    return samples

@@ -1,0 +1,138 @@
+"""The SaaS API as one ASGI app: what is mounted, what watches over it, and what lives as long as it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import httpx
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from inference.errors import RequestError
+from inference.server.log import RequestLog
+from inference.server.patience import BodyLimit
+from saas import errors, web
+from saas.auth import local
+from saas.auth import router as auth
+from saas.auth.tokens import Tokens
+from saas.auth.turnstile import HEADER, Turnstile
+from saas.billing import router as billing
+from saas.billing.service import Payments
+from saas.credits import router as credits
+from saas.database import Database
+from saas.jobs import router as jobs
+from saas.jobs.backends import backend_of
+from saas.jobs.service import Jobs
+from saas.limits.service import Limiter
+from saas.observability import reports
+from saas.observability import router as observability
+from saas.observability.counted import Counted
+from saas.observability.readiness import Readiness
+from saas.observability.watch import Watch
+from saas.settings import Settings
+from saas.state import State
+from saas.storage.bucket import Bucket
+from saas.voices import router as voices
+from saas.voices.service import Voices
+
+_ASKED = ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", HEADER]
+_SHOWN = ["Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "X-Request-Id", "X-Job-Id", "X-Sample-Rate"]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API. Its state is made when it starts. Raises RequestError for settings that must not be served with."""
+    check(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        reports.start(settings)
+        async with AsyncExitStack() as stack:
+            app.state.saas = await _start(settings, stack)
+            yield
+        await asyncio.to_thread(reports.stop)
+
+    app = FastAPI(
+        title="fishserve SaaS", summary="Speech for sale: sign-in, credits, voices, jobs", lifespan=lifespan, redirect_slashes=False,
+        docs_url=None, redoc_url=None, responses=errors.ANSWERS,
+    )  # fmt: skip
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, refuse=errors.refusal)
+    app.add_middleware(
+        CORSMiddleware, allow_origins=[settings.app_origin], allow_methods=["GET", "POST", "PATCH", "DELETE"], allow_headers=_ASKED,
+        expose_headers=_SHOWN,
+    )  # fmt: skip
+    app.add_middleware(Watch, https=settings.public_url.startswith("https:"))
+    app.add_middleware(RequestLog, refuse=errors.refusal)  # the last added is the first asked
+    errors.register(app)
+    for domain in (observability, auth, credits, billing, voices, jobs):
+        app.include_router(domain.router)
+    if settings.environment == "embedded":
+        app.include_router(local.router)
+    app.include_router(web.router(settings))
+    return app
+
+
+def check(settings: Settings) -> None:
+    """Raises RequestError for what must not be served with; `fishserve saas check` looks for much more."""
+    if settings.environment == "production":
+        if settings.turnstile_is_a_test:
+            raise RequestError(
+                "TURNSTILE_SECRET_KEY is one of Cloudflare's test secrets, which let everything pass or nothing; use the widget's own"
+            )
+        if settings.stripe_secret_key and settings.stripe_secret_key.get_secret_value().startswith(("sk_test_", "rk_test_")):
+            raise RequestError("STRIPE_SECRET_KEY is a test key, with which anybody can buy by a test card; use the live one")
+    if settings.stripe_secret_key and not settings.stripe_webhook_secret:
+        raise RequestError("STRIPE_WEBHOOK_SECRET is not set: without it nothing that is paid would be credited")
+    if settings.legacy_jwt_secret and len(settings.legacy_jwt_secret.get_secret_value()) < 32:
+        raise RequestError("FISHSERVE_SAAS_LEGACY_JWT_SECRET has less than 32 characters; it can be guessed")
+    if not (settings.supabase_url or settings.jwt_issuer):
+        raise RequestError("SUPABASE_URL is not set: it says whose sessions are good")
+
+
+def complete(settings: Settings) -> None:
+    """Raises RequestError for what is missing: each part says itself what it needs, before anything is started."""
+    connect(settings)
+    backend_of(settings, httpx.AsyncClient(), Bucket.of(settings))
+
+
+def connect(settings: Settings) -> Database:
+    """PostgreSQL itself where DATABASE_URL is set, else Supabase's API. Raises RequestError when neither is."""
+    if settings.database_url:
+        from saas.postgres import PostgresDatabase
+
+        return PostgresDatabase(settings.database_url.get_secret_value())
+    if settings.supabase_url and settings.supabase_secret_key:
+        from saas.supabase import SupabaseDatabase
+
+        return SupabaseDatabase(settings.supabase_url, settings.supabase_secret_key.get_secret_value())
+    raise RequestError("there is no database: set SUPABASE_URL and SUPABASE_SECRET_KEY, or DATABASE_URL")
+
+
+async def _start(settings: Settings, stack: AsyncExitStack) -> State:
+    """Everything the routes use, closed again by the stack in the opposite order."""
+    http = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False))
+    store = Counted(connect(settings))
+    stack.push_async_callback(store.close)
+    limiter = Limiter(settings)
+    stack.push_async_callback(limiter.close)
+    payments = None
+    if settings.stripe_secret_key:
+        payments = Payments(settings, settings.stripe_secret_key.get_secret_value(), store)
+        stack.push_async_callback(payments.close)
+    bucket = Bucket.of(settings)
+    stack.callback(bucket.close)
+    work = Jobs(store, bucket, backend_of(settings, http, bucket))
+    running = asyncio.create_task(work.run())
+
+    async def end() -> None:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    stack.push_async_callback(end)
+    secret = settings.turnstile_secret_key
+    return State(
+        settings=settings, database=store, readiness=Readiness(), tokens=Tokens(settings, http), payments=payments, limiter=limiter,
+        turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work,
+    )  # fmt: skip

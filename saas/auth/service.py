@@ -1,0 +1,91 @@
+"""Who is asking. A route says `caller: Annotated[Caller, Depends(caller("speak"))]`, and gets somebody or does not run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import Request, Security
+from fastapi.security import HTTPBearer
+
+from saas.database import Refused
+from saas.errors import ApiError
+from saas.state import Here, State
+
+Scope = Literal["speak", "voices", "read"]
+SCOPES: frozenset[str] = frozenset(["speak", "voices", "read"])
+"""What a key may be allowed: to speak, to manage voices, to read what is there. A session may do all, and what no key may."""
+_KEY = re.compile(r"fsk_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
+_BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="A session's token, or a key: fsk_...")
+"""For the OpenAPI document alone: `identify` reads the header itself."""
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody who may ask. `key_id` is None in a session."""
+
+    user_id: UUID
+    key_id: UUID | None
+    scopes: frozenset[str]
+    email: str | None
+
+
+@cache  # one function a scope, so that FastAPI asks it once a request
+def caller(scope: Scope | None) -> Callable[..., Awaitable[Caller]]:
+    """A dependency: the caller, who may do what `scope` says. None: only someone signed in, no key."""
+
+    async def asked(request: Request, state: Here, _: Annotated[Any, Security(_BEARER)]) -> Caller:
+        found = await identify(request, state)
+        if scope is None and found.key_id is not None:
+            raise ApiError(403, "an API key cannot do this; sign in to do it", "session_needed")
+        if scope is not None and scope not in found.scopes:
+            allowed = ", ".join(sorted(found.scopes)) or "nothing"
+            raise ApiError(403, f"this key may not {scope!r}, but {allowed}; make one that may", "scope_missing")
+        return found
+
+    return asked
+
+
+async def identify(request: Request, state: State) -> Caller:
+    """The caller of a request, by key or session. Raises ApiError 401 and 429."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    token = token.strip() if kind.lower() == "bearer" else request.headers.get("xi-api-key", "").strip()
+    if not token:
+        raise ApiError(
+            401, "who is asking? Send a key or a session's token as `Authorization: Bearer ...`", "unauthenticated", headers=_CHALLENGE
+        )
+    found = await (_by_key(token, state, request) if token.startswith("fsk_") else state.tokens.caller(token))
+    request.scope["key"] = str(found.key_id or found.user_id)  # for the log: an id, which opens nothing
+    await state.limiter.hit("any", found, request)
+    return found
+
+
+def new_key() -> tuple[str, str, str]:
+    """A key's prefix, the key, and the hash that is kept of its secret, which has 256 random bits: nobody guesses it, SHA-256 is hash enough."""
+    prefix, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    return prefix, f"fsk_{prefix}_{secret}", _hash(secret)
+
+
+async def _by_key(token: str, state: State, request: Request) -> Caller:
+    parts = _KEY.fullmatch(token)
+    if parts is None:
+        raise ApiError(401, "this is no key of ours: they look like fsk_0123456789ab_...", "invalid_key", headers=_CHALLENGE)
+    address = state.limiter.address(request)
+    await state.limiter.may_try(address)  # nobody guesses a key, but each guess costs the database a question
+    try:
+        found: dict[str, Any] = await state.database.call("authenticate_api_key", prefix=parts[1], hash=_hash(parts[2]))
+    except Refused as e:
+        await state.limiter.failed(address)
+        raise ApiError(e.status, e.message, "invalid_key", headers=_CHALLENGE if e.status == 401 else None) from None
+    return Caller(UUID(found["user_id"]), UUID(found["key_id"]), frozenset(found["scopes"]), None)
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

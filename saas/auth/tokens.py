@@ -1,0 +1,95 @@
+"""Sessions: JSON Web Tokens of Supabase, verified here by its public keys."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+from uuid import UUID
+
+import httpx
+import jwt
+
+from saas.auth.service import SCOPES, Caller
+from saas.errors import ApiError
+from saas.settings import Settings
+
+ALGORITHMS = ["ES256", "RS256"]
+LIFE = 600.0
+"""Seconds after which the keys are asked for anew; a key that was taken back opens nothing from then on."""
+PAUSE = 10.0
+"""Seconds between two askings, however many tokens name a key that is not known."""
+LEEWAY = 10
+_CLAIMS = ["exp", "sub", "aud", "iss"]
+
+
+class Tokens:
+    """Verifies tokens; keeps the issuer's public keys."""
+
+    def __init__(self, settings: Settings, http: httpx.AsyncClient) -> None:
+        self._http, self._issuer, self._audience = http, settings.issuer, settings.jwt_audience
+        self._secret = settings.legacy_jwt_secret
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._asked = self._got = float("-inf")
+        self._asking = asyncio.Lock()
+
+    async def caller(self, token: str) -> Caller:
+        """Whose session it is. Raises ApiError 401, or 503 when there are no keys to verify it with."""
+        try:
+            claims = self._legacy(token) if self._secret is not None else await self._verified(token)
+            if claims.get("role", "authenticated") != "authenticated":
+                raise jwt.InvalidTokenError("its role is not authenticated")
+            user = UUID(str(claims["sub"]))
+        except jwt.ExpiredSignatureError:
+            raise _refused("this session has expired; sign in again", "session_expired") from None
+        except (jwt.PyJWTError, ValueError):
+            raise _refused("this is no valid session's token; sign in again", "invalid_session") from None
+        email = claims.get("email")
+        return Caller(user, None, SCOPES, email if isinstance(email, str) else None)
+
+    async def _verified(self, token: str) -> dict[str, Any]:
+        """By a public key. Which algorithms may be, we say and not the token; a shared secret is never among them."""
+        header = jwt.get_unverified_header(token)
+        key = await self._key(str(header.get("kid", "")))
+        if key is None or header.get("alg") not in ALGORITHMS:
+            raise jwt.InvalidTokenError("its key or algorithm is not known")
+        return jwt.decode(token, key, ALGORITHMS, audience=self._audience, issuer=self._issuer, leeway=LEEWAY, options={"require": _CLAIMS})
+
+    def _legacy(self, token: str) -> dict[str, Any]:
+        """By the secret of a project that still signs with one, where the settings name it."""
+        assert self._secret is not None
+        secret = self._secret.get_secret_value()
+        return jwt.decode(
+            token, secret, ["HS256"], audience=self._audience, issuer=self._issuer, leeway=LEEWAY, options={"require": _CLAIMS}
+        )
+
+    async def _key(self, kid: str) -> jwt.PyJWK | None:
+        if self._wanting(kid) or (kid not in self._keys and self._asking.locked()):
+            async with self._asking:
+                if self._wanting(kid):  # nobody else asked meanwhile
+                    await self._fetch()
+        if not self._keys:
+            raise ApiError(
+                503, "sessions cannot be verified just now; try again in a few seconds", "unavailable", headers={"Retry-After": "5"}
+            )
+        return self._keys.get(kid)
+
+    def _wanting(self, kid: str) -> bool:
+        now = time.monotonic()
+        return (kid not in self._keys or now - self._got > LIFE) and now - self._asked > PAUSE
+
+    async def _fetch(self) -> None:
+        """The keys anew. When they cannot be had, those that are known stay: Supabase's bad minute must not be everybody's."""
+        self._asked = time.monotonic()
+        try:
+            answer = await self._http.get(f"{self._issuer}/.well-known/jwks.json", timeout=5)
+            answer.raise_for_status()
+            found = [jwt.PyJWK(entry) for entry in answer.json()["keys"] if entry.get("kid") and entry.get("kty") in ("EC", "RSA")]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError):
+            return
+        self._keys = {str(key.key_id): key for key in found}
+        self._got = time.monotonic()
+
+
+def _refused(message: str, code: str) -> ApiError:
+    return ApiError(401, message, code, headers={"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,54 @@
+"""Whether a person is asking: Cloudflare's Turnstile. Whatever is not a clear yes is a no."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import SecretStr
+
+from saas.errors import ApiError
+from saas.settings import Settings
+
+HEADER = "cf-turnstile-response"
+Action = Literal["create-key", "sign-in", "sign-up"]
+"""What the widget says it is for. The app must give each widget the same name (`data-action`)."""
+_LONGEST = 2048
+SECONDS = 5.0
+"""For which Cloudflare is waited."""
+
+
+class Turnstile:
+    """Asks Cloudflare about a token. A token is good once, for 300 s."""
+
+    def __init__(self, settings: Settings, secret: SecretStr, http: httpx.AsyncClient) -> None:
+        self._http, self._secret = http, secret
+        self._address = f"{settings.turnstile_base_url}/turnstile/v0/siteverify"
+        self._host = urlsplit(settings.app).hostname
+        self._is_a_test = settings.turnstile_is_a_test  # of which Cloudflare says neither the host nor the action
+
+    async def verify(self, token: str | None, action: Action) -> None:
+        """Raises ApiError: 403 when no person asks, or not from our page, or not for this; 503 when Cloudflare does not say."""
+        if not token or len(token) > _LONGEST:
+            raise ApiError(403, f"the check that you are a person is missing; send its token as {HEADER}", "turnstile_missing")
+        answer = await self._ask(token)
+        if answer.get("success") is not True:
+            raise ApiError(403, "the check that you are a person did not pass, or was used before; try it again", "turnstile_failed")
+        if not self._is_a_test and (answer.get("hostname") != self._host or answer.get("action") != action):
+            raise ApiError(403, "the check that you are a person was made on another page; try it again on this one", "turnstile_failed")
+
+    async def _ask(self, token: str) -> dict[str, Any]:
+        try:
+            form = {"secret": self._secret.get_secret_value(), "response": token}
+            answer = (await self._http.post(self._address, data=form, timeout=SECONDS)).json()
+        except (httpx.HTTPError, ValueError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise ApiError(
+                503,
+                "whether you are a person cannot be checked just now; try again in a few seconds",
+                "unavailable",
+                headers={"Retry-After": "5"},
+            )
+        return answer

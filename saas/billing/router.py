@@ -1,0 +1,41 @@
+"""/api/billing/checkout and /api/webhook/stripe."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Request
+
+from saas.auth.service import Caller
+from saas.billing.schemas import Checkout, Wanted
+from saas.billing.service import Outcome, Payments
+from saas.errors import ApiError
+from saas.limits.service import limited
+from saas.observability import metrics
+from saas.state import Here, State
+
+router = APIRouter(prefix="/api", tags=["billing"])
+
+
+@router.post("/billing/checkout")
+async def checkout(body: Wanted, state: Here, who: Annotated[Caller, Depends(limited("sensitive", None))]) -> Checkout:
+    """A page of Stripe on which to buy a pack. Credits come when Stripe says that it was paid."""
+    return Checkout(url=await _payments(state).checkout(who, body.pack))
+
+
+@router.post("/webhook/stripe")
+async def webhook(request: Request, state: Here, stripe_signature: Annotated[str, Header()] = "") -> dict[str, Outcome]:
+    """For Stripe. What it sends is read as it came, byte for byte, since that is what it signed."""
+    try:
+        outcome = await _payments(state).deliver(await request.body(), stripe_signature)
+    except ApiError:
+        metrics.WEBHOOKS.labels("stripe", "forged").inc()
+        raise
+    metrics.WEBHOOKS.labels("stripe", outcome).inc()
+    return {"outcome": outcome}
+
+
+def _payments(state: State) -> Payments:
+    if state.payments is None:
+        raise ApiError(404, "nothing is for sale here: this installation takes no payments", "no_payments")
+    return state.payments

@@ -1,0 +1,19 @@
+"""What /api/billing/checkout takes and gives."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Wanted(BaseModel):
+    """A pack of credits, by its id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pack: str
+
+
+class Checkout(BaseModel):
+    """Where to pay."""
+
+    url: str

@@ -1,0 +1,117 @@
+"""`fishserve saas`: the SaaS API on a machine without a GPU, and the check of what it is set up with. Imports what it needs when it is asked to run."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from inference.errors import RequestError
+
+if TYPE_CHECKING:
+    from saas.settings import Settings
+
+app = typer.Typer(help="The SaaS API: sign-in, credits, voices, jobs.", add_completion=False, invoke_without_command=True)
+console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+LICENCE = (
+    "FishSpeech 1.5's weights are licensed CC BY-NC-SA 4.0: you may not sell what they speak, unless Fish Audio permits it or other weights speak. "
+    "Say what permits it in FISHSERVE_SAAS_MODEL_LICENCE."
+)
+"""What a seller must not miss."""
+
+
+@app.callback()
+def saas(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0: any that is free.")] = None,
+    embedded: Annotated[bool, typer.Option("--embedded", help="Everything on this machine, with no account anywhere.")] = False,
+) -> None:
+    """Serve the SaaS API. What it works with is named by the environment: docs/saas.md."""
+    if context.invoked_subcommand is not None:
+        return
+    with _extra():
+        from saas.settings import read
+
+        if embedded:
+            from saas.embedded.run import run
+
+            run(read(environment="embedded", host=host, port=port), console)
+        else:
+            serve(read(host=host, port=port))
+
+
+@app.command("check")
+def check_settings() -> None:
+    """Look at everything a production installation needs, item by item. Exit code 1 when something is wrong."""
+    with _extra():
+        from saas.check import examine
+        from saas.settings import read
+
+        if not examine(read(), console):
+            raise typer.Exit(1)
+
+
+@app.command()
+def bucket() -> None:
+    """Give the bucket its CORS policy, for the app's origin alone, and the rules by which what lies there ends by itself."""
+    with _extra():
+        import asyncio
+
+        from saas.settings import read
+        from saas.storage.bucket import Bucket
+
+        settings = read()
+        asyncio.run(Bucket.of(settings).apply(settings.app_origin))
+    console.print(f"{settings.r2_bucket_name}: pages of {settings.app_origin} may use its addresses; uploads and results end by themselves")
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises RequestError."""
+    import uvicorn
+
+    from inference.server.log import quiet_uvicorn
+    from inference.server.patience import Impatient
+    from saas.app import complete, create_app
+    from saas.observability import logs
+
+    if settings.environment == "production" and settings.stripe_secret_key and not settings.model_licence:
+        console.print(LICENCE, style="bold red")
+    app = create_app(settings)
+    complete(settings)
+    listening = _listen(settings.host, settings.port)
+    console.print(
+        f"http://{settings.host}:{listening.getsockname()[1]}  (GET /healthz /readyz; `fishserve saas check` looks whether all is set up)"
+    )
+    logs.start()
+    quiet_uvicorn()
+    config = uvicorn.Config(
+        app, http=Impatient, log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=30,
+    )  # fmt: skip
+    uvicorn.Server(config).run([listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as e:
+        listening.close()
+        raise RequestError(f"cannot listen on {host}:{port}: {e.strerror or e}") from None
+    listening.listen(1024)  # from now on nobody is turned away, though some wait until the app has started
+    return listening
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as e:
+        if (e.name or "").partition(".")[0] in ("saas", "inference"):
+            raise
+        raise RequestError(f"{e.name} is not installed; `pip install 'fishserve[saas]'` brings what `fishserve saas` needs") from None

@@ -1,0 +1,51 @@
+"""/api/credits, /api/usage and /api/estimate."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from saas.auth.service import Caller, caller
+from saas.credits import service
+from saas.credits.schemas import Credits, Day, Entry, Estimate, Text
+from saas.errors import ApiError
+from saas.state import Here
+
+Reader = Annotated[Caller, Depends(caller("read"))]
+
+
+router = APIRouter(prefix="/api", tags=["credits"])
+
+
+@router.get("/credits")
+async def balance(state: Here, who: Reader) -> Credits:
+    """What one has."""
+    return await service.credits_of(state.database, who.user_id)
+
+
+@router.get("/credits/ledger")
+async def ledger(
+    state: Here,
+    who: Reader,
+    before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> list[Entry]:
+    """Every change of it, the newest first; `before` an entry's id come the older ones."""
+    return await service.ledger(state.database, who.user_id, before, limit)
+
+
+@router.get("/usage")
+async def usage(state: Here, who: Reader, days: Annotated[int, Query(ge=1, le=366)] = 30) -> list[Day]:
+    """What was spoken, a day at a time."""
+    return await service.usage(state.database, who.user_id, days)
+
+
+@router.post("/estimate")
+async def estimate(body: Text, state: Here, _: Reader) -> Estimate:
+    """The most that a text can cost."""
+    if len(body.text) > state.settings.max_characters:
+        raise ApiError(
+            400, f"the text has {len(body.text):,} characters; it may have {state.settings.max_characters:,}", "text_too_long", "text"
+        )
+    return await service.estimate(state.database, body.text, body.speed)

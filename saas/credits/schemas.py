@@ -1,0 +1,55 @@
+"""What /api/credits, /api/usage and /api/estimate take and give."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Credits(BaseModel):
+    """What a user has. Debt is what a refund took back that had been spent; the next credits repay it."""
+
+    balance: int
+    debt: int
+
+
+class Entry(BaseModel):
+    """One line of the ledger."""
+
+    id: int
+    kind: str
+    amount: int
+    balance_after: int
+    job_id: UUID | None
+    reference: str | None
+    receipt_url: str | None = None
+    created_at: datetime
+
+
+class Day(BaseModel):
+    """What was spoken on a day, in UTC."""
+
+    day: date
+    jobs: int
+    characters: int
+    seconds: float
+    credits: int
+
+
+class Text(BaseModel):
+    """A text to be priced."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(pattern=r"^[^\x00]*$")
+    speed: float = Field(1.0, ge=0.25, le=4)
+
+
+class Estimate(BaseModel):
+    """The most that a text can cost, and about how long it is."""
+
+    credits: int
+    seconds: float
+    characters: int

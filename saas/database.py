@@ -1,0 +1,106 @@
+"""The way to the money rules: a call is one function of sql/, and one transaction. Knows nothing of HTTP; two adapters speak to a database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol
+from uuid import UUID
+
+CALL_SECONDS = 10
+"""After which a database counts as not there."""
+ATTEMPTS = 5
+"""Of a call that met another transaction in its way."""
+
+
+class DatabaseError(Exception):
+    """A call failed in a way that no caller can mend: a defect, or a database that is not fishserve's."""
+
+
+class Refused(DatabaseError):
+    """A rule said no, for which `message` gives people the reason; `status` is HTTP's, 400 to 499."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+class Unavailable(DatabaseError):
+    """The database cannot be reached or is too busy. A call that changes something may have happened: repeat it with the same key."""
+
+
+class Database(Protocol):
+    """What the API needs of a database."""
+
+    async def call(self, function: str, **arguments: Any) -> Any:
+        """What public.<function> returns, decoded from JSON; the argument `user_id` is sent as p_user_id. Raises Refused and Unavailable."""
+
+    async def close(self) -> None:
+        """Ends its connections."""
+
+
+class InTheWay(Exception):
+    """Two transactions met, and this one was rolled back: it may be tried again."""
+
+
+def failure(function: str, code: str | None, message: str | None) -> Exception:
+    """What a failed call raises, by its SQLSTATE or PostgREST's or HTTP's code. What else the server says may quote rows and is left out."""
+    code = code or ""
+    if code.startswith("PT4") and code[2:].isdecimal():
+        return Refused(int(code[2:]), message or "this is not allowed")
+    if code.startswith("22"):
+        return Refused(422, f"the database cannot take this: {message}")
+    if code in ("40001", "40P01"):
+        return InTheWay()
+    if code[:2] in ("08", "53", "57") or code in (
+        "55P03",
+        "PGRST000",
+        "PGRST001",
+        "PGRST002",
+        "PGRST003",
+        "502",
+        "503",
+        "504",
+        "520",
+        "522",
+        "524",
+    ):
+        return Unavailable(f"{function}: the database is not available ({code})")
+    return DatabaseError(f"{function} failed: {message} ({code or 'no code'})")
+
+
+async def persistently(function: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
+    """What an attempt returns, made again where another transaction was in its way."""
+    try:
+        for again in range(ATTEMPTS):
+            try:
+                async with asyncio.timeout(CALL_SECONDS):
+                    return await attempt()
+            except InTheWay:
+                await asyncio.sleep(random.uniform(0, 0.02 * 2**again))
+    except TimeoutError:
+        raise Unavailable(f"{function}: no answer in {CALL_SECONDS} s") from None
+    except UnicodeEncodeError:
+        raise Refused(422, "the text holds half a character (a lone surrogate)") from None
+    raise Unavailable(f"{function}: other transactions were in its way {ATTEMPTS} times")
+
+
+def named(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as the functions name them, in types that JSON has."""
+    return {f"p_{name}": _plain(value) for name, value in arguments.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, UUID | Decimal):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return json.loads(json.dumps(value, default=str))
+    if isinstance(value, tuple | set | frozenset):
+        return sorted(value)
+    return value

@@ -1,0 +1,78 @@
+"""Programs that run beside this one: a bucket and an engine. Each is ended by its own id, and ends by itself should this process be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from inference.errors import FishserveError
+
+READY_SECONDS = 180
+_PR_SET_PDEATHSIG = 1
+
+
+class NotStarted(FishserveError):
+    """A program ended, or was not ready in time."""
+
+
+class Program:
+    """A process that writes into a log of its own."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str], *, patience: float) -> None:
+        """`patience` are the seconds it has to end when it is asked to."""
+        self.name, self.log, self._patience = name, log, patience
+        with log.open("wb") as file:
+            # A group of its own: Ctrl-C reaches this process alone, which then ends the others in order.
+            self.process = subprocess.Popen(
+                list(command), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=os.environ | environment, process_group=0,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - it makes one system call
+            )  # fmt: skip
+
+    def wait_ready(self, ready: Callable[[], bool]) -> None:
+        """Raises NotStarted, with the last words of its log."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                said = self.log.read_text(errors="replace").splitlines()[-3:]
+                raise NotStarted(f"{self.name} did not start; {self.log} says: {' | '.join(said)[-600:] or 'nothing'}")
+            time.sleep(0.1)
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ask it to end, and end it when it does not."""
+        self.process.terminate()
+        try:
+            self.process.wait(self._patience)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # its group is its own
+            self.process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free, as is the one 10,000 above each, which SeaweedFS takes, too."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(11_000, 30_000)
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10_000))
+            if port not in found:
+                found.append(port)
+    return found
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,155 @@
+"""`fishserve saas --embedded`: PostgreSQL, SeaweedFS, a fishserve that speaks, the API before them, and a first user whose key is shown once.
+
+All data is in one folder and stays there; what opens the bucket and the engine is made anew at each start, and both answer this machine alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pydantic import SecretStr
+from rich.console import Console
+
+from inference.errors import FishserveError, RequestError
+from saas.auth.local import create_user
+from saas.auth.service import new_key
+from saas.embedded import engine, weed
+from saas.embedded.postgres import EmbeddedPostgres
+from saas.embedded.processes import Program
+from saas.postgres import PostgresDatabase
+from saas.settings import Settings
+from saas.storage.bucket import Bucket
+
+EMAIL = "you@localhost"
+CREDITS = 100_000
+"""What the first user has: almost three hours of speech at the default price."""
+_WATCH_SECONDS = 1.0
+_SIGNS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Stop(BaseException):
+    """SIGTERM or Ctrl-C, wherever this process is."""
+
+
+def run(settings: Settings, console: Console) -> None:
+    """Start everything, serve until Ctrl-C or SIGTERM, end everything. Raises FishserveError for what does not start, or ends."""
+    from saas.cli import serve
+
+    for sign in _SIGNS:
+        signal.signal(sign, _stop)
+    failed: list[Program] = []
+    over = threading.Event()
+    with ExitStack() as stack, suppress(_Stop):
+        folder = stack.enter_context(_own_folder(settings.directory))
+        console.print(f"Data is kept in {folder}. PostgreSQL, SeaweedFS and a fishserve are started beside the API, and end with it.")
+        settings = _with(settings, directory=folder, **_address(settings))
+        speaker, where = engine.start(folder)
+        stack.enter_context(speaker)
+        settings = _with(settings, **where)
+        bucket, where = weed.start(folder)
+        stack.enter_context(bucket)
+        settings = _with(settings, **where, database_url=SecretStr(stack.enter_context(_postgres(folder))))
+        console.print("PostgreSQL is ready")
+        bucket.wait_ready(lambda: weed.ready(settings))
+        console.print("SeaweedFS is ready")
+        asyncio.run(_prepare(settings, console))
+        speaker.wait_ready(lambda: engine.ready(settings))
+        console.print("the fishserve that speaks is ready")
+        console.print(f"The app is at {settings.app}; messages to users are files in {folder / 'mail'}.")
+        threading.Thread(target=_watch, args=([speaker, bucket], over, failed), daemon=True).start()
+        stack.callback(over.set)
+        serve(settings)
+    if failed:
+        raise FishserveError(f"{failed[0].name} ended; {failed[0].log} may say why")
+
+
+def _stop(_: int, __: FrameType | None) -> None:
+    for sign in _SIGNS:
+        signal.signal(sign, signal.SIG_IGN)  # ending everything takes seconds, and must not be broken off by the next one
+    raise _Stop
+
+
+def _with(settings: Settings, **changed: Any) -> Settings:
+    return settings.model_copy(update=changed)
+
+
+@contextmanager
+def _own_folder(directory: Path) -> Iterator[Path]:
+    """The folder, which no other process works with meanwhile. Raises RequestError."""
+    folder = directory.resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in ("log", "bucket"):
+            (folder / part).mkdir(exist_ok=True, mode=0o700)
+        lock = (folder / "lock").open("w")
+    except OSError as e:
+        raise RequestError(f"cannot write {folder}: {e.strerror or e}") from None
+    with lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(f"another process works with {folder}; end it, or set FISHSERVE_SAAS_DIRECTORY to another folder") from None
+        yield folder
+
+
+def _address(settings: Settings) -> dict[str, Any]:
+    """The API is its own Supabase, at an address of this machine unless another is set. Raises RequestError for a port that is taken."""
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as e:
+            raise RequestError(f"cannot listen on {settings.host}:{settings.port}: {e.strerror or e}") from None
+        port = probe.getsockname()[1]
+    url = settings.public_url if "public_url" in settings.model_fields_set else f"http://127.0.0.1:{port}"
+    return {"port": port, "public_url": url, "supabase_url": url, "supabase_publishable_key": "embedded", "supabase_secret_key": None}
+
+
+@contextmanager
+def _postgres(folder: Path) -> Iterator[str]:
+    postgres = EmbeddedPostgres(folder / "postgres")
+    try:
+        yield postgres.start()
+    finally:
+        postgres.stop()
+
+
+async def _prepare(settings: Settings, console: Console) -> None:
+    """The bucket's rules, and the first user."""
+    bucket = Bucket.of(settings)
+    await bucket.apply(settings.app_origin)
+    bucket.close()
+    assert settings.database_url
+    database = PostgresDatabase(settings.database_url.get_secret_value())
+    try:
+        password = secrets.token_urlsafe(9)
+        user = await create_user(database, EMAIL, password, confirmed=True)
+        if user is None:  # not the first time
+            return
+        await database.call("grant_credits", user_id=user["id"], credits=CREDITS, reference="the first user")
+        prefix, key, hashed = new_key()
+        scopes = ["speak", "voices", "read"]
+        await database.call("create_api_key", user_id=user["id"], name="the first key", prefix=prefix, hash=hashed, scopes=scopes)
+    finally:
+        await database.close()
+    console.print(f"A first user, shown this once: {EMAIL}, password {password}, {CREDITS:,} credits, API key {key}", style="bold")
+
+
+def _watch(programs: list[Program], over: threading.Event, failed: list[Program]) -> None:
+    """End this process when one of the others does: what it had is still there when all is started again."""
+    while not failed:
+        if over.wait(_WATCH_SECONDS):
+            return
+        failed.extend(program for program in programs if program.process.poll() is not None)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,87 @@
+"""How the API says no: one shape, OpenAI's, a sentence for people in it, and never a traceback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from inference.errors import AudioError, FishserveError, Overloaded, RequestError
+from inference.server.refusals import complaint, error
+from saas.database import Refused, Unavailable
+
+BUSY = "the database cannot be reached just now; nothing was charged, try again in a few seconds"
+
+
+class Complaint(BaseModel):
+    """What was wrong: a sentence for people, and words for programs."""
+
+    message: str
+    type: str
+    code: str | None
+    param: str | None
+
+
+class Problem(BaseModel):
+    """Every answer that is not 2xx."""
+
+    error: Complaint
+
+
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "What was asked for is not right, not allowed or not there; or there were too many requests."},
+    "503": {"model": Problem, "description": "Something needed does not answer just now; nothing was charged."},
+}
+"""What OpenAPI says of them."""
+
+
+class ApiError(FishserveError):
+    """A request cannot be answered. `code` is for programs, `param` the field at fault; `headers` go with the answer."""
+
+    def __init__(
+        self, status: int, message: str, code: str | None = None, param: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param, self.headers = status, code, param, headers
+
+
+def refusal(path: str, status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:  # noqa: ARG001
+    """An error as the middlewares say it."""
+    return error(status, message, headers=headers)
+
+
+def register(app: FastAPI) -> None:
+    """Every error a request can end with, in that shape."""
+
+    @app.exception_handler(ApiError)
+    async def api(_: Request, e: ApiError) -> JSONResponse:
+        return error(e.status, str(e), e.param, e.headers, e.code)
+
+    @app.exception_handler(Refused)
+    async def refused(_: Request, e: Refused) -> JSONResponse:
+        return error(e.status, e.message, code="insufficient_credits" if e.status == 402 else None)
+
+    @app.exception_handler(Unavailable)
+    async def unavailable(_: Request, __: Unavailable) -> JSONResponse:
+        return error(503, BUSY, headers={"Retry-After": "5"}, code="unavailable")
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, e: RequestValidationError) -> JSONResponse:
+        message, param = complaint(e.errors()[0])
+        return error(400, message, param)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, e: HTTPException) -> JSONResponse:
+        return error(e.status_code, str(e.detail), headers=dict(e.headers) if e.headers else None)
+
+    @app.exception_handler(FishserveError)
+    async def ours(_: Request, e: FishserveError) -> JSONResponse:
+        if isinstance(e, RequestError | AudioError):
+            return error(400, str(e), e.param)
+        if isinstance(e, Overloaded):
+            return error(429, str(e), headers={"Retry-After": str(max(1, round(e.retry_after)))})
+        return error(503, str(e), headers={"Retry-After": "5"})

@@ -1,0 +1,1 @@
+"""Texts on their way to speech: taken and paid for here, spoken elsewhere."""

@@ -1,0 +1,25 @@
+"""Which backend speaks: what the settings name."""
+
+from __future__ import annotations
+
+import httpx
+
+from inference.errors import RequestError
+from saas.jobs.dispatch import Queued, Streaming
+from saas.jobs.fishserve import Fishserve
+from saas.jobs.runpod import RunPod
+from saas.settings import Settings
+from saas.storage.bucket import Bucket
+
+
+def backend_of(settings: Settings, http: httpx.AsyncClient, bucket: Bucket) -> Streaming | Queued:
+    """RunPod where its endpoint is set, else the fishserve that is. Raises RequestError when neither is."""
+    if settings.runpod_endpoint_id and settings.runpod_api_key:
+        return RunPod(
+            http, bucket, settings.runpod_base_url, settings.runpod_endpoint_id, settings.runpod_api_key.get_secret_value(), settings.public_url,
+            by_key=settings.runpod_upload == "key",
+        )  # fmt: skip
+    if settings.fishserve_url:
+        key = settings.fishserve_key.get_secret_value() if settings.fishserve_key else None
+        return Fishserve(http, bucket, settings.fishserve_url, key)
+    raise RequestError("nothing speaks: set RUNPOD_API_KEY and RUNPOD_ENDPOINT_ID, or FISHSERVE_URL")

@@ -1,0 +1,185 @@
+"""What a job is to a backend that speaks, and what a backend says of it. Knows neither credits nor users' requests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, Field, ValidationError
+
+from inference.audio.encode import FORMATS
+from inference.errors import FishserveError
+from saas.storage.bucket import Stored, result_key
+
+Ending = Literal["failed", "cancelled"]
+
+
+class Later(FishserveError):
+    """The backend cannot now: it is full, restarting or not there. `seconds` is when to try again, where it said so."""
+
+    def __init__(self, message: str, seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class Impossible(FishserveError):
+    """The backend never will: what it says is wrong with the job, for its user to read."""
+
+
+class Gone(FishserveError):
+    """The backend knows nothing of a job, or has forgotten it."""
+
+
+class Made(BaseModel):
+    """A result that is in the bucket. The same words in its metadata let it be found again when nobody else remembers it."""
+
+    seconds: float = Field(ge=0)
+    frames: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    def metadata(self, job_id: str) -> dict[str, str]:
+        """What is put with the object, as the RunPod worker puts it, too."""
+        return {"job": job_id, "result": self.model_dump_json()}
+
+    @classmethod
+    def found(cls, stored: Stored) -> Made | None:
+        """The result an object says it is."""
+        try:
+            return cls.model_validate(json.loads(stored.metadata["result"]))
+        except (KeyError, ValueError, ValidationError):
+            return None
+
+
+@dataclass(frozen=True)
+class Handed:
+    """The backend has the job under this id, and will say when it is done."""
+
+    backend_id: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The backend is done with the job, and there is no result. `message` is for its user."""
+
+    status: Ending
+    message: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a text is to be spoken; what is None is left to the model."""
+
+    format: str = "mp3"
+    speed: float = 1.0
+    seed: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+
+    def asdict(self) -> dict[str, Any]:
+        """As it is kept with the job."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def media_type(self) -> str:
+        """Of the result. Raw samples say nothing of themselves: they are 16-bit at 44.1 kHz, mono."""
+        kind = FORMATS[self.format].media_type
+        return f"{kind};rate=44100;channels=1" if self.format == "pcm" else kind
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Someone to sound like: where the clip lies, its hash, and what is said in it."""
+
+    key: str
+    sha256: str | None
+    transcript: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job as a backend needs it."""
+
+    job_id: str
+    user_id: str
+    idempotency_key: str
+    text: str
+    options: Options
+    voice: Speaker | None
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Order:
+        """From a row that was claimed."""
+        voice = row.get("voice")
+        speaker = Speaker(voice["object_key"], voice.get("sha256"), voice["transcript"]) if voice else None
+        return cls(row["id"], row["user_id"], row["idempotency_key"], row["text"], Options(**row["options"]), speaker)
+
+    @property
+    def key(self) -> str:
+        """Where the result goes."""
+        return result_key(self.user_id, self.job_id, self.options.format)
+
+    @property
+    def seed(self) -> int:
+        """The one that was asked for, else the job's own: done again, it says the same in the same way."""
+        asked = self.options.seed
+        return int.from_bytes(hashlib.sha256(self.job_id.encode()).digest()[:7], "big") if asked is None else asked
+
+
+class Speech(Protocol):
+    """Speech as it is made: iterated over, the bytes of a file. `seconds` and `frames` are of what was given so far."""
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def frames(self) -> int: ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def finish(self) -> bytes:
+        """The end of a file that is not to go on."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A backend that speaks into a connection this process holds. If the process dies, so does the speech, and another begins anew."""
+
+    name: str
+    slots: int
+
+    def open(self, order: Order) -> AbstractAsyncContextManager[Speech]:
+        """Begin; leaving the block early stops the backend. Raises Later, Impossible, as does iterating."""
+        ...
+
+
+@runtime_checkable
+class Queued(Protocol):
+    """A backend that keeps jobs itself, whatever becomes of this process."""
+
+    name: str
+    slots: int
+
+    async def send(self, order: Order) -> Made | Handed | Ended:
+        """Raises Later, Impossible."""
+        ...
+
+    async def status(self, backend_id: str, order_key: str | None) -> Made | Ended | None:
+        """None while it is under way. What is made must be at `order_key`, where one is given. Raises Later, Gone."""
+        ...
+
+    async def cancel(self, backend_id: str) -> None:
+        """Raises Later."""
+        ...
+
+    def token(self, user_id: str, idempotency_key: str) -> str:
+        """What a job's webhook must come with."""
+        ...
+
+
+Dispatcher = Streaming | Queued

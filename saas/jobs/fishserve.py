@@ -1,0 +1,122 @@
+"""A fishserve that speaks, on another machine or in this process behind loopback: asked for raw samples, which become a file here.
+
+That way every format, what is charged and the bytes are the same whichever machine spoke, and a stream can be counted while it goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+import ormsgpack
+
+from inference.audio.encode import NATIVE_RATE, Encoder
+from inference.audio.write import wav_header
+from saas.jobs.dispatch import Impossible, Later, Order, Speaker
+from saas.storage.bucket import Bucket
+
+SAMPLES_PER_FRAME = 2048
+"""Of FishSpeech 1.5's codec, at 44.1 kHz."""
+MOST_CLIP_BYTES = 25_000_000
+_HEADER = len(wav_header(0))
+_REFUSALS = (400, 404, 413, 422)
+"""What is wrong with the job, not with the server."""
+
+
+class Fishserve:
+    """One server, asked for at most `slots` speeches at once; it has its own queue behind that."""
+
+    name = "fishserve"
+
+    def __init__(self, http: httpx.AsyncClient, bucket: Bucket, url: str, key: str | None, slots: int = 8) -> None:
+        self._http, self._bucket, self._url, self.slots = http, bucket, url, slots
+        self._headers = {"Content-Type": "application/msgpack"} | ({"Authorization": f"Bearer {key}"} if key else {})
+
+    @asynccontextmanager
+    async def open(self, order: Order) -> AsyncIterator[FishSpeech]:
+        """As Streaming.open."""
+        o = order.options
+        body: dict[str, Any] = {
+            "text": order.text, "format": "pcm", "sample_rate": NATIVE_RATE, "streaming": True, "seed": order.seed, "temperature": o.temperature,
+            "top_p": o.top_p, "references": [await self._reference(order.voice)] if order.voice else [],
+        }  # fmt: skip
+        timeout = httpx.Timeout(60, connect=10)
+        try:
+            async with self._http.stream(
+                "POST", f"{self._url}/v1/tts", content=ormsgpack.packb(body), headers=self._headers, timeout=timeout
+            ) as response:
+                if response.status_code != 200:
+                    raise _refused(response, await _some(response))
+                yield FishSpeech(response, Encoder(o.format, speed=o.speed), o.speed)
+        except httpx.HTTPError as e:
+            raise Later(f"the server that speaks does not answer: {type(e).__name__}") from None
+
+    async def _reference(self, voice: Speaker) -> dict[str, Any]:
+        clip = await self._bucket.read(voice.key, MOST_CLIP_BYTES)
+        if clip is None or (voice.sha256 and hashlib.sha256(clip).hexdigest() != voice.sha256):
+            raise Impossible("the clip of this voice is gone; add the voice again")
+        return {"audio": clip, "text": voice.transcript}
+
+
+class FishSpeech:
+    """A file as its sound arrives. Encoding happens in a thread, so that nobody else waits for it."""
+
+    def __init__(self, response: httpx.Response, encoder: Encoder, speed: float) -> None:
+        self._response, self._encoder, self._speed, self._samples = response, encoder, speed, 0
+
+    @property
+    def frames(self) -> int:
+        """Frames of the codec given so far."""
+        return self._samples // SAMPLES_PER_FRAME
+
+    @property
+    def seconds(self) -> float:
+        """Of sound, at the speed it has in the file."""
+        return round(self._samples / NATIVE_RATE / self._speed, 3)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Raises Later when the connection breaks."""
+        odd = b""
+        async for piece in self._response.aiter_bytes():
+            content = odd + piece
+            whole = len(content) // 2 * 2
+            odd = content[whole:]
+            samples = np.frombuffer(content[:whole], "<i2").astype(np.float32) / 32768
+            self._samples += len(samples)
+            if made := await asyncio.to_thread(self._encoder.encode, samples):
+                yield made
+
+    async def finish(self) -> bytes:
+        """The end of the file, of which nothing may be given after."""
+        return await asyncio.to_thread(self._encoder.finish)
+
+
+def with_true_sizes(content: bytes, kind: str) -> bytes:
+    """A WAV file's header is written before its length is known; a whole file can say it."""
+    return wav_header(NATIVE_RATE, len(content) - _HEADER) + content[_HEADER:] if kind == "wav" else content
+
+
+def _refused(response: httpx.Response, body: bytes) -> Later | Impossible:
+    try:
+        said = httpx.Response(200, content=body).json()
+        message = str(said.get("message") or said.get("detail") or "")[:500]
+    except (ValueError, AttributeError):
+        message = ""
+    if response.status_code in _REFUSALS:
+        return Impossible(message or f"the server that speaks refused the text with {response.status_code}")
+    after = response.headers.get("Retry-After", "")
+    return Later(f"the server that speaks answered {response.status_code}", float(after) if after.isdigit() else None)
+
+
+async def _some(response: httpx.Response) -> bytes:
+    content = b""
+    async for piece in response.aiter_bytes():
+        content += piece
+        if len(content) > 10_000:
+            break
+    return content

@@ -1,0 +1,199 @@
+"""The routes of jobs: to speak, to look, to cancel, to forget; OpenAI's; and RunPod's webhook."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from inference.audio.encode import FORMATS
+from inference.errors import FishserveError
+from inference.voices.aliases import OPENAI_VOICES
+from saas.auth.service import Caller, caller
+from saas.database import Refused
+from saas.errors import ApiError
+from saas.jobs.dispatch import Impossible, Later
+from saas.jobs.schemas import JobOut, OpenAIBody, SpeechBody, WebhookBody
+from saas.jobs.service import RUNNING, Jobs, Row
+from saas.limits.service import limited
+from saas.state import Here, State
+
+router = APIRouter(tags=["speech"])
+Speaker = Annotated[Caller, Depends(limited("speech", "speak"))]
+Canceller = Annotated[Caller, Depends(caller("speak"))]
+Reader = Annotated[Caller, Depends(caller("read"))]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,200}$")]
+OPENAI_SECONDS = 280.0
+"""How long OpenAI's route waits for a backend that gives a file only when it is whole."""
+_LOOK = 0.5
+"""Seconds between looks whether a client is still there."""
+
+
+@router.post("/api/tts", responses={202: {"model": JobOut}})
+async def speak(body: SpeechBody, who: Speaker, state: Here, idempotency_key: Key = None) -> Response:
+    """Speak a text: 200 with the result's address when it is ready within `wait_seconds`, else 202, and the job can be asked about."""
+    _check_length(body.text, "text", state)
+    user, voice = str(who.user_id), str(body.voice_id) if body.voice_id else None
+    taken = await state.jobs.submit(user, _key_id(who), idempotency_key, body.text, voice, body.options)
+    row = taken["job"]
+    if body.wait_seconds and row["status"] in RUNNING:
+        row = await state.jobs.wait(user, row["id"], body.wait_seconds)
+    return _answer(row, state.jobs, 202 if row["status"] in RUNNING else 200)
+
+
+@router.get("/api/jobs")
+async def jobs(
+    who: Reader, state: Here, before: datetime | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    search: Annotated[str | None, Query(max_length=200)] = None,
+) -> list[JobOut]:  # fmt: skip
+    """Your jobs, the newest first, without addresses; `before` is the created_at of the last one you have."""
+    at = before.isoformat() if before else None
+    rows: list[Row] = await state.database.call("list_jobs", user_id=str(who.user_id), before=at, limit=limit, search=search)
+    return [JobOut.model_validate(row) for row in rows]
+
+
+@router.get("/api/jobs/{job_id}")
+async def job(job_id: UUID, who: Reader, state: Here) -> JobOut:
+    """One job, with a fresh address of its result."""
+    return _out(await state.jobs.wait(str(who.user_id), str(job_id), 0), state.jobs)
+
+
+@router.post("/api/jobs/{job_id}/cancel")
+async def cancel(job_id: UUID, who: Canceller, state: Here) -> JobOut:
+    """Stop a job and have its credits back. One that has ended stays as it is."""
+    return _out(await state.jobs.cancel(str(who.user_id), str(job_id)), state.jobs)
+
+
+@router.delete("/api/jobs/{job_id}", status_code=204)
+async def delete(job_id: UUID, who: Canceller, state: Here) -> None:
+    """Delete a job's text and its result. One that has not ended is cancelled first."""
+    await state.jobs.delete(str(who.user_id), str(job_id))
+
+
+@router.post("/v1/audio/speech", response_class=Response, responses={200: {"content": {f.media_type: {} for f in FORMATS.values()}}})
+async def openai_speech(body: OpenAIBody, who: Speaker, state: Here, request: Request, idempotency_key: Key = None) -> Response:
+    """Speak a text, as OpenAI's clients ask for it: the file comes while it is made, where the backend can.
+
+    A client that leaves while it listens pays for what was made until then, which is kept with the job; one that leaves before pays nothing.
+    """
+    _check_length(body.input, "input", state)
+    user = str(who.user_id)
+    voice = await _voice(body.voice if isinstance(body.voice, str) else body.voice.id, user, state)
+    taken = await state.jobs.submit(user, _key_id(who), idempotency_key, body.input, voice, body.options, dispatch=False)
+    row: Row = taken["job"]
+    stream = await state.jobs.stream(row) if row["status"] in RUNNING else None
+    if stream is not None:
+        if not await _unless_gone(stream.begin(), request, state.jobs, row, user):
+            return Response(status_code=499)
+        pieces, frames = aiter(stream), lambda: stream.frames
+    else:
+        state.jobs.wake()
+        if not await _unless_gone(state.jobs.wait(user, row["id"], OPENAI_SECONDS), request, state.jobs, row, user):
+            return Response(status_code=499)
+        row = await state.jobs.wait(user, row["id"], 0)
+        pieces, frames = _once(await _content(row, state.jobs)), lambda: row["frames"]
+    headers = {"X-Job-Id": row["id"], "X-Sample-Rate": "48000" if body.response_format == "opus" else "44100"}
+    if body.stream_format == "sse":
+        return StreamingResponse(_events(pieces, len(body.input), frames), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(pieces, media_type=body.options.media_type, headers=headers)
+
+
+@router.post("/api/webhook/runpod", include_in_schema=False)
+async def runpod(body: WebhookBody, state: Here, job: UUID, token: Annotated[str, Query(min_length=1, max_length=200)]) -> dict[str, bool]:
+    """RunPod says that a job has ended."""
+    try:
+        await state.jobs.webhook(str(job), token, body.id)
+    except Later as e:  # RunPod says it again
+        raise ApiError(503, str(e), headers={"Retry-After": "10"}) from None
+    return {"ok": True}
+
+
+def _key_id(who: Caller) -> str | None:
+    return str(who.key_id) if who.key_id else None
+
+
+def _check_length(text: str, param: str, state: State) -> None:
+    most = state.settings.max_characters
+    if len(text) > most:
+        raise ApiError(400, f"{param} has {len(text):,} characters; at most {most:,} are spoken in one request", "too_long", param)
+    if any("\ud800" <= c <= "\udfff" or c == "\0" for c in text):
+        raise ApiError(400, f"{param} holds what is no character of text: a NUL or half of a surrogate pair", "not_text", param)
+
+
+def _out(row: Row, service: Jobs) -> JobOut:
+    return JobOut.model_validate(row | {"url": service.url(row)})
+
+
+def _answer(row: Row, service: Jobs, status: int) -> JSONResponse:
+    return JSONResponse(_out(row, service).model_dump(mode="json"), status, {"Location": f"/api/jobs/{row['id']}"})
+
+
+async def _voice(asked: str, user_id: str, state: State) -> str | None:
+    """The id of a voice that is named by its id or its name; None for the model's own. Raises ApiError."""
+    if asked == "default":
+        return None
+    rows = [row for row in await state.voices.list(user_id) if row["status"] == "ready"]
+    for row in rows:
+        if asked in (row["id"], row["name"]):
+            return str(row["id"])
+    if asked in OPENAI_VOICES:
+        return None
+    names = ", ".join(row["name"] for row in rows[:20]) or "none"
+    raise ApiError(404, f"you have no voice {asked[:80]!r}; you have {names}", "voice_not_found", "voice")
+
+
+async def _unless_gone(work: Any, request: Request, service: Jobs, row: Row, user_id: str) -> bool:
+    """Wait for something that comes before the answer begins. False, and the job is cancelled, when the client leaves meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait((task,), timeout=_LOOK)
+            if not task.done() and await request.is_disconnected():
+                await service.cancel(user_id, row["id"])
+                return False
+        task.result()
+        return True
+    except Impossible as e:
+        raise ApiError(400, str(e), "cannot_be_spoken", "input") from None
+    except Refused:  # it was cancelled meanwhile
+        raise ApiError(409, "the job was cancelled", "cancelled") from None
+    except FishserveError as e:
+        raise ApiError(503, f"{e}; nothing was charged, try again", "unavailable", headers={"Retry-After": "5"}) from None
+    finally:
+        task.cancel()
+
+
+async def _content(row: Row, service: Jobs) -> bytes:
+    """The whole file of a job. Raises ApiError that says why there is none."""
+    if row["status"] == "succeeded":
+        content = await service.result(row)
+        if content is not None:
+            return content
+        raise ApiError(410, "the result of this job has been deleted", "gone")
+    if row["status"] in RUNNING:
+        raise ApiError(504, f"it is not ready yet; GET /api/jobs/{row['id']} says when it is", "not_ready")
+    status = 409 if row["status"] == "cancelled" else 502
+    raise ApiError(status, f"{row['error'] or 'it could not be spoken'}; nothing was charged", row["status"])
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+async def _events(pieces: AsyncIterator[bytes], characters: int, frames: Callable[[], int]) -> AsyncIterator[str]:
+    """Server-sent events: the file in base64 pieces, then how many characters were spoken in how many frames."""
+    async for piece in pieces:
+        yield _event("speech.audio.delta", audio=base64.b64encode(piece).decode())
+    spoken = frames()
+    yield _event("speech.audio.done", usage={"input_tokens": characters, "output_tokens": spoken, "total_tokens": characters + spoken})
+
+
+def _event(kind: str, **fields: Any) -> str:
+    return f"data: {json.dumps({'type': kind, **fields})}\n\n"

@@ -1,0 +1,143 @@
+"""RunPod Serverless: jobs for the worker of this repository, by the queue's HTTP API. Results go to the bucket, not through the queue."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import httpx
+from pydantic import ValidationError
+
+from saas.jobs.dispatch import Ended, Gone, Handed, Impossible, Later, Made, Order
+from saas.storage.bucket import Bucket
+
+SYNC_CHARACTERS, SYNC_SECONDS, MOST_SYNC = 200, 8, 16
+"""Shorter texts are waited for, so long, so many at once: they are ready before a webhook would be."""
+EXECUTION_SECONDS, TTL_SECONDS = 600, 3600
+"""How long a job may run, and how long it may wait and run."""
+ADDRESS_SECONDS = TTL_SECONDS + 300
+"""A job may wait that long before its worker asks for the clip or sends the result."""
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_UNDER_WAY = ("IN_QUEUE", "IN_PROGRESS")
+_FAULT = Ended("failed", "the machine that was speaking failed; try again")
+_ENDS = {
+    "CANCELLED": Ended("cancelled", "the job was cancelled"),
+    "TIMED_OUT": Ended("failed", "speaking took too long and was stopped; send a shorter text"),
+}
+
+
+class RunPod:
+    """One queue endpoint, sent at most `slots` jobs at the same moment. `by_key`: its workers have the bucket's credentials; else each job brings an address to put its result."""
+
+    name = "runpod"
+
+    def __init__(
+        self, http: httpx.AsyncClient, bucket: Bucket, base_url: str, endpoint: str, api_key: str, public_url: str, *, by_key: bool = True,
+        slots: int = 32,
+    ) -> None:  # fmt: skip
+        self._http, self._bucket, self._base, self._public = http, bucket, f"{base_url}/{endpoint}", public_url
+        self._headers, self._by_key, self.slots = {"Authorization": f"Bearer {api_key}"}, by_key, slots
+        self._held = 0
+        self._secret = hmac.digest(api_key.encode(), b"fishserve webhooks", "sha256")
+
+    def token(self, user_id: str, idempotency_key: str) -> str:
+        """What the webhook of a job comes with. It can be made again from what the database has, which knows only its hash."""
+        return hmac.new(self._secret, f"{user_id}/{idempotency_key}".encode(), hashlib.sha256).hexdigest()
+
+    async def send(self, order: Order) -> Made | Handed | Ended:
+        """As Queued.send. A connection that breaks may leave a second job behind, whose result is the same file."""
+        body = {
+            "input": self._input(order), "webhook": self._webhook(order),
+            "policy": {"executionTimeout": 1000 * EXECUTION_SECONDS, "ttl": 1000 * TTL_SECONDS},
+        }  # fmt: skip
+        if len(order.text) > SYNC_CHARACTERS or self._held >= MOST_SYNC:
+            answer = await self._ask("POST", "run", body)
+        else:
+            self._held += 1
+            try:
+                answer = await self._ask("POST", f"runsync?wait={1000 * SYNC_SECONDS}", body, seconds=SYNC_SECONDS + 10)
+            finally:
+                self._held -= 1
+        if "id" not in answer:
+            raise Later("RunPod gave the job no id")
+        return self._read(answer, order.key) or Handed(_checked(answer["id"]))
+
+    async def status(self, backend_id: str, order_key: str | None) -> Made | Ended | None:
+        """As Queued.status."""
+        return self._read(await self._ask("GET", f"status/{_checked(backend_id)}"), order_key)
+
+    async def cancel(self, backend_id: str) -> None:
+        """As Queued.cancel. A job that has ended or is not known needs none."""
+        try:
+            await self._ask("POST", f"cancel/{_checked(backend_id)}")
+        except Gone:
+            return
+
+    def _input(self, order: Order) -> dict[str, Any]:
+        given = order.options.asdict() | {"version": 1, "text": order.text, "seed": order.seed}
+        if order.voice:
+            given["voice"] = {"text": order.voice.transcript, "url": self._bucket.get_url(order.voice.key, seconds=ADDRESS_SECONDS)}
+        if self._by_key:
+            given["upload"] = {"key": order.key, "bucket": self._bucket.name}
+        else:
+            given["upload"] = {"url": self._bucket.put_url(order.key, order.options.media_type, None, seconds=ADDRESS_SECONDS).url}
+        return given
+
+    def _webhook(self, order: Order) -> str:
+        query = urlencode({"job": order.job_id, "token": self.token(order.user_id, order.idempotency_key)})
+        return f"{self._public}/api/webhook/runpod?{query}"
+
+    async def _ask(self, method: str, path: str, body: Any = None, *, seconds: float = 10) -> dict[str, Any]:
+        try:
+            response = await self._http.request(method, f"{self._base}/{path}", json=body, headers=self._headers, timeout=seconds)
+        except httpx.HTTPError as e:
+            raise Later(f"RunPod does not answer: {type(e).__name__}") from None
+        if response.status_code == 404 and path != "run" and not path.startswith("runsync"):
+            raise Gone("RunPod does not know the job")
+        if response.status_code == 400:
+            raise Impossible("RunPod refused the job")
+        if response.status_code >= 300:
+            after = response.headers.get("Retry-After", "")
+            raise Later(f"RunPod answered {response.status_code}", float(after) if after.isdigit() else None)
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise Later("RunPod's answer cannot be read")
+        return answer
+
+    def _read(self, answer: dict[str, Any], order_key: str | None) -> Made | Ended | None:
+        status = answer.get("status")
+        if status == "COMPLETED":
+            return self._result(answer.get("output"), order_key)
+        if status in _UNDER_WAY:
+            return None
+        return _ENDS.get(status or "") or Ended("failed", _sentence(answer.get("error")))
+
+    def _result(self, output: Any, order_key: str | None) -> Made | Ended:
+        """What the worker gave last: the result, or the sentence that says why there is none."""
+        last = output[-1] if isinstance(output, list) and output else output
+        if not isinstance(last, dict) or "error" in last:
+            return Ended("failed", _sentence(last.get("error") if isinstance(last, dict) else None))
+        try:
+            made = Made.model_validate(last)
+        except ValidationError:
+            return _FAULT
+        return _FAULT if self._by_key and order_key is not None and last.get("key") != order_key else made
+
+
+def _checked(backend_id: Any) -> str:
+    """It becomes part of an address. Raises Gone for what cannot be one of RunPod's ids."""
+    if not isinstance(backend_id, str) or not _ID.fullmatch(backend_id):
+        raise Gone("that is no id of a RunPod job")
+    return quote(backend_id)
+
+
+def _sentence(error: Any) -> str:
+    """The worker's one sentence for people; of a crash, whose words are for its log, that it was one."""
+    words = error.strip() if isinstance(error, str) else ""
+    return words if words and len(words) <= 500 and not words.startswith("{") and "\n" not in words else _FAULT.message

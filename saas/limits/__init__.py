@@ -1,0 +1,1 @@
+"""How often a user, a key or an address may ask."""

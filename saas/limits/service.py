@@ -1,0 +1,171 @@
+"""How often somebody may ask, counted in Redis or Valkey, or in this process alone. Who cannot be counted in Redis is counted here,
+except where that would let someone guess: then nobody may."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+from functools import cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Literal, TypeVar
+
+from fastapi import Depends, Request
+from limits import RateLimitItem, RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from limits.errors import StorageError
+from redis.asyncio import ConnectionPool
+
+from saas.auth.service import Caller, Scope, caller
+from saas.errors import ApiError
+from saas.observability import metrics
+from saas.settings import Settings
+from saas.state import Here
+
+Answer = TypeVar("Answer")
+Kind = Literal["any", "speech", "sensitive"]
+Guess = Literal["key", "password"]
+PAUSE = 2.0
+"""Seconds for which a Redis that failed is not asked again."""
+_FORWARDED = ("cf-connecting-ip", "x-forwarded-for", "forwarded")
+
+
+class Limiter:
+    """Counts in moving windows of a minute. Owns its connections to Redis."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._proxies = settings.proxies
+        self._limits: dict[str, RateLimitItem] = {
+            "any": RateLimitItemPerMinute(settings.requests_per_minute),
+            "speech": RateLimitItemPerMinute(settings.speech_per_minute),
+            "speech of a key": RateLimitItemPerMinute(settings.key_speech_per_minute),
+            "sensitive": RateLimitItemPerMinute(settings.sensitive_per_minute),
+            "key": RateLimitItemPerMinute(settings.failures_per_minute),
+            "password": RateLimitItemPerMinute(settings.sensitive_per_minute),
+        }
+        self._here = MovingWindowRateLimiter(MemoryStorage())
+        self._pool: ConnectionPool | None = None
+        self._shared = self._here
+        self._asleep_until = 0.0
+        if settings.redis_url:
+            self._pool = ConnectionPool.from_url(_redis(settings.redis_url), socket_connect_timeout=0.5, socket_timeout=0.5)
+            storage = RedisStorage(
+                "redis://", wrap_exceptions=True, implementation="redispy", key_prefix="fishserve", connection_pool=self._pool,  # type: ignore[arg-type]
+            )  # fmt: skip
+            self._shared = MovingWindowRateLimiter(storage)
+
+    async def close(self) -> None:
+        """Let go of Redis."""
+        if self._pool is not None:
+            await self._pool.aclose()
+
+    async def hit(self, kind: Kind, who: Caller, request: Request) -> None:
+        """Count a request of somebody. Raises ApiError: 429, or 503 when something sensitive cannot be counted."""
+        if kind == "speech" and who.key_id is not None:
+            await self._take("speech of a key", str(who.key_id), request)
+        await self._take(kind, str(who.user_id), request)
+
+    async def may_try(self, address: str, what: Guess = "key") -> None:
+        """Raises ApiError 429 when too much that was tried from an address was wrong, and 503 when that cannot be known of a password."""
+        limit = self._limits[what]
+        try:
+            allowed = await self._ask(lambda limiter: limiter.test(limit, what, address), alone=what == "key")
+        except StorageError:
+            raise _uncounted() from None
+        if not allowed:
+            metrics.LIMITED.labels(what).inc()
+            raise await self._refusal(limit, what, address)
+
+    async def failed(self, address: str, what: Guess = "key") -> None:
+        """Remember that a key or password from an address was wrong."""
+        await self._ask(lambda limiter: limiter.hit(self._limits[what], what, address))
+
+    def address(self, request: Request) -> str:
+        """Where a request comes from: the peer, or what a proxy that is trusted says of it. Of IPv6 the network, of which a client has all."""
+        found = _parsed(request.client.host if request.client else "")
+        if found is not None and any(found in network for network in self._proxies):
+            found = _parsed(request.headers.get("cf-connecting-ip", "")) or found
+        if isinstance(found, IPv6Address):
+            return str(ip_network((found, 64), strict=False))
+        return str(found)
+
+    async def _take(self, kind: str, name: str, request: Request) -> None:
+        limit = self._limits[kind]
+        try:
+            allowed = await self._ask(lambda limiter: limiter.hit(limit, kind, name), alone=kind != "sensitive")
+        except StorageError:
+            raise _uncounted() from None
+        if not allowed:
+            metrics.LIMITED.labels(kind).inc()
+            raise await self._refusal(limit, kind, name)
+        if kind != "any":
+            wait, left = await self._window(limit, kind, name)
+            if left <= int(request.state.more_headers.get("X-RateLimit-Remaining", left)):  # of two limits, the one that is nearer
+                request.state.more_headers.update(_headers(limit, wait, left))
+
+    async def _refusal(self, limit: RateLimitItem, kind: str, name: str) -> ApiError:
+        wait, left = await self._window(limit, kind, name)
+        return ApiError(
+            429, f"{limit.amount} a minute are allowed, and that many were asked for; try again in {wait} s", "rate_limited",
+            headers={"Retry-After": str(wait)} | _headers(limit, wait, left),
+        )  # fmt: skip
+
+    async def _window(self, limit: RateLimitItem, kind: str, name: str) -> tuple[int, int]:
+        """Seconds until there is room again, and how many more may come now."""
+        window = await self._ask(lambda limiter: limiter.get_window_stats(limit, kind, name))
+        return max(1, math.ceil(window.reset_time - time.time())), window.remaining
+
+    async def _ask(self, question: Callable[[MovingWindowRateLimiter], Awaitable[Answer]], *, alone: bool = True) -> Answer:
+        """Ask Redis; `alone`: when it does not answer, ask this process. Else raises StorageError."""
+        try:
+            if time.monotonic() < self._asleep_until:
+                raise StorageError(ConnectionError("it failed just now"))
+            return await question(self._shared)
+        except StorageError:
+            if time.monotonic() >= self._asleep_until:
+                metrics.LIMITER_FAILURES.inc()
+                self._asleep_until = time.monotonic() + PAUSE
+            if not alone:
+                raise
+            return await question(self._here)
+
+
+@cache  # one function a pair, so that FastAPI asks it once a request
+def limited(kind: Literal["speech", "sensitive"], scope: Scope | None) -> Callable[..., Awaitable[Caller]]:
+    """A dependency: as `caller(scope)`, and counted as what it asks for."""
+
+    # A default, not an annotation: those are read as text, in which FastAPI does not find `scope`.
+    async def counted(request: Request, state: Here, who: Caller = Depends(caller(scope))) -> Caller:  # noqa: B008
+        await state.limiter.hit(kind, who, request)
+        return who
+
+    return counted
+
+
+def _uncounted() -> ApiError:
+    metrics.LIMITED.labels("uncounted").inc()
+    words = "requests cannot be counted just now, and this one must be; try again in a few seconds"
+    return ApiError(503, words, "unavailable", headers={"Retry-After": "5"})
+
+
+def is_local(request: Request) -> bool:
+    """Whether this machine asks, and not a proxy on it for somebody else."""
+    peer = _parsed(request.client.host if request.client else "")
+    return peer is not None and peer.is_loopback and not any(name in request.headers for name in _FORWARDED)
+
+
+def _headers(limit: RateLimitItem, wait: int, left: int) -> dict[str, str]:
+    return {"X-RateLimit-Limit": str(limit.amount), "X-RateLimit-Remaining": str(left), "X-RateLimit-Reset": str(wait)}
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
+    try:
+        found = ip_address(address.strip())
+    except ValueError:
+        return None
+    return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
+
+
+def _redis(url: str) -> str:
+    return url.replace("valkey", "redis", 1) if url.startswith("valkey") else url

@@ -1,0 +1,35 @@
+"""Whether the database answers, and has its rules as they must be."""
+
+from __future__ import annotations
+
+import time
+
+from saas.database import Database, Refused, Unavailable
+
+KEPT = 2.0
+"""Seconds for which the database's answer is kept, since anybody may ask for it."""
+
+
+class Readiness:
+    """Remembers the last answer for a moment."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, dict[str, str]] = (float("-inf"), {})
+
+    async def ask(self, database: Database) -> dict[str, str]:
+        """`{"status": "ready" | "unready", "database": what is wrong, or "ok"}`."""
+        if time.monotonic() - self._last[0] > KEPT:
+            self._last = (time.monotonic(), await _asked(database))
+        return self._last[1]
+
+
+async def _asked(database: Database) -> dict[str, str]:
+    try:
+        health = await database.call("health")
+    except Unavailable:
+        return {"status": "unready", "database": "it cannot be reached"}
+    except Refused as e:
+        return {"status": "unready", "database": e.message}
+    if not (health["rls_ok"] and health["definer_ok"]):
+        return {"status": "unready", "database": "its rules are not as they must be; `fishserve saas check` says which"}
+    return {"status": "ready", "database": "ok"}

@@ -1,0 +1,39 @@
+"""What machines ask: whether it lives, whether it can work, and what it measured."""
+
+from __future__ import annotations
+
+import hmac
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from inference.server.metrics import exposition
+from saas.errors import ApiError
+from saas.limits.service import is_local
+from saas.state import Here
+
+router = APIRouter(tags=["running it"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process is alive. Says nothing about what it needs."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(state: Here) -> JSONResponse:
+    """200 when the database answers and has the rules this version was written for, 503 otherwise."""
+    found = await state.readiness.ask(state.database)
+    return JSONResponse(found, 200 if found["status"] == "ready" else 503)
+
+
+@router.get("/metrics")
+async def metrics(request: Request, state: Here) -> Response:
+    """Prometheus text format; to this machine alone, or with FISHSERVE_SAAS_METRICS_KEY as a bearer token."""
+    key = state.settings.metrics_key
+    sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if not (is_local(request) if key is None else hmac.compare_digest(sent.encode(), key.get_secret_value().encode())):
+        raise ApiError(404, "there is nothing here")
+    content, media_type = exposition()
+    return Response(content, media_type=media_type)

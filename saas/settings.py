@@ -1,0 +1,197 @@
+"""Every knob of the SaaS API. Ours are FISHSERVE_SAAS_* variables; what other services hand out keeps the names their pages use."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from inference.errors import RequestError
+
+TEST_SECRETS = ("1x", "2x", "3x")
+"""Cloudflare's Turnstile secrets that answer the same to every token begin so."""
+
+
+def _named(*names: str) -> Any:
+    """Read from a variable of that name, without our prefix; the first is the field's own."""
+    return AliasChoices(*names)
+
+
+class Settings(BaseSettings):
+    """Empty variables count as not set. A service whose settings are empty is not there, and what needs it says so."""
+
+    model_config = SettingsConfigDict(env_prefix="FISHSERVE_SAAS_", env_ignore_empty=True, populate_by_name=True)
+
+    environment: Literal["production", "development", "embedded"] = Field(
+        "production", description="production refuses test secrets; embedded is what `fishserve saas --embedded` sets."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8090, ge=0, le=65535, description="Port to listen on; 0: any that is free.")
+    public_url: str = Field(
+        "http://127.0.0.1:8090", description="Where this API is reached from outside; RunPod's and Stripe's webhooks come here."
+    )
+    app_url: str = Field("", description="Where the app is reached; empty: `/app` of public_url. Its origin alone may ask from a browser.")
+    trusted_proxies: str = Field(
+        "", description="Networks whose CF-Connecting-IP is believed, with commas between: Cloudflare's, or 127.0.0.1/32 behind its tunnel."
+    )
+    speech_per_minute: int = Field(10, ge=1, description="Requests for speech a minute that a user may make, by all keys together.")
+    key_speech_per_minute: int = Field(10, ge=1, description="Requests for speech a minute that one key may make.")
+    requests_per_minute: int = Field(240, ge=1, description="Requests of any kind a minute that a user may make.")
+    sensitive_per_minute: int = Field(
+        10, ge=1, description="New keys, checkouts and closed accounts a minute of a user; wrong passwords from an address."
+    )
+    failures_per_minute: int = Field(60, ge=1, description="Wrong keys a minute after which an address must wait.")
+    max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body. Clips do not come here: they go to the bucket.")
+    max_characters: int = Field(5000, ge=1, description="Longest text of one request.")
+    model: str = Field("FishSpeech 1.5", description="Name of what speaks, as the app shows it.")
+    model_licence: str = Field(
+        "",
+        description="What permits you to sell speech of that model, in your words; FishSpeech 1.5's own licence, CC BY-NC-SA 4.0, does not.",
+    )
+    directory: Path = Field(Path("var/saas"), description="Where --embedded keeps its database, its bucket and its keys.")
+
+    supabase_url: str = Field("", validation_alias=_named("supabase_url"), description="https://REF.supabase.co")
+    supabase_secret_key: SecretStr | None = Field(
+        None, validation_alias=_named("supabase_secret_key", "supabase_service_role_key"),
+        description="sb_secret_..., or the older service_role key (SUPABASE_SERVICE_ROLE_KEY).",
+    )  # fmt: skip
+    supabase_publishable_key: str = Field(
+        "", validation_alias=_named("supabase_publishable_key", "supabase_anon_key"),
+        description="sb_publishable_..., which the app is told.",
+    )  # fmt: skip
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=_named("database_url"),
+        description="PostgreSQL itself, instead of Supabase's API: postgresql://USER:PASSWORD@HOST/NAME.",
+    )
+    jwt_issuer: str = Field("", description="The `iss` of sessions; empty: SUPABASE_URL/auth/v1.")
+    jwt_audience: str = Field("authenticated", description="The `aud` of sessions.")
+    legacy_jwt_secret: SecretStr | None = Field(
+        None, description="Only for a project that still signs sessions by HS256: its JWT secret. Sessions by JWKS are then refused."
+    )
+
+    r2_endpoint: str = Field("", validation_alias=_named("r2_endpoint"), description="https://ACCOUNT.r2.cloudflarestorage.com")
+    r2_access_key_id: str = Field("", validation_alias=_named("r2_access_key_id"), description="Of an API token for this bucket alone.")
+    r2_secret_access_key: SecretStr | None = Field(None, validation_alias=_named("r2_secret_access_key"), description="Its secret.")
+    r2_bucket_name: str = Field("", validation_alias=_named("r2_bucket_name"), description="A private bucket.")
+
+    runpod_api_key: SecretStr | None = Field(
+        None, validation_alias=_named("runpod_api_key"), description="A key that may use the endpoint."
+    )
+    runpod_endpoint_id: str = Field(
+        "", validation_alias=_named("runpod_endpoint_id"), description="A queue endpoint with the worker's image."
+    )
+    runpod_base_url: str = Field("https://api.runpod.ai/v2", validation_alias=_named("runpod_base_url"), description="RunPod's API.")
+    runpod_upload: Literal["key", "url"] = Field(
+        "key",
+        description="How its workers store results: with the bucket's credentials, which they then have, or by an address that each job brings.",
+    )
+    fishserve_url: str = Field(
+        "", validation_alias=_named("fishserve_url"), description="A fishserve that speaks, instead of RunPod: http://gpu.internal:8080"
+    )
+    fishserve_key: SecretStr | None = Field(None, validation_alias=_named("fishserve_key"), description="Its key, where it wants one.")
+
+    stripe_secret_key: SecretStr | None = Field(
+        None,
+        validation_alias=_named("stripe_secret_key"),
+        description="sk_live_..., or rk_live_... that may write Checkout Sessions and read charges.",
+    )
+    stripe_webhook_secret: SecretStr | None = Field(
+        None, validation_alias=_named("stripe_webhook_secret"), description="whsec_... of the webhook endpoint."
+    )
+    stripe_base_url: str = Field("https://api.stripe.com", validation_alias=_named("stripe_base_url"), description="Stripe's API.")
+
+    turnstile_secret_key: SecretStr | None = Field(
+        None, validation_alias=_named("turnstile_secret_key"), description="Secret of the widget; empty: no check that a person is one."
+    )
+    turnstile_site_key: str = Field("", validation_alias=_named("turnstile_site_key"), description="Public key of the widget.")
+    turnstile_base_url: str = Field(
+        "https://challenges.cloudflare.com", validation_alias=_named("turnstile_base_url"), description="Cloudflare's API."
+    )
+
+    sentry_dsn: str = Field("", validation_alias=_named("sentry_dsn"), description="Where errors are reported; empty: nowhere.")
+    redis_url: str = Field(
+        "", validation_alias=_named("redis_url"), description="Redis or Valkey that counts requests; empty: this process counts alone."
+    )
+    metrics_key: SecretStr | None = Field(
+        None, description="What /metrics wants as a bearer token; empty: /metrics answers this machine alone."
+    )
+
+    @field_validator(
+        "public_url", "app_url", "supabase_url", "r2_endpoint", "runpod_base_url", "fishserve_url", "stripe_base_url", "turnstile_base_url"
+    )
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
+            raise ValueError("this is no address like https://api.example.com")
+        return value.rstrip("/")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in ("redis", "rediss", "valkey", "valkeys", "unix"):
+            raise ValueError("this is no address like redis://127.0.0.1:6379")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        _parsed(value)
+        return value
+
+    @field_validator("turnstile_secret_key")
+    @classmethod
+    def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value and value.get_secret_value().strip() else None
+
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks in `trusted_proxies`."""
+        return _parsed(self.trusted_proxies)
+
+    @property
+    def app(self) -> str:
+        """Where the app is."""
+        return self.app_url or f"{self.public_url}/app"
+
+    @property
+    def app_origin(self) -> str:
+        """The origin of the app: scheme, host and port."""
+        parts = urlsplit(self.app)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def issuer(self) -> str:
+        """What sessions must have as `iss`; their keys are at `.well-known/jwks.json` under it."""
+        return self.jwt_issuer or f"{self.supabase_url}/auth/v1"
+
+    @property
+    def turnstile_is_a_test(self) -> bool:
+        """Whether Cloudflare would let every token pass, or none."""
+        secret = self.turnstile_secret_key
+        return secret is not None and secret.get_secret_value().startswith(TEST_SECRETS)
+
+
+def read(**given: Any) -> Settings:
+    """The settings, those given that are not None winning over the environment. Raises RequestError, which never shows a secret."""
+    try:
+        return Settings(**{k: v for k, v in given.items() if v is not None})
+    except ValidationError as e:
+        first = e.errors()[0]
+        name = str(first["loc"][0])
+        raise RequestError(f"{variable(name)} cannot be used: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def variable(name: str) -> str:
+    """The environment variable a setting is read from."""
+    field = Settings.model_fields.get(name)
+    return name.upper() if field is None or field.validation_alias else f"FISHSERVE_SAAS_{name.upper()}"
+
+
+def _parsed(networks: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(name.strip()) for name in networks.split(",") if name.strip())

@@ -1,0 +1,48 @@
+"""What lives as long as the API does, in one place, and how a route gets it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+
+if TYPE_CHECKING:
+    from saas.auth.tokens import Tokens
+    from saas.auth.turnstile import Turnstile
+    from saas.billing.service import Payments
+    from saas.database import Database
+    from saas.jobs.service import Jobs
+    from saas.limits.service import Limiter
+    from saas.observability.readiness import Readiness
+    from saas.settings import Settings
+    from saas.storage.bucket import Bucket
+    from saas.voices.service import Voices
+
+
+@dataclass(frozen=True)
+class State:
+    """Made when the app starts, closed when it ends."""
+
+    settings: Settings
+    database: Database
+    readiness: Readiness
+    tokens: Tokens
+    turnstile: Turnstile | None
+    """None where no secret is set."""
+    payments: Payments | None
+    """None where Stripe is not set up."""
+    limiter: Limiter
+    bucket: Bucket
+    voices: Voices
+    jobs: Jobs
+
+
+def state_of(request: Request) -> State:
+    """The app's state."""
+    state: State = request.app.state.saas
+    return state
+
+
+Here = Annotated[State, Depends(state_of)]
+"""What a route writes to get it: `state: Here`."""

@@ -1,0 +1,1 @@
+"""Where clips and results lie: one private bucket of an S3 service, R2 or SeaweedFS."""

@@ -1,0 +1,185 @@
+"""One private bucket, as the API sees it: addresses that expire, and whole objects. Its keys are chosen here and in SQL, never by a client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from inference.errors import FishserveError, RequestError
+from saas.settings import Settings
+
+URL_SECONDS = 300
+"""How long an address that a user gets is good for."""
+UPLOADS, RESULTS = "uploads/", "results/"
+"""Beginnings of keys. S3's lifecycle rules know objects by these alone."""
+UPLOAD_DAYS, RESULT_DAYS = 1, 90
+"""After which the bucket deletes what lies there by itself, whatever becomes of this program. Results are gone long before: SQL says when."""
+_CORS = Path(__file__).with_name("cors.json")
+_CONNECTIONS = 32
+
+
+class StorageError(FishserveError):
+    """The bucket refused, or could not be reached."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A presigned PUT: send the bytes there with these headers."""
+
+    url: str
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the bucket says of an object. `metadata` is what was put with it."""
+
+    bytes: int
+    content_type: str
+    metadata: dict[str, str]
+
+
+def upload_key(key: str) -> str:
+    """Where a client may put what will be at `key` once it has been looked at: an address to put stays good for a while after that."""
+    return UPLOADS + key
+
+
+def result_key(user_id: str, job_id: str, extension: str) -> str:
+    """The same job always has the same key, so that doing it twice leaves one file."""
+    return f"{RESULTS}users/{user_id}/jobs/{job_id}.{extension}"
+
+
+class Bucket:
+    """Blocking calls go to threads. Every method but those that make addresses raises StorageError."""
+
+    def __init__(self, endpoint: str, access_key: str, secret_key: str, name: str) -> None:
+        self.name = name
+        # R2 may refuse the checksums that newer clients add by themselves.
+        config = Config(
+            signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": 3, "mode": "standard"}, connect_timeout=5,
+            read_timeout=60, max_pool_connections=_CONNECTIONS, request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )  # fmt: skip
+        self._s3 = boto3.client(
+            "s3", endpoint_url=endpoint, aws_access_key_id=access_key, aws_secret_access_key=secret_key, region_name="auto", config=config
+        )
+
+    @classmethod
+    def of(cls, settings: Settings) -> Bucket:
+        """The bucket of the R2_* settings. Raises RequestError when one is missing."""
+        secret = settings.r2_secret_access_key
+        if not (settings.r2_endpoint and settings.r2_access_key_id and secret and settings.r2_bucket_name):
+            raise RequestError("a bucket needs R2_ENDPOINT, R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY and R2_BUCKET_NAME")
+        return cls(settings.r2_endpoint, settings.r2_access_key_id, secret.get_secret_value(), settings.r2_bucket_name)
+
+    # -- addresses ---------------------------------------------------------------------------------------------------------------
+
+    def get_url(self, key: str, *, seconds: int = URL_SECONDS, filename: str | None = None) -> str:
+        """An address to read from; with a filename browsers save it under that."""
+        parameters = {"Bucket": self.name, "Key": key}
+        if filename:
+            parameters["ResponseContentDisposition"] = f'attachment; filename="{filename}"'
+        return str(self._s3.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds))
+
+    def put_url(self, key: str, content_type: str, size: int | None, *, seconds: int = URL_SECONDS) -> Upload:
+        """An address that takes an object of that type and, unless None, exactly that many bytes: both are signed."""
+        parameters: dict[str, Any] = {"Bucket": self.name, "Key": key, "ContentType": content_type}
+        if size is not None:
+            parameters["ContentLength"] = size
+        url = self._s3.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
+        return Upload(str(url), {"Content-Type": content_type})
+
+    # -- objects -----------------------------------------------------------------------------------------------------------------
+
+    async def head(self, key: str) -> Stored | None:
+        """None when there is nothing."""
+        found = await self._ask("head_object", Key=key, missing_ok=True)
+        return None if found is None else Stored(found["ContentLength"], found.get("ContentType", ""), found["Metadata"])
+
+    async def read(self, key: str, most: int) -> bytes | None:
+        """The whole object, of which no more than `most` bytes are ever read; None when there is nothing. Raises RequestError above that."""
+
+        def whole() -> bytes | None:
+            found = self._call("get_object", Key=key, missing_ok=True)
+            if found is None:
+                return None
+            try:
+                content: bytes = found["Body"].read(most + 1)
+            except (BotoCoreError, OSError) as e:
+                raise StorageError(f"the bucket does not answer: {type(e).__name__}") from None
+            finally:
+                found["Body"].close()
+            if len(content) > most:
+                raise RequestError(f"the object has more than {most:,} bytes")
+            return content
+
+        return await asyncio.to_thread(whole)
+
+    async def put(self, key: str, content: bytes, content_type: str, metadata: dict[str, str] | None = None) -> None:
+        """Write an object, whole or not at all."""
+        await self._ask("put_object", Key=key, Body=content, ContentType=content_type, Metadata=metadata or {})
+
+    async def delete(self, key: str) -> None:
+        """What is not there is deleted already."""
+        await self._ask("delete_object", Key=key)
+
+    # -- the bucket --------------------------------------------------------------------------------------------------------------
+
+    async def reachable(self) -> None:
+        """Raises StorageError when it is not, or its keys open nothing."""
+        await self._ask("head_bucket")
+
+    async def apply(self, origin: str) -> None:
+        """Let pages of that origin alone use its addresses, and have it forget by itself what everything else has forgotten to delete."""
+        await self._ask("put_bucket_cors", CORSConfiguration=cors(origin))
+        await self._ask("put_bucket_lifecycle_configuration", LifecycleConfiguration=LIFECYCLE)
+
+    async def cors_origins(self) -> list[str]:
+        """The origins whose pages may use its addresses."""
+        found = await self._ask("get_bucket_cors", missing_ok=True)
+        return [origin for rule in (found or {}).get("CORSRules", ()) for origin in rule["AllowedOrigins"]]
+
+    async def forgets(self) -> dict[str, int]:
+        """After how many days what lies under which beginnings of keys ends by itself."""
+        found = await self._ask("get_bucket_lifecycle_configuration", missing_ok=True)
+        rules = [rule for rule in (found or {}).get("Rules", ()) if rule["Status"] == "Enabled" and "Days" in rule.get("Expiration", {})]
+        return {rule.get("Filter", {}).get("Prefix", ""): rule["Expiration"]["Days"] for rule in rules}
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._s3.close()
+
+    async def _ask(self, what: str, *, missing_ok: bool = False, **arguments: Any) -> Any:
+        return await asyncio.to_thread(self._call, what, missing_ok=missing_ok, **arguments)
+
+    def _call(self, what: str, *, missing_ok: bool = False, **arguments: Any) -> Any:
+        try:
+            return getattr(self._s3, what)(Bucket=self.name, **arguments)
+        except ClientError as e:
+            code = e.response["Error"].get("Code")
+            if missing_ok and code in ("404", "NoSuchKey", "NoSuchCORSConfiguration", "NoSuchLifecycleConfiguration"):
+                return None
+            raise StorageError(f"the bucket refused: {code}") from None
+        except BotoCoreError as e:
+            raise StorageError(f"the bucket does not answer: {type(e).__name__}") from None
+
+
+LIFECYCLE = {
+    "Rules": [
+        {"ID": f"forget {prefix}", "Status": "Enabled", "Filter": {"Prefix": prefix}, "Expiration": {"Days": days}}
+        for prefix, days in ((UPLOADS, UPLOAD_DAYS), (RESULTS, RESULT_DAYS))
+    ]
+}
+
+
+def cors(origin: str) -> dict[str, Any]:
+    """The policy of cors.json for the app's origin."""
+    policy: dict[str, Any] = json.loads(_CORS.read_text(encoding="utf-8").replace("APP_ORIGIN", origin))
+    return policy

@@ -1,0 +1,58 @@
+"""What the routes of voices take and give."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+MOST_BYTES = 25_000_000
+"""Of a clip."""
+
+
+class NewVoice(BaseModel):
+    """A voice to be, and the clip that will be uploaded for it. Whose voice it is must have agreed."""
+
+    name: str = Field(min_length=1, max_length=100)
+    transcript: str = Field(min_length=1, max_length=2000, description="What is said in the clip, word for word.")
+    content_type: str = Field(pattern=r"^(audio|video)/[a-z0-9.+-]{1,60}$", description="As it will be uploaded: audio/wav, audio/mpeg...")
+    bytes: int = Field(ge=1, le=MOST_BYTES, description="The clip's exact size.")
+    consent: Literal[True] = Field(description="The person whose voice it is has agreed to its being imitated.")
+
+
+class Rename(BaseModel):
+    """A new name."""
+
+    name: str = Field(min_length=1, max_length=100)
+
+
+class VoiceOut(BaseModel):
+    """A voice. `clip_url` is good for 300 s, and given where one voice is asked for."""
+
+    id: UUID
+    name: str
+    transcript: str
+    status: Literal["pending", "ready", "refused"]
+    content_type: str
+    bytes: int
+    seconds: float | None = None
+    reason: str | None = Field(None, description="Why the clip was refused.")
+    created_at: datetime
+    clip_url: str | None = None
+
+
+class UploadOut(BaseModel):
+    """Where to PUT the clip within 300 s, with exactly these headers."""
+
+    url: str
+    method: Literal["PUT"] = "PUT"
+    headers: dict[str, str]
+
+
+class CreatedVoice(BaseModel):
+    """A voice that waits for its clip; confirm it when that is uploaded."""
+
+    voice: VoiceOut
+    upload: UploadOut

@@ -1,0 +1,111 @@
+"""A voice's life: a row and an address to upload to, a clip that was looked at, and nothing left at the end.
+
+The clip is uploaded beside its final place and copied there by this program once it is known to be one: the address to upload to stays good for
+a while, and nobody must exchange a clip after it was looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Any, NoReturn, cast
+
+from inference.audio.apart import read_apart
+from inference.errors import AudioError, Overloaded
+from saas.database import Database
+from saas.errors import ApiError
+from saas.storage.bucket import Bucket, Upload, upload_key
+from saas.voices.schemas import NewVoice
+
+Row = dict[str, Any]
+SAMPLE_RATE = 44_100
+MOST_WAITING, AT_ONCE = 16, 2
+"""Clips that may wait to be decoded, and those that are."""
+
+
+class Voices:
+    """Voices of all users. Its methods raise Refused, Unavailable and StorageError."""
+
+    def __init__(self, database: Database, bucket: Bucket) -> None:
+        self._database, self._bucket = database, bucket
+        self._waiting, self._turn = 0, asyncio.Semaphore(AT_ONCE)
+
+    async def create(self, user_id: str, asked: NewVoice) -> tuple[Row, Upload]:
+        """A pending voice, and where its clip goes."""
+        answer = await self._database.call(
+            "create_voice",
+            user_id=user_id,
+            name=asked.name,
+            transcript=asked.transcript,
+            content_type=asked.content_type,
+            bytes=asked.bytes,
+        )
+        row = answer["voice"]
+        return row, self._bucket.put_url(upload_key(row["object_key"]), row["content_type"], row["bytes"])
+
+    async def confirm(self, user_id: str, voice_id: str) -> Row:
+        """Look at what was uploaded, and make the voice ready. Raises ApiError that says why not: 409 before an upload, 422 for no good clip."""
+        row = await self.get(user_id, voice_id)
+        if row["status"] == "ready":
+            return row
+        if row["status"] == "refused":
+            raise ApiError(422, f"this voice was refused: {row['reason']}; make another", "clip_refused", "clip")
+        uploaded = upload_key(row["object_key"])
+        stored = await self._bucket.head(uploaded)
+        if stored is None:
+            raise ApiError(409, "the clip has not been uploaded; PUT it to the address you were given, then confirm", "not_uploaded")
+        if (stored.bytes, stored.content_type) != (row["bytes"], row["content_type"]):
+            said = f"{row['bytes']:,} bytes of {row['content_type']}"
+            await self._refuse(row, f"what was uploaded is {stored.bytes:,} bytes of {stored.content_type[:60]}; {said} were announced")
+        content = await self._bucket.read(uploaded, most=row["bytes"])
+        if content is None:
+            raise ApiError(409, "the clip has been deleted meanwhile", "not_uploaded")
+        try:
+            seconds = await self._seconds(content)
+        except AudioError as e:
+            await self._refuse(row, str(e))
+        await self._bucket.put(row["object_key"], content, row["content_type"])
+        answer = await self._database.call(
+            "confirm_voice", user_id=user_id, voice_id=voice_id, seconds=seconds, sha256=hashlib.sha256(content).hexdigest()
+        )
+        await self._bucket.delete(uploaded)
+        return cast(Row, answer["voice"])
+
+    async def list(self, user_id: str) -> list[Row]:
+        """The newest first."""
+        return cast(list[Row], await self._database.call("list_voices", user_id=user_id))
+
+    async def get(self, user_id: str, voice_id: str) -> Row:
+        """One voice."""
+        return cast(Row, (await self._database.call("get_voice", user_id=user_id, voice_id=voice_id))["voice"])
+
+    async def rename(self, user_id: str, voice_id: str, name: str) -> Row:
+        """Its name, and nothing else, can be changed."""
+        return cast(Row, (await self._database.call("rename_voice", user_id=user_id, voice_id=voice_id, name=name))["voice"])
+
+    async def delete(self, user_id: str, voice_id: str) -> None:
+        """Its words go at once and its clip before the answer; should the bucket not answer, the list of what is to be deleted has it."""
+        row = await self.get(user_id, voice_id)
+        await self._database.call("delete_voice", user_id=user_id, voice_id=voice_id)
+        for key in (row["object_key"], upload_key(row["object_key"])):
+            await self._bucket.delete(key)
+
+    def clip_url(self, row: Row) -> str | None:
+        """Where to listen to it, for 300 s."""
+        return self._bucket.get_url(row["object_key"]) if row["status"] == "ready" else None
+
+    async def _seconds(self, content: bytes) -> float:
+        """How long speech in the clip lasts, decoded in a process of its own. Raises AudioError, Overloaded."""
+        if self._waiting >= MOST_WAITING:
+            raise Overloaded(f"{MOST_WAITING} clips are waiting to be looked at already; try again in a few seconds", 5)
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return round(len(await asyncio.to_thread(read_apart, content)) / SAMPLE_RATE, 3)
+        finally:
+            self._waiting -= 1
+
+    async def _refuse(self, row: Row, reason: str) -> NoReturn:
+        await self._database.call("refuse_voice", user_id=row["user_id"], voice_id=row["id"], reason=reason)
+        await self._bucket.delete(upload_key(row["object_key"]))
+        raise ApiError(422, reason, "clip_refused", "clip")

@@ -1,0 +1,132 @@
+/** The frame: who is signed in, which page is shown, and what stands around it. */
+
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { lazy, Suspense, useEffect, useRef } from "react";
+import { Link, Redirect, Route, Router, Switch, useLocation } from "wouter";
+
+import { api, type Config, ok } from "./api";
+import { credits } from "./format";
+import { Icon, type IconName } from "./icons";
+import { SignIn } from "./pages/sign-in";
+import { Speak } from "./pages/speak";
+import { Empty, Lines, OfflineBar } from "./parts/notices";
+import { ThemeButton } from "./parts/theme";
+import { useSigned } from "./session";
+import { t } from "./strings";
+
+const Voices = lazy(() => import("./pages/voices"));
+const History = lazy(() => import("./pages/history"));
+const Keys = lazy(() => import("./pages/keys"));
+const Credits = lazy(() => import("./pages/credits"));
+const Settings = lazy(() => import("./pages/settings"));
+
+const PAGES = ["speak", "voices", "history", "keys", "credits", "settings"] as const;
+
+/** The balance, asked again whenever the window is looked at. */
+export const useBalance = () => useQuery({ queryKey: ["credits"], queryFn: () => ok(api.GET("/api/credits")) });
+
+export function App({ config }: { config: Config }) {
+  const { session } = useSigned();
+  const queries = useQueryClient();
+  const user = session?.user.id;
+  const before = useRef(user);
+  useEffect(() => {
+    if (before.current && before.current !== user) queries.removeQueries({ predicate: (q) => q.queryKey[0] !== "config" });
+    before.current = user;
+  }, [user, queries]);
+
+  if (session === undefined)
+    return (
+      <main className="alone">
+        <Lines />
+      </main>
+    );
+  return (
+    <Router base={import.meta.env.BASE_URL.replace(/\/$/, "")}>
+      {!session ? (
+        <SignIn config={config} />
+      ) : (
+        <Frame>
+          <Suspense fallback={<Lines rows={5} />}>
+            <Switch>
+              <Route path="/">{() => <Redirect to="/speak" replace />}</Route>
+              <Route path="/speak">{() => <Speak config={config} />}</Route>
+              <Route path="/voices">{() => <Voices />}</Route>
+              <Route path="/history">{() => <History />}</Route>
+              <Route path="/keys">{() => <Keys config={config} />}</Route>
+              <Route path="/credits">{() => <Credits config={config} />}</Route>
+              <Route path="/settings">{() => <Settings />}</Route>
+              <Route path="/sign-in">{() => <Redirect to="/speak" replace />}</Route>
+              <Route path="/sign-up">{() => <Redirect to="/speak" replace />}</Route>
+              <Route>
+                {() => (
+                  <Empty icon="search" title={t.trouble.notFound} top>
+                    <Link href="/speak">{t.trouble.home}</Link>
+                  </Empty>
+                )}
+              </Route>
+            </Switch>
+          </Suspense>
+        </Frame>
+      )}
+    </Router>
+  );
+}
+
+function Frame({ children }: { children: React.ReactNode }) {
+  const [place, go] = useLocation();
+  const { recovering } = useSigned();
+  const main = useRef<HTMLElement>(null);
+  const first = useRef(true);
+  const page = PAGES.find((p) => place === `/${p}`);
+
+  useEffect(() => {
+    if (recovering) go("/settings", { replace: true }); // where a new password is chosen
+  }, [recovering, go]);
+  useEffect(() => {
+    document.title = page ? `${t.nav[page]} · ${t.name}` : t.name;
+    if (!first.current) {
+      main.current!.focus({ preventScroll: true });
+      scrollTo(0, 0);
+    }
+    first.current = false;
+  }, [page]);
+
+  return (
+    <div className="frame">
+      <a className="skip" href="#main" onClick={(event) => (event.preventDefault(), main.current!.focus())}>
+        {t.skip}
+      </a>
+      <header className="top">
+        <Link href="/speak" className="brand">
+          <Icon name="fish" />
+          {t.name}
+        </Link>
+        <Balance />
+        <ThemeButton />
+      </header>
+      <nav aria-label={t.nav.label}>
+        {PAGES.map((name) => (
+          <Link key={name} href={`/${name}`} aria-current={name === page ? "page" : undefined}>
+            <Icon name={name satisfies IconName} />
+            <span>{t.nav[name]}</span>
+          </Link>
+        ))}
+      </nav>
+      <main id="main" ref={main} tabIndex={-1}>
+        <OfflineBar />
+        {children}
+      </main>
+    </div>
+  );
+}
+
+function Balance() {
+  const { data } = useBalance();
+  return (
+    <Link href="/credits" className="balance" aria-label={data ? t.balance(data.balance) : t.nav.credits}>
+      <Icon name="credits" />
+      {data ? credits(data.balance) : "–"}
+    </Link>
+  );
+}

@@ -1,0 +1,48 @@
+/** Starts the app: asks the server what it is, then shows it. */
+
+import "./style.css";
+
+import { onlineManager, QueryClient, QueryClientProvider } from "@tanstack/react-query";
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+
+import { type Config, ORIGIN, plain, Refused } from "./api";
+import { App } from "./app";
+import { Mended } from "./parts/mended";
+import { Start } from "./pages/start";
+import { watch } from "./session";
+
+const queries = new QueryClient({
+  defaultOptions: {
+    queries: {
+      staleTime: 15_000,
+      retry: (failures, e) => !(e instanceof Refused && e.status >= 400 && e.status < 500) && failures < 2,
+    },
+  },
+});
+
+onlineManager.setOnline(navigator.onLine); // from here on it hears of changes
+
+const root = createRoot(document.getElementById("root")!);
+
+async function start() {
+  try {
+    const config = (await (await plain(`${ORIGIN}/api/config`)).json()) as Config;
+    watch(config.supabase_url || ORIGIN, config.supabase_key || "embedded");
+    queries.setQueryData(["config"], config);
+    queries.setQueryDefaults(["config"], { staleTime: Infinity });
+    root.render(
+      <StrictMode>
+        <Mended>
+          <QueryClientProvider client={queries}>
+            <App config={config} />
+          </QueryClientProvider>
+        </Mended>
+      </StrictMode>,
+    );
+  } catch (e) {
+    root.render(<Start error={e} again={start} />);
+  }
+}
+
+start();

@@ -1,0 +1,1180 @@
+-- fishserve's schema, 20261125001200_health, for the SQL editor of a new Supabase project: paste it whole and run it once.
+-- Written by `python -m saas.schema` from sql/migrations. To update an older schema, run the newer files of that folder one by one.
+-- It is one transaction: should any of it fail, nothing of it is there; run twice, it says that the schema exists and changes nothing.
+
+begin;
+
+-- 20261125000100_foundation.sql
+
+-- The schema that nobody but the owner may look into: helpers of the public functions, and which migrations are in.
+-- Each migration ends by writing its own name here, whichever tool applied it; applying one twice therefore fails before it changes anything.
+-- Nothing here needs an extension. A refusal is `raise sqlstate 'PT4xx'`: PostgREST answers it as HTTP 4xx with the message.
+
+create schema fishserve;
+revoke all on schema fishserve from public;
+
+create table fishserve.migrations (
+  name text primary key,
+  applied_at timestamptz not null default now()
+);
+alter table fishserve.migrations enable row level security;
+create policy "the owner alone" on fishserve.migrations for select using (false);
+
+insert into fishserve.migrations (name) values ('20261125000100_foundation');
+
+-- 20261125000200_prices.sql
+
+-- What things cost: the price of a second of speech, the packs of credits for sale, and the few settings of money and storage.
+-- Credits are whole numbers. Edited by the operator in SQL; clients may read what is for sale.
+
+create table public.prices (
+  id bigint generated always as identity primary key,
+  name text not null,
+  credits_per_second numeric not null check (credits_per_second >= 0),
+  minimum bigint not null check (minimum >= 0),
+  characters_per_second numeric not null check (characters_per_second > 0), -- how fast speech goes, for the estimate
+  active boolean not null default false,
+  created_at timestamptz not null default now()
+);
+create unique index prices_one_active on public.prices (active) where active;
+insert into public.prices (name, credits_per_second, minimum, characters_per_second, active) values ('standard', 10, 10, 13, true);
+
+create table public.packs (
+  id text primary key,
+  credits bigint not null check (credits > 0),
+  amount_cents bigint not null check (amount_cents > 0),
+  currency text not null default 'usd' check (currency ~ '^[a-z]{3}$'),
+  active boolean not null default true
+);
+insert into public.packs (id, credits, amount_cents) values ('small', 10000, 500), ('medium', 50000, 2000), ('large', 250000, 8000);
+
+create table public.settings (
+  only_row boolean primary key default true check (only_row),
+  grant_on_sign_up bigint not null default 0 check (grant_on_sign_up >= 0),
+  result_days integer not null default 7 check (result_days > 0) -- how long a result is kept
+);
+insert into public.settings default values;
+
+alter table public.prices enable row level security;
+alter table public.packs enable row level security;
+alter table public.settings enable row level security;
+create policy "anyone reads the price" on public.prices for select to anon, authenticated using (active);
+create policy "anyone reads what is for sale" on public.packs for select to anon, authenticated using (active);
+create policy "the service reads and changes settings" on public.settings for all to service_role using (true) with check (true);
+grant select on public.prices, public.packs to anon, authenticated;
+grant select, insert, update on public.prices, public.packs to service_role;
+grant select, update on public.settings to service_role;
+
+create function public.list_packs() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(p) order by p.amount_cents), '[]') from public.packs p where p.active
+$$;
+
+-- How long a text takes to say, a quarter more than on average. A character of Chinese, Japanese or Korean takes as long as three letters.
+create function fishserve.speech_seconds(p_text text, p_speed numeric, p_characters_per_second numeric) returns numeric
+language sql immutable set search_path = '' as $$
+  select 1.25 * (char_length(p_text) + 2 * char_length(regexp_replace(p_text, '[^\u1100-\u11FF\u3040-\u30FF\u3400-\u9FFF\uAC00-\uD7AF]+', '', 'g')))
+    / p_characters_per_second / p_speed
+$$;
+
+create function fishserve.credits(p_seconds numeric, p_price public.prices) returns bigint
+language sql immutable set search_path = '' as $$
+  select greatest(p_price.minimum, ceil(p_seconds * p_price.credits_per_second)::bigint)
+$$;
+
+create function fishserve.active_price() returns public.prices
+language plpgsql stable set search_path = '' as $$
+declare
+  v_price public.prices;
+begin
+  select * into v_price from public.prices where active;
+  if not found then raise sqlstate 'PT403' using message = 'nothing is for sale: no price is active in the table prices'; end if;
+  return v_price;
+end $$;
+
+-- What a request to speak this would reserve: {credits, characters, seconds}.
+create function public.estimate_credits(p_text text, p_speed numeric default 1) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_price public.prices := fishserve.active_price();
+  v_seconds numeric;
+begin
+  if coalesce(p_speed, 1) not between 0.1 and 10 then raise sqlstate 'PT422' using message = format('the speed is %s; it may be 0.1 to 10', p_speed); end if;
+  v_seconds := fishserve.speech_seconds(coalesce(p_text, ''), coalesce(p_speed, 1), v_price.characters_per_second);
+  return jsonb_build_object('credits', fishserve.credits(v_seconds, v_price), 'characters', char_length(coalesce(p_text, '')), 'seconds', round(v_seconds, 1));
+end $$;
+
+revoke execute on function public.list_packs, public.estimate_credits, fishserve.speech_seconds, fishserve.credits, fishserve.active_price
+  from public, anon, authenticated;
+grant execute on function public.list_packs, public.estimate_credits to service_role;
+
+insert into fishserve.migrations (name) values ('20261125000200_prices');
+
+-- 20261125000300_profiles.sql
+
+-- One profile a user of auth.users. It has no foreign key there: an account that is deleted leaves its ledger behind, without a name on it.
+-- A user may read the own row and change the display name; balance, debt and plan have no way in but the functions.
+
+create table public.profiles (
+  id uuid primary key, -- auth.users.id
+  email text,
+  display_name text check (char_length(display_name) <= 80),
+  balance bigint not null default 0 check (balance >= 0), -- the sum of the ledger, kept by a trigger on it
+  debt bigint not null default 0 check (debt >= 0), -- what a refund or dispute took that had been spent; the next credits repay it
+  plan text not null default 'free',
+  stripe_customer text,
+  closed_at timestamptz,
+  created_at timestamptz not null default now()
+);
+
+alter table public.profiles enable row level security;
+create policy "owners read" on public.profiles for select to authenticated using ((select auth.uid()) = id);
+create policy "owners change their name" on public.profiles for update to authenticated
+  using ((select auth.uid()) = id and closed_at is null) with check ((select auth.uid()) = id);
+grant select (id, email, display_name, balance, debt, plan, created_at), update (display_name) on public.profiles to authenticated;
+grant select on public.profiles to service_role;
+
+insert into fishserve.migrations (name) values ('20261125000300_profiles');
+
+-- 20261125000400_ledger.sql
+
+-- The ledger: append-only, and the only way a balance changes. Inserting an entry moves the balance in the same statement, so their sums cannot part.
+-- Every function that moves credits first locks the profile (fishserve.lock_profile), then the job: one order, no deadlock.
+
+create table public.transactions (
+  id bigint generated always as identity primary key,
+  user_id uuid not null references public.profiles (id),
+  kind text not null,
+  amount bigint not null,
+  balance_after bigint not null,
+  job_id uuid,
+  reference text not null,
+  created_at timestamptz not null default now(),
+  unique (user_id, kind, reference),
+  constraint transactions_sign check (case kind
+    when 'purchase' then amount > 0
+    when 'grant' then amount > 0
+    when 'reserve' then amount <= 0 -- the estimate
+    when 'settle' then amount >= 0 -- what the estimate was too much
+    when 'refund' then amount >= 0 -- all of it
+    when 'chargeback' then amount <= 0 -- a payment that was refunded or disputed
+    when 'adjust' then true -- debt repaid, a dispute won, a correction by hand
+    else false end),
+  constraint transactions_of_jobs check ((kind in ('reserve', 'settle', 'refund')) = (job_id is not null))
+);
+create unique index transactions_one_reservation on public.transactions (job_id) where kind = 'reserve';
+create unique index transactions_one_end on public.transactions (job_id) where kind in ('settle', 'refund');
+create index transactions_of_user on public.transactions (user_id, id);
+create index transactions_of_job on public.transactions (job_id);
+
+alter table public.transactions enable row level security;
+create policy "owners read" on public.transactions for select to authenticated using ((select auth.uid()) = user_id);
+grant select on public.transactions to authenticated, service_role;
+
+create function fishserve.apply_entry() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  update public.profiles set balance = balance + new.amount where id = new.user_id returning balance into new.balance_after;
+  return new;
+end $$;
+create trigger apply_entry before insert on public.transactions for each row execute function fishserve.apply_entry();
+
+create function fishserve.keep_entries() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  raise exception 'the ledger is append-only: correct an entry by another one (select public.grant_credits(..., p_kind => ''adjust''))';
+end $$;
+create trigger keep_entries before update or delete on public.transactions for each row execute function fishserve.keep_entries();
+create trigger keep_all_entries before truncate on public.transactions for each statement execute function fishserve.keep_entries();
+
+-- Depth 2: this trigger runs inside the ledger's.
+create function fishserve.guard_balance() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if tg_op = 'INSERT' and new.balance <> 0 or tg_op = 'UPDATE' and new.balance <> old.balance and pg_trigger_depth() < 2 then
+    raise exception 'a balance changes by an entry of the ledger alone: select public.grant_credits(...)';
+  end if;
+  return new;
+end $$;
+create trigger guard_balance before insert or update on public.profiles for each row execute function fishserve.guard_balance();
+
+-- Writes an entry of a locked profile and answers the balance; credits that come in repay debt first.
+create function fishserve.post(p_user_id uuid, p_kind text, p_amount bigint, p_job_id uuid, p_reference text) returns bigint
+language plpgsql set search_path = '' as $$
+declare
+  v_balance bigint;
+  v_repaid bigint;
+begin
+  insert into public.transactions (user_id, kind, amount, balance_after, job_id, reference)
+    values (p_user_id, p_kind, p_amount, 0, p_job_id, p_reference) returning balance_after into v_balance;
+  if p_amount > 0 then
+    select least(debt, v_balance) into v_repaid from public.profiles where id = p_user_id;
+    if v_repaid > 0 then
+      update public.profiles set debt = debt - v_repaid where id = p_user_id;
+      insert into public.transactions (user_id, kind, amount, balance_after, reference)
+        values (p_user_id, 'adjust', -v_repaid, 0, 'debt:' || p_kind || ':' || p_reference) returning balance_after into v_balance;
+    end if;
+  end if;
+  return v_balance;
+end $$;
+
+-- Makes the profile of a user of auth.users where it is missing, with the credits a new account gets.
+create function fishserve.ensure_profile(p_user_id uuid) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_grant bigint;
+begin
+  insert into public.profiles (id, email) select u.id, u.email from auth.users u where u.id = p_user_id on conflict do nothing;
+  if found then
+    select grant_on_sign_up into v_grant from public.settings;
+    if v_grant > 0 then perform fishserve.post(p_user_id, 'grant', v_grant, null, 'sign-up'); end if;
+  end if;
+end $$;
+
+create function fishserve.lock_profile(p_user_id uuid) returns public.profiles
+language plpgsql set search_path = '' as $$
+declare
+  v_profile public.profiles;
+begin
+  select * into v_profile from public.profiles where id = p_user_id for no key update;
+  if not found then
+    perform fishserve.ensure_profile(p_user_id);
+    select * into v_profile from public.profiles where id = p_user_id for no key update;
+    if not found then raise sqlstate 'PT404' using message = format('no user has the id %s', p_user_id); end if;
+  end if;
+  return v_profile;
+end $$;
+
+create function fishserve.open_profile(p_user_id uuid) returns public.profiles
+language plpgsql set search_path = '' as $$
+declare
+  v_profile public.profiles := fishserve.lock_profile(p_user_id);
+begin
+  if v_profile.closed_at is not null then raise sqlstate 'PT403' using message = 'this account was closed'; end if;
+  if exists (select from auth.users where id = p_user_id and banned_until > now()) then
+    raise sqlstate 'PT403' using message = 'this account is suspended';
+  end if;
+  return v_profile;
+end $$;
+
+-- Gives credits, once a kind and reference: {balance, applied}. With kind 'adjust' the number may be negative.
+create function public.grant_credits(p_user_id uuid, p_credits bigint, p_reference text, p_kind text default 'grant') returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_profile public.profiles := fishserve.lock_profile(p_user_id);
+begin
+  if p_kind is null or p_kind not in ('grant', 'adjust') then
+    raise sqlstate 'PT422' using message = format('credits are given as grant or adjust, not as %s', coalesce(p_kind, 'null'));
+  end if;
+  if p_reference is null or btrim(p_reference) = '' then raise sqlstate 'PT422' using message = 'a grant needs a reference: it is given once a reference'; end if;
+  if exists (select from public.transactions where user_id = p_user_id and kind = p_kind and reference = p_reference) then
+    return jsonb_build_object('balance', v_profile.balance, 'applied', false);
+  end if;
+  if p_credits is null or p_credits = 0 or p_credits < 0 and p_kind = 'grant' then
+    raise sqlstate 'PT422' using message = format('%s credits cannot be given', coalesce(p_credits::text, 'no'));
+  end if;
+  if v_profile.balance + p_credits < 0 then
+    raise sqlstate 'PT402' using message = format('the balance is %s; %s cannot be taken', v_profile.balance, -p_credits);
+  end if;
+  return jsonb_build_object('balance', fishserve.post(p_user_id, p_kind, p_credits, null, p_reference), 'applied', true);
+end $$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.grant_credits from public, anon, authenticated;
+grant execute on function public.grant_credits to service_role;
+
+insert into fishserve.migrations (name) values ('20261125000400_ledger');
+
+-- 20261125000500_sign_up.sql
+
+-- A sign-up makes a profile, and can never fail for it: whatever goes wrong here is a warning, and get_profile makes the profile later.
+
+create function fishserve.user_created() returns trigger
+language plpgsql security definer set search_path = '' set lock_timeout = '1s' as $$
+begin
+  perform fishserve.ensure_profile(new.id);
+  return new;
+exception when others then
+  raise warning 'no profile was made at sign-up: % (%)', sqlerrm, sqlstate;
+  return new;
+end $$;
+create trigger fishserve_user_created after insert on auth.users for each row execute function fishserve.user_created();
+
+create function fishserve.user_changed() returns trigger
+language plpgsql security definer set search_path = '' set lock_timeout = '1s' as $$
+begin
+  update public.profiles set email = new.email where id = new.id and closed_at is null;
+  return new;
+exception when others then
+  raise warning 'the profile keeps its old email: % (%)', sqlerrm, sqlstate;
+  return new;
+end $$;
+create trigger fishserve_user_changed after update of email on auth.users for each row
+  when (old.email is distinct from new.email) execute function fishserve.user_changed();
+
+create function public.get_profile(p_user_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_profile public.profiles;
+begin
+  select * into v_profile from public.profiles where id = p_user_id;
+  if not found then v_profile := fishserve.lock_profile(p_user_id); end if;
+  if v_profile.closed_at is not null then raise sqlstate 'PT403' using message = 'this account was closed'; end if;
+  return to_jsonb(v_profile);
+end $$;
+
+create function public.update_profile(p_user_id uuid, p_display_name text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_profile public.profiles := fishserve.open_profile(p_user_id);
+begin
+  if char_length(p_display_name) > 80 then
+    raise sqlstate 'PT422' using message = format('the name has %s characters; it may have 80', char_length(p_display_name));
+  end if;
+  update public.profiles set display_name = p_display_name where id = p_user_id returning * into v_profile;
+  return to_jsonb(v_profile);
+end $$;
+
+revoke execute on function public.get_profile, public.update_profile, fishserve.user_created, fishserve.user_changed from public, anon, authenticated;
+grant execute on function public.get_profile, public.update_profile to service_role;
+
+insert into fishserve.migrations (name) values ('20261125000500_sign_up');
+
+-- 20261125000600_objects.sql
+
+-- Objects that must go from the bucket. A row is written in the transaction that gives up the object, and goes when the bucket has deleted it:
+-- a process that dies between the two leaves the row, and the next one deletes.
+
+create table public.deleted_objects (
+  key text primary key,
+  due_at timestamptz not null default now(), -- an address to upload to may still be good until then
+  tried_at timestamptz,
+  created_at timestamptz not null default now()
+);
+create index deleted_objects_due on public.deleted_objects (tried_at nulls first);
+alter table public.deleted_objects enable row level security;
+create policy "the service reads" on public.deleted_objects for select to service_role using (true);
+grant select on public.deleted_objects to service_role;
+
+create function fishserve.give_up_object(p_key text, p_due_at timestamptz default now()) returns void
+language sql set search_path = '' as $$
+  insert into public.deleted_objects (key, due_at) select p_key, p_due_at where p_key is not null
+  on conflict (key) do update set due_at = greatest(deleted_objects.due_at, excluded.due_at)
+$$;
+
+-- Keys to delete from the bucket now; those tried longest ago first.
+create function public.objects_to_delete(p_limit integer default 100) returns jsonb
+language sql security definer set search_path = '' as $$
+  with due as (
+    select key from public.deleted_objects where due_at <= now()
+    order by tried_at nulls first limit greatest(0, least(p_limit, 1000)) for update skip locked
+  ), tried as (
+    update public.deleted_objects o set tried_at = now() from due where o.key = due.key returning o.key
+  )
+  select coalesce(jsonb_agg(key), '[]') from tried
+$$;
+
+revoke execute on function public.objects_to_delete, fishserve.give_up_object from public, anon, authenticated;
+grant execute on function public.objects_to_delete to service_role;
+
+insert into fishserve.migrations (name) values ('20261125000600_objects');
+
+-- 20261125000700_voices.sql
+
+-- Cloned voices: a clip in the bucket and its transcript. A voice is biometric data: deletion takes the transcript and the name at once, the object
+-- at once where the bucket can be reached, and the row when the object is gone.
+
+create table public.cloned_voices (
+  id uuid primary key default gen_random_uuid(),
+  user_id uuid not null references public.profiles (id),
+  name text check (char_length(name) between 1 and 100),
+  transcript text check (char_length(transcript) <= 2000),
+  status text not null default 'pending' check (status in ('pending', 'ready', 'refused', 'deleted')),
+  object_key text not null unique,
+  content_type text not null,
+  bytes bigint not null check (bytes > 0),
+  seconds numeric,
+  sha256 text,
+  reason text, -- why it was refused
+  consented_at timestamptz not null default now(),
+  created_at timestamptz not null default now(),
+  check (status = 'deleted' or name is not null and transcript is not null)
+);
+create unique index cloned_voices_name on public.cloned_voices (user_id, lower(name)) where status in ('pending', 'ready');
+create index cloned_voices_of_user on public.cloned_voices (user_id, created_at);
+
+alter table public.cloned_voices enable row level security;
+create policy "owners read" on public.cloned_voices for select to authenticated using ((select auth.uid()) = user_id);
+grant select (id, user_id, name, transcript, status, content_type, bytes, seconds, reason, consented_at, created_at) on public.cloned_voices to authenticated;
+grant select on public.cloned_voices to service_role;
+
+create function fishserve.lock_voice(p_user_id uuid, p_voice_id uuid) returns public.cloned_voices
+language plpgsql set search_path = '' as $$
+declare
+  v_voice public.cloned_voices;
+begin
+  select * into v_voice from public.cloned_voices where id = p_voice_id and user_id = p_user_id and status <> 'deleted' for update;
+  if not found then raise sqlstate 'PT404' using message = format('you have no voice %s', p_voice_id); end if;
+  return v_voice;
+end $$;
+
+create function fishserve.erase_voice(p_voice_id uuid) returns void
+language sql set search_path = '' as $$
+  with erased as (
+    update public.cloned_voices set status = 'deleted', name = null, transcript = null, sha256 = null, reason = null
+    where id = p_voice_id returning object_key, created_at
+  ) -- its address to upload to is good for minutes
+  select fishserve.give_up_object(object_key, greatest(now(), created_at + interval '15 minutes')) from erased
+$$;
+
+-- The voice and where its clip is to be put: the key is chosen here.
+create function public.create_voice(p_user_id uuid, p_name text, p_transcript text, p_content_type text, p_bytes bigint) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_name text := btrim(p_name);
+  v_id uuid := gen_random_uuid();
+  v_voice public.cloned_voices;
+begin
+  perform fishserve.open_profile(p_user_id);
+  if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a voice needs a name of 1 to 100 characters'; end if;
+  if char_length(p_transcript) > 2000 then
+    raise sqlstate 'PT422' using message = format('the transcript has %s characters; it may have 2000', char_length(p_transcript));
+  end if;
+  if p_content_type is null or p_bytes is null or p_bytes <= 0 then raise sqlstate 'PT422' using message = 'a voice needs the type and size of its clip'; end if;
+  perform fishserve.erase_voice(id) from public.cloned_voices -- never uploaded, or refused a while ago
+    where user_id = p_user_id and (status = 'pending' and created_at < now() - interval '1 hour' or status = 'refused' and created_at < now() - interval '1 day');
+  if (select count(*) from public.cloned_voices where user_id = p_user_id and status in ('pending', 'ready')) >= 20 then
+    raise sqlstate 'PT409' using message = 'you have 20 voices, the most an account may have; delete one first';
+  end if;
+  insert into public.cloned_voices (id, user_id, name, transcript, object_key, content_type, bytes)
+    values (v_id, p_user_id, v_name, coalesce(p_transcript, ''), format('voices/%s/%s', p_user_id, v_id), p_content_type, p_bytes)
+    on conflict (user_id, lower(name)) where status in ('pending', 'ready') do nothing returning * into v_voice;
+  if not found then raise sqlstate 'PT409' using message = 'you have a voice of that name already'; end if;
+  return jsonb_build_object('voice', to_jsonb(v_voice));
+end $$;
+
+create function public.confirm_voice(p_user_id uuid, p_voice_id uuid, p_seconds numeric, p_sha256 text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_voice public.cloned_voices := fishserve.lock_voice(p_user_id, p_voice_id);
+begin
+  if v_voice.status = 'refused' then raise sqlstate 'PT409' using message = format('this voice was refused: %s', v_voice.reason); end if;
+  if v_voice.status = 'pending' then
+    update public.cloned_voices set status = 'ready', seconds = p_seconds, sha256 = p_sha256 where id = p_voice_id returning * into v_voice;
+  end if;
+  return jsonb_build_object('voice', to_jsonb(v_voice));
+end $$;
+
+create function public.refuse_voice(p_user_id uuid, p_voice_id uuid, p_reason text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_voice public.cloned_voices := fishserve.lock_voice(p_user_id, p_voice_id);
+begin
+  if v_voice.status = 'ready' then raise sqlstate 'PT409' using message = 'this voice is ready already'; end if;
+  update public.cloned_voices set status = 'refused', reason = left(p_reason, 500) where id = p_voice_id returning * into v_voice;
+  perform fishserve.give_up_object(v_voice.object_key, greatest(now(), v_voice.created_at + interval '15 minutes'));
+  return jsonb_build_object('voice', to_jsonb(v_voice));
+end $$;
+
+create function public.rename_voice(p_user_id uuid, p_voice_id uuid, p_name text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_voice public.cloned_voices;
+  v_name text := btrim(p_name);
+begin
+  perform fishserve.open_profile(p_user_id); -- one change of an account's names at a time
+  v_voice := fishserve.lock_voice(p_user_id, p_voice_id);
+  if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a voice needs a name of 1 to 100 characters'; end if;
+  if exists (select from public.cloned_voices
+      where user_id = p_user_id and lower(name) = lower(v_name) and status in ('pending', 'ready') and id <> p_voice_id) then
+    raise sqlstate 'PT409' using message = 'you have a voice of that name already';
+  end if;
+  update public.cloned_voices set name = v_name where id = p_voice_id returning * into v_voice;
+  return jsonb_build_object('voice', to_jsonb(v_voice));
+end $$;
+
+create function public.delete_voice(p_user_id uuid, p_voice_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_voice public.cloned_voices := fishserve.lock_voice(p_user_id, p_voice_id);
+begin
+  perform fishserve.erase_voice(p_voice_id);
+  return jsonb_build_object('object_key', v_voice.object_key);
+end $$;
+
+create function public.list_voices(p_user_id uuid) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(v) order by v.created_at desc), '[]') from public.cloned_voices v where v.user_id = p_user_id and v.status <> 'deleted'
+$$;
+
+create function public.get_voice(p_user_id uuid, p_voice_id uuid) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_voice public.cloned_voices;
+begin
+  select * into v_voice from public.cloned_voices where id = p_voice_id and user_id = p_user_id and status <> 'deleted';
+  if not found then raise sqlstate 'PT404' using message = format('you have no voice %s', p_voice_id); end if;
+  return jsonb_build_object('voice', to_jsonb(v_voice));
+end $$;
+
+-- The bucket has deleted it. One that could still be uploaded to stays on the list.
+create function public.object_deleted(p_key text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+begin
+  delete from public.deleted_objects where key = p_key and due_at <= now();
+  if found then delete from public.cloned_voices where object_key = p_key and status = 'deleted'; end if;
+  return jsonb_build_object('key', p_key);
+end $$;
+
+revoke execute on function public.create_voice, public.confirm_voice, public.refuse_voice, public.rename_voice, public.delete_voice, public.list_voices,
+  public.get_voice, public.object_deleted, fishserve.lock_voice, fishserve.erase_voice from public, anon, authenticated;
+grant execute on function public.create_voice, public.confirm_voice, public.refuse_voice, public.rename_voice, public.delete_voice, public.list_voices,
+  public.get_voice, public.object_deleted to service_role;
+
+insert into fishserve.migrations (name) values ('20261125000700_voices');
+
+-- 20261125000800_api_keys.sql
+
+-- Keys for programs. The database holds a prefix to find one by and the SHA-256 of the secret, which no client may read.
+
+create table public.api_keys (
+  id uuid primary key default gen_random_uuid(),
+  user_id uuid not null references public.profiles (id),
+  name text not null check (char_length(name) between 1 and 100),
+  prefix text not null unique,
+  hash text not null check (hash ~ '^[0-9a-f]{64}$'),
+  scopes text[] not null,
+  last_used_at timestamptz,
+  revoked_at timestamptz,
+  created_at timestamptz not null default now()
+);
+create index api_keys_of_user on public.api_keys (user_id, created_at);
+
+alter table public.api_keys enable row level security;
+create policy "owners read" on public.api_keys for select to authenticated using ((select auth.uid()) = user_id);
+grant select (id, user_id, name, prefix, scopes, last_used_at, revoked_at, created_at) on public.api_keys to authenticated;
+grant select on public.api_keys to service_role;
+
+create function public.create_api_key(p_user_id uuid, p_name text, p_prefix text, p_hash text, p_scopes text[]) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_name text := btrim(p_name);
+  v_key public.api_keys;
+begin
+  perform fishserve.open_profile(p_user_id);
+  if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a key needs a name of 1 to 100 characters'; end if;
+  if coalesce(cardinality(p_scopes), 0) = 0 or not p_scopes <@ array['speak', 'voices', 'read'] then
+    raise sqlstate 'PT422' using message = 'a key needs scopes out of speak, voices and read';
+  end if;
+  if (select count(*) from public.api_keys where user_id = p_user_id and revoked_at is null) >= 20 then
+    raise sqlstate 'PT409' using message = 'you have 20 keys, the most an account may have; revoke one first';
+  end if;
+  insert into public.api_keys (user_id, name, prefix, hash, scopes) values (p_user_id, v_name, p_prefix, p_hash, p_scopes) returning * into v_key;
+  return jsonb_build_object('key', to_jsonb(v_key) - 'hash');
+end $$;
+
+create function public.list_api_keys(p_user_id uuid) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(k) - 'hash' order by k.created_at desc), '[]') from public.api_keys k where k.user_id = p_user_id and k.revoked_at is null
+$$;
+
+create function public.revoke_api_key(p_user_id uuid, p_key_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_key public.api_keys;
+begin
+  update public.api_keys set revoked_at = coalesce(revoked_at, now()) where id = p_key_id and user_id = p_user_id returning * into v_key;
+  if not found then raise sqlstate 'PT404' using message = format('you have no key %s', p_key_id); end if;
+  return jsonb_build_object('key', to_jsonb(v_key) - 'hash');
+end $$;
+
+create function public.authenticate_api_key(p_prefix text, p_hash text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_key public.api_keys;
+  v_plan text;
+begin
+  select k.* into v_key from public.api_keys k where k.prefix = p_prefix and k.hash = p_hash;
+  if not found then raise sqlstate 'PT401' using message = 'this API key is not known'; end if;
+  if v_key.revoked_at is not null then raise sqlstate 'PT401' using message = 'this API key was revoked'; end if;
+  select plan into v_plan from public.profiles where id = v_key.user_id and closed_at is null;
+  if not found then raise sqlstate 'PT401' using message = 'the account of this API key was closed'; end if;
+  if exists (select from auth.users where id = v_key.user_id and banned_until > now()) then
+    raise sqlstate 'PT401' using message = 'the account of this API key is suspended';
+  end if;
+  update public.api_keys set last_used_at = now() -- to the minute: a busy key is not a row written a hundred times a second
+    where id = v_key.id and (last_used_at is null or last_used_at < now() - interval '1 minute');
+  return jsonb_build_object('user_id', v_key.user_id, 'key_id', v_key.id, 'scopes', to_jsonb(v_key.scopes), 'plan', v_plan);
+end $$;
+
+revoke execute on function public.create_api_key, public.list_api_keys, public.revoke_api_key, public.authenticate_api_key from public, anon, authenticated;
+grant execute on function public.create_api_key, public.list_api_keys, public.revoke_api_key, public.authenticate_api_key to service_role;
+
+insert into fishserve.migrations (name) values ('20261125000800_api_keys');
+
+-- 20261125000900_jobs.sql
+
+-- A job is a text to speak, paid for by a reservation. queued -> running -> succeeded | failed | cancelled | expired; an ended job never changes back.
+-- Reserved and queued in one transaction; ended exactly once, by settling (the price of the audio, never more than was reserved) or by refunding.
+
+create table public.jobs (
+  id uuid primary key default gen_random_uuid(),
+  user_id uuid not null references public.profiles (id),
+  api_key_id uuid references public.api_keys (id) on delete set null,
+  idempotency_key text not null check (char_length(idempotency_key) between 1 and 255),
+  fingerprint text not null,
+  text text, -- null once deleted
+  voice_id uuid references public.cloned_voices (id) on delete set null,
+  options jsonb not null default '{}' check (jsonb_typeof(options) = 'object'),
+  characters integer not null,
+  price_id bigint not null references public.prices (id),
+  reserved bigint not null check (reserved >= 0),
+  charged bigint not null default 0 check (charged between 0 and reserved),
+  status text not null default 'queued' check (status in ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'expired')),
+  backend text,
+  backend_id text,
+  token_hash text not null,
+  attempts integer not null default 0,
+  lease_until timestamptz,
+  object_key text,
+  seconds numeric,
+  frames bigint,
+  bytes bigint,
+  sha256 text,
+  error text,
+  created_at timestamptz not null default now(),
+  started_at timestamptz,
+  finished_at timestamptz,
+  expires_at timestamptz, -- when its result is deleted
+  deleted_at timestamptz,
+  unique (user_id, idempotency_key),
+  check ((status in ('queued', 'running')) = (finished_at is null))
+);
+create index jobs_of_user on public.jobs (user_id, created_at);
+create index jobs_unfinished on public.jobs (created_at) where status in ('queued', 'running');
+create index jobs_with_result on public.jobs (expires_at) where object_key is not null;
+create index jobs_of_key on public.jobs (api_key_id);
+create index jobs_of_voice on public.jobs (voice_id);
+create index jobs_of_price on public.jobs (price_id);
+alter table public.transactions add foreign key (job_id) references public.jobs (id);
+
+create table public.usage (
+  user_id uuid not null references public.profiles (id),
+  day date not null, -- UTC
+  jobs bigint not null default 0,
+  characters bigint not null default 0,
+  seconds numeric not null default 0,
+  credits bigint not null default 0,
+  primary key (user_id, day)
+);
+
+alter table public.jobs enable row level security;
+alter table public.usage enable row level security;
+create policy "owners read" on public.jobs for select to authenticated using ((select auth.uid()) = user_id and deleted_at is null);
+create policy "owners read" on public.usage for select to authenticated using ((select auth.uid()) = user_id);
+grant select (id, user_id, api_key_id, idempotency_key, text, voice_id, options, characters, reserved, charged, status, seconds, frames, bytes, error,
+  created_at, started_at, finished_at, expires_at, deleted_at) on public.jobs to authenticated;
+grant select on public.usage to authenticated;
+grant select on public.jobs, public.usage to service_role;
+
+create function fishserve.job_json(p_job public.jobs) returns jsonb
+language sql immutable set search_path = '' as $$
+  select to_jsonb(p_job) - 'token_hash' - 'fingerprint' - 'price_id' - 'deleted_at'
+$$;
+
+-- What a job is spoken with: the voice, if it names one that is ready.
+create function fishserve.voice_of_job(p_job public.jobs) returns jsonb
+language sql stable set search_path = '' as $$
+  select to_jsonb(v) from public.cloned_voices v where v.id = p_job.voice_id and v.status = 'ready'
+$$;
+
+create function fishserve.job_with_voice(p_job public.jobs) returns jsonb
+language sql stable set search_path = '' as $$
+  select fishserve.job_json(p_job) || jsonb_build_object('voice', fishserve.voice_of_job(p_job))
+$$;
+
+-- Reserves the estimate and queues the job, or answers the job that the idempotency key made before: {job, replayed, balance, voice}.
+create function public.process_audio_request(
+  p_user_id uuid, p_idempotency_key text, p_fingerprint text, p_text text, p_token_hash text,
+  p_voice_id uuid default null, p_options jsonb default '{}', p_api_key_id uuid default null
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_profile public.profiles := fishserve.open_profile(p_user_id);
+  v_options jsonb := coalesce(case jsonb_typeof(p_options) when 'string' then (p_options #>> '{}')::jsonb else p_options end, '{}'); -- @supabase/lite sends its text
+  v_price public.prices;
+  v_speed numeric := 1;
+  v_need bigint;
+  v_balance bigint;
+  v_job public.jobs;
+begin
+  if coalesce(char_length(p_idempotency_key), 0) not between 1 and 255 then
+    raise sqlstate 'PT422' using message = 'an idempotency key has 1 to 255 characters';
+  end if;
+  if p_fingerprint is null or p_token_hash is null then raise sqlstate 'PT422' using message = 'a job needs a fingerprint and the hash of a token'; end if;
+  if p_api_key_id is not null and not exists (select from public.api_keys where id = p_api_key_id and user_id = p_user_id and revoked_at is null) then
+    raise sqlstate 'PT403' using message = 'this API key was revoked';
+  end if;
+
+  select * into v_job from public.jobs where user_id = p_user_id and idempotency_key = p_idempotency_key;
+  if found then
+    if v_job.fingerprint <> p_fingerprint then
+      raise sqlstate 'PT409' using message = 'this idempotency key was used for another request; use a new one';
+    end if;
+    return jsonb_build_object('job', fishserve.job_json(v_job), 'replayed', true, 'balance', v_profile.balance, 'voice', fishserve.voice_of_job(v_job));
+  end if;
+
+  if p_text is null or p_text !~ '\S' then raise sqlstate 'PT422' using message = 'there is no text to speak'; end if;
+  if char_length(p_text) > 100000 then
+    raise sqlstate 'PT422' using message = format('the text has %s characters; it may have 100000', char_length(p_text));
+  end if;
+  if jsonb_typeof(v_options) <> 'object' or octet_length(v_options::text) > 10000 then
+    raise sqlstate 'PT422' using message = 'the options are an object of at most 10000 bytes';
+  end if;
+  if jsonb_typeof(v_options -> 'speed') = 'number' then v_speed := (v_options ->> 'speed')::numeric; end if;
+  if v_speed not between 0.1 and 10 then raise sqlstate 'PT422' using message = format('the speed is %s; it may be 0.1 to 10', v_speed); end if;
+  if p_voice_id is not null and not exists (select from public.cloned_voices where id = p_voice_id and user_id = p_user_id and status = 'ready') then
+    raise sqlstate 'PT404' using message = format('you have no voice %s that is ready', p_voice_id);
+  end if;
+
+  v_price := fishserve.active_price();
+  v_need := fishserve.credits(fishserve.speech_seconds(p_text, v_speed, v_price.characters_per_second), v_price);
+  if v_profile.balance < v_need then
+    raise sqlstate 'PT402' using message = format('this needs %s credits; you have %s', v_need, v_profile.balance);
+  end if;
+  insert into public.jobs (user_id, api_key_id, idempotency_key, fingerprint, text, voice_id, options, characters, price_id, reserved, token_hash)
+    values (p_user_id, p_api_key_id, p_idempotency_key, p_fingerprint, p_text, p_voice_id, v_options, char_length(p_text), v_price.id, v_need, p_token_hash)
+    returning * into v_job;
+  v_balance := fishserve.post(p_user_id, 'reserve', -v_need, v_job.id, v_job.id::text);
+  return jsonb_build_object('job', fishserve.job_json(v_job), 'replayed', false, 'balance', v_balance, 'voice', fishserve.voice_of_job(v_job));
+end $$;
+
+-- Jobs to hand to a backend, each with its voice: those queued, and those running whose lease is over and that no outside backend is known to have.
+create function public.claim_jobs(p_limit integer, p_lease_seconds numeric) returns jsonb
+language sql security definer set search_path = '' as $$
+  with due as (
+    select id from public.jobs
+    where status in ('queued', 'running') and (lease_until is null or lease_until < now())
+      and (status = 'queued' or backend is null or backend = 'fishserve' or backend_id is null)
+    order by created_at limit greatest(0, least(p_limit, 1000)) for update skip locked
+  ), claimed as (
+    update public.jobs j set lease_until = now() + make_interval(secs => p_lease_seconds), attempts = j.attempts + 1 from due where j.id = due.id returning j.*
+  )
+  select coalesce(jsonb_agg(fishserve.job_with_voice(claimed) order by created_at), '[]') from claimed
+$$;
+
+-- The same for one job; null where another has it or it is over.
+create function public.claim_job(p_job_id uuid, p_lease_seconds numeric) returns jsonb
+language sql security definer set search_path = '' as $$
+  with due as (
+    select id from public.jobs
+    where id = p_job_id and status in ('queued', 'running') and (lease_until is null or lease_until < now())
+      and (status = 'queued' or backend is null or backend = 'fishserve' or backend_id is null)
+    for update skip locked
+  ), claimed as (
+    update public.jobs j set lease_until = now() + make_interval(secs => p_lease_seconds), attempts = j.attempts + 1 from due where j.id = due.id returning j.*
+  )
+  select fishserve.job_with_voice(claimed) from claimed
+$$;
+
+create function public.start_job(p_job_id uuid, p_backend text, p_backend_id text default null) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  update public.jobs set status = 'running', backend = p_backend, backend_id = p_backend_id, started_at = coalesce(started_at, now())
+    where id = p_job_id and status in ('queued', 'running') returning * into v_job;
+  if not found then
+    select * into v_job from public.jobs where id = p_job_id;
+    if not found then raise sqlstate 'PT404' using message = format('there is no job %s', p_job_id); end if;
+    raise sqlstate 'PT409' using message = format('the job is over: it %s', case v_job.status when 'cancelled' then 'was cancelled' else v_job.status end);
+  end if;
+  return fishserve.job_json(v_job);
+end $$;
+
+-- {renewed, status}: false when the job is over.
+create function public.renew_lease(p_job_id uuid, p_lease_seconds numeric) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_status text;
+begin
+  update public.jobs set lease_until = now() + make_interval(secs => p_lease_seconds) where id = p_job_id and status in ('queued', 'running') returning status into v_status;
+  if found then return jsonb_build_object('renewed', true, 'status', v_status); end if;
+  select status into v_status from public.jobs where id = p_job_id;
+  if not found then raise sqlstate 'PT404' using message = format('there is no job %s', p_job_id); end if;
+  return jsonb_build_object('renewed', false, 'status', v_status);
+end $$;
+
+-- Locks the profile of a job, then the job: the order of all that moves credits.
+create function fishserve.lock_job(p_job_id uuid) returns public.jobs
+language plpgsql set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  select * into v_job from public.jobs where id = p_job_id;
+  if not found then raise sqlstate 'PT404' using message = format('there is no job %s', p_job_id); end if;
+  perform fishserve.lock_profile(v_job.user_id);
+  select * into v_job from public.jobs where id = p_job_id for no key update;
+  return v_job;
+end $$;
+
+create function fishserve.balance_of(p_user_id uuid) returns bigint
+language sql stable set search_path = '' as $$
+  select balance from public.profiles where id = p_user_id
+$$;
+
+-- The audio is in the bucket: charges its price and returns the rest. {job, balance, changed}; a job that is over stays as it was.
+create function public.settle_job(p_job_id uuid, p_seconds numeric, p_frames bigint, p_bytes bigint, p_sha256 text, p_object_key text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs := fishserve.lock_job(p_job_id);
+  v_price public.prices;
+  v_charged bigint;
+  v_balance bigint;
+begin
+  if v_job.status not in ('queued', 'running') then
+    if p_object_key is distinct from v_job.object_key then perform fishserve.give_up_object(p_object_key); end if; -- too late: nobody will ask for it
+    return jsonb_build_object('job', fishserve.job_json(v_job), 'balance', fishserve.balance_of(v_job.user_id), 'changed', false);
+  end if;
+  if p_seconds is null or not p_seconds between 0 and 1000000 then
+    raise sqlstate 'PT422' using message = format('audio of %s seconds cannot be settled', coalesce(p_seconds::text, 'unknown'));
+  end if;
+  select * into v_price from public.prices where id = v_job.price_id;
+  v_charged := least(v_job.reserved, fishserve.credits(p_seconds, v_price));
+  update public.jobs set status = 'succeeded', charged = v_charged, seconds = p_seconds, frames = p_frames, bytes = p_bytes, sha256 = p_sha256,
+    object_key = p_object_key, error = null, lease_until = null, finished_at = now(),
+    expires_at = now() + make_interval(days => (select result_days from public.settings))
+    where id = p_job_id returning * into v_job;
+  v_balance := fishserve.post(v_job.user_id, 'settle', v_job.reserved - v_charged, v_job.id, v_job.id::text);
+  insert into public.usage as u (user_id, day, jobs, characters, seconds, credits)
+    values (v_job.user_id, (now() at time zone 'utc')::date, 1, v_job.characters, p_seconds, v_charged)
+    on conflict (user_id, day) do update set jobs = u.jobs + 1, characters = u.characters + excluded.characters,
+      seconds = u.seconds + excluded.seconds, credits = u.credits + excluded.credits;
+  return jsonb_build_object('job', fishserve.job_json(v_job), 'balance', v_balance, 'changed', true);
+end $$;
+
+-- No audio will come: returns all that was reserved. {job, balance, changed}; a job that is over stays as it was.
+create function public.refund_job(p_job_id uuid, p_status text, p_error text default null) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs := fishserve.lock_job(p_job_id);
+  v_balance bigint;
+begin
+  if v_job.status not in ('queued', 'running') then
+    return jsonb_build_object('job', fishserve.job_json(v_job), 'balance', fishserve.balance_of(v_job.user_id), 'changed', false);
+  end if;
+  if p_status is null or p_status not in ('failed', 'cancelled', 'expired') then
+    raise sqlstate 'PT422' using message = format('a job is refunded as failed, cancelled or expired, not as %s', coalesce(p_status, 'null'));
+  end if;
+  update public.jobs set status = p_status, error = left(p_error, 500), lease_until = null, finished_at = now() where id = p_job_id returning * into v_job;
+  v_balance := fishserve.post(v_job.user_id, 'refund', v_job.reserved, v_job.id, v_job.id::text);
+  return jsonb_build_object('job', fishserve.job_json(v_job), 'balance', v_balance, 'changed', true);
+end $$;
+
+-- The sweeper: ends up to a hundred reservations that nobody has touched for so long, and answers them.
+create function public.expire_reservations(p_older_than_seconds numeric) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_id uuid;
+  v_before timestamptz := now() - make_interval(secs => p_older_than_seconds);
+  v_ended jsonb;
+  v_all jsonb := '[]'::jsonb;
+begin
+  for v_id in -- by user: two sweepers meet the profiles in one order
+    select id from (
+      select id, user_id from public.jobs where status in ('queued', 'running') and greatest(created_at, lease_until) < v_before order by created_at limit 100
+    ) old
+    order by user_id, id
+  loop
+    perform fishserve.lock_job(v_id);
+    continue when not exists (
+      select from public.jobs where id = v_id and status in ('queued', 'running') and greatest(created_at, lease_until) < v_before);
+    v_ended := public.refund_job(v_id, 'expired', 'nobody finished it in time; the credits were returned');
+    v_all := v_all || jsonb_build_array(v_ended -> 'job');
+  end loop;
+  return v_all;
+end $$;
+
+-- Results that have been kept long enough: [{job_id, object_key}] to delete from the bucket, as they are on the list of objects_to_delete.
+create function public.expire_results() returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+  v_all jsonb := '[]'::jsonb;
+begin
+  for v_job in select * from public.jobs where object_key is not null and expires_at < now() order by expires_at limit 1000 for update skip locked loop
+    update public.jobs set object_key = null where id = v_job.id;
+    perform fishserve.give_up_object(v_job.object_key);
+    v_all := v_all || jsonb_build_array(jsonb_build_object('job_id', v_job.id, 'object_key', v_job.object_key));
+  end loop;
+  return v_all;
+end $$;
+
+create function public.job_of_token(p_job_id uuid, p_token_hash text) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  select * into v_job from public.jobs where id = p_job_id and token_hash = p_token_hash;
+  if not found then raise sqlstate 'PT404' using message = 'no job has this token'; end if;
+  return fishserve.job_with_voice(v_job);
+end $$;
+
+-- Jobs that a backend has, those asked about longest ago first, as far as leases tell.
+create function public.running_jobs(p_limit integer default 100) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(fishserve.job_json(j) order by j.lease_until nulls first, j.created_at), '[]') from (
+    select * from public.jobs where status = 'running' order by lease_until nulls first, created_at limit greatest(0, least(p_limit, 1000))
+  ) j
+$$;
+
+create function public.get_job(p_user_id uuid, p_job_id uuid) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  select * into v_job from public.jobs where id = p_job_id and user_id = p_user_id and deleted_at is null;
+  if not found then raise sqlstate 'PT404' using message = format('you have no job %s', p_job_id); end if;
+  return fishserve.job_json(v_job);
+end $$;
+
+-- Newest first; `before` is the created_at of the last one seen.
+create function public.list_jobs(p_user_id uuid, p_before timestamptz default null, p_limit integer default 50, p_search text default null) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(fishserve.job_json(j) order by j.created_at desc), '[]') from (
+    select * from public.jobs
+    where user_id = p_user_id and deleted_at is null and (p_before is null or created_at < p_before)
+      and (coalesce(p_search, '') = '' or position(lower(p_search) in lower(text)) > 0)
+    order by created_at desc limit greatest(0, least(coalesce(p_limit, 50), 200))
+  ) j
+$$;
+
+-- Takes the text and the result of a job that is over: {object_key}, null where there was no result.
+create function public.delete_job(p_user_id uuid, p_job_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  select * into v_job from public.jobs where id = p_job_id and user_id = p_user_id and deleted_at is null for no key update;
+  if not found then raise sqlstate 'PT404' using message = format('you have no job %s', p_job_id); end if;
+  if v_job.status in ('queued', 'running') then raise sqlstate 'PT409' using message = 'the job is not over; cancel it first'; end if;
+  update public.jobs set text = null, options = '{}', error = null, sha256 = null, object_key = null, deleted_at = now() where id = p_job_id;
+  perform fishserve.give_up_object(v_job.object_key);
+  return jsonb_build_object('object_key', v_job.object_key);
+end $$;
+
+create function public.usage(p_user_id uuid, p_days integer default 30) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(u) - 'user_id' order by u.day), '[]') from public.usage u
+  where u.user_id = p_user_id and u.day > (now() at time zone 'utc')::date - greatest(0, least(coalesce(p_days, 30), 3660))
+$$;
+
+-- Whose balance is not the sum of the ledger, and which job's entries are not what it cost: always []. For a nightly look and the tests.
+create function public.audit_ledger() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  with wrong as (
+    select jsonb_build_object('user_id', p.id, 'expected', p.balance, 'ledger', coalesce(sum(t.amount), 0)) as entry
+    from public.profiles p left join public.transactions t on t.user_id = p.id
+    group by p.id having p.balance <> coalesce(sum(t.amount), 0)
+    union all
+    select jsonb_build_object('job_id', j.id, 'expected', -case when j.finished_at is null then j.reserved else j.charged end, 'ledger', coalesce(sum(t.amount), 0))
+    from public.jobs j left join public.transactions t on t.job_id = j.id
+    group by j.id having coalesce(sum(t.amount), 0) <> -case when j.finished_at is null then j.reserved else j.charged end
+      or count(*) <> case when j.finished_at is null then 1 else 2 end
+  )
+  select coalesce(jsonb_agg(entry), '[]') from wrong
+$$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.process_audio_request, public.claim_jobs, public.claim_job, public.start_job, public.renew_lease, public.settle_job,
+  public.refund_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
+  public.delete_job, public.usage, public.audit_ledger from public, anon, authenticated;
+grant execute on function public.process_audio_request, public.claim_jobs, public.claim_job, public.start_job, public.renew_lease, public.settle_job,
+  public.refund_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
+  public.delete_job, public.usage, public.audit_ledger to service_role;
+
+insert into fishserve.migrations (name) values ('20261125000900_jobs');
+
+-- 20261125001000_payments.sql
+
+-- Stripe's events, applied once each and in any order of arrival. A payment is remembered by what is known of it so far (bought, share refunded,
+-- disputed, dispute won); after every event the credits taken back are brought to what that state says, so the order cannot matter.
+
+create table public.stripe_events (
+  id text primary key,
+  type text not null,
+  created_at timestamptz not null default now()
+);
+
+create table public.payments (
+  reference text primary key, -- Stripe's payment intent
+  user_id uuid references public.profiles (id), -- null until the purchase has come
+  credits bigint check (credits > 0),
+  refunded numeric not null default 0 check (refunded between 0 and 1), -- share of the money
+  disputed numeric not null default 0 check (disputed between 0 and 1),
+  reinstated boolean not null default false, -- the dispute was won, which is final
+  taken bigint not null default 0, -- credits taken back so far, as debt too
+  receipt_url text,
+  created_at timestamptz not null default now(),
+  check ((user_id is null) = (credits is null))
+);
+create index payments_of_user on public.payments (user_id);
+
+alter table public.stripe_events enable row level security;
+alter table public.payments enable row level security;
+create policy "the service reads" on public.stripe_events for select to service_role using (true);
+create policy "owners read" on public.payments for select to authenticated using ((select auth.uid()) = user_id);
+grant select on public.payments to authenticated;
+grant select on public.stripe_events, public.payments to service_role;
+
+-- kind: purchase (user_id, credits), refund or dispute (share: how much of the money, in all, up to now), reinstate (a dispute that was won),
+-- or null for an event that moves no credits and is to be remembered only. {applied, balance}; balance is null where no purchase is known yet.
+create function public.apply_stripe_event(
+  p_event_id text, p_type text, p_user_id uuid default null, p_credits bigint default null, p_reference text default null, p_kind text default null,
+  p_receipt_url text default null, p_share numeric default 1, p_customer text default null
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_payment public.payments;
+  v_owed bigint;
+  v_take bigint;
+  v_profile public.profiles;
+begin
+  if p_kind not in ('purchase', 'refund', 'dispute', 'reinstate') then
+    raise sqlstate 'PT422' using message = format('an event is a purchase, refund, dispute or reinstate, not a %s', p_kind);
+  end if;
+  if p_kind is not null and p_reference is null then raise sqlstate 'PT422' using message = format('a %s needs the payment it is of', p_kind); end if;
+  if p_kind = 'purchase' and (p_user_id is null or p_credits is null or p_credits <= 0) then
+    raise sqlstate 'PT422' using message = format('a purchase needs a user and credits, not %s', coalesce(p_credits::text, 'none'));
+  end if;
+  if p_share is null or not p_share between 0 and 1 then raise sqlstate 'PT422' using message = format('a share is 0 to 1, not %s', p_share); end if;
+
+  insert into public.stripe_events (id, type) values (p_event_id, p_type) on conflict do nothing;
+  if not found or p_kind is null then
+    select p.* into v_profile from public.profiles p
+      where p.id = coalesce((select user_id from public.payments where reference = p_reference), p_user_id);
+    return jsonb_build_object('applied', false, 'balance', v_profile.balance);
+  end if;
+
+  -- Events of one payment queue here; then the profile is locked, as always before credits move.
+  insert into public.payments (reference) values (p_reference) on conflict do nothing;
+  select * into v_payment from public.payments where reference = p_reference for update;
+  if p_kind = 'purchase' and v_payment.user_id is null then
+    perform fishserve.lock_profile(p_user_id);
+    perform fishserve.post(p_user_id, 'purchase', p_credits, null, p_reference);
+    update public.profiles set stripe_customer = coalesce(p_customer, stripe_customer) where id = p_user_id and closed_at is null;
+    update public.payments set user_id = p_user_id, credits = p_credits where reference = p_reference;
+  end if;
+  update public.payments set
+    refunded = case p_kind when 'refund' then greatest(refunded, p_share) else refunded end,
+    disputed = case p_kind when 'dispute' then greatest(disputed, p_share) else disputed end,
+    reinstated = reinstated or p_kind = 'reinstate',
+    receipt_url = coalesce(p_receipt_url, receipt_url)
+    where reference = p_reference returning * into v_payment;
+  if v_payment.user_id is null then return jsonb_build_object('applied', true, 'balance', null); end if;
+
+  v_profile := fishserve.lock_profile(v_payment.user_id);
+  v_owed := ceil(v_payment.credits * least(1, v_payment.refunded + case when v_payment.reinstated then 0 else v_payment.disputed end));
+  v_take := v_owed - v_payment.taken;
+  if v_take > 0 then
+    update public.profiles set debt = debt + v_take - least(v_take, v_profile.balance) where id = v_profile.id;
+    perform fishserve.post(v_profile.id, 'chargeback', -least(v_take, v_profile.balance), null, p_event_id);
+  elsif v_take < 0 then
+    perform fishserve.post(v_profile.id, 'adjust', -v_take, null, p_event_id);
+  end if;
+  update public.payments set taken = v_owed where reference = p_reference;
+  return jsonb_build_object('applied', true, 'balance', fishserve.balance_of(v_profile.id));
+end $$;
+
+-- Entries of the ledger, newest first, a purchase with its receipt; `before` is the id of the last one seen.
+create function public.ledger(p_user_id uuid, p_before bigint default null, p_limit integer default 50) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(t) || jsonb_build_object('receipt_url', p.receipt_url) order by t.id desc), '[]') from (
+    select * from public.transactions where user_id = p_user_id and (p_before is null or id < p_before)
+    order by id desc limit greatest(0, least(coalesce(p_limit, 50), 200))
+  ) t left join public.payments p on t.kind = 'purchase' and p.reference = t.reference
+$$;
+
+revoke execute on function public.apply_stripe_event, public.ledger from public, anon, authenticated;
+grant execute on function public.apply_stripe_event, public.ledger to service_role;
+
+insert into fishserve.migrations (name) values ('20261125001000_payments');
+
+-- 20261125001100_accounts.sql
+
+-- Closing an account: running jobs end and are refunded, all that is personal goes, and the ledger stays without a name on it.
+
+-- {object_keys}: what the bucket is to delete, which is on the list of objects_to_delete, too. Closing twice is closing once.
+create function public.close_account(p_user_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_id uuid;
+  v_keys jsonb;
+begin
+  perform from public.payments where user_id = p_user_id order by reference for update; -- before the profile, as Stripe's events do
+  perform fishserve.lock_profile(p_user_id);
+  for v_id in select id from public.jobs where user_id = p_user_id and status in ('queued', 'running') loop
+    perform public.refund_job(v_id, 'cancelled', 'the account was closed');
+  end loop;
+  select coalesce(jsonb_agg(object_key), '[]') into v_keys from (
+    select object_key from public.jobs where user_id = p_user_id and object_key is not null
+    union all select object_key from public.cloned_voices where user_id = p_user_id
+  ) o;
+  perform fishserve.give_up_object(object_key) from public.jobs where user_id = p_user_id;
+  perform fishserve.erase_voice(id) from public.cloned_voices where user_id = p_user_id and status <> 'deleted';
+  update public.jobs set text = null, options = '{}', error = null, sha256 = null, object_key = null, api_key_id = null,
+    idempotency_key = id::text, fingerprint = '', deleted_at = coalesce(deleted_at, now()) where user_id = p_user_id;
+  delete from public.api_keys where user_id = p_user_id;
+  delete from public.usage where user_id = p_user_id;
+  update public.payments set receipt_url = null where user_id = p_user_id;
+  update public.profiles set email = null, display_name = null, stripe_customer = null, closed_at = coalesce(closed_at, now()) where id = p_user_id;
+  delete from auth.users where id = p_user_id; -- the sign-in goes, too; the trigger below then closes what is closed already
+  return jsonb_build_object('object_keys', v_keys);
+end $$;
+
+-- A user deleted in Supabase closes the account, or is not deleted: keys of an account without a user must not go on working.
+create function fishserve.user_deleted() returns trigger
+language plpgsql security definer set search_path = '' as $$
+begin
+  if exists (select from public.profiles where id = old.id) then perform public.close_account(old.id); end if;
+  return null;
+end $$;
+create trigger fishserve_user_deleted after delete on auth.users for each row execute function fishserve.user_deleted();
+create trigger fishserve_user_soft_deleted after update of deleted_at on auth.users for each row
+  when (new.deleted_at is not null and old.deleted_at is null) execute function fishserve.user_deleted();
+
+revoke execute on function public.close_account, fishserve.user_deleted from public, anon, authenticated;
+grant execute on function public.close_account to service_role;
+
+insert into fishserve.migrations (name) values ('20261125001100_accounts');
+
+-- 20261125001200_health.sql
+
+-- What /readyz and `fishserve saas check` look at.
+
+-- {schema_version, rls_ok, definer_ok, unprotected}: the last names tables without row level security, and functions that run with the owner's
+-- rights while a client may call them or their search_path is open.
+create function public.health() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  with tables as (
+    select c.relname as name from pg_catalog.pg_class c
+    where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relrowsecurity
+  ), functions as (
+    select p.proname as name from pg_catalog.pg_proc p
+    where p.pronamespace = 'public'::regnamespace and p.prosecdef and (
+      not coalesce(p.proconfig, '{}') @> array['search_path=""']
+      or has_function_privilege('anon', p.oid, 'execute') or has_function_privilege('authenticated', p.oid, 'execute'))
+  )
+  select jsonb_build_object(
+    'schema_version', (select max(name) from fishserve.migrations),
+    'rls_ok', not exists (select from tables),
+    'definer_ok', not exists (select from functions),
+    'unprotected', (select coalesce(jsonb_agg(name order by name), '[]') from (select name from tables union all select name from functions) u))
+$$;
+
+revoke execute on function public.health from public, anon, authenticated;
+grant execute on function public.health to service_role;
+
+insert into fishserve.migrations (name) values ('20261125001200_health');
+
+commit;

@@ -1,0 +1,274 @@
+"""Sign-in of embedded mode, asked by Supabase's own Python client and by those who mean ill."""
+
+import json
+import re
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from email import message_from_bytes
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from supabase_auth import SyncGoTrueClient
+from supabase_auth.errors import AuthApiError
+
+from saas import create_app
+from saas.auth.local import Signer
+from saas.settings import Settings
+from tests.saas.conftest import free_port
+from tests.saas.running import NOWHERE, StandIn
+from tests.saas.web.conftest import serving_on
+
+PASSWORD = "a long sentence to sign in with"
+
+
+class Place:
+    """A running API with sign-in of its own."""
+
+    def __init__(self, url, database, directory):
+        self.url, self.database, self.directory = url, database, directory
+        self.http = httpx.Client(base_url=f"{url}/auth/v1", timeout=20)
+
+    def client(self):
+        options = {"auto_refresh_token": False, "persist_session": False, "http_client": self.http}
+        return SyncGoTrueClient(url=f"{self.url}/auth/v1", **options)
+
+    def messages(self, address):
+        files = sorted((self.directory / "mail").glob("*.eml"))
+        found = [message_from_bytes(file.read_bytes()) for file in files]
+        return [message for message in found if message["To"] == address]
+
+    def link(self, address):
+        return re.search(r"http://\S+verify\S+", self.messages(address)[-1].get_payload(decode=True).decode())[0]
+
+    def member(self):
+        """Somebody who has signed up and confirmed it."""
+        address = f"{uuid4().hex[:12]}@example.com"
+        self.client().sign_up({"email": address, "password": PASSWORD})
+        assert httpx.get(self.link(address)).status_code == 303
+        return address
+
+    def sign_in(self, address, password=PASSWORD):
+        client = self.client()
+        client.sign_in_with_password({"email": address, "password": password})
+        return client
+
+    def me(self, token):
+        return httpx.get(f"{self.url}/api/me", headers={"Authorization": f"Bearer {token}"})
+
+
+@pytest.fixture(scope="module")
+def start(postgres, tmp_path_factory):
+    """Starts one more place, on the database and in the folder of an earlier one if there is one."""
+    database, directory = postgres.migrated(), tmp_path_factory.mktemp("embedded")
+
+    @contextmanager
+    def starting(**more):
+        url = f"http://127.0.0.1:{free_port()}"
+        settings = {
+            "environment": "embedded", "public_url": url, "supabase_url": url, "database_url": database.url, "directory": directory,
+            "r2_endpoint": NOWHERE, "r2_access_key_id": "a", "r2_secret_access_key": "b", "r2_bucket_name": "c", "fishserve_url": NOWHERE,
+            "sensitive_per_minute": 1000,
+        } | more  # fmt: skip
+        place = Place(url, database, directory)
+        with serving_on(int(url.rpartition(":")[2]), create_app(Settings(**settings))), place.http:
+            yield place
+
+    yield starting
+    postgres.run(f"drop database {database.name} with (force)")
+
+
+@pytest.fixture(scope="module")
+def place(start):
+    with start() as place:
+        yield place
+
+
+def test_sign_up_confirm_sign_in_and_out(place):
+    address, client = "first@example.com", place.client()
+    made = client.sign_up({"email": "First@Example.com", "password": PASSWORD})
+    assert (made.session, made.user.email) == (None, address)
+    with pytest.raises(AuthApiError, match="not confirmed") as refused:
+        client.sign_in_with_password({"email": address, "password": PASSWORD})
+    assert refused.value.code == "email_not_confirmed"
+    back = httpx.get(place.link(address)).headers["location"]
+    told = parse_qs(urlsplit(back).fragment)
+    assert back.startswith(f"{place.url}/app#")
+    assert told["type"] == ["signup"]
+    assert place.me(told["access_token"][0]).json()["email"] == address
+    session = client.sign_in_with_password({"email": address, "password": PASSWORD}).session
+    assert place.me(session.access_token).json()["id"] == made.user.id
+    assert client.get_user().user.id == made.user.id
+    client.sign_out()
+    with pytest.raises(AuthApiError):
+        place.client().get_user(session.access_token)
+    with pytest.raises(AuthApiError, match="ended"):
+        place.client().refresh_session(session.refresh_token)
+
+
+def test_a_session_is_renewed_and_two_tabs_may_do_so_at_once(place):
+    session = place.sign_in(place.member()).get_session()
+    with ThreadPoolExecutor() as pool:
+        renewed = list(pool.map(lambda _: place.client().refresh_session(session.refresh_token).session, range(4)))
+    assert len({one.refresh_token for one in renewed}) == 4
+    assert all(place.me(one.access_token).status_code == 200 for one in renewed)
+
+
+def test_a_refresh_token_used_again_later_was_copied_and_ends_the_session(place):
+    session = place.sign_in(place.member()).get_session()
+    renewed = place.client().refresh_session(session.refresh_token).session
+    place.database.sql("update auth.refresh_tokens set used_at = used_at - interval '11 seconds' where used_at is not null")
+    for token in (session.refresh_token, renewed.refresh_token):
+        with pytest.raises(AuthApiError) as refused:
+            place.client().refresh_session(token)
+        assert refused.value.code == "refresh_token_not_found"
+
+
+def test_a_new_password_ends_the_other_sessions(place):
+    address = place.member()
+    mine, other = place.sign_in(address), place.sign_in(address)
+    mine.update_user({"password": "another long sentence"})
+    assert mine.get_user().user.email == address
+    with pytest.raises(AuthApiError):
+        other.get_user()
+    with pytest.raises(AuthApiError, match="do not belong together"):
+        place.sign_in(address)
+    place.sign_in(address, "another long sentence")
+
+
+def test_a_link_works_once_for_what_it_is_and_not_for_ever(place):
+    address = place.member()
+    place.client().reset_password_for_email(address)
+    token = parse_qs(urlsplit(place.link(address)).query)["token"][0]
+    with pytest.raises(AuthApiError, match="used or is too old"):
+        place.client().verify_otp({"type": "magiclink", "token_hash": token})
+    assert place.client().verify_otp({"type": "recovery", "token_hash": token}).session
+    with pytest.raises(AuthApiError, match="used or is too old"):
+        place.client().verify_otp({"type": "recovery", "token_hash": token})
+    place.client().sign_in_with_otp({"email": address})
+    place.database.sql("update auth.one_time_tokens set expires_at = now()")
+    assert "error_code=otp_expired" in httpx.get(place.link(address)).headers["location"]
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["https://evil.example", "{app}.evil.example/", "{app}@evil.example", "{app}/x#access_token=1", "//evil.example", "{app}/\\evil"],
+)
+def test_a_link_leads_into_the_app_and_nowhere_else(place, where):
+    address, where = place.member(), where.format(app=f"{place.url}/app")
+    place.client().sign_in_with_otp({"email": address, "options": {"email_redirect_to": where}})
+    link = place.link(address)
+    assert httpx.get(link).headers["location"].startswith(f"{place.url}/app#")
+    asked = httpx.URL(link).copy_set_param("redirect_to", where)
+    again = httpx.get(asked).headers["location"]
+    assert again.startswith(f"{place.url}/app#error=")
+
+
+def test_a_stranger_does_not_learn_who_has_an_account(place):
+    address, nobody = place.member(), f"{uuid4().hex}@example.com"
+    fields = set(place.http.post("/signup", json={"email": nobody, "password": PASSWORD}).json())
+    again = place.http.post("/signup", json={"email": address, "password": "not the one I have"})
+    assert again.status_code == 200
+    assert {"id", "aud", "email", "identities"} <= fields & set(again.json())
+    assert place.messages(address)[-1]["Subject"] == "You have an account already"
+    place.sign_in(address)  # by the password it has
+    for path in ("/recover", "/otp", "/resend"):
+        body = {"email": f"{uuid4().hex}@example.com", "create_user": False, "type": "signup"}
+        assert place.http.post(path, json=body).json() == place.http.post(path, json=body | {"email": address}).json() == {}
+
+
+def test_who_never_confirmed_an_address_has_no_hold_on_it(place):
+    address = f"{uuid4().hex}@example.com"
+    place.client().sign_up({"email": address, "password": "the squatter's password"})
+    place.client().sign_up({"email": address, "password": PASSWORD})
+    httpx.get(place.link(address))
+    with pytest.raises(AuthApiError, match="do not belong together"):
+        place.sign_in(address, "the squatter's password")
+    place.sign_in(address)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        ("/signup", {"email": "a@b.c", "password": "short"}, 422, "weak_password"),
+        ("/signup", {"email": "a@b.c", "password": "x" * 201}, 422, "weak_password"),
+        ("/signup", {"email": "nobody", "password": PASSWORD}, 400, "validation_failed"),
+        ("/signup", {"email": "a@b.c\nBcc: x@y.z", "password": PASSWORD}, 400, "validation_failed"),
+        ("/token?grant_type=password", {"email": "a\0@b.c", "password": PASSWORD}, 400, "invalid_credentials"),
+        ("/token?grant_type=password", {"email": "a@b.c", "password": "\ud800"}, 422, "weak_password"),
+        ("/token?grant_type=refresh_token", {"refresh_token": "x" * 1000}, 400, "refresh_token_not_found"),
+        ("/token?grant_type=pkce", {}, 400, "validation_failed"),
+        ("/verify", {"type": "signup", "token_hash": "nothing"}, 403, "otp_expired"),
+        ("/verify", {"type": "phone_change", "token_hash": "x"}, 400, "validation_failed"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_gotrues_words(place, path, body, status, code):
+    answer = place.http.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error_code"]) == (status, code)
+    assert set(answer.json()) == {"code", "error_code", "msg"}
+
+
+def test_a_token_that_this_key_did_not_sign_opens_nothing(place):
+    session = place.sign_in(place.member()).get_session()
+    claims = jwt.decode(session.access_token, options={"verify_signature": False})
+    kid = jwt.get_unverified_header(session.access_token)["kid"]
+    jwks = place.http.get("/.well-known/jwks.json").json()
+    assert jwks["keys"][0]["kid"] == kid
+    assert "d" not in jwks["keys"][0]
+    forged = [
+        jwt.encode(claims, ec.generate_private_key(ec.SECP256R1()), "ES256", {"kid": kid}),
+        jwt.encode(claims, "", "none", {"kid": kid}),
+        session.access_token[:-4] + "AAAA",
+        "x",
+    ]
+    for token in forged:
+        assert place.http.get("/user", headers={"Authorization": f"Bearer {token}"}).status_code == 401
+        assert place.me(token).status_code == 401
+
+
+def test_what_is_kept_opens_nothing_and_only_its_owner_reads_it(place):
+    address = place.member()
+    session = place.sign_in(address).get_session()
+    place.client().sign_in_with_otp({"email": address})
+    token = parse_qs(urlsplit(place.link(address)).query)["token"][0]
+    kept = str(place.database.sql("select * from auth.users, auth.refresh_tokens, auth.one_time_tokens"))
+    assert address in kept
+    assert not [secret for secret in (PASSWORD, session.refresh_token, token) if secret in kept]
+    for file in (place.directory / "session-key.pem", *(place.directory / "mail").iterdir()):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_sessions_outlive_a_restart(place, start):
+    session = place.sign_in(place.member()).get_session()
+    signer = Signer(place.directory / "session-key.pem", f"{place.url}/auth/v1")
+    assert signer.read(session.access_token)[0] == session.user.id
+    with start() as again:
+        assert again.client().refresh_session(session.refresh_token).session.user.id == session.user.id
+
+
+def test_guessing_passwords_and_links_ends_soon(start):
+    with start(sensitive_per_minute=3) as place:
+        address = place.member()
+        for _ in range(3):
+            place.http.post("/token?grant_type=password", json={"email": address, "password": "a guess"})
+        answer = place.http.post("/token?grant_type=password", json={"email": address, "password": PASSWORD})
+        assert (answer.status_code, answer.json()["error_code"]) == (429, "rate_limited")
+        assert int(answer.headers["retry-after"]) > 0
+        assert httpx.get(place.link(address)).headers["location"].startswith(f"{place.url}/app#error=")
+
+
+def test_only_people_sign_up_and_sign_in(start):
+    cloudflare = StandIn(lambda asked: (200, {"success": b"good" in asked.body, "hostname": "127.0.0.1", "action": "sign-up"}))
+    site = {"turnstile_site_key": "0x4", "turnstile_secret_key": "0xsecret"}
+    with cloudflare.running(), start(**site, turnstile_base_url=cloudflare.url) as place:
+        body = {"email": f"{uuid4().hex}@example.com", "password": PASSWORD}
+        for more in ({}, {"gotrue_meta_security": {"captcha_token": "bad"}}):
+            assert place.http.post("/signup", json=body | more).status_code == 403
+        good = {"gotrue_meta_security": {"captcha_token": "good"}}
+        assert place.http.post("/signup", json=body | good).status_code == 200
+        answer = place.http.post("/token?grant_type=password", json=body | good)  # made for signing up, not for this
+        assert (answer.status_code, answer.json()["error_code"]) == (403, "turnstile_failed")

@@ -1,0 +1,149 @@
+"""The API is killed right before and after everything it does with a job, and started again: every job ends, paid for once or paid back."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import psutil
+import pytest
+
+from saas.storage.bucket import result_key
+from tests.saas.conftest import free_port
+from tests.saas.jobs.conftest import Account, check_paid, check_refunded, environment
+from tests.worker.conftest import BUCKET, ROOT, answers, wait
+
+SPEECH = [
+    "before process_audio_request", "after process_audio_request", "after claim_jobs", "before start_job", "after start_job", "before finish",
+    "after finish", "before put", "after put", "before settle_job", "after settle_job",
+]  # fmt: skip
+STREAMS = ["before claim_job", "after claim_job", "after start_job", "before finish", "after put", "before settle_job", "after settle_job"]
+REFUNDS = ["before refund_job", "after refund_job"]
+RUNPOD = [
+    "after claim_jobs", "before send", "after send", "before start_job", "after start_job", "before job_of_token", "before status", "after status",
+    "before settle_job", "after settle_job",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Starts an API that dies at a point, or at none; gives its process and address."""
+    nursery = subprocess.Popen(
+        [sys.executable, "-m", "tests.saas.jobs.mortal"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert nursery.stdout.readline() == "ready\n"
+    born = []
+
+    def start(settings, dies=""):
+        port = free_port()
+        nursery.stdin.write(json.dumps({"port": port, "environment": settings, "dies": dies}) + "\n")
+        nursery.stdin.flush()
+        born.append(psutil.Process(int(nursery.stdout.readline())))
+        url = f"http://127.0.0.1:{port}"
+        wait(lambda: not alive(born[-1]) or answers(f"{url}/healthz"))
+        return born[-1], url
+
+    yield start
+    for process in born:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    nursery.stdin.close()
+    nursery.wait()
+    nursery.stdout.close()
+
+
+def alive(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def told(database, bucket, **more):
+    """The environment of an API, less what it has already."""
+    return {name: value for name, value in environment(database, bucket, **more).items() if os.environ.get(name) != value}
+
+
+def key_of(*words):
+    return "/".join(words).replace(" ", "-")
+
+
+def ask(account, url, path, body, key):
+    """A request whose answer may never come."""
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.post(url + path, json=body, headers={"Authorization": f"Bearer {account.key}", "Idempotency-Key": key}, timeout=30)
+
+
+def time_passes(data):
+    """What the dead had begun is anyone's again."""
+    data.sql("update jobs set lease_until = now() where lease_until is not null")
+
+
+def one_file_each(bucket, account, jobs):
+    prefix = result_key(str(account.id), "", "")[: -len(".")]
+    listed = bucket.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", ())
+    assert {entry["Key"] for entry in listed} == {
+        result_key(str(account.id), job["id"], "mp3") for job in jobs if job["status"] == "succeeded"
+    }
+
+
+def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, speaker):
+    settings = told(data, bucket, FISHSERVE_URL=speaker.url)
+    account = Account(data, "")
+    for dies in SPEECH:
+        process, url = start(settings, dies)
+        ask(account, url, "/api/tts", {"text": "Hello there.", "seed": 3}, key_of("speech", dies))
+        wait(lambda process=process: not alive(process), 20)
+    for dies in STREAMS:
+        process, url = start(settings, dies)
+        ask(account, url, "/v1/audio/speech", {"input": "Hello there.", "seed": 3}, key_of("stream", dies))
+        wait(lambda process=process: not alive(process), 20)
+    for dies in REFUNDS:
+        process, url = start(settings, dies)
+        ask(account, url, "/api/tts", {"text": "?!"}, key_of("refund", dies))
+        wait(lambda process=process: not alive(process), 20)
+    assert data.call("audit_ledger") == []
+    time_passes(data)
+    process, url = start(settings)
+    account.http.base_url = url
+    spoken = [ask(account, url, "/api/tts", {"text": "Hello there.", "seed": 3}, key_of("speech", dies)).json() for dies in SPEECH]
+    rows = data.sql("select id, idempotency_key as key from jobs where user_id = %s", account.id)
+    ended = {row["key"]: account.ended({"id": str(row["id"])}) for row in rows}
+    assert len(ended) == len(SPEECH) + len(STREAMS) + len(REFUNDS)
+    for key, job in ended.items():
+        if key.startswith("refund"):
+            check_refunded(account, job, "failed")
+        else:
+            check_paid(account, job)
+    assert {job["id"] for job in spoken} == {job["id"] for key, job in ended.items() if key.startswith("speech")}
+    assert len({job["sha256"] for job in ended.values() if job["sha256"]}) == 1
+    one_file_each(bucket, account, ended.values())
+    process.send_signal(signal.SIGTERM)
+    account.http.close()
+
+
+@pytest.mark.usefixtures("worker")
+def test_killed_around_runpod_it_loses_no_credit_and_no_result(start, data, bucket, cloud):
+    settings = told(data, bucket, **cloud.settings)
+    account = Account(data, "")
+    text = "Long enough not to be waited for. " * 7
+    for dies in RUNPOD:
+        process, url = start(settings, dies)
+        ask(account, url, "/api/tts", {"text": text, "seed": 3}, key_of("runpod", dies))
+        wait(lambda process=process: not alive(process), 30)
+    assert data.call("audit_ledger") == []
+    time_passes(data)
+    process, url = start(settings)
+    account.http.base_url = url
+    # Some died of what another had left, before they could be asked: those are taken now, the others answered again.
+    taken = [ask(account, url, "/api/tts", {"text": text, "seed": 3}, key_of("runpod", dies)).json() for dies in RUNPOD]
+    jobs = [account.ended(job) for job in taken]
+    assert data.sql("select count(*) from jobs where user_id = %s", account.id) == [{"count": len(RUNPOD)}]
+    for job in jobs:
+        check_paid(account, job)
+    assert len({job["sha256"] for job in jobs}) == 1
+    one_file_each(bucket, account, jobs)
+    process.send_signal(signal.SIGTERM)
+    account.http.close()

@@ -1,0 +1,239 @@
+"""Jobs that a fishserve speaks: from text to a file in the bucket, streams, and clients that leave."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+
+import httpx
+import openai
+import pytest
+import soundfile
+
+from tests.saas.jobs.conftest import SMALL, Account, Api, check_paid, check_refunded
+from tests.worker.conftest import wait
+
+LONG = " ".join(["This is a sentence that takes a while."] * 40)
+
+
+@pytest.fixture(scope="module")
+def api(data, bucket, speaker):
+    api = Api(data, bucket, FISHSERVE_URL=speaker.url)
+    yield api
+    api.end()
+
+
+@pytest.fixture
+def account(data, api):
+    account = Account(data, api.url)
+    yield account
+    account.http.close()
+
+
+@pytest.mark.parametrize("form", ["mp3", "opus", "aac", "flac", "wav", "pcm"])
+def test_a_text_becomes_a_file_of_any_format(account, form):
+    job = account.speak(wait_seconds=30, format=form, seed=3)
+    content = check_paid(account, job)
+    assert hashlib.sha256(content).hexdigest() == job["sha256"]
+    if form == "wav":
+        samples, rate = soundfile.read(io.BytesIO(content))
+        assert job["seconds"] == pytest.approx(len(samples) / rate, abs=0.002)
+    if form == "pcm":
+        assert job["seconds"] == pytest.approx(len(content) / 88_200, abs=0.002)
+
+
+def test_a_short_wait_is_answered_202_and_the_job_ends_by_itself(account):
+    answer = account.http.post("/api/tts", json={"text": SMALL})
+    assert answer.status_code == 202
+    job = answer.json()
+    assert (job["status"], answer.headers["location"]) == ("queued", f"/api/jobs/{job['id']}")
+    check_paid(account, account.ended(job))
+
+
+def test_the_same_key_makes_one_job(account):
+    one, other = account.speak(key="k1", wait_seconds=30, seed=1), account.speak(key="k1", wait_seconds=30, seed=1)
+    assert one["id"] == other["id"]
+    assert account.http.post("/api/tts", json={"text": "Other."}, headers={"Idempotency-Key": "k1"}).status_code == 409
+    check_paid(account, other)
+
+
+def test_the_same_seed_says_the_same_and_speed_is_charged_as_it_is_heard(account):
+    one, two = (account.speak(seed=5, format="wav", wait_seconds=30) for _ in range(2))
+    fast = account.speak(seed=5, format="wav", speed=2.0, wait_seconds=30)
+    assert one["sha256"] == two["sha256"] != fast["sha256"]
+    assert fast["seconds"] == pytest.approx(one["seconds"] / 2, abs=0.01)
+
+
+def test_a_cancelled_job_stops_the_engine_and_costs_nothing(account, speaker):
+    before = speaker.metric("fishserve_requests_total", reason="cancelled")
+    job = account.speak(LONG)
+    wait(lambda: account.job(job)["status"] == "running" and speaker.metric("fishserve_requests_running") >= 1)
+    check_refunded(account, account.ask("POST", f"/api/jobs/{job['id']}/cancel"), "cancelled")
+    wait(lambda: speaker.metric("fishserve_requests_total", reason="cancelled") > before)
+    assert account.ask("POST", f"/api/jobs/{job['id']}/cancel")["status"] == "cancelled"
+
+
+def test_a_deleted_job_leaves_no_text_and_no_file(account, data):
+    job = account.speak(wait_seconds=30)
+    account.ask("DELETE", f"/api/jobs/{job['id']}", 204)
+    account.ask("GET", f"/api/jobs/{job['id']}", 404)
+    assert httpx.get(job["url"]).status_code == 404
+    assert data.sql("select text from jobs where id = %s", job["id"]) == [{"text": None}]
+    account.check_balance()
+
+
+def test_what_cannot_be_spoken_fails_with_a_reason_and_costs_nothing(account):
+    job = account.ended(account.speak("?!"))
+    assert "nothing to speak" in job["error"]
+    check_refunded(account, job, "failed")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"text": "a" * 5001}, 400, "at most 5,000"),
+        ({"text": ""}, 400, "text"),
+        ({"text": " "}, 422, "no text to speak"),
+        ({"text": "a\0b"}, 400, "NUL"),
+        ({"text": "hi", "format": "ogg"}, 400, "format"),
+        ({"text": "hi", "speed": 9}, 400, "speed"),
+        ({"text": "hi", "voice_id": "00000000-0000-0000-0000-000000000000"}, 404, "you have no voice"),
+        ({"text": "hi", "voice_id": "../x"}, 400, "voice_id"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(account, body, status, words):
+    answer = account.http.post("/api/tts", json=body)
+    assert (answer.status_code, words in answer.json()["error"]["message"]) == (status, True), answer.text
+    assert account.check_balance() == account.granted
+
+
+def test_too_few_credits_say_how_many_are_needed(data, api):
+    poor = Account(data, api.url, credits=9)
+    answer = poor.http.post("/api/tts", json={"text": SMALL})
+    assert answer.status_code == 402
+    assert "needs 12 credits; you have 9" in answer.json()["error"]["message"]
+    poor.http.close()
+
+
+def test_nobody_sees_anothers_jobs(account, data, api):
+    job = account.speak(wait_seconds=30)
+    other = Account(data, api.url)
+    other.ask("GET", f"/api/jobs/{job['id']}", 404)
+    other.ask("POST", f"/api/jobs/{job['id']}/cancel", 404)
+    other.ask("DELETE", f"/api/jobs/{job['id']}", 404)
+    assert other.ask("GET", "/api/jobs") == []
+    other.http.close()
+
+
+def test_jobs_are_listed_newest_first_and_found_by_their_words(account):
+    first, second = account.speak("A zebra.", wait_seconds=30), account.speak("A lion.", wait_seconds=30)
+    assert [job["id"] for job in account.ask("GET", "/api/jobs")] == [second["id"], first["id"]]
+    assert [job["id"] for job in account.ask("GET", "/api/jobs", params={"search": "ZEBRA"})] == [first["id"]]
+    assert [job["id"] for job in account.ask("GET", "/api/jobs", params={"before": second["created_at"], "limit": 1})] == [first["id"]]
+
+
+def test_how_long_it_takes_to_take_a_job_can_be_measured(account, api, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "inference.cli", "bench", "saas", api.url, "--rate", "4", "--seconds", "1", "-o", tmp_path / "jobs.json"], check=False,
+        capture_output=True, text=True, env=os.environ | {"FISHSERVE_BENCH_KEY": account.key},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "jobs.json").read_text())
+    assert record["complete"]
+    assert {sample["status"] for sample in record["runs"][1]["samples"]} == {202}
+    assert "POST /api/tts" in done.stdout
+    for job in account.ask("GET", "/api/jobs"):
+        account.ask("POST", f"/api/jobs/{job['id']}/cancel")
+
+
+# -- OpenAI's door -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(account, api):
+    with openai.OpenAI(base_url=f"{api.url}/v1", api_key=account.key, max_retries=0) as client:
+        yield client
+
+
+def only_job(account):
+    return account.ended(account.ask("GET", "/api/jobs")[0])
+
+
+def test_openais_client_hears_while_it_is_made_and_pays_when_it_is_done(account, client):
+    with client.audio.speech.with_streaming_response.create(model="tts-1", voice="alloy", input=SMALL, extra_body={"seed": 3}) as answer:
+        content = b"".join(answer.iter_bytes())
+        job = answer.headers["x-job-id"]
+    assert check_paid(account, account.job({"id": job})) == content
+
+
+def test_a_stream_begins_before_the_speech_is_over(account):
+    body = {"input": LONG[:300], "response_format": "pcm", "seed": 1}
+    with account.http.stream("POST", "/v1/audio/speech", json=body) as answer:
+        pieces = answer.iter_bytes()
+        next(pieces)
+        assert account.job({"id": answer.headers["x-job-id"]})["status"] == "running"
+        assert len(list(pieces)) > 1
+    check_paid(account, only_job(account))
+
+
+def test_a_client_that_leaves_pays_for_what_was_made(account, speaker):
+    before = speaker.metric("fishserve_requests_total", reason="cancelled")
+    with account.http.stream("POST", "/v1/audio/speech", json={"input": LONG, "response_format": "wav", "seed": 1}) as answer:
+        next(answer.iter_bytes())
+    job = only_job(account)
+    content = check_paid(account, job)
+    assert 0 < job["charged"] < job["reserved"]
+    assert len(soundfile.read(io.BytesIO(content))[0]) / 44_100 == pytest.approx(job["seconds"], abs=0.002)
+    wait(lambda: speaker.metric("fishserve_requests_total", reason="cancelled") > before)
+
+
+def test_server_sent_events_hold_the_file(account):
+    with account.http.stream("POST", "/v1/audio/speech", json={"input": SMALL, "stream_format": "sse", "seed": 3}) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+    assert "speech.audio.delta" in lines[0]
+    assert "speech.audio.done" in lines[-1]
+
+
+def test_openais_client_is_told_what_is_wrong(client):
+    with pytest.raises(openai.NotFoundError, match="you have no voice 'nobody'; you have none"):
+        client.audio.speech.create(model="tts-1", voice="nobody", input=SMALL)
+    with pytest.raises(openai.BadRequestError, match="nothing to speak"):
+        client.audio.speech.create(model="tts-1", voice="alloy", input="?!")
+
+
+# -- a server that does not speak ----------------------------------------------------------------------------------------------
+
+
+def test_jobs_wait_for_a_server_that_is_not_there_and_end_when_it_never_comes(data, bucket):
+    """Attempts go on with longer and longer pauses; here they are made at once."""
+    api = Api(data, bucket, FISHSERVE_URL="http://127.0.0.1:9")
+    account = Account(data, api.url)
+    answer = account.http.post("/v1/audio/speech", json={"input": SMALL})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    check_refunded(account, only_job(account), "failed")
+    job = account.speak()
+    wait(lambda: data.sql("select attempts from jobs where id = %s", job["id"])[0]["attempts"] >= 2)
+    assert account.job(job)["status"] in ("queued", "running")
+    data.sql("update jobs set attempts = 10, lease_until = now() - interval '1 s' where id = %s", job["id"])
+    check_refunded(account, account.ended(job), "failed")
+    account.http.close()
+    api.end()
+
+
+def test_ending_the_api_leaves_its_jobs_to_the_next_at_once(data, bucket, speaker):
+    api = Api(data, bucket, FISHSERVE_URL=speaker.url)
+    account = Account(data, api.url)
+    job = account.speak(LONG[:200])
+    wait(lambda: account.job(job)["status"] == "running")
+    account.http.close()
+    api.end()
+    began = time.monotonic()
+    api = Api(data, bucket, FISHSERVE_URL=speaker.url)
+    account.http = httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {account.key}"})
+    check_paid(account, account.ended(job))
+    assert time.monotonic() - began < 20
+    account.http.close()
+    api.end()

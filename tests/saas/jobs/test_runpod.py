@@ -1,0 +1,252 @@
+"""Jobs that RunPod's real worker speaks, behind a stand-in of its cloud where everything that can go wrong does; credits are right after each."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+
+from saas.jobs.runpod import RunPod
+from saas.storage.bucket import result_key
+from tests.saas.jobs.conftest import SMALL, Account, Api, check_paid, check_refunded
+from tests.worker.conftest import BUCKET, Worker, wait
+from tests.worker.test_worker import resting
+
+pytestmark = pytest.mark.usefixtures("worker")  # takes the jobs
+LONG = " ".join(["This is a sentence that takes a while."] * 40)
+NORMAL = {"webhooks": 1, "execution_seconds": 3600, "lose_done": 0, "full": False}
+
+
+def medium(name):
+    """A text that is too long to be waited for, and unlike others."""
+    return f"{name}. {'Words ' * 36}end."
+
+
+@pytest.fixture(scope="module")
+def api(data, bucket, cloud):
+    api = Api(data, bucket, **cloud.settings)
+    yield api
+    api.end()
+
+
+@pytest.fixture
+def account(data, api, cloud):
+    cloud.ways(**NORMAL)
+    account = Account(data, api.url)
+    yield account
+    account.http.close()
+
+
+def told(cloud, text):
+    """What the API answered to the webhooks of a job."""
+    return wait(lambda: cloud.job_with(text).get("told"))
+
+
+def test_a_job_ends_when_its_webhook_comes(account, cloud):
+    text = medium("webhook")
+    job = account.ended(account.speak(text, format="wav", seed=1))
+    check_paid(account, job)
+    assert told(cloud, text) == [200]
+    sent = cloud.job_with(text)
+    assert sent["policy"] == {"executionTimeout": 600_000, "ttl": 3_600_000}
+    assert sent["input"]["upload"] == {"key": result_key(str(account.id), job["id"], "wav"), "bucket": BUCKET}
+
+
+def test_a_short_text_is_answered_at_once(account, cloud):
+    began = time.monotonic()
+    check_paid(account, account.speak("Runsync.", wait_seconds=30, seed=3))
+    assert time.monotonic() - began < 8
+    assert cloud.job_with("Runsync.")["status"] == "COMPLETED"
+
+
+def test_what_cannot_be_spoken_fails_with_the_workers_sentence(account):
+    for text in ("?!", "?!" * 150):
+        job = account.ended(account.speak(text))
+        assert "nothing to speak" in job["error"]
+        check_refunded(account, job, "failed")
+
+
+def test_a_job_that_takes_too_long_is_paid_back(account, cloud):
+    cloud.ways(execution_seconds=0.5)
+    job = account.ended(account.speak(LONG))
+    assert "took too long" in job["error"]
+    check_refunded(account, job, "failed")
+
+
+def test_a_cancelled_job_is_cancelled_there_and_paid_back(account, cloud, worker):
+    before = worker.metric("fishserve_requests_total", reason="cancelled")
+    job = account.speak(LONG + " Cancel.")
+    wait(lambda: account.job(job)["status"] == "running" and worker.metric("fishserve_requests_running") >= 1)
+    check_refunded(account, account.ask("POST", f"/api/jobs/{job['id']}/cancel"), "cancelled")
+    wait(lambda: worker.metric("fishserve_requests_total", reason="cancelled") > before)
+    assert cloud.job_with(LONG + " Cancel.")["status"] == "CANCELLED"
+
+
+def test_webhooks_that_come_twice_change_nothing(account, cloud):
+    cloud.ways(webhooks=3)
+    text = medium("thrice")
+    job = account.ended(account.speak(text))
+    assert told(cloud, text) == [200, 200, 200]
+    check_paid(account, account.job(job))
+
+
+def test_a_webhook_that_comes_too_late_changes_nothing_and_its_file_goes(account, cloud, bucket, data):
+    cloud.ways(webhooks=0)
+    text = medium("late")
+    job = account.speak(text)
+    wait(lambda: account.job(job)["status"] == "running")
+    data.call("refund_job", job_id=job["id"], status="expired", error="it was given up")
+    wait(lambda: cloud.job_with(text)["status"] == "COMPLETED")
+    key = result_key(str(account.id), job["id"], "mp3")
+    assert bucket.get(key)
+    cloud.ways(webhooks=1)
+    cloud.http.post(f"/again/{cloud.job_with(text)['id']}/webhook")
+    assert told(cloud, text) == [200]
+    check_refunded(account, account.job(job), "expired")
+    with pytest.raises(Exception, match="NoSuchKey"):
+        bucket.get(key)
+
+
+def test_a_lost_webhook_is_not_needed(account, cloud):
+    cloud.ways(webhooks=0)
+    check_paid(account, account.ended(account.speak(medium("lost"))))
+
+
+def test_a_webhook_opens_nothing_without_its_token_and_is_not_believed_with_it(account, cloud, api, worker):
+    text = medium("forged")
+    with resting(worker):
+        job = account.speak(text)
+        sent = cloud.job_with(text)
+        wait(lambda: account.job(job)["status"] == "running")
+        lie = {"id": sent["id"], "status": "COMPLETED", "output": [{"seconds": 1, "frames": 1, "bytes": 1, "sha256": "0" * 64}]}
+        assert httpx.post(sent["webhook"][:-8] + "00000000", json=lie).status_code == 404
+        assert httpx.post(f"{api.url}/api/webhook/runpod", params={"job": job["id"]}, json=lie).status_code == 400
+        assert httpx.post(sent["webhook"], json=lie).status_code == 200
+        assert httpx.post(sent["webhook"], json=lie | {"id": "../../status"}).status_code == 200
+        assert account.job(job)["status"] == "running"
+    check_paid(account, account.ended(job))
+
+
+def test_a_webhook_before_its_job_is_known_to_be_there_is_as_good(account, data, worker):
+    """The process that sent it may have died between RunPod's answer and writing it down."""
+    text = medium("unknown")
+    with resting(worker):
+        job = account.speak(text)
+        wait(lambda: account.job(job)["status"] == "running")
+        data.sql(
+            "update jobs set status = 'queued', backend = null, backend_id = null, lease_until = now() + interval '1 h' where id = %s",
+            job["id"],
+        )
+    check_paid(account, account.ended(job))
+
+
+def test_a_job_sent_twice_is_paid_once_whichever_ends_first(account, cloud, data, worker):
+    text = medium("twice")
+    with resting(worker):
+        job = account.speak(text)
+        wait(lambda: account.job(job)["status"] == "running")
+        data.sql("update jobs set status = 'queued', backend = null, backend_id = null, lease_until = null where id = %s", job["id"])
+        wait(lambda: len([sent for sent in cloud.jobs() if sent["input"]["text"] == text]) == 2)
+    check_paid(account, account.ended(job))
+    wait(lambda: all(sent.get("told") == [200] for sent in cloud.jobs() if sent["input"]["text"] == text))
+    check_paid(account, account.job(job))
+
+
+def test_a_result_whose_message_was_lost_is_found_in_the_bucket(account, cloud):
+    """The worker has sent the file, RunPod never hears of it and gives up: it is paid for, and not lost."""
+    cloud.ways(lose_done=1)
+    text = medium("silent")
+    job = account.speak(text)
+    wait(lambda: cloud.ways()["lose_done"] == 0)
+    cloud.ways(execution_seconds=0)
+    check_paid(account, account.ended(job))
+    assert cloud.job_with(text)["status"] == "TIMED_OUT"
+
+
+def test_a_worker_that_dies_costs_nothing_but_time(account, cloud, checkpoint, bucket, worker):
+    other = Worker(cloud, checkpoint, **bucket.environment)
+    wait(lambda: "ready in" in other.log())
+    with resting(worker):
+        job = account.speak(LONG + " Death.", format="wav")
+        wait(lambda: cloud.job_with(LONG + " Death.")["status"] == "IN_PROGRESS")
+        other.end()
+    cloud.http.post(f"/lost/{other.name}")
+    check_paid(account, account.ended(job, 120))
+    assert cloud.job_with(LONG + " Death.")["taken"] == 2
+
+
+def test_a_job_runpod_has_forgotten_is_paid_back(account, cloud, data, worker):
+    text = medium("forgotten")
+    with resting(worker):
+        job = account.speak(text)
+        wait(lambda: account.job(job)["status"] == "running")
+        cloud.http.post(f"/forget/{cloud.job_with(text)['id']}")
+        data.sql("update jobs set started_at = now() - interval '2 min' where id = %s", job["id"])
+    check_refunded(account, account.ended(job), "failed")
+
+
+def test_jobs_wait_while_runpod_is_full(account, cloud, data):
+    cloud.ways(full=True)
+    job = account.speak(medium("full"))
+    wait(lambda: data.sql("select attempts from jobs where id = %s", job["id"])[0]["attempts"] >= 1)
+    cloud.ways(full=False)
+    check_paid(account, account.ended(job))
+
+
+def test_openais_route_gives_the_file_when_it_is_whole(account):
+    answer = account.http.post("/v1/audio/speech", json={"input": SMALL, "seed": 3})
+    assert answer.status_code == 200
+    assert check_paid(account, account.job({"id": answer.headers["x-job-id"]})) == answer.content
+
+
+def test_a_client_of_openais_route_that_leaves_early_pays_nothing(account, cloud, worker):
+    with resting(worker), pytest.raises(httpx.ReadTimeout):
+        account.http.post("/v1/audio/speech", json={"input": medium("gone")}, timeout=2)
+    check_refunded(account, account.ended(account.ask("GET", "/api/jobs")[0]), "cancelled")
+    wait(lambda: cloud.job_with(medium("gone"))["status"] == "CANCELLED")
+
+
+def test_workers_without_the_buckets_keys_get_an_address(database, bucket, cloud):
+    """Here they have them all the same, so that their worker trusts an address of this machine."""
+    cloud.ways(**NORMAL)
+    api = Api(database, bucket, **cloud.settings, FISHSERVE_SAAS_RUNPOD_UPLOAD="url")
+    account = Account(database, api.url)
+    text = medium("address")
+    check_paid(account, account.ended(account.speak(text, format="opus")))
+    assert set(cloud.job_with(text)["input"]["upload"]) == {"url"}
+    account.http.close()
+    api.end()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"status": "FAILED", "error": '{"error_type": "x", "error_traceback": "secret"}'}, "machine that was speaking failed"),
+        ({"status": "FAILED", "error": "Traceback (most recent call last)\n..."}, "machine that was speaking failed"),
+        ({"status": "FAILED"}, "machine that was speaking failed"),
+        ({"status": "FAILED", "error": "a clip is silent"}, "a clip is silent"),
+        ({"status": "COMPLETED", "output": []}, "machine that was speaking failed"),
+        ({"status": "COMPLETED", "output": [{"error": "no voice"}]}, "no voice"),
+        ({"status": "COMPLETED", "output": {"seconds": -1, "frames": 1, "bytes": 1, "sha256": "0" * 64, "key": "mine"}}, "machine that was speaking failed"),
+        ({"status": "COMPLETED", "output": {"seconds": 1, "frames": 1, "bytes": 1, "sha256": "0" * 64, "key": "another's"}}, "machine that was speaking failed"),
+        ({"status": "SOMETHING NEW"}, "machine that was speaking failed"),
+    ],
+)  # fmt: skip
+def test_whatever_runpod_says_is_understood(answer, words):
+    async def status():
+        async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer))) as http:
+            return await RunPod(http, None, "https://x", "ep", "rpa_secret", "https://y").status("id", "mine")
+
+    ended = asyncio.run(status())
+    assert ended.status == "failed"
+    assert words in ended.message
+
+
+def test_a_token_can_be_made_again_and_tells_nothing_of_the_key():
+    """From what the database has and the key, so that another process can send the job; a hundred are a hundred."""
+    make = RunPod(None, None, "https://x", "ep", "rpa_secret", "https://y").token
+    tokens = {make("user", f"key{n}") for n in range(100)}
+    assert len(tokens) == 100
+    assert make("user", "key1") in tokens
+    assert RunPod(None, None, "https://x", "ep", "rpa_other", "https://y").token("user", "key1") not in tokens
+    assert all(len(token) == 64 for token in tokens)

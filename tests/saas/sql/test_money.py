@@ -1,0 +1,333 @@
+"""Whatever happens to credits, in whatever order and however often: the ledger is the balance, nothing is negative, a reservation ends once."""
+
+import math
+import random
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import psycopg
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from saas.database import DatabaseError, Refused, named
+from tests.saas.conftest import called
+
+CREDITS_PER_SECOND, MINIMUM, CHARACTERS_PER_SECOND = 10, 10, 13
+
+
+def estimate(text):
+    return max(MINIMUM, math.ceil(1.25 * len(text) / CHARACTERS_PER_SECOND * CREDITS_PER_SECOND))
+
+
+def price(seconds):
+    return max(MINIMUM, math.ceil(seconds * CREDITS_PER_SECOND))
+
+
+@dataclass
+class Job:
+    id: str
+    fingerprint: str
+    reserved: int
+    charged: int | None = None
+    """None until it is over."""
+
+
+@dataclass
+class Payment:
+    credits: int | None = None
+    refunded: float = 0
+    disputed: float = 0
+    won: bool = False
+
+    @property
+    def kept(self) -> int:
+        if self.credits is None:
+            return 0
+        return self.credits - math.ceil(self.credits * min(1, self.refunded + (0 if self.won else self.disputed)))
+
+
+@dataclass
+class Account:
+    """What a user's credits must come to. No order of events is in it, only what has happened."""
+
+    id: str
+    given: int = 0
+    jobs: dict[str, Job] = field(default_factory=dict)
+    payments: list[Payment] = field(default_factory=lambda: [Payment() for _ in range(2)])
+
+    @property
+    def worth(self) -> int:
+        spent = sum(job.reserved if job.charged is None else job.charged for job in self.jobs.values())
+        return self.given + sum(payment.kept for payment in self.payments) - spent
+
+
+SHARES = st.sampled_from([0.25, 0.5, 1.0])
+WHICH = st.integers(0, 1)
+KEYS = st.sampled_from("abc")
+
+
+class Money(RuleBasedStateMachine):
+    connection: psycopg.Connection
+
+    @initialize()
+    def somebody_signs_up(self):
+        self.account = Account(str(uuid4()))
+        self.connection.execute("insert into auth.users (id) values (%s)", [self.account.id])
+        self.events = []
+
+    def call(self, function, **arguments):
+        return called(self.connection, function, named(arguments))
+
+    @rule(credits=st.integers(1, 60))
+    def grant(self, credits):
+        account = self.account
+        answer = self.call("grant_credits", user_id=account.id, credits=credits, reference=str(uuid4()))
+        account.given += credits
+        assert answer["applied"]
+
+    @rule(credits=st.integers(1, 60))
+    def take(self, credits):
+        account = self.account
+        enough = account.worth >= credits
+        try:
+            self.call("grant_credits", user_id=account.id, credits=-credits, reference=str(uuid4()), kind="adjust")
+            account.given -= credits
+        except Refused as e:
+            assert (e.status, enough) == (402, False)
+        else:
+            assert enough
+
+    @rule(key=KEYS, text=st.sampled_from(["Hi.", "x" * 30, "y" * 60]))
+    def reserve(self, key, text):
+        account = self.account
+        known, need, worth = account.jobs.get(key), estimate(text), account.worth
+        asked = {"user_id": account.id, "idempotency_key": key, "fingerprint": text, "text": text, "token_hash": "t"}
+        try:
+            answer = self.call("process_audio_request", **asked)
+        except Refused as e:
+            assert e.status == (409 if known else 402)
+            assert known.fingerprint != text if known else worth < need
+            return
+        assert answer["replayed"] == (known is not None)
+        if known is None:
+            assert worth >= need
+            assert answer["job"]["reserved"] == need
+            account.jobs[key] = Job(answer["job"]["id"], text, need)
+        else:
+            assert (answer["job"]["id"], known.fingerprint) == (known.id, text)
+
+    @rule(key=KEYS, seconds=st.sampled_from([0, 0.5, 1.501, 2, 60]))
+    def settle(self, key, seconds):
+        """By a result, its webhook, the webhook again, or the webhook of a job that was swept long ago."""
+        if job := self.account.jobs.get(key):
+            asked = {"seconds": seconds, "frames": 1, "bytes": 1, "sha256": "s", "object_key": f"results/{job.id}"}
+            answer = self.call("settle_job", job_id=job.id, **asked)
+            assert answer["changed"] == (job.charged is None)
+            if job.charged is None:
+                job.charged = min(job.reserved, price(seconds))
+            assert answer["job"]["charged"] == job.charged
+
+    @rule(key=KEYS, status=st.sampled_from(["failed", "cancelled", "expired"]))
+    def refund(self, key, status):
+        if job := self.account.jobs.get(key):
+            answer = self.call("refund_job", job_id=job.id, status=status)
+            assert answer["changed"] == (job.charged is None)
+            job.charged = job.charged or 0
+
+    @rule(key=KEYS)
+    def lease(self, key):
+        if job := self.account.jobs.get(key):
+            claimed = self.call("claim_job", job_id=job.id, lease_seconds=0)
+            assert claimed is None or job.charged is None
+
+    @rule()
+    def sweep(self):
+        swept = {job["id"] for job in self.call("expire_reservations", older_than_seconds=-1)}
+        for job in self.account.jobs.values():
+            assert (job.id in swept) == (job.charged is None)
+            job.charged = job.charged or 0
+
+    def happen(self, which, kind, **told):
+        reference = f"pi_{self.account.id}_{which}"
+        event = {"event_id": f"evt_{uuid4()}", "type": kind, "reference": reference, "kind": kind, **told}
+        self.events.append(event)
+        assert self.call("apply_stripe_event", **event)["applied"]
+
+    @rule(which=WHICH, credits=st.integers(1, 100))
+    def purchase(self, which, credits):
+        payment = self.account.payments[which]
+        self.happen(which, "purchase", user_id=self.account.id, credits=payment.credits or credits)
+        payment.credits = payment.credits or credits
+
+    @rule(which=WHICH, share=SHARES)
+    def money_goes_back(self, which, share):
+        self.happen(which, "refund", share=share)
+        payment = self.account.payments[which]
+        payment.refunded = max(payment.refunded, share)
+
+    @rule(which=WHICH, share=SHARES)
+    def bank_disputes(self, which, share):
+        self.happen(which, "dispute", share=share)
+        payment = self.account.payments[which]
+        payment.disputed = max(payment.disputed, share)
+
+    @rule(which=WHICH)
+    def dispute_is_won(self, which):
+        self.happen(which, "reinstate")
+        self.account.payments[which].won = True
+
+    @precondition(lambda self: self.events)
+    @rule(data=st.data())
+    def event_comes_again(self, data):
+        assert not self.call("apply_stripe_event", **data.draw(st.sampled_from(self.events)))["applied"]
+
+    @invariant()
+    def the_balance_is_what_happened(self):
+        balance, debt, ledger = self.connection.execute(
+            "select balance, debt, (select coalesce(sum(amount), 0) from transactions where user_id = p.id) from profiles p where id = %s",
+            [self.account.id],
+        ).fetchone()
+        assert ledger == balance
+        assert (balance, debt) == (max(0, self.account.worth), max(0, -self.account.worth))
+
+    def teardown(self):
+        assert self.call("audit_ledger") == []
+
+
+def test_any_order_of_anything(database):
+    with psycopg.connect(database.owner_url, autocommit=True) as connection:
+        machine = type("MoneyHere", (Money,), {"connection": connection})
+        run_state_machine_as_test(machine, settings=settings(max_examples=80, stateful_step_count=40))
+
+
+def test_everything_at_once(database):
+    """Eight connections do what they like to two accounts, and the only refusals are a rule's."""
+    people = [database.user(credits=300) for _ in range(2)]
+
+    def live(seed):
+        chance, seen = random.Random(seed), Counter()
+        with psycopg.connect(database.url, autocommit=True) as connection:
+
+            def call(function, **arguments):
+                try:
+                    return called(connection, function, named(arguments))
+                except DatabaseError as e:
+                    seen[getattr(e, "status", repr(e))] += 1
+
+            for step in range(40):
+                who, key = chance.choice(people), f"key {step % 20}"
+                made = call("process_audio_request", user_id=who, idempotency_key=key, fingerprint="f", text="Hi.", token_hash="t")
+                call("claim_jobs", limit=2, lease_seconds=0)
+                if made:
+                    end = chance.choice(["settle_job", "refund_job"])
+                    result = {"seconds": 1, "frames": 1, "bytes": 1, "sha256": "s", "object_key": made["job"]["id"]}
+                    call(end, job_id=made["job"]["id"], **(result if end == "settle_job" else {"status": "failed"}))
+                if step % 10 == 0:
+                    call("expire_reservations", older_than_seconds=0)
+                    call("objects_to_delete")
+                reference, kind = f"pi_{who}_{step % 5}", chance.choice(["purchase", "refund", "dispute", "reinstate"])
+                call("apply_stripe_event", event_id=f"evt_{step}", type=kind, user_id=who, credits=20, reference=reference, kind=kind)
+        return seen
+
+    with ThreadPoolExecutor(8) as threads:
+        seen = sum(threads.map(live, range(8)), Counter())
+    assert set(seen) <= {402}
+    assert database.call("audit_ledger") == []
+
+
+LOCKS = {  # what moves credits, the row that it waits for, and the row that it must not have locked by then
+    "settle_job": ({"job_id": "job", "seconds": 1, "frames": 1, "bytes": 1, "sha256": "s", "object_key": "k"}, "profiles", "jobs"),
+    "refund_job": ({"job_id": "job", "status": "failed"}, "profiles", "jobs"),
+    "expire_reservations": ({"older_than_seconds": -1}, "profiles", "jobs"),
+    "close_account": ({"user_id": "who"}, "payments", "profiles"),
+    "apply_stripe_event": ({"event_id": "2", "type": "refund", "reference": "pi", "kind": "refund"}, "payments", "profiles"),
+}
+
+
+@pytest.mark.parametrize("function", LOCKS)
+def test_locks_are_taken_in_one_order_so_that_nothing_deadlocks(database, function):
+    """First the payment, then the profile, then the job."""
+    arguments, first, second = LOCKS[function]
+    who = database.user()
+    database.call("apply_stripe_event", event_id="1", type="t", user_id=who, credits=100, reference="pi", kind="purchase")
+    asked = {"user_id": who, "idempotency_key": "k", "fingerprint": "f", "text": "Hi.", "token_hash": "t"}
+    ids = {"who": who, "job": database.call("process_audio_request", **asked)["job"]["id"]}
+    arguments = {name: ids.get(value, value) if isinstance(value, str) else value for name, value in arguments.items()}
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(database.owner_url) as other:
+        other.execute(f"select from {first} for no key update")
+        working = thread.submit(database.call, function, **arguments)
+        wait_until_it_waits(database, working)
+        assert len(database.sql(f"select 1 from {second} for update skip locked")) == 1
+        other.rollback()
+        working.result(timeout=10)
+    assert database.call("audit_ledger") == []
+
+
+def wait_until_it_waits(database, working):
+    waiting = "select count(*) as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    while not database.sql(waiting)[0]["n"]:
+        assert not working.done()
+
+
+def test_the_sweeper_leaves_what_was_leased_while_it_waited(database):
+    who = database.user(credits=100)
+    asked = {"user_id": who, "idempotency_key": "k", "fingerprint": "f", "text": "Hi.", "token_hash": "t"}
+    job = database.call("process_audio_request", **asked)["job"]["id"]
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(database.owner_url) as other:
+        other.execute("select from profiles for no key update")
+        sweeping = thread.submit(database.call, "expire_reservations", older_than_seconds=0)
+        wait_until_it_waits(database, sweeping)
+        assert database.call("claim_job", job_id=job, lease_seconds=60)
+        other.rollback()
+        assert sweeping.result(timeout=10) == []
+
+
+def test_a_purchase_is_credited_once_whichever_event_tells_of_it(database):
+    who = database.user()
+    for event in ("checkout.session.completed", "checkout.session.async_payment_succeeded"):
+        database.call("apply_stripe_event", event_id=event, type=event, user_id=who, credits=100, reference="pi", kind="purchase")
+    assert database.call("get_profile", user_id=who)["balance"] == 100
+
+
+def test_what_was_spent_before_a_refund_is_owed_and_repaid_first(database):
+    who = database.user()
+    buy = {"type": "checkout.session.completed", "user_id": who, "kind": "purchase"}
+    database.call("apply_stripe_event", event_id="1", credits=100, reference="pi_1", **buy)
+    database.call("grant_credits", user_id=who, credits=-70, reference="spent", kind="adjust")
+    database.call("apply_stripe_event", event_id="2", type="charge.refunded", reference="pi_1", kind="refund", share=1)
+    assert database.call("get_profile", user_id=who) | {"balance": 0, "debt": 70} == database.call("get_profile", user_id=who)
+    database.call("apply_stripe_event", event_id="3", credits=200, reference="pi_2", **buy)
+    assert database.call("get_profile", user_id=who) | {"balance": 130, "debt": 0} == database.call("get_profile", user_id=who)
+
+
+def test_a_refund_that_comes_before_its_purchase_waits_for_it(database):
+    who = database.user()
+    early = database.call("apply_stripe_event", event_id="1", type="charge.refunded", reference="pi", kind="refund", share=0.5)
+    assert early == {"applied": True, "balance": None}
+    late = database.call("apply_stripe_event", event_id="2", type="checkout", user_id=who, credits=101, reference="pi", kind="purchase")
+    assert late == {"applied": True, "balance": 50}
+
+
+def test_an_event_is_not_remembered_when_it_could_not_be_applied(database):
+    event = {"event_id": "1", "type": "checkout", "credits": 100, "reference": "pi", "kind": "purchase"}
+    with pytest.raises(Refused, match="no user has the id"):
+        database.call("apply_stripe_event", user_id=uuid4(), **event)
+    who = database.user()
+    assert database.call("apply_stripe_event", user_id=who, **event)["balance"] == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "speed", "credits"),
+    [("Hi.", 1, 10), ("x" * 130, 1, 125), ("x" * 130, 0.5, 250), ("x" * 131, 1, 126), ("你" * 13, 1, 38), ("カ" * 13, 1, 38), ("가" * 13, 1, 38), ("é" * 130, 1, 125)],
+)  # fmt: skip
+def test_what_a_text_is_estimated_at_is_what_it_reserves(database, text, speed, credits):
+    who = database.user(credits=1000)
+    assert database.call("estimate_credits", text=text, speed=speed)["credits"] == credits
+    made = database.call(
+        "process_audio_request", user_id=who, idempotency_key="k", fingerprint="f", text=text, token_hash="t", options={"speed": speed}
+    )
+    assert (made["job"]["reserved"], made["balance"]) == (credits, 1000 - credits)

@@ -1,0 +1,121 @@
+"""The files of sql/: current, in order, repeatable, and clean by Supabase's own lint and advisors."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import psycopg
+import pytest
+
+from saas import schema
+
+
+@pytest.fixture
+def empty(postgres):
+    """A database that has what Supabase has and nothing of fishserve's."""
+    name = "empty"
+    postgres.run(f"create database {name}")
+    with psycopg.connect(postgres.url(name), autocommit=True) as connection:
+        connection.execute((schema.SQL / "embedded" / "0001_supabase.sql").read_bytes())
+        yield connection
+    postgres.run(f"drop database {name} with (force)")
+
+
+def test_the_text_to_paste_is_current():
+    assert schema.WHOLE.read_text(encoding="utf-8") == schema.whole(), "run: python -m saas.schema"
+
+
+@pytest.mark.parametrize("file", schema.migrations(), ids=lambda file: file.stem)
+def test_a_migration_writes_its_own_name(file):
+    assert file.read_text(encoding="utf-8").endswith(f"insert into fishserve.migrations (name) values ('{file.stem}');\n")
+
+
+def test_pasted_twice_it_is_there_once(empty):
+    empty.execute(schema.whole().encode())
+    made = empty.execute("select public.health()").fetchone()
+    with pytest.raises(psycopg.errors.DuplicateSchema):
+        empty.execute(schema.whole().encode())
+    empty.execute("rollback")
+    assert empty.execute("select public.health()").fetchone() == made
+    assert made[0]["schema_version"] == schema.version()
+
+
+def test_a_paste_that_fails_leaves_nothing(empty):
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        empty.execute(schema.whole().replace("\ncommit;\n", "\nselect 1 / 0;\ncommit;\n").encode())
+    empty.execute("rollback")
+    assert empty.execute("select to_regnamespace('fishserve')").fetchone() == (None,)
+
+
+def test_supabase_s_own_schema_is_left_alone(empty):
+    applied = schema.migrate(empty.info.dsn)
+    assert applied == [file.stem for file in schema.migrations()]
+    assert schema.migrate(empty.info.dsn) == []
+
+
+def test_a_database_that_is_up_to_date_stays_as_it_is(database):
+    assert schema.migrate(database.owner_url) == []
+
+
+def test_a_migration_that_fails_is_not_half_there(empty, monkeypatch, tmp_path):
+    (tmp_path / "embedded").mkdir()
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "1_good.sql").write_text(
+        "create schema fishserve; create table fishserve.migrations (name text); insert into fishserve.migrations values ('1_good');"
+    )
+    (tmp_path / "migrations" / "2_bad.sql").write_text("create table public.half (); select 1 / 0;")
+    monkeypatch.setattr(schema, "SQL", tmp_path)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        schema.migrate(empty.info.dsn)
+    (tmp_path / "migrations" / "2_bad.sql").write_text("create table public.half (); insert into fishserve.migrations values ('2_bad');")
+    assert schema.migrate(empty.info.dsn) == ["2_bad"]
+
+
+def test_migrate_is_a_command(database):
+    command = [sys.executable, "-m", "saas.schema", "migrate"]
+    told = subprocess.run(command, env=os.environ | {"DATABASE_URL": database.owner_url}, capture_output=True, text=True, check=True)
+    assert told.stdout == "nothing was missing\n"
+
+
+def test_the_readme_has_every_function_with_its_arguments(database):
+    readme = (schema.SQL / "README.md").read_text(encoding="utf-8")
+    table = {name: re.findall(r"(\w+)=?", given) for name, given in re.findall(r"`(\w+)\((.*?)\)`", re.sub(r"='?\w+'?", "=", readme))}
+    functions = database.sql(
+        "select proname, proargnames from pg_proc where pronamespace = 'public'::regnamespace and proname !~ '^local_'"
+    )
+    for row in functions:
+        assert table[row["proname"]] == [name.removeprefix("p_") for name in row["proargnames"] or []], row["proname"]
+
+
+@pytest.mark.system("/usr/bin/npm", "npm")
+@pytest.mark.system("/usr/share/postgresql/15/extension/plpgsql_check.control", "postgresql-15-plpgsql-check")
+@pytest.mark.parametrize(
+    ("command", "passed_over"),
+    [("lint", set()), ("advisors", {"unused_index"})],  # by statistics, which a new database has none of
+)
+def test_supabase_finds_nothing(database, node, tmp_path, command, passed_over):
+    given = ["--level", "info"] if command == "advisors" else ["--level", "warning"]
+    ran = subprocess.run(
+        [node / ".bin" / "supabase", "db", command, f"--remote={database.owner_url}", "--output-format", "json", *given],
+        cwd=tmp_path, env=os.environ | {"DO_NOT_TRACK": "1"}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    found = json.loads(ran.stdout)["results"]
+    assert [one for one in found if one.get("name") not in passed_over] == []
+
+
+@pytest.mark.system("/usr/bin/npm", "npm")
+@pytest.mark.system("/usr/share/postgresql/15/extension/plpgsql_check.control", "postgresql-15-plpgsql-check")
+def test_supabase_would_find_something(database, node, tmp_path):
+    database.sql(
+        "create table public.open (id int); grant select on public.open to anon; create function public.bad() returns int language plpgsql as $$ begin return nothing; end $$"
+    )
+    found = []
+    for command in ("lint", "advisors"):
+        ran = subprocess.run(
+            [node / ".bin" / "supabase", "db", command, f"--remote={database.owner_url}", "--output-format", "json"],
+            cwd=tmp_path, env=os.environ | {"DO_NOT_TRACK": "1"}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        found += [one.get("name", one.get("function")) for one in json.loads(ran.stdout)["results"]]
+    assert {"public.bad", "rls_disabled_in_public"} <= set(found)

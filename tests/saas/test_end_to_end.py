@@ -1,0 +1,143 @@
+"""`fishserve saas --embedded`: everything on one machine, as someone meets it who has nothing but this command."""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import httpx
+import psutil
+import pytest
+import soundfile
+
+from inference import SpeechEngine, SpeechRequest
+from inference.audio.write import wav
+from inference.hub import EMBEDDED_VOICE
+from tests.saas.conftest import free_port
+from tests.worker.conftest import ROOT, answers, wait
+
+FIRST = re.compile(r"you@localhost, password (\S+), 100,000 credits, API key (fsk_\w{12}_\S{43})")
+SAID = "The quick brown fox jumps over the lazy dog."
+
+
+class Machine:
+    """The command, and what it started."""
+
+    def __init__(self, folder):
+        self.port, self.log = free_port(), tempfile.TemporaryFile()  # noqa: SIM115 - a pipe nobody reads would fill up
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.began = time.monotonic()
+        self.process = psutil.Popen(
+            [sys.executable, "-m", "inference.cli", "saas", "--embedded", "--port", str(self.port)], stdout=self.log, stderr=self.log, cwd=ROOT,
+            env=os.environ | {"FISHSERVE_SAAS_DIRECTORY": str(folder), "FISHSERVE_SAAS_SPEECH_PER_MINUTE": "100", "OMP_NUM_THREADS": "2"},
+        )  # fmt: skip
+        wait(lambda: self.process.poll() is not None or answers(f"{self.url}/healthz"), 120)
+        assert self.process.poll() is None, self.words()
+
+    def words(self):
+        return " ".join(os.pread(self.log.fileno(), 1 << 24, 0).decode().split())
+
+    def family(self):
+        return self.process.children(recursive=True)
+
+    def end(self, sign=signal.SIGTERM):
+        """Ends the command alone; gives those it started that are still there."""
+        family = self.family()
+        self.process.send_signal(sign)
+        try:
+            assert self.process.wait(60) == 0, self.words()
+        finally:
+            left = [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self.log.close()
+        return left
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """Somebody who says something."""
+    with SpeechEngine.load(EMBEDDED_VOICE, "cpu", rows=1) as engine:
+        audio = engine.synthesize(SpeechRequest(SAID, seed=1))
+        return wav(audio.samples, audio.sample_rate)
+
+
+def check_balance(http):
+    """What the ledger says, from the first grant on."""
+    entries = http.get("/api/credits/ledger").json()
+    balance = http.get("/api/credits").json()["balance"]
+    assert balance == sum(entry["amount"] for entry in entries) == entries[0]["balance_after"]
+    return balance
+
+
+def test_from_nothing_to_ones_own_voice_and_again(clip):
+    with tempfile.TemporaryDirectory(prefix="fishserve-") as folder:
+        os.chmod(folder, 0o711)  # as root's, too, another user may enter it: PostgreSQL's
+        machine = Machine(folder)
+        assert time.monotonic() - machine.began < 60
+        password, first_key = FIRST.search(machine.words()).groups()
+
+        # Signed in with what was shown, somebody makes a key of their own.
+        given = httpx.post(f"{machine.url}/auth/v1/token?grant_type=password", json={"email": "you@localhost", "password": password}).json()
+        session = {"Authorization": f"Bearer {given['access_token']}"}
+        made = httpx.post(f"{machine.url}/api/keys", json={"name": "mine", "scopes": ["speak", "voices", "read"]}, headers=session)
+        assert made.status_code == 201, made.text
+        http = httpx.Client(base_url=machine.url, headers={"Authorization": f"Bearer {made.json()['secret']}"}, timeout=120)
+        assert http.get("/api/me").json()["email"] == "you@localhost"
+        assert check_balance(http) == 100_000
+
+        # A voice: announced, uploaded where the answer says, looked at.
+        asked = {"name": "Anna", "transcript": SAID, "content_type": "audio/wav", "bytes": len(clip), "consent": True}
+        voice = http.post("/api/voices", json=asked).json()
+        upload = voice["upload"]
+        assert httpx.put(upload["url"], content=clip, headers=upload["headers"]).status_code == 200
+        ready = http.post(f"/api/voices/{voice['voice']['id']}/confirm").json()
+        assert ready["status"] == "ready"
+
+        # It speaks; the file is what the job says; the price is the second's, and what was set aside beyond it is back.
+        estimate = http.post("/api/estimate", json={"text": "Hello, this is my voice."}).json()["credits"]
+        body = {"text": "Hello, this is my voice.", "voice_id": ready["id"], "format": "wav", "wait_seconds": 60, "seed": 1}
+        job = http.post("/api/tts", json=body).json()
+        assert job["status"] == "succeeded", job
+        content = httpx.get(job["url"]).content
+        samples, rate = soundfile.read(io.BytesIO(content))
+        assert 0.5 < len(samples) / rate < 10
+        assert job["seconds"] == pytest.approx(len(samples) / rate, abs=0.002)
+        assert job["reserved"] == estimate
+        assert job["charged"] == min(estimate, max(10, -(-round(job["seconds"] * 1000) // 100)))
+        assert check_balance(http) == 100_000 - job["charged"]
+
+        # The first key works, too, and one folder has one process.
+        streamed = httpx.post(
+            f"{machine.url}/v1/audio/speech",
+            json={"input": "Hello.", "voice": "Anna"},
+            headers={"Authorization": f"Bearer {first_key}"},
+            timeout=120,
+        )
+        assert streamed.status_code == 200, streamed.text
+        balance = check_balance(http)
+        other = subprocess.run(
+            [sys.executable, "-m", "inference.cli", "saas", "--embedded", "--port", "0"], capture_output=True, text=True, check=False,
+            env=os.environ | {"FISHSERVE_SAAS_DIRECTORY": folder},
+        )  # fmt: skip
+        assert other.returncode == 2
+        assert "another process works with" in " ".join(other.stderr.split())
+
+        # Ended, it leaves nothing running; started again, it has everything, and shows no second user.
+        assert len(machine.family()) >= 3
+        assert machine.end() == []
+        machine = Machine(folder)
+        assert "API key" not in machine.words()
+        http.base_url = machine.url
+        assert check_balance(http) == balance
+        assert httpx.get(http.get(f"/api/jobs/{job['id']}").json()["url"]).content == content
+        assert httpx.get(http.get(f"/api/voices/{ready['id']}").json()["clip_url"]).content == clip
+        assert http.post("/api/tts", json=body | {"seed": 2}).json()["status"] == "succeeded"
+        http.close()
+        assert machine.end(signal.SIGINT) == []

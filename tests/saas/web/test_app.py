@@ -1,0 +1,494 @@
+"""The app in a real browser before the whole product: what people do, and what may go wrong meanwhile."""
+
+import io
+import re
+
+import av
+import httpx
+import jwt
+import numpy as np
+import pytest
+import soundfile
+from playwright.sync_api import expect
+
+from tests.saas.web.conftest import CHROMIUM, PASSWORD, Visit, Wire
+
+pytestmark = [
+    pytest.mark.system(CHROMIUM, "chromium"),
+    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),  # Stripe's library speaks to httpx in an older way
+]
+HELLO = "Hello there."
+LONG = "This is a sentence that takes a while to say. " * 20
+
+
+def decoded_seconds(file):
+    with av.open(str(file)) as container:
+        stream = container.streams.audio[0]
+        return sum(frame.samples for frame in container.decode(stream)) / stream.rate
+
+
+def clip(seconds=2.0):
+    """A WAV file of a hum."""
+    sound = io.BytesIO()
+    soundfile.write(sound, 0.2 * np.sin(np.arange(int(seconds * 44_100)) * 0.05), 44_100, format="WAV")
+    return {"name": "clip.wav", "mimeType": "audio/wav", "buffer": sound.getvalue()}
+
+
+def ledger(visit, length):
+    rows = visit.page.locator("tbody tr")
+    expect(rows).to_have_count(length)
+    return [[cell.strip() for cell in row.locator("td").all_inner_texts()[1:]] for row in rows.all()]
+
+
+def test_from_the_first_visit_to_the_last(visit, product):
+    page, address = visit.page, "newcomer@example.com"
+    visit.open()
+    page.get_by_role("link", name="Make an account").click()
+    visit.fill("E-mail", address)
+    visit.fill("Password", PASSWORD)
+    visit.says("You are a person.")
+    visit.press("Make my account")
+    expect(page.get_by_role("heading", name="Look in your mail")).to_be_focused()
+    visit.open("sign-in")
+    visit.fill("E-mail", address)
+    visit.fill("Password", PASSWORD)
+    visit.says("You are a person.")
+    visit.press("Sign in")
+    visit.says("This address is not confirmed yet")
+    page.goto(product.link(address))
+    expect(page.get_by_label("Text to speak")).to_be_visible()
+    assert "access_token" not in page.url
+
+    visit.fill("Text to speak", HELLO)
+    visit.says("and you have 0")
+    page.get_by_role("link", name="Get credits").click()
+    page.get_by_role("button", name="Buy 10,000 credits").click()
+    page.wait_for_url(re.compile("/pay/"))
+    page.goto(product.stripe.pay(page.url.rpartition("/")[2]))
+    visit.says("Your credits are here.")
+    expect(page.get_by_role("link", name="10,000 credits")).to_be_visible()
+
+    visit.go("Voices")
+    visit.press("Add a voice")
+    page.locator("input[type=file]").set_input_files(clip())
+    visit.says("clip.wav, 2.0 s")
+    visit.fill("What is said in it, word for word", "Hum.")
+    visit.fill("Name", "Hummer")
+    visit.press("Save voice")
+    expect(page.get_by_role("dialog")).to_be_visible()  # nobody has agreed yet
+    page.get_by_label("This is my own voice").check()
+    visit.press("Save voice")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    visit.press("Speak with it")
+
+    expect(page.get_by_label("Voice")).to_contain_text("Hummer")
+    visit.speak(HELLO)
+    heard = visit.length()
+    with page.expect_download() as download:
+        visit.press("Download")
+    assert download.value.suggested_filename == "hello-there.mp3"
+    assert abs(decoded_seconds(download.value.path()) - heard) < 0.1
+    with product.client(session_of(page)) as client:
+        (job,) = client.get("/api/jobs").json()
+        me = client.get("/api/me").json()["id"]
+    assert abs(job["seconds"] - heard) < 0.1
+    assert job["charged"] == max(10, -(-round(job["seconds"] * 1000) // 100))
+    visit.says(f"It cost {job['charged']} credits")
+
+    visit.go("Credits")
+    left = 10_000 - job["charged"]
+    assert ledger(visit, 3) == [
+        ["Returned: speech was shorter", f"+{job['reserved'] - job['charged']}", f"{left:,}"],
+        ["Reserved for speech", f"−{job['reserved']}", f"{10_000 - job['reserved']:,}"],
+        ["Bought Receipt", "+10,000", "10,000"],
+    ]
+    expect(page.get_by_role("link", name=re.compile("^Receipt of"))).to_have_attribute("href", f"{product.stripe.service.url}/receipt")
+    expect(page.get_by_role("link", name=f"{left:,} credits")).to_be_visible()
+
+    assert len(product.objects(me)) == 2
+    assert all(words in product.everything() for words in (address, HELLO, "Hum.", "Hummer"))
+    visit.go("Settings")
+    visit.press("Delete my account and all my audio")
+    expect(page.get_by_role("button", name="Delete for good")).to_be_disabled()
+    page.get_by_label(f"Type {address} to go on").fill(address)
+    visit.press("Delete for good")
+    visit.says("Your account and all your audio are deleted.")
+    product.database.sql("update deleted_objects set due_at = now()")  # a quarter of an hour later the clip's upload address is dead
+    wait_for(page, lambda: not product.objects(me))
+    left = product.everything()
+    assert me in left  # the ledger, without a name on it
+    assert not [words for words in (address, HELLO, "Hum.", "Hummer") if words in left]
+    visit.fill("E-mail", address)
+    visit.fill("Password", PASSWORD)
+    visit.says("You are a person.")
+    visit.press("Sign in")
+    visit.says("do not belong together")
+
+
+def session_of(page):
+    return page.evaluate("JSON.parse(localStorage.getItem('fishserve.session'))")
+
+
+def wait_for(page, condition, seconds=20):
+    for _ in range(seconds * 10):
+        if condition():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("it did not come to pass")
+
+
+@pytest.mark.parametrize("kind", ["mp3", "opus", "aac", "flac", "wav"])
+def test_every_format_is_heard_while_it_is_made_and_to_its_end(member, kind):
+    text = "One two three four five six seven eight nine ten."
+    member.page.get_by_label("Format").select_option(kind)
+    member.type(text)
+    member.press("Speak")
+    expect(member.page.locator("#status")).to_have_text("Speaking.")
+    expect(member.page.get_by_role("button", name="Pause the sound")).to_be_visible()
+    assert member.page.get_by_role("button", name="Download").count() == 0  # it is not whole yet
+    member.says("It cost")
+    with member.page.expect_download() as download:
+        member.press("Download")
+    assert download.value.suggested_filename == f"one-two-three-four-five.{kind}"
+    assert abs(decoded_seconds(download.value.path()) - member.length()) < 0.1
+
+
+def test_where_the_browser_cannot_decode_live_it_plays_the_whole(member):
+    member.page.add_init_script("delete globalThis.AudioDecoder")
+    member.open("speak")
+    member.speak(HELLO)
+    assert member.length() > 0.5
+    expect(member.page.get_by_role("button", name=re.compile("^(Play|Pause) the sound"))).to_be_enabled()
+
+
+def test_two_tabs_spend_the_last_credit_once(browser, product):
+    address, user = product.user(20)
+    visit = Visit(browser, product, session=product.session(address))
+    one, two = visit.page, visit.tab()
+    for tab in (one, two):
+        visit.open("speak", tab)
+        visit.type(HELLO, tab)
+    for tab in (one, two):
+        visit.press("Speak", tab)
+    visit.says("It cost", one)
+    expect(two.get_by_role("alert")).to_contain_text("credits", timeout=15_000)
+    expect(two.get_by_role("alert").get_by_role("link", name="Get credits")).to_be_visible()
+    kinds = [row["kind"] for row in product.database.sql("select kind from transactions where user_id = %s order by id", user)]
+    assert kinds[:2] == ["grant", "reserve"]
+    assert kinds.count("reserve") == 1
+    visit.end()
+
+
+def test_a_token_that_has_expired_is_renewed_and_nobody_notices(member, product):
+    member.type(HELLO)
+    expire(member, product)
+    before = session_of(member.page)["refresh_token"]
+    member.press("Speak")
+    member.says("It cost")
+    assert session_of(member.page)["refresh_token"] != before
+
+
+def test_a_session_that_has_ended_asks_to_sign_in_and_keeps_what_was_typed(browser, product):
+    address, user = product.user_with_password()
+    product.database.call("grant_credits", user_id=user, credits=100, reference="test")
+    visit = Visit(browser, product, session=product.session(address))
+    visit.open("speak")
+    visit.type("Keep these words.")
+    product.database.sql("delete from auth.sessions where user_id = %s", user)
+    expire(visit, product)
+    visit.press("Speak")
+    visit.says("Your session has ended.")
+    visit.fill("E-mail", address)
+    visit.fill("Password", PASSWORD)
+    visit.says("You are a person.")
+    visit.press("Sign in")
+    expect(visit.page.get_by_label("Text to speak")).to_have_value("Keep these words.")
+    visit.says("At most")
+    visit.end()
+
+
+def expire(visit, product):
+    """The token in the browser ran out a minute ago, though the browser's clock says it is still good."""
+    session = session_of(visit.page)
+    claims = jwt.decode(session["access_token"], options={"verify_signature": False})
+    key = (product.directory / "session-key.pem").read_text()
+    kid = jwt.get_unverified_header(session["access_token"])["kid"]
+    old = jwt.encode(claims | {"iat": claims["iat"] - 3660, "exp": claims["exp"] - 3660}, key, "ES256", {"kid": kid})
+    visit.page.evaluate(
+        "old => localStorage.setItem('fishserve.session', JSON.stringify({...JSON.parse(localStorage.getItem('fishserve.session')), access_token: old}))",
+        old,
+    )
+
+
+def test_a_connection_that_breaks_says_so_and_what_it_cost(browser, product):
+    address, user = product.user(5000)
+    wire = Wire(int(product.url.rpartition(":")[2]))
+    visit = Visit(browser, product, url=wire.url, session=product.session(address))
+    visit.open("speak")
+    visit.type(LONG)
+    visit.press("Speak")
+    visit.heard(1)
+    wire.cut()
+    visit.says("The connection broke off after")
+    visit.says("What was made is kept in your history.")
+    expect(visit.page.get_by_role("button", name="Speak", exact=True).or_(visit.page.get_by_role("button", name="Stop"))).to_be_enabled()
+    (job,) = product.database.sql("select status, charged, reserved, seconds from jobs where user_id = %s", user)
+    assert job["status"] == "succeeded"
+    assert 0 < job["charged"] < job["reserved"]
+    visit.says(f"It cost {job['charged']} credits")
+    wire.end()
+    visit.end()
+
+
+def test_stop_ends_the_work_and_what_was_made_is_kept(member):
+    member.type(LONG)
+    member.press("Speak")
+    member.heard(1)
+    member.press("Stop")
+    member.says("Stopped after")
+    member.says("What was made is kept in your history.")
+
+
+def test_too_many_requests_count_down(member):
+    refusal = {"error": {"message": "10 a minute are allowed", "type": "rate_limit_error", "param": None, "code": "rate_limited"}}
+    member.page.route("**/v1/audio/speech", lambda route: route.fulfill(status=429, json=refusal, headers={"Retry-After": "3"}))
+    member.type(HELLO)
+    member.press("Speak")
+    member.says("It goes on in 3 s.")
+    expect(member.page.get_by_role("button", name="Speak", exact=True)).to_be_disabled()
+    assert member.violations() == []
+    expect(member.page.get_by_role("button", name="Speak", exact=True)).to_be_enabled()
+    expect(member.page.get_by_role("alert")).to_have_count(0)
+
+
+def test_offline_is_said_and_ends_by_itself(member):
+    member.context.set_offline(True)
+    member.says("You are offline.")
+    member.fill("Text to speak", HELLO)
+    expect(member.page.get_by_role("button", name="Speak", exact=True)).to_be_disabled()
+    assert member.violations() == []
+    member.context.set_offline(False)
+    expect(member.page.get_by_text("You are offline.")).to_have_count(0)
+    member.speak(HELLO)
+
+
+def test_a_server_that_fails_is_said_and_can_be_asked_again(member):
+    member.page.route("**/api/jobs?*", lambda route: route.fulfill(status=503, body="<html>"))
+    member.go("History")
+    expect(member.page.get_by_role("status", name="Loading")).to_be_visible()
+    member.says("The server answered with an error (503).")
+    assert member.violations() == []
+    member.page.unroute("**/api/jobs?*")
+    member.press("Try again")
+    member.says("Nothing here yet")
+
+
+def test_a_server_that_is_not_there_is_said_at_the_start(visit):
+    visit.page.route("**/api/config", lambda route: route.abort())
+    visit.open()
+    visit.says("The service cannot be reached")
+    assert visit.violations() == []
+    visit.page.unroute("**/api/config")
+    visit.press("Try again")
+    expect(visit.page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_history_is_searched_heard_downloaded_and_deleted(member, product):
+    member.speak("The red boat.")
+    member.speak("A green hill.")
+    member.go("History")
+    expect(member.page.locator(".rows > li")).to_have_count(2)
+    member.page.get_by_label("Search what was said").fill("boat")
+    expect(member.page.locator(".rows > li")).to_have_count(1)
+    member.press("Play “The red boat.”")
+    member.heard(1)
+    with member.page.expect_download() as download:
+        member.press("Download “The red boat.”")
+    assert abs(decoded_seconds(download.value.path()) - member.length()) < 0.1
+    member.page.get_by_label("Search what was said").fill("nothing like it")
+    member.says("Nothing with “nothing like it” in it.")
+    member.page.get_by_label("Search what was said").fill("")
+    member.press("Delete “The red boat.”")
+    member.page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
+    expect(member.page.locator(".rows > li")).to_have_count(1)
+    wait_for(member.page, lambda: len(product.objects(member.id)) == 1)
+
+
+def test_a_key_is_shown_once_opens_what_it_may_and_is_revoked(member, product):
+    member.go("Keys")
+    member.fill("Name", "A program")
+    member.page.get_by_label("read history and balance").uncheck()
+    member.says("You are a person.")
+    member.press("Make a key")
+    expect(member.page.get_by_role("heading", name="Your new key")).to_be_focused()
+    member.press("Copy the key")
+    key = member.page.evaluate("navigator.clipboard.readText()")
+    assert key.startswith("fsk_")
+    assert key == member.page.locator("code.secret").inner_text()
+    member.press("I have it")
+    assert key not in member.page.content()
+    with httpx.Client(base_url=product.url, headers={"Authorization": f"Bearer {key}"}) as client:
+        assert client.post("/v1/audio/speech", json={"input": HELLO}, timeout=60).status_code == 200
+        assert client.get("/api/credits").status_code == 403
+        member.page.reload()
+        member.says("last used")
+        member.press("Revoke A program")
+        member.page.get_by_role("alertdialog").get_by_role("button", name="Revoke").click()
+        expect(member.page.get_by_role("button", name="Revoke A program")).to_have_count(0)
+        assert client.get("/api/credits").status_code == 401
+
+
+def test_a_voice_is_recorded_renamed_heard_and_deleted(member, product):
+    member.go("Voices")
+    member.says("No voice of your own yet")
+    member.press("Add a voice")
+    member.page.locator("input[type=file]").set_input_files(clip(0.4))
+    member.says("The clip lasts 0.4 s; a voice needs 1 to 90 s.")
+    member.press("Record")
+    member.says("Recording, 2 s")  # the false microphone beeps
+    member.press("Stop recording")
+    member.says("recording, 2.")
+    expect(member.page.get_by_label("What is said in it, word for word")).to_have_value(re.compile("^The boat left"))
+    member.fill("Name", "Mine")
+    member.page.get_by_label("This is my own voice").check()
+    member.press("Save voice")
+    expect(member.page.get_by_role("dialog")).to_have_count(0)
+    expect(member.page.get_by_role("button", name="Add a voice")).to_be_visible()
+    member.press("Rename Mine")
+    member.page.get_by_label("New name of Mine").fill("Still mine")
+    member.page.keyboard.press("Enter")
+    member.press("Play Still mine")
+    member.heard(1)
+    assert len(product.objects(member.id)) == 1
+    member.press("Delete Still mine")
+    member.page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
+    member.says("No voice of your own yet")
+    wait_for(member.page, lambda: not product.objects(member.id))
+
+
+def test_a_link_signs_in_once_and_a_forgotten_password_is_replaced(visit, product):
+    address, _ = product.user_with_password()
+    visit.open("link")
+    visit.fill("E-mail", address)
+    visit.says("You are a person.")
+    visit.press("Send me a link")
+    visit.says("Look in your mail")
+    link = product.link(address)
+    visit.page.goto(link)
+    expect(visit.page.get_by_label("Text to speak")).to_be_visible()
+    visit.go("Settings")
+    visit.press("Sign out")
+    expect(visit.page.get_by_role("heading", name="Sign in")).to_be_visible()
+    visit.page.goto(link)
+    visit.says("The link has been used or is too old.")
+    visit.page.get_by_role("link", name="Forgotten?").click()
+    visit.fill("E-mail", address)
+    visit.says("You are a person.")
+    visit.press("Send me a link")
+    visit.says("Look in your mail")
+    visit.page.goto(product.link(address))
+    visit.says("Choose your new password now.")
+    visit.fill("New password", "another long sentence")
+    visit.press("Set password")
+    visit.says("Your new password is set.")
+    visit.open("speak")
+    visit.go("Settings")
+    visit.press("Sign out")
+    for password, outcome in ((PASSWORD, "do not belong together"), ("another long sentence", "You see what it costs")):
+        visit.fill("E-mail", address)
+        visit.fill("Password", password)
+        visit.says("You are a person.")
+        visit.press("Sign in")
+        visit.says(outcome)
+
+
+def test_signing_out_leaves_nothing_for_the_next_one(member):
+    member.type("My secret words.")
+    member.go("Settings")
+    member.press("Sign out")
+    expect(member.page.get_by_role("heading", name="Sign in")).to_be_visible()
+    stored = member.page.evaluate("JSON.stringify({...localStorage}) + JSON.stringify({...sessionStorage})")
+    assert "secret words" not in stored
+    assert "access_token" not in stored
+
+
+@pytest.mark.parametrize(("scheme", "rules"), [("light", ()), ("dark", ("color-contrast",))])
+def test_axe_finds_nothing_on_any_page(browser, product, scheme, rules):
+    address, _ = product.user(1000)
+    visit = Visit(browser, product, color_scheme=scheme, reduced_motion="reduce")
+    for path in ("sign-in", "sign-up", "link", "reset"):
+        visit.open(path)
+        visit.says("You are a person.")
+        assert visit.violations(*rules) == [], path
+    visit.end()
+    visit = Visit(browser, product, session=product.session(address), color_scheme=scheme, reduced_motion="reduce")
+    visit.open("speak")
+    visit.speak(HELLO)
+    assert visit.violations(*rules) == []
+    visit.fill("Text to speak", LONG * 3)
+    visit.says("and you have")
+    assert visit.violations(*rules) == []
+    for name in ("Voices", "History", "Keys", "Credits", "Settings"):
+        visit.go(name)
+        expect(visit.page.get_by_role("status", name="Loading")).to_have_count(0)
+        assert visit.violations(*rules) == [], name
+    visit.press("Delete my account and all my audio")
+    assert visit.violations(*rules) == []
+    visit.press("Cancel")
+    visit.go("Voices")
+    visit.press("Add a voice")
+    assert visit.violations(*rules) == []
+    visit.open("nowhere")
+    visit.says("There is no such page.")
+    assert visit.violations(*rules) == []
+    visit.end()
+
+
+def test_nothing_is_wider_than_the_window(member):
+    for name in ("Voices", "History", "Keys", "Credits", "Settings", "Speak"):
+        member.go(name)
+        for width in (320, 390, 768, 1920):
+            member.page.set_viewport_size({"width": width, "height": 800})
+            assert member.page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
+
+
+def test_all_of_it_works_by_keyboard(member):
+    page = member.page
+    expect(page.get_by_label("Text to speak")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Text to speak")).to_be_focused()
+    page.keyboard.type(HELLO)
+    member.says("At most")
+    page.keyboard.press("Control+Enter")
+    member.says("It cost")
+    page.get_by_role("slider").focus()
+    page.keyboard.press("Home")
+    expect(page.get_by_role("slider")).to_have_attribute("aria-valuetext", re.compile("^0 of "))
+    member.go("Voices")
+    expect(page.locator("main")).to_be_focused()  # a screen reader goes on there
+    page.get_by_role("button", name="Add a voice").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="Add a voice")).to_be_focused()
+
+
+def test_the_scheme_follows_the_system_until_chosen(browser, product):
+    visit = Visit(browser, product, color_scheme="dark")
+    visit.open("sign-in")
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    dark = visit.page.evaluate(ground)
+    visit.press("Light colours")
+    light = visit.page.evaluate(ground)
+    assert light != dark
+    visit.page.reload()
+    assert visit.page.evaluate(ground) == light
+    visit.press("Dark colours")
+    assert visit.page.evaluate(ground) == dark
+    assert visit.page.evaluate("localStorage.getItem('fishserve.theme')") is None
+    visit.end()

@@ -1,0 +1,41 @@
+"""The app's own checks: its types are the API's, it compiles, its logic is tried, and it is small."""
+
+import gzip
+import json
+import re
+import subprocess
+
+import pytest
+
+from saas import openapi
+from tests.saas.web.conftest import WEB, npm
+
+pytestmark = pytest.mark.usefixtures("installed")
+
+
+def test_its_types_are_those_of_the_api(tmp_path):
+    (tmp_path / "openapi.json").write_text(json.dumps(openapi.document()), encoding="utf-8")
+    command = ["npx", "--no-install", "openapi-typescript", tmp_path / "openapi.json", "--output", tmp_path / "schema.d.ts"]
+    subprocess.run(command, cwd=WEB, check=True, capture_output=True, timeout=60)
+    kept, made = (WEB / "src" / "schema.d.ts").read_text(), (tmp_path / "schema.d.ts").read_text()
+    assert kept == made, "the API has changed: python -m saas.openapi > saas/web/openapi.json && npm --prefix saas/web run types"
+
+
+def test_it_compiles_strictly():
+    assert json.loads(re.sub(r"//.*", "", (WEB / "tsconfig.json").read_text()))["compilerOptions"]["strict"] is True
+    npm("run", "--silent", "check")
+
+
+def test_its_logic_does_what_its_tests_say():
+    npm("test", "--silent")
+
+
+def test_the_lock_file_names_no_registry():
+    assert '"resolved"' not in (WEB / "package-lock.json").read_text()
+
+
+def test_the_first_load_is_small(built):
+    page = (built / "index.html").read_text()
+    loaded = ["index.html", *re.findall(r'(?:src|href)="/app/([\w./-]+)"', page)]
+    assert any(name.endswith(".css") for name in loaded)
+    assert sum(len(gzip.compress((built / name).read_bytes())) for name in loaded) < 200_000
