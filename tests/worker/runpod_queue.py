@@ -13,12 +13,12 @@ FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 
 
 def create_app():
-    app, waiting, jobs, stops = FastAPI(), deque(), {}, deque()
+    app, waiting, jobs, stops, gone, deaf = FastAPI(), deque(), {}, deque(), set(), set()
 
     async def take(worker, most):
         for _ in range(20):
             taken = []
-            while waiting and len(taken) < most:
+            while waiting and len(taken) < most and worker not in gone:  # a dead worker's question may still stand
                 job = jobs[waiting.popleft()]
                 if job["status"] == "IN_QUEUE":
                     job |= {"status": "IN_PROGRESS", "worker": worker, "taken": job["taken"] + 1}
@@ -49,17 +49,17 @@ def create_app():
     @app.post("/lost/{worker}")
     async def lost(worker: str):
         """The cloud finds out that a worker is gone, and gives its jobs to others."""
+        gone.add(worker)
         for job in jobs.values():
             if job["status"] == "IN_PROGRESS" and job["worker"] == worker:
                 job["status"] = "IN_QUEUE"
                 waiting.append(job["id"])
         return {}
 
-    @app.post("/again/{job}")
-    async def again(job: str):
-        """What the worker said of it never arrived."""
-        jobs[job] |= {"status": "IN_QUEUE", "output": None}
-        waiting.append(job)
+    @app.post("/deaf/{worker}")
+    async def turn_deaf(worker: str):
+        """What a worker says from now on never arrives."""
+        deaf.add(worker)
         return {}
 
     @app.get("/v2/ep/job-take/{worker}")
@@ -72,8 +72,10 @@ def create_app():
         return await take(worker, batch_size) or Response(status_code=204)
 
     @app.post("/v2/ep/job-done/{worker}/{job}")
-    async def job_done(worker: str, job: str, request: Request):  # noqa: ARG001 - RunPod's addresses have it
+    async def job_done(worker: str, job: str, request: Request):
         body, kept = json.loads(await request.body()), jobs[job]
+        while worker in deaf:
+            await asyncio.sleep(0.1)
         if body.get("status") == "IN_PROGRESS":
             kept["progress"].append(body["output"])
             return {}
