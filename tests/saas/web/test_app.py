@@ -262,7 +262,11 @@ def test_too_many_requests_count_down(member):
 
 
 def test_offline_is_said_and_ends_by_itself(member):
+    wait_for(member.page, lambda: any("settings" in url for url in member.asked))  # the last of the other pages
     member.context.set_offline(True)
+    member.go("Settings")
+    member.says("You are offline.")
+    member.page.get_by_role("navigation").get_by_role("link", name="Speak").click()
     member.says("You are offline.")
     member.fill("Text to speak", HELLO)
     expect(member.page.get_by_role("button", name="Speak", exact=True)).to_be_disabled()
@@ -402,14 +406,20 @@ def test_a_link_signs_in_once_and_a_forgotten_password_is_replaced(visit, produc
         visit.says(outcome)
 
 
-def test_signing_out_leaves_nothing_for_the_next_one(member):
+@pytest.mark.parametrize("reachable", [True, False])
+def test_signing_out_leaves_nothing_for_the_next_one(member, reachable):
     member.type("My secret words.")
     member.go("Settings")
+    if not reachable:
+        member.page.route("**/auth/v1/logout*", lambda route: route.abort())
     member.press("Sign out")
     expect(member.page.get_by_role("heading", name="Sign in")).to_be_visible()
     stored = member.page.evaluate("JSON.stringify({...localStorage}) + JSON.stringify({...sessionStorage})")
     assert "secret words" not in stored
     assert "access_token" not in stored
+    if not reachable:
+        assert all("Failed to fetch" in complaint or "Failed to load" in complaint for complaint in member.complaints)
+        member.complaints.clear()  # supabase-js says on the console that nobody could be told
 
 
 @pytest.mark.parametrize(("scheme", "rules"), [("light", ()), ("dark", ("color-contrast",))])
