@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
 from pathlib import Path
@@ -42,8 +43,9 @@ def policy(settings: Settings) -> str:
 
 def router(settings: Settings, dist: Path = DIST) -> APIRouter:
     """/app and what is under it. A path that is no file is a page of the app, which knows itself whether there is such a page."""
-    files = {str(f.relative_to(dist)): f.read_bytes() for f in dist.rglob("*") if f.suffix in _TYPES} if dist.is_dir() else {}
-    tags = {name: f'"{hashlib.sha256(content).hexdigest()[:24]}"' for name, content in files.items()}
+    plain = {str(f.relative_to(dist)): f.read_bytes() for f in dist.rglob("*") if f.suffix in _TYPES} if dist.is_dir() else {}
+    files = {name: {"": content, "gzip": gzip.compress(content, 9, mtime=0)} for name, content in plain.items()}
+    tags = {name: hashlib.sha256(content).hexdigest()[:24] for name, content in plain.items()}
     guard = {
         "Content-Security-Policy": policy(settings), "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
         "Cross-Origin-Opener-Policy": "same-origin", "Permissions-Policy": "microphone=(self), camera=(), geolocation=(), payment=()",
@@ -63,10 +65,14 @@ def router(settings: Settings, dist: Path = DIST) -> APIRouter:
             if path.startswith("assets/") or Path(path).suffix in _TYPES:
                 return Response("There is no such file.", 404, guard, "text/plain")
             path = "index.html"
-        headers = guard | {"ETag": tags[path], "Cache-Control": _FOREVER if _HASHED.fullmatch(path) else "no-cache"}
-        if tags[path] in request.headers.get("if-none-match", ""):
+        coding = "gzip" if "gzip" in request.headers.get("accept-encoding", "") else ""
+        tag = f'"{tags[path]}{coding}"'
+        headers = guard | {"ETag": tag, "Vary": "Accept-Encoding", "Cache-Control": _FOREVER if _HASHED.fullmatch(path) else "no-cache"}
+        if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        return Response(files[path], headers=headers, media_type=_TYPES[Path(path).suffix])
+        if coding:
+            headers["Content-Encoding"] = coding
+        return Response(files[path][coding], headers=headers, media_type=_TYPES[Path(path).suffix])
 
     return routes
 

@@ -21,6 +21,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from saas import database, schema
+from tests.inference.server.conftest import Server as FishServer
 from tests.worker.conftest import bucket, checkpoint  # noqa: F401 - fixtures: a real S3 server, a checkpoint
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
@@ -209,3 +210,19 @@ def wait_for(url: str, headers: dict[str, str], log: Path) -> None:
             pass
         time.sleep(0.05)
     raise RuntimeError(f"{url} does not answer: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def data(postgres: Server) -> Iterator[Migrated]:
+    """A database for all tests of a module."""
+    made = postgres.migrated()
+    yield made
+    postgres.run(f"drop database {made.name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def speaker(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FishServer]:  # noqa: F811 - a fixture
+    """A fishserve with random weights."""
+    server = FishServer(checkpoint, tmp_path_factory.mktemp("voices")).wait_ready()
+    yield server
+    server.end()

@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from tests.saas.conftest import free_port
-from tests.saas.jobs.conftest import SMALL, Account, check_paid, data, environment  # noqa: F401 - a fixture
+from tests.saas.jobs.conftest import SMALL, Account, check_paid, environment
 from tests.worker.conftest import ROOT, answers, wait
 
 
 @pytest.fixture(scope="module")
-def server(data, bucket, checkpoint):  # noqa: F811
+def server(data, bucket, checkpoint):
     port, log = free_port(), tempfile.TemporaryFile()  # noqa: SIM115
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
@@ -35,7 +35,7 @@ def server(data, bucket, checkpoint):  # noqa: F811
         log.close()
 
 
-def test_it_speaks_for_credits(data, server):  # noqa: F811
+def test_it_speaks_for_credits(data, server):
     account = Account(data, server)
     check_paid(account, account.speak(wait_seconds=30))
     answer = account.http.post("/v1/audio/speech", json={"input": SMALL, "seed": 3})
@@ -43,7 +43,7 @@ def test_it_speaks_for_credits(data, server):  # noqa: F811
     account.http.close()
 
 
-def test_nobody_gets_past_it_to_the_engine(data, server):  # noqa: F811
+def test_nobody_gets_past_it_to_the_engine(data, server):
     poor = Account(data, server, credits=0)
     assert httpx.post(f"{server}/v1/audio/speech", json={"input": SMALL}).status_code == 401
     assert poor.http.post("/v1/audio/speech", json={"input": SMALL}).status_code == 402

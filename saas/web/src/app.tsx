@@ -14,11 +14,18 @@ import { ThemeButton } from "./parts/theme";
 import { useSigned } from "./session";
 import { t } from "./strings";
 
-const Voices = lazy(() => import("./pages/voices"));
-const History = lazy(() => import("./pages/history"));
-const Keys = lazy(() => import("./pages/keys"));
-const Credits = lazy(() => import("./pages/credits"));
-const Settings = lazy(() => import("./pages/settings"));
+const LATER = {
+  voices: () => import("./pages/voices"),
+  history: () => import("./pages/history"),
+  keys: () => import("./pages/keys"),
+  credits: () => import("./pages/credits"),
+  settings: () => import("./pages/settings"),
+};
+const Voices = lazy(LATER.voices);
+const History = lazy(LATER.history);
+const Keys = lazy(LATER.keys);
+const Credits = lazy(LATER.credits);
+const Settings = lazy(LATER.settings);
 
 const PAGES = ["speak", "voices", "history", "keys", "credits", "settings"] as const;
 
@@ -80,6 +87,11 @@ function Frame({ children }: { children: React.ReactNode }) {
   const first = useRef(true);
   const page = PAGES.find((p) => place === `/${p}`);
 
+  useEffect(() => {
+    // Once the first page stands, the others are fetched, so that they open also when the connection is gone.
+    const timer = setTimeout(() => Object.values(LATER).forEach((load) => load().catch(() => {})), 1000);
+    return () => clearTimeout(timer);
+  }, []);
   useEffect(() => {
     if (recovering) go("/settings", { replace: true }); // where a new password is chosen
   }, [recovering, go]);

@@ -17,6 +17,7 @@ const queries = new QueryClient({
     queries: {
       staleTime: 15_000,
       retry: (failures, e) => !(e instanceof Refused && e.status >= 400 && e.status < 500) && failures < 2,
+      retryDelay: (failures) => 500 * 2 ** failures,
     },
   },
 });

@@ -10,6 +10,7 @@ export interface Signed {
   recovering: boolean;
 }
 
+const KEPT = "fishserve.session";
 let state: Signed = { session: undefined, ended: false, recovering: false };
 let leaving = false;
 const listeners = new Set<() => void>();
@@ -23,7 +24,7 @@ function become(next: Partial<Signed>) {
 
 /** Begin to follow the session. */
 export function watch(url: string, key: string) {
-  supabase = createClient(url, key, { auth: { flowType: "implicit", storageKey: "fishserve.session" } });
+  supabase = createClient(url, key, { auth: { flowType: "implicit", storageKey: KEPT } });
   supabase.auth.onAuthStateChange((event, session) => {
     if (event === "SIGNED_OUT") become({ session: null, ended: !leaving && Boolean(state.session), recovering: false });
     else become({ session, ended: session ? false : state.ended, recovering: state.recovering || event === "PASSWORD_RECOVERY" });
@@ -48,14 +49,14 @@ export async function token(renew = false): Promise<string | null> {
   return data.session?.access_token ?? null;
 }
 
-/** End the session in this browser. */
+/** End the session in this browser, also when nobody can be told. */
 export async function signOut(): Promise<void> {
   leaving = true;
-  try {
-    await supabase.auth.signOut({ scope: "local" });
-  } finally {
-    leaving = false;
-  }
+  const { error } = await supabase.auth.signOut({ scope: "local" });
+  leaving = false;
+  if (!error) return;
+  localStorage.removeItem(KEPT);
+  location.reload();
 }
 
 /** The session is no longer believed by the server. */

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from saas.auth.service import new_key
-from tests.inference.server.conftest import Server
 from tests.saas.conftest import free_port
 from tests.saas.jobs.runpod_cloud import KEY
 from tests.worker.conftest import ROOT, Queue, Worker, answers, wait
@@ -113,22 +112,6 @@ def check_refunded(account, job, status):
     assert (job["status"], job["charged"], job["url"]) == (status, 0, None)
     assert account.entries(job) == [("reserve", -job["reserved"]), ("refund", job["reserved"])]
     account.check_balance()
-
-
-@pytest.fixture(scope="module")
-def data(postgres):
-    """A database for all tests of a module."""
-    made = postgres.migrated()
-    yield made
-    postgres.run(f"drop database {made.name} with (force)")
-
-
-@pytest.fixture(scope="session")
-def speaker(checkpoint, tmp_path_factory):
-    """A fishserve with random weights."""
-    server = Server(checkpoint, tmp_path_factory.mktemp("voices")).wait_ready()
-    yield server
-    server.end()
 
 
 class Cloud(Queue):

@@ -20,7 +20,7 @@ SPEECH = [
     "before process_audio_request", "after process_audio_request", "after claim_jobs", "before start_job", "after start_job", "before finish",
     "after finish", "before put", "after put", "before settle_job", "after settle_job",
 ]  # fmt: skip
-STREAMS = ["before claim_job", "after claim_job", "after start_job", "before finish", "after put", "before settle_job", "after settle_job"]
+STREAMS = ["before claim_job", "after claim_job", "after start_job", "after put", "after settle_job"]
 REFUNDS = ["before refund_job", "after refund_job"]
 RUNPOD = [
     "after claim_jobs", "before send", "after send", "before start_job", "after start_job", "before job_of_token", "before status", "after status",

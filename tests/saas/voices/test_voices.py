@@ -10,19 +10,19 @@ import psycopg
 import pytest
 import soundfile
 
-from tests.saas.jobs.conftest import Account, Api, check_paid, check_refunded, data, speaker  # noqa: F401 - fixtures
+from tests.saas.jobs.conftest import Account, Api, check_paid, check_refunded
 from tests.worker.conftest import wait
 
 
 @pytest.fixture(scope="module")
-def api(data, bucket, speaker):  # noqa: F811
+def api(data, bucket, speaker):
     api = Api(data, bucket, FISHSERVE_URL=speaker.url)
     yield api
     api.end()
 
 
 @pytest.fixture
-def account(data, api):  # noqa: F811
+def account(data, api):
     account = Account(data, api.url)
     yield account
     account.http.close()
@@ -51,7 +51,7 @@ def ready(account, content=None, **more):
     return account.ask("POST", f"/api/voices/{uploaded(account, content, **more)['id']}/confirm")
 
 
-def place(data, voice):  # noqa: F811
+def place(data, voice):
     return data.sql("select object_key from cloned_voices where id = %s", voice["id"])[0]["object_key"]
 
 
@@ -67,7 +67,7 @@ def test_a_clip_becomes_a_voice_that_speaks(account):
     assert account.job({"id": by_name.headers["x-job-id"]})["sha256"] == own["sha256"]
 
 
-def test_a_clip_that_was_looked_at_cannot_be_exchanged(account, data, bucket):  # noqa: F811
+def test_a_clip_that_was_looked_at_cannot_be_exchanged(account, data, bucket):
     """The address to upload to is still good; it leads to nothing that is used."""
     content = clip()
     made = announced(account, content)
@@ -91,7 +91,7 @@ def test_a_clip_that_was_looked_at_cannot_be_exchanged(account, data, bucket):  
     ],
     ids=["noise", "short", "long", "silent", "html", "cut"],
 )
-def test_what_is_no_clip_to_imitate_is_refused_with_the_reason_and_deleted(account, data, bucket, content, words):  # noqa: F811
+def test_what_is_no_clip_to_imitate_is_refused_with_the_reason_and_deleted(account, data, bucket, content, words):
     voice = uploaded(account, content)
     error = account.ask("POST", f"/api/voices/{voice['id']}/confirm", 422)["error"]
     assert words in error["message"]
@@ -121,7 +121,7 @@ def test_what_cannot_be_a_voice_is_not_announced(account, change):
     assert account.ask("GET", "/api/voices") == []
 
 
-def test_names_are_ones_own_and_can_be_changed(account, data, api):  # noqa: F811
+def test_names_are_ones_own_and_can_be_changed(account, data, api):
     voice = ready(account, name="Anna")
     taken = {"name": "anna", "transcript": "t", "content_type": "audio/wav", "bytes": 9, "consent": True}
     account.ask("POST", "/api/voices", 409, json=taken)
@@ -134,7 +134,7 @@ def test_names_are_ones_own_and_can_be_changed(account, data, api):  # noqa: F81
     other.http.close()
 
 
-def test_a_deleted_voice_is_gone(account, data, bucket):  # noqa: F811
+def test_a_deleted_voice_is_gone(account, data, bucket):
     """Its clip before the answer comes; its name and words, too; and a job that was to use it is paid back."""
     voice = ready(account)
     key = place(data, voice)
@@ -149,7 +149,7 @@ def test_a_deleted_voice_is_gone(account, data, bucket):  # noqa: F811
     account.ask("DELETE", f"/api/voices/{voice['id']}", 404)
 
 
-def test_a_clip_the_bucket_kept_is_deleted_later(account, data, bucket):  # noqa: F811
+def test_a_clip_the_bucket_kept_is_deleted_later(account, data, bucket):
     """The bucket may not answer when a voice is deleted; what is to go stays on a list until it does."""
     voice = ready(account)
     key = place(data, voice)
@@ -162,7 +162,7 @@ def test_a_clip_the_bucket_kept_is_deleted_later(account, data, bucket):  # noqa
     assert data.sql("select id from cloned_voices where id = %s", voice["id"]) == []
 
 
-def test_a_job_whose_voice_goes_before_it_is_spoken_is_paid_back(account, data):  # noqa: F811
+def test_a_job_whose_voice_goes_before_it_is_spoken_is_paid_back(account, data):
     voice = ready(account)
     with psycopg.connect(data.owner_url) as connection:  # one transaction: nobody can claim it in between
         asked = "select process_audio_request(%s, 'v', 'f', 'Hi.', 'h', %s) -> 'job'"

@@ -326,7 +326,7 @@ class Visit:
         expect(self.page.get_by_role("heading", level=1)).to_have_text(name)
 
     def says(self, words, page=None):
-        expect((page or self.page).get_by_text(words).first).to_be_visible(timeout=15_000)
+        expect((page or self.page).get_by_text(re.compile(re.escape(words))).first).to_be_visible(timeout=15_000)
 
     def type(self, text, page=None):
         """Write what is to be said, and wait for its price."""

@@ -251,10 +251,10 @@ def test_stop_ends_the_work_and_what_was_made_is_kept(member):
 
 def test_too_many_requests_count_down(member):
     refusal = {"error": {"message": "10 a minute are allowed", "type": "rate_limit_error", "param": None, "code": "rate_limited"}}
-    member.page.route("**/v1/audio/speech", lambda route: route.fulfill(status=429, json=refusal, headers={"Retry-After": "3"}))
+    member.page.route("**/v1/audio/speech", lambda route: route.fulfill(status=429, json=refusal, headers={"Retry-After": "2"}))
     member.type(HELLO)
     member.press("Speak")
-    member.says("It goes on in 3 s.")
+    member.says("It goes on in 2 s.")
     expect(member.page.get_by_role("button", name="Speak", exact=True)).to_be_disabled()
     assert member.violations() == []
     expect(member.page.get_by_role("button", name="Speak", exact=True)).to_be_enabled()
@@ -262,7 +262,11 @@ def test_too_many_requests_count_down(member):
 
 
 def test_offline_is_said_and_ends_by_itself(member):
+    wait_for(member.page, lambda: any("settings" in url for url in member.asked))  # the last of the other pages
     member.context.set_offline(True)
+    member.go("Settings")
+    member.says("You are offline.")
+    member.page.get_by_role("navigation").get_by_role("link", name="Speak").click()
     member.says("You are offline.")
     member.fill("Text to speak", HELLO)
     expect(member.page.get_by_role("button", name="Speak", exact=True)).to_be_disabled()
@@ -291,6 +295,39 @@ def test_a_server_that_is_not_there_is_said_at_the_start(visit):
     visit.page.unroute("**/api/config")
     visit.press("Try again")
     expect(visit.page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_a_result_that_is_no_longer_kept_says_so(member, product):
+    member.speak(HELLO)
+    product.database.sql("update jobs set expires_at = now() - interval '1 day' where user_id = %s", member.id)
+    member.go("History")
+    member.says("No longer kept")
+    assert member.page.get_by_role("button", name=re.compile("^(Play|Download)")).count() == 0
+    assert member.violations() == []
+
+
+def test_a_check_for_persons_that_cannot_be_loaded_is_said(visit):
+    visit.context.unroute("https://challenges.cloudflare.com/**")
+    visit.context.route("https://challenges.cloudflare.com/**", lambda route: route.abort())
+    visit.open("sign-up")
+    visit.says("The check that you are a person could not be loaded.")
+    visit.fill("E-mail", "a@example.com")
+    visit.fill("Password", PASSWORD)
+    visit.press("Make my account")
+    visit.says("the check that you are a person is still running")
+    assert visit.violations() == []
+
+
+def test_a_provider_that_the_project_has_switched_on_gets_a_button(visit, product):
+    visit.page.route(
+        "**/auth/v1/settings", lambda route: route.fulfill(json={"external": {"google": True, "github": False, "email": True}})
+    )
+    visit.page.route("**/auth/v1/authorize*", lambda route: route.fulfill(body="at Google"))
+    visit.open("sign-in")
+    visit.press("Go on with Google")
+    visit.page.wait_for_url(re.compile("/auth/v1/authorize"))
+    asked = httpx.URL(visit.page.url).params
+    assert (asked["provider"], asked["redirect_to"]) == ("google", f"{product.url}/app")
 
 
 def test_history_is_searched_heard_downloaded_and_deleted(member, product):
@@ -402,14 +439,20 @@ def test_a_link_signs_in_once_and_a_forgotten_password_is_replaced(visit, produc
         visit.says(outcome)
 
 
-def test_signing_out_leaves_nothing_for_the_next_one(member):
+@pytest.mark.parametrize("reachable", [True, False])
+def test_signing_out_leaves_nothing_for_the_next_one(member, reachable):
     member.type("My secret words.")
     member.go("Settings")
+    if not reachable:
+        member.page.route("**/auth/v1/logout*", lambda route: route.abort())
     member.press("Sign out")
     expect(member.page.get_by_role("heading", name="Sign in")).to_be_visible()
     stored = member.page.evaluate("JSON.stringify({...localStorage}) + JSON.stringify({...sessionStorage})")
     assert "secret words" not in stored
     assert "access_token" not in stored
+    if not reachable:
+        assert all("Failed to fetch" in complaint or "Failed to load" in complaint for complaint in member.complaints)
+        member.complaints.clear()  # supabase-js says on the console that nobody could be told
 
 
 @pytest.mark.parametrize(("scheme", "rules"), [("light", ()), ("dark", ("color-contrast",))])

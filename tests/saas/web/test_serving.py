@@ -63,6 +63,18 @@ def test_files_with_a_hash_are_kept_for_ever_and_the_page_is_asked_for_each_time
             assert (again.status_code, again.content) == (304, b"")
 
 
+def test_files_are_sent_small_to_who_can_read_that(dist):
+    (dist / "assets" / "index-CIjKKN59.js").write_text("word " * 1000)
+    with client(dist) as http:
+        small = http.get("/app/assets/index-CIjKKN59.js", headers={"accept-encoding": "gzip"})
+        large = http.get("/app/assets/index-CIjKKN59.js", headers={"accept-encoding": "identity"})
+    assert small.text == large.text == "word " * 1000
+    assert (small.headers["content-encoding"], small.headers["vary"]) == ("gzip", "Accept-Encoding")
+    assert int(small.headers["content-length"]) < 100
+    assert "content-encoding" not in large.headers
+    assert small.headers["etag"] != large.headers["etag"]
+
+
 def test_any_page_of_the_app_is_the_app_and_a_missing_file_is_missing(dist):
     with client(dist) as http:
         for path in ("/app/", "/app/speak", "/app/a/b"):
