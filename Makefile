@@ -30,7 +30,7 @@ test: $(DEV) ## run every check: lint, types, contracts, tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	tests/system.sh
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 drill: $(DEV) reference ## run the slow and destructive checks
 	$(BIN)/pytest -m drill

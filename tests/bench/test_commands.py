@@ -170,6 +170,7 @@ def test_ctrl_c_keeps_what_was_measured(tiny, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "inference.cli", "bench", "latency", "--checkpoint", str(tiny), "--seconds", "60", "--concurrency", "1", "--buckets", "short", "-o", str(out)],
         env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - tests begun with & would hand down that it is ignored
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (out.exists() and read(out).get("warmup")) and time.monotonic() < deadline:
