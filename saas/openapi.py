@@ -1,4 +1,4 @@
-"""The API's OpenAPI document, from which the app's types are made: `python -m saas.openapi`."""
+"""The API's OpenAPI document, from which the app's types are made: `python -m saas.openapi`. Without its words, which are not the app's business."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from saas.app import create_app
 
 def document() -> dict[str, Any]:
     """The same whatever the environment says: no route depends on it."""
-    return create_app(settings.read(environment="development", supabase_url="http://127.0.0.1")).openapi()
+    whole: dict[str, Any] = _wordless(create_app(settings.read(environment="development", supabase_url="http://127.0.0.1")).openapi())
+    return whole
+
+
+def _wordless(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {k: _wordless(v) for k, v in part.items() if not (k in ("description", "summary") and isinstance(v, str))}
+    return [_wordless(item) for item in part] if isinstance(part, list) else part
 
 
 if __name__ == "__main__":

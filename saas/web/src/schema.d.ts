@@ -11,10 +11,6 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Healthz
-         * @description The process is alive. Says nothing about what it needs.
-         */
         get: operations["healthz_healthz_get"];
         put?: never;
         post?: never;
@@ -31,10 +27,6 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Readyz
-         * @description 200 when the database answers and has the rules this version was written for, 503 otherwise.
-         */
         get: operations["readyz_readyz_get"];
         put?: never;
         post?: never;
@@ -51,10 +43,6 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Metrics
-         * @description Prometheus text format; to this machine alone, or with FISHSERVE_SAAS_METRICS_KEY as a bearer token.
-         */
         get: operations["metrics_metrics_get"];
         put?: never;
         post?: never;
@@ -71,10 +59,6 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Config
-         * @description What the app must know before anybody is signed in.
-         */
         get: operations["config_api_config_get"];
         put?: never;
         post?: never;
@@ -91,24 +75,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Me
-         * @description Who is asking.
-         */
         get: operations["me_api_me_get"];
         put?: never;
         post?: never;
-        /**
-         * Close
-         * @description Close the account: jobs that run end, every voice and result is deleted, what is left of the ledger has no name on it.
-         */
         delete: operations["close_api_me_delete"];
         options?: never;
         head?: never;
-        /**
-         * Change
-         * @description Another name to be shown.
-         */
         patch: operations["change_api_me_patch"];
         trace?: never;
     };
@@ -119,16 +91,8 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Keys
-         * @description The keys that open something.
-         */
         get: operations["keys_api_keys_get"];
         put?: never;
-        /**
-         * Add Key
-         * @description A new key, shown this once. Where the app has Turnstile, its token is wanted.
-         */
         post: operations["add_key_api_keys_post"];
         delete?: never;
         options?: never;
@@ -146,10 +110,6 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /**
-         * Revoke
-         * @description Take a key back. From then on it opens nothing.
-         */
         delete: operations["revoke_api_keys__key_id__delete"];
         options?: never;
         head?: never;
@@ -163,10 +123,6 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Balance
-         * @description What one has.
-         */
         get: operations["balance_api_credits_get"];
         put?: never;
         post?: never;
@@ -183,10 +139,6 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Ledger
-         * @description Every change of it, the newest first; `before` an entry's id come the older ones.
-         */
         get: operations["ledger_api_credits_ledger_get"];
         put?: never;
         post?: never;
@@ -203,10 +155,6 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Usage
-         * @description What was spoken, a day at a time.
-         */
         get: operations["usage_api_usage_get"];
         put?: never;
         post?: never;
@@ -225,10 +173,6 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /**
-         * Estimate
-         * @description The most that a text can cost.
-         */
         post: operations["estimate_api_estimate_post"];
         delete?: never;
         options?: never;
@@ -245,10 +189,6 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /**
-         * Checkout
-         * @description A page of Stripe on which to buy a pack. Credits come when Stripe says that it was paid.
-         */
         post: operations["checkout_api_billing_checkout_post"];
         delete?: never;
         options?: never;
@@ -265,10 +205,6 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /**
-         * Webhook
-         * @description For Stripe. What it sends is read as it came, byte for byte, since that is what it signed.
-         */
         post: operations["webhook_api_webhook_stripe_post"];
         delete?: never;
         options?: never;
@@ -283,16 +219,8 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Voices
-         * @description Your voices, the newest first.
-         */
         get: operations["voices_api_voices_get"];
         put?: never;
-        /**
-         * Create
-         * @description Announce a clip. PUT it to the address in the answer, then confirm.
-         */
         post: operations["create_api_voices_post"];
         delete?: never;
         options?: never;
@@ -309,10 +237,6 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /**
-         * Confirm
-         * @description The clip is uploaded: it is looked at, and the voice is ready, or the answer says why not.
-         */
         post: operations["confirm_api_voices__voice_id__confirm_post"];
         delete?: never;
         options?: never;
@@ -327,24 +251,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Voice
-         * @description One voice, and where its clip can be heard for 300 s.
-         */
         get: operations["voice_api_voices__voice_id__get"];
         put?: never;
         post?: never;
-        /**
-         * Delete
-         * @description Delete it, its clip included.
-         */
         delete: operations["delete_api_voices__voice_id__delete"];
         options?: never;
         head?: never;
-        /**
-         * Rename
-         * @description Give it another name.
-         */
         patch: operations["rename_api_voices__voice_id__patch"];
         trace?: never;
     };
@@ -357,10 +269,6 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /**
-         * Speak
-         * @description Speak a text: 200 with the result's address when it is ready within `wait_seconds`, else 202, and the job can be asked about.
-         */
         post: operations["speak_api_tts_post"];
         delete?: never;
         options?: never;
@@ -375,10 +283,6 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Jobs
-         * @description Your jobs, the newest first; `before` is the created_at of the last one you have.
-         */
         get: operations["jobs_api_jobs_get"];
         put?: never;
         post?: never;
@@ -395,17 +299,9 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Job
-         * @description One job, with a fresh address of its result.
-         */
         get: operations["job_api_jobs__job_id__get"];
         put?: never;
         post?: never;
-        /**
-         * Delete
-         * @description Delete a job's text and its result. One that has not ended is cancelled first.
-         */
         delete: operations["delete_api_jobs__job_id__delete"];
         options?: never;
         head?: never;
@@ -421,10 +317,6 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /**
-         * Cancel
-         * @description Stop a job and have its credits back. One that has ended stays as it is.
-         */
         post: operations["cancel_api_jobs__job_id__cancel_post"];
         delete?: never;
         options?: never;
@@ -441,12 +333,6 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /**
-         * Openai Speech
-         * @description Speak a text, as OpenAI's clients ask for it: the file comes while it is made, where the backend can.
-         *
-         *     A client that leaves while it listens pays for what was made until then, which is kept with the job; one that leaves before pays nothing.
-         */
         post: operations["openai_speech_v1_audio_speech_post"];
         delete?: never;
         options?: never;
@@ -458,18 +344,12 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /**
-         * Checkout
-         * @description Where to pay.
-         */
+        /** Checkout */
         Checkout: {
             /** Url */
             url: string;
         };
-        /**
-         * Complaint
-         * @description What was wrong: a sentence for people, and words for programs.
-         */
+        /** Complaint */
         Complaint: {
             /** Message */
             message: string;
@@ -480,10 +360,7 @@ export interface components {
             /** Param */
             param: string | null;
         };
-        /**
-         * Config
-         * @description What the app must know before anybody is signed in. All of it is public.
-         */
+        /** Config */
         Config: {
             /** Supabase Url */
             supabase_url: string;
@@ -501,28 +378,19 @@ export interface components {
             /** Model */
             model: string;
         };
-        /**
-         * CreatedVoice
-         * @description A voice that waits for its clip; confirm it when that is uploaded.
-         */
+        /** CreatedVoice */
         CreatedVoice: {
             voice: components["schemas"]["VoiceOut"];
             upload: components["schemas"]["UploadOut"];
         };
-        /**
-         * Credits
-         * @description What a user has. Debt is what a refund took back that had been spent; the next credits repay it.
-         */
+        /** Credits */
         Credits: {
             /** Balance */
             balance: number;
             /** Debt */
             debt: number;
         };
-        /**
-         * Day
-         * @description What was spoken on a day, in UTC.
-         */
+        /** Day */
         Day: {
             /**
              * Day
@@ -538,10 +406,7 @@ export interface components {
             /** Credits */
             credits: number;
         };
-        /**
-         * Entry
-         * @description One line of the ledger.
-         */
+        /** Entry */
         Entry: {
             /** Id */
             id: number;
@@ -563,10 +428,7 @@ export interface components {
              */
             created_at: string;
         };
-        /**
-         * Estimate
-         * @description The most that a text can cost, and about how long it is.
-         */
+        /** Estimate */
         Estimate: {
             /** Credits */
             credits: number;
@@ -575,10 +437,7 @@ export interface components {
             /** Characters */
             characters: number;
         };
-        /**
-         * JobOut
-         * @description A job. `url` is good for 300 s; ask again for another.
-         */
+        /** JobOut */
         JobOut: {
             /**
              * Id
@@ -600,15 +459,9 @@ export interface components {
             options: {
                 [key: string]: unknown;
             };
-            /**
-             * Reserved
-             * @description Credits that were set aside: the most it can cost.
-             */
+            /** Reserved */
             reserved: number;
-            /**
-             * Charged
-             * @description Credits it cost.
-             */
+            /** Charged */
             charged: number;
             /** Seconds */
             seconds?: number | null;
@@ -627,18 +480,12 @@ export interface components {
             started_at?: string | null;
             /** Finished At */
             finished_at?: string | null;
-            /**
-             * Expires At
-             * @description When its result is deleted.
-             */
+            /** Expires At */
             expires_at?: string | null;
             /** Url */
             url?: string | null;
         };
-        /**
-         * Key
-         * @description A key as it can be shown: not the key.
-         */
+        /** Key */
         Key: {
             /**
              * Id
@@ -661,10 +508,7 @@ export interface components {
              */
             created_at: string;
         };
-        /**
-         * KeyWanted
-         * @description A new key's name, and what it may do.
-         */
+        /** KeyWanted */
         KeyWanted: {
             /** Name */
             name: string;
@@ -677,61 +521,36 @@ export interface components {
              */
             scopes: ("speak" | "voices" | "read")[];
         };
-        /**
-         * Limits
-         * @description What one may ask for.
-         */
+        /** Limits */
         Limits: {
             /** Characters */
             characters: number;
             /** Speech Per Minute */
             speech_per_minute: number;
         };
-        /**
-         * NewKey
-         * @description A key, and this once the whole of it.
-         */
+        /** NewKey */
         NewKey: {
             key: components["schemas"]["Key"];
-            /**
-             * Secret
-             * @description Send it as `Authorization: Bearer fsk_...`. It is shown this once, and kept nowhere.
-             */
+            /** Secret */
             secret: string;
         };
-        /**
-         * NewVoice
-         * @description A voice to be, and the clip that will be uploaded for it. Whose voice it is must have agreed.
-         */
+        /** NewVoice */
         NewVoice: {
             /** Name */
             name: string;
-            /**
-             * Transcript
-             * @description What is said in the clip, word for word.
-             */
+            /** Transcript */
             transcript: string;
-            /**
-             * Content Type
-             * @description As it will be uploaded: audio/wav, audio/mpeg...
-             */
+            /** Content Type */
             content_type: string;
-            /**
-             * Bytes
-             * @description The clip's exact size.
-             */
+            /** Bytes */
             bytes: number;
             /**
              * Consent
-             * @description The person whose voice it is has agreed to its being imitated.
              * @constant
              */
             consent: true;
         };
-        /**
-         * OpenAIBody
-         * @description OpenAI's `POST /v1/audio/speech`, and the model's own controls. Any `model` name is accepted.
-         */
+        /** OpenAIBody */
         OpenAIBody: {
             /** Input */
             input: string;
@@ -739,14 +558,10 @@ export interface components {
             model?: string | null;
             /**
              * Voice
-             * @description The id or name of one of your voices; OpenAI's names mean the model's own.
              * @default default
              */
             voice: string | components["schemas"]["VoiceId"];
-            /**
-             * Instructions
-             * @description Accepted for compatibility; this model takes no instructions.
-             */
+            /** Instructions */
             instructions?: string | null;
             /**
              * Response Format
@@ -772,17 +587,11 @@ export interface components {
             /** Top P */
             top_p?: number | null;
         };
-        /**
-         * Problem
-         * @description Every answer that is not 2xx.
-         */
+        /** Problem */
         Problem: {
             error: components["schemas"]["Complaint"];
         };
-        /**
-         * Profile
-         * @description Who is signed in.
-         */
+        /** Profile */
         Profile: {
             /**
              * Id
@@ -803,33 +612,21 @@ export interface components {
              */
             created_at: string;
         };
-        /**
-         * ProfileChange
-         * @description What a user may change of it.
-         */
+        /** ProfileChange */
         ProfileChange: {
             /** Display Name */
             display_name: string;
         };
-        /**
-         * Rename
-         * @description A new name.
-         */
+        /** Rename */
         Rename: {
             /** Name */
             name: string;
         };
-        /**
-         * SpeechBody
-         * @description A text to speak.
-         */
+        /** SpeechBody */
         SpeechBody: {
             /** Text */
             text: string;
-            /**
-             * Voice Id
-             * @description One of your voices; null: the model's own.
-             */
+            /** Voice Id */
             voice_id?: string | null;
             /**
              * Format
@@ -839,14 +636,10 @@ export interface components {
             format: "mp3" | "opus" | "aac" | "flac" | "wav" | "pcm";
             /**
              * Speed
-             * @description At the same pitch.
              * @default 1
              */
             speed: number;
-            /**
-             * Seed
-             * @description The same seed says the same text in the same way.
-             */
+            /** Seed */
             seed?: number | null;
             /** Temperature */
             temperature?: number | null;
@@ -854,15 +647,11 @@ export interface components {
             top_p?: number | null;
             /**
              * Wait Seconds
-             * @description Answer when it is done, if it is so soon.
              * @default 0
              */
             wait_seconds: number;
         };
-        /**
-         * Text
-         * @description A text to be priced.
-         */
+        /** Text */
         Text: {
             /** Text */
             text: string;
@@ -872,10 +661,7 @@ export interface components {
              */
             speed: number;
         };
-        /**
-         * UploadOut
-         * @description Where to PUT the clip within 300 s, with exactly these headers.
-         */
+        /** UploadOut */
         UploadOut: {
             /** Url */
             url: string;
@@ -890,18 +676,12 @@ export interface components {
                 [key: string]: string;
             };
         };
-        /**
-         * VoiceId
-         * @description OpenAI's object form of `voice`.
-         */
+        /** VoiceId */
         VoiceId: {
             /** Id */
             id: string;
         };
-        /**
-         * VoiceOut
-         * @description A voice. `clip_url` is good for 300 s, and given where one voice is asked for.
-         */
+        /** VoiceOut */
         VoiceOut: {
             /**
              * Id
@@ -923,10 +703,7 @@ export interface components {
             bytes: number;
             /** Seconds */
             seconds?: number | null;
-            /**
-             * Reason
-             * @description Why the clip was refused.
-             */
+            /** Reason */
             reason?: string | null;
             /**
              * Created At
@@ -936,10 +713,7 @@ export interface components {
             /** Clip Url */
             clip_url?: string | null;
         };
-        /**
-         * Wanted
-         * @description A pack of credits, by its id.
-         */
+        /** Wanted */
         Wanted: {
             /** Pack */
             pack: string;
@@ -962,7 +736,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -973,7 +746,6 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -982,7 +754,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1002,7 +773,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1011,7 +781,6 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1020,7 +789,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1040,7 +808,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1049,7 +816,6 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1058,7 +824,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1078,7 +843,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1087,7 +851,6 @@ export interface operations {
                     "application/json": components["schemas"]["Config"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1096,7 +859,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1116,7 +878,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1125,7 +886,6 @@ export interface operations {
                     "application/json": components["schemas"]["Profile"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1134,7 +894,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1154,14 +913,12 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1170,7 +927,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1194,7 +950,6 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1203,7 +958,6 @@ export interface operations {
                     "application/json": components["schemas"]["Profile"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1212,7 +966,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1232,7 +985,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1241,7 +993,6 @@ export interface operations {
                     "application/json": components["schemas"]["Key"][];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1250,7 +1001,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1276,7 +1026,6 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -1285,7 +1034,6 @@ export interface operations {
                     "application/json": components["schemas"]["NewKey"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1294,7 +1042,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1316,14 +1063,12 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1332,7 +1077,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1352,7 +1096,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1361,7 +1104,6 @@ export interface operations {
                     "application/json": components["schemas"]["Credits"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1370,7 +1112,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1393,7 +1134,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1402,7 +1142,6 @@ export interface operations {
                     "application/json": components["schemas"]["Entry"][];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1411,7 +1150,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1433,7 +1171,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1442,7 +1179,6 @@ export interface operations {
                     "application/json": components["schemas"]["Day"][];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1451,7 +1187,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1475,7 +1210,6 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1484,7 +1218,6 @@ export interface operations {
                     "application/json": components["schemas"]["Estimate"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1493,7 +1226,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1517,7 +1249,6 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1526,7 +1257,6 @@ export interface operations {
                     "application/json": components["schemas"]["Checkout"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1535,7 +1265,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1557,7 +1286,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1568,7 +1296,6 @@ export interface operations {
                     };
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1577,7 +1304,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1597,7 +1323,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1606,7 +1331,6 @@ export interface operations {
                     "application/json": components["schemas"]["VoiceOut"][];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1615,7 +1339,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1639,7 +1362,6 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -1648,7 +1370,6 @@ export interface operations {
                     "application/json": components["schemas"]["CreatedVoice"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1657,7 +1378,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1679,7 +1399,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1688,7 +1407,6 @@ export interface operations {
                     "application/json": components["schemas"]["VoiceOut"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1697,7 +1415,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1719,7 +1436,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1728,7 +1444,6 @@ export interface operations {
                     "application/json": components["schemas"]["VoiceOut"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1737,7 +1452,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1759,14 +1473,12 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1775,7 +1487,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1801,7 +1512,6 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1810,7 +1520,6 @@ export interface operations {
                     "application/json": components["schemas"]["VoiceOut"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1819,7 +1528,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1845,7 +1553,6 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1854,7 +1561,6 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description Accepted */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -1863,7 +1569,6 @@ export interface operations {
                     "application/json": components["schemas"]["JobOut"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1872,7 +1577,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1896,7 +1600,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1905,7 +1608,6 @@ export interface operations {
                     "application/json": components["schemas"]["JobOut"][];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1914,7 +1616,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1936,7 +1637,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1945,7 +1645,6 @@ export interface operations {
                     "application/json": components["schemas"]["JobOut"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1954,7 +1653,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -1976,14 +1674,12 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1992,7 +1688,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -2014,7 +1709,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2023,7 +1717,6 @@ export interface operations {
                     "application/json": components["schemas"]["JobOut"];
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2032,7 +1725,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -2058,7 +1750,6 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2074,7 +1765,6 @@ export interface operations {
                     "audio/x-alaw-basic": unknown;
                 };
             };
-            /** @description Something needed does not answer just now; nothing was charged. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2083,7 +1773,6 @@ export interface operations {
                     "application/json": components["schemas"]["Problem"];
                 };
             };
-            /** @description What was asked for is not right, not allowed or not there; or there were too many requests. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
