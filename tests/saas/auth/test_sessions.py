@@ -1,6 +1,5 @@
 """Whose sessions are good: those that the issuer signed for us, and that have not ended. Everything else is 401 and a sentence."""
 
-import time
 from uuid import uuid4
 
 import jwt
@@ -39,7 +38,7 @@ def test_a_session_says_who_it_is(api):
     [
         {"exp": 1}, {"exp": None}, {"aud": "anon"}, {"aud": None}, {"iss": "https://elsewhere.example/auth/v1"}, {"iss": None},
         {"sub": None}, {"sub": "nobody"}, {"role": "anon"}, {"role": "service_role"},
-        {"nbf": int(time.time()) + 3600},
+        {"nbf": 4_000_000_000},
     ],
     ids=str,
 )  # fmt: skip
