@@ -145,7 +145,7 @@ def test_an_installation_as_it_must_be_has_nothing_wrong_but_the_tests_lack_of_h
         ({"supabase_url": NOWHERE}, {"sessions"}),
         ({"public_url": NOWHERE}, {"API reachable", "Stripe webhook"}),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(sorted(value)),
 )  # fmt: skip
 def test_each_thing_that_is_wrong_is_found_and_nothing_else(found, changed, names):
     assert wrong(found(**changed)) == names | {"https"}
