@@ -270,7 +270,7 @@ async def what_there_is() -> dict[str, Any]:
 @router.post("/signup")
 async def sign_up(body: _SignUp, request: Request, state: Here, desk: AtDesk, redirect_to: str = "") -> dict[str, Any]:
     """A new user, once the link in the message is opened."""
-    await _person(request, state, body, "sign-up")
+    await _may_write(request, state, body, "sign-up")
     user = await create_user(state.database, body.email, body.password, confirmed=False)
     if user is None:
         desk.tell_of_account(body.email)
@@ -282,7 +282,7 @@ async def sign_up(body: _SignUp, request: Request, state: Here, desk: AtDesk, re
 @router.post("/resend")
 async def resend(body: _Resend, request: Request, state: Here, desk: AtDesk, redirect_to: str = "") -> dict[str, Any]:
     """The message of a sign-up once more."""
-    await _person(request, state, body)
+    await _may_write(request, state, body)
     user = await _find(state.database, body.email)
     if user is not None and not user["confirmed_at"]:
         await desk.send_link(state.database, user, "signup", redirect_to)
@@ -292,7 +292,7 @@ async def resend(body: _Resend, request: Request, state: Here, desk: AtDesk, red
 @router.post("/otp")
 async def magic_link(body: _Otp, request: Request, state: Here, desk: AtDesk, redirect_to: str = "") -> dict[str, Any]:
     """A link that signs in."""
-    await _person(request, state, body)
+    await _may_write(request, state, body)
     user = await _find(state.database, body.email)
     if user is None and body.create_user:
         user = await create_user(state.database, body.email, None, confirmed=False)
@@ -304,7 +304,7 @@ async def magic_link(body: _Otp, request: Request, state: Here, desk: AtDesk, re
 @router.post("/recover")
 async def recover(body: _Address, request: Request, state: Here, desk: AtDesk, redirect_to: str = "") -> dict[str, Any]:
     """A link that signs in to choose a new password."""
-    await _person(request, state, body)
+    await _may_write(request, state, body)
     user = await _find(state.database, body.email)
     if user is not None:
         await desk.send_link(state.database, user, "recovery", redirect_to)
@@ -362,6 +362,14 @@ async def sign_out(who: SignedIn, state: Here, scope: Literal["global", "local",
 async def _find(database: Database, email: str) -> dict[str, Any] | None:
     found = await database.call("local_find_user", email=email)
     return found["user"] if found else None
+
+
+async def _may_write(request: Request, state: State, body: _Guarded, action: Action = "sign-in") -> None:
+    """As `_person`, for what writes somebody a message: that is counted, so that nobody fills the disk or a mailbox."""
+    name = f"mail:{state.limiter.address(request)}"
+    await state.limiter.may_try(name, "password")
+    await state.limiter.failed(name, "password")  # each counts, not only what fails
+    await _person(request, state, body, action)
 
 
 async def _person(request: Request, state: State, body: _Guarded, action: Action = "sign-in") -> None:

@@ -111,9 +111,10 @@ async function hearMp3(bytes: ReadableStream<Uint8Array>, onpiece: (samples: Int
   });
   decoder.configure({ codec: "mp3", sampleRate: RATE, numberOfChannels: 1 });
   let timestamp = 0;
-  for await (const data of bytes.pipeThrough(mp3Frames())) {
+  const frames = bytes.pipeThrough(mp3Frames()).getReader(); // not every browser can loop over a stream
+  for (let frame = await frames.read(); !frame.done; frame = await frames.read()) {
     if (failure) throw failure;
-    decoder.decode(new EncodedAudioChunk({ type: "key", timestamp: timestamp++, data: data as Uint8Array<ArrayBuffer> }));
+    decoder.decode(new EncodedAudioChunk({ type: "key", timestamp: timestamp++, data: frame.value as Uint8Array<ArrayBuffer> }));
   }
   await decoder.flush();
   decoder.close();

@@ -261,6 +261,14 @@ def test_guessing_passwords_and_links_ends_soon(start):
         assert httpx.get(place.link(address)).headers["location"].startswith(f"{place.url}/app#error=")
 
 
+def test_messages_are_counted_whoever_they_are_for(start):
+    with start(sensitive_per_minute=3) as place:
+        bodies = [{"email": f"{uuid4().hex}@example.com", "password": PASSWORD, "type": "signup"} for _ in range(4)]
+        asked = [place.http.post(path, json=body) for path, body in zip(("/signup", "/otp", "/recover", "/resend"), bodies, strict=True)]
+        assert [answer.status_code for answer in asked] == [200, 200, 200, 429]
+        assert asked[-1].json()["error_code"] == "rate_limited"
+
+
 def test_only_people_sign_up_and_sign_in(start):
     cloudflare = StandIn(lambda asked: (200, {"success": b"good" in asked.body, "hostname": "127.0.0.1", "action": "sign-up"}))
     site = {"turnstile_site_key": "0x4", "turnstile_secret_key": "0xsecret"}

@@ -23,7 +23,8 @@ const HOME = new URL(import.meta.env.BASE_URL, location.href).href.replace(/\/$/
 function refused(error: unknown): Refused {
   if (!isAuthApiError(error)) return new Refused(navigator.onLine ? t.trouble.unreachable : t.trouble.offline, 0);
   const known: Record<string, string> = { invalid_credentials: t.sign.wrong, email_not_confirmed: t.sign.notConfirmed };
-  return new Refused(known[error.code ?? ""] ?? sentence(error.message), error.status, error.code);
+  const wait = Number(/(\d+) s/.exec(error.message)?.[1]); // of too many tries: the client passes no headers on
+  return new Refused(known[error.code ?? ""] ?? sentence(error.message), error.status, error.code, wait || null);
 }
 
 export function SignIn({ config }: { config: Config }) {
