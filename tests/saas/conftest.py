@@ -22,6 +22,7 @@ from psycopg.rows import dict_row
 
 from saas import database, schema
 from tests.inference.server.conftest import Server as FishServer
+from tests.npm import packages
 from tests.worker.conftest import bucket, checkpoint  # noqa: F401 - fixtures: a real S3 server, a checkpoint
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
@@ -165,9 +166,7 @@ class Supabase:
 @pytest.fixture(scope="session")
 def node() -> Path:
     """The folder with the packages of npm."""
-    if not (NODE / "node_modules").is_dir():
-        subprocess.run(["npm", "ci", "--ignore-scripts", "--silent"], cwd=NODE, check=True, timeout=240)
-    return NODE / "node_modules"
+    return packages(NODE)
 
 
 @pytest.fixture(scope="session")

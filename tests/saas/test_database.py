@@ -144,7 +144,7 @@ def test_connections_that_broke_are_replaced(database):
     async def talk():
         await adapter.call("health")
         database.sql(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
         )
         return await adapter.call("health")
 

@@ -7,14 +7,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.npm import packages
+
 HERE = Path(__file__).parent / "node"
 pytestmark = [pytest.mark.system("/usr/bin/node", "nodejs"), pytest.mark.system("/usr/bin/npm", "npm")]
 
 
 @pytest.fixture(scope="module")
 def heard(server):
-    if not (HERE / "node_modules" / "openai").is_dir():
-        subprocess.run(["npm", "ci", "--ignore-scripts", "--silent"], cwd=HERE, check=True, timeout=240)
+    packages(HERE)
     done = subprocess.run(["node", "speak.mjs", server.url], cwd=HERE, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -146,7 +146,7 @@ def test_the_page_s_examples_run(server, voices, tmp_path):
     script = re.sub(r"\banna\b", "example", script)
     done = subprocess.run(["bash", "-e"], input=script, cwd=tmp_path, env=os.environ | {"HOME": str(tmp_path)}, text=True, check=False)
     assert done.returncode == 0
-    assert (tmp_path / "hello.mp3").stat().st_size > 1000
+    assert len(soundfile.read(tmp_path / "hello.mp3")[0]) > 0
     assert (tmp_path / "voices/example/clip.m4a").is_file()
     delete(server, "example")
 

@@ -28,6 +28,7 @@ from saas import create_app
 from saas.settings import Settings
 from saas.storage.bucket import cors
 from tests.inference.server.conftest import Server
+from tests.npm import alone, npm, packages
 from tests.saas.conftest import free_port
 from tests.saas.running import StandIn
 from tests.worker.conftest import ROOT
@@ -47,20 +48,12 @@ def node_is_new_enough():
     return tuple(map(int, re.findall(r"\d+", version)[:2])) >= (20, 19)
 
 
-def npm(*arguments):
-    done = subprocess.run(["npm", *arguments], cwd=WEB, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="session")
 def installed():
     """The app's packages, as its lock file names them."""
     if not node_is_new_enough():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("the app is built with Node 20.19 or newer")
-    lock, mark = WEB / "package-lock.json", WEB / "node_modules" / ".package-lock.json"
-    if not mark.exists() or mark.stat().st_mtime < lock.stat().st_mtime:
-        npm("ci", "--silent")
+    packages(WEB)
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +62,9 @@ def built(installed):  # noqa: ARG001 - it must be there
     made = WEB / "dist" / "index.html"
     sources = [WEB / "index.html", WEB / "vite.config.ts", WEB / "package-lock.json", *(WEB / "public").iterdir()]
     sources += [*(WEB / "src").rglob("*"), *(ROOT / "inference" / "server" / "page").iterdir()]
-    if not made.exists() or made.stat().st_mtime < max(source.stat().st_mtime for source in sources):
-        npm("run", "--silent", "build")
+    with alone(WEB):
+        if not made.exists() or made.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+            npm(WEB, "run", "--silent", "build")
     return made.parent
 
 
@@ -238,7 +232,7 @@ def product(postgres, bucket, speaker, built, tmp_path_factory):  # noqa: ARG001
     postgres.run(f"drop database {database.name} with (force)")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop would be in the way of other files' own
 def browser():
     with sync_playwright() as playwright:
         arguments = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]

@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from saas import openapi
-from tests.saas.web.conftest import WEB, npm
+from tests.npm import npm
+from tests.saas.web.conftest import WEB
 
 pytestmark = pytest.mark.usefixtures("installed")
 
@@ -23,11 +24,11 @@ def test_its_types_are_those_of_the_api(tmp_path):
 
 def test_it_compiles_strictly():
     assert json.loads(re.sub(r"//.*", "", (WEB / "tsconfig.json").read_text()))["compilerOptions"]["strict"] is True
-    npm("run", "--silent", "check")
+    npm(WEB, "run", "--silent", "check")
 
 
 def test_its_logic_does_what_its_tests_say():
-    npm("test", "--silent")
+    npm(WEB, "test", "--silent")
 
 
 def test_the_lock_file_names_no_registry():
