@@ -207,31 +207,31 @@ def test_openais_client_is_told_what_is_wrong(client):
 # -- a server that does not speak ----------------------------------------------------------------------------------------------
 
 
-def test_jobs_wait_for_a_server_that_is_not_there_and_end_when_it_never_comes(data, bucket):
+def test_jobs_wait_for_a_server_that_is_not_there_and_end_when_it_never_comes(database, bucket):
     """Attempts go on with longer and longer pauses; here they are made at once."""
-    api = Api(data, bucket, FISHSERVE_URL="http://127.0.0.1:9")
-    account = Account(data, api.url)
+    api = Api(database, bucket, FISHSERVE_URL="http://127.0.0.1:9")
+    account = Account(database, api.url)
     answer = account.http.post("/v1/audio/speech", json={"input": SMALL})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     check_refunded(account, only_job(account), "failed")
     job = account.speak()
-    wait(lambda: data.sql("select attempts from jobs where id = %s", job["id"])[0]["attempts"] >= 2)
+    wait(lambda: database.sql("select attempts from jobs where id = %s", job["id"])[0]["attempts"] >= 2)
     assert account.job(job)["status"] in ("queued", "running")
-    data.sql("update jobs set attempts = 10, lease_until = now() - interval '1 s' where id = %s", job["id"])
+    database.sql("update jobs set attempts = 10, lease_until = now() - interval '1 s' where id = %s", job["id"])
     check_refunded(account, account.ended(job), "failed")
     account.http.close()
     api.end()
 
 
-def test_ending_the_api_leaves_its_jobs_to_the_next_at_once(data, bucket, speaker):
-    api = Api(data, bucket, FISHSERVE_URL=speaker.url)
-    account = Account(data, api.url)
+def test_ending_the_api_leaves_its_jobs_to_the_next_at_once(database, bucket, speaker):
+    api = Api(database, bucket, FISHSERVE_URL=speaker.url)
+    account = Account(database, api.url)
     job = account.speak(LONG[:200])
     wait(lambda: account.job(job)["status"] == "running")
     account.http.close()
     api.end()
     began = time.monotonic()
-    api = Api(data, bucket, FISHSERVE_URL=speaker.url)
+    api = Api(database, bucket, FISHSERVE_URL=speaker.url)
     account.http = httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {account.key}"})
     check_paid(account, account.ended(job))
     assert time.monotonic() - began < 20
