@@ -14,6 +14,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
@@ -203,7 +204,7 @@ class Jobs:
         claimed: list[Row] = await self._database.call("claim_jobs", limit=free, lease_seconds=LEASE_SECONDS) if free > 0 else []
         self._full = len(claimed) >= free
         for row in claimed:
-            self._start(row["id"], lambda row=row: self._work(row))  # type: ignore[misc]
+            self._start(row["id"], partial(self._work, row))
         await asyncio.sleep(GATHER_SECONDS)  # what comes together is claimed together
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)

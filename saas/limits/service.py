@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fastapi import Depends, Request
 from limits import RateLimitItem, RateLimitItemPerMinute
@@ -50,9 +50,8 @@ class Limiter:
         self._asleep_until = 0.0
         if settings.redis_url:
             self._pool = ConnectionPool.from_url(_redis(settings.redis_url), socket_connect_timeout=0.5, socket_timeout=0.5)
-            storage = RedisStorage(
-                "redis://", wrap_exceptions=True, implementation="redispy", key_prefix="fishserve", connection_pool=self._pool,  # type: ignore[arg-type]
-            )  # fmt: skip
+            options: dict[str, Any] = {"connection_pool": self._pool}  # which its annotations leave out
+            storage = RedisStorage("redis://", wrap_exceptions=True, implementation="redispy", key_prefix="fishserve", **options)
             self._shared = MovingWindowRateLimiter(storage)
 
     async def close(self) -> None:
