@@ -58,6 +58,7 @@ insert into public.settings default values;
 alter table public.prices enable row level security;
 alter table public.packs enable row level security;
 alter table public.settings enable row level security;
+revoke all on public.prices, public.packs, public.settings from anon, authenticated, service_role;
 create policy "anyone reads the price" on public.prices for select to anon, authenticated using (active);
 create policy "anyone reads what is for sale" on public.packs for select to anon, authenticated using (active);
 create policy "the service reads and changes settings" on public.settings for all to service_role using (true) with check (true);
@@ -128,6 +129,7 @@ create table public.profiles (
 );
 
 alter table public.profiles enable row level security;
+revoke all on public.profiles from anon, authenticated, service_role;
 create policy "owners read" on public.profiles for select to authenticated using ((select auth.uid()) = id);
 create policy "owners change their name" on public.profiles for update to authenticated
   using ((select auth.uid()) = id and closed_at is null) with check ((select auth.uid()) = id);
@@ -168,6 +170,7 @@ create index transactions_of_user on public.transactions (user_id, id);
 create index transactions_of_job on public.transactions (job_id);
 
 alter table public.transactions enable row level security;
+revoke all on public.transactions from anon, authenticated, service_role;
 create policy "owners read" on public.transactions for select to authenticated using ((select auth.uid()) = user_id);
 grant select on public.transactions to authenticated, service_role;
 
@@ -353,6 +356,7 @@ create table public.deleted_objects (
 );
 create index deleted_objects_due on public.deleted_objects (tried_at nulls first);
 alter table public.deleted_objects enable row level security;
+revoke all on public.deleted_objects from anon, authenticated, service_role;
 create policy "the service reads" on public.deleted_objects for select to service_role using (true);
 grant select on public.deleted_objects to service_role;
 
@@ -404,6 +408,7 @@ create unique index cloned_voices_name on public.cloned_voices (user_id, lower(n
 create index cloned_voices_of_user on public.cloned_voices (user_id, created_at);
 
 alter table public.cloned_voices enable row level security;
+revoke all on public.cloned_voices from anon, authenticated, service_role;
 create policy "owners read" on public.cloned_voices for select to authenticated using ((select auth.uid()) = user_id);
 grant select (id, user_id, name, transcript, status, content_type, bytes, seconds, reason, consented_at, created_at) on public.cloned_voices to authenticated;
 grant select on public.cloned_voices to service_role;
@@ -551,6 +556,7 @@ create table public.api_keys (
 create index api_keys_of_user on public.api_keys (user_id, created_at);
 
 alter table public.api_keys enable row level security;
+revoke all on public.api_keys from anon, authenticated, service_role;
 create policy "owners read" on public.api_keys for select to authenticated using ((select auth.uid()) = user_id);
 grant select (id, user_id, name, prefix, scopes, last_used_at, revoked_at, created_at) on public.api_keys to authenticated;
 grant select on public.api_keys to service_role;
@@ -670,6 +676,7 @@ create table public.usage (
 
 alter table public.jobs enable row level security;
 alter table public.usage enable row level security;
+revoke all on public.jobs, public.usage from anon, authenticated, service_role;
 create policy "owners read" on public.jobs for select to authenticated using ((select auth.uid()) = user_id and deleted_at is null);
 create policy "owners read" on public.usage for select to authenticated using ((select auth.uid()) = user_id);
 grant select (id, user_id, api_key_id, idempotency_key, text, voice_id, options, characters, reserved, charged, status, seconds, frames, bytes, error,
@@ -1022,6 +1029,7 @@ create index payments_of_user on public.payments (user_id);
 
 alter table public.stripe_events enable row level security;
 alter table public.payments enable row level security;
+revoke all on public.stripe_events, public.payments from anon, authenticated, service_role;
 create policy "the service reads" on public.stripe_events for select to service_role using (true);
 create policy "owners read" on public.payments for select to authenticated using ((select auth.uid()) = user_id);
 grant select on public.payments to authenticated;

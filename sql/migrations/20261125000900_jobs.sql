@@ -54,6 +54,7 @@ create table public.usage (
 
 alter table public.jobs enable row level security;
 alter table public.usage enable row level security;
+revoke all on public.jobs, public.usage from anon, authenticated, service_role;
 create policy "owners read" on public.jobs for select to authenticated using ((select auth.uid()) = user_id and deleted_at is null);
 create policy "owners read" on public.usage for select to authenticated using ((select auth.uid()) = user_id);
 grant select (id, user_id, api_key_id, idempotency_key, text, voice_id, options, characters, reserved, charged, status, seconds, frames, bytes, error,
