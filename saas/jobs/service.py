@@ -106,8 +106,10 @@ class Jobs:
     async def delete(self, user_id: str, job_id: str) -> None:
         """Forget a job and its result. Raises Refused as `cancel` does."""
         await self.cancel(user_id, job_id)
-        await self._database.call("delete_job", user_id=user_id, job_id=job_id)
-        await self.empty_outbox()
+        gone = await self._database.call("delete_job", user_id=user_id, job_id=job_id)
+        if gone["object_key"]:
+            with suppress(StorageError):  # the list of what is to be deleted has it
+                await self._bucket.delete(gone["object_key"])
 
     def url(self, row: Row) -> str | None:
         """Where the result of a job is, for 300 s."""
@@ -360,8 +362,9 @@ class Jobs:
             if made := await self._found(key):
                 await self._settle(row["id"], key, made)
             else:
-                await self._refund(row["id"], outcome.status, outcome.message)
-                await self._bucket.delete(key)  # by an address its worker may have put something there
+                ended = await self._refund(row["id"], outcome.status, outcome.message)
+                if ended["object_key"] != key:  # nobody settled it meanwhile
+                    await self._bucket.delete(key)  # by an address its worker may have put something there
 
     # -- clearing away ---------------------------------------------------------------------------------------------------------
 
