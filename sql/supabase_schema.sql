@@ -58,6 +58,7 @@ insert into public.settings default values;
 alter table public.prices enable row level security;
 alter table public.packs enable row level security;
 alter table public.settings enable row level security;
+revoke all on public.prices, public.packs, public.settings from anon, authenticated, service_role;
 create policy "anyone reads the price" on public.prices for select to anon, authenticated using (active);
 create policy "anyone reads what is for sale" on public.packs for select to anon, authenticated using (active);
 create policy "the service reads and changes settings" on public.settings for all to service_role using (true) with check (true);
@@ -128,6 +129,7 @@ create table public.profiles (
 );
 
 alter table public.profiles enable row level security;
+revoke all on public.profiles from anon, authenticated, service_role;
 create policy "owners read" on public.profiles for select to authenticated using ((select auth.uid()) = id);
 create policy "owners change their name" on public.profiles for update to authenticated
   using ((select auth.uid()) = id and closed_at is null) with check ((select auth.uid()) = id);
@@ -168,6 +170,7 @@ create index transactions_of_user on public.transactions (user_id, id);
 create index transactions_of_job on public.transactions (job_id);
 
 alter table public.transactions enable row level security;
+revoke all on public.transactions from anon, authenticated, service_role;
 create policy "owners read" on public.transactions for select to authenticated using ((select auth.uid()) = user_id);
 grant select on public.transactions to authenticated, service_role;
 
@@ -353,6 +356,7 @@ create table public.deleted_objects (
 );
 create index deleted_objects_due on public.deleted_objects (tried_at nulls first);
 alter table public.deleted_objects enable row level security;
+revoke all on public.deleted_objects from anon, authenticated, service_role;
 create policy "the service reads" on public.deleted_objects for select to service_role using (true);
 grant select on public.deleted_objects to service_role;
 
@@ -404,6 +408,7 @@ create unique index cloned_voices_name on public.cloned_voices (user_id, lower(n
 create index cloned_voices_of_user on public.cloned_voices (user_id, created_at);
 
 alter table public.cloned_voices enable row level security;
+revoke all on public.cloned_voices from anon, authenticated, service_role;
 create policy "owners read" on public.cloned_voices for select to authenticated using ((select auth.uid()) = user_id);
 grant select (id, user_id, name, transcript, status, content_type, bytes, seconds, reason, consented_at, created_at) on public.cloned_voices to authenticated;
 grant select on public.cloned_voices to service_role;
@@ -551,6 +556,7 @@ create table public.api_keys (
 create index api_keys_of_user on public.api_keys (user_id, created_at);
 
 alter table public.api_keys enable row level security;
+revoke all on public.api_keys from anon, authenticated, service_role;
 create policy "owners read" on public.api_keys for select to authenticated using ((select auth.uid()) = user_id);
 grant select (id, user_id, name, prefix, scopes, last_used_at, revoked_at, created_at) on public.api_keys to authenticated;
 grant select on public.api_keys to service_role;
@@ -641,6 +647,7 @@ create table public.jobs (
   frames bigint,
   bytes bigint,
   sha256 text,
+  heard boolean not null default false, -- its client hears it while it is made, and pays for what it heard
   error text,
   created_at timestamptz not null default now(),
   started_at timestamptz,
@@ -670,6 +677,7 @@ create table public.usage (
 
 alter table public.jobs enable row level security;
 alter table public.usage enable row level security;
+revoke all on public.jobs, public.usage from anon, authenticated, service_role;
 create policy "owners read" on public.jobs for select to authenticated using ((select auth.uid()) = user_id and deleted_at is null);
 create policy "owners read" on public.usage for select to authenticated using ((select auth.uid()) = user_id);
 grant select (id, user_id, api_key_id, idempotency_key, text, voice_id, options, characters, reserved, charged, status, seconds, frames, bytes, error,
@@ -720,6 +728,9 @@ begin
   if found then
     if v_job.fingerprint <> p_fingerprint then
       raise sqlstate 'PT409' using message = 'this idempotency key was used for another request; use a new one';
+    end if;
+    if v_job.deleted_at is not null then
+      raise sqlstate 'PT410' using message = 'the job of this idempotency key was deleted; use a new one';
     end if;
     return jsonb_build_object('job', fishserve.job_json(v_job), 'replayed', true, 'balance', v_profile.balance, 'voice', fishserve.voice_of_job(v_job));
   end if;
@@ -777,12 +788,13 @@ language sql security definer set search_path = '' as $$
   select fishserve.job_with_voice(claimed) from claimed
 $$;
 
-create function public.start_job(p_job_id uuid, p_backend text, p_backend_id text default null) returns jsonb
+create function public.start_job(p_job_id uuid, p_backend text, p_backend_id text default null, p_heard boolean default false) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_job public.jobs;
 begin
-  update public.jobs set status = 'running', backend = p_backend, backend_id = p_backend_id, started_at = coalesce(started_at, now())
+  update public.jobs set status = 'running', backend = p_backend, backend_id = p_backend_id, heard = p_heard,
+    started_at = coalesce(started_at, now())
     where id = p_job_id and status in ('queued', 'running') returning * into v_job;
   if not found then
     select * into v_job from public.jobs where id = p_job_id;
@@ -869,6 +881,22 @@ begin
   update public.jobs set status = p_status, error = left(p_error, 500), lease_until = null, finished_at = now() where id = p_job_id returning * into v_job;
   v_balance := fishserve.post(v_job.user_id, 'refund', v_job.reserved, v_job.id, v_job.id::text);
   return jsonb_build_object('job', fishserve.job_json(v_job), 'balance', v_balance, 'changed', true);
+end $$;
+
+-- What its user calls off: refunded, as refund_job. One that a client is hearing is not given back for nothing: it ends when that client leaves.
+create function public.cancel_job(p_user_id uuid, p_job_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  if not exists (select from public.jobs where id = p_job_id and user_id = p_user_id and deleted_at is null) then
+    raise sqlstate 'PT404' using message = format('you have no job %s', p_job_id);
+  end if;
+  v_job := fishserve.lock_job(p_job_id);
+  if v_job.status in ('queued', 'running') and v_job.heard and v_job.lease_until > now() then
+    raise sqlstate 'PT409' using message = 'you are listening to this job: it stops when that connection is closed, and costs what was made until then';
+  end if;
+  return public.refund_job(p_job_id, 'cancelled', 'cancelled by its user');
 end $$;
 
 -- The sweeper: ends up to a hundred reservations that nobody has touched for so long, and answers them.
@@ -987,10 +1015,10 @@ $$;
 
 revoke execute on all functions in schema fishserve from public;
 revoke execute on function public.process_audio_request, public.claim_jobs, public.claim_job, public.start_job, public.renew_lease, public.settle_job,
-  public.refund_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
+  public.refund_job, public.cancel_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
   public.delete_job, public.usage, public.audit_ledger from public, anon, authenticated;
 grant execute on function public.process_audio_request, public.claim_jobs, public.claim_job, public.start_job, public.renew_lease, public.settle_job,
-  public.refund_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
+  public.refund_job, public.cancel_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
   public.delete_job, public.usage, public.audit_ledger to service_role;
 
 insert into fishserve.migrations (name) values ('20261125000900_jobs');
@@ -1022,6 +1050,7 @@ create index payments_of_user on public.payments (user_id);
 
 alter table public.stripe_events enable row level security;
 alter table public.payments enable row level security;
+revoke all on public.stripe_events, public.payments from anon, authenticated, service_role;
 create policy "the service reads" on public.stripe_events for select to service_role using (true);
 create policy "owners read" on public.payments for select to authenticated using ((select auth.uid()) = user_id);
 grant select on public.payments to authenticated;

@@ -14,11 +14,13 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -40,7 +42,7 @@ SESSION_SECONDS = 3600
 LINK_SECONDS = 3600
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 200
 _SCRYPT = {"n": 2**15, "r": 8, "p": 1}  # 32 MiB and about 0.1 s a guess
-_ADDRESS = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,190}")
+_ADDRESS = re.compile(r"""[^@\s\x00-\x1f"(),:;<>\[\]\\]{1,64}@[^@\s\x00-\x1f"(),:;<>\[\]\\]{1,190}""")
 _NOBODY = f"scrypt${'00' * 18}${'00' * 32}"  # hashed against where there is no user, so that it takes as long
 _MESSAGES = {
     "signup": ("Confirm your address", "Open this link to confirm your address and sign in:"),
@@ -52,7 +54,7 @@ Purpose = Literal["signup", "magiclink", "recovery"]
 
 
 class _Captcha(BaseModel):
-    captcha_token: str | None = None
+    captcha_token: str | None = Field(default=None, max_length=2048)
 
 
 class _Guarded(BaseModel):
@@ -88,7 +90,7 @@ class _Resend(_Address):
 class _Grant(_Guarded):
     email: str = ""
     password: str = Field("", max_length=LONGEST_PASSWORD)
-    refresh_token: str = ""
+    refresh_token: str = Field("", max_length=2048)
 
 
 class _Verification(BaseModel):
@@ -173,6 +175,11 @@ class Desk:
         self._mail = settings.directory / "mail"
         self._public_url, self._app = settings.public_url, settings.app
         self.jwks, self.read = self._signer.jwks, self._signer.read
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def turn(self, address: str) -> asyncio.Lock:
+        """Held while a password from an address is looked at: guesses that are sent together are counted before the next is looked at."""
+        return self._turns.setdefault(address, asyncio.Lock())
 
     async def open_session(self, database: Database, user: dict[str, Any]) -> dict[str, Any]:
         """A new session as GoTrue gives one."""
@@ -269,14 +276,17 @@ async def what_there_is() -> dict[str, Any]:
 
 @router.post("/signup")
 async def sign_up(body: _SignUp, request: Request, state: Here, desk: AtDesk, redirect_to: str = "") -> dict[str, Any]:
-    """A new user, once the link in the message is opened."""
+    """A new user, once the link in the message is opened. The answer is the same where the address has an account: the id is nobody's."""
     await _may_write(request, state, body, "sign-up")
     user = await create_user(state.database, body.email, body.password, confirmed=False)
     if user is None:
         desk.tell_of_account(body.email)
-        return {"id": str(uuid4()), "aud": "authenticated", "email": body.email, "identities": []}
-    await desk.send_link(state.database, user, "signup", redirect_to)
-    return user
+    else:
+        await desk.send_link(state.database, user, "signup", redirect_to)
+    return {
+        "id": str(uuid4()), "aud": "authenticated", "role": "authenticated", "email": body.email, "app_metadata": {}, "user_metadata": {},
+        "identities": [], "created_at": datetime.now(UTC).isoformat(), "is_anonymous": False,
+    }  # fmt: skip
 
 
 @router.post("/resend")
@@ -332,7 +342,9 @@ async def follow_link(request: Request, state: Here, desk: AtDesk, token: str, t
 async def token(body: _Grant, request: Request, state: Here, desk: AtDesk, grant_type: str) -> dict[str, Any]:
     """A session for a password, or for a refresh token."""
     if grant_type == "password":
-        return await desk.open_session(state.database, await _by_password(request, state, body))
+        async with desk.turn(state.limiter.address(request)):
+            user = await _by_password(request, state, body)
+        return await desk.open_session(state.database, user)
     if grant_type == "refresh_token":
         return await desk.renew(state.database, body.refresh_token)
     raise ApiError(400, f"There is no grant_type {grant_type[:40]!r} here; there are password and refresh_token.", "validation_failed")

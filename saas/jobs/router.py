@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -67,7 +67,7 @@ async def job(job_id: UUID, who: Reader, state: Here) -> JobOut:
 
 @router.post("/api/jobs/{job_id}/cancel")
 async def cancel(job_id: UUID, who: Canceller, state: Here) -> JobOut:
-    """Stop a job and have its credits back. One that has ended stays as it is."""
+    """Stop a job and have its credits back. One that has ended stays as it is; one that is listened to ends when its listener leaves."""
     return _out(await state.jobs.cancel(str(who.user_id), str(job_id)), state.jobs)
 
 
@@ -90,12 +90,12 @@ async def openai_speech(body: OpenAIBody, who: Speaker, state: Here, request: Re
     row: Row = taken["job"]
     stream = await state.jobs.stream(row) if row["status"] in RUNNING else None
     if stream is not None:
-        if not await _unless_gone(stream.begin(), request, state.jobs, row, user):
+        if not await _unless_gone(stream.begin(), request, lambda: state.jobs.abandon(row["id"])):
             return Response(status_code=499)
         pieces, frames = aiter(stream), lambda: stream.frames
     else:
         state.jobs.wake()
-        if not await _unless_gone(state.jobs.wait(user, row["id"], OPENAI_SECONDS), request, state.jobs, row, user):
+        if not await _unless_gone(state.jobs.wait(user, row["id"], OPENAI_SECONDS), request, lambda: state.jobs.cancel(user, row["id"])):
             return Response(status_code=499)
         row = await state.jobs.wait(user, row["id"], 0)
         pieces, frames = _once(await _content(row, state.jobs)), lambda: row["frames"]
@@ -149,14 +149,14 @@ async def _voice(asked: str, user_id: str, state: State) -> str | None:
     raise ApiError(404, f"you have no voice {asked[:80]!r}; you have {names}", "voice_not_found", "voice")
 
 
-async def _unless_gone(work: Any, request: Request, service: Jobs, row: Row, user_id: str) -> bool:
-    """Wait for something that comes before the answer begins. False, and the job is cancelled, when the client leaves meanwhile."""
+async def _unless_gone(work: Any, request: Request, give_up: Callable[[], Awaitable[object]]) -> bool:
+    """Wait for something that comes before the answer begins. False, and it is given up, when the client leaves meanwhile."""
     task = asyncio.ensure_future(work)
     try:
         while not task.done():
             await asyncio.wait((task,), timeout=_LOOK)
             if not task.done() and await request.is_disconnected():
-                await service.cancel(user_id, row["id"])
+                await give_up()
                 return False
         task.result()
         return True

@@ -93,18 +93,24 @@ class Jobs:
                 await asyncio.wait_for(event.wait(), min(left, POLL_SECONDS))
 
     async def cancel(self, user_id: str, job_id: str) -> Row:
-        """End a job that has not ended, and give back what it reserved. Raises Refused 404."""
-        row: Row = await self._database.call("get_job", user_id=user_id, job_id=job_id)
-        if row["status"] in RUNNING:
-            row = await self._refund(job_id, "cancelled", "cancelled by its user")
-            await self._stop(row)
-        return row
+        """End a job that has not ended, and give back what it reserved. Raises Refused 404, and 409 for one that is being listened to."""
+        answer = await self._database.call("cancel_job", user_id=user_id, job_id=job_id)
+        if answer["changed"]:
+            self._tell(job_id)
+            await self._stop(answer["job"])
+        return cast(Row, answer["job"])
+
+    async def abandon(self, job_id: str) -> None:
+        """End a job whose only client left before it heard anything."""
+        await self._stop(await self._refund(job_id, "cancelled", "its client left before anything was spoken"))
 
     async def delete(self, user_id: str, job_id: str) -> None:
-        """Forget a job and its result. Raises Refused 404."""
+        """Forget a job and its result. Raises Refused as `cancel` does."""
         await self.cancel(user_id, job_id)
-        await self._database.call("delete_job", user_id=user_id, job_id=job_id)
-        await self.empty_outbox()
+        gone = await self._database.call("delete_job", user_id=user_id, job_id=job_id)
+        if gone["object_key"]:
+            with suppress(StorageError):  # the list of what is to be deleted has it
+                await self._bucket.delete(gone["object_key"])
 
     def url(self, row: Row) -> str | None:
         """Where the result of a job is, for 300 s."""
@@ -114,8 +120,9 @@ class Jobs:
         return self._bucket.get_url(key, filename=f"speech-{row['id'][:8]}.{row['options'].get('format', 'mp3')}")
 
     async def result(self, row: Row) -> bytes | None:
-        """The file of a job that succeeded."""
-        return await self._bucket.read(row["object_key"], most=row["bytes"])
+        """The file of a job that succeeded; None when it has been deleted."""
+        key = row["object_key"]
+        return await self._bucket.read(key, most=row["bytes"]) if key else None
 
     # -- streams ---------------------------------------------------------------------------------------------------------------
 
@@ -149,7 +156,7 @@ class Jobs:
     async def _heard(self, order: Order, stream: Stream | None) -> tuple[bytes, Speech]:
         backend = cast(Streaming, self._backend)
         content = bytearray()
-        async with self._leased(order), backend.open(order) as speech:
+        async with self._leased(order, heard=stream is not None), backend.open(order) as speech:
             async for piece in speech:
                 content += piece
                 if stream:
@@ -164,9 +171,9 @@ class Jobs:
             return with_true_sizes(bytes(content), order.options.format), speech
 
     @asynccontextmanager
-    async def _leased(self, order: Order) -> AsyncIterator[None]:
+    async def _leased(self, order: Order, *, heard: bool) -> AsyncIterator[None]:
         """Say that the job is being done here, and go on saying so. One that was ended elsewhere stops here, too. Raises Refused for that."""
-        await self._database.call("start_job", job_id=order.job_id, backend=self._backend.name)
+        await self._database.call("start_job", job_id=order.job_id, backend=self._backend.name, heard=heard)
         speaking = asyncio.current_task()
         assert speaking
 
@@ -356,8 +363,9 @@ class Jobs:
             if made := await self._found(key):
                 await self._settle(row["id"], key, made)
             else:
-                await self._refund(row["id"], outcome.status, outcome.message)
-                await self._bucket.delete(key)  # by an address its worker may have put something there
+                ended = await self._refund(row["id"], outcome.status, outcome.message)
+                if ended["object_key"] != key:  # nobody settled it meanwhile
+                    await self._bucket.delete(key)  # by an address its worker may have put something there
 
     # -- clearing away ---------------------------------------------------------------------------------------------------------
 

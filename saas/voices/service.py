@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NoReturn, cast
 
 from inference.audio.apart import read_apart
 from inference.errors import AudioError, Overloaded
-from saas.database import Database
+from saas.database import Database, Refused
 from saas.errors import ApiError
-from saas.storage.bucket import Bucket, Upload, upload_key
+from saas.storage.bucket import Bucket, StorageError, Upload, upload_key
 from saas.voices.schemas import NewVoice
 
 Row = dict[str, Any]
 SAMPLE_RATE = 44_100
 MOST_WAITING, AT_ONCE = 16, 2
-"""Clips that may wait to be decoded, and those that are."""
+"""Users whose clips may wait to be decoded, and clips that are."""
 
 
 class Voices:
@@ -28,7 +30,8 @@ class Voices:
 
     def __init__(self, database: Database, bucket: Bucket) -> None:
         self._database, self._bucket = database, bucket
-        self._waiting, self._turn = 0, asyncio.Semaphore(AT_ONCE)
+        self._looking: set[str] = set()
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def create(self, user_id: str, asked: NewVoice) -> tuple[Row, Upload]:
         """A pending voice, and where its clip goes."""
@@ -57,17 +60,21 @@ class Voices:
         if (stored.bytes, stored.content_type) != (row["bytes"], row["content_type"]):
             said = f"{row['bytes']:,} bytes of {row['content_type']}"
             await self._refuse(row, f"what was uploaded is {stored.bytes:,} bytes of {stored.content_type[:60]}; {said} were announced")
-        content = await self._bucket.read(uploaded, most=row["bytes"])
-        if content is None:
-            raise ApiError(409, "the clip has been deleted meanwhile", "not_uploaded")
+        async with self._in_turn(user_id):
+            content = await self._bucket.read(uploaded, most=row["bytes"])
+            if content is None:
+                raise ApiError(409, "the clip has been deleted meanwhile", "not_uploaded")
+            try:
+                seconds = round(len(await asyncio.to_thread(read_apart, content)) / SAMPLE_RATE, 3)
+            except AudioError as e:
+                await self._refuse(row, str(e))
+            await self._bucket.put(row["object_key"], content, row["content_type"])
+            sha256 = hashlib.sha256(content).hexdigest()
         try:
-            seconds = await self._seconds(content)
-        except AudioError as e:
-            await self._refuse(row, str(e))
-        await self._bucket.put(row["object_key"], content, row["content_type"])
-        answer = await self._database.call(
-            "confirm_voice", user_id=user_id, voice_id=voice_id, seconds=seconds, sha256=hashlib.sha256(content).hexdigest()
-        )
+            answer = await self._database.call("confirm_voice", user_id=user_id, voice_id=voice_id, seconds=seconds, sha256=sha256)
+        except Refused:  # it was deleted meanwhile, and the clip that was there until now with it
+            await self._bucket.delete(row["object_key"])
+            raise
         await self._bucket.delete(uploaded)
         return cast(Row, answer["voice"])
 
@@ -87,23 +94,27 @@ class Voices:
         """Its words go at once and its clip before the answer; should the bucket not answer, the list of what is to be deleted has it."""
         row = await self.get(user_id, voice_id)
         await self._database.call("delete_voice", user_id=user_id, voice_id=voice_id)
-        for key in (row["object_key"], upload_key(row["object_key"])):
-            await self._bucket.delete(key)
+        with suppress(StorageError):
+            for key in (row["object_key"], upload_key(row["object_key"])):
+                await self._bucket.delete(key)
 
     def clip_url(self, row: Row) -> str | None:
         """Where to listen to it, for 300 s."""
         return self._bucket.get_url(row["object_key"]) if row["status"] == "ready" else None
 
-    async def _seconds(self, content: bytes) -> float:
-        """How long speech in the clip lasts, decoded in a process of its own. Raises AudioError, Overloaded."""
-        if self._waiting >= MOST_WAITING:
+    @asynccontextmanager
+    async def _in_turn(self, user_id: str) -> AsyncIterator[None]:
+        """A clip's turn to be held in memory and decoded. One user's clips do not stand in everybody's way. Raises Overloaded."""
+        if user_id in self._looking:
+            raise Overloaded("a clip of yours is being looked at already; try again in a few seconds", 5)
+        if len(self._looking) >= MOST_WAITING:
             raise Overloaded(f"{MOST_WAITING} clips are waiting to be looked at already; try again in a few seconds", 5)
-        self._waiting += 1
+        self._looking.add(user_id)
         try:
-            async with self._turn:
-                return round(len(await asyncio.to_thread(read_apart, content)) / SAMPLE_RATE, 3)
+            async with self._turns:
+                yield
         finally:
-            self._waiting -= 1
+            self._looking.discard(user_id)
 
     async def _refuse(self, row: Row, reason: str) -> NoReturn:
         await self._database.call("refuse_voice", user_id=row["user_id"], voice_id=row["id"], reason=reason)

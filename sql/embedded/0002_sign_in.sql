@@ -123,7 +123,8 @@ begin
     return '{}'::jsonb;
 end $$;
 
--- The user whose token this is, his address confirmed by it, or null. A token is good once.
+-- The user whose token this is, his address confirmed by it, or null. A token is good once. A password that was chosen before anybody had shown
+-- that the address is theirs, and is not confirmed by the link of that sign-up, may be a stranger's: it goes.
 create function public.local_use_token(p_purpose text, p_hash text)
 returns jsonb language plpgsql security definer set search_path = '' as $$
 declare token auth.one_time_tokens; known auth.users;
@@ -132,7 +133,9 @@ begin
     if token.hash is null or token.expires_at < now() then
         return null;
     end if;
-    update auth.users set email_confirmed_at = coalesce(email_confirmed_at, now()) where id = token.user_id returning * into known;
+    update auth.users set email_confirmed_at = coalesce(email_confirmed_at, now()),
+        encrypted_password = case when email_confirmed_at is not null or p_purpose = 'signup' then encrypted_password end
+        where id = token.user_id returning * into known;
     return auth.public_user(known);
 end $$;
 

@@ -32,6 +32,7 @@ insert into public.settings default values;
 alter table public.prices enable row level security;
 alter table public.packs enable row level security;
 alter table public.settings enable row level security;
+revoke all on public.prices, public.packs, public.settings from anon, authenticated, service_role;
 create policy "anyone reads the price" on public.prices for select to anon, authenticated using (active);
 create policy "anyone reads what is for sale" on public.packs for select to anon, authenticated using (active);
 create policy "the service reads and changes settings" on public.settings for all to service_role using (true) with check (true);

@@ -14,6 +14,7 @@ create table public.profiles (
 );
 
 alter table public.profiles enable row level security;
+revoke all on public.profiles from anon, authenticated, service_role;
 create policy "owners read" on public.profiles for select to authenticated using ((select auth.uid()) = id);
 create policy "owners change their name" on public.profiles for update to authenticated
   using ((select auth.uid()) = id and closed_at is null) with check ((select auth.uid()) = id);

@@ -28,6 +28,7 @@ create index transactions_of_user on public.transactions (user_id, id);
 create index transactions_of_job on public.transactions (job_id);
 
 alter table public.transactions enable row level security;
+revoke all on public.transactions from anon, authenticated, service_role;
 create policy "owners read" on public.transactions for select to authenticated using ((select auth.uid()) = user_id);
 grant select on public.transactions to authenticated, service_role;
 

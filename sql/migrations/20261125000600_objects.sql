@@ -9,6 +9,7 @@ create table public.deleted_objects (
 );
 create index deleted_objects_due on public.deleted_objects (tried_at nulls first);
 alter table public.deleted_objects enable row level security;
+revoke all on public.deleted_objects from anon, authenticated, service_role;
 create policy "the service reads" on public.deleted_objects for select to service_role using (true);
 grant select on public.deleted_objects to service_role;
 

@@ -21,6 +21,7 @@ create unique index cloned_voices_name on public.cloned_voices (user_id, lower(n
 create index cloned_voices_of_user on public.cloned_voices (user_id, created_at);
 
 alter table public.cloned_voices enable row level security;
+revoke all on public.cloned_voices from anon, authenticated, service_role;
 create policy "owners read" on public.cloned_voices for select to authenticated using ((select auth.uid()) = user_id);
 grant select (id, user_id, name, transcript, status, content_type, bytes, seconds, reason, consented_at, created_at) on public.cloned_voices to authenticated;
 grant select on public.cloned_voices to service_role;

@@ -14,6 +14,7 @@ create table public.api_keys (
 create index api_keys_of_user on public.api_keys (user_id, created_at);
 
 alter table public.api_keys enable row level security;
+revoke all on public.api_keys from anon, authenticated, service_role;
 create policy "owners read" on public.api_keys for select to authenticated using ((select auth.uid()) = user_id);
 grant select (id, user_id, name, prefix, scopes, last_used_at, revoked_at, created_at) on public.api_keys to authenticated;
 grant select on public.api_keys to service_role;

@@ -25,6 +25,7 @@ create table public.jobs (
   frames bigint,
   bytes bigint,
   sha256 text,
+  heard boolean not null default false, -- its client hears it while it is made, and pays for what it heard
   error text,
   created_at timestamptz not null default now(),
   started_at timestamptz,
@@ -54,6 +55,7 @@ create table public.usage (
 
 alter table public.jobs enable row level security;
 alter table public.usage enable row level security;
+revoke all on public.jobs, public.usage from anon, authenticated, service_role;
 create policy "owners read" on public.jobs for select to authenticated using ((select auth.uid()) = user_id and deleted_at is null);
 create policy "owners read" on public.usage for select to authenticated using ((select auth.uid()) = user_id);
 grant select (id, user_id, api_key_id, idempotency_key, text, voice_id, options, characters, reserved, charged, status, seconds, frames, bytes, error,
@@ -104,6 +106,9 @@ begin
   if found then
     if v_job.fingerprint <> p_fingerprint then
       raise sqlstate 'PT409' using message = 'this idempotency key was used for another request; use a new one';
+    end if;
+    if v_job.deleted_at is not null then
+      raise sqlstate 'PT410' using message = 'the job of this idempotency key was deleted; use a new one';
     end if;
     return jsonb_build_object('job', fishserve.job_json(v_job), 'replayed', true, 'balance', v_profile.balance, 'voice', fishserve.voice_of_job(v_job));
   end if;
@@ -161,12 +166,13 @@ language sql security definer set search_path = '' as $$
   select fishserve.job_with_voice(claimed) from claimed
 $$;
 
-create function public.start_job(p_job_id uuid, p_backend text, p_backend_id text default null) returns jsonb
+create function public.start_job(p_job_id uuid, p_backend text, p_backend_id text default null, p_heard boolean default false) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_job public.jobs;
 begin
-  update public.jobs set status = 'running', backend = p_backend, backend_id = p_backend_id, started_at = coalesce(started_at, now())
+  update public.jobs set status = 'running', backend = p_backend, backend_id = p_backend_id, heard = p_heard,
+    started_at = coalesce(started_at, now())
     where id = p_job_id and status in ('queued', 'running') returning * into v_job;
   if not found then
     select * into v_job from public.jobs where id = p_job_id;
@@ -253,6 +259,22 @@ begin
   update public.jobs set status = p_status, error = left(p_error, 500), lease_until = null, finished_at = now() where id = p_job_id returning * into v_job;
   v_balance := fishserve.post(v_job.user_id, 'refund', v_job.reserved, v_job.id, v_job.id::text);
   return jsonb_build_object('job', fishserve.job_json(v_job), 'balance', v_balance, 'changed', true);
+end $$;
+
+-- What its user calls off: refunded, as refund_job. One that a client is hearing is not given back for nothing: it ends when that client leaves.
+create function public.cancel_job(p_user_id uuid, p_job_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  if not exists (select from public.jobs where id = p_job_id and user_id = p_user_id and deleted_at is null) then
+    raise sqlstate 'PT404' using message = format('you have no job %s', p_job_id);
+  end if;
+  v_job := fishserve.lock_job(p_job_id);
+  if v_job.status in ('queued', 'running') and v_job.heard and v_job.lease_until > now() then
+    raise sqlstate 'PT409' using message = 'you are listening to this job: it stops when that connection is closed, and costs what was made until then';
+  end if;
+  return public.refund_job(p_job_id, 'cancelled', 'cancelled by its user');
 end $$;
 
 -- The sweeper: ends up to a hundred reservations that nobody has touched for so long, and answers them.
@@ -371,10 +393,10 @@ $$;
 
 revoke execute on all functions in schema fishserve from public;
 revoke execute on function public.process_audio_request, public.claim_jobs, public.claim_job, public.start_job, public.renew_lease, public.settle_job,
-  public.refund_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
+  public.refund_job, public.cancel_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
   public.delete_job, public.usage, public.audit_ledger from public, anon, authenticated;
 grant execute on function public.process_audio_request, public.claim_jobs, public.claim_job, public.start_job, public.renew_lease, public.settle_job,
-  public.refund_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
+  public.refund_job, public.cancel_job, public.expire_reservations, public.expire_results, public.job_of_token, public.running_jobs, public.get_job, public.list_jobs,
   public.delete_job, public.usage, public.audit_ledger to service_role;
 
 insert into fishserve.migrations (name) values ('20261125000900_jobs');

@@ -23,6 +23,7 @@ create index payments_of_user on public.payments (user_id);
 
 alter table public.stripe_events enable row level security;
 alter table public.payments enable row level security;
+revoke all on public.stripe_events, public.payments from anon, authenticated, service_role;
 create policy "the service reads" on public.stripe_events for select to service_role using (true);
 create policy "owners read" on public.payments for select to authenticated using ((select auth.uid()) = user_id);
 grant select on public.payments to authenticated;

@@ -190,6 +190,17 @@ def test_a_client_that_leaves_pays_for_what_was_made(account, speaker):
     wait(lambda: speaker.metric("fishserve_requests_total", reason="cancelled") > before)
 
 
+def test_a_key_whose_result_is_gone_says_so(account, data):
+    job = account.speak(key="gone", wait_seconds=30)
+    data.sql("update jobs set expires_at = now() where id = %s", job["id"])
+    data.call("expire_results")
+    again, key = {"input": SMALL}, {"Idempotency-Key": "gone"}
+    assert account.http.post("/v1/audio/speech", json=again, headers=key).status_code == 410
+    account.ask("DELETE", f"/api/jobs/{job['id']}", 204)
+    for path, body in (("/v1/audio/speech", again), ("/api/tts", {"text": SMALL})):
+        assert account.http.post(path, json=body, headers=key).status_code == 410
+
+
 def test_server_sent_events_hold_the_file(account):
     with account.http.stream("POST", "/v1/audio/speech", json={"input": SMALL, "stream_format": "sse", "seed": 3}) as answer:
         lines = [line for line in answer.iter_lines() if line]
@@ -208,7 +219,7 @@ def test_openais_client_is_told_what_is_wrong(client):
 
 
 def test_jobs_wait_for_a_server_that_is_not_there_and_end_when_it_never_comes(database, bucket):
-    """Attempts go on with longer and longer pauses; here they are made at once."""
+    """Attempts go on with longer and longer pauses; here they are made at once. No other API has the database."""
     api = Api(database, bucket, FISHSERVE_URL="http://127.0.0.1:9")
     account = Account(database, api.url)
     answer = account.http.post("/v1/audio/speech", json={"input": SMALL})

@@ -74,6 +74,25 @@ def test_two_that_claim_at_once_get_different_jobs(database):
     assert {job["id"] for half in halves for job in half} == jobs
 
 
+def test_what_is_being_heard_is_not_called_off_for_nothing(database):
+    who = database.user(credits=100)
+    job = ask(database, who)["id"]
+    database.call("claim_job", job_id=job, lease_seconds=60)
+    database.call("start_job", job_id=job, backend="fishserve", heard=True)
+    assert "listening" in refused(409, database.call, "cancel_job", user_id=who, job_id=job)
+    assert "no job" in refused(404, database.call, "cancel_job", user_id=database.user(), job_id=job)
+    database.call("renew_lease", job_id=job, lease_seconds=-1)  # whoever spoke it has died: it is spoken again, and nobody hears it
+    assert database.call("cancel_job", user_id=who, job_id=job)["balance"] == 100
+
+
+def test_the_key_of_a_deleted_job_says_so(database):
+    who = database.user(credits=100)
+    job = ask(database, who, idempotency_key="k")["id"]
+    database.call("cancel_job", user_id=who, job_id=job)
+    database.call("delete_job", user_id=who, job_id=job)
+    assert "was deleted" in refused(410, ask, database, who, idempotency_key="k")
+
+
 def test_an_ended_job_stays_as_it_ended(database):
     who = database.user(credits=100)
     job = ask(database, who)

@@ -242,6 +242,7 @@ def test_everything_at_once(database):
 LOCKS = {  # what moves credits, the row that it waits for, and the row that it must not have locked by then
     "settle_job": ({"job_id": "job", "seconds": 1, "frames": 1, "bytes": 1, "sha256": "s", "object_key": "k"}, "profiles", "jobs"),
     "refund_job": ({"job_id": "job", "status": "failed"}, "profiles", "jobs"),
+    "cancel_job": ({"user_id": "who", "job_id": "job"}, "profiles", "jobs"),
     "expire_reservations": ({"older_than_seconds": -1}, "profiles", "jobs"),
     "close_account": ({"user_id": "who"}, "payments", "profiles"),
     "apply_stripe_event": ({"event_id": "2", "type": "refund", "reference": "pi", "kind": "refund"}, "payments", "profiles"),

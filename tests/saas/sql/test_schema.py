@@ -42,6 +42,20 @@ def test_pasted_twice_it_is_there_once(empty):
     assert made[0]["schema_version"] == schema.version()
 
 
+def test_a_project_that_gives_clients_all_it_makes_gives_them_nothing_here(empty):
+    """Supabase did so until 2026-10-30: who might write their whole profile would have no debt."""
+    clients = "anon, authenticated, service_role"
+    for what in ("tables", "functions", "sequences"):
+        empty.execute(f"alter default privileges in schema public grant all on {what} to {clients}".encode())
+    empty.execute(schema.whole().encode())
+    assert empty.execute(
+        "select relname, rolname from pg_class, pg_roles where relnamespace = 'public'::regnamespace and relkind = 'r'"
+        " and rolname in ('anon', 'authenticated') and has_table_privilege(rolname, pg_class.oid, 'insert, update, delete, truncate')"
+    ).fetchall() == []  # fmt: skip
+    for table, column in (("api_keys", "hash"), ("jobs", "token_hash"), ("cloned_voices", "object_key")):
+        assert empty.execute("select has_column_privilege('authenticated', %s, %s, 'select')", [table, column]).fetchone() == (False,)
+
+
 def test_a_paste_that_fails_leaves_nothing(empty):
     with pytest.raises(psycopg.errors.DivisionByZero):
         empty.execute(schema.whole().replace("\ncommit;\n", "\nselect 1 / 0;\ncommit;\n").encode())

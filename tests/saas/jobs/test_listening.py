@@ -1,0 +1,83 @@
+"""A stream and its credits, with a backend that speaks when it is told to; database and bucket are real."""
+
+import asyncio
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from saas.database import Refused
+from saas.jobs.dispatch import Options
+from saas.jobs.service import Jobs
+from saas.postgres import PostgresDatabase
+from saas.storage.bucket import Bucket
+from tests.worker.conftest import BUCKET
+
+PRICE = 10
+"""Of a second, and of less."""
+
+
+class Patient:
+    """Speaks half a second, each time it is told to."""
+
+    name, slots = "fishserve", 1
+
+    def __init__(self):
+        self.told, self.seconds, self.frames = asyncio.Semaphore(0), 0.0, 0
+
+    @asynccontextmanager
+    async def open(self, order):  # noqa: ARG002 - what is to be spoken is all the same
+        yield self
+
+    async def __aiter__(self):
+        while True:
+            await self.told.acquire()
+            self.seconds, self.frames = self.seconds + 0.5, self.frames + 10
+            yield b"sound"
+
+    async def finish(self):
+        return b""
+
+
+@pytest.fixture
+def listening(database, bucket):
+    """Runs what is given the service, its backend, a user of 1000 credits, and the row and stream of a job."""
+
+    def run(story):
+        async def whole():
+            store, files = PostgresDatabase(database.url), Bucket(bucket.endpoint, bucket.key, bucket.secret, BUCKET)
+            backend, who = Patient(), str(database.user(1000))
+            jobs = Jobs(store, files, backend)
+            row = (await jobs.submit(who, None, None, "x" * 130, None, Options(), dispatch=False))["job"]
+            await story(jobs, backend, who, row, await jobs.stream(row))
+            ended = await jobs.wait(who, row["id"], 10)
+            files.close()
+            await store.close()
+            return ended, (database.call("get_profile", user_id=who))["balance"]
+
+        ended, balance = asyncio.run(whole())
+        assert database.call("audit_ledger") == []
+        return ended["status"], ended["charged"], balance
+
+    return run
+
+
+def test_who_listens_cannot_have_the_credits_back_meanwhile(listening):
+    async def story(jobs, backend, who, row, stream):
+        backend.told.release()
+        await stream.begin()
+        async with aclosing(aiter(stream)) as pieces:
+            assert await anext(pieces) == b"sound"
+            for way in (jobs.cancel, jobs.delete):
+                with pytest.raises(Refused, match="listening") as refused:
+                    await way(who, row["id"])
+                assert refused.value.status == 409
+        backend.told.release()
+
+    assert listening(story) == ("succeeded", PRICE, 990)
+
+
+def test_who_leaves_before_anything_is_heard_pays_nothing(listening):
+    async def story(jobs, backend, who, row, stream):  # noqa: ARG001
+        await jobs.abandon(row["id"])
+
+    assert listening(story) == ("cancelled", 0, 1000)

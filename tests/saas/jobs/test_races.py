@@ -1,0 +1,123 @@
+"""Two that do the same at the same moment, and a bucket that does not answer: nothing that was paid for goes, nothing that was deleted stays."""
+
+import asyncio
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from saas.database import Refused
+from saas.jobs.dispatch import Ended, Made, Options
+from saas.jobs.service import Jobs
+from saas.postgres import PostgresDatabase
+from saas.storage.bucket import Bucket, result_key
+from saas.voices.schemas import NewVoice
+from saas.voices.service import Voices
+from tests.saas.running import NOWHERE
+from tests.saas.voices.test_voices import clip
+from tests.worker.conftest import BUCKET
+
+MADE = Made(seconds=1, frames=20, bytes=5, sha256="0" * 64)
+
+
+def run(data, bucket, story, kind=Bucket):
+    async def whole():
+        store, files = PostgresDatabase(data.url), kind(bucket.endpoint, bucket.key, bucket.secret, BUCKET)
+        try:
+            return await story(store, files)
+        finally:
+            files.close()
+            await store.close()
+
+    return asyncio.run(whole())
+
+
+def test_a_result_that_another_settled_meanwhile_is_kept(data, bucket):
+    """A job was sent twice, since the process that sent it died; the first is done while RunPod is asked about the second, which failed."""
+    who = str(data.user(1000))
+
+    async def story(store, files):
+        class Twice:
+            name, slots = "runpod", 1
+
+            async def send(self, order): ...
+
+            async def cancel(self, backend_id): ...
+
+            def token(self, *_):
+                return "token"
+
+            async def status(self, backend_id, key):  # noqa: ARG002
+                await files.put(key, b"sound", "audio/mpeg")
+                await store.call("settle_job", job_id=job["id"], object_key=key, **MADE.model_dump())
+                return Ended("failed", "it failed")
+
+        jobs = Jobs(store, files, Twice())
+        job = (await jobs.submit(who, None, None, "Hello.", None, Options()))["job"]
+        await store.call("start_job", job_id=job["id"], backend="runpod", backend_id="second")
+        await jobs.reconcile()
+        return await jobs.result(await jobs.wait(who, job["id"], 0))
+
+    assert run(data, bucket, story) == b"sound"
+
+
+def test_what_is_deleted_is_deleted_though_the_bucket_is_away(data, bucket):
+    who = str(data.user(1000))
+
+    async def story(store, _):
+        jobs = Jobs(store, Bucket(NOWHERE, "a", "b", "c"), None)
+        job = (await store.call("process_audio_request", user_id=who, idempotency_key="k", fingerprint="f", text="Hi.", token_hash="t"))[
+            "job"
+        ]
+        key = result_key(who, job["id"], "mp3")
+        await store.call("settle_job", job_id=job["id"], object_key=key, **MADE.model_dump())
+        await jobs.delete(who, job["id"])
+        return key
+
+    key = run(data, bucket, story)
+    assert data.sql("select key from deleted_objects where key = %s", key) == [{"key": key}]
+
+
+def announced(content):
+    return NewVoice(name=uuid4().hex, transcript="words", content_type="audio/wav", bytes=len(content), consent=True)
+
+
+def test_a_voice_that_is_deleted_while_its_clip_is_looked_at_leaves_no_clip(data, bucket):
+    who, content = str(data.user()), clip()
+
+    class Meanwhile(Bucket):
+        async def put(self, key, *more):
+            await super().put(key, *more)
+            data.sql("update cloned_voices set created_at = now() - interval '20 minutes' where object_key = %s", key)
+            data.call("delete_voice", user_id=who, voice_id=key.rpartition("/")[2])
+            data.call("object_deleted", key=key)  # the sweeper has been there, too
+
+    async def story(store, files):
+        voices = Voices(store, files)
+        row, upload = await voices.create(who, announced(content))
+        httpx.put(upload.url, content=content, headers=upload.headers)
+        with pytest.raises(Refused) as refused:
+            await voices.confirm(who, row["id"])
+        assert refused.value.status == 404
+        return await files.head(row["object_key"])
+
+    assert run(data, bucket, story, Meanwhile) is None
+
+
+def test_a_users_clips_are_looked_at_one_after_the_other(data, bucket):
+    who, content = str(data.user()), clip()
+
+    async def story(store, files):
+        voices = Voices(store, files)
+        rows = []
+        for _ in range(3):
+            row, upload = await voices.create(who, announced(content))
+            httpx.put(upload.url, content=content, headers=upload.headers)
+            rows.append(row)
+        return await asyncio.gather(*(voices.confirm(who, row["id"]) for row in rows), return_exceptions=True)
+
+    ends = run(data, bucket, story)
+    assert [str(end) for end in ends if isinstance(end, Exception)] == [
+        "a clip of yours is being looked at already; try again in a few seconds"
+    ] * 2
+    assert [end["status"] for end in ends if isinstance(end, dict)] == ["ready"]
