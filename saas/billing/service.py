@@ -24,7 +24,7 @@ MARK = "fishserve_credits"
 """In the metadata of our payments; an account of Stripe may sell other things."""
 EVENTS = (
     "checkout.session.completed", "checkout.session.async_payment_succeeded", "charge.refunded",
-    "charge.dispute.created", "charge.dispute.funds_reinstated",
+    "charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated",
 )  # fmt: skip
 """What the webhook must be sent; `fishserve saas check` looks whether it is."""
 Outcome = Literal["applied", "repeated", "ignored", "refused"]
@@ -146,6 +146,8 @@ def read(kind: str, content: Any) -> Movement | None:
         if kind == "charge.refunded":
             return Movement("refund", str(content["payment_intent"]), share=_share(content["amount_refunded"], content["amount"]))
         if kind == "charge.dispute.created" and not str(content["status"]).startswith("warning"):  # a question only; no money has moved
+            return Movement("dispute", str(content["payment_intent"]))
+        if kind == "charge.dispute.funds_withdrawn":  # also of a question that became a dispute, which is created no second time
             return Movement("dispute", str(content["payment_intent"]))
         if kind == "charge.dispute.funds_reinstated":
             return Movement("reinstate", str(content["payment_intent"]))
