@@ -47,7 +47,7 @@ def start(folder: Path) -> tuple[Program, dict[str, Any]]:
 
 
 def ready(settings: Settings) -> bool:
-    """Whether it stores things; the bucket is made where it is not there yet."""
+    """Whether it stores things and finds them again; the bucket is made where it is not there yet."""
     assert settings.r2_secret_access_key
     s3 = boto3.client(
         "s3", endpoint_url=settings.r2_endpoint, aws_access_key_id=settings.r2_access_key_id, region_name="auto",
@@ -57,7 +57,8 @@ def ready(settings: Settings) -> bool:
     try:
         if BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
             s3.create_bucket(Bucket=BUCKET)
-        s3.put_object(Bucket=BUCKET, Key="started", Body=b"")
+        s3.put_object(Bucket=BUCKET, Key="started", Body=b"started")  # one without content would go to no volume
+        s3.get_object(Bucket=BUCKET, Key="started")["Body"].read()
     except (BotoCoreError, ClientError):
         return False
     finally:
