@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -161,7 +162,7 @@ class Worker:
         base = f"{queue.url}/v2/ep"
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe nobody reads would fill up
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "worker"], stdout=self.output, stderr=self.output,
+            [sys.executable, "-m", "worker"], stdout=self.output, stderr=self.output, start_new_session=True,
             env=os.environ | {
                 "RUNPOD_WEBHOOK_GET_JOB": f"{base}/job-take/$ID?gpu=x", "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base}/job-done/$RUNPOD_POD_ID/$ID?gpu=x",
                 "RUNPOD_WEBHOOK_POST_STREAM": f"{base}/job-stream/$RUNPOD_POD_ID/$ID?gpu=x", "RUNPOD_WEBHOOK_PING": f"{base}/ping/$RUNPOD_POD_ID?gpu=x",
@@ -181,7 +182,9 @@ class Worker:
         return 0
 
     def end(self):
-        self.process.kill()
+        """Its SDK's own process, which would live on, ends with it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.output.close()
 
