@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,9 @@ PROVED_ROWS = 16
 
 
 class Matrix(Protocol):
-    """Linear maps side by side."""
+    """Linear maps side by side. `name` says how they lie in memory."""
+
+    name: ClassVar[str]
 
     def times(self, x: Tensor) -> Tensor:
         """x (rows, in) -> (rows, out)."""
@@ -44,6 +46,7 @@ class Dense(Matrix):
     In memory they lie so on a CPU, and as (out, in) on CUDA, where our kernels read them too.
     """
 
+    name = "as the model has them"
     weight: Tensor
     bias: Tensor | None
 
@@ -69,6 +72,7 @@ class Half(Matrix):
     Reads half the memory that FP32 does and moves no weight by more than 3e-8. The model keeps its FP32 weights for prompts.
     """
 
+    name = "FP16 by FBGEMM"
     packed: Tensor
     bias: Tensor | None
 
@@ -99,6 +103,7 @@ def _fits(weight: Tensor) -> bool:
 class OneDNN(Matrix):
     """FP32 weights packed for oneDNN's blocked product, whose kernel for one row is also the one for several. The model keeps its own."""
 
+    name = "FP32 by oneDNN"
     packed: Tensor
     bias: Tensor | None
 
@@ -124,6 +129,7 @@ _PACKED_FOR = 8
 class RowByRow(Matrix):
     """A matrix that multiplies each row alone: slow for many, and the same for all by construction."""
 
+    name = "each row alone"
     matrix: Matrix
 
     def times(self, x: Tensor) -> Tensor:
@@ -137,6 +143,7 @@ class Int8(Matrix):
     Reads a quarter of the memory that FP32 does. Rows do not influence each other's rounding.
     """
 
+    name = "8 bits by FBGEMM"
     packed: object
     levels: int
     bias: Tensor | None
@@ -166,6 +173,7 @@ class Int8(Matrix):
 class Int8Small(Matrix):
     """Small weights rounded to 8 bits, (out, in), in products of BF16: in a cache, what counts is how few operations surround them."""
 
+    name = "8 bits by torch"
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
@@ -241,7 +249,7 @@ class Layouts:
         return self._seconds(self.padded(rows)) / self._seconds(rows)
 
     def _noted(self, matrix: Matrix, inputs: int, outputs: int) -> Matrix:
-        key = type(matrix).__name__, inputs, outputs
+        key = matrix.name, inputs, outputs
         self._chosen[key] = matrix, self._chosen.get(key, (matrix, 0))[1] + 1
         return matrix
 

@@ -87,7 +87,7 @@ def test_a_number_of_rows_at_which_another_kernel_is_taken_is_padded(monkeypatch
     layouts.lay_out(nn.Linear(48, 96, bias=False).requires_grad_(False))
     assert {layouts.padded(n) for n in (1, 2, 7)}.isdisjoint({1, 2, 7})
     assert layouts.cost(1) > 0
-    assert layouts.names() == {"Dense": 1}
+    assert layouts.names() == {Dense.name: 1}
 
 
 @pytest.mark.parametrize("rows", [1, 8, 17, 20, 33, 64])

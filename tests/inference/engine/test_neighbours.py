@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference import SpeechEngine, SpeechRequest
+from inference import Reference, SpeechEngine, SpeechRequest, Voice
 from inference.engine.matrix import Half
 from inference.engine.step import Head, Step
 from inference.model import checkpoint as checkpoints
@@ -75,10 +75,11 @@ def checkpoint(tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 def test_codes_are_the_same_alone_and_beside_seven_who_join_and_leave(checkpoint, kind, temperature, monkeypatch):
     weights, exact = KINDS[kind]
+    voice = Voice((Reference(np.random.default_rng(0).integers(0, 1000, (8, 290)), "Its prompt is computed in three pieces."),))
     if not exact:
         monkeypatch.setattr(Half, "works", lambda *_: False)
     with SpeechEngine(checkpoint, rows=8, weights=weights) as engine:
-        request = SpeechRequest("The boat leaves at nine.", seed=5, temperature=temperature, max_new_tokens=64)
+        request = SpeechRequest("The boat leaves at nine.", voice=voice, seed=5, temperature=temperature, max_new_tokens=64)
         alone = engine.generate_codes(request)
         among = codes_among_others(engine, request, 7)
     assert alone.shape[1] > 10  # random weights may end it before its limit of 64
