@@ -102,7 +102,7 @@ class Issuer:
     def claims(self, user: UUID | str, **changed: Any) -> dict[str, Any]:
         return {
             "sub": str(user), "aud": "authenticated", "iss": self.url, "role": "authenticated", "email": "user@example.com",
-            "exp": int(time.time()) + 60,
+            "exp": int(time.time()) + 3600,
         } | changed  # fmt: skip
 
     def token(self, user: UUID | str, *, kid: str = "first", key: Any = None, algorithm: str = "ES256", **changed: Any) -> str:

@@ -31,7 +31,8 @@ def api(postgres, cloudflare):
         "turnstile_site_key": "0x4BBB",
         "app_url": "https://app.example.com",
     }
-    with running(postgres.migrated(), sensitive_per_minute=1000, **given) as api:
+    with pytest.MonkeyPatch.context() as patch, running(postgres.migrated(), sensitive_per_minute=1000, **given) as api:
+        patch.setattr(turnstile, "SECONDS", HANG_SECONDS)
         yield api
 
 

@@ -73,9 +73,8 @@ def create_cloud():
         answer = await run(request)
         if isinstance(answer, JSONResponse):
             return answer
-        job = jobs[answer["id"]]
-        job["wait"] = wait
-        while job["status"] not in (*FINAL, "TIMED_OUT"):
+        job, until = jobs[answer["id"]], time.time() + wait / 1000
+        while job["status"] not in (*FINAL, "TIMED_OUT") and time.time() < until:
             await asyncio.sleep(0.02)
         job["answered"] = job["status"]
         return seen(job)
