@@ -8,6 +8,7 @@ when the run itself is killed. Started with `-p tests.guard` it works for any te
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from uuid import uuid4
 
 import psutil
 import pytest
+from _pytest.unraisableexception import collect_unraisable
 
 RUN, SHARED, WORKER, TEST = "PYTEST_GUARD_RUN", "PYTEST_GUARD_SHARED", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST"
 MAX_RESIDENT_BYTES = 1_500_000_000
@@ -163,6 +165,8 @@ class Plugin:
             return (yield)
         finally:
             if nextitem is None or nextitem.path != item.path:
+                gc.collect()  # a socket that nobody closed is this file's error, and not that of a test which runs when it is found
+                collect_unraisable(item.config)
                 told = self.guard.clear(shared=nextitem is None) + self.guard.check_memory()
                 _log_memory(str(item.path.name))
                 if told:

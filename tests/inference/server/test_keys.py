@@ -1,5 +1,6 @@
 """Who may ask, with keys made by the command and taken back while the server runs."""
 
+import contextlib
 import socket
 import stat
 import subprocess
@@ -86,13 +87,12 @@ def test_real_clients_are_refused_in_their_own_words_without_a_key(guarded):
                 assert error.value.status_code == 401
             else:
                 assert eleven.voices.get_all().voices
-        fish = fishaudio.FishAudio(base_url=server.url, api_key=given_key)
-        if expected:
-            with pytest.raises(fishaudio.exceptions.AuthenticationError, match="not known"):
-                fish.voices.list()
-        else:
-            assert fish.voices.list().items
-        fish.close()
+        with contextlib.closing(fishaudio.FishAudio(base_url=server.url, api_key=given_key)) as fish:
+            if expected:
+                with pytest.raises(fishaudio.exceptions.AuthenticationError, match="not known"):
+                    fish.voices.list()
+            else:
+                assert fish.voices.list().items
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/docs", "/openapi.json", "/nothing", "//health", "/page"])

@@ -57,8 +57,13 @@ def test_the_first_chunk_comes_long_before_the_last(server):
     assert len(sizes) == 3
 
 
-def test_the_openai_client_speaks_to_it(server, tmp_path):
-    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
+@pytest.fixture
+def client(server):
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
+        yield client
+
+
+def test_the_openai_client_speaks_to_it(server, client, tmp_path):
     extra = {"seed": 1, "max_new_tokens": 60}
     whole = client.audio.speech.create(
         model="tts-1", voice="default", input="Hello.", response_format="wav", extra_body=extra | {"stream": False}

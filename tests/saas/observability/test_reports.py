@@ -25,7 +25,9 @@ def sink(monkeypatch):
     with StandIn(lambda _: (200, {})).running() as sink:
         reports.start(Settings(environment="development", sentry_dsn=sink.url.replace("http://", "http://public@") + "/42"))
         yield sink
-        sentry_sdk.get_client().close(timeout=HANG_SECONDS)
+        client = sentry_sdk.get_client()
+        client.close(timeout=HANG_SECONDS)
+        client.transport._pool.clear()  # Sentry leaves its connections to the collector
         sentry_sdk.get_global_scope().set_client(None)
 
 

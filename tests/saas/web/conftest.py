@@ -249,14 +249,16 @@ class Wire:
         self.target, self.open = port, set()
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.accepting = threading.Thread(target=self._accept, daemon=True)
+        self.accepting.start()
 
     def _accept(self):
         with contextlib.suppress(OSError):
             while True:
                 near = self.listening.accept()[0]
+                self.open.add(near)
                 far = socket.create_connection(("127.0.0.1", self.target))
-                self.open |= {near, far}
+                self.open.add(far)
                 for one, other in ((near, far), (far, near)):
                     threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
 
@@ -267,6 +269,7 @@ class Wire:
         for end in (one, other):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        one.close()  # the other thread, which has now read its end, closes the other
 
     def cut(self):
         """Break what is open now; new connections are made again."""
@@ -278,6 +281,7 @@ class Wire:
 
     def end(self):
         self.listening.shutdown(socket.SHUT_RDWR)
+        self.accepting.join()
         self.listening.close()
         self.cut()
 
