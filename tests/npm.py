@@ -19,7 +19,7 @@ def alone(folder: Path):
 
 
 def npm(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["npm", *arguments], cwd=folder, capture_output=True, text=True, timeout=4 * HANG_SECONDS, check=False)
+    done = subprocess.run(["npm", *arguments], cwd=folder, capture_output=True, text=True, timeout=2 * HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-HANG_SECONDS = 240
+HANG_SECONDS = 600
 """Longer than anything here takes on a machine whose cores are busy with something else."""
 
 

@@ -7,37 +7,38 @@ from types import SimpleNamespace
 import pytest
 
 
-class Jumping(selectors.DefaultSelector):
-    """Adds to `now` what would have been waited for."""
-
-    now = 0.0
-
-    def select(self, timeout=None):
-        self.now += max(0.0, timeout or 0.0)
-        return super().select(0 if timeout is not None else None)
-
-
 class Clock:
     """Runs coroutines in its own time, by which the bench measures them."""
 
-    def __init__(self):
-        self.selector = Jumping()
+    now = 0.0
 
     def time(self):
-        return self.selector.now
+        return self.now
 
     def stall(self, seconds):
         """As if the thread had had no processor for so long."""
-        self.selector.now += seconds
+        self.now += seconds
 
     def run(self, work):
         with asyncio.Runner(loop_factory=self._loop) as runner:
             return runner.run(work)
 
     def _loop(self):
-        loop = asyncio.SelectorEventLoop(self.selector)
+        loop = asyncio.SelectorEventLoop(Jumping(self))
         loop.time = self.time
         return loop
+
+
+class Jumping(selectors.DefaultSelector):
+    """Has the clock jump by what would have been waited for."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def select(self, timeout=None):
+        self.clock.stall(max(0.0, timeout or 0.0))
+        return super().select(None if timeout is None else 0)
 
 
 @pytest.fixture
