@@ -18,6 +18,7 @@ from inference.engine.step import Head, Step
 from inference.model.config import DualARConfig
 from inference.model.dual_ar import DualAR, RMSNorm, Span, rope_table, rotate
 from tests.inference.engine.plain import PlainStep
+from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, where a test has values that are no numbers
 TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
@@ -302,6 +303,6 @@ def test_every_kernel_compiles_for_a_gpu(pytestconfig, tmp_path):
     """To an H100's machine code, by the compiler that will be used there. Only running it needs a GPU."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", COMPILED, "90", str(pytestconfig.rootpath), "1", "16"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) >= 18
