@@ -211,7 +211,7 @@ class Layouts:
     def lay_out(self, *linears: nn.Linear) -> Matrix:
         """The linear maps as one matrix: on a CPU in the first layout, the fastest first, that gives a row the same result among any others."""
         inputs, outputs = linears[0].in_features, sum(linear.out_features for linear in linears)
-        if linears[0].weight.device.type != "cpu":
+        if not _fp32_on_cpu(*linears):
             return self._noted(Dense.of(*linears), inputs, outputs)
         for layout in _layouts(self._weights, *linears):
             key = layout, inputs, outputs

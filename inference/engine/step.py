@@ -162,7 +162,7 @@ class PackedBlock:
         """Lay the weights out anew."""
         a, f = block.attention, block.feed_forward
         wqkv, wo, w13, w2 = (layouts.lay_out(*linears) for linears in ((a.wqkv,), (a.wo,), (f.w1, f.w3), (f.w2,)))
-        attend = _attend_in_one if few_keys and a.wo.weight.device.type == "cpu" else _attend
+        attend = _attend_in_one if few_keys else _attend
         return PackedBlock(Norm.of(block.attention_norm), wqkv, wo, Norm.of(block.ffn_norm), w13, w2, a.n_head, a.n_kv, attend)
 
     def __call__(self, x: Tensor, turn: Tensor, slots: Slots, mask: Tensor | None = None, rows: int = 1, time: int = 1) -> Tensor:
@@ -209,12 +209,14 @@ class Step:
 
     def __init__(self, model: DualAR, rows: int, weights: Weights = "native") -> None:
         self.model, self.codebooks = model, model.config.num_codebooks
+        like = model.embeddings.weight
+        self._exact = like.device.type == "cpu" and like.dtype == torch.float32
         self.layouts = layouts = Layouts(weights, 2 * rows)  # two positions of each row are one pass
         self.heads = Layouts("native", rows)  # rounded logits would tie, and draws go by rank
         self.slow_blocks = [PackedBlock.pack(b, layouts) for b in model.layers if isinstance(b, Block)]
-        self.fast_blocks = [PackedBlock.pack(b, layouts, few_keys=True) for b in model.fast_layers if isinstance(b, Block)]
+        self.fast_blocks = [PackedBlock.pack(b, layouts, few_keys=self._exact) for b in model.fast_layers if isinstance(b, Block)]
         project = model.fast_project_in
-        self._project = layouts.lay_out(project) if isinstance(project, nn.Linear) else None
+        self.project = layouts.lay_out(project) if isinstance(project, nn.Linear) else None
         self._norm, self._fast_norm = Norm.of(model.norm), Norm.of(model.fast_norm)
         self._fast_cache = model.new_fast_cache(self._frame_rows(rows))
         self._fast_slots: dict[tuple[int, int], list[Slots]] = {}  # by rows and position: they are the same in every frame
@@ -227,7 +229,7 @@ class Step:
 
     def slow(self, columns: Tensor, cache: KVCache, lengths: list[int]) -> Tensor:
         """The next column (batch, 1 + codebooks) of rows 0, 1, ... -> hidden states before the final norm, (batch, dim)."""
-        if columns.device.type == "cpu":
+        if self._exact:
             turn = self._turns[torch.tensor(lengths)]
             return self._slow_layers(columns, turn, Slots.each(cache, lengths), None)
         if min(lengths) != max(lengths):
@@ -293,7 +295,7 @@ class Step:
 
     def projected(self, hidden: Tensor) -> Tensor:
         """Slow hidden states (batch, dim) as the fast layers take them, (batch, fast_dim)."""
-        return hidden if self._project is None else self._project.times(self._padded(hidden))[: len(hidden)]
+        return hidden if self.project is None else self.project.times(self._padded(hidden))[: len(hidden)]
 
     def fast_pair(self, hidden: Tensor, code: Tensor) -> Tensor:
         """Codebook positions 0, of hidden (batch, fast_dim), and 1, of code (batch,); the state of position 1, (batch, fast_dim)."""
@@ -316,7 +318,7 @@ class Step:
         """The fast layers' slots for a position: 1 stands for the pair 0 and 1."""
         if (rows, position) not in self._fast_slots:
             slots = Slots.pair(self._fast_cache, rows) if position == 1 else Slots.same(self._fast_cache, rows, position)
-            self._fast_slots[rows, position] = [layer.flat() for layer in slots] if self._fast_cache.both.device.type == "cpu" else slots
+            self._fast_slots[rows, position] = [layer.flat() for layer in slots] if self._exact else slots
         return self._fast_slots[rows, position]
 
     def token_logits(self, hidden: Tensor, head: Matrix) -> Tensor:
