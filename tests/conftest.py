@@ -1,8 +1,10 @@
 """Shared pieces: the golden data, the golden checkpoint, and an engine on it."""
 
+import atexit
 import inspect
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from playwright.sync_api import expect
 
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="fishserve-tests-")  # copies of weights never leave the test run
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 os.environ["HF_HUB_OFFLINE"] = "0"
 os.environ["TRITON_INTERPRET"] = "1"  # kernels run on the CPU; it must be known before anything imports them
 for name in [n for n in os.environ if n.startswith("FISHSERVE_")]:
