@@ -9,8 +9,10 @@ import sys
 import time
 
 import httpx
+import psutil
 import pytest
 
+from bench.busy import spinning
 from bench.compare import REFERENCE
 from bench.record import read
 from bench.soak import FLAT, _growth
@@ -82,6 +84,56 @@ def test_a_soak_fails_when_a_request_ends_twice(bench, tiny, monkeypatch):
     code, _, body = bench("soak", "--checkpoint", tiny, "--minutes", 0.1, "--clients", 4, "--rows", 2)
     assert code == 1
     assert body["runs"][0]["ended_not_once"] > 0
+
+
+def spinners(parent):
+    return [p for p in psutil.Process(parent).children() if "getppid" in " ".join(p.cmdline())]
+
+
+def test_beside_neighbours_in_turns(bench, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.busy.MAX_FRAMES", 6)
+    code, words, body = bench("busy", "--checkpoint", tiny, "--neighbours", 1, "--rounds", 2, "--seconds", 0.2)
+    assert code == 0
+    assert [(run["round"], run["neighbours"]) for run in body["runs"]] == [(0, 0), (0, 1), (1, 1), (1, 0)]
+    assert len({run["audio"] for run in body["runs"]}) == 1
+    assert all((run["neighbour_cpu_seconds"] > 0) == (run["neighbours"] > 0) for run in body["runs"])
+    assert "1 neighbours" in words
+    assert "Beside neighbours over alone" in words
+    assert body["machine"]["waiting"]
+    code, words, _ = bench("report", tmp_path / "busy.json", tmp_path / "busy.json", "-o", tmp_path / "r.html")
+    assert code == 0
+    assert "beside neighbours: times real time" in words
+    assert not spinners(os.getpid())
+
+
+def test_neighbours_end_when_speaking_fails(tiny):
+    def fail():
+        with spinning(2):
+            assert len(spinners(os.getpid())) == 2
+            raise RuntimeError("the engine broke")
+
+    with pytest.raises(RuntimeError, match="broke"):
+        fail()
+    assert not spinners(os.getpid())
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_neighbours_end_with_the_command(tiny, tmp_path, how):
+    out = tmp_path / "a.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inference.cli", "bench", "busy", "--checkpoint", str(tiny), "--neighbours", "1", "--seconds", "1", "--rounds", "100", "-o", str(out)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - tests begun with & would hand down that it is ignored
+    )  # fmt: skip
+    found, deadline = [], time.monotonic() + 240
+    while not found and time.monotonic() < deadline:
+        found = spinners(process.pid)
+        time.sleep(0.1)
+    assert found
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert psutil.wait_procs(found, timeout=30)[1] == []
 
 
 def test_memory_that_grows_is_not_flat():
