@@ -106,7 +106,7 @@ def test_beside_neighbours_in_turns(bench, tiny, tmp_path, monkeypatch):
     assert not spinners(os.getpid())
 
 
-def test_neighbours_end_when_speaking_fails(tiny):
+def test_neighbours_end_when_speaking_fails():
     def fail():
         with spinning(2):
             assert len(spinners(os.getpid())) == 2
