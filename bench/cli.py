@@ -207,6 +207,7 @@ def soak(
     minutes: Annotated[float, typer.Option(min=0.05, help="How long.")] = 20,
     clients: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 12,
     rows: Annotated[int, typer.Option(min=1, help="Of which so many are worked on at once.")] = 8,
+    faults: Annotated[int, typer.Option(min=0, help="It goes on until there were so many, however long that takes.")] = 1,
     seed: Annotated[int, typer.Option(help="Of who leaves and what fails.")] = 0,
     checkpoint: Checkpoint = None,
     device: Device = None,
@@ -218,12 +219,12 @@ def soak(
     from inference import SpeechEngine
 
     loaded, chosen = _checkpoint(checkpoint, device)
-    settings = {"minutes": minutes, "clients": clients, "rows": rows, "seed": seed, "weights": chosen.cpu_weights}
+    settings = {"minutes": minutes, "clients": clients, "rows": rows, "faults": faults, "seed": seed, "weights": chosen.cpu_weights}
     with (
         _recorded(recording(out, "soak", settings, facts(loaded))) as record,
         SpeechEngine(loaded, rows=rows, queue=chosen.queue, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
     ):
-        well = run(engine, 60 * minutes, clients, seed, record, _step)
+        well = run(engine, 60 * minutes, clients, seed, record, _step, faults)
     if not well:
         raise typer.Exit(1)
 

@@ -22,6 +22,7 @@ import torch
 
 from bench.prompts import BUCKETS, Prompt, prompts
 from inference import Audio, Overloaded, Reference, SpeechEngine, SpeechRequest, Voice
+from inference.engine.runner import Runner
 from inference.engine.stream import Ticket
 from inference.errors import EngineClosed, RequestError
 from inference.model.config import CODES_PER_GROUP
@@ -37,6 +38,8 @@ VOICES = 80
 """With minnow and 8 rows more than the cache of voices holds, so that some are forgotten and computed again."""
 DRAIN_SECONDS = 300
 """Within which what runs at the end must end."""
+FEWEST_SAMPLES = 3
+"""Of memory in a quarter of the time, below which nothing is said of its growth."""
 
 
 class Client:
@@ -71,24 +74,31 @@ def soak(
     seed: int,
     record: Record,
     step: Callable[[str, float | None], AbstractContextManager[None]],
+    least: int = 1,
 ) -> bool:
-    """Keep `clients` requests in flight for so long, then wait for them. Whether all was well; the record says what was not.
+    """Keep `clients` requests in flight for so long, and until there were `least` faults; then wait for them. Whether all was well; the
+    record says what was not.
 
     Raises RequestError where it cannot see its own memory.
     """
     if not STATM.exists():
         raise RequestError(f"the soak reads its memory from {STATM}, which is not here; run it on Linux")
+    runner = engine._runner  # which an engine that has ended gives up
     rng, texts = random.Random(seed), prompts(BUCKETS, ("en", "de", "zh"))
     voices = [_voice(engine, rng) for _ in range(VOICES)]
     outcomes: Counter[str] = Counter()
     clients_ever: list[Client] = []
     running: list[Client] = []
     memory: list[dict[str, float]] = []
-    started = sampled = time.monotonic()
+    started = sampled = asked = time.monotonic()
     with step("soak", seconds), _broken(engine, random.Random(seed + 1)) as faults:
-        while engine.alive and (running or time.monotonic() - started < seconds) and time.monotonic() - started < seconds + DRAIN_SECONDS:
+        while engine.alive and time.monotonic() - asked < DRAIN_SECONDS:
             now = time.monotonic()
-            while now - started < seconds and len(running) < clients:
+            asking = now - started < seconds or faults.total() < least
+            if not asking and not running:
+                break
+            asked = now if asking else asked
+            while asking and len(running) < clients:
                 try:
                     running.append(_client(engine, next(texts), rng, voices))
                     clients_ever.append(running[-1])
@@ -97,10 +107,9 @@ def soak(
                     break
             running = [c for c in running if c.go_on(now)]
             if now - sampled >= SAMPLE_SECONDS:
-                memory.append({"at": now - started, **_memory(engine)})
+                memory.append({"at": now - started, **_memory(engine, runner)})
                 sampled = now
             time.sleep(0.005)
-    runner = engine._runner
     left = {"rows": len(runner.sequences), "positions": runner.positions, "running": len(engine._running), "waiting": len(engine._waiting)}
     growth = _growth(memory, seconds)
     outcomes.update(c.reason for c in clients_ever)
@@ -147,18 +156,18 @@ def _broken(engine: SpeechEngine, rng: random.Random) -> Iterator[Counter[str]]:
         yield counts
 
 
-def _memory(engine: SpeechEngine) -> dict[str, float]:
+def _memory(engine: SpeechEngine, runner: Runner) -> dict[str, float]:
     """MiB resident, MiB of the device, bytes of kept voices."""
     resident = int(STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     cuda = torch.cuda.memory_allocated() if engine.checkpoint.device.type == "cuda" else 0
-    return {"resident": resident / 2**20, "device": cuda / 2**20, "voices": engine._runner._prefixes.bytes}
+    return {"resident": resident / 2**20, "device": cuda / 2**20, "voices": runner._prefixes.bytes}
 
 
 def _growth(memory: list[dict[str, float]], seconds: float) -> float | None:
     """Memory of the last quarter of the time over that of the second: the larger of host's and device's. None for too short a run."""
     second = [m for m in memory if seconds / 4 <= m["at"] < seconds / 2]
     last = [m for m in memory if 3 * seconds / 4 <= m["at"] < seconds]
-    if not second or not last:
+    if min(len(second), len(last)) < FEWEST_SAMPLES:
         return None
     means: list[Any] = [(statistics.mean(m[k] for m in second), statistics.mean(m[k] for m in last)) for k in ("resident", "device")]
     return max(float(b / a) for a, b in means if a)

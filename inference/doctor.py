@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from inference.cpu_threads import waiting
-from inference.engine.device import pick_device, use_threads
+from inference.engine.device import USUAL_ROWS, pick_device, use_threads
+from inference.engine.step import Step
 from inference.errors import FishserveError
 from inference.hub import EMBEDDED_VOICE, locate, name_of
 from inference.model import checkpoint as checkpoints
@@ -60,6 +61,7 @@ def examine(checkpoint: str | None, device: str, copies: Path | None, console: C
             threads = use_threads(loaded)
             row("threads", f"{threads.threads}: {threads.reason}")
             row("waiting", waiting())
+            row("batches", _batches(loaded))
     except FishserveError as e:
         row("checkpoint", str(e), good=False)
     console.print(table)
@@ -114,6 +116,15 @@ def _free(device: torch.device) -> int:
     available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text()) if Path("/proc/meminfo").exists() else None
     # Elsewhere than on Linux the physical memory has to do.
     return int(available[1]) * 1024 if available else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _batches(checkpoint: Checkpoint) -> str:
+    """How the weights lie in memory so that a request gets the same codes alone and among others, and what that costs a request alone."""
+    layouts = Step(checkpoint.lm, USUAL_ROWS["cpu"]).layouts
+    kinds = ", ".join(f"{count} matrices {name}" for name, count in layouts.names().items())
+    padded = layouts.padded(1)
+    cost = f"one row is multiplied as {padded}, which takes {layouts.cost(1):.2f} times as long" if padded > 1 else "at no cost"
+    return f"{kinds}; tried on this processor ({torch.backends.cpu.get_cpu_capability()}): a request gets the same codes alone and among others, {cost}"
 
 
 def _parameters(checkpoint: Checkpoint) -> float:

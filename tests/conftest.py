@@ -1,5 +1,6 @@
 """Shared pieces: the golden data, the golden checkpoint, and an engine on it."""
 
+import inspect
 import json
 import os
 import tempfile
@@ -7,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import hypothesis
 import numpy as np
 import pytest
+from playwright.sync_api import expect
 
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="fishserve-tests-")  # copies of weights never leave the test run
 os.environ["HF_HUB_OFFLINE"] = "0"
@@ -27,10 +30,16 @@ from safetensors.torch import load_file
 from inference import Reference, SpeechEngine, Voice
 from inference.model import checkpoint as checkpoints
 from inference.model.checkpoint import Checkpoint
+from tests.waiting import HANG_SECONDS
 
+pytest_plugins = ["tests.guard"]
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("fishserve", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
 hypothesis.settings.load_profile("fishserve")
+
+for phase in ("connect", "read", "write", "pool"):  # what is asked without a word of how long may take so long
+    setattr(inspect.signature(httpx.get).parameters["timeout"].default, phase, HANG_SECONDS)
+expect.set_options(timeout=1000 * HANG_SECONDS)
 
 ABSENT = pytest.StashKey[dict[str, Path]]()
 GOLDEN = Path(__file__).parent / "golden"

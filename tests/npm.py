@@ -8,6 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tests.waiting import HANG_SECONDS
+
 
 @contextmanager
 def alone(folder: Path):
@@ -17,7 +19,7 @@ def alone(folder: Path):
 
 
 def npm(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["npm", *arguments], cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(["npm", *arguments], cwd=folder, capture_output=True, text=True, timeout=2 * HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--device cuda: this PyTorch finds no GPU here")
     torch.set_num_threads(options.threads)
     recipe = RECIPES[options.recipe or ("gpu" if options.device == "cuda" else "cpu")](options.work)
-    machine = Machine(torch.device(options.device), options.processes, time.monotonic() + 60 * options.minutes)
+    machine = Machine(torch.device(options.device), options.processes, time.monotonic() + 60 * options.minutes, recipe.step_seconds)
     for stage in options.stages or STAGES:
         run_stage(stage, recipe, options.to or options.work / "checkpoint", machine)
         if machine.is_over:

@@ -24,6 +24,9 @@ class Machine:
     processes: int = 1
     until: float = math.inf
     """Of `time.monotonic()`. A stage that has come this far does one more step, or shard, at the most, and saves what it has."""
+    step_seconds: float | None = None
+    """How long each step counts, whatever it takes: for a run that must take the same steps on any machine. None: as long as it takes."""
+    _readings: list[int] = field(default_factory=lambda: [0])
 
     @property
     def is_over(self) -> bool:
@@ -37,6 +40,9 @@ class Machine:
 
     def clock(self) -> float:
         """Seconds as recipes count them: of this process's processor time, or, where a GPU does the work, of the clock on the wall."""
+        if self.step_seconds is not None:  # stages read it once a step
+            self._readings[0] += 1
+            return self._readings[0] * self.step_seconds
         return time.process_time() if self.device.type == "cpu" else time.perf_counter()
 
 

@@ -146,6 +146,8 @@ class Recipe:
     manner: Manner = field(default_factory=lambda: Manner(temperature=0.4, top_p=0.4, repetition_penalty=1.0, normalize=True))
     """How what is exported is spoken with where a request does not say."""
     checkpoint_seconds: float = 150
+    step_seconds: float | None = None
+    """What a step counts of these seconds, whatever it takes (`Machine.step_seconds`)."""
 
     @classmethod
     def gpu(cls, folder: Path) -> Recipe:
@@ -162,7 +164,7 @@ class Recipe:
 
     @classmethod
     def smoke(cls, folder: Path) -> Recipe:
-        """Every stage at a size that runs in about a minute and learns nothing."""
+        """Every stage at a size that runs in about a minute and learns nothing: as many steps on any machine."""
         return cls(
             folder,
             TextRecipe(generated=60, everyday=20, joined=10, validation=8),
@@ -183,4 +185,5 @@ class Recipe:
                 phoneme_layer=2,
             ),
             checkpoint_seconds=1.5,
+            step_seconds=0.1,
         )

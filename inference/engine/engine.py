@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import gc
 import hashlib
 import math
 import queue
 import secrets
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.engine import metrics
+from inference.engine import collector, metrics
 from inference.engine.device import affordable_rows, allowed_weights, pick_device, use_threads
 from inference.engine.kv_cache import Past
 from inference.engine.matrix import Weights
@@ -124,10 +124,11 @@ class SpeechEngine:
         self._wake = threading.Condition()
         self._closing = False
         self.ending = "the engine was closed"
-        gc.freeze()  # else a full collection walks through all that was imported, and every stream waits 100 ms for it
+        collector.freeze()
+        self._unfreeze = weakref.finalize(self, collector.unfreeze)  # once
         self._thread = threading.Thread(target=self._loop, name="fishserve-engine", daemon=True)
         self._thread.start()
-        atexit.register(self.close)  # a thread still inside torch when the interpreter goes would abort the process
+        _open.add(self)
 
     @classmethod
     def load(
@@ -296,13 +297,13 @@ class SpeechEngine:
         return not self._closing
 
     def close(self) -> None:
-        """Stop the engine. Requests still running fail with EngineClosed."""
+        """Stop the engine and free its memory. Requests still running fail with EngineClosed."""
         with self._wake:
             self._closing = True
             self._wake.notify()
         if threading.current_thread() is not self._thread:  # a callback may close the engine it runs in
             self._thread.join()
-        atexit.unregister(self.close)
+            self._give_back()
 
     def __enter__(self) -> SpeechEngine:
         return self
@@ -381,7 +382,15 @@ class SpeechEngine:
                 for job in (*self._running, *self._waiting, *self._parked):
                     self._end(job, EngineClosed(self.ending))
                 self._waiting.clear()
+                self._running.clear()
                 self._parked.clear()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Whoever keeps an engine that has ended keeps neither its cache nor its copies of weights."""
+        for part in ("_runner", "_vocoder"):
+            self.__dict__.pop(part, None)
+        self._unfreeze()
 
     def _wait_for_work(self) -> bool:
         with self._wake:
@@ -573,6 +582,16 @@ class SpeechEngine:
         job.ticket.codes = torch.stack(job.codes, dim=1).numpy() if job.codes else np.zeros((codebooks, 0), np.int64)
         job.ticket.finish_reason = reason
         job.ticket.deliver(error)
+
+
+_open: weakref.WeakSet[SpeechEngine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread still inside torch when the interpreter goes would abort the process."""
+    for engine in list(_open):
+        engine.close()
 
 
 def _over(job: _Job) -> bool:

@@ -28,6 +28,8 @@ Kind = Literal["any", "speech", "sensitive"]
 Guess = Literal["key", "password"]
 PAUSE = 2.0
 """Seconds for which a Redis that failed is not asked again."""
+REDIS_SECONDS = 0.5
+"""After which a Redis that does not answer has failed."""
 _FORWARDED = ("cf-connecting-ip", "x-forwarded-for", "forwarded")
 
 
@@ -49,7 +51,9 @@ class Limiter:
         self._shared = self._here
         self._asleep_until = 0.0
         if settings.redis_url:
-            self._pool = ConnectionPool.from_url(_redis(settings.redis_url), socket_connect_timeout=0.5, socket_timeout=0.5)
+            self._pool = ConnectionPool.from_url(
+                _redis(settings.redis_url), socket_connect_timeout=REDIS_SECONDS, socket_timeout=REDIS_SECONDS
+            )
             options: dict[str, Any] = {"connection_pool": self._pool}  # which its annotations leave out
             storage = RedisStorage("redis://", wrap_exceptions=True, implementation="redispy", key_prefix="fishserve", **options)
             self._shared = MovingWindowRateLimiter(storage)

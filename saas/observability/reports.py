@@ -11,6 +11,7 @@ from saas.settings import Settings
 _KEPT = frozenset(
     ["event_id", "timestamp", "level", "platform", "exception", "message", "tags", "release", "environment", "server_name", "sdk"]
 )
+STOP_SECONDS = 2.0
 
 
 def start(settings: Settings) -> None:
@@ -41,8 +42,8 @@ def alarm(message: str, **tags: str) -> None:
 
 
 def stop() -> None:
-    """Send what is still here; takes up to 2 s."""
-    sentry_sdk.flush(2)
+    """Send what is still here; takes up to STOP_SECONDS."""
+    sentry_sdk.flush(STOP_SECONDS)
 
 
 def scrubbed(event: Any, _: Any) -> Any:

@@ -14,6 +14,7 @@ import soundfile
 
 from inference import cli
 from tests.conftest import CODEC_FILE, GOLDEN, golden_json
+from tests.waiting import HANG_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def fishserve(*arguments, stdin=b"", **environment):
     """Run the command in a process of its own; stdout stays bytes, stderr becomes one line of words."""
     done = subprocess.run(
         [sys.executable, "-m", "inference.cli", *map(os.fspath, map(str, arguments))],
-        input=stdin, capture_output=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, check=False,
+        input=stdin, capture_output=True, timeout=HANG_SECONDS, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, check=False,
     )  # fmt: skip
     done.stderr = " ".join(done.stderr.decode().split())
     assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ from inference import SpeechEngine, cpu_threads
 from inference.cpu_threads import SMALL_MODEL_BYTES, available, choose, cpu_quota, physical_cores, prepare, unprepared, waiting
 from inference.engine import device
 from inference.engine.device import use_threads
+from tests.waiting import HANG_SECONDS
 
 V2 = "29 23 0:26 {base} /sys/fs/cgroup ro,relatime shared:4 - cgroup2 cgroup rw,nsdelegate"
 V1 = "32 31 0:29 {base} /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct"
@@ -176,7 +177,7 @@ def run(code, *words, **environment):
     """Standard output's words and standard error of Python, as a user starts it."""
     clean = {n: v for n, v in os.environ.items() if n not in VARIABLES}
     done = subprocess.run(
-        [sys.executable, *(["-c", code] if code else []), *words], capture_output=True, text=True, env=clean | environment, timeout=120, check=False
+        [sys.executable, *(["-c", code] if code else []), *words], capture_output=True, text=True, env=clean | environment, timeout=HANG_SECONDS, check=False
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.split(), done.stderr
@@ -200,7 +201,7 @@ needs_libgomp = pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP
 def test_torchs_own_runtime_was_told_before_it_was_loaded(start, golden_directory):
     clean = {n: v for n, v in os.environ.items() if n not in VARIABLES}
     environment = clean | {"OMP_DISPLAY_ENV": "VERBOSE", "FISHSERVE_CHECKPOINT": str(golden_directory), "FISHSERVE_THREADS": "3"}
-    done = subprocess.run([sys.executable, *start], capture_output=True, text=True, env=environment, timeout=120, check=False)
+    done = subprocess.run([sys.executable, *start], capture_output=True, text=True, env=environment, timeout=HANG_SECONDS, check=False)
     found = [line.partition("]")[2].strip() or line.strip() for line in done.stderr.splitlines()]
     assert "OMP_NUM_THREADS = '3'" in found
     assert "GOMP_SPINCOUNT = '0'" in found

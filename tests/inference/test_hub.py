@@ -15,6 +15,7 @@ import pytest
 from inference import CheckpointError
 from inference import hub as hub_module
 from inference.hub import is_repository, locate, name_of
+from tests.waiting import HANG_SECONDS
 
 COMMIT = "a" * 40
 BREAK = 11_000_000  # the client keeps what it has in pieces of ten million bytes
@@ -97,7 +98,12 @@ def download(endpoint, home, name="o/n", **environment):
     """`fishserve download` in a process of its own, since the client reads its settings once."""
     env = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"} | environment
     return subprocess.run(
-        [sys.executable, "-m", "inference.cli", "download", name], capture_output=True, text=True, timeout=120, env=env, check=False
+        [sys.executable, "-m", "inference.cli", "download", name],
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        env=env,
+        check=False,
     )
 
 

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.waiting import HANG_SECONDS
+
 ONLY = "torch numpy safetensors tiktoken regex vector_quantize_pytorch prometheus_client einops einx"
 
 BARE_IMAGE = f"""
@@ -31,7 +33,7 @@ assert inference.SpeechRequest("hello").text == "hello"
 
 
 def run(code, *arguments):
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -13,17 +13,22 @@ import os, threading, time
 from inference import SpeechEngine, SpeechRequest
 
 def helpers():
-    time.sleep(0.5)  # a thread that has ended takes its helpers with it a moment later
     return len(os.listdir("/proc/self/task")) - threading.active_count()
+
+def soon(expected):
+    deadline = time.monotonic() + 100  # a thread that has ended takes its helpers with it a moment later
+    while helpers() != expected and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return helpers()
 
 SpeechEngine  # imports torch; it was prepared for two threads
 bare = helpers()  # numpy's and whatever else came with the imports
 engine = SpeechEngine.load(device="cpu", rows=1)
-loaded = helpers()
+loaded = soon(bare)
 sound = engine.synthesize(SpeechRequest("Hello there.", seed=1))
-spoke = helpers()
+spoke = soon(bare + 1)
 engine.decode(engine.encode(sound.samples))
-print(loaded - bare, spoke - bare, helpers() - bare)
+print(loaded - bare, spoke - bare, soon(bare + 1) - bare)
 engine.close()
 """
 

@@ -1,5 +1,6 @@
 """A real PostgreSQL for the tests: Debian's 15, one server a run, and a database of its own for each test that asks; Supabase's API over it."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ from psycopg.rows import dict_row
 from saas import database, schema
 from tests.inference.server.conftest import Server as FishServer
 from tests.npm import packages
+from tests.processes import Started
+from tests.waiting import HANG_SECONDS
 from tests.worker.conftest import bucket, checkpoint  # noqa: F401 - fixtures: a real S3 server, a checkpoint
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
@@ -126,7 +129,7 @@ def postgres() -> Iterator[Server]:
 
     def run(program: str, *arguments: str) -> None:
         command = [*as_postgres, POSTGRES / program, "-D", folder / "data", *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60, cwd="/")
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=HANG_SECONDS, cwd="/")
 
     run("initdb", "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8")
     run("pg_ctl", "start", "-w", "-o", settings, "-l", str(folder / "log"))
@@ -183,32 +186,27 @@ def supabase(postgres: Server, node: Path, tmp_path_factory: pytest.TempPathFact
     environment = os.environ | {"DO_NOT_TRACK": "1", "LITE_TELEMETRY": "0"}
     lite = ["node", node / "@supabase" / "lite" / "dist" / "cli" / "index.js"]
     for command in (["generate-keys"], ["migration", "up"]):
-        subprocess.run([*lite, *command], cwd=folder, env=environment, check=True, capture_output=True, timeout=60)
+        subprocess.run([*lite, *command], cwd=folder, env=environment, check=True, capture_output=True, timeout=HANG_SECONDS)
     keys = dict(line.split("=", 1) for line in (folder / ".env").read_text().split())
     url = f"http://127.0.0.1:{port}"
-    with (folder / "log").open("w") as log:  # without --no-admin whoever comes from this machine is the service
-        running = subprocess.Popen([*lite, "start", "--no-admin"], cwd=folder, env=environment | keys, stdout=log, stderr=log)
-    try:
-        wait_for(f"{url}/rest/v1/packs", {"apikey": keys["SUPABASE_PUBLISHABLE_KEY"]}, folder / "log")
+    running = Started()
+    with contextlib.ExitStack() as stack:
+        # Without --no-admin whoever comes from this machine is the service.
+        running.start([*lite, "start", "--no-admin"], cwd=folder, env=environment | keys)
+        stack.enter_context(running)
+        running.wait(lambda: found(f"{url}/rest/v1/packs", {"apikey": keys["SUPABASE_PUBLISHABLE_KEY"]}))
         with psycopg.connect(postgres.url(name), autocommit=True) as connection:
             connection.execute(AS_HOSTED)
             for grant in re.findall(r"^grant .*?;", schema.whole(), re.MULTILINE | re.DOTALL):
                 connection.execute(grant.encode())
         yield Supabase(url, keys["SUPABASE_SECRET_KEY"], keys["SUPABASE_PUBLISHABLE_KEY"], Migrated(postgres, name))
-    finally:
-        running.terminate()
-        running.wait(20)
 
 
-def wait_for(url: str, headers: dict[str, str], log: Path) -> None:
-    for _ in range(200):
-        try:
-            if httpx.get(url, headers=headers).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.05)
-    raise RuntimeError(f"{url} does not answer: {log.read_text()}")
+def found(url: str, headers: dict[str, str]) -> bool:
+    try:
+        return httpx.get(url, headers=headers).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +220,5 @@ def data(postgres: Server) -> Iterator[Migrated]:
 @pytest.fixture(scope="session")
 def speaker(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FishServer]:  # noqa: F811 - a fixture
     """A fishserve with random weights."""
-    server = FishServer(checkpoint, tmp_path_factory.mktemp("voices")).wait_ready()
-    yield server
-    server.end()
+    with FishServer(checkpoint, tmp_path_factory.mktemp("voices")).wait_ready() as server:
+        yield server

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from saas import create_app
 from saas.settings import Settings
 from tests.saas.conftest import Migrated
+from tests.waiting import HANG_SECONDS
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -101,7 +102,7 @@ class Issuer:
     def claims(self, user: UUID | str, **changed: Any) -> dict[str, Any]:
         return {
             "sub": str(user), "aud": "authenticated", "iss": self.url, "role": "authenticated", "email": "user@example.com",
-            "exp": int(time.time()) + 60,
+            "exp": int(time.time()) + 3600,
         } | changed  # fmt: skip
 
     def token(self, user: UUID | str, *, kid: str = "first", key: Any = None, algorithm: str = "ES256", **changed: Any) -> str:
@@ -122,7 +123,7 @@ class Api:
 
     def with_key(self, key: str, **headers: str) -> httpx.Client:
         """Plain HTTP: to read no certificates saves most of the time that a client takes to be made."""
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"} | headers, timeout=10, verify=False)
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"} | headers, timeout=HANG_SECONDS, verify=False)
 
     def new_key(self, user: UUID, *scopes: str) -> str:
         """A key made as the app makes it."""

@@ -16,7 +16,8 @@ from saas import schema
 from saas.auth.service import new_key
 from tests.saas.conftest import POSTGRES, Migrated, Server, free_port
 from tests.saas.jobs.conftest import Cloud
-from tests.worker.conftest import ROOT, answers, wait
+from tests.waiting import wait
+from tests.worker.conftest import ROOT, answers
 
 USERS = 50
 

@@ -11,6 +11,7 @@ from schemathesis import GenerationMode
 from saas import create_app
 from saas.settings import Settings
 from tests.saas.running import StandIn, running
+from tests.waiting import HANG_SECONDS
 
 OFTEN = {"speech_per_minute": 10**6, "requests_per_minute": 10**6, "sensitive_per_minute": 10**6, "failures_per_minute": 10**6}
 SESSION = {"id": "cs_1", "object": "checkout.session", "url": "https://checkout.stripe.com/c/pay/cs_1"}
@@ -47,7 +48,7 @@ def test_nothing_that_is_sent_breaks_the_api(api, mode):
             case.headers = dict(case.headers or {}) | {"Authorization": f"Bearer {token}"}  # noqa: B023 - it is called before the next turn
             if isinstance(case.body, dict) and "wait_seconds" in case.body:
                 case.body["wait_seconds"] = 0
-            response = case.call(timeout=60)
+            response = case.call(timeout=HANG_SECONDS)
             assert response.status_code < 500, (case.method, case.path, case.body, case.query, response.text)
 
         with contextlib.suppress(Unsatisfiable):  # where nothing can be sent that is not allowed

@@ -17,6 +17,7 @@ from saas.cli import serve
 from saas.settings import Settings, read, variable
 from saas.storage.bucket import Bucket
 from tests.saas.running import NOWHERE, StandIn, running
+from tests.waiting import HANG_SECONDS
 
 WITHOUT = "import sys; sys.modules |= dict.fromkeys({names!r}); from inference.cli import main; sys.argv = {arguments!r}; main()"
 
@@ -24,7 +25,9 @@ WITHOUT = "import sys; sys.modules |= dict.fromkeys({names!r}); from inference.c
 def command(*arguments, without=(), **environment):
     code = WITHOUT.format(names=list(without), arguments=["fishserve", "saas", *arguments])
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run([sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
+    )
     assert "Traceback" not in done.stderr
     return done.returncode, " ".join(done.stderr.split())
 

@@ -13,6 +13,7 @@ from saas.database import DatabaseError, Refused, Unavailable, failure
 from saas.postgres import PostgresDatabase
 from saas.supabase import SupabaseDatabase
 from tests.saas.conftest import free_port
+from tests.waiting import HANG_SECONDS
 
 NPM = pytest.mark.system("/usr/bin/npm", "npm")
 
@@ -49,15 +50,19 @@ def request(who, **others):
 
 
 def test_200_requests_at_once_on_credits_for_77_make_77_reservations(door, monkeypatch):
-    monkeypatch.setattr("saas.database.CALL_SECONDS", 60)
+    monkeypatch.setattr("saas.database.CALL_SECONDS", HANG_SECONDS)
     adapter, database = door
     who = database.user(credits=770)
 
     async def ask():
-        try:
-            return (await adapter.call("process_audio_request", **request(who)))["job"]["status"]
-        except Refused as e:
-            return e.status
+        asked = request(who)
+        while True:
+            try:
+                return (await adapter.call("process_audio_request", **asked))["job"]["status"]
+            except Refused as e:
+                return e.status
+            except Unavailable:  # lite lets connections go that its own process had no time for: it is asked again, with the same key
+                await asyncio.sleep(0.05)
 
     async def all_at_once():
         return Counter(await asyncio.gather(*(ask() for _ in range(200))))

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 import httpx
 import psutil
@@ -18,45 +17,40 @@ import soundfile
 from inference import SpeechEngine, SpeechRequest
 from inference.audio.write import wav
 from inference.hub import EMBEDDED_VOICE
+from tests.processes import Started
 from tests.saas.conftest import free_port
-from tests.worker.conftest import ROOT, answers, wait
+from tests.waiting import HANG_SECONDS, wait
+from tests.worker.conftest import ROOT, answers
 
 FIRST = re.compile(r"you@localhost, password (\S+), 100,000 credits, API key (fsk_\w{12}_\S{43})")
 SAID = "The quick brown fox jumps over the lazy dog."
 
 
-class Machine:
+class Machine(Started):
     """The command, and what it started."""
 
     def __init__(self, folder):
-        self.port, self.log = free_port(), tempfile.TemporaryFile()  # noqa: SIM115 - a pipe nobody reads would fill up
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.began = time.monotonic()
-        self.process = psutil.Popen(
-            [sys.executable, "-m", "inference.cli", "saas", "--embedded", "--port", str(self.port)], stdout=self.log, stderr=self.log, cwd=ROOT,
-            env=os.environ | {"FISHSERVE_SAAS_DIRECTORY": str(folder), "FISHSERVE_SAAS_SPEECH_PER_MINUTE": "100", "OMP_NUM_THREADS": "2"},
+        self.start(
+            [sys.executable, "-m", "inference.cli", "saas", "--embedded", "--port", str(self.port)], lambda: answers(f"{self.url}/healthz"),
+            cwd=ROOT, env=os.environ | {"FISHSERVE_SAAS_DIRECTORY": str(folder), "FISHSERVE_SAAS_SPEECH_PER_MINUTE": "100", "OMP_NUM_THREADS": "2"},
         )  # fmt: skip
-        wait(lambda: self.process.poll() is not None or answers(f"{self.url}/healthz"), 120)
-        assert self.process.poll() is None, self.words()
 
     def words(self):
-        return " ".join(os.pread(self.log.fileno(), 1 << 24, 0).decode().split())
+        return " ".join(super().words().split())
 
-    def family(self):
-        return self.process.children(recursive=True)
-
-    def end(self, sign=signal.SIGTERM):
+    def left_after(self, sign):
         """Ends the command alone; gives those it started that are still there."""
         family = self.family()
         self.process.send_signal(sign)
         try:
-            assert self.process.wait(60) == 0, self.words()
+            assert self.process.wait(HANG_SECONDS) == 0, self.words()
         finally:
             left = [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
             for process in left:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-            self.log.close()
         return left
 
 
@@ -76,11 +70,15 @@ def check_balance(http):
     return balance
 
 
+def ended(http, job):
+    """A job that the API could not wait for to its end is waited for here."""
+    return wait(lambda: (now := http.get(f"/api/jobs/{job['id']}").json())["status"] not in ("queued", "running") and now)
+
+
 def test_from_nothing_to_ones_own_voice_and_again(clip):
-    with tempfile.TemporaryDirectory(prefix="fishserve-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fishserve-") as folder, contextlib.ExitStack() as stack:
         os.chmod(folder, 0o711)  # as root's, too, another user may enter it: PostgreSQL's
-        machine = Machine(folder)
-        assert time.monotonic() - machine.began < 60
+        machine = stack.enter_context(Machine(folder))
         password, first_key = FIRST.search(machine.words()).groups()
 
         # Signed in with what was shown, somebody makes a key of their own.
@@ -88,7 +86,8 @@ def test_from_nothing_to_ones_own_voice_and_again(clip):
         session = {"Authorization": f"Bearer {given['access_token']}"}
         made = httpx.post(f"{machine.url}/api/keys", json={"name": "mine", "scopes": ["speak", "voices", "read"]}, headers=session)
         assert made.status_code == 201, made.text
-        http = httpx.Client(base_url=machine.url, headers={"Authorization": f"Bearer {made.json()['secret']}"}, timeout=120)
+        headers = {"Authorization": f"Bearer {made.json()['secret']}"}
+        http = stack.enter_context(httpx.Client(base_url=machine.url, headers=headers, timeout=HANG_SECONDS))
         assert http.get("/api/me").json()["email"] == "you@localhost"
         assert check_balance(http) == 100_000
 
@@ -103,7 +102,7 @@ def test_from_nothing_to_ones_own_voice_and_again(clip):
         # It speaks; the file is what the job says; the price is the second's, and what was set aside beyond it is back.
         estimate = http.post("/api/estimate", json={"text": "Hello, this is my voice."}).json()["credits"]
         body = {"text": "Hello, this is my voice.", "voice_id": ready["id"], "format": "wav", "wait_seconds": 60, "seed": 1}
-        job = http.post("/api/tts", json=body).json()
+        job = ended(http, http.post("/api/tts", json=body).json())
         assert job["status"] == "succeeded", job
         content = httpx.get(job["url"]).content
         samples, rate = soundfile.read(io.BytesIO(content))
@@ -118,7 +117,7 @@ def test_from_nothing_to_ones_own_voice_and_again(clip):
             f"{machine.url}/v1/audio/speech",
             json={"input": "Hello.", "voice": "Anna"},
             headers={"Authorization": f"Bearer {first_key}"},
-            timeout=120,
+            timeout=HANG_SECONDS,
         )
         assert streamed.status_code == 200, streamed.text
         balance = check_balance(http)
@@ -131,13 +130,12 @@ def test_from_nothing_to_ones_own_voice_and_again(clip):
 
         # Ended, it leaves nothing running; started again, it has everything, and shows no second user.
         assert len(machine.family()) >= 3
-        assert machine.end() == []
-        machine = Machine(folder)
+        assert machine.left_after(signal.SIGTERM) == []
+        machine = stack.enter_context(Machine(folder))
         assert "API key" not in machine.words()
         http.base_url = machine.url
         assert check_balance(http) == balance
         assert httpx.get(http.get(f"/api/jobs/{job['id']}").json()["url"]).content == content
         assert httpx.get(http.get(f"/api/voices/{ready['id']}").json()["clip_url"]).content == clip
-        assert http.post("/api/tts", json=body | {"seed": 2}).json()["status"] == "succeeded"
-        http.close()
-        assert machine.end(signal.SIGINT) == []
+        assert ended(http, http.post("/api/tts", json=body | {"seed": 2}).json())["status"] == "succeeded"
+        assert machine.left_after(signal.SIGINT) == []

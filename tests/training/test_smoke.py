@@ -65,10 +65,10 @@ def made(tmp_path_factory):
     target = recipe.folder / "checkpoint"
     for stage in ("speech", "encoder", "codes", "head", "dual-ar"):
         before = progress(recipe.folder)
-        run_stage(stage, recipe, target, Machine(until=0.0))
+        run_stage(stage, recipe, target, Machine(until=0.0, step_seconds=recipe.step_seconds))
         stopped[stage] = {name: steps for name, steps in progress(recipe.folder).items() if name not in before}
         if stage != "dual-ar":
-            run_stage(stage, recipe, target, Machine())
+            run_stage(stage, recipe, target, Machine(step_seconds=recipe.step_seconds))
     command = [sys.executable, "-m", "training", "dual-ar", "export", "card", "--recipe", "smoke", "--processes", "2"]
     subprocess.run([*command, "--work", recipe.folder], cwd=Path(training.__file__).parents[1], check=True)
     return recipe, stopped
@@ -125,8 +125,8 @@ def test_a_packed_checkpoint_is_small_and_trains_further(made, tmp_path):
         head=replace(recipe.head, adversarial_seconds=seconds["head"] - recipe.head.seconds + 0.5),
         dual_ar=replace(recipe.dual_ar, seconds=seconds["dual_ar"] + 0.5),
     )
-    run_stage("head", further, tmp_path, Machine())
-    run_stage("dual-ar", further, tmp_path, Machine())
+    run_stage("head", further, tmp_path, Machine(step_seconds=recipe.step_seconds))
+    run_stage("dual-ar", further, tmp_path, Machine(step_seconds=recipe.step_seconds))
     after = progress(tmp_path)
     assert after["head.pt"] > before["head.pt"]
     assert after["dual_ar.pt"] > before["dual_ar.pt"]

@@ -6,10 +6,7 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import boto3
@@ -20,22 +17,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference.model import random_checkpoint
 from tests.inference.server.conftest import free_port
+from tests.processes import Started
+from tests.waiting import wait
 
 ROOT = Path(__file__).parents[2]
 BUCKET = "speech"
 
 
-def wait(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
 def answers(url):
     try:
-        return httpx.get(url, timeout=2).status_code < 500
+        return httpx.get(url).status_code < 500
     except httpx.TransportError:
         return False
 
@@ -59,7 +50,7 @@ def port_pairs(count):
     return found
 
 
-class Bucket:
+class Bucket(Started):
     """A SeaweedFS server with one bucket."""
 
     def __init__(self, directory):
@@ -76,10 +67,8 @@ class Bucket:
             "s3.config": directory / "s3.json", "s3.port.iceberg": 0, "s3.port.lance": 0, "volume.max": 20, "master.volumeSizeLimitMB": 64,
             "master.telemetry": "false",
         }  # fmt: skip
-        self.process = subprocess.Popen(
-            [Path(sys.executable).with_name("weed"), "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in flags.items())],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory,
-        )  # fmt: skip
+        weed = Path(sys.executable).with_name("weed")
+        self.start([weed, "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in flags.items())], cwd=directory)
         config = Config(signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": 1})
         self.s3 = boto3.client(
             "s3",
@@ -89,14 +78,13 @@ class Bucket:
             region_name="auto",
             config=config,
         )
-        wait(self._made)
+        self.wait(self._made)
 
     def _made(self):
         try:
             self.s3.create_bucket(Bucket=BUCKET)
             self.s3.put_object(Bucket=BUCKET, Key="first", Body=b"x")
         except Exception:
-            assert self.process.poll() is None
             return False
         return True
 
@@ -112,27 +100,27 @@ class Bucket:
             "R2_ENDPOINT": self.endpoint, "R2_ACCESS_KEY_ID": self.key, "R2_SECRET_ACCESS_KEY": self.secret, "R2_BUCKET_NAME": BUCKET,
         }  # fmt: skip
 
-    def end(self):
+    def kill(self):
         self.s3.close()
-        self.process.kill()
-        self.process.wait()
+        super().kill()
+
+    end = kill  # it would copy its volumes first
 
 
 @pytest.fixture(scope="session")
 def bucket(tmp_path_factory):
-    bucket = Bucket(tmp_path_factory.mktemp("s3"))
-    yield bucket
-    bucket.end()
+    with Bucket(tmp_path_factory.mktemp("s3")) as bucket:
+        yield bucket
 
 
-class Queue:
+class Queue(Started):
     """The stand-in, as a client of RunPod sees it."""
 
     def __init__(self):
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.process = subprocess.Popen([sys.executable, "-m", "tests.worker.runpod_queue", str(port)], cwd=ROOT)
-        wait(lambda: answers(f"{self.url}/openapi.json"))
+        ready = lambda: answers(f"{self.url}/openapi.json")  # noqa: E731
+        self.start([sys.executable, "-m", "tests.worker.runpod_queue", str(port)], ready, cwd=ROOT)
 
     def run(self, **given):
         return httpx.post(f"{self.url}/v2/ep/run", json={"input": given}).json()["id"]
@@ -140,8 +128,8 @@ class Queue:
     def status(self, job):
         return httpx.get(f"{self.url}/v2/ep/status/{job}").json()
 
-    def done(self, job, seconds=60):
-        return wait(lambda: (s := self.status(job))["status"] in ("COMPLETED", "FAILED") and s, seconds)
+    def done(self, job):
+        return wait(lambda: (s := self.status(job))["status"] in ("COMPLETED", "FAILED") and s)
 
     def result(self, **given):
         done = self.done(self.run(**given))
@@ -154,15 +142,14 @@ class Queue:
         return done["error"]
 
 
-class Worker:
+class Worker(Started):
     """A `python -m worker` process that takes its jobs from a queue."""
 
     def __init__(self, queue, checkpoint, **environment):
-        self.name, self.port = f"pod{free_port()}", free_port()
+        self.queue, self.name, self.port = queue, f"pod{free_port()}", free_port()
         base = f"{queue.url}/v2/ep"
-        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe nobody reads would fill up
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "worker"], stdout=self.output, stderr=self.output, start_new_session=True,
+        self.start(
+            [sys.executable, "-m", "worker"], start_new_session=True,
             env=os.environ | {
                 "RUNPOD_WEBHOOK_GET_JOB": f"{base}/job-take/$ID?gpu=x", "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base}/job-done/$RUNPOD_POD_ID/$ID?gpu=x",
                 "RUNPOD_WEBHOOK_POST_STREAM": f"{base}/job-stream/$RUNPOD_POD_ID/$ID?gpu=x", "RUNPOD_WEBHOOK_PING": f"{base}/ping/$RUNPOD_POD_ID?gpu=x",
@@ -171,8 +158,9 @@ class Worker:
             } | environment,
         )  # fmt: skip
 
-    def log(self):
-        return os.pread(self.output.fileno(), 1 << 24, 0).decode()
+    def ready(self):
+        self.wait(lambda: "ready in" in self.words())
+        return self
 
     def metric(self, name, **labels):
         for family in text_string_to_metric_families(httpx.get(f"http://127.0.0.1:{self.port}/metrics").text):
@@ -181,25 +169,23 @@ class Worker:
                     return sample.value
         return 0
 
-    def end(self):
+    def kill(self):
         """Its SDK's own process, which would live on, ends with it."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.output.close()
+        super().kill()
+
+    end = kill
 
 
 @pytest.fixture(scope="module")
 def queue():
-    queue = Queue()
-    yield queue
-    queue.process.kill()
-    queue.process.wait()
+    with Queue() as queue:
+        yield queue
 
 
 @pytest.fixture(scope="module")
 def worker(queue, checkpoint, bucket, tmp_path_factory):
-    worker = Worker(queue, checkpoint, FISHSERVE_VOICES_DIR=str(tmp_path_factory.mktemp("voices")), **bucket.environment)
-    wait(lambda: "ready in" in worker.log())
-    yield worker
-    worker.end()
+    voices = str(tmp_path_factory.mktemp("voices"))
+    with Worker(queue, checkpoint, FISHSERVE_VOICES_DIR=voices, **bucket.environment).ready() as worker:
+        yield worker

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -13,9 +13,16 @@ FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 
 
 def create_app():
-    app, waiting, jobs, stops, gone, deaf = FastAPI(), deque(), {}, deque(), set(), set()
+    app, waiting, jobs, stops, gone, deaf, asking = FastAPI(), deque(), {}, deque(), set(), set(), Counter()
 
     async def take(worker, most):
+        asking[worker] += 1
+        try:
+            return await waited_for(worker, most)
+        finally:
+            asking[worker] -= 1
+
+    async def waited_for(worker, most):
         for _ in range(20):
             taken = []
             while waiting and len(taken) < most and worker not in gone:  # a dead worker's question may still stand
@@ -61,6 +68,11 @@ def create_app():
         """What a worker says from now on never arrives."""
         deaf.add(worker)
         return {}
+
+    @app.get("/asking/{worker}")
+    async def asking_for(worker: str):
+        """How many questions for jobs of a worker are unanswered."""
+        return asking[worker]
 
     @app.get("/v2/ep/job-take/{worker}")
     async def job_take(worker: str):

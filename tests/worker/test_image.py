@@ -12,6 +12,7 @@ import pytest
 from inference.settings import Settings
 from saas.settings import Settings as SaasSettings
 from saas.settings import variable
+from tests.waiting import HANG_SECONDS
 from worker.job import parse
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.drill
 @pytest.mark.parametrize("extra", ["server", "worker", "saas"])
 def test_an_environment_is_installed_with_what_it_needs_alone(extra, tmp_path):
-    subprocess.run([ROOT / "docker/install.sh", extra, tmp_path / "env"], check=True, timeout=900)
+    subprocess.run([ROOT / "docker/install.sh", extra, tmp_path / "env"], check=True, timeout=2 * HANG_SECONDS)
     has = {p.name for p in next((tmp_path / "env/lib").glob("python*/site-packages")).iterdir()}
     assert ("torch" in has) is (extra != "saas")
     assert ("runpod" in has) is (extra == "worker")

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import RequestError
+from tests.waiting import HANG_SECONDS
 from worker.job import Upload
 from worker.storage import Storage, StorageError, _Pinned
 
@@ -84,7 +85,7 @@ def test_a_checked_machine_is_asked_by_the_name_in_the_address(https):
 def test_of_an_answer_to_an_upload_no_more_is_read_than_says_why(https, monkeypatch):
     monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=_Pinned("127.0.0.1"))))
     upload = Upload(url=f"https://speech.test:{https}/put")
-    assert asyncio.run(asyncio.wait_for(Storage().send(upload, b"sound", "audio/wav", "job", {}), 10)) == {}
+    assert asyncio.run(asyncio.wait_for(Storage().send(upload, b"sound", "audio/wav", "job", {}), HANG_SECONDS)) == {}
 
 
 @pytest.mark.parametrize(

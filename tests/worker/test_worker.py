@@ -13,10 +13,12 @@ import time
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import soundfile
 
-from tests.worker.conftest import BUCKET, Worker, wait
+from tests.waiting import HANG_SECONDS, wait
+from tests.worker.conftest import BUCKET, Worker
 
 pytestmark = pytest.mark.usefixtures("worker")  # takes the jobs
 LONG = " ".join(["This is a sentence that takes a while."] * 40)
@@ -38,13 +40,13 @@ def test_a_result_says_what_was_made(queue, worker):
     assert (result["bytes"], result["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
     assert (result["seed"], result["model"], result["sample_rate"]) == (1, "tiny", 44_100)
     assert 0 <= result["timings"]["queued"] <= result["timings"]["first_audio"] <= result["timings"]["total"]
-    assert "float32" in worker.log()
+    assert "float32" in worker.words()
 
 
 def test_sixty_four_jobs_are_generated_together(queue, worker):
     steps, frames = (worker.metric(f"fishserve_batch_size_{part}") for part in ("count", "sum"))
     jobs = [queue.run(**SMALL | {"max_new_tokens": 10 + n % 30, "seed": n}) for n in range(64)]
-    done = [queue.done(job, 120) for job in jobs]
+    done = [queue.done(job) for job in jobs]
     assert {d["status"] for d in done} == {"COMPLETED"}
     assert all(d["answers"] == 1 for d in done)
     batch = (worker.metric("fishserve_batch_size_sum") - frames) / (worker.metric("fishserve_batch_size_count") - steps)
@@ -165,32 +167,30 @@ def test_a_clip_behind_an_address_sounds_as_one_in_the_job(queue, bucket):
 
 @contextlib.contextmanager
 def resting(worker):
-    """Takes no jobs meanwhile. What it asked the queue for before is answered within a second."""
-    worker.process.send_signal(signal.SIGSTOP)
+    """Takes no jobs meanwhile. What it asked the queue for before has been answered."""
+    process = psutil.Process(worker.process.pid)
+    process.suspend()
     try:
-        time.sleep(1.5)
+        wait(lambda: process.status() == psutil.STATUS_STOPPED)
+        for _ in range(2):  # a question may arrive just as the first answer is written
+            wait(lambda: httpx.get(f"{worker.queue.url}/asking/{worker.name}").json() == 0)
         yield
     finally:
-        worker.process.send_signal(signal.SIGCONT)
+        process.resume()
 
 
 def test_sigterm_lets_running_jobs_finish(queue, checkpoint, bucket, worker):
-    other = Worker(queue, checkpoint, **bucket.environment)
-    wait(lambda: "ready in" in other.log())
-    with resting(worker):
+    with Worker(queue, checkpoint, **bucket.environment).ready() as other, resting(worker):
         job = queue.run(text=LONG[:200], max_new_tokens=200, seed=1, format="mp3")
         wait(lambda: queue.status(job)["status"] == "IN_PROGRESS")
         other.process.send_signal(signal.SIGTERM)
-        assert other.process.wait(60) == 0
+        assert other.process.wait(HANG_SECONDS) == 0
         assert queue.status(job)["status"] == "COMPLETED"
-    other.end()
 
 
 def test_what_a_worker_sent_before_it_was_killed_is_not_sent_again(queue, checkpoint, bucket, worker):
     """Killed between sending and saying so: whoever gets the job next finds its result there."""
-    other = Worker(queue, checkpoint, **bucket.environment)
-    wait(lambda: "ready in" in other.log())
-    with resting(worker):
+    with Worker(queue, checkpoint, **bucket.environment).ready() as other, resting(worker):
         httpx.post(f"{queue.url}/deaf/{other.name}")
         job = queue.run(**SMALL, upload={"key": "killed.wav"})
         sent = wait(lambda: stored(bucket, "killed.wav"))
@@ -210,22 +210,19 @@ def stored(bucket, key):
 
 
 def test_a_killed_workers_job_is_done_by_another_in_the_same_way(queue, checkpoint, bucket, worker):
-    other = Worker(queue, checkpoint, **bucket.environment)
-    wait(lambda: "ready in" in other.log())
-    with resting(worker):
+    with Worker(queue, checkpoint, **bucket.environment).ready() as other, resting(worker):
         job = queue.run(text=LONG, max_new_tokens=400, format="mp3")
         wait(lambda: queue.status(job)["status"] == "IN_PROGRESS")
         other.end()
     httpx.post(f"{queue.url}/lost/{other.name}")
-    assert queue.done(job, 120)["status"] == "COMPLETED"
+    assert queue.done(job)["status"] == "COMPLETED"
     assert queue.status(job)["taken"] == 2
 
 
 def test_a_worker_whose_model_cannot_be_loaded_ends_before_it_takes_a_job(queue, tmp_path):
-    broken = Worker(queue, tmp_path)
-    assert broken.process.wait(60) == 1
-    assert "config.json" in broken.log()
-    broken.end()
+    with Worker(queue, tmp_path) as broken:
+        assert broken.process.wait(HANG_SECONDS) == 1
+        assert "config.json" in broken.words()
 
 
 @pytest.mark.parametrize(
@@ -243,4 +240,4 @@ def test_a_job_can_be_tried_without_a_queue(checkpoint, given, code, words):
 def test_what_is_said_is_not_in_the_log(queue, worker):
     queue.result(**SMALL | {"text": "xylophone"})
     queue.refusal(text="xylophone", temperature=9)
-    assert "xylophone" not in worker.log()
+    assert "xylophone" not in worker.words()

@@ -12,13 +12,13 @@ pytest.importorskip("triton", reason="Triton is for Linux alone")
 from inference.engine import kernels
 from inference.engine.fused import FusedStep
 from inference.engine.graphs import Graphs
-from inference.engine.matrix import output_matrix
 from inference.engine.runner import WINDOW
 from inference.engine.sampler import NONE, Controls, gumbel, sample, seen_ids
 from inference.engine.step import Head, Step
 from inference.model.config import DualARConfig
 from inference.model.dual_ar import DualAR, RMSNorm, Span, rope_table, rotate
 from tests.inference.engine.plain import PlainStep
+from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, where a test has values that are no numbers
 TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
@@ -203,15 +203,17 @@ def model(dtype=torch.float32, **changes):
     return lm
 
 
-def head_of(lm):
+def head_of(step):
+    lm, output = step.model, step.heads.rows_of
     codes = lm.config.codebook_size
     ids = torch.cat((torch.tensor([BEGIN - 3]), torch.arange(BEGIN, BEGIN + codes)))
-    return Head(ids, output_matrix(lm.output_weight[ids]), codes, output_matrix(lm.fast_output.weight[:codes]))
+    return Head(ids, output(lm.output_weight[ids]), codes, output(lm.fast_output.weight[:codes]))
 
 
 def running(lm, kind, rows, active):
     """Graphs whose first rows hold pasts of different lengths and are about to make their frames with numbers 0, 1, 2 ..."""
-    step, head, codebooks = Step(lm, rows), head_of(lm), lm.config.num_codebooks
+    step, codebooks = Step(lm, rows), lm.config.num_codebooks
+    head = head_of(step)
     cache = lm.new_cache(rows, 96)
     frame_step = FusedStep(step, head, rows, WINDOW) if kind is FusedStep else kind(step, head)
     graphs = Graphs(frame_step, cache, rows, codebooks, WINDOW)
@@ -252,7 +254,8 @@ def test_a_frame_is_the_plain_steps(changes, rows, active):
 def test_a_frame_in_half_precision_is_found_right_where_the_engine_starts():
     lm = model(torch.float16)
     graphs, _ = running(lm, FusedStep, 1, 1)
-    graphs.check(Step(lm, 1), head_of(lm))
+    step = Step(lm, 1)
+    graphs.check(step, head_of(step))
 
 
 def test_a_row_of_nan_says_so_and_its_neighbours_frame_stays():
@@ -289,7 +292,8 @@ sys.path.insert(0, sys.argv[2])
 from tests.inference.engine.test_kernels import SHAPE, head_of, model
 lm = model(torch.float16, dim=1024, n_head=16, intermediate_size=4096, num_codebooks=3)
 for rows in map(int, sys.argv[3:]):
-    graphs = Graphs(FusedStep(Step(lm, rows), head_of(lm), rows, 16), lm.new_cache(rows, 96), rows, 3, 16)
+    step = Step(lm, rows)
+    graphs = Graphs(FusedStep(step, head_of(step), rows, 16), lm.new_cache(rows, 96), rows, 3, 16)
     graphs._frame(rows)
 print(len(built))
 """
@@ -299,6 +303,6 @@ def test_every_kernel_compiles_for_a_gpu(pytestconfig, tmp_path):
     """To an H100's machine code, by the compiler that will be used there. Only running it needs a GPU."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", COMPILED, "90", str(pytestconfig.rootpath), "1", "16"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) >= 18

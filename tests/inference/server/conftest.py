@@ -1,12 +1,10 @@
 """A real server, as `fishserve serve` starts it."""
 
+import contextlib
 import os
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
-import time
 
 import httpx
 import numpy as np
@@ -16,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference.hub import EMBEDDED_VOICE
 from inference.model import random_checkpoint
+from tests.processes import Started
+from tests.waiting import wait
 
 
 def free_port():
@@ -24,35 +24,37 @@ def free_port():
         return s.getsockname()[1]
 
 
-class Server:
+class Server(Started):
     """A `fishserve serve` process and how to reach it."""
 
     def __init__(self, checkpoint, voices, **settings):
-        self.port, self.stderr = free_port(), tempfile.TemporaryFile()  # noqa: SIM115 - a pipe nobody reads would fill up
+        self.port, self.states = free_port(), []
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {"OMP_NUM_THREADS": "1", "FISHSERVE_VOICES_DIR": str(voices)} | settings
-        self.process = subprocess.Popen(
+        self.start(
             [sys.executable, "-m", "inference.cli", "serve", "--checkpoint", str(checkpoint), "--port", str(self.port)],
-            env=os.environ | environment, stderr=self.stderr, start_new_session=True,
+            env=os.environ | environment, start_new_session=True,
         )  # fmt: skip
-        self.states = []
 
     def wait_ready(self):
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                health, ready = httpx.get(f"{self.url}/health"), httpx.get(f"{self.url}/ready")
-                self.states.append((health.status_code, ready.status_code, ready.json()["status"]))
-                if ready.status_code == 200:
-                    return self
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-        raise AssertionError(f"not ready: {self.states[-3:]}, {self.process.poll()}")
+        self.wait(self._is_ready)
+        return self
+
+    def _is_ready(self):
+        try:
+            health, ready = httpx.get(f"{self.url}/health"), httpx.get(f"{self.url}/ready")
+        except httpx.TransportError:
+            return False
+        self.states.append((health.status_code, ready.status_code, ready.json()["status"]))
+        return ready.status_code == 200
 
     def members(self):
         """Processes of the server's session that are alive."""
         return [p for p in psutil.process_iter() if self.session_of(p.pid) == self.process.pid and p.status() != psutil.STATUS_ZOMBIE]
+
+    def engine(self):
+        """The process that loads the model and generates."""
+        return wait(lambda: next((p for p in self.members() if any("spawn_main" in a for a in p.cmdline())), None))
 
     @staticmethod
     def session_of(pid):
@@ -68,18 +70,10 @@ class Server:
                     return sample.value
         return 0
 
-    def log(self):
-        """All it has written to standard error."""
-        return os.pread(self.stderr.fileno(), 1 << 24, 0).decode()
-
-    def end(self, sig=signal.SIGTERM):
-        self.process.send_signal(sig)
-        try:
-            return self.process.wait(40)
-        finally:
-            for process in self.members():
-                process.kill()
-            self.stderr.close()
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        super().kill()
 
 
 @pytest.fixture(scope="session")
@@ -101,14 +95,12 @@ def voices(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(checkpoint, voices):
-    server = Server(checkpoint, voices).wait_ready()
-    yield server
-    server.end()
+    with Server(checkpoint, voices).wait_ready() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def minnow(voices):
     """A server that speaks with minnow, whose sentences end by themselves."""
-    server = Server(EMBEDDED_VOICE, voices).wait_ready()
-    yield server
-    server.end()
+    with Server(EMBEDDED_VOICE, voices).wait_ready() as server:
+        yield server

@@ -3,6 +3,7 @@
 Needs Debian's chromium; the fonts fonts-inter and fonts-sil-charis make the pictures look as the page does elsewhere.
 """
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -18,8 +19,8 @@ SIZES = {1280: 900, 390: 844}
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as voices, sync_playwright() as playwright:
-        server = Server(EMBEDDED_VOICE, voices, OMP_NUM_THREADS="2").wait_ready()
+    with tempfile.TemporaryDirectory() as voices, sync_playwright() as playwright, contextlib.ExitStack() as stack:
+        server = stack.enter_context(Server(EMBEDDED_VOICE, voices, OMP_NUM_THREADS="2").wait_ready())
         browser = playwright.chromium.launch(executable_path=CHROMIUM)
         for width, height in SIZES.items():
             for scheme in ("light", "dark"):
@@ -44,7 +45,6 @@ def main() -> None:
                 page.screenshot(path=IMAGES / f"page-{width}{suffix}.png", full_page=True)
                 context.close()
         browser.close()
-        server.end()
 
 
 if __name__ == "__main__":

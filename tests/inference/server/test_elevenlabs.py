@@ -17,6 +17,7 @@ from elevenlabs.core.api_error import ApiError
 
 from inference.model.config import SAMPLE_RATE
 from inference.server.elevenlabs import OUTPUTS
+from tests.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,7 +30,7 @@ def server(minnow):
 
 @pytest.fixture
 def client(server):
-    with httpx.Client(timeout=60) as http:
+    with httpx.Client(timeout=HANG_SECONDS) as http:
         yield ElevenLabs(base_url=server.url, api_key="xi-anything", httpx_client=http)
 
 
@@ -105,7 +106,7 @@ def test_what_is_spoken_whole_and_streamed_is_the_same(client):
 
 
 async def _async_speech(url):
-    async with httpx.AsyncClient(timeout=60) as http:
+    async with httpx.AsyncClient(timeout=HANG_SECONDS) as http:
         client = AsyncElevenLabs(base_url=url, api_key="xi-anything", httpx_client=http)
         stream = client.text_to_speech.stream("anna", text="Hello.", seed=1, output_format="pcm_44100")
         return b"".join([chunk async for chunk in stream])

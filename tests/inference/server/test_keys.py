@@ -1,5 +1,6 @@
 """Who may ask, with keys made by the command and taken back while the server runs."""
 
+import contextlib
 import socket
 import stat
 import subprocess
@@ -19,12 +20,13 @@ from websockets.sync.client import connect
 from inference import RequestError
 from inference.server.keys import Keys
 from tests.inference.server.conftest import Server
+from tests.waiting import HANG_SECONDS
 
 
 def command(path, *words):
     done = subprocess.run(
         [sys.executable, "-m", "inference.cli", "keys", *words], env={"FISHSERVE_KEYS_FILE": str(path)}, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=HANG_SECONDS, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout.strip(), " ".join(done.stderr.split())
 
@@ -35,9 +37,8 @@ def guarded(checkpoint, voices, tmp_path_factory):
     path = tmp_path_factory.mktemp("keys") / "keys"
     key = command(path, "add", "shop")[1]
     command(path, "add", "app")
-    server = Server(checkpoint, voices, FISHSERVE_KEYS_FILE=str(path)).wait_ready()
-    yield server, key, path
-    server.end()
+    with Server(checkpoint, voices, FISHSERVE_KEYS_FILE=str(path)).wait_ready() as server:
+        yield server, key, path
 
 
 def test_keys_are_made_listed_and_deleted_by_the_command(tmp_path):
@@ -86,13 +87,12 @@ def test_real_clients_are_refused_in_their_own_words_without_a_key(guarded):
                 assert error.value.status_code == 401
             else:
                 assert eleven.voices.get_all().voices
-        fish = fishaudio.FishAudio(base_url=server.url, api_key=given_key)
-        if expected:
-            with pytest.raises(fishaudio.exceptions.AuthenticationError, match="not known"):
-                fish.voices.list()
-        else:
-            assert fish.voices.list().items
-        fish.close()
+        with contextlib.closing(fishaudio.FishAudio(base_url=server.url, api_key=given_key)) as fish:
+            if expected:
+                with pytest.raises(fishaudio.exceptions.AuthenticationError, match="not known"):
+                    fish.voices.list()
+            else:
+                assert fish.voices.list().items
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/docs", "/openapi.json", "/nothing", "//health", "/page"])
@@ -119,7 +119,7 @@ def test_a_socket_wants_a_key_too(guarded):
 
 
 def test_a_body_is_not_read_for_one_without_a_key(guarded):
-    with socket.create_connection(("127.0.0.1", guarded[0].port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", guarded[0].port), timeout=HANG_SECONDS) as connection:
         connection.sendall(b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{")
         assert connection.recv(100).startswith(b"HTTP/1.1 401")
 
@@ -134,7 +134,6 @@ def test_a_key_can_be_taken_back_while_the_server_runs(guarded):
 
 
 def test_a_server_whose_file_of_keys_is_empty_does_not_start(checkpoint, voices, tmp_path):
-    server = Server(checkpoint, voices, FISHSERVE_KEYS_FILE=str(tmp_path / "keys"))
-    assert server.process.wait(60) == 2
-    assert "fishserve keys add NAME" in " ".join(server.log().split())
-    server.end(0)
+    with Server(checkpoint, voices, FISHSERVE_KEYS_FILE=str(tmp_path / "keys")) as server:
+        assert server.process.wait(HANG_SECONDS) == 2
+        assert "fishserve keys add NAME" in " ".join(server.words().split())

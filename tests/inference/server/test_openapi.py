@@ -10,14 +10,14 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
 from tests.inference.server.conftest import Server
+from tests.waiting import HANG_SECONDS
 
 
 @pytest.fixture(scope="module")
 def api(checkpoint, tmp_path_factory):
     """A server of its own, whose voices schemathesis may add and delete."""
-    server = Server(checkpoint, tmp_path_factory.mktemp("voices")).wait_ready()
-    yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")
-    server.end()
+    with Server(checkpoint, tmp_path_factory.mktemp("voices")).wait_ready() as server:
+        yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda m: m.value)
@@ -30,7 +30,7 @@ def test_nothing_that_is_sent_breaks_the_server(api, mode):
         def hold(case):
             if isinstance(case.body, dict) and isinstance(case.body.get("max_new_tokens", 0), int):
                 case.body["max_new_tokens"] = case.body.get("max_new_tokens", 0) % 5 + 1  # else the tiny model would speak for long
-            response = case.call(timeout=60)
+            response = case.call(timeout=HANG_SECONDS)
             assert response.status_code < 500, (case.method, case.path, response.text)
 
         with contextlib.suppress(Unsatisfiable):  # where nothing can be sent that is not allowed

@@ -19,6 +19,7 @@ import soundfile
 from inference import AudioError, Overloaded
 from inference.server.references import References
 from inference.voices.store import VoiceStore
+from tests.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[3]
 SOUND = (0.3 * np.sin(np.arange(2 * 48_000) * 0.05) * np.sin(np.arange(2 * 48_000) * 0.0003)).astype(np.float32)
@@ -41,7 +42,7 @@ def clip(container="wav", codec="pcm_s16le", seed=0):
 
 def add(server, name, audio, text="What is said."):
     files = {"audio": ("c", audio)}
-    return httpx.post(f"{server.url}/v1/references/add", data={"id": name, "text": text}, files=files, timeout=60)
+    return httpx.post(f"{server.url}/v1/references/add", data={"id": name, "text": text}, files=files, timeout=HANG_SECONDS)
 
 
 def delete(server, name):
@@ -50,7 +51,7 @@ def delete(server, name):
 
 def speak(server, voice):
     body = {"input": "Hello.", "voice": voice, "seed": 1, "max_new_tokens": 10, "response_format": "pcm"}
-    return httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=60)
+    return httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=HANG_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,9 @@ def test_a_clip_sent_along_is_encoded_once(server):
     audio = base64.b64encode(clip(seed=1)).decode()
     body = {"text": "Hello.", "max_new_tokens": 5, "references": [{"audio": audio, "text": "said"}]}
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        assert {r.status_code for r in pool.map(lambda _: httpx.post(f"{server.url}/v1/tts", json=body, timeout=60), range(8))} == {200}
+        assert {
+            r.status_code for r in pool.map(lambda _: httpx.post(f"{server.url}/v1/tts", json=body, timeout=HANG_SECONDS), range(8))
+        } == {200}
     assert server.metric("fishserve_clips_encoded_total") == before + 1
 
 

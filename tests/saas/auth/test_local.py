@@ -22,6 +22,7 @@ from saas.settings import Settings
 from tests.saas.conftest import free_port
 from tests.saas.running import NOWHERE, StandIn
 from tests.saas.web.conftest import serving_on
+from tests.waiting import HANG_SECONDS
 
 PASSWORD = "a long sentence to sign in with"
 
@@ -31,7 +32,7 @@ class Place:
 
     def __init__(self, url, database, directory):
         self.url, self.database, self.directory = url, database, directory
-        self.http = httpx.Client(base_url=f"{url}/auth/v1", timeout=20)
+        self.http = httpx.Client(base_url=f"{url}/auth/v1", timeout=HANG_SECONDS)
 
     def client(self):
         options = {"auto_refresh_token": False, "persist_session": False, "http_client": self.http}

@@ -2,18 +2,18 @@
 
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 from uuid import uuid4
 
 import httpx
 import pytest
 
 from saas.auth.service import new_key
+from tests.processes import Started
 from tests.saas.conftest import free_port
 from tests.saas.jobs.runpod_cloud import KEY
-from tests.worker.conftest import ROOT, Queue, Worker, answers, wait
+from tests.waiting import HANG_SECONDS, wait
+from tests.worker.conftest import ROOT, Queue, Worker, answers
 
 SMALL = "Hello there."
 ENDED = ("succeeded", "failed", "cancelled", "expired")
@@ -26,29 +26,19 @@ def environment(database, bucket, **more):
     return os.environ | bucket.environment | mine | limits | more
 
 
-class Api:
+class Api(Started):
     """A process of the API."""
 
     def __init__(self, database, bucket, **settings):
-        self.port, self.log = free_port(), tempfile.TemporaryFile()  # noqa: SIM115 - a pipe nobody reads would fill up
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "inference.cli", "saas", "--port", str(self.port)], stdout=self.log, stderr=self.log, cwd=ROOT,
+        self.start(
+            [sys.executable, "-m", "inference.cli", "saas", "--port", str(self.port)], lambda: answers(f"{self.url}/healthz"), cwd=ROOT,
             env=environment(database, bucket, **settings, FISHSERVE_SAAS_PUBLIC_URL=self.url),
         )  # fmt: skip
-        wait(lambda: self.process.poll() is not None or answers(f"{self.url}/healthz"))
-        assert self.process.poll() is None, self.words()
-
-    def words(self):
-        return os.pread(self.log.fileno(), 1 << 24, 0).decode()
 
     def end(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            assert self.process.wait(20) == -signal.SIGTERM, self.words()  # as uvicorn ends: by the signal, once all is done
-        finally:
-            self.process.kill()
-            self.log.close()
+        super().end(code=-signal.SIGTERM)  # as uvicorn ends: by the signal, once all is done
 
 
 class Account:
@@ -58,7 +48,13 @@ class Account:
         self.database, self.id, self.granted = database, database.user(credits), credits
         prefix, self.key, hashed = new_key()
         database.call("create_api_key", user_id=self.id, name="test", prefix=prefix, hash=hashed, scopes=["speak", "voices", "read"])
-        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60)
+        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {self.key}"}, timeout=HANG_SECONDS)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.http.close()
 
     def ask(self, method, path, status=200, **more):
         answer = self.http.request(method, path, **more)
@@ -74,8 +70,12 @@ class Account:
     def job(self, job):
         return self.ask("GET", f"/api/jobs/{job['id']}")
 
-    def ended(self, job, seconds=60):
-        return wait(lambda: (found := self.job(job))["status"] in ENDED and found, seconds)
+    def ended(self, job):
+        return wait(lambda: (found := self.job(job))["status"] in ENDED and found)
+
+    def spoken(self, text=SMALL, **more):
+        """A job that has ended. The API waits for it as long as it may, which on a busy machine is not long enough."""
+        return self.ended(self.speak(text, wait_seconds=60, **more))
 
     def entries(self, job):
         """What the ledger has of a job, in order."""
@@ -120,9 +120,9 @@ class Cloud(Queue):
     def __init__(self):
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {KEY}"})
-        self.process = subprocess.Popen([sys.executable, "-m", "tests.saas.jobs.runpod_cloud", str(port)], cwd=ROOT)
-        wait(lambda: answers(f"{self.url}/ways"))
+        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=HANG_SECONDS)
+        ready = lambda: answers(f"{self.url}/ways")  # noqa: E731
+        self.start([sys.executable, "-m", "tests.saas.jobs.runpod_cloud", str(port)], ready, cwd=ROOT)
 
     def ways(self, **changed):
         return self.http.post("/ways", json=changed).json()
@@ -132,28 +132,24 @@ class Cloud(Queue):
 
     def job_with(self, text):
         """The newest one that says this."""
-        return wait(lambda: next((job for job in reversed(self.jobs()) if job["input"]["text"] == text), None), 20)
+        return wait(lambda: next((job for job in reversed(self.jobs()) if job["input"]["text"] == text), None))
 
     @property
     def settings(self):
         return {"RUNPOD_API_KEY": KEY, "RUNPOD_ENDPOINT_ID": "ep", "RUNPOD_BASE_URL": f"{self.url}/v2"}
 
-    def end(self):
+    def kill(self):
         self.http.close()
-        self.process.kill()
-        self.process.wait()
+        super().kill()
 
 
 @pytest.fixture(scope="module")
 def cloud():
-    cloud = Cloud()
-    yield cloud
-    cloud.end()
+    with Cloud() as cloud:
+        yield cloud
 
 
 @pytest.fixture(scope="module")
 def worker(cloud, checkpoint, bucket):
-    worker = Worker(cloud, checkpoint, **bucket.environment)
-    wait(lambda: "ready in" in worker.log())
-    yield worker
-    worker.end()
+    with Worker(cloud, checkpoint, **bucket.environment).ready() as worker:
+        yield worker

@@ -23,7 +23,7 @@ def create_cloud():
 
     @asynccontextmanager
     async def lifespan(_):
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=None) as http:
             watching = asyncio.create_task(watch(http))
             yield
             watching.cancel()
@@ -76,6 +76,7 @@ def create_cloud():
         job, until = jobs[answer["id"]], time.time() + wait / 1000
         while job["status"] not in (*FINAL, "TIMED_OUT") and time.time() < until:
             await asyncio.sleep(0.02)
+        job["answered"] = job["status"]
         return seen(job)
 
     @cloud.get("/v2/ep/status/{job}")

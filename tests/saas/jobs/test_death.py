@@ -14,7 +14,8 @@ import pytest
 from saas.storage.bucket import result_key
 from tests.saas.conftest import free_port
 from tests.saas.jobs.conftest import Account, check_paid, check_refunded, environment
-from tests.worker.conftest import BUCKET, ROOT, answers, wait
+from tests.waiting import HANG_SECONDS, wait
+from tests.worker.conftest import BUCKET, ROOT, answers
 
 SPEECH = [
     "before process_audio_request", "after process_audio_request", "after claim_jobs", "before start_job", "after start_job", "before finish",
@@ -31,10 +32,16 @@ RUNPOD = [
 @pytest.fixture(scope="module")
 def start():
     """Starts an API that dies at a point, or at none; gives its process and address."""
-    nursery = subprocess.Popen(
-        [sys.executable, "-m", "tests.saas.jobs.mortal"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    assert nursery.stdout.readline() == "ready\n"
+    command = [sys.executable, "-m", "tests.saas.jobs.mortal"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as nursery:
+        try:
+            assert nursery.stdout.readline() == "ready\n"
+            yield from births(nursery)
+        finally:
+            nursery.stdin.close()
+
+
+def births(nursery):
     born = []
 
     def start(settings, dies=""):
@@ -46,13 +53,13 @@ def start():
         wait(lambda: not alive(born[-1]) or answers(f"{url}/healthz"))
         return born[-1], url
 
-    yield start
-    for process in born:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    nursery.stdin.close()
-    nursery.wait()
-    nursery.stdout.close()
+    try:
+        yield start
+    finally:
+        for process in born:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        wait(lambda: not any(map(alive, born)))
 
 
 def alive(process):
@@ -73,7 +80,9 @@ def key_of(*words):
 def ask(account, url, path, body, key):
     """A request whose answer may never come."""
     with contextlib.suppress(httpx.TransportError):
-        return httpx.post(url + path, json=body, headers={"Authorization": f"Bearer {account.key}", "Idempotency-Key": key}, timeout=30)
+        return httpx.post(
+            url + path, json=body, headers={"Authorization": f"Bearer {account.key}", "Idempotency-Key": key}, timeout=HANG_SECONDS
+        )
 
 
 def time_passes(data):
@@ -89,21 +98,28 @@ def one_file_each(bucket, account, jobs):
     }
 
 
-def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, speaker):
+@pytest.fixture
+def holder():
+    """Closes an account's client with the test."""
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context
+
+
+def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, speaker, holder):
     settings = told(data, bucket, FISHSERVE_URL=speaker.url)
-    account = Account(data, "")
+    account = holder(Account(data, ""))
     for dies in SPEECH:
         process, url = start(settings, dies)
         ask(account, url, "/api/tts", {"text": "Hello there.", "seed": 3}, key_of("speech", dies))
-        wait(lambda process=process: not alive(process), 20)
+        wait(lambda process=process: not alive(process))
     for dies in STREAMS:
         process, url = start(settings, dies)
         ask(account, url, "/v1/audio/speech", {"input": "Hello there.", "seed": 3}, key_of("stream", dies))
-        wait(lambda process=process: not alive(process), 20)
+        wait(lambda process=process: not alive(process))
     for dies in REFUNDS:
         process, url = start(settings, dies)
         ask(account, url, "/api/tts", {"text": "?!"}, key_of("refund", dies))
-        wait(lambda process=process: not alive(process), 20)
+        wait(lambda process=process: not alive(process))
     assert data.call("audit_ledger") == []
     time_passes(data)
     process, url = start(settings)
@@ -121,18 +137,17 @@ def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, s
     assert len({job["sha256"] for job in ended.values() if job["sha256"]}) == 1
     one_file_each(bucket, account, ended.values())
     process.send_signal(signal.SIGTERM)
-    account.http.close()
 
 
 @pytest.mark.usefixtures("worker")
-def test_killed_around_runpod_it_loses_no_credit_and_no_result(start, data, bucket, cloud):
+def test_killed_around_runpod_it_loses_no_credit_and_no_result(start, data, bucket, cloud, holder):
     settings = told(data, bucket, **cloud.settings)
-    account = Account(data, "")
+    account = holder(Account(data, ""))
     text = "Long enough not to be waited for. " * 7
     for dies in RUNPOD:
         process, url = start(settings, dies)
         ask(account, url, "/api/tts", {"text": text, "seed": 3}, key_of("runpod", dies))
-        wait(lambda process=process: not alive(process), 30)
+        wait(lambda process=process: not alive(process))
     assert data.call("audit_ledger") == []
     time_passes(data)
     process, url = start(settings)
@@ -146,4 +161,3 @@ def test_killed_around_runpod_it_loses_no_credit_and_no_result(start, data, buck
     assert len({job["sha256"] for job in jobs}) == 1
     one_file_each(bucket, account, jobs)
     process.send_signal(signal.SIGTERM)
-    account.http.close()

@@ -10,6 +10,7 @@ from saas.jobs.dispatch import Options
 from saas.jobs.service import Jobs
 from saas.postgres import PostgresDatabase
 from saas.storage.bucket import Bucket
+from tests.waiting import HANG_SECONDS
 from tests.worker.conftest import BUCKET
 
 PRICE = 10
@@ -49,7 +50,7 @@ def listening(database, bucket):
             jobs = Jobs(store, files, backend)
             row = (await jobs.submit(who, None, None, "x" * 130, None, Options(), dispatch=False))["job"]
             await story(jobs, backend, who, row, await jobs.stream(row))
-            ended = await jobs.wait(who, row["id"], 10)
+            ended = await jobs.wait(who, row["id"], HANG_SECONDS)
             files.close()
             await store.close()
             return ended, (database.call("get_profile", user_id=who))["balance"]

@@ -1,15 +1,17 @@
 """Jobs that RunPod's real worker speaks, behind a stand-in of its cloud where everything that can go wrong does; credits are right after each."""
 
 import asyncio
-import time
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from saas.jobs.runpod import RunPod
 from saas.storage.bucket import result_key
+from tests import raw
 from tests.saas.jobs.conftest import SMALL, Account, Api, check_paid, check_refunded
-from tests.worker.conftest import BUCKET, Worker, wait
+from tests.waiting import wait
+from tests.worker.conftest import BUCKET, Worker
 from tests.worker.test_worker import resting
 
 pytestmark = pytest.mark.usefixtures("worker")  # takes the jobs
@@ -24,17 +26,15 @@ def medium(name):
 
 @pytest.fixture(scope="module")
 def api(data, bucket, cloud):
-    api = Api(data, bucket, **cloud.settings)
-    yield api
-    api.end()
+    with Api(data, bucket, **cloud.settings) as api:
+        yield api
 
 
 @pytest.fixture
 def account(data, api, cloud):
     cloud.ways(**NORMAL)
-    account = Account(data, api.url)
-    yield account
-    account.http.close()
+    with Account(data, api.url) as account:
+        yield account
 
 
 def told(cloud, text):
@@ -53,10 +53,15 @@ def test_a_job_ends_when_its_webhook_comes(account, cloud):
 
 
 def test_a_short_text_is_answered_at_once(account, cloud):
-    began = time.monotonic()
-    check_paid(account, account.speak("Runsync.", wait_seconds=30, seed=3))
-    assert time.monotonic() - began < 8
-    assert cloud.job_with("Runsync.")["status"] == "COMPLETED"
+    """By the very answer to what sent it: no webhook comes here. A busy machine may need another try."""
+    cloud.ways(webhooks=0)
+
+    def answered():
+        text = f"Runsync {uuid4().hex[:8]}."
+        check_paid(account, account.spoken(text, seed=3))
+        return cloud.job_with(text)["answered"] == "COMPLETED"
+
+    wait(answered)
 
 
 def test_what_cannot_be_spoken_fails_with_the_workers_sentence(account):
@@ -164,14 +169,12 @@ def test_a_result_whose_message_was_lost_is_found_in_the_bucket(account, cloud):
 
 
 def test_a_worker_that_dies_costs_nothing_but_time(account, cloud, checkpoint, bucket, worker):
-    other = Worker(cloud, checkpoint, **bucket.environment)
-    wait(lambda: "ready in" in other.log())
-    with resting(worker):
+    with Worker(cloud, checkpoint, **bucket.environment).ready() as other, resting(worker):
         job = account.speak(LONG + " Death.", format="wav")
         wait(lambda: cloud.job_with(LONG + " Death.")["status"] == "IN_PROGRESS")
         other.end()
     cloud.http.post(f"/lost/{other.name}")
-    check_paid(account, account.ended(job, 120))
+    check_paid(account, account.ended(job))
     assert cloud.job_with(LONG + " Death.")["taken"] == 2
 
 
@@ -199,23 +202,24 @@ def test_openais_route_gives_the_file_when_it_is_whole(account):
     assert check_paid(account, account.job({"id": answer.headers["x-job-id"]})) == answer.content
 
 
-def test_a_client_of_openais_route_that_leaves_early_pays_nothing(account, cloud, worker):
-    with resting(worker), pytest.raises(httpx.ReadTimeout):
-        account.http.post("/v1/audio/speech", json={"input": medium("gone")}, timeout=2)
-    check_refunded(account, account.ended(account.ask("GET", "/api/jobs")[0]), "cancelled")
+def test_a_client_of_openais_route_that_leaves_early_pays_nothing(account, api, cloud, worker):
+    with resting(worker):
+        with raw.post(api.port, "/v1/audio/speech", {"input": medium("gone")}, Authorization=f"Bearer {account.key}"):
+            cloud.job_with(medium("gone"))  # it has been sent
+        check_refunded(account, account.ended(account.ask("GET", "/api/jobs")[0]), "cancelled")
     wait(lambda: cloud.job_with(medium("gone"))["status"] == "CANCELLED")
 
 
 def test_workers_without_the_buckets_keys_get_an_address(database, bucket, cloud):
     """Here they have them all the same, so that their worker trusts an address of this machine."""
     cloud.ways(**NORMAL)
-    api = Api(database, bucket, **cloud.settings, FISHSERVE_SAAS_RUNPOD_UPLOAD="url")
-    account = Account(database, api.url)
-    text = medium("address")
-    check_paid(account, account.ended(account.speak(text, format="opus")))
-    assert set(cloud.job_with(text)["input"]["upload"]) == {"url"}
-    account.http.close()
-    api.end()
+    with (
+        Api(database, bucket, **cloud.settings, FISHSERVE_SAAS_RUNPOD_UPLOAD="url") as api,
+        Account(database, api.url) as account,
+    ):
+        text = medium("address")
+        check_paid(account, account.ended(account.speak(text, format="opus")))
+        assert set(cloud.job_with(text)["input"]["upload"]) == {"url"}
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,20 @@ from saas.observability import reports
 from saas.observability.watch import Watch
 from saas.settings import Settings
 from tests.saas.running import StandIn, serving
+from tests.waiting import HANG_SECONDS
 
 PRIVATE = "a-private-text-of-a-user"
 
 
 @pytest.fixture
-def sink():
+def sink(monkeypatch):
+    monkeypatch.setattr(reports, "STOP_SECONDS", HANG_SECONDS)
     with StandIn(lambda _: (200, {})).running() as sink:
         reports.start(Settings(environment="development", sentry_dsn=sink.url.replace("http://", "http://public@") + "/42"))
         yield sink
-        sentry_sdk.get_client().close(timeout=2)
+        client = sentry_sdk.get_client()
+        client.close(timeout=HANG_SECONDS)
+        client.transport._pool.clear()  # Sentry leaves its connections to the collector
         sentry_sdk.get_global_scope().set_client(None)
 
 

@@ -16,6 +16,7 @@ from saas.observability.counted import Counted
 from saas.observability.logs import Line
 from saas.postgres import PostgresDatabase
 from tests.saas.running import NOWHERE, running
+from tests.waiting import HANG_SECONDS
 
 SAMPLES = [("jobs", "status", s) for s in ("queued", "running", "succeeded", "failed")] + [
     ("credits", "kind", k) for k in ("reserved", "charged", "returned")
@@ -180,7 +181,7 @@ def test_the_log_of_the_command_says_who_and_what_came_of_it_and_nothing_they_sa
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
             try:
                 url = process.stderr.readline().split()[0]
-                with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=20) as client:
+                with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=HANG_SECONDS) as client:
                     key = client.post("/api/keys", json={"name": "a-private-name"}).json()["secret"]
                     client.post("/api/tts", json={"text": "a-private-text"}, headers={"Idempotency-Key": "a-private-key"})
                     client.get(
@@ -191,7 +192,7 @@ def test_the_log_of_the_command_says_who_and_what_came_of_it_and_nothing_they_sa
                     client.get("/readyz")
             finally:
                 process.send_signal(signal.SIGTERM)
-                log = process.communicate(timeout=20)[1]
+                log = process.communicate(timeout=HANG_SECONDS)[1]
     said = [json.loads(line) for line in log.splitlines()]
     lines = [line for line in said if "route" in line]
     assert [(line["method"], line["route"], line["status"]) for line in lines] == [

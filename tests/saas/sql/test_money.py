@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from saas.database import DatabaseError, Refused, named
 from tests.saas.conftest import called
+from tests.waiting import HANG_SECONDS
 
 CREDITS_PER_SECOND, MINIMUM, CHARACTERS_PER_SECOND = 10, 10, 13
 
@@ -264,7 +265,7 @@ def test_locks_are_taken_in_one_order_so_that_nothing_deadlocks(database, functi
         wait_until_it_waits(database, working)
         assert len(database.sql(f"select 1 from {second} for update skip locked")) == 1
         other.rollback()
-        working.result(timeout=10)
+        working.result(timeout=HANG_SECONDS)
     assert database.call("audit_ledger") == []
 
 
@@ -284,7 +285,7 @@ def test_the_sweeper_leaves_what_was_leased_while_it_waited(database):
         wait_until_it_waits(database, sweeping)
         assert database.call("claim_job", job_id=job, lease_seconds=60)
         other.rollback()
-        assert sweeping.result(timeout=10) == []
+        assert sweeping.result(timeout=HANG_SECONDS) == []
 
 
 def test_a_purchase_is_credited_once_whichever_event_tells_of_it(database):

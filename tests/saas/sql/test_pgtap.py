@@ -8,6 +8,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from saas.schema import SQL
+from tests.waiting import HANG_SECONDS
 
 FILES = sorted((SQL / "tests").glob("*.sql"))
 pytestmark = [
@@ -25,7 +26,7 @@ def test_pgtap(pgtap_url, file):
         if key in where
     }
     command = ["pg_prove", "--verbose", file]
-    done = subprocess.run(command, env=os.environ | there, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=os.environ | there, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

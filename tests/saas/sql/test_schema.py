@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from saas import schema
+from tests.waiting import HANG_SECONDS
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_supabase_finds_nothing(database, node, tmp_path, command, passed_over):
     given = ["--level", "info"] if command == "advisors" else ["--level", "warning"]
     ran = subprocess.run(
         [node / ".bin" / "supabase", "db", command, f"--remote={database.owner_url}", "--output-format", "json", *given],
-        cwd=tmp_path, env=os.environ | {"DO_NOT_TRACK": "1"}, capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path, env=os.environ | {"DO_NOT_TRACK": "1"}, capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
     )  # fmt: skip
     found = json.loads(ran.stdout)["results"]
     assert [one for one in found if one.get("name") not in passed_over] == []
@@ -129,7 +130,7 @@ def test_supabase_would_find_something(database, node, tmp_path):
     for command in ("lint", "advisors"):
         ran = subprocess.run(
             [node / ".bin" / "supabase", "db", command, f"--remote={database.owner_url}", "--output-format", "json"],
-            cwd=tmp_path, env=os.environ | {"DO_NOT_TRACK": "1"}, capture_output=True, text=True, timeout=60, check=False,
+            cwd=tmp_path, env=os.environ | {"DO_NOT_TRACK": "1"}, capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
         )  # fmt: skip
         found += [one.get("name", one.get("function")) for one in json.loads(ran.stdout)["results"]]
     assert {"public.bad", "rls_disabled_in_public"} <= set(found)

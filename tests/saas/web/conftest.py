@@ -31,6 +31,7 @@ from tests.inference.server.conftest import Server
 from tests.npm import alone, npm, packages
 from tests.saas.conftest import free_port
 from tests.saas.running import StandIn
+from tests.waiting import HANG_SECONDS
 from tests.worker.conftest import ROOT
 
 WEB = ROOT / "saas" / "web"
@@ -71,9 +72,8 @@ def built(installed):  # noqa: ARG001 - it must be there
 @pytest.fixture(scope="session")
 def speaker(tmp_path_factory):
     """A fishserve with minnow."""
-    server = Server(EMBEDDED_VOICE, tmp_path_factory.mktemp("voices")).wait_ready()
-    yield server
-    server.end()
+    with Server(EMBEDDED_VOICE, tmp_path_factory.mktemp("voices")).wait_ready() as server:
+        yield server
 
 
 class Cloudflare:
@@ -197,7 +197,7 @@ class Product:
 
     def client(self, session):
         """The API as somebody in a session sees it."""
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {session['access_token']}"}, timeout=60)
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {session['access_token']}"}, timeout=HANG_SECONDS)
 
     def objects(self, user):
         found = self.bucket.s3.list_objects_v2(Bucket=self.bucket.environment["R2_BUCKET_NAME"]).get("Contents", [])
@@ -249,14 +249,16 @@ class Wire:
         self.target, self.open = port, set()
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.accepting = threading.Thread(target=self._accept, daemon=True)
+        self.accepting.start()
 
     def _accept(self):
         with contextlib.suppress(OSError):
             while True:
                 near = self.listening.accept()[0]
+                self.open.add(near)
                 far = socket.create_connection(("127.0.0.1", self.target))
-                self.open |= {near, far}
+                self.open.add(far)
                 for one, other in ((near, far), (far, near)):
                     threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
 
@@ -267,6 +269,7 @@ class Wire:
         for end in (one, other):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        one.close()  # the other thread, which has now read its end, closes the other
 
     def cut(self):
         """Break what is open now; new connections are made again."""
@@ -278,8 +281,17 @@ class Wire:
 
     def end(self):
         self.listening.shutdown(socket.SHUT_RDWR)
+        self.accepting.join()
         self.listening.close()
         self.cut()
+
+
+def come_true(page, condition):
+    """Wait for what the browser has to go on working for."""
+    deadline = time.monotonic() + HANG_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        page.wait_for_timeout(50)
 
 
 class Visit:
@@ -291,7 +303,7 @@ class Visit:
             kept = [{"name": "fishserve.session", "value": json.dumps(session)}]
             options["storage_state"] = {"cookies": [], "origins": [{"origin": self.url, "localStorage": kept}]}
         self.context = browser.new_context(permissions=["clipboard-read", "clipboard-write", "microphone"], **options)
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(1000 * HANG_SECONDS)
         self.context.route("https://challenges.cloudflare.com/**", self._widget)
         self.complaints, self.asked = [], []
         self.page = self.tab()
@@ -321,7 +333,7 @@ class Visit:
         expect(self.page.get_by_role("heading", level=1)).to_have_text(name)
 
     def says(self, words, page=None):
-        expect((page or self.page).get_by_text(re.compile(re.escape(words))).first).to_be_visible(timeout=15_000)
+        expect((page or self.page).get_by_text(re.compile(re.escape(words))).first).to_be_visible()
 
     def type(self, text, page=None):
         """Write what is to be said, and wait for its price."""
@@ -336,10 +348,7 @@ class Visit:
 
     def heard(self, seconds):
         """Wait until the first sound has been played so far."""
-        deadline = time.monotonic() + 20
-        while int(self.page.get_by_role("slider").first.get_attribute("aria-valuenow")) < seconds:
-            assert time.monotonic() < deadline
-            self.page.wait_for_timeout(50)
+        come_true(self.page, lambda: int(self.page.get_by_role("slider").first.get_attribute("aria-valuenow")) >= seconds)
 
     def length(self):
         """Seconds of the first sound."""

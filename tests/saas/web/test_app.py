@@ -11,7 +11,8 @@ import pytest
 import soundfile
 from playwright.sync_api import expect
 
-from tests.saas.web.conftest import CHROMIUM, PASSWORD, Visit, Wire
+from tests.saas.web.conftest import CHROMIUM, PASSWORD, Visit, Wire, come_true
+from tests.waiting import HANG_SECONDS
 
 pytestmark = [
     pytest.mark.system(CHROMIUM, "chromium"),
@@ -121,7 +122,7 @@ def test_from_the_first_visit_to_the_last(visit, product):
     visit.press("Delete for good")
     visit.says("Your account and all your audio are deleted.")
     product.database.sql("update deleted_objects set due_at = now()")  # a quarter of an hour later the clip's upload address is dead
-    wait_for(page, lambda: not product.objects(me))
+    come_true(page, lambda: not product.objects(me))
     left = product.everything()
     assert me in left  # the ledger, without a name on it
     assert not [words for words in (address, HELLO, "Hum.", "Hummer") if words in left]
@@ -134,14 +135,6 @@ def test_from_the_first_visit_to_the_last(visit, product):
 
 def session_of(page):
     return page.evaluate("JSON.parse(localStorage.getItem('fishserve.session'))")
-
-
-def wait_for(page, condition, seconds=20):
-    for _ in range(seconds * 10):
-        if condition():
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError("it did not come to pass")
 
 
 @pytest.mark.parametrize("kind", ["mp3", "opus", "aac", "flac", "wav"])
@@ -180,7 +173,7 @@ def test_two_tabs_spend_the_last_credit_once(browser, product):
     for tab in (one, two):
         visit.press("Speak", tab)
     visit.says("It cost", one)
-    expect(two.get_by_role("alert")).to_contain_text("credits", timeout=15_000)
+    expect(two.get_by_role("alert")).to_contain_text("credits")
     expect(two.get_by_role("alert").get_by_role("link", name="Get credits")).to_be_visible()
     kinds = [row["kind"] for row in product.database.sql("select kind from transactions where user_id = %s order by id", user)]
     assert kinds[:2] == ["grant", "reserve"]
@@ -271,7 +264,7 @@ def test_too_many_requests_count_down(member):
 
 
 def test_offline_is_said_and_ends_by_itself(member):
-    wait_for(member.page, lambda: any("settings" in url for url in member.asked))  # the last of the other pages
+    come_true(member.page, lambda: any("settings" in url for url in member.asked))  # the last of the other pages
     member.context.set_offline(True)
     member.go("Settings")
     member.says("You are offline.")
@@ -357,7 +350,7 @@ def test_history_is_searched_heard_downloaded_and_deleted(member, product):
     member.press("Delete “The red boat sails over the quiet sea tonight.”")
     member.page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
     expect(member.page.locator(".rows > li")).to_have_count(1)
-    wait_for(member.page, lambda: len(product.objects(member.id)) == 1)
+    come_true(member.page, lambda: len(product.objects(member.id)) == 1)
 
 
 def test_a_key_is_shown_once_opens_what_it_may_and_is_revoked(member, product):
@@ -374,7 +367,7 @@ def test_a_key_is_shown_once_opens_what_it_may_and_is_revoked(member, product):
     member.press("I have it")
     assert key not in member.page.content()
     with httpx.Client(base_url=product.url, headers={"Authorization": f"Bearer {key}"}) as client:
-        assert client.post("/v1/audio/speech", json={"input": HELLO}, timeout=60).status_code == 200
+        assert client.post("/v1/audio/speech", json={"input": HELLO}, timeout=HANG_SECONDS).status_code == 200
         assert client.get("/api/credits").status_code == 403
         member.page.reload()
         member.says("last used")
@@ -409,7 +402,7 @@ def test_a_voice_is_recorded_renamed_heard_and_deleted(member, product):
     member.press("Delete Still mine")
     member.page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
     member.says("No voice of your own yet")
-    wait_for(member.page, lambda: not product.objects(member.id))
+    come_true(member.page, lambda: not product.objects(member.id))
 
 
 def test_a_link_signs_in_once_and_a_forgotten_password_is_replaced(visit, product):

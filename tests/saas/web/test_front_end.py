@@ -10,6 +10,7 @@ import pytest
 from saas import openapi
 from tests.npm import npm
 from tests.saas.web.conftest import WEB
+from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.usefixtures("installed")
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("installed")
 def test_its_types_are_those_of_the_api(tmp_path):
     (tmp_path / "openapi.json").write_text(json.dumps(openapi.document()), encoding="utf-8")
     command = ["npx", "--no-install", "openapi-typescript", tmp_path / "openapi.json", "--output", tmp_path / "schema.d.ts"]
-    subprocess.run(command, cwd=WEB, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=WEB, check=True, capture_output=True, timeout=HANG_SECONDS)
     kept, made = (WEB / "src" / "schema.d.ts").read_text(), (tmp_path / "schema.d.ts").read_text()
     assert kept == made, "the API has changed: python -m saas.openapi > saas/web/openapi.json && npm --prefix saas/web run types"
 

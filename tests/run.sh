@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Runs every check, one after the other, whatever the others find: says which it is at, and ends with a line for each. Fails if one did.
+# run.sh BIN: the directory of python's commands.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+bin=$1
+step=0
+failed=0
+summary=()
+
+note() { # NAME EXIT_CODE SECONDS
+  local result=passed
+  if [ "$2" -ne 0 ]; then
+    result="FAILED (exit code $2)"
+    failed=1
+  fi
+  summary+=("$(printf '%-16s %-22s %5d s' "$1" "$result" "$3")")
+}
+
+check() { # NAME COMMAND...
+  step=$((step + 1))
+  printf '[%d/6] ' $step
+  local began=$SECONDS
+  bash tests/step.sh "$@"
+  note "$1" $? $((SECONDS - began))
+}
+
+began=$SECONDS
+check lint "$bin/ruff" check .
+check format "$bin/ruff" format --check .
+check types "$bin/mypy"
+check imports "$bin/lint-imports" --no-cache
+check "system packages" bash tests/system.sh
+grep -h '^cannot install' var/log/system-packages.log || true
+
+echo "[6/6] tests, two files at a time:"
+tests_began=$SECONDS
+"$bin/pytest" --numprocesses 2 --dist loadfile
+code=$?
+[ $code -eq 5 ] && echo "pytest found no tests: it was started outside the repository, or its options select none"
+note tests $code $((SECONDS - tests_began))
+
+echo
+printf '%s\n' "${summary[@]}"
+echo "all together $((SECONDS - began)) s"
+exit $failed
