@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.cli import app as bench
+from inference.cpu_threads import prepare
 from inference.errors import CheckpointError, FishserveError, RequestError
 from saas.cli import app as saas
 
@@ -42,6 +43,7 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 def main() -> NoReturn:
     """Run the command. Errors meant for people end it with one sentence and exit code 2."""
+    prepare()  # before a command loads torch
     try:
         app()
     except FishserveError as e:

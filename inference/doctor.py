@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inference.engine.device import USUAL_ROWS, pick_device
+from inference.cpu_threads import waiting
+from inference.engine.device import USUAL_ROWS, pick_device, use_threads
 from inference.engine.step import Step
 from inference.errors import FishserveError
 from inference.hub import EMBEDDED_VOICE, locate, name_of
@@ -57,6 +58,9 @@ def examine(checkpoint: str | None, device: str, copies: Path | None, console: C
             f"{path}: complete, undamaged, {_parameters(loaded):.1f} M parameters, loaded in {time.perf_counter() - started:.1f} s",
         )
         if chosen.type == "cpu":
+            threads = use_threads(loaded)
+            row("threads", f"{threads.threads}: {threads.reason}")
+            row("waiting", waiting())
             row("batches", _batches(loaded))
     except FishserveError as e:
         row("checkpoint", str(e), good=False)
@@ -78,7 +82,7 @@ def _name(dtype: torch.dtype) -> str:
 def _device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device}: {torch.cuda.get_device_name(device)}"
-    return f"cpu: {torch.get_num_threads()} threads"
+    return "cpu"
 
 
 def _model(path: Path) -> str:

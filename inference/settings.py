@@ -19,6 +19,9 @@ class Settings(BaseSettings):
     checkpoint: str | None = Field(None, description="Directory or Hugging Face repository of the model; empty: the embedded voice.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a server can have several, with commas between.")
     cpu_weights: Literal["native", "int8"] = Field("native", description="int8: decode with 8-bit weights on CPU, faster and less exact.")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="Threads that compute on a CPU. Empty: as many as pay; `fishserve doctor` says how many and why."
+    )
     rows: int | None = Field(None, ge=1, le=512, description="Requests generated at once; more wait their turn. Empty: 8, on CUDA 64.")
     kv_gib: float | None = Field(
         None, gt=0, description="GiB for keys and values; fewer rows when they take more. Empty: on CUDA half of what is free."

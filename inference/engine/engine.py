@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from inference.engine import collector, metrics
-from inference.engine.device import affordable_rows, allowed_weights, pick_device
+from inference.engine.device import affordable_rows, allowed_weights, pick_device, use_threads
 from inference.engine.kv_cache import Past
 from inference.engine.matrix import Weights
 from inference.engine.request import Audio, SpeechRequest
@@ -112,6 +112,7 @@ class SpeechEngine:
             specials: PromptBuilder(checkpoint.tokenizer, checkpoint.config.num_codebooks, specials=specials) for specials in (False, True)
         }
         self._rows = affordable_rows(checkpoint, rows, kv_bytes)
+        use_threads(checkpoint)  # before weights are laid out, a part for each thread
         self._runner = aside(Runner)(checkpoint, self._rows, allowed_weights(weights, checkpoint.device))
         self._vocoder = Vocoder(checkpoint.codec)
         self._queue = queue
