@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperGroup
 
 from bench.cli import app as bench
 from inference.errors import CheckpointError, FishserveError, RequestError
+from inference.extras import explained, needs
 from saas.cli import app as saas
 
 if TYPE_CHECKING:
@@ -27,9 +29,24 @@ if TYPE_CHECKING:
     from inference.settings import Settings
     from inference.voices.store import VoiceStore
 
+EXTRAS = {"serve": "server", "keys": "server", "bench": "bench", "saas": "saas"}
+"""The extra that each command needs; all others need `engine`."""
+
+
+class _Commands(TyperGroup):
+    """A command whose packages are not installed says which extra brings them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as e:
+            raise explained(e, EXTRAS.get(ctx.invoked_subcommand, "engine"), f"`fishserve {ctx.invoked_subcommand}`") from None
+
+
 app = typer.Typer(
-    help="FishSpeech 1.5 text to speech: speak, serve, measure.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 app.add_typer(bench, name="bench")
 app.add_typer(saas, name="saas")
 voices = typer.Typer(help="The voices that say and serve know by name.", no_args_is_help=True)
@@ -47,6 +64,24 @@ def main() -> NoReturn:
     except FishserveError as e:
         _stop(str(e))
     raise SystemExit(0)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"fishserve {version('fishserve')}")
+        except PackageNotFoundError:
+            typer.echo("fishserve (not installed; run from its source tree)")
+        raise typer.Exit
+
+
+@app.callback()
+def fishserve(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """FishSpeech 1.5 text to speech: speak, serve, measure."""
 
 
 @app.command()
@@ -138,7 +173,7 @@ def decode(
 def serve(
     checkpoint: Checkpoint = None,
     device: Device = None,
-    host: Annotated[str | None, typer.Option(help="127.0.0.1, 0.0.0.0 or ::.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")] = None,
     port: Annotated[int | None, typer.Option()] = None,
     rows: Annotated[int | None, typer.Option(help="Requests generated at once.")] = None,
     plugin: Annotated[
@@ -147,28 +182,24 @@ def serve(
 ) -> None:
     """Serve speech over HTTP."""
     from inference.hub import locate
+    from inference.listening import listen, url_of
     from inference.server.host import serve as run
 
     settings = _settings(checkpoint=checkpoint, device=device, host=host, port=port, rows=rows)
-    if settings.host not in ("127.0.0.1", "0.0.0.0", "::"):
-        raise RequestError(f"host is {settings.host!r}; listen on 127.0.0.1, 0.0.0.0 or ::")
+    listen(settings.host, settings.port, "FISHSERVE_PORT").close()  # before a model is downloaded or loaded
     if plugin is None:
         _check_keys(settings)
-        before = None
+        before, pages = None, "a page to try it on; POST /v1/audio/speech, /v1/tts; GET /ready /metrics /docs"
     else:
-        from saas.plugin import Plugin
+        with needs("saas,server", "`fishserve serve --plugin saas`"):
+            from saas.plugin import Plugin
 
-        before = Plugin(settings.port)
+            before = Plugin(url_of(settings.host, settings.port))
+        pages = f"the app at {before.app}; the API as docs/saas.md describes it; GET /healthz /readyz"
     where = locate(settings.checkpoint)  # downloads, and errors, belong before the server starts
     _say_what_speaks(where)
-    console.print(
-        f"http://{settings.host}:{settings.port}  (a page to try it on; POST /v1/audio/speech, /v1/tts; GET /ready /metrics /docs)"
-    )
-    try:
-        failure = run(settings.model_copy(update={"checkpoint": str(where)}), before)
-    except OSError as e:
-        raise RequestError(f"cannot listen on {settings.host}:{settings.port}: {e.strerror or e}") from None
-    if failure:
+    console.print(f"loading; listening on {url_of(settings.host, settings.port)}  ({pages})")
+    if failure := run(settings.model_copy(update={"checkpoint": str(where)}), before, console.print):
         _stop(failure)
 
 

@@ -9,7 +9,6 @@ import asyncio
 import os
 import secrets
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +21,7 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from inference.errors import FishserveError, RequestError
+from inference.listening import listen, url_of
 from saas.auth.local import create_user
 from saas.auth.service import new_key
 from saas.embedded import engine, weed
@@ -105,14 +105,9 @@ def _own_folder(directory: Path) -> Iterator[Path]:
 
 def _address(settings: Settings) -> dict[str, Any]:
     """The API is its own Supabase, at an address of this machine unless another is set. Raises RequestError for a port that is taken."""
-    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as e:
-            raise RequestError(f"cannot listen on {settings.host}:{settings.port}: {e.strerror or e}") from None
+    with listen(settings.host, settings.port, "FISHSERVE_SAAS_PORT") as probe:
         port = probe.getsockname()[1]
-    url = settings.public_url if "public_url" in settings.model_fields_set else f"http://127.0.0.1:{port}"
+    url = settings.public_url if "public_url" in settings.model_fields_set else url_of(settings.host, port)
     return {"port": port, "public_url": url, "supabase_url": url, "supabase_publishable_key": "embedded", "supabase_secret_key": None}
 
 

@@ -250,8 +250,66 @@ def test_a_taken_port_is_one_sentence(server, checkpoint):
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert f"cannot listen on 127.0.0.1:{server.port}" in " ".join(done.stderr.split())
+    assert done.stderr.startswith(f"error: port {server.port} is in use; set FISHSERVE_PORT=")
     assert "Traceback" not in done.stderr
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_it_says_when_it_is_ready_and_where(server):
+    assert re.search(rf"^ready after \d+ s: {re.escape(server.url)}$", server.log(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])
+def test_it_listens_on_any_address_of_this_machine(checkpoint, tmp_path, host):
+    server = Server(checkpoint, tmp_path, FISHSERVE_HOST=host)
+    server.url = f"http://{host}:{server.port}"
+    server.wait_ready()
+    assert "ready after" in server.log()
+    server.end()
+
+
+def interrupt(server):
+    """What Ctrl-C does: SIGINT for the whole group."""
+    os.killpg(server.process.pid, signal.SIGINT)
+
+
+def test_ctrl_c_on_an_idle_server_is_quiet(checkpoint, tmp_path):
+    server = Server(checkpoint, tmp_path).wait_ready()
+    wait_for(lambda: "ready after" in server.log())
+    before = server.log()
+    interrupt(server)
+    assert server.process.wait(20) == 0
+    assert server.log() == before
+    assert server.members() == []
+
+
+def test_ctrl_c_while_it_loads_ends_it_at_once(checkpoint, tmp_path):
+    server = Server(checkpoint, tmp_path)
+    wait_for(lambda: "loading; listening" in server.log())
+    before = server.log()
+    interrupt(server)
+    assert server.process.wait(5) in (0, 130)
+    assert server.log() == before
+    wait_for(lambda: server.members() == [])
+
+
+def test_ctrl_c_while_it_speaks_says_what_it_waits_for_and_the_next_one_stops_it(checkpoint, tmp_path):
+    server = Server(checkpoint, tmp_path).wait_ready()
+    with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG}, timeout=20) as response:
+        next(response.iter_bytes())
+        interrupt(server)
+        wait_for(lambda: "Finishing 1 request; press Ctrl-C again to stop now\n" in server.log())
+        assert server.process.poll() is None
+        interrupt(server)
+        assert server.process.wait(5) == 130
+    assert "Traceback" not in server.log()
+    wait_for(lambda: server.members() == [])
 
 
 def test_two_devices_share_the_work(checkpoint, tmp_path):
