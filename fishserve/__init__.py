@@ -10,7 +10,7 @@ import inference
 if TYPE_CHECKING:
     from inference import *  # noqa: F403 - the same names
 
-__all__ = inference.__all__  # noqa: PLE0605 - the same list
+__all__ = inference.__all__
 
 
 def __getattr__(name: str) -> Any:

@@ -173,7 +173,9 @@ def decode(
 def serve(
     checkpoint: Checkpoint = None,
     device: Device = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")
+    ] = None,
     port: Annotated[int | None, typer.Option()] = None,
     rows: Annotated[int | None, typer.Option(help="Requests generated at once.")] = None,
     plugin: Annotated[

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from inference.errors import CheckpointError
+from inference.extras import install_command
 
 DEFAULT_REPOSITORY = "fishaudio/fish-speech-1.5"
 PINNED = {DEFAULT_REPOSITORY: "268b6ec86243dd683bc78dab7e9a6cedf9191f2a"}
@@ -68,7 +69,9 @@ def fetch(name: str) -> Path:
             RevisionNotFoundError,
         )
     except ImportError:
-        raise CheckpointError(f"downloading {name} needs the package huggingface_hub; install it, or name a local directory") from None
+        raise CheckpointError(
+            f"downloading {name} needs the package huggingface_hub, which is not installed; name a local directory, or {install_command('engine')} installs it"
+        ) from None
     repository, _, revision = name.partition("@")
     revision = revision or PINNED.get(repository, "main")
     page = f"https://huggingface.co/{repository}"

@@ -93,17 +93,21 @@ async def _database(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:
         return
     try:
         health = await store.call("health")
+        applied = await store.call("applied_migrations")
     except DatabaseError as e:
-        yield Item("database", "wrong", str(e), "paste sql/supabase_schema.sql into Supabase's SQL editor, and look at the address and key")
+        yield Item(
+            "database",
+            "wrong",
+            str(e),
+            "paste sql/supabase_schema.sql into Supabase's SQL editor (later: the newer files of sql/migrations), and look at the address and key",
+        )
         return
     finally:
         await store.close()
-    version, wanted, names = health["schema_version"], schema.version(), ", ".join(health["unprotected"])
+    names = ", ".join(health["unprotected"])
+    wrong = schema.problem(applied)
     yield _item(
-        "schema version",
-        version == wanted,
-        f"{version}, this program wants {wanted}",
-        "apply the newer files of sql/migrations in their order",
+        "schema version", wrong is None, wrong or health["schema_version"], "apply the newer files of sql/migrations in their order"
     )
     yield _item("row level security", health["rls_ok"], names or "on every table", "alter table ... enable row level security")
     yield _item(

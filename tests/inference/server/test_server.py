@@ -5,6 +5,8 @@ import concurrent.futures
 import contextlib
 import io
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
