@@ -111,14 +111,15 @@ def say(
 ) -> None:
     """Speak a text into a WAV file."""
     from inference import SpeechRequest
+    from inference.hub import name_of
+    from inference.voices.notice import MINNOW, ONE_VOICE
+    from inference.voices.store import DEFAULT
 
     if voice is not None and reference is not None:
         raise RequestError("--voice and --reference exclude each other")
     if (reference is None) != (reference_text is None):
         raise RequestError("--reference and --reference-text go together: a clip and what is said in it")
-    for path in (out, codes):
-        if path is not None and not path.parent.is_dir():
-            raise RequestError(f"cannot write {path}: there is no directory {path.parent}")
+    _check_writable(out, codes)
     settings = _settings(checkpoint=checkpoint, device=device)
     request = SpeechRequest(
         _text(text), seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, normalize=normalize,
@@ -127,6 +128,8 @@ def say(
     if voice is not None:
         _store(settings).voice(voice, "")  # one that is not there is refused before the model is loaded
     with _engine(settings) as engine:
+        if name_of(engine.checkpoint.path) == MINNOW and (reference is not None or voice not in (None, DEFAULT)):
+            console.print(f"{ONE_VOICE}.", style="yellow")
         if reference is not None:
             request = replace(request, voice=engine.voice(_clip(reference), reference_text or ""))
         elif voice is not None:
@@ -142,6 +145,7 @@ def encode(
     device: Device = None,
 ) -> None:
     """Turn a clip into codes."""
+    _check_writable(out)
     wave = _clip(clip)
     with _engine(_settings(checkpoint=checkpoint, device=device)) as engine:
         codes = engine.encode(wave)
@@ -161,6 +165,7 @@ def decode(
     from inference.voices.codes import read_codes
 
     values = read_codes(codes)
+    _check_writable(out)
     with _engine(_settings(checkpoint=checkpoint, device=device)) as engine:
         audio = engine.decode(values)
     with _writing(out):
@@ -426,6 +431,20 @@ def _progress() -> Progress:
         console=console,
         transient=True,
     )
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """Raises RequestError for a file that cannot be written, before there is anything to write. A file that is there stays as it is."""
+    for path in paths:
+        if path is None or str(path) == "-":
+            continue
+        if not path.parent.is_dir():
+            raise RequestError(f"cannot write {path}: there is no directory {path.parent}")
+        with _writing(path):
+            new = not path.exists()
+            path.open("ab").close()
+            if new:
+                path.unlink()
 
 
 def _save_codes(path: Path, codes: np.ndarray) -> None:

@@ -10,17 +10,19 @@ from typing import Any, Literal
 import httpx
 import jwt
 import stripe
+from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
 
 from inference.errors import RequestError
-from saas import schema
+from saas import schema, web
 from saas.app import connect
 from saas.auth.tokens import ALGORITHMS
 from saas.billing.service import EVENTS
 from saas.cli import LICENCE
 from saas.database import DatabaseError
+from saas.embedded.running import database_url
 from saas.settings import TEST_SECRETS, Settings
 from saas.storage.bucket import Bucket, StorageError
 
@@ -44,7 +46,10 @@ Looking = Callable[[Settings, httpx.AsyncClient], AsyncIterator[Item]]
 
 def examine(settings: Settings, console: Console) -> bool:
     """Look at everything and print what was found, and under what is wrong what to do. Whether nothing is wrong."""
-    items = asyncio.run(look(settings))
+    return _print(asyncio.run(look(settings)), console)
+
+
+def _print(items: list[Item], console: Console) -> bool:
     for item in items:
         console.print(f"{item.state:<6} {item.name:<24} {item.found}", style=_STYLES[item.state])
         if item.do:
@@ -52,6 +57,30 @@ def examine(settings: Settings, console: Console) -> bool:
     wrong = sum(item.state == "wrong" for item in items)
     console.print(f"{wrong} of {len(items)} items are wrong" if wrong else "nothing is wrong", style=_STYLES["wrong" if wrong else "ok"])
     return not wrong
+
+
+def examine_embedded(settings: Settings, url: str, console: Console) -> bool:
+    """Look at the `fishserve saas --embedded` that runs at `url`. Whether nothing is wrong."""
+    console.print(f"Embedded mode at {url}: for trying it out on one machine. docs/go-live.md lists what serving customers takes.")
+    return _print(asyncio.run(look_embedded(settings, url)), console)
+
+
+async def look_embedded(settings: Settings, url: str) -> list[Item]:
+    """What embedded mode needs: its API, its database, its engine's model, and the app."""
+    here = settings.model_copy(update={"public_url": url, "database_url": SecretStr(database_url(settings.directory) or "")})
+
+    async def api(s: Settings, http: httpx.AsyncClient) -> AsyncIterator[Item]:
+        ready = await http.get(f"{s.public_url}/readyz")
+        yield _item("API", ready.is_success, f"/readyz answers {ready.status_code}", str(ready.json().get("database", "")))
+
+    async def app(_: Settings, __: httpx.AsyncClient) -> AsyncIterator[Item]:
+        yield _item(
+            "app", web.is_built(), here.app if web.is_built() else "not built", "install Node 20.19 or newer, run `make web`, start again"
+        )
+
+    async with httpx.AsyncClient(timeout=SECONDS, follow_redirects=False, trust_env=False) as http:
+        looking = {"API": api, "database": _database, "app": app}
+        return [item for name, one in looking.items() for item in await _guarded(name, one, here, http)]
 
 
 async def look(settings: Settings) -> list[Item]:

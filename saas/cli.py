@@ -47,11 +47,34 @@ def saas(
 def check_settings() -> None:
     """Look at everything a production installation needs, item by item. Exit code 1 when something is wrong."""
     with needs("saas", "`fishserve saas check`"):
-        from saas.check import examine
+        from saas.check import examine, examine_embedded
+        from saas.embedded.running import address
         from saas.settings import read
 
-        if not examine(read(), console):
+        settings = read()
+        url = None if settings.is_configured else address(settings.directory)
+        if not (examine_embedded(settings, url, console) if url else examine(settings, console)):
             raise typer.Exit(1)
+
+
+@app.command()
+def grant(
+    email: Annotated[str, typer.Argument(help="The address of a user who has signed up.")],
+    credits: Annotated[int, typer.Argument(min=1, max=10**12, help="How many.")],
+    reference: Annotated[
+        str | None, typer.Option(help="What they are for; the same reference grants once. Without it, each call grants.")
+    ] = None,
+) -> None:
+    """Give a user credits, here or in the running `fishserve saas --embedded`."""
+    with needs("saas", "`fishserve saas grant`"):
+        import asyncio
+
+        from saas.credits.grant import grant as give
+        from saas.settings import read
+
+        balance, applied = asyncio.run(give(read(), email, credits, reference))
+    said = f"{credits:,} credits granted" if applied else f"nothing granted: {reference!r} was granted before"
+    console.print(f"{email}: {said}; the balance is {balance:,}")
 
 
 @app.command()
@@ -75,6 +98,7 @@ def serve(settings: Settings, hint: str = "`fishserve saas check` looks whether 
     from inference.listening import listen, url_of
     from inference.server.log import quiet_uvicorn
     from inference.server.patience import Impatient
+    from saas import web
     from saas.app import complete, create_app
     from saas.observability import logs
 
@@ -83,7 +107,8 @@ def serve(settings: Settings, hint: str = "`fishserve saas check` looks whether 
     app = create_app(settings)
     complete(settings)
     listening = listen(settings.host, settings.port, "FISHSERVE_SAAS_PORT")
-    console.print(f"{url_of(settings.host, listening.getsockname()[1])}  (the app: {settings.app}; {hint}; GET /healthz /readyz)")
+    app_at = settings.app if settings.app_url or web.is_built() else "not built; it takes Node 20.19 or newer and `make web`"
+    console.print(f"{url_of(settings.host, listening.getsockname()[1])}  (the app: {app_at}; {hint}; GET /healthz /readyz)")
     logs.start()
     quiet_uvicorn()
     config = uvicorn.Config(

@@ -155,6 +155,11 @@ class Settings(BaseSettings):
         return _parsed(self.trusted_proxies)
 
     @property
+    def is_configured(self) -> bool:
+        """Whether a database is named; without one, only embedded mode has one."""
+        return bool(self.database_url or (self.supabase_url and self.supabase_secret_key))
+
+    @property
     def app(self) -> str:
         """Where the app is."""
         return self.app_url or f"{self.public_url}/app"

@@ -155,7 +155,8 @@ def test_each_thing_that_is_wrong_is_found_and_nothing_else(found, changed, name
 
 
 def test_a_database_of_an_older_schema_or_with_looser_rules_is_found(found, services, monkeypatch):
-    monkeypatch.setattr("saas.schema.migrations", lambda older=schema.migrations(): [*older, Path(__file__)])
+    newer = [*schema.migrations(), Path(__file__)]
+    monkeypatch.setattr("saas.schema.migrations", lambda: newer)
     database = services["api"].database
     database.sql("create table public.left_open (id int)")
     try:

@@ -256,6 +256,25 @@ def test_a_taken_port_is_one_sentence(server, checkpoint):
     assert "Traceback" not in done.stderr
 
 
+def test_a_whole_flac_has_true_sizes(server):
+    whole, streamed = speak(server, response_format="flac", stream=False), speak(server, response_format="flac")
+    samples, _ = soundfile.read(io.BytesIO(whole.content))
+    assert soundfile.info(io.BytesIO(whole.content)).frames == len(samples) > 0
+    assert same_but_header(whole.content, streamed.content)
+
+
+def same_but_header(a, b):
+    return len(a) == len(b) and a[42:] == b[42:]
+
+
+def test_a_model_is_there_under_the_name_that_speech_accepts(server):
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any")
+    (model,) = client.models.list().data
+    assert "x-voice-ignored" not in speak(server, voice="anna").headers  # this model is not minnow
+    assert client.models.retrieve(model.id).id == model.id
+    assert client.models.retrieve("tts-1").id == "tts-1"
+
+
 def wait_for(condition):
     deadline = time.monotonic() + 30
     while not condition():

@@ -91,7 +91,7 @@ def test_one_from_before_the_checksums_that_another_revision_made_is_refused(bar
         schema.migrate(bare)
 
 
-def test_one_whose_migration_had_another_text_is_refused(bare, monkeypatch):
+def test_one_whose_migration_had_another_text_is_refused(bare):
     schema.migrate(bare)
     with psycopg.connect(bare) as connection:
         connection.execute("update fishserve.migrations set sha256 = repeat('0', 64) where name like '%_jobs'")
