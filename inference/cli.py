@@ -330,11 +330,14 @@ def _engine(settings: Settings) -> Iterator[SpeechEngine]:
 
 
 def _check_keys(settings: Settings) -> None:
+    from inference.listening import is_loopback
     from inference.server.keys import Keys
 
     if settings.keys_file is None:
-        if settings.host != "127.0.0.1":
-            console.print(f"Whoever reaches {settings.host}:{settings.port} may speak: FISHSERVE_KEYS_FILE is not set.", style="yellow")
+        if not is_loopback(settings.host):
+            console.print(
+                f"FISHSERVE_KEYS_FILE is not set: everyone who reaches {settings.host}:{settings.port} can use it.", style="yellow"
+            )
     elif not Keys(settings.keys_file).names():
         raise RequestError(f"{settings.keys_file} holds no key; `fishserve keys add NAME` makes one")
 

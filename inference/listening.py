@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 
 from inference.errors import RequestError
@@ -38,6 +39,14 @@ def url_of(host: str, port: int) -> str:
     """The URL that reaches a server from its own machine."""
     name = _EVERY_ADDRESS.get(host, host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from its own machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _refusal(e: OSError, host: str, port: int, variable: str) -> str:
