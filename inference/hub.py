@@ -87,7 +87,7 @@ def fetch(name: str) -> Path:
         raise CheckpointError(f"there is no repository {repository}, or HF_TOKEN may not see it; check the name at {page}") from None
     except LocalEntryNotFoundError as e:
         raise CheckpointError(
-            f"{repository} is not on this machine and the Hub cannot be reached ({_reason(e)}); check the network, or copy the files here and name their directory"
+            f"{repository} is no directory here, it is not in the Hub's cache on this machine, and the Hub cannot be reached ({_reason(e)}); check the network, or copy the files here and name their directory"
         ) from None
     except HfHubHTTPError as e:
         raise CheckpointError(f"the Hub refused {repository}: {_reason(e)}") from None

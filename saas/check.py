@@ -10,19 +10,17 @@ from typing import Any, Literal
 import httpx
 import jwt
 import stripe
-from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
 
 from inference.errors import RequestError
-from saas import schema, web
+from saas import schema
 from saas.app import connect
 from saas.auth.tokens import ALGORITHMS
 from saas.billing.service import EVENTS
 from saas.cli import LICENCE
 from saas.database import DatabaseError
-from saas.embedded.running import database_url
 from saas.settings import TEST_SECRETS, Settings
 from saas.storage.bucket import Bucket, StorageError
 
@@ -46,10 +44,11 @@ Looking = Callable[[Settings, httpx.AsyncClient], AsyncIterator[Item]]
 
 def examine(settings: Settings, console: Console) -> bool:
     """Look at everything and print what was found, and under what is wrong what to do. Whether nothing is wrong."""
-    return _print(asyncio.run(look(settings)), console)
+    return show(asyncio.run(look(settings)), console)
 
 
-def _print(items: list[Item], console: Console) -> bool:
+def show(items: list[Item], console: Console) -> bool:
+    """Print items. Whether nothing is wrong."""
     for item in items:
         console.print(f"{item.state:<6} {item.name:<24} {item.found}", style=_STYLES[item.state])
         if item.do:
@@ -59,41 +58,18 @@ def _print(items: list[Item], console: Console) -> bool:
     return not wrong
 
 
-def examine_embedded(settings: Settings, url: str, console: Console) -> bool:
-    """Look at the `fishserve saas --embedded` that runs at `url`. Whether nothing is wrong."""
-    console.print(f"Embedded mode at {url}: for trying it out on one machine. docs/go-live.md lists what serving customers takes.")
-    return _print(asyncio.run(look_embedded(settings, url)), console)
-
-
-async def look_embedded(settings: Settings, url: str) -> list[Item]:
-    """What embedded mode needs: its API, its database, its engine's model, and the app."""
-    here = settings.model_copy(update={"public_url": url, "database_url": SecretStr(database_url(settings.directory) or "")})
-
-    async def api(s: Settings, http: httpx.AsyncClient) -> AsyncIterator[Item]:
-        ready = await http.get(f"{s.public_url}/readyz")
-        yield _item("API", ready.is_success, f"/readyz answers {ready.status_code}", str(ready.json().get("database", "")))
-
-    async def app(_: Settings, __: httpx.AsyncClient) -> AsyncIterator[Item]:
-        yield _item(
-            "app", web.is_built(), here.app if web.is_built() else "not built", "install Node 20.19 or newer, run `make web`, start again"
-        )
-
-    async with httpx.AsyncClient(timeout=SECONDS, follow_redirects=False, trust_env=False) as http:
-        looking = {"API": api, "database": _database, "app": app}
-        return [item for name, one in looking.items() for item in await _guarded(name, one, here, http)]
-
-
 async def look(settings: Settings) -> list[Item]:
     """Every item, in the order of docs/go-live.md. What cannot be looked at is wrong."""
     async with httpx.AsyncClient(timeout=SECONDS, follow_redirects=False) as http:
         return [
             item
-            for found in await asyncio.gather(*(_guarded(name, looking, settings, http) for name, looking in _LOOKED_AT.items()))
+            for found in await asyncio.gather(*(guarded(name, looking, settings, http) for name, looking in _LOOKED_AT.items()))
             for item in found
         ]
 
 
-async def _guarded(name: str, looking: Looking, settings: Settings, http: httpx.AsyncClient) -> list[Item]:
+async def guarded(name: str, looking: Looking, settings: Settings, http: httpx.AsyncClient) -> list[Item]:
+    """The items of one function; one that fails must not hide the others."""
     items: list[Item] = []
     try:
         async with asyncio.timeout(3 * SECONDS):
@@ -114,7 +90,8 @@ async def _settings(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:
     yield _item("licence of the model", bool(s.model_licence), s.model_licence or "nothing is said", LICENCE)
 
 
-async def _database(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:
+async def database(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:
+    """The database answers, and its schema and rules are as they must be."""
     try:
         store = connect(s)
     except RequestError as e:
@@ -321,7 +298,7 @@ def _is_secret(key: str) -> bool:
 
 
 _LOOKED_AT: dict[str, Looking] = {
-    "environment": _settings, "database": _database, "sessions": _supabase, "bucket": _bucket, "speech": _speech, "Stripe": _stripe,
+    "environment": _settings, "database": database, "sessions": _supabase, "bucket": _bucket, "speech": _speech, "Stripe": _stripe,
     "API reachable": _outside, "Turnstile": _turnstile, "Sentry": _others,
 }  # fmt: skip
 """By the name of the item that is wrong where none of them can be looked at."""

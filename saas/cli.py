@@ -47,7 +47,8 @@ def saas(
 def check_settings() -> None:
     """Look at everything a production installation needs, item by item. Exit code 1 when something is wrong."""
     with needs("saas", "`fishserve saas check`"):
-        from saas.check import examine, examine_embedded
+        from saas.check import examine
+        from saas.embedded.check import examine as examine_embedded
         from saas.embedded.running import address
         from saas.settings import read
 
