@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from inference.errors import FishserveError, MissingExtra
@@ -21,10 +22,8 @@ def main() -> None:
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")  # at DEBUG its SDK writes what jobs say and hear into the log
     try:
         with needs("worker", "`python -m worker`"):
-            import psutil  # noqa: F401 - before the model is loaded
-            import runpod  # noqa: F401
-
-            import worker.handler  # noqa: F401
+            for package in ("psutil", "worker.handler", "runpod"):  # before a model is loaded
+                import_module(package)
         serve()
     except MissingExtra as e:
         sys.exit(f"error: {e}")

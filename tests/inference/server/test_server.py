@@ -22,6 +22,7 @@ import pytest
 import soundfile
 from websockets.sync.client import connect
 
+from inference.hub import EMBEDDED_VOICE
 from tests.inference.server.conftest import Server
 
 LONG = " ".join(["This is a sentence that takes a while."] * 40)
@@ -308,6 +309,7 @@ def test_ctrl_c_on_an_idle_server_is_quiet(checkpoint, tmp_path):
     assert server.process.wait(20) == 0
     assert server.log() == before
     assert server.members() == []
+    server.end(0)
 
 
 def test_ctrl_c_while_it_loads_ends_it_at_once(checkpoint, tmp_path):
@@ -318,10 +320,11 @@ def test_ctrl_c_while_it_loads_ends_it_at_once(checkpoint, tmp_path):
     assert server.process.wait(5) in (0, 130)
     assert server.log() == before
     wait_for(lambda: server.members() == [])
+    server.end(0)
 
 
-def test_ctrl_c_while_it_speaks_says_what_it_waits_for_and_the_next_one_stops_it(checkpoint, tmp_path):
-    server = Server(checkpoint, tmp_path).wait_ready()
+def test_ctrl_c_while_it_speaks_says_what_it_waits_for_and_the_next_one_stops_it(tmp_path):
+    server = Server(EMBEDDED_VOICE, tmp_path).wait_ready()  # which takes seconds for a text, not a moment
     with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG}, timeout=20) as response:
         next(response.iter_bytes())
         interrupt(server)
@@ -331,6 +334,7 @@ def test_ctrl_c_while_it_speaks_says_what_it_waits_for_and_the_next_one_stops_it
         assert server.process.wait(5) == 130
     assert "Traceback" not in server.log()
     wait_for(lambda: server.members() == [])
+    server.end(0)
 
 
 def test_two_devices_share_the_work(checkpoint, tmp_path):
