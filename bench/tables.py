@@ -171,7 +171,11 @@ def serving(body: dict[str, Any]) -> list[Table]:
 def _sustained(body: dict[str, Any]) -> str:
     opened = [run for run in body["runs"] if "met" in run]
     rate = max((run["rate"] for run in opened if run["met"]), default=None)
-    return "" if not opened else ", which no rate tried met" if rate is None else f", met up to {rate:.2f} requests/s"
+    if rate is not None:
+        return f", met up to {rate:.2f} requests/s"
+    if any(run["met"] is False for run in opened):
+        return ", which no rate tried met"
+    return "; no request arrived at any rate, so nothing is known of it: measure for longer" if opened else ""
 
 
 def slices(run: dict[str, Any]) -> list[float]:

@@ -47,10 +47,11 @@ def examine(checkpoint: str | None, device: str, copies: Path | None, console: C
             f"{_name(checkpoints.precision(chosen))} weights for language model and decoder; norms, softmax, logits and sampling in float32",
         )
         path = locate(checkpoint)
+        checkpoints.model_file(path), checkpoints.codec_file(path)  # a directory that is not there is no model
         row("model", _model(path))
         row("weights licence", _licence(path))
         needed, free = _needed(path, chosen), _free(chosen)
-        row("memory", f"{free / GIB:.1f} GiB free, about {needed / GIB:.1f} GiB needed to load and speak one request", free > needed)
+        row("memory", f"{_size(free)} free, about {_size(needed)} needed to load and speak one request", free > needed)
         started = time.perf_counter()
         loaded = checkpoints.load(path, chosen, copies)
         row(
@@ -108,6 +109,10 @@ def _needed(path: Path, device: torch.device) -> int:
     weights = checkpoints.model_file(path).stat().st_size // 2 * size + half + checkpoints.codec_file(path).stat().st_size
     cache = 2 * config.n_layer * config.n_local_heads * config.head_dim * min(_POSITIONS, config.max_seq_len) * size
     return weights + cache
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / (1 << 20):.0f} MiB"
 
 
 def _free(device: torch.device) -> int:

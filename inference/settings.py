@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     queue: int = Field(64, ge=1, description="Requests that may wait; further ones are refused with 429.")
     voices_dir: Path = Field(Path("voices"), description="Where named voices live.")
     cache_dir: Path | None = Field(None, description="Where memory-mapped copies of weights are kept; empty: the user's cache folder.")
-    host: str = Field("127.0.0.1", description="Address to listen on: 127.0.0.1, 0.0.0.0 or ::.")
+    host: str = Field("127.0.0.1", description="Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")
     port: int = Field(
         8080, ge=1, le=65535, validation_alias=AliasChoices("port", "FISHSERVE_PORT", "PORT"), description="Port to listen on."
     )
