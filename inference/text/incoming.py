@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from inference.text.script import speakable
+from inference.text.segments import too_short
 from inference.text.sentences import sentences
 
 _LAST_PAUSE = re.compile(r".*[\s,;:，、；：]", re.DOTALL)
@@ -24,7 +25,7 @@ class Incoming:
             pause = _LAST_PAUSE.match(self._waiting)
             size = pause.end() if pause else len(self._waiting)
         ready = self._waiting[:size]
-        if not speakable(ready) and size <= self._length:  # it stays with what comes next
+        if (too_short(ready) or not speakable(ready)) and size <= self._length:  # it stays with what comes next
             return ""
         self._waiting = self._waiting[size:]
         return ready if speakable(ready) else ""
