@@ -77,6 +77,7 @@ def words(text: str) -> str:
         (r"(\d),(\d{3})", lambda m: m[1] + m[2]),
         (r"(?<![a-z])(?:[a-z]\.){2,}", lambda m: m[0].replace(".", "") + " "),
         (r"\b(harb|col|fav|neighb)our", lambda m: m[1] + "or"),
+        (r"([a-z])(\d)", lambda m: f"{m[1]} {m[2]}"),
         (r"\bmr\b\.?", lambda _: "mister"),
         (r"\bdr\b\.?", lambda _: "doctor"),
         (r"\$(\d+)\.(\d\d)", lambda m: f"{num2words(int(m[1]))} dollars {num2words(int(m[2]))} cents"),

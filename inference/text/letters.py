@@ -62,7 +62,7 @@ def speakable_words(text: str) -> str:
     Words in capitals that stand together are words where they can be pronounced. "Hmm" is written "hum", which has a vowel.
     """
     text = _HUM.sub(lambda m: m[1] + "um", text)
-    text = _INITIAL.sub(lambda m: f"{m[0] if m[1] == 'I' or m[2].lower() in _WORDS else _NAMES[m[1]] + ' '}", text)
+    text = _INITIAL.sub(_initial, text)
     text = _DOTTED.sub(_dotted, text)
     text = _RUN.sub(_shouted, text)
     return _CAPITALS.sub(lambda m: _word(m, shouted=False), text)
@@ -71,6 +71,11 @@ def speakable_words(text: str) -> str:
 def spell(letters: str) -> str:
     """The names of the letters A to Z, one after the other."""
     return " ".join(_NAMES[letter] for letter in letters)
+
+
+def _initial(m: regex.Match[str]) -> str:
+    """The point of an initial goes; that of "Plan B. The next step" stays."""
+    return m[0] if m[1] == "I" or m[2] == "I" or m[2].lower() in _WORDS else spell(m[1]) + " "
 
 
 def _dotted(m: regex.Match[str]) -> str:

@@ -49,7 +49,7 @@ def segments(text: str, length: int, segmentation: Segmentation) -> list[tuple[s
     A sentence of more than `length` bytes is cut into parts of about equal length: after clauses where it can be, else before
     conjunctions, else between words, else between characters. Sentences without a letter or a digit are left out.
     """
-    parts = (part for sentence in _joined(sentences(clean(text))) for part in _parts(sentence, length))
+    parts = (part for sentence in join_short(sentences(clean(text))) for part in _parts(sentence, length))
     return [(part.strip(), pause_after(part, segmentation)) for part in parts if any(map(str.isalnum, part))]
 
 
@@ -62,19 +62,14 @@ def pause_after(text: str, segmentation: Segmentation) -> float:
     return segmentation.clause_pause if _CLAUSE_END.search(text) else 0.0
 
 
-def _joined(found: list[str]) -> list[str]:
-    """Very short sentences joined with the next one, unless a paragraph ends between them."""
+def join_short(found: list[str]) -> list[str]:
+    """Sentences, very short ones joined with the next one of their paragraph. The last part is what still waits for a next one, or ""."""
     joined = [""]
     for sentence in found:
         joined[-1] += sentence
-        if not too_short(joined[-1]) or _PARAGRAPH_END.search(sentence):
+        if sum(map(str.isalnum, joined[-1])) >= MIN_LETTERS_ALONE or _PARAGRAPH_END.search(sentence):
             joined.append("")
     return joined
-
-
-def too_short(text: str) -> bool:
-    """Whether text is better not spoken without what comes next."""
-    return sum(map(str.isalnum, text)) < MIN_LETTERS_ALONE
 
 
 def _parts(sentence: str, length: int) -> list[str]:

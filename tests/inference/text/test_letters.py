@@ -31,7 +31,7 @@ def test_styled_letters_become_plain_ones(written, plain):
         ("Plan B. I am a man.", "Plan bee. I am a man."),
         ("A man had vitamin C", "A man had vitamin see"),
         ("J. K. Rowling", "jay kay Rowling"),
-        ("OK. It is ok.", "Okay. It is okay."),
+        ("OK. That is OK.", "Okay. That is okay."),
         ("Hmm… Hm.", "Hum… Hum."),
         ("iPhone McDonald PhD I I'd", "iPhone McDonald PhD I I'd"),
     ],

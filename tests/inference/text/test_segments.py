@@ -52,7 +52,7 @@ def test_the_lower_of_both_limits_counts():
     text = "One thing here, and another thing there."
     narrow = Segmentation("sentence", max_segment_bytes=25)
     assert len(script(text, 200, normalize=False, segmentation=narrow)[0]) == 2
-    assert len(script(text, 15, normalize=False, segmentation=narrow)[0]) == 4
+    assert len(script(text, 15, normalize=False, segmentation=narrow)[0]) == 3
 
 
 @given(st.text(st.sampled_from("ab c,.!?\n–é好。"), max_size=200), st.integers(10, 60))
