@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -102,7 +103,7 @@ def say(
     normalize: Annotated[
         bool | None, typer.Option(help="Write numbers and signs out as English words first; without either, as the model needs it.")
     ] = None,
-    chunk_length: Annotated[int, typer.Option(help="UTF-8 bytes of text spoken in one go.")] = 200,
+    chunk_length: Annotated[int, typer.Option(help="Most UTF-8 bytes of text in one segment.")] = 200,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Most frames of one segment, 21.5 a second; 0: all the context has room for.")
     ] = None,
@@ -137,6 +138,37 @@ def say(
         elif voice is not None:
             request = replace(request, voice=_stored_voice(settings, voice, engine))
         _speak(engine, request, out, codes)
+
+
+@app.command("text")
+def show_text(
+    text: Annotated[str, typer.Argument(help="What would be said; `-` reads it from standard input.")],
+    checkpoint: Checkpoint = None,
+    normalize: Annotated[
+        bool | None, typer.Option(help="Write numbers and signs out as English words first; without either, as the model needs it.")
+    ] = None,
+    chunk_length: Annotated[int, typer.Option(help="Most UTF-8 bytes of text in one segment.")] = 200,
+    compat: Annotated[Literal["reference"] | None, typer.Option(help="`reference`: cut as the reference implementation does.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Show what would be spoken: the words of each segment and the pauses between them. No model is loaded."""
+    from inference import SpeechRequest
+    from inference.hub import locate
+    from inference.model.config import Manner
+
+    manner = Manner.from_file(locate(_settings(checkpoint=checkpoint).checkpoint) / "generation_config.json")
+    request = SpeechRequest(_text(text), normalize=normalize, chunk_length=chunk_length, compat=compat).settled(manner)
+    lines, last = request.script(manner)
+    if as_json:
+        segments = [{"pause": line.silence, "text": line.text} for line in lines]
+        typer.echo(json.dumps({"segments": segments, "pause_at_end": last}, ensure_ascii=False))
+        return
+    for number, line in enumerate(lines, 1):
+        if line.silence:
+            typer.echo(f"     pause {line.silence:.2f} s")
+        typer.echo(f"{number:4} {line.text}")
+    if last:
+        typer.echo(f"     pause {last:.2f} s")
 
 
 @app.command()

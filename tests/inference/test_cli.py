@@ -282,3 +282,29 @@ def test_minnow_says_that_it_ignores_a_voice(run, tmp_path):
     code, _, words = run("say", "Hi.", "--voice", "anna", "-o", tmp_path / "a.wav", FISHSERVE_VOICES_DIR=tmp_path / "voices")
     assert code == 0, words
     assert "minnow always speaks with its own voice" in words
+
+
+def test_text_shows_what_would_be_spoken(run):
+    code, out, _ = run("text", "-", stdin=b"The FBI paid $5. [pause:1s] Really? Oh. I see.<break/>")
+    assert code == 0
+    assert out.decode().splitlines() == [
+        "   1 The eff bee eye paid five dollars.", "     pause 1.00 s", "   2 Really?", "     pause 0.20 s", "   3 Oh. I see.", "     pause 0.50 s",
+    ]  # fmt: skip
+
+
+def test_text_is_shown_for_the_model_that_is_named(run, golden_directory):
+    _, out, _ = run("text", "The FBI paid $5. Really? Oh. I see.", "--checkpoint", golden_directory, "--json")
+    assert json.loads(out) == {"segments": [{"pause": 0, "text": "The FBI paid $5. Really? Oh. I see."}], "pause_at_end": 0}
+    _, out, _ = run("text", "One, two.", "--checkpoint", golden_directory, "--json", "--compat", "reference", "--chunk-length", 10)
+    assert [s["text"] for s in json.loads(out)["segments"]] == ["One, two."]
+
+
+def test_text_says_what_cannot_be_spoken(refused):
+    assert "there is nothing to speak" in refused("text", "...")
+    assert "is not a pause" in refused("text", "Hi [pause:long]")
+
+
+def test_text_needs_no_torch():
+    code = "import sys; sys.modules['torch'] = None; from inference.cli import main; sys.argv = ['fishserve', 'text', 'Hello.']; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "   1 Hello.\n", done.stderr
