@@ -281,16 +281,15 @@ def test_a_model_is_there_under_the_name_that_speech_accepts(server):
 
 
 def test_it_says_when_it_is_ready_and_where(server):
-    assert re.search(rf"^ready after \d+ s: {re.escape(server.url)}$", server.log(), re.MULTILINE)
+    assert re.search(rf"^ready after \d+ s: {re.escape(server.url)}$", server.words(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])
 def test_it_listens_on_any_address_of_this_machine(checkpoint, tmp_path, host):
-    server = Server(checkpoint, tmp_path, FISHSERVE_HOST=host)
-    server.url = f"http://{host}:{server.port}"
-    server.wait_ready()
-    assert "ready after" in server.log()
-    server.end()
+    with Server(checkpoint, tmp_path, FISHSERVE_HOST=host) as server:
+        server.url = f"http://{host}:{server.port}"
+        server.wait_ready()
+        wait(lambda: "ready after" in server.words())
 
 
 def interrupt(server):
@@ -298,40 +297,37 @@ def interrupt(server):
     os.killpg(server.process.pid, signal.SIGINT)
 
 
-def test_ctrl_c_on_an_idle_server_is_quiet(checkpoint, tmp_path):
-    server = Server(checkpoint, tmp_path).wait_ready()
-    wait(lambda: "ready after" in server.log())
-    before = server.log()
+def test_ctrl_c_on_an_idle_server_is_quiet(checkpoint, tmp_path, served):
+    server = served(Server(checkpoint, tmp_path).wait_ready())
+    wait(lambda: "ready after" in server.words())
+    before = server.words()
     interrupt(server)
     assert server.process.wait(HANG_SECONDS) == 0
-    assert server.log() == before
+    assert server.words() == before
     assert server.members() == []
-    server.end(0)
 
 
-def test_ctrl_c_while_it_loads_ends_it_at_once(checkpoint, tmp_path):
-    server = Server(checkpoint, tmp_path)
-    wait(lambda: "loading; listening" in server.log())
-    before = server.log()
+def test_ctrl_c_while_it_loads_ends_it(checkpoint, tmp_path, served):
+    server = served(Server(checkpoint, tmp_path))
+    wait(lambda: "loading; listening" in server.words())
+    before = server.words()
     interrupt(server)
     assert server.process.wait(HANG_SECONDS) in (0, 130)
-    assert server.log() == before
+    assert server.words() == before
     wait(lambda: server.members() == [])
-    server.end(0)
 
 
-def test_ctrl_c_while_it_speaks_says_what_it_waits_for_and_the_next_one_stops_it(tmp_path):
-    server = Server(EMBEDDED_VOICE, tmp_path).wait_ready()  # which takes seconds for a text, not a moment
+def test_ctrl_c_while_it_speaks_says_what_it_waits_for_and_the_next_one_stops_it(tmp_path, served):
+    server = served(Server(EMBEDDED_VOICE, tmp_path).wait_ready())  # which takes seconds for a text, not a moment
     with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG}, timeout=HANG_SECONDS) as response:
         next(response.iter_bytes())
         interrupt(server)
-        wait(lambda: "Finishing 1 request; press Ctrl-C again to stop now\n" in server.log())
+        wait(lambda: "Finishing 1 request; press Ctrl-C again to stop now\n" in server.words())
         assert server.process.poll() is None
         interrupt(server)
-        assert server.process.wait(HANG_SECONDS) == 130
-    assert "Traceback" not in server.log()
+        assert server.process.wait(HANG_SECONDS) == 130  # 0 had it waited for the request
+    assert "Traceback" not in server.words()
     wait(lambda: server.members() == [])
-    server.end(0)
 
 
 def test_two_devices_share_the_work(checkpoint, tmp_path, served):
