@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 # Targets: server (HTTP), worker (RunPod's queue), saas (no torch). docs/runpod.md and docs/saas.md say how to build and deploy them.
-ARG CUDA=12.8.1
+# torch 2.13 is built for CUDA 13.0, which takes an NVIDIA driver 580 or newer. The base image refuses an older one.
+ARG CUDA=13.0.1
 
 FROM nvidia/cuda:${CUDA}-base-ubuntu24.04 AS base
 # The base image is pinned; the security updates of its packages are welcome.
@@ -19,14 +20,20 @@ RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \
     && rm -rf /var/lib/apt/lists/*
 
+# What the packages are installed from comes first: an edit of the code reinstalls none of them.
 FROM base AS build
-COPY . /src
+COPY pyproject.toml constraints.txt README.md LICENSE NOTICE /src/
+COPY docker/install.sh /src/docker/install.sh
 
 FROM build AS build-server
-RUN /src/docker/install.sh server /opt/fishserve
+RUN /src/docker/install.sh packages server /opt/fishserve
+COPY . /src
+RUN /src/docker/install.sh fishserve server /opt/fishserve
 
 FROM build AS build-worker
-RUN /src/docker/install.sh worker /opt/fishserve
+RUN /src/docker/install.sh packages worker /opt/fishserve
+COPY . /src
+RUN /src/docker/install.sh fishserve worker /opt/fishserve
 
 FROM gpu AS server
 ARG MODEL=
@@ -36,7 +43,7 @@ USER 10001
 RUN --mount=type=secret,id=HF_TOKEN,uid=10001 bake "${MODEL}"
 ENV FISHSERVE_HOST=0.0.0.0 FISHSERVE_CHECKPOINT=${MODEL}
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=300s CMD ["sh", "-c", "curl -fs http://127.0.0.1:${PORT:-8080}/ready"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=300s CMD ["sh", "-c", "curl -fs http://127.0.0.1:${FISHSERVE_PORT:-${PORT:-8080}}/ready"]
 ENTRYPOINT ["tini", "--"]
 CMD ["fishserve", "serve"]
 
@@ -65,9 +72,12 @@ WORKDIR /app
 RUN npm ci --no-audit --no-fund && npm run build
 
 FROM base-saas AS build-saas
+COPY pyproject.toml constraints.txt README.md LICENSE NOTICE /src/
+COPY docker/install.sh /src/docker/install.sh
+RUN /src/docker/install.sh packages saas /opt/fishserve
 COPY . /src
 COPY --from=build-app /app/dist /src/saas/web/dist
-RUN /src/docker/install.sh saas /opt/fishserve
+RUN /src/docker/install.sh fishserve saas /opt/fishserve
 
 FROM base-saas AS saas
 COPY --from=build-saas /opt/fishserve /opt/fishserve

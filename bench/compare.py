@@ -21,6 +21,7 @@ import torch
 from bench.prompts import prompts
 from bench.record import Record
 from bench.serving import Step
+from inference.cpu_threads import unprepared
 from inference.errors import FishserveError, RequestError
 from inference.model.config import DualARConfig
 from inference.model.prompt import PromptBuilder
@@ -39,7 +40,7 @@ class Subject:
     """A process that measures what it is asked to."""
 
     def __init__(self, name: str, command: Sequence[str | Path], threads: int) -> None:
-        environment = os.environ | {
+        environment = (dict(os.environ) if name in OURS else unprepared(os.environ)) | {
             "OMP_NUM_THREADS": str(threads),
             "LOGURU_LEVEL": "WARNING",
             "TQDM_DISABLE": "1",

@@ -105,7 +105,9 @@ def _model(checkpoint: Checkpoint) -> dict[str, Any]:
 def _device(checkpoint: Checkpoint) -> dict[str, Any]:
     import torch
 
-    facts: dict[str, Any] = {"device": str(checkpoint.device), "threads": torch.get_num_threads()}
+    from inference.cpu_threads import waiting
+
+    facts: dict[str, Any] = {"device": str(checkpoint.device), "threads": torch.get_num_threads(), "waiting": waiting()}
     if checkpoint.device.type == "cuda":
         properties = torch.cuda.get_device_properties(checkpoint.device)
         driver = _words("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0")

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from bench.record import Record
 from bench.serving import Step as Shown
 from bench.timing import timed
-from inference.engine.matrix import Half, Weights, output_matrix
+from inference.engine.matrix import Half, Weights
 from inference.engine.step import Step
 from inference.engine.vocoder import LARGEST_CHUNK
 from inference.model.checkpoint import Checkpoint, in_decoder, precision
@@ -140,7 +140,7 @@ def _convolution(x: list[int], w: list[int], *_: object, out_shape: list[int]) -
 def weight_size_of(checkpoint: Checkpoint, weights: Weights) -> int | None:
     """Bytes of a weight in the layers where it is not a value's size; large ones stay FP16 on a CPU if they are BF16's."""
     first = next(block for block in checkpoint.lm.layers if isinstance(block, Block)).feed_forward
-    return 1 if weights == "int8" else 2 if Half.pays(first.w1, first.w3) else None
+    return 1 if weights == "int8" else 2 if Half.works(first.w1, first.w3) else None
 
 
 def _codes(checkpoint: Checkpoint, rows: int, frames: int) -> torch.Tensor:
@@ -157,10 +157,10 @@ def _stages(checkpoint: Checkpoint, weights: Weights, rows: int) -> dict[str, Ca
     columns[:, 1:] = _codes(checkpoint, rows, 1)[:, :, 0] % c.codebook_size
     columns[:, 0] = columns[:, 1] + checkpoint.tokenizer.semantic_begin
     hidden = torch.randn(rows, c.dim, device=device, dtype=precision(device))
-    fast_hidden, code = lm.fast_project_in(hidden), columns[:, 1]
+    fast_hidden, code = step.projected(hidden), columns[:, 1]
     codes = min(c.codebook_size, CODES_PER_GROUP)
-    token_head = output_matrix(lm.output_weight[checkpoint.tokenizer.semantic_begin :][: 1 + codes])
-    code_head = output_matrix(lm.fast_output.weight[:codes])
+    token_head = step.heads.rows_of(lm.output_weight[checkpoint.tokenizer.semantic_begin :][: 1 + codes])
+    code_head = step.heads.rows_of(lm.fast_output.weight[:codes])
 
     def fast() -> None:
         for i in range(1, c.num_codebooks):

@@ -77,9 +77,9 @@ async def open_levels(
         duration = max(seconds, min(20 / rate, 3 * seconds))
         with _level(run, duration, record), step(f"{rate:.2f} requests/s", duration):
             await open_loop(speak, texts, poisson(rate, duration, seed=level), run["samples"])
-        run["met"] = objective.met(run["samples"])
+        run["met"] = objective.met(run["samples"]) if run["samples"] else None  # nobody came: that says nothing
         record.write()
-        if not run["met"] or level + 1 == MOST_RATES:
+        if run["met"] is False or level + 1 == MOST_RATES:
             return
         rate *= RATE_STEP
 

@@ -43,7 +43,7 @@ def tables(body: dict[str, Any]) -> list[Table]:
     """The tables of one record."""
     makers: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
         "latency": serving, "throughput": serving, "http": serving, "compare": compared, "codec": codec, "roofline": roofline,
-        "frames": frames, "rounding": rounding, "soak": soak, "saas": saas,
+        "frames": frames, "rounding": rounding, "soak": soak, "saas": saas, "busy": busy,
     }  # fmt: skip
     return makers[body["command"]](body)
 
@@ -75,6 +75,52 @@ def saas(body: dict[str, Any]) -> list[Table]:
         )
     columns = ("request", "n", "failed", "a second", "p50 ms", "p95 ms", "p99 ms", "max ms")
     return [Table("Taking jobs", columns, rows, "From when each was due, as Poisson's arrivals are, to the end of its answer.")]
+
+
+def busy(body: dict[str, Any]) -> list[Table]:
+    """Speed alone and beside the neighbours, and the ratio of the two in each round."""
+    runs = body["runs"]
+    pairs = [(a, b) for a in runs for b in runs if a["round"] == b["round"] and not a["neighbours"] and b["neighbours"]]
+    if not pairs:
+        return []
+    ratios = [_speed(b) / _speed(a) for a, b in pairs]
+    low, high, sure = median_interval(ratios)
+    rows = [
+        [
+            name, str(len(those)), f"{statistics.median(map(_speed, those)):.2f}", _range([_speed(r) for r in those]),
+            _number(statistics.median(r["cpu_seconds"] / r["seconds"] for r in those)),
+            _number(statistics.median(r["audio"] / r["cpu_seconds"] for r in those)), _number(_median(map(_others, those))),
+        ]
+        for name, those in (("alone", [a for a, _ in pairs]), (f"{pairs[0][1]['neighbours']} neighbours", [b for _, b in pairs]))
+    ]  # fmt: skip
+    ratio = [
+        str(len(ratios)), f"{statistics.median(ratios):.2f}", f"{low:.2f} to {high:.2f} ({sure:.0%})", ", ".join(f"{r:.2f}" for r in ratios),
+    ]  # fmt: skip
+    machine = body["machine"]
+    note = (
+        f"{machine['threads']} thread{'s'[: machine['threads'] > 1]}; {machine['waiting']}. Speech s/CPU s: it falls where threads spin instead of computing. "
+        "Other programs: cores used by what is neither this process nor a neighbour. Above 0.1 the figures are not of a quiet machine."
+    )
+    return [
+        Table(
+            "Busy machine",
+            ["", "n", "times real time", "slowest to fastest", "own cores", "speech s/CPU s", "other programs' cores"],
+            rows,
+            note,
+        ),
+        Table("Beside neighbours over alone", ["rounds", "ratio", "interval", "each round"], [ratio]),
+    ]
+
+
+def _speed(run: dict[str, Any]) -> float:
+    """Times real time."""
+    return float(run["audio"] / run["seconds"])
+
+
+def _others(run: dict[str, Any]) -> float | None:
+    """Cores that other programs used. A neighbour's time includes its start, which no run does."""
+    total = run["machine_cpu_seconds"]
+    return None if total is None else max(0.0, total - run["cpu_seconds"] - run["neighbour_cpu_seconds"]) / float(run["seconds"])
 
 
 def serving(body: dict[str, Any]) -> list[Table]:
@@ -125,7 +171,11 @@ def serving(body: dict[str, Any]) -> list[Table]:
 def _sustained(body: dict[str, Any]) -> str:
     opened = [run for run in body["runs"] if "met" in run]
     rate = max((run["rate"] for run in opened if run["met"]), default=None)
-    return "" if not opened else ", which no rate tried met" if rate is None else f", met up to {rate:.2f} requests/s"
+    if rate is not None:
+        return f", met up to {rate:.2f} requests/s"
+    if any(run["met"] is False for run in opened):
+        return ", which no rate tried met"
+    return "; no request arrived at any rate, so nothing is known of it: measure for longer" if opened else ""
 
 
 def slices(run: dict[str, Any]) -> list[float]:
@@ -300,7 +350,11 @@ def _pairs(a: dict[str, Any], b: dict[str, Any]) -> Iterator[tuple[str, list[flo
     if a["command"] != b["command"]:
         return
     key = {"codec": "case", "frames": "case", "roofline": "stage"}.get(a["command"])
-    if key:
+    if a["command"] == "busy":
+        for name in ("alone", "beside neighbours"):
+            before, after = ([_speed(r) for r in body["runs"] if bool(r["neighbours"]) == (name != "alone")] for body in (a, b))
+            yield f"{name}: times real time", before, after, np.median
+    elif key:
         others = {(r[key], r.get("streams")): r for r in b["runs"]}
         for run in a["runs"]:
             if other := others.get((run[key], run.get("streams"))):

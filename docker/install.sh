@@ -1,8 +1,28 @@
 #!/usr/bin/env bash
-# docker/install.sh EXTRA DIRECTORY: a virtual environment with fishserve[EXTRA], pinned, from the source tree this script lies in.
+# docker/install.sh packages|fishserve EXTRA DIRECTORY: a virtual environment with what fishserve[EXTRA] needs, pinned, then fishserve itself,
+# from the source tree this script lies in. `packages` needs pyproject.toml and constraints.txt alone, so that an image keeps that layer.
 set -euo pipefail
-extra=$1 directory=$2
+what=$1 extra=$2 directory=$3
 source_tree=$(cd "$(dirname "$0")/.." && pwd)
-python3 -m venv "$directory"
-"$directory/bin/pip" install --no-cache-dir --disable-pip-version-check --constraint "$source_tree/constraints.txt" "$source_tree[$extra]"
-"$directory/bin/python" -c 'import inference, saas, worker'
+pip=("$directory/bin/pip" install --no-cache-dir --disable-pip-version-check --constraint "$source_tree/constraints.txt")
+if [ "$what" = packages ]; then
+  python3 -m venv "$directory"
+  wanted=$(mktemp)
+  "$directory/bin/python" - "$source_tree/pyproject.toml" "$extra" >"$wanted" <<'PYTHON'
+import re, sys, tomllib
+project = tomllib.load(open(sys.argv[1], "rb"))["project"]
+def of(extra):
+    for requirement in project["optional-dependencies"][extra]:
+        if own := re.fullmatch(r"fishserve\[(.*)\]", requirement):
+            for other in own[1].split(","):
+                yield from of(other)
+        else:
+            yield requirement
+print("\n".join([*project["dependencies"], *of(sys.argv[2])]))
+PYTHON
+  "${pip[@]}" --requirement "$wanted"
+  rm "$wanted"
+else
+  "${pip[@]}" "$source_tree[$extra]"
+  (cd / && "$directory/bin/python" -c 'import fishserve, inference, saas, worker')
+fi

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         EngineClosed,
         FishserveError,
         GenerationError,
+        MissingExtra,
         NotReady,
         Overloaded,
         PrecisionError,
@@ -36,6 +37,7 @@ __all__ = [
     "EngineClosed",
     "FishserveError",
     "GenerationError",
+    "MissingExtra",
     "NotReady",
     "Overloaded",
     "PrecisionError",
@@ -64,4 +66,11 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES.get(name, "inference.errors")), name)
+    try:
+        home = import_module(_HOMES.get(name, "inference.errors"))
+    except ModuleNotFoundError as e:
+        from inference.extras import explained
+
+        error = explained(e, "engine", f"inference.{name}")
+        raise ModuleNotFoundError(str(error), name=e.name) from e
+    return getattr(home, name)

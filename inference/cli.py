@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperGroup
 
 from bench.cli import app as bench
+from inference.cpu_threads import prepare
 from inference.errors import CheckpointError, FishserveError, RequestError
+from inference.extras import explained, needs
 from saas.cli import app as saas
 
 if TYPE_CHECKING:
@@ -27,9 +31,24 @@ if TYPE_CHECKING:
     from inference.settings import Settings
     from inference.voices.store import VoiceStore
 
+EXTRAS = {"serve": "server", "keys": "server", "bench": "bench", "saas": "saas"}
+"""The extra that each command needs; all others need `engine`."""
+
+
+class _Commands(TyperGroup):
+    """A command whose packages are not installed says which extra brings them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as e:
+            raise explained(e, EXTRAS.get(ctx.invoked_subcommand, "engine"), f"`fishserve {ctx.invoked_subcommand}`") from None
+
+
 app = typer.Typer(
-    help="FishSpeech 1.5 text to speech: speak, serve, measure.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 app.add_typer(bench, name="bench")
 app.add_typer(saas, name="saas")
 voices = typer.Typer(help="The voices that say and serve know by name.", no_args_is_help=True)
@@ -42,11 +61,30 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 def main() -> NoReturn:
     """Run the command. Errors meant for people end it with one sentence and exit code 2."""
+    prepare()  # before a command loads torch
     try:
         app()
     except FishserveError as e:
         _stop(str(e))
     raise SystemExit(0)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"fishserve {version('fishserve')}")
+        except PackageNotFoundError:
+            typer.echo("fishserve (not installed; run from its source tree)")
+        raise typer.Exit
+
+
+@app.callback()
+def fishserve(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """FishSpeech 1.5 text to speech: speak, serve, measure."""
 
 
 @app.command()
@@ -65,7 +103,7 @@ def say(
     normalize: Annotated[
         bool | None, typer.Option(help="Write numbers and signs out as English words first; without either, as the model needs it.")
     ] = None,
-    chunk_length: Annotated[int, typer.Option(help="UTF-8 bytes of text spoken in one go.")] = 200,
+    chunk_length: Annotated[int, typer.Option(help="Most UTF-8 bytes of text in one segment.")] = 200,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Most frames of one segment, 21.5 a second; 0: all the context has room for.")
     ] = None,
@@ -76,14 +114,15 @@ def say(
 ) -> None:
     """Speak a text into a WAV file."""
     from inference import SpeechRequest
+    from inference.hub import name_of
+    from inference.voices.notice import MINNOW, ONE_VOICE
+    from inference.voices.store import DEFAULT
 
     if voice is not None and reference is not None:
         raise RequestError("--voice and --reference exclude each other")
     if (reference is None) != (reference_text is None):
         raise RequestError("--reference and --reference-text go together: a clip and what is said in it")
-    for path in (out, codes):
-        if path is not None and not path.parent.is_dir():
-            raise RequestError(f"cannot write {path}: there is no directory {path.parent}")
+    _check_writable(out, codes)
     settings = _settings(checkpoint=checkpoint, device=device)
     request = SpeechRequest(
         _text(text), seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, normalize=normalize,
@@ -92,11 +131,44 @@ def say(
     if voice is not None:
         _store(settings).voice(voice, "")  # one that is not there is refused before the model is loaded
     with _engine(settings) as engine:
+        if name_of(engine.checkpoint.path) == MINNOW and (reference is not None or voice not in (None, DEFAULT)):
+            console.print(f"{ONE_VOICE}.", style="yellow")
         if reference is not None:
             request = replace(request, voice=engine.voice(_clip(reference), reference_text or ""))
         elif voice is not None:
             request = replace(request, voice=_stored_voice(settings, voice, engine))
         _speak(engine, request, out, codes)
+
+
+@app.command("text")
+def show_text(
+    text: Annotated[str, typer.Argument(help="What would be said; `-` reads it from standard input.")],
+    checkpoint: Checkpoint = None,
+    normalize: Annotated[
+        bool | None, typer.Option(help="Write numbers and signs out as English words first; without either, as the model needs it.")
+    ] = None,
+    chunk_length: Annotated[int, typer.Option(help="Most UTF-8 bytes of text in one segment.")] = 200,
+    compat: Annotated[Literal["reference"] | None, typer.Option(help="`reference`: cut as the reference implementation does.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Show what would be spoken: the words of each segment and the pauses between them. No model is loaded."""
+    from inference import SpeechRequest
+    from inference.hub import locate
+    from inference.model.config import Manner
+
+    manner = Manner.from_file(locate(_settings(checkpoint=checkpoint).checkpoint) / "generation_config.json")
+    request = SpeechRequest(_text(text), normalize=normalize, chunk_length=chunk_length, compat=compat).settled(manner)
+    lines, last = request.script(manner)
+    if as_json:
+        segments = [{"pause": line.silence, "text": line.text} for line in lines]
+        typer.echo(json.dumps({"segments": segments, "pause_at_end": last}, ensure_ascii=False))
+        return
+    for number, line in enumerate(lines, 1):
+        if line.silence:
+            typer.echo(f"     pause {line.silence:.2f} s")
+        typer.echo(f"{number:4} {line.text}")
+    if last:
+        typer.echo(f"     pause {last:.2f} s")
 
 
 @app.command()
@@ -107,6 +179,7 @@ def encode(
     device: Device = None,
 ) -> None:
     """Turn a clip into codes."""
+    _check_writable(out)
     wave = _clip(clip)
     with _engine(_settings(checkpoint=checkpoint, device=device)) as engine:
         codes = engine.encode(wave)
@@ -126,6 +199,7 @@ def decode(
     from inference.voices.codes import read_codes
 
     values = read_codes(codes)
+    _check_writable(out)
     with _engine(_settings(checkpoint=checkpoint, device=device)) as engine:
         audio = engine.decode(values)
     with _writing(out):
@@ -138,7 +212,9 @@ def decode(
 def serve(
     checkpoint: Checkpoint = None,
     device: Device = None,
-    host: Annotated[str | None, typer.Option(help="127.0.0.1, 0.0.0.0 or ::.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")
+    ] = None,
     port: Annotated[int | None, typer.Option()] = None,
     rows: Annotated[int | None, typer.Option(help="Requests generated at once.")] = None,
     plugin: Annotated[
@@ -147,28 +223,24 @@ def serve(
 ) -> None:
     """Serve speech over HTTP."""
     from inference.hub import locate
+    from inference.listening import listen, url_of
     from inference.server.host import serve as run
 
     settings = _settings(checkpoint=checkpoint, device=device, host=host, port=port, rows=rows)
-    if settings.host not in ("127.0.0.1", "0.0.0.0", "::"):
-        raise RequestError(f"host is {settings.host!r}; listen on 127.0.0.1, 0.0.0.0 or ::")
+    listen(settings.host, settings.port, "FISHSERVE_PORT").close()  # before a model is downloaded or loaded
     if plugin is None:
         _check_keys(settings)
-        before = None
+        before, pages = None, "a page to try it on; POST /v1/audio/speech, /v1/tts; GET /ready /metrics /docs"
     else:
-        from saas.plugin import Plugin
+        with needs("saas,server", "`fishserve serve --plugin saas`"):
+            from saas.plugin import Plugin
 
-        before = Plugin(settings.port)
+            before = Plugin(url_of(settings.host, settings.port))
+        pages = f"the app at {before.app}; the API as docs/saas.md describes it; GET /healthz /readyz"
     where = locate(settings.checkpoint)  # downloads, and errors, belong before the server starts
     _say_what_speaks(where)
-    console.print(
-        f"http://{settings.host}:{settings.port}  (a page to try it on; POST /v1/audio/speech, /v1/tts; GET /ready /metrics /docs)"
-    )
-    try:
-        failure = run(settings.model_copy(update={"checkpoint": str(where)}), before)
-    except OSError as e:
-        raise RequestError(f"cannot listen on {settings.host}:{settings.port}: {e.strerror or e}") from None
-    if failure:
+    console.print(f"loading; listening on {url_of(settings.host, settings.port)}  ({pages})")
+    if failure := run(settings.model_copy(update={"checkpoint": str(where)}), before, console.print):
         _stop(failure)
 
 
@@ -292,11 +364,14 @@ def _engine(settings: Settings) -> Iterator[SpeechEngine]:
 
 
 def _check_keys(settings: Settings) -> None:
+    from inference.listening import is_loopback
     from inference.server.keys import Keys
 
     if settings.keys_file is None:
-        if settings.host != "127.0.0.1":
-            console.print(f"Whoever reaches {settings.host}:{settings.port} may speak: FISHSERVE_KEYS_FILE is not set.", style="yellow")
+        if not is_loopback(settings.host):
+            console.print(
+                f"FISHSERVE_KEYS_FILE is not set: everyone who reaches {settings.host}:{settings.port} can use it.", style="yellow"
+            )
     elif not Keys(settings.keys_file).names():
         raise RequestError(f"{settings.keys_file} holds no key; `fishserve keys add NAME` makes one")
 
@@ -393,6 +468,20 @@ def _progress() -> Progress:
         console=console,
         transient=True,
     )
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """Raises RequestError for a file that cannot be written, before there is anything to write. A file that is there stays as it is."""
+    for path in paths:
+        if path is None or str(path) == "-":
+            continue
+        if not path.parent.is_dir():
+            raise RequestError(f"cannot write {path}: there is no directory {path.parent}")
+        with _writing(path):
+            new = not path.exists()
+            path.open("ab").close()
+            if new:
+                path.unlink()
 
 
 def _save_codes(path: Path, codes: np.ndarray) -> None:

@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inference.engine.device import pick_device
+from inference.cpu_threads import waiting
+from inference.engine.device import USUAL_ROWS, pick_device, use_threads
+from inference.engine.step import Step
 from inference.errors import FishserveError
 from inference.hub import EMBEDDED_VOICE, locate, name_of
 from inference.model import checkpoint as checkpoints
@@ -45,16 +47,22 @@ def examine(checkpoint: str | None, device: str, copies: Path | None, console: C
             f"{_name(checkpoints.precision(chosen))} weights for language model and decoder; norms, softmax, logits and sampling in float32",
         )
         path = locate(checkpoint)
+        checkpoints.model_file(path), checkpoints.codec_file(path)  # a directory that is not there is no model
         row("model", _model(path))
         row("weights licence", _licence(path))
         needed, free = _needed(path, chosen), _free(chosen)
-        row("memory", f"{free / GIB:.1f} GiB free, about {needed / GIB:.1f} GiB needed to load and speak one request", free > needed)
+        row("memory", f"{_size(free)} free, about {_size(needed)} needed to load and speak one request", free > needed)
         started = time.perf_counter()
         loaded = checkpoints.load(path, chosen, copies)
         row(
             "checkpoint",
             f"{path}: complete, undamaged, {_parameters(loaded):.1f} M parameters, loaded in {time.perf_counter() - started:.1f} s",
         )
+        if chosen.type == "cpu":
+            threads = use_threads(loaded)
+            row("threads", f"{threads.threads}: {threads.reason}")
+            row("waiting", waiting())
+            row("batches", _batches(loaded))
     except FishserveError as e:
         row("checkpoint", str(e), good=False)
     console.print(table)
@@ -75,7 +83,7 @@ def _name(dtype: torch.dtype) -> str:
 def _device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device}: {torch.cuda.get_device_name(device)}"
-    return f"cpu: {torch.get_num_threads()} threads"
+    return "cpu"
 
 
 def _model(path: Path) -> str:
@@ -103,12 +111,25 @@ def _needed(path: Path, device: torch.device) -> int:
     return weights + cache
 
 
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / (1 << 20):.0f} MiB"
+
+
 def _free(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text()) if Path("/proc/meminfo").exists() else None
     # Elsewhere than on Linux the physical memory has to do.
     return int(available[1]) * 1024 if available else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _batches(checkpoint: Checkpoint) -> str:
+    """How the weights lie in memory so that a request gets the same codes alone and among others, and what that costs a request alone."""
+    layouts = Step(checkpoint.lm, USUAL_ROWS["cpu"]).layouts
+    kinds = ", ".join(f"{count} matrices {name}" for name, count in layouts.names().items())
+    padded = layouts.padded(1)
+    cost = f"one row is multiplied as {padded}, which takes {layouts.cost(1):.2f} times as long" if padded > 1 else "at no cost"
+    return f"{kinds}; tried on this processor ({torch.backends.cpu.get_cpu_capability()}): a request gets the same codes alone and among others, {cost}"
 
 
 def _parameters(checkpoint: Checkpoint) -> float:

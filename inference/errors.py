@@ -9,6 +9,10 @@ class CheckpointError(FishserveError):
     """A checkpoint is missing, damaged, foreign, or does not fit together."""
 
 
+class MissingExtra(FishserveError):
+    """A package is not installed; the message names the extra that brings it and how to install it."""
+
+
 class PrecisionError(FishserveError):
     """A weight does not have the precision the policy demands on this device."""
 

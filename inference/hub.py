@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from inference.errors import CheckpointError
+from inference.extras import install_command
 
 DEFAULT_REPOSITORY = "fishaudio/fish-speech-1.5"
 PINNED = {DEFAULT_REPOSITORY: "268b6ec86243dd683bc78dab7e9a6cedf9191f2a"}
@@ -68,7 +69,9 @@ def fetch(name: str) -> Path:
             RevisionNotFoundError,
         )
     except ImportError:
-        raise CheckpointError(f"downloading {name} needs the package huggingface_hub; install it, or name a local directory") from None
+        raise CheckpointError(
+            f"downloading {name} needs the package huggingface_hub, which is not installed; name a local directory, or {install_command('engine')} installs it"
+        ) from None
     repository, _, revision = name.partition("@")
     revision = revision or PINNED.get(repository, "main")
     page = f"https://huggingface.co/{repository}"
@@ -84,7 +87,7 @@ def fetch(name: str) -> Path:
         raise CheckpointError(f"there is no repository {repository}, or HF_TOKEN may not see it; check the name at {page}") from None
     except LocalEntryNotFoundError as e:
         raise CheckpointError(
-            f"{repository} is not on this machine and the Hub cannot be reached ({_reason(e)}); check the network, or copy the files here and name their directory"
+            f"{repository} is no directory here, it is not in the Hub's cache on this machine, and the Hub cannot be reached ({_reason(e)}); check the network, or copy the files here and name their directory"
         ) from None
     except HfHubHTTPError as e:
         raise CheckpointError(f"the Hub refused {repository}: {_reason(e)}") from None

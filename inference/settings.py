@@ -19,6 +19,9 @@ class Settings(BaseSettings):
     checkpoint: str | None = Field(None, description="Directory or Hugging Face repository of the model; empty: the embedded voice.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a server can have several, with commas between.")
     cpu_weights: Literal["native", "int8"] = Field("native", description="int8: decode with 8-bit weights on CPU, faster and less exact.")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="Threads that compute on a CPU. Empty: as many as pay; `fishserve doctor` says how many and why."
+    )
     rows: int | None = Field(None, ge=1, le=512, description="Requests generated at once; more wait their turn. Empty: 8, on CUDA 64.")
     kv_gib: float | None = Field(
         None, gt=0, description="GiB for keys and values; fewer rows when they take more. Empty: on CUDA half of what is free."
@@ -26,7 +29,7 @@ class Settings(BaseSettings):
     queue: int = Field(64, ge=1, description="Requests that may wait; further ones are refused with 429.")
     voices_dir: Path = Field(Path("voices"), description="Where named voices live.")
     cache_dir: Path | None = Field(None, description="Where memory-mapped copies of weights are kept; empty: the user's cache folder.")
-    host: str = Field("127.0.0.1", description="Address to listen on: 127.0.0.1, 0.0.0.0 or ::.")
+    host: str = Field("127.0.0.1", description="Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")
     port: int = Field(
         8080, ge=1, le=65535, validation_alias=AliasChoices("port", "FISHSERVE_PORT", "PORT"), description="Port to listen on."
     )

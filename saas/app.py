@@ -38,7 +38,16 @@ from saas.voices import router as voices
 from saas.voices.service import Voices
 
 _ASKED = ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", HEADER]
-_SHOWN = ["Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "X-Request-Id", "X-Job-Id", "X-Sample-Rate"]
+_SHOWN = [
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "X-Request-Id",
+    "X-Job-Id",
+    "X-Sample-Rate",
+    "X-Voice-Ignored",
+]
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -44,7 +44,11 @@ Looking = Callable[[Settings, httpx.AsyncClient], AsyncIterator[Item]]
 
 def examine(settings: Settings, console: Console) -> bool:
     """Look at everything and print what was found, and under what is wrong what to do. Whether nothing is wrong."""
-    items = asyncio.run(look(settings))
+    return show(asyncio.run(look(settings)), console)
+
+
+def show(items: list[Item], console: Console) -> bool:
+    """Print items. Whether nothing is wrong."""
     for item in items:
         console.print(f"{item.state:<6} {item.name:<24} {item.found}", style=_STYLES[item.state])
         if item.do:
@@ -59,12 +63,13 @@ async def look(settings: Settings) -> list[Item]:
     async with httpx.AsyncClient(timeout=SECONDS, follow_redirects=False) as http:
         return [
             item
-            for found in await asyncio.gather(*(_guarded(name, looking, settings, http) for name, looking in _LOOKED_AT.items()))
+            for found in await asyncio.gather(*(guarded(name, looking, settings, http) for name, looking in _LOOKED_AT.items()))
             for item in found
         ]
 
 
-async def _guarded(name: str, looking: Looking, settings: Settings, http: httpx.AsyncClient) -> list[Item]:
+async def guarded(name: str, looking: Looking, settings: Settings, http: httpx.AsyncClient) -> list[Item]:
+    """The items of one function; one that fails must not hide the others."""
     items: list[Item] = []
     try:
         async with asyncio.timeout(3 * SECONDS):
@@ -85,7 +90,8 @@ async def _settings(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:
     yield _item("licence of the model", bool(s.model_licence), s.model_licence or "nothing is said", LICENCE)
 
 
-async def _database(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:
+async def database(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:
+    """The database answers, and its schema and rules are as they must be."""
     try:
         store = connect(s)
     except RequestError as e:
@@ -93,17 +99,21 @@ async def _database(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:
         return
     try:
         health = await store.call("health")
+        applied = await store.call("applied_migrations")
     except DatabaseError as e:
-        yield Item("database", "wrong", str(e), "paste sql/supabase_schema.sql into Supabase's SQL editor, and look at the address and key")
+        yield Item(
+            "database",
+            "wrong",
+            str(e),
+            "paste sql/supabase_schema.sql into Supabase's SQL editor (later: the newer files of sql/migrations), and look at the address and key",
+        )
         return
     finally:
         await store.close()
-    version, wanted, names = health["schema_version"], schema.version(), ", ".join(health["unprotected"])
+    names = ", ".join(health["unprotected"])
+    wrong = schema.problem(applied)
     yield _item(
-        "schema version",
-        version == wanted,
-        f"{version}, this program wants {wanted}",
-        "apply the newer files of sql/migrations in their order",
+        "schema version", wrong is None, wrong or health["schema_version"], "apply the newer files of sql/migrations in their order"
     )
     yield _item("row level security", health["rls_ok"], names or "on every table", "alter table ... enable row level security")
     yield _item(
@@ -288,7 +298,7 @@ def _is_secret(key: str) -> bool:
 
 
 _LOOKED_AT: dict[str, Looking] = {
-    "environment": _settings, "database": _database, "sessions": _supabase, "bucket": _bucket, "speech": _speech, "Stripe": _stripe,
+    "environment": _settings, "database": database, "sessions": _supabase, "bucket": _bucket, "speech": _speech, "Stripe": _stripe,
     "API reachable": _outside, "Turnstile": _turnstile, "Sentry": _others,
 }  # fmt: skip
 """By the name of the item that is wrong where none of them can be looked at."""

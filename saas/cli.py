@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from inference.errors import RequestError
+from inference.extras import needs
 
 if TYPE_CHECKING:
     from saas.settings import Settings
@@ -34,7 +32,7 @@ def saas(
     """Serve the SaaS API. What it works with is named by the environment: docs/saas.md."""
     if context.invoked_subcommand is not None:
         return
-    with _extra():
+    with needs("embedded" if embedded else "saas", "`fishserve saas --embedded`" if embedded else "`fishserve saas`"):
         from saas.settings import read
 
         if embedded:
@@ -48,18 +46,42 @@ def saas(
 @app.command("check")
 def check_settings() -> None:
     """Look at everything a production installation needs, item by item. Exit code 1 when something is wrong."""
-    with _extra():
+    with needs("saas", "`fishserve saas check`"):
         from saas.check import examine
+        from saas.embedded.check import examine as examine_embedded
+        from saas.embedded.running import address
         from saas.settings import read
 
-        if not examine(read(), console):
+        settings = read()
+        url = None if settings.is_configured else address(settings.directory)
+        if not (examine_embedded(settings, url, console) if url else examine(settings, console)):
             raise typer.Exit(1)
+
+
+@app.command()
+def grant(
+    email: Annotated[str, typer.Argument(help="The address of a user who has signed up.")],
+    credits: Annotated[int, typer.Argument(min=1, max=10**12, help="How many.")],
+    reference: Annotated[
+        str | None, typer.Option(help="What they are for; the same reference grants once. Without it, each call grants.")
+    ] = None,
+) -> None:
+    """Give a user credits, here or in the running `fishserve saas --embedded`."""
+    with needs("saas", "`fishserve saas grant`"):
+        import asyncio
+
+        from saas.credits.grant import grant as give
+        from saas.settings import read
+
+        balance, applied = asyncio.run(give(read(), email, credits, reference))
+    said = f"{credits:,} credits granted" if applied else f"nothing granted: {reference!r} was granted before"
+    console.print(f"{email}: {said}; the balance is {balance:,}")
 
 
 @app.command()
 def bucket() -> None:
     """Give the bucket its CORS policy, for the app's origin alone, and the rules by which what lies there ends by itself."""
-    with _extra():
+    with needs("saas", "`fishserve saas bucket`"):
         import asyncio
 
         from saas.settings import read
@@ -70,12 +92,14 @@ def bucket() -> None:
     console.print(f"{settings.r2_bucket_name}: pages of {settings.app_origin} may use its addresses; uploads and results end by themselves")
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, hint: str = "`fishserve saas check` looks whether all is set up") -> None:
     """Serve until SIGTERM or Ctrl-C. Raises RequestError."""
     import uvicorn
 
+    from inference.listening import listen, url_of
     from inference.server.log import quiet_uvicorn
     from inference.server.patience import Impatient
+    from saas import web
     from saas.app import complete, create_app
     from saas.observability import logs
 
@@ -83,35 +107,13 @@ def serve(settings: Settings) -> None:
         console.print(LICENCE, style="bold red")
     app = create_app(settings)
     complete(settings)
-    listening = _listen(settings.host, settings.port)
-    console.print(
-        f"http://{settings.host}:{listening.getsockname()[1]}  (GET /healthz /readyz; `fishserve saas check` looks whether all is set up)"
-    )
+    listening = listen(settings.host, settings.port, "FISHSERVE_SAAS_PORT")
+    app_at = settings.app if settings.app_url or web.is_built() else "not built; it takes Node 20.19 or newer and `make web`"
+    console.print(f"{url_of(settings.host, listening.getsockname()[1])}  (the app: {app_at}; {hint}; GET /healthz /readyz)")
     logs.start()
     quiet_uvicorn()
     config = uvicorn.Config(
         app, http=Impatient, log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=30,
     )  # fmt: skip
-    uvicorn.Server(config).run([listening])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as e:
-        listening.close()
-        raise RequestError(f"cannot listen on {host}:{port}: {e.strerror or e}") from None
-    listening.listen(1024)  # from now on nobody is turned away, though some wait until the app has started
-    return listening
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as e:
-        if (e.name or "").partition(".")[0] in ("saas", "inference"):
-            raise
-        raise RequestError(f"{e.name} is not installed; `pip install 'fishserve[saas]'` brings what `fishserve saas` needs") from None
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again when all requests have ended
+        uvicorn.Server(config).run([listening])

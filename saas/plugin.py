@@ -18,11 +18,14 @@ PROBES = frozenset(["/health", "/ready", "/ping"])
 class Plugin:
     """Made before the server starts, from the API's own settings. Raises RequestError for what is missing in them."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, url: str) -> None:
+        """`url` reaches the server from its own machine."""
         self._key = secrets.token_urlsafe(32)
-        given = {"fishserve_url": f"http://127.0.0.1:{port}", "fishserve_key": self._key, "runpod_endpoint_id": ""}
+        given = {"fishserve_url": url, "fishserve_key": self._key, "runpod_endpoint_id": ""}
         settings: Settings = read(**given)
         complete(settings)
+        self.app = settings.app
+        """Where people find the app."""
         self.api = create_app(settings)
 
     def before(self, doors: ASGIApp) -> ASGIApp:

@@ -1,24 +1,58 @@
 """The files of sql/: in order, as one text to paste at Supabase (`python -m saas.schema` writes it), and applied to a PostgreSQL of one's own
-(`python -m saas.schema migrate`, to the one in DATABASE_URL)."""
+(`python -m saas.schema migrate`, to the one in DATABASE_URL).
+
+A file that has been applied anywhere is never edited: a database keeps the checksum of each, and one that another revision made is refused.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psycopg
+from inference.errors import FishserveError, RequestError
+from inference.extras import needs
+
+if TYPE_CHECKING:
+    import psycopg
 
 _HERE = Path(__file__).parent
 SQL = next(folder for folder in (_HERE / "sql", _HERE.parent / "sql") if folder.is_dir())
 """Inside the package where it is installed, beside it in the repository."""
 WHOLE = SQL / "supabase_schema.sql"
 _LOCK = 0x66697368  # "fish": one process migrates at a time
+_BEFORE_CHECKSUMS = "20261125001200_health"
+"""The last migration of databases that know no checksums. What they hold is compared with FINGERPRINT instead."""
+FINGERPRINT = "55bdb8d2761b61900644e4d905b1419c"
+"""Of the functions and columns that sql/embedded and the migrations up to _BEFORE_CHECKSUMS make."""
+_FINGERPRINT = """
+select md5(string_agg(line, E'\n' order by line collate "C")) from (
+  select format('%s.%s(%s) %s', p.pronamespace::regnamespace, p.proname, pg_get_function_identity_arguments(p.oid), md5(p.prosrc)) as line
+  from pg_proc p where p.pronamespace = any (array['public', 'fishserve', 'auth', 'embedded']::regnamespace[])
+    and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
+  union all
+  select format('%s.%s %s %s', c.relnamespace::regnamespace, c.relname, a.attname, format_type(a.atttypid, a.atttypmod))
+  from pg_class c join pg_attribute a on a.attrelid = c.oid
+  where c.relkind = 'r' and c.relnamespace = any (array['public', 'fishserve', 'auth', 'embedded']::regnamespace[]) and a.attnum > 0
+    and not a.attisdropped and (c.relname, a.attname) <> ('migrations', 'sha256')
+) lines
+"""
+
+
+class OtherRevision(FishserveError):
+    """A database was made by a revision of fishserve whose migrations differ from these."""
 
 
 def migrations() -> list[Path]:
     """In the order they are applied."""
     return sorted((SQL / "migrations").glob("*.sql"))
+
+
+def checksum(file: Path) -> str:
+    """SHA-256 of a migration's text."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def version() -> str:
@@ -27,19 +61,35 @@ def version() -> str:
 
 
 def whole() -> str:
-    """All migrations as one transaction."""
+    """All migrations as one transaction, with their checksums."""
     head = f"""-- fishserve's schema, {version()}, for the SQL editor of a new Supabase project: paste it whole and run it once.
 -- Written by `python -m saas.schema` from sql/migrations. To update an older schema, run the newer files of that folder one by one.
 -- It is one transaction: should any of it fail, nothing of it is there; run twice, it says that the schema exists and changes nothing.
 
 begin;
 """
-    return head + "".join(f"\n-- {file.name}\n\n{file.read_text(encoding='utf-8')}" for file in migrations()) + "\ncommit;\n"
+    files = migrations()
+    sums = "".join(f"update fishserve.migrations set sha256 = '{checksum(file)}' where name = '{file.stem}';\n" for file in files)
+    return head + "".join(f"\n-- {file.name}\n\n{file.read_text(encoding='utf-8')}" for file in files) + f"\n{sums}\ncommit;\n"
+
+
+def problem(applied: dict[str, str | None]) -> str | None:
+    """What is wrong with the migrations of a database, or None. One that was applied by hand has no checksum, and counts as the same."""
+    known = {file.stem: checksum(file) for file in migrations()}
+    for name, sha256 in sorted(applied.items()):
+        if name not in known:
+            return f"its schema is newer than this program: it has the migration {name}"
+        if sha256 not in (None, known[name]):
+            return f"another revision of fishserve made it: its migration {name} differs"
+    missing = [name for name in known if name not in applied]
+    return f"its schema is older than this program: the migration {missing[0]} is missing" if missing else None
 
 
 def migrate(url: str) -> list[str]:
-    """Brings a database up to date and says what was missing, each file one transaction. A PostgreSQL that is not Supabase's first gets what
-    Supabase has (sql/embedded). Raises psycopg.Error; needs the rights of the owner."""
+    """Bring a database up to date and return what was missing, each file one transaction. A PostgreSQL that is not Supabase's first gets what
+    Supabase has (sql/embedded). Raises OtherRevision, psycopg.Error; needs the rights of the owner."""
+    import psycopg
+
     applied = []
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("select pg_advisory_lock(%s)", [_LOCK])
@@ -49,19 +99,43 @@ def migrate(url: str) -> list[str]:
             connection.execute(
                 "create table if not exists embedded.migrations (name text primary key, applied_at timestamptz not null default now())"
             )
-            for file in sorted((SQL / "embedded").glob("*.sql")):
-                if file.stem not in _names(connection, "embedded.migrations"):
-                    with connection.transaction():
-                        connection.execute(file.read_bytes())
-                        connection.execute("insert into embedded.migrations (name) values (%s)", [file.stem])
-                    applied.append(file.stem)
-        done = _names(connection, "fishserve.migrations")
-        for file in migrations():
-            if file.stem not in done:  # it writes its own name there
-                with connection.transaction():
-                    connection.execute(file.read_bytes())
-                applied.append(file.stem)
+            connection.execute("alter table embedded.migrations add column if not exists sha256 text")
+            applied += _apply(connection, "embedded.migrations", sorted((SQL / "embedded").glob("*.sql")), names_itself=False)
+        applied += _apply(connection, "fishserve.migrations", migrations(), names_itself=True)
     return applied
+
+
+def _apply(connection: psycopg.Connection, table: str, files: list[Path], *, names_itself: bool) -> list[str]:
+    """Apply the files that a table does not name. Raises OtherRevision for one that had another text."""
+    known = {file.stem: checksum(file) for file in files}
+    done = _names(connection, table)
+    for name, sha256 in done.items():
+        if sha256 is not None and sha256 != known.get(name):
+            raise OtherRevision(_refusal(name))
+    applied = []
+    for before, file in zip([None, *files], files, strict=False):
+        if file.stem in done:
+            continue
+        if names_itself and before is not None and before.stem == _BEFORE_CHECKSUMS and _is_ours(connection):
+            found = connection.execute(_FINGERPRINT.encode()).fetchone()
+            if found != (FINGERPRINT,):
+                raise OtherRevision(_refusal(before.stem))
+        with connection.transaction():
+            connection.execute(file.read_bytes())
+            if not names_itself:
+                connection.execute(f"insert into {table} (name) values (%s)".encode(), [file.stem])
+        applied.append(file.stem)
+    if _has_checksums(connection, table):
+        for name, sha256 in known.items():
+            connection.execute(f"update {table} set sha256 = %s where name = %s and sha256 is null".encode(), [sha256, name])
+    return applied
+
+
+def _refusal(name: str) -> str:
+    return (
+        f"this database was made by another revision of fishserve: its migration {name} differs; start with that revision, "
+        "or with another database (for --embedded: set FISHSERVE_SAAS_DIRECTORY to a new folder)"
+    )
 
 
 def _is_ours(connection: psycopg.Connection) -> bool:
@@ -69,20 +143,43 @@ def _is_ours(connection: psycopg.Connection) -> bool:
     return row is not None and bool(row[0])
 
 
-def _names(connection: psycopg.Connection, table: str) -> set[str]:
+def _has_checksums(connection: psycopg.Connection, table: str) -> bool:
+    found = connection.execute(
+        "select from pg_attribute where attrelid = to_regclass(%s) and attname = 'sha256' and not attisdropped", [table]
+    )
+    return found.rowcount > 0
+
+
+def _names(connection: psycopg.Connection, table: str) -> dict[str, str | None]:
+    """What a table of migrations names, with the checksums it has."""
     if connection.execute("select to_regclass(%s) is null", [table]).fetchone() == (True,):
-        return set()
-    return {name for (name,) in connection.execute(f"select name from {table}".encode())}
+        return {}
+    sha256 = "sha256" if _has_checksums(connection, table) else "null"
+    return dict(connection.execute(f"select name, {sha256} from {table} order by name".encode()).fetchall())
 
 
 def main() -> None:
-    """Writes the one text, or migrates."""
+    """Write the one text, or migrate."""
     if sys.argv[1:] != ["migrate"]:
         WHOLE.write_text(whole(), encoding="utf-8")
     elif url := os.environ.get("DATABASE_URL"):
-        print(*(migrate(url) or ["nothing was missing"]), sep="\n")
+        try:
+            with needs("saas", "`python -m saas.schema migrate`"):
+                applied = _migrate_or_explain(url)
+        except FishserveError as e:
+            sys.exit(f"error: {e}")
+        print(*(applied or ["nothing was missing"]), sep="\n")
     else:
         sys.exit("set DATABASE_URL to the database to migrate, as its owner: postgresql://postgres:PASSWORD@HOST/NAME")
+
+
+def _migrate_or_explain(url: str) -> list[str]:
+    import psycopg
+
+    try:
+        return migrate(url)
+    except psycopg.OperationalError as e:
+        raise RequestError(f"the database cannot be reached: {str(e).strip().splitlines()[-1]}") from None
 
 
 if __name__ == "__main__":

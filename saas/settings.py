@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FISHSERVE_SAAS_", env_ignore_empty=True, populate_by_name=True)
 
     environment: Literal["production", "development", "embedded"] = Field(
-        "production", description="production refuses test secrets; embedded is what `fishserve saas --embedded` sets."
+        "production", description="production refuses test secrets, development takes them; `fishserve saas --embedded` sets embedded."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8090, ge=0, le=65535, description="Port to listen on; 0: any that is free.")
@@ -47,7 +47,9 @@ class Settings(BaseSettings):
     failures_per_minute: int = Field(60, ge=1, description="Wrong keys a minute after which an address must wait.")
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body. Clips do not come here: they go to the bucket.")
     max_characters: int = Field(5000, ge=1, description="Longest text of one request.")
-    model: str = Field("FishSpeech 1.5", description="Name of what speaks, as the app shows it.")
+    model: str = Field(
+        "FishSpeech 1.5", description="Name of the model, as the app shows it. Where it is not set, --embedded takes the engine's own."
+    )
     model_licence: str = Field(
         "",
         description="What permits you to sell speech of that model, in your words; FishSpeech 1.5's own licence, CC BY-NC-SA 4.0, does not.",
@@ -153,6 +155,11 @@ class Settings(BaseSettings):
     def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The networks in `trusted_proxies`."""
         return _parsed(self.trusted_proxies)
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether a database is named; without one, only embedded mode has one."""
+        return bool(self.database_url or (self.supabase_url and self.supabase_secret_key))
 
     @property
     def app(self) -> str:

@@ -1,4 +1,4 @@
--- fishserve's schema, 20261125001200_health, for the SQL editor of a new Supabase project: paste it whole and run it once.
+-- fishserve's schema, 20261126000100_checksums, for the SQL editor of a new Supabase project: paste it whole and run it once.
 -- Written by `python -m saas.schema` from sql/migrations. To update an older schema, run the newer files of that folder one by one.
 -- It is one transaction: should any of it fail, nothing of it is there; run twice, it says that the schema exists and changes nothing.
 
@@ -1205,5 +1205,44 @@ revoke execute on function public.health from public, anon, authenticated;
 grant execute on function public.health to service_role;
 
 insert into fishserve.migrations (name) values ('20261125001200_health');
+
+-- 20261126000100_checksums.sql
+
+-- Which text each migration had when it was applied, so that a database of another revision is noticed.
+-- From here on the files of this folder are never edited: a change is a new file.
+
+alter table fishserve.migrations add column sha256 text;
+
+-- {name: sha256} of every migration, null where it was applied by hand without its checksum.
+create function public.applied_migrations() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_object_agg(name, sha256), '{}') from fishserve.migrations
+$$;
+
+-- The profile of an address: {id, email, balance}, or null. For the administrator's command `fishserve saas grant`.
+create function public.find_profile(p_email text) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select jsonb_build_object('id', id, 'email', email, 'balance', balance) from public.profiles
+  where lower(email) = lower(btrim(p_email)) and closed_at is null
+$$;
+
+revoke execute on function public.applied_migrations, public.find_profile from public, anon, authenticated;
+grant execute on function public.applied_migrations, public.find_profile to service_role;
+
+insert into fishserve.migrations (name) values ('20261126000100_checksums');
+
+update fishserve.migrations set sha256 = '1679cce545cd037e30c2d61c9b7fc9f3b481614b792c8df75edf66d38636dfb8' where name = '20261125000100_foundation';
+update fishserve.migrations set sha256 = '90462c0a46efeac033064df317538c32e1809f1401b2269e7d40140412508e9c' where name = '20261125000200_prices';
+update fishserve.migrations set sha256 = 'ae16640a84c56d153a8357083b3d9202100936ba29e755ddfa583b013fb2faac' where name = '20261125000300_profiles';
+update fishserve.migrations set sha256 = '77bd6dcc41db8cafff6fd103eb4a34ada2e2ef174b17bef9564a352263de780a' where name = '20261125000400_ledger';
+update fishserve.migrations set sha256 = '5655b55615ab8c788fc17599691dc9752a7fd64fc48f0d9fa28b866e58242843' where name = '20261125000500_sign_up';
+update fishserve.migrations set sha256 = '574a191e283d65ee310c5cc9f84a8c90ede60bbec1bd68b398acc320e3d4cbe9' where name = '20261125000600_objects';
+update fishserve.migrations set sha256 = '78818d09354366455de715f064d231080e7bb9603234a83e340c0c980f4fa800' where name = '20261125000700_voices';
+update fishserve.migrations set sha256 = 'fa12e805e4a9b56860c4afed823647f87471bed0374e4b5d6c05c48b8b83479d' where name = '20261125000800_api_keys';
+update fishserve.migrations set sha256 = 'f53de364a16930fdcb032698a81d30fc7c51d8542c7e0698e66cec200c67ee20' where name = '20261125000900_jobs';
+update fishserve.migrations set sha256 = 'caef57ea89256696d4cc5cf7e357f3ba26ea3a02c9ce5715e20c8c26cbab394c' where name = '20261125001000_payments';
+update fishserve.migrations set sha256 = 'e038f01310968b07dc3de89809a66e496ce1f736a36be1c90c1ed921b9a18d06' where name = '20261125001100_accounts';
+update fishserve.migrations set sha256 = '6ba6357b8c02e02bcd0789cda1cc955c548a1f6c0679d876286401399aa2c2f2' where name = '20261125001200_health';
+update fishserve.migrations set sha256 = 'da8412b8cd2cde2c3e8ae81b13669cc274ae452ace776ca8a9d7a1e781987f61' where name = '20261126000100_checksums';
 
 commit;

@@ -23,6 +23,10 @@ os.environ["TRITON_INTERPRET"] = "1"  # kernels run on the CPU; it must be known
 for name in [n for n in os.environ if n.startswith("FISHSERVE_")]:
     del os.environ[name]
 
+from inference import cpu_threads
+
+cpu_threads.prepare()  # before torch is loaded
+
 import torch
 from safetensors.torch import load_file
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import wave
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,26 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_the_python_page_runs(golden_directory, capsys):
+def test_the_python_page_runs(capsys, tmp_path, monkeypatch):
     (code,) = blocks(ROOT / "docs/python.md", "python")
-    exec(code.replace("path/to/checkpoint", str(golden_directory)))
+    monkeypatch.chdir(tmp_path)
+    exec(code)
     assert "float32 44100" in capsys.readouterr().out
+    with wave.open("hello.wav") as file:
+        assert file.getnframes() > 10_000
+
+
+def test_no_page_installs_from_an_index_that_does_not_have_it():
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
+        assert "pip install 'fishserve" not in page.read_text(), page.name
+
+
+def test_a_page_that_shows_the_command_says_where_it_is():
+    """`make install` puts it into .venv/bin, which is on nobody's PATH."""
+    for page in PAGES:
+        text = page.read_text()
+        if re.search(r"^fishserve ", "\n".join(blocks(page, "sh")), re.MULTILINE):
+            assert ".venv/bin" in text, page.name
 
 
 def command_lines():

@@ -7,11 +7,12 @@ import numpy as np
 
 from inference import SpeechEngine, SpeechRequest
 from inference.hub import EMBEDDED_VOICE
-from training.ear import Ear, words
+from training.ear import Ear, hear_long, long_texts, speak, spoken_words, words
 from training.export import LIMIT_BYTES
 from training.text import HELD_OUT
 
 SENTENCES = [s["text"] for s in json.loads(HELD_OUT.read_text(encoding="utf-8"))[::5]]
+PARAGRAPHS = long_texts()["paragraphs"]
 
 
 def test_it_is_understood():
@@ -22,6 +23,16 @@ def test_it_is_understood():
     heard = [ear.hear(w) for w in waves]
     errors = jiwer.wer([words(s) for s in SENTENCES], heard)
     assert errors <= 0.15, heard
+
+
+def test_paragraphs_are_understood_to_their_end():
+    texts = [PARAGRAPHS[i] for i in (5, 18, 22)]  # dialogue with short answers, a list, acronyms and capitals
+    with SpeechEngine.load(device="cpu") as engine:
+        waves, ended = speak(engine, texts)
+    assert ended == len(texts)
+    ear = Ear()
+    heard = [hear_long(ear, w) for w in waves]
+    assert jiwer.wer([spoken_words(t) for t in texts], heard) <= 0.15, heard
 
 
 def _spoken(engine, text, seed):

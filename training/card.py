@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -75,7 +76,19 @@ def _scores(path: Path) -> str:
         f"- length over the teacher's: {s['length'][0]:.2f} to {s['length'][2]:.2f}, mean {s['length'][1]:.2f}",
         f"- word error rate by kind: {', '.join(f'{k} {v:.1%}' for k, v in s['by_kind'].items())}",
     ]
+    if (paragraphs := path.with_name("paragraphs.json")).exists():
+        lines += ["", _paragraphs(json.loads(paragraphs.read_text(encoding="utf-8")))]
     return "\n".join(lines)
+
+
+def _paragraphs(results: dict[str, Any]) -> str:
+    """What `python -m training.ear --paragraphs` found."""
+    parts = []
+    for kind, found in ((k, v) for k, v in results.items() if k != "weights"):
+        sets = found["sets"]
+        ended, spoken, worst = sum(s["ended"] for s in sets), sum(s["texts"] for s in sets), max(s["worst"] for s in sets)
+        parts.append(f"- {kind}: {found['word_errors']:.1%}, at worst {worst:.1%}; end found in {ended} of {spoken}")
+    return "\n".join(["Word error rate on whole paragraphs and on the playground's examples, over several sets of seeds:", "", *parts])
 
 
 def _versions() -> list[str]:

@@ -1,4 +1,4 @@
-"""What a recogniser hears: word errors on the held-out sentences, DistillMOS, and whether speech ends when it should.
+"""What a recogniser hears: word errors on the held-out sentences and paragraphs, DistillMOS, and whether speech ends when it should.
 
 Reads with faster-whisper and the packaged tiny.en model; see README.md for the packages.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import re
 import sys
 import types
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
@@ -28,12 +30,15 @@ from inference.audio.write import wav
 from inference.engine.matrix import Weights
 from inference.model.codec import HOP
 from inference.model.config import SAMPLE_RATE
+from inference.text.markup import plain
 from training.recipe import Recipe, TextRecipe
 from training.shards import held_out, read_corpus, utterances
-from training.text import corpus
+from training.text import EXAMPLES, PARAGRAPHS, corpus
 
 HEARING_RATE = 16_000
 MOS_SENTENCES = 12
+MIN_HEARD_SECONDS, MAX_HEARD_SECONDS = 10, 28
+"""Whisper hears 30 s at a time."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,12 @@ class Ear:
 
 
 def words(text: str) -> str:
-    """Lower case, numbers spelled out, no punctuation: the same treatment for what was asked and what was heard."""
+    """Lower case, numbers spelled out, no punctuation, one spelling: the same treatment for what was asked and what was heard."""
     rules: list[tuple[str, Callable[[re.Match[str]], str]]] = [
         (r"(\d),(\d{3})", lambda m: m[1] + m[2]),
+        (r"(?<![a-z])(?:[a-z]\.){2,}", lambda m: m[0].replace(".", "") + " "),
+        (r"\b(harb|col|fav|neighb)our", lambda m: m[1] + "or"),
+        (r"([a-z])(\d)", lambda m: f"{m[1]} {m[2]}"),
         (r"\bmr\b\.?", lambda _: "mister"),
         (r"\bdr\b\.?", lambda _: "doctor"),
         (r"\$(\d+)\.(\d\d)", lambda m: f"{num2words(int(m[1]))} dollars {num2words(int(m[2]))} cents"),
@@ -83,7 +91,8 @@ def words(text: str) -> str:
     for pattern, spelled in rules:
         text = re.sub(pattern, spelled, text)
     text = re.sub(r"\band\b", " ", text.replace("'", ""))
-    return " ".join(re.sub(r"[^a-z ]", " ", text).split())
+    text = " ".join(re.sub(r"[^a-z ]", " ", text).split())
+    return re.sub(r"\b[a-z](?: [a-z])+\b", lambda m: m[0].replace(" ", ""), text)  # "b b c", "u s"
 
 
 def evaluate(recipe: Recipe, checkpoint: Path) -> Scores:
@@ -138,21 +147,106 @@ def distill_mos(waves: Sequence[np.ndarray]) -> float:
         return float(np.mean([float(model(w)) for w in heard])) if heard else float("nan")
 
 
-def main() -> None:
-    """Word errors of the voice in the box on the held-out sentences, for several sets of seeds, with the weights as they are or rounded."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--weights", choices=get_args(Weights), default="native")
-    parser.add_argument("--sets", type=int, default=3, help="sets of seeds (default 3)")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
-    chosen = parser.parse_args()
-    test, ear, sets = corpus(TextRecipe()).test, Ear(), []
-    with SpeechEngine.load(device="cpu", weights=chosen.weights) as engine:
-        for i in range(chosen.sets):
+def hear_long(ear: Ear, wave: np.ndarray) -> str:
+    """What was said in a long wave, heard in pieces of at most 28 s that are cut where it is silent longest."""
+    heard, rest = [], wave
+    while len(rest) > MAX_HEARD_SECONDS * SAMPLE_RATE:
+        cut = _quietest(rest)
+        heard.append(ear.hear(rest[:cut]))
+        rest = rest[cut:]
+    return " ".join(h for h in (*heard, ear.hear(rest) if len(rest) else "") if h)
+
+
+def _quietest(wave: np.ndarray) -> int:
+    """The middle of the longest silence between 10 and 28 s."""
+    step = SAMPLE_RATE // 100
+    first, last = MIN_HEARD_SECONDS * 100, MAX_HEARD_SECONDS * 100
+    quiet = np.abs(wave[: last * step].reshape(-1, step)).max(1)[first:] < 0.02 * np.abs(wave).max()
+    edges = np.flatnonzero(np.diff([0, *quiet, 0]))
+    starts, ends = edges[::2], edges[1::2]
+    if not len(starts):
+        return last * step
+    longest = int(np.argmax(ends - starts))
+    return (first + int(starts[longest] + ends[longest]) // 2) * step
+
+
+def spoken_words(text: str) -> str:
+    """The words a text should be heard as: without marks for the eye, and as `words`."""
+    return words(plain(text))
+
+
+def paragraph_set(first_seed: int, weights: Weights, texts: Sequence[str]) -> dict[str, object]:
+    """Speak and hear each text once; word errors of all, of each, and in how many every segment found its end."""
+    ear = Ear()
+    with SpeechEngine.load(device="cpu", weights=weights) as engine:
+        waves, ended = speak(engine, texts, first_seed)
+    heard, asked = [hear_long(ear, w) for w in waves], [spoken_words(t) for t in texts]
+    each = [round(jiwer.wer(a, h), 4) for a, h in zip(asked, heard, strict=True)]
+    errors = round(jiwer.wer(asked, heard), 4)
+    return {
+        "first_seed": first_seed,
+        "texts": len(texts),
+        "ended": ended,
+        "word_errors": errors,
+        "worst": max(each),
+        "each": each,
+        "heard": heard,
+    }
+
+
+def long_texts() -> dict[str, list[str]]:
+    """The paragraphs beside the held-out sentences, and the playground's presets."""
+    paragraphs = [p["text"] for p in json.loads(PARAGRAPHS.read_text(encoding="utf-8"))]
+    examples = EXAMPLES.read_text(encoding="utf-8").partition("EXAMPLES =")[2].rstrip().rstrip(";")
+    return {"paragraphs": paragraphs, "presets": list(json.loads(examples).values())}
+
+
+def measure_paragraphs(sets: int, weights: Weights, processes: int) -> dict[str, object]:
+    """Word errors of the paragraphs and of the presets over `sets` sets of seeds."""
+    results: dict[str, object] = {"weights": weights}
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        runs = {
+            kind: [pool.submit(paragraph_set, 1000 * i, weights, texts) for i in range(sets)]
+            for kind, texts in reversed(long_texts().items())
+        }
+        for kind, futures in runs.items():
+            done = [f.result() for f in futures]
+            results[kind] = {"word_errors": round(float(np.mean([d["word_errors"] for d in done])), 4), "sets": done}
+            for d in done:
+                print(kind, {name: value for name, value in d.items() if name != "heard"}, flush=True)
+            print(kind, "word errors", results[kind]["word_errors"], flush=True)
+    return results
+
+
+def measure_sentences(sets: int, weights: Weights) -> dict[str, object]:
+    """Word errors of the held-out sentences over `sets` sets of seeds."""
+    test, ear, done = corpus(TextRecipe()).test, Ear(), []
+    with SpeechEngine.load(device="cpu", weights=weights) as engine:
+        for i in range(sets):
             waves, ended = speak(engine, [t.text for t in test], 1000 * i)
             errors = jiwer.wer([words(t.text) for t in test], [ear.hear(w) if len(w) else "" for w in waves])
-            sets.append({"first_seed": 1000 * i, "sentences": len(test), "ended": ended, "word_errors": round(errors, 4)})
-            print(sets[-1], flush=True)
-    chosen.out.write_text(json.dumps({"weights": chosen.weights, "sets": sets}, indent=1) + "\n", encoding="utf-8")
+            done.append({"first_seed": 1000 * i, "sentences": len(test), "ended": ended, "word_errors": round(errors, 4)})
+            print(done[-1], flush=True)
+    return {"weights": weights, "sets": done}
+
+
+def main() -> None:
+    """Word errors of the embedded voice for several sets of seeds, with the weights as they are or rounded.
+
+    On the held-out sentences, or with --paragraphs on the test paragraphs and the playground's presets.
+    """
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--paragraphs", action="store_true", help="measure paragraphs and presets instead of sentences")
+    parser.add_argument("--weights", choices=get_args(Weights), default="native")
+    parser.add_argument("--sets", type=int, default=3, help="sets of seeds (default 3)")
+    parser.add_argument("--processes", type=int, default=1, help="sets of paragraphs measured at the same time (default 1)")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
+    chosen = parser.parse_args()
+    if chosen.paragraphs:
+        results = measure_paragraphs(chosen.sets, chosen.weights, chosen.processes)
+    else:
+        results = measure_sentences(chosen.sets, chosen.weights)
+    chosen.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -133,6 +133,22 @@ class DualARRecipe:
     seed: int = 0
 
 
+MANNER = Manner(
+    temperature=0.4,
+    top_p=0.4,
+    repetition_penalty=1.0,
+    normalize=True,
+    spell_capitals=True,
+    chunk="sentence",
+    max_segment_bytes=110,
+    history=0,
+    clause_pause=0.05,
+    sentence_pause=0.2,
+    paragraph_pause=0.5,
+)
+"""One sentence a segment, without history: sequences of two utterances had at most 300 columns in training, and beyond that the text is lost."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The whole recipe, and the folder it works in."""
@@ -143,7 +159,7 @@ class Recipe:
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     head: HeadRecipe = field(default_factory=HeadRecipe)
     dual_ar: DualARRecipe = field(default_factory=DualARRecipe)
-    manner: Manner = field(default_factory=lambda: Manner(temperature=0.4, top_p=0.4, repetition_penalty=1.0, normalize=True))
+    manner: Manner = field(default_factory=lambda: MANNER)
     """How what is exported is spoken with where a request does not say."""
     checkpoint_seconds: float = 150
     step_seconds: float | None = None

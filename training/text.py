@@ -18,6 +18,10 @@ from training.recipe import TextRecipe
 
 HELD_OUT = Path(__file__).with_name("held_out.json")
 """Hand-written test sentences: numbers, names, questions, everyday and long ones."""
+PARAGRAPHS = Path(__file__).with_name("paragraphs.json")
+"""Hand-written test paragraphs of 300 to 900 characters: news, dialogue, instructions, narration, lists. Nothing is trained on them."""
+EXAMPLES = Path(__file__).parents[1] / "inference/server/page/examples.js"
+"""The playground's examples, as JSON in a JavaScript module."""
 TEMPLATES = Path(__file__).with_name("templates.json")
 TEST_SENTENCES = 60
 

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import prometheus_client
-import psutil
-
-from inference.engine.engine import SpeechEngine
-from inference.engine.request import SpeechRequest
-from inference.errors import FishserveError
-from inference.hub import name_of
+from inference.errors import FishserveError, MissingExtra
+from inference.extras import needs
 from inference.settings import read
-from inference.voices.store import VoiceStore
-from worker.handler import Handler
-from worker.storage import Storage
+
+if TYPE_CHECKING:
+    from inference import SpeechEngine
+    from inference.voices.store import VoiceStore
 
 
 def main() -> None:
-    """Load, warm up, say how long that took, and serve. What keeps the model from being loaded is said by a fitness check."""
+    """Run the worker. A missing package and Ctrl-C end it without a traceback."""
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")  # at DEBUG its SDK writes what jobs say and hear into the log
+    try:
+        with needs("worker", "`python -m worker`"):
+            for package in ("psutil", "worker.handler", "runpod"):  # before a model is loaded
+                import_module(package)
+        serve()
+    except MissingExtra as e:
+        sys.exit(f"error: {e}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def serve() -> None:
+    """Load, warm up, report how long that took, and take jobs. A failed fitness check reports a model that cannot be loaded."""
+    import psutil
     import runpod
+
+    from inference.hub import name_of
+    from worker.handler import Handler
+    from worker.storage import Storage
 
     try:
         engine, voices = _engine()
@@ -52,6 +68,11 @@ def main() -> None:
 
 def _engine() -> tuple[SpeechEngine, VoiceStore]:
     """The engine of the settings, warm, and the voices it may speak with."""
+    import prometheus_client
+
+    from inference import SpeechEngine, SpeechRequest
+    from inference.voices.store import VoiceStore
+
     s = read()
     if s.metrics_port:
         prometheus_client.start_http_server(s.metrics_port)

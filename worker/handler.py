@@ -18,6 +18,7 @@ from inference.engine.request import SpeechRequest
 from inference.engine.stream import Item, Ticket
 from inference.errors import FishserveError, RequestError
 from inference.hub import name_of
+from inference.voices.notice import MINNOW, ONE_VOICE
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Reference, Voice
 from worker.job import INLINE_BYTES, Clip, Job, parse
@@ -91,7 +92,10 @@ class Handler:
             for piece in _pieces(waiting):
                 yield _piece(piece, pieces)
                 pieces += 1
-        yield await self._result(job, asked, encoder, bytes(content), ticket, seed, seconds, began, first)
+        made = bytes(content)
+        if asked.upload or not asked.stream:  # pieces alone are a stream: what their receiver joins has this checksum
+            made = encoder.with_true_sizes(made)
+        yield await self._result(job, asked, encoder, made, ticket, seed, seconds, began, first)
 
     async def _result(
         self, job: dict[str, Any], asked: Job, encoder: Encoder, content: bytes, ticket: Ticket, seed: int, seconds: float, began: float,
@@ -108,6 +112,8 @@ class Handler:
                 "total": round(time.monotonic() - began, 3),
             },
         }  # fmt: skip
+        if asked.voice not in (None, DEFAULT) and result["model"] == MINNOW:
+            result["warning"] = ONE_VOICE
         if asked.upload:
             return result | await self._storage.send(asked.upload, content, encoder.media_type, job["id"], result)
         if asked.stream:

@@ -24,6 +24,9 @@ _PIECE = 1024
 _HELD_BACK = 8192
 """Samples of silence that push out all that atempo keeps."""
 
+_STREAMINFO = slice(8, 42)
+"""Where a FLAC file has it: after `fLaC` and a block's header of 4 bytes."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -103,16 +106,23 @@ class Encoder:
             tail = self._resampler.resample_chunk(tail, last=True)
         return self._writer.write(tail) + self._writer.close()
 
+    def with_true_sizes(self, content: bytes) -> bytes:
+        """A whole, finished file with its length in its header; a stream begins before that is known. WAV and FLAC have such headers."""
+        return self._writer.with_true_sizes(content)
+
 
 class _Writer(Protocol):
     def write(self, samples: np.ndarray) -> bytes: ...
 
     def close(self) -> bytes: ...
 
+    def with_true_sizes(self, content: bytes) -> bytes: ...
+
 
 class _Plain:
     def __init__(self, kind: str, rate: int) -> None:
         self._header = wav_header(rate) if kind == "wav" else b""
+        self._rate, self._header_bytes = rate, len(self._header)
 
     def write(self, samples: np.ndarray) -> bytes:
         header, self._header = self._header, b""
@@ -120,6 +130,10 @@ class _Plain:
 
     def close(self) -> bytes:
         return b""
+
+    def with_true_sizes(self, content: bytes) -> bytes:
+        start = self._header_bytes
+        return wav_header(self._rate, len(content) - start) + content[start:] if start else content
 
 
 class _Sink:
@@ -140,7 +154,7 @@ class _Sink:
 
 class _Compressed:
     def __init__(self, form: Format, rate: int, bit_rate: int | None) -> None:
-        self._sink, self._rate, self._written = _Sink(), rate, 0
+        self._sink, self._rate, self._written, self._kind, self._info = _Sink(), rate, 0, form.container, b""
         self._container = av.open(self._sink, "w", format=form.container, options={"flush_packets": "1", **dict(form.muxer)})
         stream = self._container.add_stream(form.codec, rate=rate, layout="mono")
         assert isinstance(stream, av.AudioStream)
@@ -159,8 +173,15 @@ class _Compressed:
         begun = b"" if self._written else self.write(np.zeros(self._rate // 50, np.float32))  # a file without any sound is not one
         for packet in self._stream.encode(None):
             self._container.mux(packet)
+        self._info = bytes(self._stream.codec_context.extradata or b"")
         self._container.close()
         return begun + self._sink.take()
+
+    def with_true_sizes(self, content: bytes) -> bytes:
+        # FFmpeg's encoder ends with a STREAMINFO that has the number of samples and their MD5.
+        if self._kind == "flac" and len(self._info) == _STREAMINFO.stop - _STREAMINFO.start and content.startswith(b"fLaC"):
+            return content[: _STREAMINFO.start] + self._info + content[_STREAMINFO.stop :]
+        return content
 
 
 class _Tempo:

@@ -20,12 +20,14 @@ _CONTAINERS = "aac,aiff,amr,asf,au,avi,caf,flac,flv,matroska,webm,mov,mp4,m4a,3g
 """Formats that hold sound themselves. FFmpeg also reads lists of other files and addresses, which nobody may have us open."""
 
 
-def read_clip(source: Path | bytes, sample_rate: int = 44_100) -> np.ndarray:
+def read_clip(source: str | Path | bytes, sample_rate: int = 44_100) -> np.ndarray:
     """Samples (n,) float32 at `sample_rate` Hz, channels averaged; of a video its sound.
 
     Raises AudioError when it is no sound that can be read, is silent of samples, holds values that are not numbers, or lasts
     more than ten minutes.
     """
+    if isinstance(source, str):
+        source = Path(source)
     name = source.name if isinstance(source, Path) else "the clip"
     if isinstance(source, Path) and not source.is_file():
         raise AudioError(f"{name} does not exist or is not a file", "reference")

@@ -1,9 +1,11 @@
-"""What a device has: which one, how many rows it can hold, which weights it may use."""
+"""What a device has: which one, how many rows it can hold, which weights it may use, how many threads compute."""
 
 from __future__ import annotations
 
 import torch
 
+from inference import cpu_threads
+from inference.cpu_threads import Choice
 from inference.engine.kv_cache import KEPT_SHARE
 from inference.engine.matrix import Weights
 from inference.errors import RequestError
@@ -12,6 +14,33 @@ from inference.model.checkpoint import Checkpoint
 
 USUAL_ROWS = {"cpu": 8, "cuda": 64}
 """A GPU reads its weights once for all rows, and has arithmetic to spare for so many; two or more cores do not."""
+
+_threads: int | None = None
+"""What `use_threads` told torch last; torch itself has one number for the whole process, too."""
+
+
+def use_threads(checkpoint: Checkpoint) -> Choice:
+    """Have torch compute with as many threads as pay for this model. Threads that begin later, as the engine's, take over the number.
+
+    A program that called `torch.set_num_threads` keeps its number. That can only be seen by the number: it differs from those that torch may start with.
+    `FISHSERVE_THREADS` and OpenMP's variables win over both. On CUDA nothing changes.
+    """
+    global _threads  # noqa: PLW0603
+    now = torch.get_num_threads()
+    if checkpoint.device.type != "cpu":
+        return Choice(now, "the model computes on a GPU")
+    cpus = cpu_threads.allowed_cpus()
+    if not cpu_threads.users_choice() and now not in (
+        _threads,
+        len(cpus),
+        cpu_threads.physical_cores(cpus),
+        cpu_threads.available().threads,
+    ):
+        return Choice(now, "torch.set_num_threads was called")
+    choice = cpu_threads.choose(sum(p.nbytes for p in checkpoint.lm.parameters()))
+    _threads = choice.threads
+    torch.set_num_threads(choice.threads)
+    return choice
 
 
 def affordable_rows(checkpoint: Checkpoint, rows: int | None, budget: int | None) -> int:

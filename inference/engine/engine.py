@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from inference.engine import collector, metrics
-from inference.engine.device import affordable_rows, allowed_weights, pick_device
+from inference.engine.device import affordable_rows, allowed_weights, pick_device, use_threads
 from inference.engine.kv_cache import Past
 from inference.engine.matrix import Weights
 from inference.engine.request import Audio, SpeechRequest
@@ -41,8 +41,7 @@ from inference.model.codec import check_codes
 from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
 from inference.model.prompt import PromptBuilder, context, reference_context
 from inference.text.clean import clean
-from inference.text.script import script
-from inference.text.split import split
+from inference.text.segments import pause_after
 from inference.threads import aside
 from inference.voices.voice import Reference, Voice
 
@@ -60,7 +59,8 @@ class _Job:
     """A request on its way: its segments, the seconds of silence before each and after the last, what was spoken so far, and the segment
     being generated.
 
-    Of a `live` one, more text may come as long as it is `open`; it holds no row while it waits for that.
+    Of a `live` one, more text may come as long as it is `open`; it holds no row while it waits for that. `gap` is the natural pause, in seconds,
+    between what it has and what may come.
     """
 
     request: SpeechRequest
@@ -72,6 +72,7 @@ class _Job:
     audio: bool
     live: bool = False
     open: bool = False
+    gap: float = 0.0
     turns: list[Tensor] = field(default_factory=list)
     codes: list[Tensor] = field(default_factory=list)
     sequence: Sequence | None = None
@@ -112,6 +113,7 @@ class SpeechEngine:
             specials: PromptBuilder(checkpoint.tokenizer, checkpoint.config.num_codebooks, specials=specials) for specials in (False, True)
         }
         self._rows = affordable_rows(checkpoint, rows, kv_bytes)
+        use_threads(checkpoint)  # before weights are laid out, a part for each thread
         self._runner = aside(Runner)(checkpoint, self._rows, allowed_weights(weights, checkpoint.device))
         self._vocoder = Vocoder(checkpoint.codec)
         self._queue = queue
@@ -195,7 +197,7 @@ class SpeechEngine:
             if self._closing:
                 raise EngineClosed(self.ending)
             self._refuse_overload()
-            job = _Job(request, ticket, fixed, segments, silences, seed, audio, live, live)
+            job = _Job(request, ticket, fixed, segments, silences, seed, audio, live, live, self._gap(request))
             if live:
                 self._live[ticket] = job
             self._waiting.append(job)
@@ -217,7 +219,8 @@ class SpeechEngine:
             if len(job.segments) + len(segments) > MAX_LIVE_SEGMENTS:
                 raise RequestError(f"more than {MAX_LIVE_SEGMENTS:,} pieces of text in one request; begin another", "text")
             job.segments += segments
-            job.silences = [*job.silences[:-1], job.silences[-1] + silences[0], *silences[1:]]
+            between = job.silences[-1] + silences[0] or job.gap  # a pause that was asked for replaces the natural one
+            job.silences, job.gap = [*job.silences[:-1], between, *silences[1:]], self._gap(request)
             if job in self._parked:  # whoever listens hears it begin anew
                 self._parked.remove(job)
                 job.heard, job.submitted = 0.0, time.monotonic()
@@ -314,11 +317,13 @@ class SpeechEngine:
 
     def _script(self, request: SpeechRequest) -> tuple[list[Tensor], list[float]]:
         """The prompt columns of each piece of text that is spoken in one go, and the seconds of silence before each and after the last."""
-        if request.compat == "reference":
-            pieces = split(request.text, request.chunk_length, compat=True)
-            return [self._prompts[True].segment(piece) for piece in pieces], [0.0] * (len(pieces) + 1)
-        lines, last = script(request.text, request.chunk_length, normalize=bool(request.normalize))
-        return [self._prompts[False].segment(line.text) for line in lines], [*(line.silence for line in lines), last]
+        lines, last = request.script(self.checkpoint.manner)
+        prompts = self._prompts[request.compat == "reference"]
+        return [prompts.segment(line.text) for line in lines], [*(line.silence for line in lines), last]
+
+    def _gap(self, request: SpeechRequest) -> float:
+        """Seconds of natural pause after a request's text when more follows."""
+        return 0.0 if request.compat == "reference" else pause_after(request.text, self.checkpoint.manner.segmentation)
 
     def _fixed(self, builder: PromptBuilder, voice: Voice) -> Tensor:
         """The part of the prompt that every segment begins with: system message and references."""
@@ -361,6 +366,11 @@ class SpeechEngine:
     def _reserve(self, request: SpeechRequest) -> int:
         """Positions kept free of context for the speech of one segment."""
         return request.max_new_tokens or min(DEFAULT_NEW_TOKENS, self.checkpoint.config.max_seq_len // 2)
+
+    def _context_room(self, job: _Job) -> int:
+        """Columns that `fixed`, earlier segments and the newest one may take together."""
+        room, history = self.checkpoint.config.max_seq_len - self._reserve(job.request), self.checkpoint.manner.history
+        return room if history is None else min(room, job.fixed.shape[1] + job.turns[-1].shape[1] + history)
 
     def _notify(self) -> None:
         with self._wake:
@@ -458,7 +468,7 @@ class SpeechEngine:
         if job.request.compat == "reference":
             prompt = reference_context(job.fixed, job.turns, min(REFERENCE_MAX_LENGTH, size))
         else:
-            prompt = context(job.fixed, job.turns, size - self._reserve(job.request))
+            prompt = context(job.fixed, job.turns, self._context_room(job))
         room = size - prompt.shape[1]
         if room < 1:
             raise GenerationError(f"the context of {prompt.shape[1]} positions leaves no room for speech in the model's {size}")
@@ -541,7 +551,8 @@ class SpeechEngine:
         memory for that; else it is computed again.
         """
         kept = sum(j.past.bytes for j in (*self._waiting, *self._parked) if j.past is not None) + self._runner.past_bytes(sequence)
-        job.past = self._runner.past(sequence) if kept <= self._runner.past_budget else None
+        reused = self.checkpoint.manner.history != 0
+        job.past = self._runner.past(sequence) if reused and kept <= self._runner.past_budget else None
         job.sequence = None
         self._leave(sequence)
         self._running.remove(job)

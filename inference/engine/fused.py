@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference.engine import kernels
 from inference.engine.kernels import NARROW, Attention
 from inference.engine.matrix import Dense, Matrix
 from inference.engine.step import Head, PackedBlock, Step
 from inference.model.config import SEMANTIC_TOKENS
-from inference.model.dual_ar import KVCache
+from inference.model.dual_ar import Block, KVCache
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,17 @@ class _Layer:
     w2: Tensor
 
     @staticmethod
-    def of(block: PackedBlock) -> _Layer:
+    def of(packed: PackedBlock, block: Block) -> _Layer:
         """The step's own weights: on CUDA they lie as they are needed here, and nothing is kept twice."""
-        before, after = ((norm.norm.weight, norm.norm.eps) for norm in (block.attention_norm, block.ffn_norm))
-        wqkv, wo, w13, w2 = (_rows(matrix) for matrix in (block.wqkv, block.wo, block.w13, block.w2))
-        return _Layer(before, wqkv.weight, wqkv.bias, wo.weight, after, w13.weight, w2.weight)
+        before, after = ((norm.norm.weight, norm.norm.eps) for norm in (packed.attention_norm, packed.ffn_norm))
+        a, f = block.attention, block.feed_forward
+        wqkv, wo, w2 = _rows(packed.wqkv, a.wqkv), _rows(packed.wo, a.wo), _rows(packed.w2, f.w2)
+        return _Layer(before, wqkv, a.wqkv.bias, wo, after, _rows(packed.w13, f.w1, f.w3), w2)
 
 
-def _rows(matrix: Matrix) -> Dense:
-    assert isinstance(matrix, Dense)  # the others are for CPUs
-    return Dense(matrix.weight.t().contiguous(), matrix.bias)
+def _rows(matrix: Matrix, *linears: nn.Linear) -> Tensor:
+    """The linear maps' weights side by side, (out, in): those of the matrix, where it has them so."""
+    return matrix.weight.t().contiguous() if isinstance(matrix, Dense) else torch.cat([linear.weight for linear in linears])
 
 
 class FusedStep:
@@ -55,7 +56,12 @@ class FusedStep:
         self._model, self._window, self._ids = model, window, head.ids
         self._token_head = model.output_weight[head.ids].contiguous()
         self._code_head = model.fast_output.weight[: head.codes].contiguous()
-        self._slow, self._fast = [_Layer.of(b) for b in step.slow_blocks], [_Layer.of(b) for b in step.fast_blocks]
+        self._slow, self._fast = (
+            [_Layer.of(packed, block) for packed, block in zip(blocks, layers, strict=True) if isinstance(block, Block)]
+            for blocks, layers in ((step.slow_blocks, model.layers), (step.fast_blocks, model.fast_layers))
+        )
+        project = model.fast_project_in
+        self._project = (_rows(step.project, project), project.bias) if isinstance(project, nn.Linear) and step.project else None
         self._fast_cache = model.new_fast_cache(rows).both
         self._slow_attention = Attention(rows, c.n_head, c.n_local_heads, c.head_dim, like.device)
         self._fast_attention = Attention(rows, c.fast_n_head, c.fast_n_local_heads, c.fast_head_dim, like.device)
@@ -93,9 +99,9 @@ class FusedStep:
         logits = _part(self._logits, rows, len(self._ids))
         kernels.linear(x, self._token_head, logits, norm=(model.norm.weight, model.norm.eps))
         hidden = x
-        if isinstance(model.fast_project_in, torch.nn.Linear):
+        if self._project is not None:
             hidden = _part(self._hidden, rows, c.fast_dim)
-            kernels.linear(x, model.fast_project_in.weight, hidden, bias=model.fast_project_in.bias)
+            kernels.linear(x, self._project[0], hidden, bias=self._project[1])
         for n in range(codebooks):
             time = 2 if n == 0 else 1  # positions 0, of the hidden state, and 1, of the first code, are known together
             x = _part(self._fast_x, rows * time, c.fast_dim)

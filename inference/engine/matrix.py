@@ -1,10 +1,17 @@
-"""The matrices a decoding pass multiplies by, as they lie in memory."""
+"""The matrices a decoding pass multiplies by, as they lie in memory, and the proof that neighbours do not change a row's result.
+
+Libraries choose another kernel for one row than for several, and kernels add up in different orders. On a CPU a request must get the same codes
+alone and among others, so each layout is tried on the processor at hand with every number of rows there may be: the numbers at which a row's
+result has the same bits are kept, and other numbers are padded up to the next of them. A layout that holds at none is not used.
+"""
 
 from __future__ import annotations
 
+import time
 import warnings
+from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +21,14 @@ Weights = Literal["native", "int8"]
 
 LARGE = 2 << 20
 """Bytes of a large matrix."""
+PROVED_ROWS = 16
+"""Every number of rows up to this is tried, beyond it the powers of two."""
 
 
 class Matrix(Protocol):
-    """Linear maps side by side."""
+    """Linear maps side by side. `name` says how they lie in memory."""
+
+    name: ClassVar[str]
 
     def times(self, x: Tensor) -> Tensor:
         """x (rows, in) -> (rows, out)."""
@@ -35,6 +46,7 @@ class Dense(Matrix):
     In memory they lie so on a CPU, and as (out, in) on CUDA, where our kernels read them too.
     """
 
+    name = "as the model has them"
     weight: Tensor
     bias: Tensor | None
 
@@ -55,27 +67,31 @@ class Dense(Matrix):
 
 @dataclass(frozen=True)
 class Half(Matrix):
-    """Large weights that are FP16's or BF16's own, kept as FP16 and multiplied in FP32, on a CPU whose torch has FBGEMM.
+    """Weights that are FP16's or BF16's own, kept as FP16 and multiplied in FP32, on a CPU whose torch has FBGEMM.
 
-    Reads half the memory that FP32 does, moves no weight by more than 3e-8, and gives a row the same alone and among others. The model keeps
-    its FP32 weights for prompts.
+    Reads half the memory that FP32 does and moves no weight by more than 3e-8. The model keeps its FP32 weights for prompts.
     """
 
-    packed: object
+    name = "FP16 by FBGEMM"
+    packed: Tensor
     bias: Tensor | None
 
     @staticmethod
     def of(*linears: nn.Linear) -> Half:
         weight = torch.cat([linear.weight for linear in linears])
-        return Half(torch.ops.quantized.linear_prepack_fp16(weight, None), _bias(linears))
+        with warnings.catch_warnings():  # torch calls this product deprecated, once, and its successor takes 20 µs longer to call
+            warnings.simplefilter("ignore", UserWarning)
+            packed = torch.fbgemm_pack_gemm_matrix_fp16(weight)
+            torch.fbgemm_linear_fp16_weight_fp32_activation(weight[:1] * 0, packed, weight[:, 0] * 0)
+        return Half(packed, _bias(linears))
 
     @staticmethod
-    def pays(*linears: nn.Linear) -> bool:
-        return _fbgemm() and _fp32_on_cpu(*linears) and large(*linears) and all(_fits(linear.weight) for linear in linears)
+    def works(*linears: nn.Linear) -> bool:
+        return _fbgemm() and _fp32_on_cpu(*linears) and all(_fits(linear.weight) for linear in linears)
 
     def times(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
-        return y if self.bias is None else y + self.bias
+        y: Tensor = torch.ops.aten.fbgemm_linear_fp16_weight_fp32_activation(x, self.packed, self.bias)
+        return y
 
 
 def _fits(weight: Tensor) -> bool:
@@ -84,31 +100,40 @@ def _fits(weight: Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class Split(Matrix):
-    """Large FP32 weights on a CPU, (parts, in, out / parts), a part for each thread.
+class OneDNN(Matrix):
+    """FP32 weights packed for oneDNN's blocked product, whose kernel for one row is also the one for several. The model keeps its own."""
 
-    On some processors MKL multiplies one row by a matrix in one thread, which cannot read memory as fast as all of them.
-    """
-
-    weight: Tensor
+    name = "FP32 by oneDNN"
+    packed: Tensor
     bias: Tensor | None
 
     @staticmethod
-    def of(*linears: nn.Linear) -> Split:
-        packed = torch.cat([linear.weight for linear in linears]) if len(linears) > 1 else linears[0].weight.data
-        for linear, view in zip(linears, packed.split([linear.out_features for linear in linears]), strict=True):
-            linear.weight.data = view
-        return Split(packed.view(torch.get_num_threads(), -1, packed.shape[1]).transpose(1, 2), _bias(linears))
+    def of(*linears: nn.Linear) -> OneDNN:
+        weight = torch.cat([linear.weight for linear in linears])
+        return OneDNN(torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR), _bias(linears))
 
     @staticmethod
-    def pays(*linears: nn.Linear) -> bool:
-        threads = torch.get_num_threads()
-        outputs = sum(linear.out_features for linear in linears)
-        return _fp32_on_cpu(*linears) and threads > 1 and outputs % threads == 0 and large(*linears)
+    def works(*linears: nn.Linear) -> bool:
+        return torch.backends.mkldnn.is_available() and _fp32_on_cpu(*linears)
 
     def times(self, x: Tensor) -> Tensor:
-        y = torch.bmm(x.expand(len(self.weight), *x.shape), self.weight).transpose(0, 1).reshape(len(x), -1)
-        return y if self.bias is None else y + self.bias
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        return y
+
+
+_PACKED_FOR = 8
+"""Rows that oneDNN lays weights out for: for one it would choose another kernel."""
+
+
+@dataclass(frozen=True)
+class RowByRow(Matrix):
+    """A matrix that multiplies each row alone: slow for many, and the same for all by construction."""
+
+    name = "each row alone"
+    matrix: Matrix
+
+    def times(self, x: Tensor) -> Tensor:
+        return torch.cat([self.matrix.times(row.clone()) for row in x.split(1)])  # a clone, as where a row begins in memory counts, too
 
 
 @dataclass(frozen=True)
@@ -118,9 +143,14 @@ class Int8(Matrix):
     Reads a quarter of the memory that FP32 does. Rows do not influence each other's rounding.
     """
 
+    name = "8 bits by FBGEMM"
     packed: object
     levels: int
     bias: Tensor | None
+
+    @staticmethod
+    def works(*linears: nn.Linear) -> bool:
+        return large(*linears) and _fbgemm()
 
     @staticmethod
     def of(*linears: nn.Linear) -> Int8:
@@ -143,6 +173,7 @@ class Int8(Matrix):
 class Int8Small(Matrix):
     """Small weights rounded to 8 bits, (out, in), in products of BF16: in a cache, what counts is how few operations surround them."""
 
+    name = "8 bits by torch"
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
@@ -163,20 +194,97 @@ class Int8Small(Matrix):
         return y if self.bias is None else y + self.bias
 
 
-def lay_out(weights: Weights, *linears: nn.Linear) -> Matrix:
-    """The linear maps as one matrix, in the form that is fastest where they are."""
-    if weights == "int8" and large(*linears) and _fbgemm():
-        return Int8.of(*linears)
-    if weights == "int8" and Int8Small.works(*linears):
-        return Int8Small.of(*linears)
-    return next((kind.of(*linears) for kind in (Half, Split) if kind.pays(*linears)), None) or Dense.of(*linears)
+Layout = type[Int8] | type[Int8Small] | type[Half] | type[OneDNN] | type[Dense]
 
 
-def output_matrix(rows: Tensor) -> Matrix:
-    """An output layer's `rows` (out, in) as a matrix that gives FP32 logits: rounded ones would tie, and draws go by rank."""
-    linear = nn.Linear(rows.shape[1], rows.shape[0], bias=False, device="meta")
-    linear.weight = nn.Parameter(rows.float(), requires_grad=False)
-    return lay_out("native", linear)
+class Layouts:
+    """Chooses how the matrices of one model lie in memory, for passes of up to `rows` rows, and to how many rows a pass is padded."""
+
+    def __init__(self, weights: Weights, rows: int) -> None:
+        self._weights = weights
+        larger = (1 << n for n in range(PROVED_ROWS.bit_length(), (rows - 1).bit_length() + 1))
+        self._tried = frozenset((*range(1, PROVED_ROWS + 1), *larger))
+        self._agreeing: dict[tuple[Layout, int, int], frozenset[int]] = {}
+        self._allowed: frozenset[int] | None = None
+        self._chosen: dict[tuple[str, int, int], tuple[Matrix, int]] = {}
+
+    def lay_out(self, *linears: nn.Linear) -> Matrix:
+        """The linear maps as one matrix: on a CPU in the first layout, the fastest first, that gives a row the same result among any others."""
+        inputs, outputs = linears[0].in_features, sum(linear.out_features for linear in linears)
+        if not _fp32_on_cpu(*linears):
+            return self._noted(Dense.of(*linears), inputs, outputs)
+        for layout in _layouts(self._weights, *linears):
+            key = layout, inputs, outputs
+            if not self._agreeing.get(key, True):
+                continue
+            matrix = layout.of(*linears)
+            if key not in self._agreeing:
+                self._agreeing[key] = agreeing_rows(matrix, inputs, self._tried)
+            if self._agreeing[key]:
+                self._allowed = (self._allowed or self._tried) & self._agreeing[key]
+                return self._noted(matrix, inputs, outputs)
+        return self._noted(RowByRow(Dense.of(*linears)), inputs, outputs)
+
+    def rows_of(self, weight: Tensor) -> Matrix:
+        """A matrix of `weight` (out, in), whose products are FP32."""
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        linear.weight = nn.Parameter(weight.float(), requires_grad=False)
+        return self.lay_out(linear)
+
+    def padded(self, rows: int) -> int:
+        """How many rows to multiply where there are `rows`, so that each gets what it gets in any other number."""
+        if self._allowed is None or rows in self._allowed:
+            return rows
+        return min(size for size in self._allowed if size > rows)
+
+    def names(self) -> dict[str, int]:
+        """How many matrices lie in each layout."""
+        names: Counter[str] = Counter()
+        for (name, _, _), (_, count) in self._chosen.items():
+            names[name] += count
+        return dict(names)
+
+    def cost(self, rows: int) -> float:
+        """What the padding of `rows` rows costs: the time of the products with it over their time without."""
+        return self._seconds(self.padded(rows)) / self._seconds(rows)
+
+    def _noted(self, matrix: Matrix, inputs: int, outputs: int) -> Matrix:
+        key = matrix.name, inputs, outputs
+        self._chosen[key] = matrix, self._chosen.get(key, (matrix, 0))[1] + 1
+        return matrix
+
+    def _seconds(self, rows: int) -> float:
+        total = 0.0
+        for (_, inputs, _), (matrix, count) in self._chosen.items():
+            x = torch.randn(rows, inputs)
+            total += count * min(_timed(matrix, x) for _ in range(10))
+        return total
+
+
+def agreeing_rows(matrix: Matrix, inputs: int, tried: frozenset[int]) -> frozenset[int]:
+    """The numbers of rows, of those tried, at which every row has the bits that it has in the largest; none if that is not one of them.
+
+    All rows are one row again and again: what a kernel adds up in which order depends on where a row stands, not on its values.
+    """
+    row = torch.randn(1, inputs, generator=torch.Generator().manual_seed(0))
+    products = {n: matrix.times(row.expand(n, -1).contiguous()) for n in tried}
+    expected = products[max(tried)][:1]
+    agreeing = frozenset(n for n, product in products.items() if torch.equal(product, expected.expand_as(product)))
+    return agreeing if max(tried) in agreeing else frozenset()
+
+
+def _layouts(weights: Weights, *linears: nn.Linear) -> list[Layout]:
+    """The layouts that may be tried for the linear maps, the fastest first. A call of oneDNN's takes 30 µs longer than one of the others."""
+    eight_bit: list[Layout] = [layout for layout in (Int8, Int8Small) if weights == "int8" and layout.works(*linears)]
+    half: list[Layout] = [Half] if Half.works(*linears) else []
+    packed: list[Layout] = [OneDNN] if OneDNN.works(*linears) else []
+    return [*eight_bit, *half, *packed, Dense] if large(*linears) else [*eight_bit, *half, Dense, *packed]
+
+
+def _timed(matrix: Matrix, x: Tensor) -> float:
+    started = time.perf_counter()
+    matrix.times(x)
+    return time.perf_counter() - started
 
 
 def _fbgemm() -> bool:

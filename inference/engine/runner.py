@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inference.engine.graphs import Flight, captured
 from inference.engine.kv_cache import KEPT_SHARE, Past, PrefixCache
-from inference.engine.matrix import Weights, output_matrix
+from inference.engine.matrix import Weights
 from inference.engine.request import SpeechRequest
 from inference.engine.sampler import HEAD, NONE, Controls, gumbel, sample, seen_ids
 from inference.engine.step import Head, Step
@@ -241,7 +241,8 @@ class Runner:
 
     def _head_of(self, ids: Tensor, codes: int) -> Head:
         tokens, scores = self._lm.output_weight[ids], self._lm.fast_output.weight[:codes]
-        return Head(ids, output_matrix(tokens), codes, output_matrix(scores))
+        output = self._step.heads.rows_of
+        return Head(ids, output(tokens), codes, output(scores))
 
     def _finish_frame(self, hidden: Tensor, sequences: list[Sequence]) -> None:
         """From slow hidden states (batch, dim) draw a frame for each sequence. Normal and reference rows differ in what they may draw."""

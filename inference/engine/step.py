@@ -14,49 +14,60 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from inference.engine.matrix import Matrix, Weights, lay_out
+from inference.engine.matrix import Layouts, Matrix, Weights
 from inference.model.dual_ar import Block, DualAR, KVCache, RMSNorm
 
 
 class Slots(NamedTuple):
-    """One layer's cache in a pass: where new keys and values go, and all that attention reads, (batch * kv, 1, end, head_dim).
+    """One layer's cache in a pass: where new keys and values go, and what attention reads, in one piece for each group of rows that it treats at once,
+    (group's rows * kv, 1, end, head_dim).
 
     Without `at`, `new` takes a pass's keys and values whole. With it, rows and positions (batch,) int64, they go to those places
     of `new`, (rows, 2, kv, positions, head_dim).
     """
 
     new: Tensor
-    keys: Tensor
-    values: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
     at: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
     def same(cache: KVCache, rows: int, position: int) -> list[Slots]:
         """For each layer: one new position, the same in rows 0, 1, ... New ones are (batch, 2, kv, head_dim)."""
-        new = cache.both[:, :, :rows, :, position].transpose(1, 2).unbind(0)
-        return [Slots(*layer) for layer in zip(new, *_read(cache, rows, position + 1), strict=True)]
+        return _slots(_columns(cache, rows, position), [_read(cache, 0, rows, position + 1)])
 
     @staticmethod
     def pair(cache: KVCache, rows: int) -> list[Slots]:
         """For each layer: positions 0 and 1. New ones are (batch, time, 2, kv, head_dim)."""
-        new = cache.both[:, :, :rows, :, :2].permute(0, 2, 4, 1, 3, 5).unbind(0)
-        return [Slots(*layer) for layer in zip(new, *_read(cache, rows, 2), strict=True)]
+        new = cache.both[:, :, :rows, :, :2].permute(0, 2, 4, 1, 3, 5)
+        return _slots(new, [_read(cache, 0, rows, 2)])
 
     @staticmethod
     def ragged(cache: KVCache, positions: Tensor, end: int) -> list[Slots]:
         """For each layer: one new position in each of rows 0, 1, ..., `positions` (batch,). New ones are (batch, 2, kv, head_dim)."""
         at = torch.arange(len(positions), device=positions.device), positions
-        new = cache.both.transpose(1, 2).unbind(0)
-        return [Slots(*layer, at) for layer in zip(new, *_read(cache, len(positions), end), strict=True)]
+        return _slots(cache.both.transpose(1, 2), [_read(cache, 0, len(positions), end)], at)
+
+    @staticmethod
+    def each(cache: KVCache, lengths: list[int]) -> list[Slots]:
+        """As `ragged`, but attention reads each row by itself and up to its own length, so that it adds up in the order it would alone."""
+        read = [_read(cache, row, row + 1, length + 1) for row, length in enumerate(lengths)]
+        if min(lengths) == max(lengths):
+            return _slots(_columns(cache, len(lengths), lengths[0]), read)
+        at = torch.arange(len(lengths)), torch.tensor(lengths)
+        return _slots(cache.both.transpose(1, 2), read, at)
 
     @staticmethod
     def run(cache: KVCache, row: int, start: int, end: int) -> list[Slots]:
         """For each layer: positions `start` to `end` of one row. New ones are (1, time, 2, kv, head_dim)."""
-        mine = cache.both[:, :, row, :, :end]  # (layers, 2, kv, end, head_dim)
-        new = mine[:, :, :, start:].permute(0, 3, 1, 2, 4)[:, None].unbind(0)
-        return [Slots(*layer) for layer in zip(new, mine[:, 0, :, None].unbind(0), mine[:, 1, :, None].unbind(0), strict=True)]
+        new = cache.both[:, :, row, :, start:end].permute(0, 3, 1, 2, 4)[:, None]
+        return _slots(new, [_read(cache, row, row + 1, end)])
+
+    def flat(self) -> Slots:
+        """What one batched product reads: keys (rows * kv, head_dim, end) and values (rows * kv, end, head_dim) of the only group."""
+        return self._replace(keys=(self.keys[0][:, 0].transpose(1, 2),), values=(self.values[0][:, 0],))
 
     def write(self, keys_and_values: Tensor) -> None:
         """Put the new ones where they belong."""
@@ -67,30 +78,67 @@ class Slots(NamedTuple):
             self.new[rows, :, :, positions] = keys_and_values
 
 
-def _read(cache: KVCache, rows: int, end: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Keys and values of every layer up to `end`, each (rows * kv, 1, end, head_dim)."""
-    layers, _, _, kv_heads, positions, size = cache.both.shape
-    merged = cache.both[:, :, :rows].view(layers, 2, rows * kv_heads, 1, positions, size)[..., :end, :]
+def _slots(new: Tensor, read: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]], at: tuple[Tensor, Tensor] | None = None) -> list[Slots]:
+    """One for each layer, from `new` (layers, ...) and what `_read` gave for each group of rows."""
+    keys, values = (zip(*parts, strict=True) for parts in zip(*read, strict=True))
+    return [Slots(*layer, at) for layer in zip(new.unbind(0), keys, values, strict=True)]
+
+
+def _columns(cache: KVCache, rows: int, position: int) -> Tensor:
+    """One position of rows 0, 1, ..., (layers, rows, 2, kv, head_dim)."""
+    return cache.both[:, :, :rows, :, position].transpose(1, 2)
+
+
+def _read(cache: KVCache, first: int, last: int, end: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Keys and values of every layer and of rows `first` to `last`, up to `end`, each (rows * kv, 1, end, head_dim)."""
+    merged = cache.both[:, :, first:last].flatten(2, 3)[:, :, :, None, :end]
     return merged[:, 0].unbind(0), merged[:, 1].unbind(0)
+
+
+def _attend(q: Tensor, slots: Slots, mask: Tensor | None) -> Tensor:
+    """Queries (batch * kv, 1, queries, head_dim) -> the same, each group of rows by itself."""
+    if len(slots.keys) == 1:
+        return F.scaled_dot_product_attention(q, slots.keys[0], slots.values[0], attn_mask=mask)
+    parts = zip(q.chunk(len(slots.keys)), slots.keys, slots.values, strict=True)
+    return torch.cat([F.scaled_dot_product_attention(part, keys, values) for part, keys, values in parts])
+
+
+def _attend_in_one(q: Tensor, slots: Slots, mask: Tensor | None) -> Tensor:
+    """As `_attend`, for few keys, `Slots.flat`: of all rows in two batched products, each of whose parts is the same however many there are."""
+    bias, beta = (_UNREAD, 0) if mask is None else (mask, 1)
+    scores = torch.baddbmm(bias, q[:, 0], slots.keys[0], beta=beta, alpha=1 / math.sqrt(q.shape[3]))
+    return torch.bmm(scores.softmax(-1), slots.values[0])
+
+
+_UNREAD = torch.zeros(1)
+
+
+def _pad(x: Tensor, rows: int) -> Tensor:
+    """x (n, ...) with rows of zeros behind it, so that there are `rows`."""
+    return x if len(x) == rows else F.pad(x, (0, 0) * (x.ndim - 1) + (0, rows - len(x)))
 
 
 @dataclass(frozen=True)
 class Norm:
-    """RMSNorm. In FP32 as x / hypot(||x||, sqrt(n eps)) * sqrt(n) weight: half the operations, which for few rows is half the time."""
+    """RMSNorm. In FP32 as x / sqrt(||x||^2 + n eps) * sqrt(n) weight: half the operations, which for few rows is half the time.
+
+    None of them depends on how many rows there are: torch's hypot, say, rounds differently in vectors of eight.
+    """
 
     norm: RMSNorm
-    root: Tensor
+    offset: Tensor
     gain: Tensor
 
     @staticmethod
     def of(norm: RMSNorm) -> Norm:
         n = len(norm.weight)
-        return Norm(norm, torch.tensor(math.sqrt(n * norm.eps), device=norm.weight.device), norm.weight * math.sqrt(n))
+        return Norm(norm, torch.tensor(n * norm.eps, device=norm.weight.device), norm.weight * math.sqrt(n))
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (rows, n) -> the same."""
         if x.dtype == torch.float32:
-            return (x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.root)).mul_(self.gain)
+            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().add_(self.offset).sqrt_()
+            return (x / length).mul_(self.gain)
         return F.rms_norm(x, self.norm.weight.shape, self.norm.weight, self.norm.eps)
 
 
@@ -107,33 +155,36 @@ class PackedBlock:
     n_head: int
     n_kv: int
 
+    attend: Callable[[Tensor, Slots, Tensor | None], Tensor]
+
     @staticmethod
-    def pack(block: Block, weights: Weights) -> PackedBlock:
+    def pack(block: Block, layouts: Layouts, few_keys: bool = False) -> PackedBlock:
         """Lay the weights out anew."""
         a, f = block.attention, block.feed_forward
-        wqkv, wo, w13, w2 = (lay_out(weights, *linears) for linears in ((a.wqkv,), (a.wo,), (f.w1, f.w3), (f.w2,)))
-        return PackedBlock(Norm.of(block.attention_norm), wqkv, wo, Norm.of(block.ffn_norm), w13, w2, a.n_head, a.n_kv)
+        wqkv, wo, w13, w2 = (layouts.lay_out(*linears) for linears in ((a.wqkv,), (a.wo,), (f.w1, f.w3), (f.w2,)))
+        attend = _attend_in_one if few_keys else _attend
+        return PackedBlock(Norm.of(block.attention_norm), wqkv, wo, Norm.of(block.ffn_norm), w13, w2, a.n_head, a.n_kv, attend)
 
-    def __call__(self, x: Tensor, turn: Tensor, slots: Slots, mask: Tensor | None = None, time: int = 1) -> Tensor:
-        """x (batch * time, dim), the positions of a row together -> the same.
+    def __call__(self, x: Tensor, turn: Tensor, slots: Slots, mask: Tensor | None = None, rows: int = 1, time: int = 1) -> Tensor:
+        """x (batch * time or more, dim), the positions of a row together, padded behind the last -> the same.
 
-        turn (batch * time or 1, 1, head_dim / 2) complex. `mask` (broadcast over batch * kv, 1, queries, end) is True where a key may
-        be seen, None when all may.
+        turn (batch * time or 1, 1, head_dim / 2) complex. `mask` (broadcast over batch * kv, 1, queries, end) is added to the scores, or True where
+        a key may be seen; None when all may.
         """
-        n_head, n_kv, size = self.n_head, self.n_kv, slots.keys.shape[3]
+        n_head, n_kv, size = self.n_head, self.n_kv, slots.values[0].shape[-1]
         qkv = self.wqkv.times(self.attention_norm(x)).view(-1, n_head + 2 * n_kv, size)
+        qkv = qkv if len(qkv) == rows * time else qkv[: rows * time]
         _rotate(qkv.narrow(1, 0, n_head + n_kv), turn)
         q, kv = qkv.split((n_head, 2 * n_kv), dim=1)
         # The queries of a kv head, of one position or of several, are one batch of queries to it.
         if time == 1:
             slots.write(kv.view(-1, 2, n_kv, size))
-            y = F.scaled_dot_product_attention(q.reshape(-1, 1, n_head // n_kv, size), slots.keys, slots.values, attn_mask=mask)
+            y = self.attend(q.reshape(-1, 1, n_head // n_kv, size), slots, mask)
         else:
             slots.write(kv.view(-1, time, 2, n_kv, size))
             q = q.view(-1, time, n_kv, n_head // n_kv, size).transpose(1, 2).reshape(-1, 1, time * n_head // n_kv, size)
-            y = F.scaled_dot_product_attention(q, slots.keys, slots.values, attn_mask=mask)
-            y = y.view(-1, n_kv, time, n_head // n_kv, size).transpose(1, 2)
-        x = self.wo.added(x, y.reshape(x.shape))
+            y = self.attend(q, slots, mask).view(-1, n_kv, time, n_head // n_kv, size).transpose(1, 2)
+        x = self.wo.added(x, _pad(y.reshape(rows * time, -1), len(x)))
         gate, up = self.w13.times(self.ffn_norm(x)).chunk(2, dim=-1)
         return self.w2.added(x, F.silu(gate, inplace=True).mul_(up))
 
@@ -151,24 +202,36 @@ class Head:
 
 
 class Step:
-    """A model packed for decoding up to `rows` rows, with the cache of its fast layers. Packing changes none of the model's values."""
+    """A model packed for decoding up to `rows` rows, with the cache of its fast layers. Packing changes none of the model's values.
+
+    On a CPU a row gets the same bits alone and among others: its products by `layouts`, its attention by itself.
+    """
 
     def __init__(self, model: DualAR, rows: int, weights: Weights = "native") -> None:
         self.model, self.codebooks = model, model.config.num_codebooks
-        self.slow_blocks = [PackedBlock.pack(b, weights) for b in model.layers if isinstance(b, Block)]
-        self.fast_blocks = [PackedBlock.pack(b, weights) for b in model.fast_layers if isinstance(b, Block)]
+        like = model.embeddings.weight
+        self._exact = like.device.type == "cpu" and like.dtype == torch.float32
+        self.layouts = layouts = Layouts(weights, 2 * rows)  # two positions of each row are one pass
+        self.heads = Layouts("native", rows)  # rounded logits would tie, and draws go by rank
+        self.slow_blocks = [PackedBlock.pack(b, layouts) for b in model.layers if isinstance(b, Block)]
+        self.fast_blocks = [PackedBlock.pack(b, layouts, few_keys=self._exact) for b in model.fast_layers if isinstance(b, Block)]
+        project = model.fast_project_in
+        self.project = layouts.lay_out(project) if isinstance(project, nn.Linear) else None
         self._norm, self._fast_norm = Norm.of(model.norm), Norm.of(model.fast_norm)
-        self._fast_cache = model.new_fast_cache(rows)
+        self._fast_cache = model.new_fast_cache(self._frame_rows(rows))
         self._fast_slots: dict[tuple[int, int], list[Slots]] = {}  # by rows and position: they are the same in every frame
         self._fast_embeddings = model.fast_embeddings.weight
         self._turns = torch.view_as_complex(model.rope)  # (positions, head_dim / 2)
         self._fast_turns = torch.view_as_complex(model.fast_rope)
         per_kv = model.config.fast_n_head // model.config.fast_n_local_heads
-        causal = torch.tensor([[True, False], [True, True]], device=model.rope.device)
-        self._pair_mask = causal.repeat_interleave(per_kv, dim=0)  # queries of position 0, then of position 1
+        later = torch.tensor([[0.0, -torch.inf], [0.0, 0.0]], device=model.rope.device, dtype=self._fast_embeddings.dtype)
+        self._pair_mask = later.repeat_interleave(per_kv, dim=0)  # queries of position 0, then of position 1
 
     def slow(self, columns: Tensor, cache: KVCache, lengths: list[int]) -> Tensor:
         """The next column (batch, 1 + codebooks) of rows 0, 1, ... -> hidden states before the final norm, (batch, dim)."""
+        if self._exact:
+            turn = self._turns[torch.tensor(lengths)]
+            return self._slow_layers(columns, turn, Slots.each(cache, lengths), None)
         if min(lengths) != max(lengths):
             return self.slow_at(columns, cache, torch.tensor(lengths, device=columns.device), max(lengths) + 1)
         return self._slow_layers(columns, self._turns[lengths[0]], Slots.same(cache, len(lengths), lengths[0]), None)
@@ -194,10 +257,14 @@ class Step:
         return x[None]
 
     def _slow_layers(self, columns: Tensor, turn: Tensor, layers: list[Slots], mask: Tensor | None) -> Tensor:
-        x, turn = self.model.embed(columns[:, :, None])[:, 0], turn.view(-1, 1, self._turns.shape[1])
+        rows = len(columns)
+        x, turn = self._padded(self.model.embed(columns[:, :, None])[:, 0]), turn.view(-1, 1, self._turns.shape[1])
         for block, slots in zip(self.slow_blocks, layers, strict=True):
-            x = block(x, turn, slots, mask)
-        return x
+            x = block(x, turn, slots, mask, rows)
+        return x[:rows]
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return _pad(x, self.layouts.padded(len(x)))
 
     def frame(self, hidden: Tensor, head: Head, pick: Callable[[int, Tensor], Tensor]) -> Tensor:
         """From slow hidden states (batch, dim) a frame for each row: token, codes, which of the head's ids the token is, and whether all
@@ -205,47 +272,66 @@ class Step:
 
         `pick` chooses from the logits (batch, ids) of the nth draw: 0 is the token's, n is codebook n's.
         """
-        config = self.model.config
+        config, rows = self.model.config, len(hidden)
+        size = self._frame_rows(rows)
         choices = pick(0, self.token_logits(hidden, head.tokens))
         tokens = head.ids[choices]
         # A reference run may draw a token past the code tables; the reference fails there, we take the last code.
         codes = [(tokens - self.model.semantic_begin).clamp(0, config.codebook_size - 1)]
         states = []
         for i in range(1, config.num_codebooks):
-            x = self.fast_pair(self.model.fast_project_in(hidden), codes[0]) if i == 1 else self.fast(codes[-1], i)
+            code = _pad(codes[-1], size)
+            x = self.fast_pair(_pad(self.projected(hidden), size), code) if i == 1 else self.fast(code, i)
             states.append(x)
-            codes.append(pick(i, self.code_logits(x, head.scores)))
-        healthy = torch.cat((hidden, *states), dim=1).float().sum(-1).isfinite()
+            codes.append(pick(i, self.code_logits(x, head.scores)[:rows]))
+        healthy = torch.cat((hidden, *(x[:rows] for x in states)), dim=1).float().sum(-1).isfinite()
         return torch.stack((tokens, *codes, choices, healthy.long()), dim=1)
+
+    def _frame_rows(self, rows: int) -> int:
+        """To how many rows the fast layers' passes are padded: their first has two positions of each."""
+        while self.layouts.padded(rows) != rows or self.layouts.padded(2 * rows) != 2 * rows:
+            rows += 1
+        return rows
+
+    def projected(self, hidden: Tensor) -> Tensor:
+        """Slow hidden states (batch, dim) as the fast layers take them, (batch, fast_dim)."""
+        return hidden if self.project is None else self.project.times(self._padded(hidden))[: len(hidden)]
 
     def fast_pair(self, hidden: Tensor, code: Tensor) -> Tensor:
         """Codebook positions 0, of hidden (batch, fast_dim), and 1, of code (batch,); the state of position 1, (batch, fast_dim)."""
         rows = len(code)
-        if (rows, 1) not in self._fast_slots:
-            self._fast_slots[rows, 1] = Slots.pair(self._fast_cache, rows)
         x = torch.stack((hidden, self._fast_embeddings.index_select(0, code)), dim=1).flatten(0, 1)
         turn = self._fast_turns[:2, None].repeat(rows, 1, 1)
-        for block, slots in zip(self.fast_blocks, self._fast_slots[rows, 1], strict=True):
-            x = block(x, turn, slots, self._pair_mask, time=2)
+        for block, slots in zip(self.fast_blocks, self._slots_of(rows, 1), strict=True):
+            x = block(x, turn, slots, self._pair_mask, rows, time=2)
         return x[1::2]
 
     def fast(self, code: Tensor, position: int) -> Tensor:
         """One later codebook position, of code (batch,) -> (batch, fast_dim)."""
         rows = len(code)
-        if (rows, position) not in self._fast_slots:
-            self._fast_slots[rows, position] = Slots.same(self._fast_cache, rows, position)
         x, turn = self._fast_embeddings.index_select(0, code), self._fast_turns[position].view(1, 1, -1)
-        for block, slots in zip(self.fast_blocks, self._fast_slots[rows, position], strict=True):
-            x = block(x, turn, slots)
+        for block, slots in zip(self.fast_blocks, self._slots_of(rows, position), strict=True):
+            x = block(x, turn, slots, None, rows)
         return x
+
+    def _slots_of(self, rows: int, position: int) -> list[Slots]:
+        """The fast layers' slots for a position: 1 stands for the pair 0 and 1."""
+        if (rows, position) not in self._fast_slots:
+            slots = Slots.pair(self._fast_cache, rows) if position == 1 else Slots.same(self._fast_cache, rows, position)
+            self._fast_slots[rows, position] = [layer.flat() for layer in slots] if self._exact else slots
+        return self._fast_slots[rows, position]
 
     def token_logits(self, hidden: Tensor, head: Matrix) -> Tensor:
         """FP32 logits (batch, ids) of slow hidden states (batch, dim)."""
-        return head.times(self._norm(hidden).float())
+        return self._logits(self._norm(hidden).float(), head)
 
     def code_logits(self, x: Tensor, head: Matrix) -> Tensor:
         """FP32 logits (batch, codes) of fast states (batch, fast_dim)."""
-        return head.times(self._fast_norm(x).float())
+        return self._logits(self._fast_norm(x).float(), head)
+
+    def _logits(self, x: Tensor, head: Matrix) -> Tensor:
+        padded = _pad(x, self.heads.padded(len(x)))
+        return head.times(padded)[: len(x)]
 
 
 def _rotate(heads: Tensor, turn: Tensor) -> None:

@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from inference.errors import CheckpointError
+from inference.text.segments import Chunk, Segmentation
 
 if TYPE_CHECKING:  # the doors read constants from here, in processes that have no use for torch
     from torch import Tensor
@@ -23,6 +24,9 @@ SEMANTIC_TOKENS = 1024
 
 FSQ_LEVELS = (8, 5, 5, 5)
 SAMPLING_RANGES = {"temperature": (0, 2), "top_p": (0, 1), "repetition_penalty": (0.1, 2)}
+MIN_SEGMENT_BYTES = 10
+MAX_NATURAL_PAUSE = 5.0
+"""Seconds."""
 CODES_PER_GROUP = math.prod(FSQ_LEVELS)
 """A codec decodes codes 0..999; the language model's tables have 1024 rows."""
 
@@ -105,13 +109,22 @@ class DualARConfig:
 class Manner:
     """How a checkpoint is spoken with where a request does not say: the optional `generation_config.json` beside its weights.
 
-    The values here are those of the reference implementation. `normalize` writes numbers and signs out as English words first.
+    The values here are those of the reference implementation. `normalize` writes numbers and signs out as English words first, and with
+    `spell_capitals` also acronyms and words in capitals. `chunk`, `max_segment_bytes` and the pauses are those of `Segmentation`.
+    `history` is how many columns of earlier segments stay in the context: 0 for none, None for as many as fit.
     """
 
     temperature: float = 0.7
     top_p: float = 0.7
     repetition_penalty: float = 1.2
     normalize: bool = False
+    spell_capitals: bool = False
+    chunk: Chunk = "bytes"
+    max_segment_bytes: int | None = None
+    history: int | None = None
+    clause_pause: float = 0.0
+    sentence_pause: float = 0.0
+    paragraph_pause: float = 0.0
 
     @classmethod
     def from_file(cls, path: Path) -> Manner:
@@ -123,9 +136,24 @@ class Manner:
         for name, (low, high) in SAMPLING_RANGES.items():
             if not _is_number(values[name]) or not low <= values[name] <= high:
                 raise CheckpointError(f"{path}: {name} is {values[name]!r}; it must be a number between {low} and {high}")
-        if not isinstance(values["normalize"], bool):
-            raise CheckpointError(f"{path}: normalize is {values['normalize']!r}; it must be true or false")
+        for name in ("normalize", "spell_capitals"):
+            if not isinstance(values[name], bool):
+                raise CheckpointError(f"{path}: {name} is {values[name]!r}; it must be true or false")
+        if values["chunk"] not in get_args(Chunk):
+            raise CheckpointError(f"{path}: chunk is {values['chunk']!r}; it must be one of {', '.join(get_args(Chunk))}")
+        for name, least in (("max_segment_bytes", MIN_SEGMENT_BYTES), ("history", 0)):
+            value = values[name]
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise CheckpointError(f"{path}: {name} is {value!r}; it must be null or a whole number of at least {least}")
+        for name in ("clause_pause", "sentence_pause", "paragraph_pause"):
+            if not _is_number(values[name]) or not 0 <= values[name] <= MAX_NATURAL_PAUSE:
+                raise CheckpointError(f"{path}: {name} is {values[name]!r}; it must be between 0 and {MAX_NATURAL_PAUSE:.0f} seconds")
         return cls(**values)
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """How text is cut for this checkpoint."""
+        return Segmentation(self.chunk, self.max_segment_bytes, self.clause_pause, self.sentence_pause, self.paragraph_pause)
 
 
 @dataclass(frozen=True)

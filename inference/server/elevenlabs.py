@@ -14,7 +14,7 @@ from inference.audio.encode import FORMATS, Encoder
 from inference.engine.request import SpeechRequest
 from inference.errors import RequestError
 from inference.server.references import References
-from inference.server.replies import Speaker, file, started
+from inference.server.replies import Speaker, file, started, voice_headers
 from inference.voices.store import DEFAULT, VoiceStore
 
 PATHS = ("/v1/text-to-speech/", "/v1/voices", "/v2/voices")
@@ -63,9 +63,12 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
         speed = body.voice_settings.speed if body.voice_settings else None
         encoder = Encoder(kind, rate, 1.0 if speed is None else speed, bits)
         normalize = _NORMALIZE.get(body.apply_text_normalization or "auto")
-        spoken = SpeechRequest(body.text, await references.voice(voice_id), seed=body.seed, normalize=normalize)
+        voice = await references.voice(voice_id)
+        spoken = SpeechRequest(body.text, voice, seed=body.seed, normalize=normalize)
         audio = await started(speaker, spoken, request)
-        return audio if isinstance(audio, Response) else await file(audio, encoder, request, stream=stream)
+        if isinstance(audio, Response):
+            return audio
+        return await file(audio, encoder, request, stream=stream, headers=await voice_headers(speaker, voice))
 
     @routes.post("/v1/text-to-speech/{voice_id}", response_class=Response, responses=content)
     async def convert(voice_id: str, body: SpeechBody, request: Request, output_format: str = "mp3_44100_128") -> Response:

@@ -17,10 +17,10 @@ from inference.audio.encode import Encoder
 from inference.engine.request import SpeechRequest, check_text
 from inference.errors import FishserveError, RequestError
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from inference.server.bodies import MSGPACK, Bytes, Lenient, accepts, read, unpacked
+from inference.server.bodies import MSGPACK, Bytes, Lenient, accepts, read, unpacked, validated
 from inference.server.references import References
 from inference.server.refusals import complaint
-from inference.server.replies import Speaker, check_ready, encoded, file, started
+from inference.server.replies import Speaker, check_ready, encoded, file, started, voice_headers
 from inference.text.incoming import Incoming
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Voice
@@ -72,6 +72,11 @@ class SpeechBody(Lenient):
     repetition_penalty: float | None = None
     max_new_tokens: int = _NEW_TOKENS
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the sound is sent as it is made."""
+        return self.format != "wav" if self.streaming is None else self.streaming
+
     def encoder(self) -> Encoder:
         """The file that was asked for. Raises RequestError."""
         bits = {"mp3": 1000 * self.mp3_bitrate, "opus": 1000 * self.opus_bitrate if self.opus_bitrate > 0 else None}
@@ -89,6 +94,12 @@ class EncodeBody(Lenient):
     """Clips to turn into codes."""
 
     audios: list[Bytes] = Field(max_length=16)
+
+
+class ChangeBody(Lenient):
+    """What is new of a voice."""
+
+    title: str | None = None
 
 
 Code = Annotated[int, Field(ge=0, lt=2**31)]
@@ -117,11 +128,11 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
         """Speak a text."""
         body = await read(request, SpeechBody)
         encoder = body.encoder()
-        audio = await started(speaker, body.request(body.text, await voice_of(body)), request)
+        voice = await voice_of(body)
+        audio = await started(speaker, body.request(body.text, voice), request)
         if isinstance(audio, Response):
             return audio
-        streaming = body.format != "wav" if body.streaming is None else body.streaming
-        return await file(audio, encoder, request, stream=streaming)
+        return await file(audio, encoder, request, stream=body.is_streamed, headers=await voice_headers(speaker, voice))
 
     @routes.websocket("/v1/tts/live")
     async def live(socket: WebSocket) -> None:
@@ -178,12 +189,13 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
         await references.add(title, await clips[0].read(), *(texts or ()))
         return _model(voices, title)
 
-    @routes.patch("/model/{name}")
-    async def rename(name: str, title: Annotated[str | None, Form()] = None) -> dict[str, Any]:
-        """A new title, which is then its id, too. Other properties are accepted and not kept."""
-        if title is not None and title != name:
+    @routes.patch("/model/{name}", openapi_extra=accepts(ChangeBody, form=True))
+    async def rename(name: str, request: Request) -> dict[str, Any]:
+        """A new title, which is then its id, too, as a form, JSON or msgpack. Other properties are accepted and not kept."""
+        title = (await _change(request)).title or name
+        if title != name:
             voices.rename(name, title)
-        return _model(voices, name if title is None else title)
+        return _model(voices, title)
 
     @routes.delete("/model/{name}")
     async def delete(name: str) -> dict[str, str]:
@@ -314,6 +326,13 @@ class _Conversation:
 
 def _packed(data: dict[str, Any]) -> Response:
     return Response(ormsgpack.packb(data), media_type=MSGPACK)
+
+
+async def _change(request: Request) -> ChangeBody:
+    if "form" in request.headers.get("content-type", ""):
+        async with request.form() as form:
+            return validated(ChangeBody, dict(form))
+    return await read(request, ChangeBody)
 
 
 def _codes(tokens: list[list[int]]) -> np.ndarray:

@@ -8,9 +8,12 @@ that is still loading is alive (/health) but not ready (/ready).
 from __future__ import annotations
 
 import asyncio
+import logging
+import multiprocessing
 import os
 import pickle
 import queue
+import shutil
 import signal
 import socket
 import tempfile
@@ -18,23 +21,27 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import litserve as ls
 import numpy as np
+import uvicorn
 from fastapi import FastAPI
 from litserve.loops import LitLoop
 from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import EngineClosed, FishserveError, GenerationError, Overloaded
 from inference.hub import name_of
+from inference.listening import listen, url_of
 from inference.server.app import create_app
 from inference.server.log import quiet_uvicorn
 from inference.server.metrics import SHARED_DIRECTORY
@@ -46,6 +53,10 @@ _PATH = "/_engine"
 _STATE = "fishserve"  # our keys, with a device's number, beside LitServe's own in the dictionary that all its processes share
 LOADING = {"status": "loading"}
 _WARM_UP = "Warming up."
+_ANY_PORT = 8080  # LitServe wants one from 1024 on; the socket is ours
+_END_SECONDS = 5
+_LOOK_SECONDS = 0.1
+_INTERRUPTED = 130  # the exit code of what Ctrl-C ended
 MOST_CLIPS = 16
 MOST_UNREAD = 400
 """Chunks, ten minutes of sound, that may wait for a client."""
@@ -264,7 +275,7 @@ class Engines:
 class RemoteEngine:
     """An engine as the HTTP process sees it, through LitServe's queues. `busy` is how many requests it has."""
 
-    def __init__(self, server: ls.LitServer, number: int) -> None:
+    def __init__(self, server: Server, number: int) -> None:
         self._server, self._number = server, number
         self.busy = 0
 
@@ -347,15 +358,17 @@ class Plugin(Protocol):
         ...
 
 
-def build(settings: Settings, plugin: Plugin | None = None) -> ls.LitServer:
-    """A LitServer that answers on our routes alone."""
+def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None) -> Server:
+    """A LitServer that answers on our routes alone. `requests` is a shared number, kept at how many are being answered."""
     loops = [EngineLoop(settings.model_copy(update={"device": d}), i) for i, d in enumerate(settings.devices)]
     # One API a device, since LitServe lets the workers of an API take from one queue, where a cancellation finds the wrong one.
     apis = [EngineApi(stream=True, loop=loop, api_path=f"{_PATH}{i}") for i, loop in enumerate(loops)]
-    server = ls.LitServer(apis, accelerator="cpu", devices=1, timeout=False, disable_openapi_url=True)
+    server = Server(apis, accelerator="cpu", devices=1, timeout=False, disable_openapi_url=True)
     server._monitor_workers = False  # it tears down from a thread while the main one waits; `_watch` is simpler
     server.app.router.routes.clear()
     quiet_uvicorn()
+    if requests is not None:
+        server.app.add_middleware(InFlight, count=requests)
     engines = Engines([RemoteEngine(server, i) for i in range(len(apis))])
     if plugin is None:
         server.app.mount("/", create_app(engines, settings))
@@ -372,35 +385,128 @@ def build(settings: Settings, plugin: Plugin | None = None) -> ls.LitServer:
     return server
 
 
-def serve(settings: Settings, plugin: Plugin | None = None) -> str | None:
+def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str], None] = print) -> str | None:
     """Serve until SIGTERM or Ctrl-C, then let running requests finish. Returns why it ended, if that is an error.
 
-    Raises OSError when the address cannot be listened on.
+    `say` prints a line for the user: when the model is ready, and what Ctrl-C waits for. Raises RequestError for an address that cannot be used.
     """
-    _check_free(settings.host, settings.port)
+    began = time.monotonic()
+    listening = listen(settings.host, settings.port, "FISHSERVE_PORT")
+    listening.set_inheritable(True)
     health = settings.port_health if settings.port_health != settings.port else None
     if health:
-        _check_free(settings.host, health)
-    with tempfile.TemporaryDirectory(prefix="fishserve-metrics-") as shared:
-        os.environ[SHARED_DIRECTORY] = shared
-        server = build(settings, plugin)
+        listen(settings.host, health, "FISHSERVE_PORT_HEALTH").close()
+    url = url_of(settings.host, settings.port)
+    with tempfile.TemporaryDirectory(prefix="fishserve-metrics-") as shared, _ctrl_c_for(_Ending(say)) as ending:
+        os.environ[SHARED_DIRECTORY] = ending.folder = shared
+        server = ending.server = build(settings, plugin, ending.requests)
         failure: list[str] = []
-        threading.Thread(target=_watch, args=(server, failure), daemon=True).start()
+
+        def watch() -> None:
+            if _wait_ready(server):
+                ending.ready = True
+                say(f"ready after {time.monotonic() - began:.0f} s: {url}")
+            _watch(server, failure)
+
+        threading.Thread(target=watch, daemon=True).start()
         if health:
             Pings(server, settings.host, health)
         # The handler runs in the main thread, which is inside a call to LitServe's manager; only another thread may call it.
-        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server._shutdown_event.set).start())
-        server.run(
-            host=settings.host, port=settings.port, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
-            http=Impatient, ws=Patient,
-        )  # fmt: skip
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=ending.finish).start())
+        # LitServe makes its socket itself, for three hosts only; it gets the one that is open already.
+        with patch.object(uvicorn.Config, "bind_socket", lambda _: listening):
+            server.run(
+                host="127.0.0.1", port=_ANY_PORT, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
+                http=Impatient, ws=Patient,
+            )  # fmt: skip
         return failure[0] if failure else None
+
+
+class _Ending:
+    """How the server ends: the first Ctrl-C or SIGTERM lets running requests finish, the next Ctrl-C, or one while it loads, does not."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.server: Server | None = None
+        self.requests: Any = multiprocessing.Value("i", 0)
+        """Requests that are being answered; the HTTP process counts them."""
+        self.ready = False
+        self.folder = ""
+        """Of temporary files."""
+        self._say, self._asked = say, False
+
+    def finish(self) -> None:
+        """Take no more requests, and end when those that run have ended."""
+        self._asked = True
+        if running := self.requests.value:
+            self._say(f"Finishing {running} request{'s'[: running > 1]}; press Ctrl-C again to stop now")
+        while (event := getattr(self.server, "_shutdown_event", None)) is None:
+            time.sleep(0.05)
+        event.set()
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does."""
+        if not self._asked and (self.ready or self.requests.value):
+            self.finish()
+            return
+        for process in multiprocessing.active_children():
+            process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os._exit(_INTERRUPTED)
+
+
+@contextmanager
+def _ctrl_c_for(ending: _Ending) -> Iterator[_Ending]:
+    """Ctrl-C reaches every process of the group. It is blocked in this one and so in all that it starts; a thread here waits for it."""
+    over = threading.Event()
+
+    def wait() -> None:
+        while not over.is_set():
+            if signal.sigtimedwait({signal.SIGINT}, 0.5):
+                threading.Thread(target=ending.interrupt, daemon=True).start()
+
+    resource_tracker.ensure_running()  # when it starts, Python unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        yield ending
+    finally:
+        over.set()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Server(ls.LitServer):
+    """A LitServer that ends quietly."""
+
+    def _perform_graceful_shutdown(self, *arguments: Any, **named: Any) -> None:
+        """LitServe waits as long as uvicorn does, and so kills it just as it ends; a few seconds more let it."""
+        logging.getLogger("litserve").setLevel(logging.CRITICAL)
+        self.uvicorn_graceful_timeout += _END_SECONDS
+        super()._perform_graceful_shutdown(*arguments, **named)
+
+
+class InFlight:
+    """Counts requests and conversations while they are answered."""
+
+    def __init__(self, app: ASGIApp, count: Any) -> None:
+        self._app, self._count = app, count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        with self._count.get_lock():
+            self._count.value += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            with self._count.get_lock():
+                self._count.value -= 1
 
 
 class Pings(ThreadingHTTPServer):
     """A second port that answers /ping alone, as RunPod's load balancer may ask for."""
 
-    def __init__(self, server: ls.LitServer, host: str, port: int) -> None:
+    def __init__(self, server: Server, host: str, port: int) -> None:
         class Ping(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 shared = getattr(server, "workers_setup_status", {})
@@ -418,14 +524,25 @@ class Pings(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
 
-def _check_free(host: str, port: int) -> None:
-    """Uvicorn ends the process itself when it cannot listen; ask first."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.bind((host, port))
+def _wait_ready(server: Server) -> bool:
+    """Wait until every device can speak. False when one of them failed or the server ends before."""
+    while True:
+        shared = getattr(server, "workers_setup_status", {})
+        event = getattr(server, "_shutdown_event", None)
+        try:
+            states = {shared.get(f"{_STATE}{i}", LOADING)["status"] for i in range(len(server.litapi_connector.lit_apis))}
+            if event is not None and event.is_set():
+                return False
+        except (OSError, EOFError):  # the manager has ended
+            return False
+        if states <= {"ready"}:
+            return True
+        if "failed" in states:
+            return False
+        time.sleep(_LOOK_SECONDS)
 
 
-def _watch(server: ls.LitServer, failure: list[str]) -> None:
+def _watch(server: Server, failure: list[str]) -> None:
     """End the server when a device's process ends: without it the requests that are there would hang."""
     while len(getattr(server, "inference_workers", ())) < len(server.litapi_connector.lit_apis):
         time.sleep(0.1)

@@ -73,6 +73,10 @@ class Keys:
                     raise RequestError(f"{self.path} is not a file of keys: line {found.index(None) + 1} is not a name and a hash")
                 self._hashes = {m["name"]: bytes.fromhex(m["hash"]) for m in found if m}
                 self._seen = stat.st_mtime_ns, stat.st_size
+        except PermissionError:
+            raise RequestError(
+                f"{self.path} cannot be read by user {os.getuid()}; make that user its owner: chown {os.getuid()} {self.path}"
+            ) from None
         except (OSError, ValueError) as e:
             raise RequestError(
                 f"{self.path} cannot be read: {getattr(e, 'strerror', None) or e}; `fishserve keys add NAME` makes it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -83,6 +84,8 @@ def quiet_uvicorn() -> None:
     """Have uvicorn say that something broke, and not what was in it."""
 
     def without_words(record: logging.LogRecord) -> bool:
+        if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], asyncio.CancelledError):
+            return False  # a request that the end of the server cut off, of which uvicorn has told
         record.exc_info = record.exc_text = None
         return True
 

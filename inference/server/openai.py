@@ -16,7 +16,7 @@ from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError
 from inference.model.config import SAMPLES_PER_FRAME
 from inference.server.references import References
-from inference.server.replies import Speaker, encoded, file, started
+from inference.server.replies import Speaker, encoded, file, started, voice_headers
 from inference.voices.aliases import OPENAI_VOICES
 from inference.voices.store import DEFAULT, VoiceStore
 
@@ -63,16 +63,21 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
         audio = await started(speaker, spoken, request)
         if isinstance(audio, Response):
             return audio
+        headers = await voice_headers(speaker, voice)
         if body.stream_format == "sse":
-            headers = {"X-Sample-Rate": str(encoder.sample_rate)}
+            headers |= {"X-Sample-Rate": str(encoder.sample_rate)}
             return StreamingResponse(_events(audio, encoder, body.input), media_type="text/event-stream", headers=headers)
-        return await file(audio, encoder, request, stream=body.stream)
+        return await file(audio, encoder, request, stream=body.stream, headers=headers)
 
     @routes.get("/models")
     async def models() -> dict[str, Any]:
         """The model that speaks; `POST /v1/audio/speech` accepts any name for it."""
-        name = (await speaker.state()).get("model", "loading")
-        return {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "fishserve"}]}
+        return {"object": "list", "data": [_model((await speaker.state()).get("model", "loading"))]}
+
+    @routes.get("/models/{model}")
+    async def model(model: str) -> dict[str, Any]:
+        """The model that speaks, under the name that was asked for, as `POST /v1/audio/speech` accepts it."""
+        return _model(model)
 
     @routes.get("/audio/voices")
     async def list_voices() -> dict[str, list[str]]:
@@ -80,6 +85,10 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
         return {"voices": voices.names()}
 
     return routes
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "fishserve"}
 
 
 def _voice(asked: str | VoiceId, voices: VoiceStore) -> str:

@@ -11,14 +11,14 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from inference.audio.encode import Encoder
-from inference.audio.write import wav_header
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import NotReady
+from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
+from inference.voices.voice import Voice
 
 CLIENT_GONE = 499
 PING = {"loading": 204, "ready": 200, "failed": 503}
 """What RunPod's load balancer wants to hear of each state."""
-_WAV_HEADER = len(wav_header(0))
 _GONE: Any = object()
 
 
@@ -61,6 +61,12 @@ async def check_ready(speaker: Speaker) -> None:
         raise NotReady(f"the model is {state['status']}; see /ready")
 
 
+async def voice_headers(speaker: Speaker, voice: Voice) -> dict[str, str]:
+    """What a reply says where the model ignores the voice that was asked for."""
+    ignored = voice.references and (await speaker.state()).get("model") == MINNOW
+    return {VOICE_IGNORED: ONE_VOICE} if ignored else {}
+
+
 async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncIterator[bytes]:
     """The bytes of a file, as its sound comes. Encoding happens in a thread, so that nobody else waits for it."""
     try:
@@ -73,17 +79,17 @@ async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncIterato
         await _close(audio)
 
 
-async def file(audio: AsyncIterator[Audio], encoder: Encoder, request: Request, *, stream: bool) -> Response:
-    """A file as it is made or, when not streamed, whole: with a Content-Length and, in a WAV header, true sizes."""
-    headers = {"X-Sample-Rate": str(encoder.sample_rate)}
+async def file(
+    audio: AsyncIterator[Audio], encoder: Encoder, request: Request, *, stream: bool, headers: dict[str, str] | None = None
+) -> Response:
+    """A file as it is made or, when not streamed, whole: with a Content-Length and true sizes in its header."""
+    headers = {"X-Sample-Rate": str(encoder.sample_rate), **(headers or {})}
     if stream:
         return StreamingResponse(encoded(audio, encoder), media_type=encoder.media_type, headers=headers)
     content = await whole(audio, encoder, request)
     if content is None:
         return Response(status_code=CLIENT_GONE)
-    if encoder.kind == "wav":
-        content = wav_header(encoder.sample_rate, len(content) - _WAV_HEADER) + content[_WAV_HEADER:]
-    return Response(content, media_type=encoder.media_type, headers=headers)
+    return Response(encoder.with_true_sizes(content), media_type=encoder.media_type, headers=headers)
 
 
 async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request) -> bytes | None:

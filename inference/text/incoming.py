@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from inference.text.script import speakable
+from inference.text.segments import join_short
 from inference.text.sentences import sentences
 
 _LAST_PAUSE = re.compile(r".*[\s,;:，、；：]", re.DOTALL)
@@ -17,9 +18,12 @@ class Incoming:
         self._length, self._waiting = length, ""
 
     def feed(self, text: str) -> str:
-        """What can be spoken now, "" for nothing yet. A sentence is complete when the next one has begun."""
+        """What can be spoken now, "" for nothing yet. A sentence is complete when the next one has begun.
+
+        Very short sentences wait for the next one, too.
+        """
         self._waiting += text
-        size = sum(map(len, sentences(self._waiting)[:-1]))
+        size = sum(map(len, join_short(sentences(self._waiting)[:-1])[:-1]))
         if not size and len(self._waiting) > self._length:
             pause = _LAST_PAUSE.match(self._waiting)
             size = pause.end() if pause else len(self._waiting)

@@ -8,8 +8,10 @@ import regex
 
 from inference.errors import RequestError
 from inference.text.clean import clean
+from inference.text.letters import plain_letters, speakable_words
 from inference.text.markup import plain
 from inference.text.normalize import normalize as words
+from inference.text.segments import AS_MUCH_AS_FITS, Segmentation, segments
 from inference.text.split import split
 
 LONGEST_PAUSE, MOST_PAUSES = 10.0, 100
@@ -33,19 +35,28 @@ def speakable(text: str) -> bool:
     return any(map(str.isalnum, _PAUSE.sub("", text)))
 
 
-def script(text: str, length: int, *, normalize: bool) -> tuple[list[Line], float]:
+def script(
+    text: str, length: int, *, normalize: bool, spell_capitals: bool = False, segmentation: Segmentation = AS_MUCH_AS_FITS
+) -> tuple[list[Line], float]:
     """The lines of a text, each at most `length` UTF-8 bytes where it allows, and the seconds of silence behind the last.
 
-    `[pause:1.2s]` and SSML's `<break time="500ms"/>` are pauses. `normalize` writes numbers and signs out as English words. Raises RequestError for a pause
+    `[pause:1.2s]` and SSML's `<break time="500ms"/>` are pauses; they replace the pause that `segmentation` puts there. `normalize` writes
+    numbers and signs out as English words, with `spell_capitals` also acronyms and words in capitals. Raises RequestError for a pause
     that cannot be, and when there is nothing to speak.
     """
+    length = min(length, segmentation.max_segment_bytes or length)
     lines: list[Line] = []
     silence, start, pauses = 0.0, 0, 0
     for mark in (*_PAUSE.finditer(text), None):
         part = plain(text[start : mark.start() if mark else len(text)])
-        for segment in split(words(clean(part)) if normalize else part, length):
-            lines.append(Line(" ".join(segment.split()), silence))  # a model that never saw a line break says odd things there
-            silence = 0.0
+        if normalize:
+            part = words(clean(plain_letters(part)))
+            part = speakable_words(part) if spell_capitals else part
+        cut = segments(part, length, segmentation) if segmentation.chunk == "sentence" else [(s, 0.0) for s in split(part, length)]
+        gap = 0.0
+        for segment, pause in cut:
+            lines.append(Line(" ".join(segment.split()), silence + gap))  # a model that never saw a line break says odd things there
+            silence, gap = 0.0, pause
         if mark:
             silence, start, pauses = silence + _seconds(mark), mark.end(), pauses + 1
             if silence > LONGEST_PAUSE:

@@ -51,5 +51,7 @@ def _abbreviates(text: str, point: int, behind: int) -> bool:
     word = last[0] if last else ""
     if word.isdigit():  # "am 3. Oktober"
         return _MONTH.match(text, behind) is not None
+    if word.lower() == "no":  # "No. 5", but "I said no. He left."
+        return text[behind : behind + 1].isdigit()
     initial = len(word) == 1 and word != "I" and word != word.swapcase()
     return initial or word.lower() in _ABBREVIATIONS

@@ -120,7 +120,7 @@ class VoiceStore:
             folder = scratch / "voice"
             folder.mkdir()
             encoder = Encoder("flac")
-            (folder / "clip.flac").write_bytes(encoder.encode(samples) + encoder.finish())
+            (folder / "clip.flac").write_bytes(encoder.with_true_sizes(encoder.encode(samples) + encoder.finish()))
             (folder / "text.txt").write_text(text + "\n", encoding="utf-8")
             _move(folder, target)
         return self.entry(name)

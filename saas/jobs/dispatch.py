@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, Field, ValidationError
 
-from inference.audio.encode import FORMATS
+from inference.audio.encode import FORMATS, choose_rate
 from inference.errors import FishserveError
 from saas.storage.bucket import Stored, result_key
 
@@ -79,6 +79,16 @@ class Options:
     seed: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    sample_rate: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for a sample rate that the format cannot have."""
+        choose_rate(self.format, self.sample_rate)
+
+    @property
+    def rate(self) -> int:
+        """The sample rate of the result in Hz."""
+        return choose_rate(self.format, self.sample_rate)
 
     def asdict(self) -> dict[str, Any]:
         """As it is kept with the job."""
@@ -86,9 +96,9 @@ class Options:
 
     @property
     def media_type(self) -> str:
-        """Of the result. Raw samples say nothing of themselves: they are 16-bit at 44.1 kHz, mono."""
+        """Of the result. Raw samples say nothing of themselves: they are 16-bit, mono."""
         kind = FORMATS[self.format].media_type
-        return f"{kind};rate=44100;channels=1" if self.format == "pcm" else kind
+        return f"{kind};rate={self.rate};channels=1" if self.format == "pcm" else kind
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,10 @@ class Speech(Protocol):
 
     async def finish(self) -> bytes:
         """The end of a file that is not to go on."""
+        ...
+
+    def whole(self, content: bytes) -> bytes:
+        """The finished file with true sizes in its header."""
         ...
 
 

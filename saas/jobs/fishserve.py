@@ -16,14 +16,12 @@ import numpy as np
 import ormsgpack
 
 from inference.audio.encode import NATIVE_RATE, Encoder
-from inference.audio.write import wav_header
 from saas.jobs.dispatch import Impossible, Later, Order, Speaker
 from saas.storage.bucket import Bucket
 
 SAMPLES_PER_FRAME = 2048
 """Of FishSpeech 1.5's codec, at 44.1 kHz."""
 MOST_CLIP_BYTES = 25_000_000
-_HEADER = len(wav_header(0))
 _REFUSALS = (400, 404, 413, 422)
 """What is wrong with the job, not with the server."""
 
@@ -52,7 +50,7 @@ class Fishserve:
             ) as response:
                 if response.status_code != 200:
                     raise _refused(response, await _some(response))
-                yield FishSpeech(response, Encoder(o.format, speed=o.speed), o.speed)
+                yield FishSpeech(response, Encoder(o.format, o.sample_rate, o.speed), o.speed)
         except httpx.HTTPError as e:
             raise Later(f"the server that speaks does not answer: {type(e).__name__}") from None
 
@@ -95,10 +93,9 @@ class FishSpeech:
         """The end of the file, of which nothing may be given after."""
         return await asyncio.to_thread(self._encoder.finish)
 
-
-def with_true_sizes(content: bytes, kind: str) -> bytes:
-    """A WAV file's header is written before its length is known; a whole file can say it."""
-    return wav_header(NATIVE_RATE, len(content) - _HEADER) + content[_HEADER:] if kind == "wav" else content
+    def whole(self, content: bytes) -> bytes:
+        """The finished file with true sizes in its header."""
+        return self._encoder.with_true_sizes(content)
 
 
 def _refused(response: httpx.Response, body: bytes) -> Later | Impossible:

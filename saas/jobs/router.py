@@ -16,11 +16,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from inference.audio.encode import FORMATS
 from inference.errors import FishserveError
 from inference.voices.aliases import OPENAI_VOICES
+from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
 from saas.auth.service import Caller, caller
 from saas.database import Refused
 from saas.errors import ApiError
 from saas.jobs.dispatch import Impossible, Later
-from saas.jobs.schemas import JobOut, OpenAIBody, SpeechBody, WebhookBody
+from saas.jobs.schemas import JobOut, Model, Models, OpenAIBody, SpeechBody, WebhookBody
 from saas.jobs.service import RUNNING, Jobs, Row
 from saas.limits.service import limited
 from saas.state import Here, State
@@ -45,7 +46,9 @@ async def speak(body: SpeechBody, who: Speaker, state: Here, idempotency_key: Ke
     row = taken["job"]
     if body.wait_seconds and row["status"] in RUNNING:
         row = await state.jobs.wait(user, row["id"], body.wait_seconds)
-    return _answer(row, state.jobs, 202 if row["status"] in RUNNING else 200)
+    answer = _answer(row, state.jobs, 202 if row["status"] in RUNNING else 200)
+    answer.headers.update(_voice_ignored(voice, state))
+    return answer
 
 
 @router.get("/api/jobs")
@@ -99,10 +102,22 @@ async def openai_speech(body: OpenAIBody, who: Speaker, state: Here, request: Re
             return Response(status_code=499)
         row = await state.jobs.wait(user, row["id"], 0)
         pieces, frames = _once(await _content(row, state.jobs)), lambda: row["frames"]
-    headers = {"X-Job-Id": row["id"], "X-Sample-Rate": "48000" if body.response_format == "opus" else "44100"}
+    headers = {"X-Job-Id": row["id"], "X-Sample-Rate": str(body.options.rate), **_voice_ignored(voice, state)}
     if body.stream_format == "sse":
         return StreamingResponse(_events(pieces, len(body.input), frames), media_type="text/event-stream", headers=headers)
     return StreamingResponse(pieces, media_type=body.options.media_type, headers=headers)
+
+
+@router.get("/v1/models")
+async def models(state: Here) -> Models:
+    """The model that speaks; `POST /v1/audio/speech` accepts any name for it."""
+    return Models(data=[Model(id=state.settings.model)])
+
+
+@router.get("/v1/models/{model}")
+async def model(model: str) -> Model:
+    """The model that speaks, under the name that was asked for, as `POST /v1/audio/speech` accepts it."""
+    return Model(id=model)
 
 
 @router.post("/api/webhook/runpod", include_in_schema=False)
@@ -113,6 +128,10 @@ async def runpod(body: WebhookBody, state: Here, job: UUID, token: Annotated[str
     except Later as e:  # RunPod says it again
         raise ApiError(503, str(e), headers={"Retry-After": "10"}) from None
     return {"ok": True}
+
+
+def _voice_ignored(voice: str | None, state: State) -> dict[str, str]:
+    return {VOICE_IGNORED: ONE_VOICE} if voice and state.settings.model == MINNOW else {}
 
 
 def _key_id(who: Caller) -> str | None:

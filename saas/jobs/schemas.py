@@ -20,6 +20,7 @@ class SpeechBody(BaseModel):
     voice_id: UUID | None = Field(None, description="One of your voices; null: the model's own.")
     format: Format = "mp3"
     speed: float = Field(1.0, ge=0.25, le=4.0, description="At the same pitch.")
+    sample_rate: int | None = Field(None, description="Hz; null: 44,100, and 48,000 for opus.")
     seed: int | None = Field(None, ge=0, le=2**53, description="The same seed says the same text in the same way.")
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
@@ -28,7 +29,7 @@ class SpeechBody(BaseModel):
     @property
     def options(self) -> Options:
         """How it is to be spoken."""
-        return Options(self.format, self.speed, self.seed, self.temperature, self.top_p)
+        return Options(self.format, self.speed, self.seed, self.temperature, self.top_p, self.sample_rate)
 
 
 class VoiceId(BaseModel):
@@ -46,6 +47,7 @@ class OpenAIBody(BaseModel):
     instructions: str | None = Field(None, description="Accepted for compatibility; this model takes no instructions.")
     response_format: Format = "mp3"
     speed: float = Field(1.0, ge=0.25, le=4.0)
+    sample_rate: int | None = Field(None, description="Hz; null: 44,100, and 48,000 for opus.")
     stream_format: Literal["audio", "sse"] = "audio"
     seed: int | None = Field(None, ge=0, le=2**53)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -54,7 +56,23 @@ class OpenAIBody(BaseModel):
     @property
     def options(self) -> Options:
         """How it is to be spoken."""
-        return Options(self.response_format, self.speed, self.seed, self.temperature, self.top_p)
+        return Options(self.response_format, self.speed, self.seed, self.temperature, self.top_p, self.sample_rate)
+
+
+class Model(BaseModel):
+    """A model as OpenAI describes one."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "fishserve"
+
+
+class Models(BaseModel):
+    """The models there are: one."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
 
 
 class JobOut(BaseModel):

@@ -21,7 +21,6 @@ from weakref import WeakValueDictionary
 from inference.errors import FishserveError
 from saas.database import Database, Refused, Unavailable
 from saas.jobs.dispatch import Ended, Ending, Gone, Handed, Impossible, Later, Made, Options, Order, Queued, Speech, Streaming
-from saas.jobs.fishserve import with_true_sizes
 from saas.observability import reports
 from saas.storage.bucket import Bucket, StorageError, result_key, upload_key
 
@@ -168,7 +167,7 @@ class Jobs:
                 stream.frames = speech.frames
             if stream and rest:
                 stream.give(rest)
-            return with_true_sizes(bytes(content), order.options.format), speech
+            return speech.whole(bytes(content)), speech
 
     @asynccontextmanager
     async def _leased(self, order: Order, *, heard: bool) -> AsyncIterator[None]:

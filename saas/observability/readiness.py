@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from saas.database import Database, Refused, Unavailable
+from saas import schema
+from saas.database import Database, DatabaseError, Refused, Unavailable
 
 KEPT = 2.0
 """Seconds for which the database's answer is kept, since anybody may ask for it."""
@@ -26,10 +27,19 @@ class Readiness:
 async def _asked(database: Database) -> dict[str, str]:
     try:
         health = await database.call("health")
+        applied = await database.call("applied_migrations")
     except Unavailable:
-        return {"status": "unready", "database": "it cannot be reached"}
+        return _unready("it cannot be reached")
     except Refused as e:
-        return {"status": "unready", "database": e.message}
+        return _unready(e.message)
+    except DatabaseError:
+        return _unready("its schema is missing or older than this program; `fishserve saas check` says more")
+    if wrong := schema.problem(applied):
+        return _unready(wrong)
     if not (health["rls_ok"] and health["definer_ok"]):
-        return {"status": "unready", "database": "its rules are not as they must be; `fishserve saas check` says which"}
+        return _unready("its rules are not as they must be; `fishserve saas check` says which")
     return {"status": "ready", "database": "ok"}
+
+
+def _unready(reason: str) -> dict[str, str]:
+    return {"status": "unready", "database": reason}

@@ -29,6 +29,11 @@ and start this server again.</p></html>
 """
 
 
+def is_built() -> bool:
+    """Whether there is an app to serve."""
+    return (DIST / "index.html").is_file()
+
+
 def policy(settings: Settings) -> str:
     """The app's Content-Security-Policy: its own files, Turnstile's script, and whom it must ask: the API, Supabase, the bucket."""
     own = {"'self'", _origin(settings.public_url), _origin(settings.supabase_url), _bucket(settings)} - {""}
@@ -51,6 +56,10 @@ def router(settings: Settings, dist: Path = DIST) -> APIRouter:
         "Cross-Origin-Opener-Policy": "same-origin", "Permissions-Policy": "microphone=(self), camera=(), geolocation=(), payment=()",
     }  # fmt: skip
     routes = APIRouter(include_in_schema=False)
+
+    @routes.api_route("/", methods=["GET", "HEAD"])
+    async def home() -> RedirectResponse:
+        return RedirectResponse(f"{settings.app}/", 307)
 
     @routes.api_route("/app", methods=["GET", "HEAD"])
     async def top(request: Request) -> RedirectResponse:

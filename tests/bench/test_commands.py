@@ -2,17 +2,21 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 
+from bench.busy import spinning
 from bench.compare import REFERENCE
 from bench.record import read
 from bench.soak import FLAT, _growth
 from inference import SpeechEngine, cli
 from inference.model import random_checkpoint
 from tests.inference.server.conftest import Server
+from tests.processes import Started
 from tests.waiting import HANG_SECONDS
 
 QUICK = ("--seconds", "0.4", "--buckets", "short", "--concurrency", "1,2")
@@ -81,6 +85,61 @@ def test_a_soak_fails_when_a_request_ends_twice(bench, tiny, monkeypatch):
     code, _, body = bench("soak", "--checkpoint", tiny, "--minutes", 0.05, "--clients", 4, "--rows", 2)
     assert code == 1
     assert body["runs"][0]["ended_not_once"] > 0
+
+
+INTERRUPTIBLE = """
+import signal
+from inference import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests begun with & would hand down that it is ignored
+cli.main()
+"""
+
+
+def spinners(parent):
+    return [p for p in psutil.Process(parent).children() if "getppid" in " ".join(p.cmdline())]
+
+
+def test_beside_neighbours_in_turns(bench, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.busy.MAX_FRAMES", 6)
+    code, words, body = bench("busy", "--checkpoint", tiny, "--neighbours", 1, "--rounds", 2, "--seconds", 0.2)
+    assert code == 0
+    assert [(run["round"], run["neighbours"]) for run in body["runs"]] == [(0, 0), (0, 1), (1, 1), (1, 0)]
+    assert len({run["audio"] for run in body["runs"]}) == 1
+    assert all((run["neighbour_cpu_seconds"] > 0) == (run["neighbours"] > 0) for run in body["runs"])
+    assert "1 neighbours" in words
+    assert "Beside neighbours over alone" in words
+    assert body["machine"]["waiting"]
+    code, words, _ = bench("report", tmp_path / "busy.json", tmp_path / "busy.json", "-o", tmp_path / "r.html")
+    assert code == 0
+    assert "beside neighbours: times real time" in words
+    assert not spinners(os.getpid())
+
+
+def test_neighbours_end_when_speaking_fails():
+    def fail():
+        with spinning(2):
+            assert len(spinners(os.getpid())) == 2
+            raise RuntimeError("the engine broke")
+
+    with pytest.raises(RuntimeError, match="broke"):
+        fail()
+    assert not spinners(os.getpid())
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_neighbours_end_with_the_command(tiny, tmp_path, how):
+    options = ["--checkpoint", tiny, "--neighbours", 1, "--seconds", 1, "--rounds", 1000, "-o", tmp_path / "a.json"]
+    command = Started()
+    command.start(
+        [sys.executable, "-c", INTERRUPTIBLE, "bench", "busy", *map(str, options)],
+        lambda: spinners(command.process.pid), start_new_session=True,
+    )  # fmt: skip
+    with command:
+        found = spinners(command.process.pid)
+        command.process.send_signal(how)
+        assert command.process.wait(HANG_SECONDS) == (130 if how == signal.SIGINT else -how)
+        assert "Traceback" not in command.words()
+        assert psutil.wait_procs(found, timeout=HANG_SECONDS)[1] == []
 
 
 def test_memory_that_grows_is_not_flat():

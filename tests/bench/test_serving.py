@@ -7,6 +7,7 @@ import pytest
 from bench.prompts import prompts
 from bench.record import Record, facts, read
 from bench.serving import RATE_STEP, Objective, closed_levels, one_client_rate, open_levels, own_cost, warm_up
+from bench.tables import _sustained
 from inference.errors import GenerationError
 
 
@@ -42,6 +43,19 @@ def test_the_rate_is_raised_until_the_objective_breaks(record, clock):
     assert [met for _, met in found] == [True] * (len(found) - 1) + [False]
     assert found[1][0] == 20 * RATE_STEP
     assert 30 < found[-1][0] <= 160
+
+
+def test_a_rate_at_which_nobody_came_is_no_verdict(record, monkeypatch):
+    """A poisson process may bring nobody in a few seconds."""
+    monkeypatch.setattr("bench.serving.poisson", lambda *_, **__: [])
+    monkeypatch.setattr("bench.serving.MOST_RATES", 2)
+    asyncio.run(open_levels(Server(), prompts(), 0.04, 0.01, Objective(), record, step))
+    body = read(record.path)
+    assert [run["met"] for run in body["runs"]] == [None, None]
+    assert "met up to" not in _sustained(body)
+    assert "no request arrived" in _sustained(body)
+    assert "no rate tried" in _sustained({"runs": [{"met": None, "rate": 1}, {"met": False, "rate": 2}]})
+    assert "met up to 1.00" in _sustained({"runs": [{"met": True, "rate": 1}, {"met": None, "rate": 2}]})
 
 
 def test_levels_are_apart_and_so_is_the_warm_up(record, clock):

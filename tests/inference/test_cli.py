@@ -251,3 +251,60 @@ def test_doctor_finds_a_bad_one_bad(tiny, tmp_path, run):
 def test_help_is_quick_to_load_nothing():
     code = "import sys, inference.cli; assert not {'torch', 'litserve', 'fastapi'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nobody may write")
+@pytest.mark.parametrize("out", ["/proc/out.wav", "/"])
+def test_a_file_that_cannot_be_written_is_found_before_anything_is_spoken(out, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("inference.cli._engine", None)  # it would be too late to find out
+    assert f"cannot write {out}" in refused("say", "Hello.", "-o", out)
+    kept = tmp_path / "kept.wav"
+    kept.write_bytes(b"kept")
+    cli._check_writable(kept, tmp_path / "new.wav")
+    assert kept.read_bytes() == b"kept"
+    assert not (tmp_path / "new.wav").exists()
+
+
+def test_doctor_says_nothing_of_a_model_that_is_not_there(run):
+    code, _, words = run("doctor", "--checkpoint", "nonexistent")
+    assert code == 1
+    assert "ok model" not in words
+    assert "0.0 GiB" not in words
+    assert "nonexistent" in words
+    assert "0.0 GiB" not in run("doctor")[2]
+
+
+def test_minnow_says_that_it_ignores_a_voice(run, tmp_path):
+    """It is known before the speech, and heard with it."""
+    (tmp_path / "voices" / "anna").mkdir(parents=True)
+    np.save(tmp_path / "voices" / "anna" / "codes.npy", np.ones((8, 30), int))
+    (tmp_path / "voices" / "anna" / "text.txt").write_text("what is said")
+    code, _, words = run("say", "Hi.", "--voice", "anna", "-o", tmp_path / "a.wav", FISHSERVE_VOICES_DIR=tmp_path / "voices")
+    assert code == 0, words
+    assert "minnow always speaks with its own voice" in words
+
+
+def test_text_shows_what_would_be_spoken(run):
+    code, out, _ = run("text", "-", stdin=b"The FBI paid $5. [pause:1s] Really? Oh. I see.<break/>")
+    assert code == 0
+    assert out.decode().splitlines() == [
+        "   1 The eff bee eye paid five dollars.", "     pause 1.00 s", "   2 Really?", "     pause 0.20 s", "   3 Oh. I see.", "     pause 0.50 s",
+    ]  # fmt: skip
+
+
+def test_text_is_shown_for_the_model_that_is_named(run, golden_directory):
+    _, out, _ = run("text", "The FBI paid $5. Really? Oh. I see.", "--checkpoint", golden_directory, "--json")
+    assert json.loads(out) == {"segments": [{"pause": 0, "text": "The FBI paid $5. Really? Oh. I see."}], "pause_at_end": 0}
+    _, out, _ = run("text", "One, two.", "--checkpoint", golden_directory, "--json", "--compat", "reference", "--chunk-length", 10)
+    assert [s["text"] for s in json.loads(out)["segments"]] == ["One, two."]
+
+
+def test_text_says_what_cannot_be_spoken(refused):
+    assert "there is nothing to speak" in refused("text", "...")
+    assert "is not a pause" in refused("text", "Hi [pause:long]")
+
+
+def test_text_needs_no_torch():
+    code = "import sys; sys.modules['torch'] = None; from inference.cli import main; sys.argv = ['fishserve', 'text', 'Hello.']; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "   1 Hello.\n", done.stderr

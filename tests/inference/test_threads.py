@@ -1,5 +1,6 @@
 """Whoever computes beside the engine's thread leaves no helpers of OpenMP's behind: see `aside`."""
 
+import os
 import subprocess
 import sys
 
@@ -9,8 +10,6 @@ from inference.threads import aside
 
 SCRIPT = """
 import os, threading, time
-import numpy as np, torch
-torch.set_num_threads(2)
 from inference import SpeechEngine, SpeechRequest
 
 def helpers():
@@ -22,6 +21,7 @@ def soon(expected):
         time.sleep(0.02)
     return helpers()
 
+SpeechEngine  # imports torch; it was prepared for two threads
 bare = helpers()  # numpy's and whatever else came with the imports
 engine = SpeechEngine.load(device="cpu", rows=1)
 loaded = soon(bare)
@@ -37,7 +37,8 @@ engine.close()
     sys.platform != "linux", reason="what is left behind are libgomp's threads, which torch uses on Linux, counted in /proc"
 )
 def test_only_the_engine_keeps_helpers():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    environment = os.environ | {"FISHSERVE_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split() == ["0", "1", "1"]
 
 

@@ -75,6 +75,15 @@ def ended(http, job):
     return wait(lambda: (now := http.get(f"/api/jobs/{job['id']}").json())["status"] not in ("queued", "running") and now)
 
 
+def command(folder, *arguments):
+    """`fishserve saas ...` in another terminal, which knows of the folder alone."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "SUPABASE_URL")}
+    return subprocess.run(
+        [sys.executable, "-m", "inference.cli", "saas", *arguments], capture_output=True, text=True, check=False, cwd=ROOT,
+        env=environment | {"FISHSERVE_SAAS_DIRECTORY": folder},
+    )  # fmt: skip
+
+
 def test_from_nothing_to_ones_own_voice_and_again(clip):
     with tempfile.TemporaryDirectory(prefix="fishserve-") as folder, contextlib.ExitStack() as stack:
         os.chmod(folder, 0o711)  # as root's, too, another user may enter it: PostgreSQL's
@@ -127,6 +136,17 @@ def test_from_nothing_to_ones_own_voice_and_again(clip):
         )  # fmt: skip
         assert other.returncode == 2
         assert "another process works with" in " ".join(other.stderr.split())
+
+        # The model's true name is told, and that it ignores voices; another terminal checks it, and grants credits.
+        assert httpx.get(f"{machine.url}/api/config").json()["model"] == "minnow"
+        assert "own voice" in streamed.headers["x-voice-ignored"]
+        checked = command(folder, "check")
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert f"Embedded mode at {machine.url}" in checked.stderr
+        granted = command(folder, "grant", "you@localhost", "500")
+        assert f"the balance is {balance + 500:,}" in " ".join(granted.stderr.split())
+        balance = check_balance(http)
+        assert str(machine.url) in machine.words()
 
         # Ended, it leaves nothing running; started again, it has everything, and shows no second user.
         assert len(machine.family()) >= 3

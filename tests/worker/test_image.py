@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.drill
 @pytest.mark.parametrize("extra", ["server", "worker", "saas"])
 def test_an_environment_is_installed_with_what_it_needs_alone(extra, tmp_path):
-    subprocess.run([ROOT / "docker/install.sh", extra, tmp_path / "env"], check=True, timeout=2 * HANG_SECONDS)
+    for what in ("packages", "fishserve"):
+        subprocess.run([ROOT / "docker/install.sh", what, extra, tmp_path / "env"], check=True, timeout=2 * HANG_SECONDS)
     has = {p.name for p in next((tmp_path / "env/lib").glob("python*/site-packages")).iterdir()}
     assert ("torch" in has) is (extra != "saas")
     assert ("runpod" in has) is (extra == "worker")
@@ -51,6 +52,28 @@ def test_the_dockerfile_copies_what_is_there_and_sets_what_is_known():
         assert os.access(ROOT / script, os.X_OK)
     known = {f"FISHSERVE_{name.upper()}" for name in Settings.model_fields} | {variable(name) for name in SaasSettings.model_fields}
     assert set(re.findall(r"\b(FISHSERVE_\w+)=", text)) <= known
+
+
+def test_an_edit_of_the_code_reinstalls_no_package():
+    text = (ROOT / "Dockerfile").read_text()
+    for stage in re.split(r"^FROM ", text, flags=re.MULTILINE):
+        if "COPY . /src" in stage:
+            assert stage.index("install.sh packages") < stage.index("COPY . /src") < stage.index("install.sh fishserve")
+
+
+def test_nothing_private_goes_into_an_image():
+    assert {"voices", "keys", "*.env", "var", ".git"} <= set((ROOT / ".dockerignore").read_text().split())
+
+
+@pytest.mark.parametrize(
+    ("set_", "port"),
+    [({}, "8080"), ({"PORT": "1"}, "1"), ({"FISHSERVE_PORT": "2"}, "2"), ({"FISHSERVE_PORT": "2", "PORT": "1"}, "2")],
+    ids=str,
+)
+def test_the_health_check_asks_the_port_that_the_server_has(set_, port):
+    (script,) = re.findall(r'CMD \["sh", "-c", "curl -fs (http://127\.0\.0\.1:\S+/ready)"\]', (ROOT / "Dockerfile").read_text())
+    asked = subprocess.run(["sh", "-c", f"echo {script}"], env=set_, capture_output=True, text=True, check=True).stdout
+    assert asked == f"http://127.0.0.1:{port}/ready\n"
 
 
 def test_runpods_hub_offers_settings_that_are_known_and_jobs_that_are_right():

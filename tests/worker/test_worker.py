@@ -100,6 +100,19 @@ def test_a_stream_comes_piece_by_piece(queue):
     assert "audio" not in result
 
 
+@pytest.mark.parametrize("kind", ["wav", "flac"])
+def test_a_whole_file_says_how_long_it_is(queue, bucket, kind):
+    fields = SMALL | {"format": kind, "seed": 1, "sample_rate": 16_000}
+    (inline,), (stored,) = queue.result(**fields), queue.result(**fields, upload={"key": f"whole.{kind}"})
+    content = base64.b64decode(inline["audio"])
+    assert bucket.get(f"whole.{kind}") == content
+    assert inline["sha256"] == stored["sha256"] == hashlib.sha256(content).hexdigest()
+    samples, rate = soundfile.read(io.BytesIO(content))
+    assert soundfile.info(io.BytesIO(content)).frames == len(samples) == pytest.approx(inline["seconds"] * rate, abs=rate // 50)
+    if kind == "wav":
+        assert int.from_bytes(content[40:44], "little") == len(content) - 44
+
+
 def test_too_much_for_the_queue_is_refused_and_streams_in_pieces_that_fit(queue):
     long = {"text": "Hello.", "max_new_tokens": 1000, "temperature": 2.0, "top_p": 1.0, "format": "wav", "sample_rate": 48_000, "seed": 3}
     sizes = [len(p["audio"]) for p in queue.result(**long, stream=True)[:-1]]

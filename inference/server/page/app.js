@@ -3,6 +3,7 @@
 import { call, ready, Refused, samples, sentence, setKey, voiceNames } from "./api.js";
 import { copy, curl, python } from "./code.js";
 import { Deck } from "./deck.js";
+import { EXAMPLES } from "./examples.js";
 import { output, Player, RATE } from "./player.js";
 import { keepFields, recall, remember, themeButton } from "./settings.js";
 import { voicesDialog } from "./voices.js";
@@ -12,14 +13,6 @@ const MOST_CHARACTERS = 100_000;
 const CHARACTERS_PER_SECOND = 15; // of English speech
 const WIDE = /[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]/gu; // each of these takes as long as four Latin letters
 const FINE = ["temperature", "top_p", "repetition_penalty", "seed"];
-const EXAMPLES = {
-  "a greeting": "Hello there. This voice is being made on your own machine, word by word, while you listen.",
-  "a story":
-    "The old lighthouse keeper climbed the stairs one last time. Below him the harbour was quiet, and the lamps of the fishing " +
-    "boats swung slowly in the dark. He lit his own lamp, as he had done every evening for forty years, and sat down to wait for morning.",
-  numbers: "The 9:15 train costs $24.50 and takes 3 hours. On May 4th, 2026, about 1,200 people took it.",
-  "a question": "Would you mind opening the window? It is such a lovely morning, isn't it?",
-};
 
 const $ = (id) => document.getElementById(id);
 const deck = new Deck({ wave: $("wave"), play: $("play"), clock: $("clock"), what: "the sound" });

@@ -8,6 +8,8 @@ import { t } from "./strings";
 
 type Schemas = components["schemas"];
 export type Config = Schemas["Config"];
+/** The bundled model, which has one voice. */
+export const MINNOW = "minnow";
 export type Job = Schemas["JobOut"];
 export type Voice = Schemas["VoiceOut"];
 export type Key = Schemas["Key"];

@@ -58,7 +58,7 @@ export function App({ config }: { config: Config }) {
             <Switch>
               <Route path="/">{() => <Redirect to="/speak" replace />}</Route>
               <Route path="/speak">{() => <Speak config={config} />}</Route>
-              <Route path="/voices">{() => <Voices />}</Route>
+              <Route path="/voices">{() => <Voices config={config} />}</Route>
               <Route path="/history">{() => <History />}</Route>
               <Route path="/keys">{() => <Keys config={config} />}</Route>
               <Route path="/credits">{() => <Credits config={config} />}</Route>

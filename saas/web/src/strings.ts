@@ -119,6 +119,9 @@ export const t = {
     ],
   },
 
+  model: (name: string) => `Model: ${name}`,
+  oneVoice: "minnow always speaks with its own voice: the voices you add are not used. FishSpeech 1.5 follows them.",
+
   voices: {
     title: "Voices",
     about: "A voice is a short clip of one person speaking, with the words that are said in it.",

@@ -1,4 +1,5 @@
 import io
+import wave
 
 import av
 import numpy as np
@@ -90,3 +91,30 @@ def test_what_a_format_cannot_have_is_refused_by_name():
         Encoder("wav", 1)
     with pytest.raises(RequestError, match=r"speed is 5; it must be between 0\.25 and 4\.0"):
         Encoder("mp3", speed=5)
+
+
+@pytest.mark.parametrize("rate", [None, 8000])
+@pytest.mark.parametrize("speed", [1, 2])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_whole_file_says_how_long_it_is(kind, speed, rate):
+    if rate and FORMATS[kind].rates and rate not in FORMATS[kind].rates:
+        pytest.skip("this format cannot have it")
+    encoder = Encoder(kind, rate, speed)
+    streamed = encoder.encode(tone(1.5)) + encoder.finish()
+    whole = encoder.with_true_sizes(streamed)
+    assert len(whole) == len(streamed)
+    assert np.array_equal(decoded(kind, whole, encoder.sample_rate)[0], decoded(kind, streamed, encoder.sample_rate)[0])
+    if kind == "wav":
+        with wave.open(io.BytesIO(whole)) as file:
+            assert file.getnframes() == (len(whole) - 44) // 2 == pytest.approx(1.5 / speed * encoder.sample_rate, abs=2)
+    elif kind == "flac":
+        assert soundfile.info(io.BytesIO(whole)).frames == len(decoded(kind, whole, encoder.sample_rate)[0])
+        assert whole[26:42] != bytes(16) == streamed[26:42]  # the samples' MD5
+    else:
+        assert whole == streamed
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac"])
+def test_a_whole_file_without_any_sound_is_one(kind):
+    encoder = Encoder(kind)
+    assert soundfile.info(io.BytesIO(encoder.with_true_sizes(encoder.finish()))).frames < 0.03 * NATIVE_RATE

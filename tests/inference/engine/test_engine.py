@@ -5,10 +5,13 @@ import subprocess
 import sys
 import threading
 import weakref
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +29,9 @@ from inference import (
 )
 from inference.engine import engine as module
 from inference.engine.device import pick_device
+from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME, Manner
 from inference.model.dual_ar import DualAR
+from inference.model.prompt import context
 from inference.text.split import split
 from tests.conftest import GOLDEN, golden_json, voice_of
 from tests.waiting import HANG_SECONDS, wait
@@ -373,3 +378,48 @@ def test_nothing_to_load_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "EMBEDDED_VOICE", tmp_path / "none")
     with pytest.raises(CheckpointError, match=r"fishaudio/fish-speech-1\.5"):
         SpeechEngine.load()
+
+
+@pytest.fixture
+def by_sentence(golden):
+    """An engine whose checkpoint wants one sentence a segment, no history, and a pause of 0.25 s."""
+    manner = Manner(chunk="sentence", history=0, sentence_pause=0.25, paragraph_pause=0.5)
+    with SpeechEngine(replace(golden, manner=manner), rows=2) as engine:
+        yield engine
+
+
+def test_without_history_each_sentence_sees_only_itself(by_sentence):
+    prompts = []
+    stage = by_sentence._runner.stage
+    by_sentence._runner.stage = lambda sequence: (prompts.append(sequence.prompt), stage(sequence))[1]
+    by_sentence.generate_codes(SpeechRequest("One thing. Another thing.", seed=1, max_new_tokens=9))
+    system = by_sentence._prompts[False].system()
+    expected = [torch.cat((system, by_sentence._prompts[False].segment(text)), dim=1) for text in ("One thing.", "Another thing.")]
+    assert all(map(torch.equal, prompts, expected))
+
+
+def test_a_limited_history_keeps_the_turns_that_fit(golden):
+    fixed, turns = torch.zeros(9, 10), [torch.zeros(9, n) for n in (5, 20, 5, 20, 5)]
+    with SpeechEngine(replace(golden, manner=Manner(history=30)), rows=1) as engine:
+        job = SimpleNamespace(request=SpeechRequest("x", max_new_tokens=9), fixed=fixed, turns=turns)
+        assert context(fixed, turns, engine._context_room(job)).shape[1] == 10 + 25 + 5
+
+
+def test_sentences_have_the_checkpoints_pauses_between_them(by_sentence):
+    request = SpeechRequest("One thing. Another thing.\n\nA third.", seed=1, max_new_tokens=9)
+    speech, codes = by_sentence.synthesize(request).samples, by_sentence.generate_codes(request)
+    assert len(speech) == codes.shape[1] * SAMPLES_PER_FRAME + round(0.75 * SAMPLE_RATE)
+
+
+def test_text_that_comes_later_has_the_same_pauses(by_sentence):
+    request = SpeechRequest("One thing. ", seed=1, max_new_tokens=9)
+
+    async def spoken(*texts):
+        async def more():
+            for text in texts:
+                yield text
+
+        return [chunk.samples async for chunk in by_sentence.astream(request, more())]
+
+    whole = by_sentence.synthesize(replace(request, text="One thing. Another thing.\n\nA third.")).samples
+    assert np.array_equal(np.concatenate(asyncio.run(spoken("Another thing.\n\n", "A third."))), whole)

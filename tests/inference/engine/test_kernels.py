@@ -12,7 +12,6 @@ pytest.importorskip("triton", reason="Triton is for Linux alone")
 from inference.engine import kernels
 from inference.engine.fused import FusedStep
 from inference.engine.graphs import Graphs
-from inference.engine.matrix import output_matrix
 from inference.engine.runner import WINDOW
 from inference.engine.sampler import NONE, Controls, gumbel, sample, seen_ids
 from inference.engine.step import Head, Step
@@ -204,15 +203,17 @@ def model(dtype=torch.float32, **changes):
     return lm
 
 
-def head_of(lm):
+def head_of(step):
+    lm, output = step.model, step.heads.rows_of
     codes = lm.config.codebook_size
     ids = torch.cat((torch.tensor([BEGIN - 3]), torch.arange(BEGIN, BEGIN + codes)))
-    return Head(ids, output_matrix(lm.output_weight[ids]), codes, output_matrix(lm.fast_output.weight[:codes]))
+    return Head(ids, output(lm.output_weight[ids]), codes, output(lm.fast_output.weight[:codes]))
 
 
 def running(lm, kind, rows, active):
     """Graphs whose first rows hold pasts of different lengths and are about to make their frames with numbers 0, 1, 2 ..."""
-    step, head, codebooks = Step(lm, rows), head_of(lm), lm.config.num_codebooks
+    step, codebooks = Step(lm, rows), lm.config.num_codebooks
+    head = head_of(step)
     cache = lm.new_cache(rows, 96)
     frame_step = FusedStep(step, head, rows, WINDOW) if kind is FusedStep else kind(step, head)
     graphs = Graphs(frame_step, cache, rows, codebooks, WINDOW)
@@ -253,7 +254,8 @@ def test_a_frame_is_the_plain_steps(changes, rows, active):
 def test_a_frame_in_half_precision_is_found_right_where_the_engine_starts():
     lm = model(torch.float16)
     graphs, _ = running(lm, FusedStep, 1, 1)
-    graphs.check(Step(lm, 1), head_of(lm))
+    step = Step(lm, 1)
+    graphs.check(step, head_of(step))
 
 
 def test_a_row_of_nan_says_so_and_its_neighbours_frame_stays():
@@ -290,7 +292,8 @@ sys.path.insert(0, sys.argv[2])
 from tests.inference.engine.test_kernels import SHAPE, head_of, model
 lm = model(torch.float16, dim=1024, n_head=16, intermediate_size=4096, num_codebooks=3)
 for rows in map(int, sys.argv[3:]):
-    graphs = Graphs(FusedStep(Step(lm, rows), head_of(lm), rows, 16), lm.new_cache(rows, 96), rows, 3, 16)
+    step = Step(lm, rows)
+    graphs = Graphs(FusedStep(step, head_of(step), rows, 16), lm.new_cache(rows, 96), rows, 3, 16)
     graphs._frame(rows)
 print(len(built))
 """

@@ -4,6 +4,7 @@ import pytest
 
 from inference import CheckpointError, SpeechRequest
 from inference.model.config import Manner
+from inference.text.segments import Segmentation
 
 
 def test_without_a_file_it_is_the_references(tmp_path):
@@ -24,6 +25,11 @@ def test_what_the_file_says_counts_and_what_it_does_not_say_does_not(tmp_path):
         ('{"repetition_penalty": NaN}', "repetition_penalty is nan"),
         ('{"temperature": true}', "temperature is True"),
         ('{"normalize": 1}', "normalize is 1; it must be true or false"),
+        ('{"chunk": "page"}', "chunk is 'page'; it must be one of bytes, sentence"),
+        ('{"max_segment_bytes": 3}', "max_segment_bytes is 3; it must be null or a whole number of at least 10"),
+        ('{"history": -1}', "history is -1; it must be null or a whole number of at least 0"),
+        ('{"history": true}', "history is True"),
+        ('{"sentence_pause": 9}', "sentence_pause is 9; it must be between 0 and 5 seconds"),
         ("[]", "holds a JSON list"),
         ("{", "cannot be read as JSON"),
     ],
@@ -39,3 +45,11 @@ def test_a_request_has_its_way_where_it_says_so():
     settled = SpeechRequest("hi", temperature=0.1, normalize=False).settled(Manner(0.5, 0.6, 1.0, normalize=True))
     assert settled.sampling == (0.1, 0.6, 1.0)
     assert settled.normalize is False
+
+
+def test_how_text_is_cut_and_remembered_stays_out_of_a_request(tmp_path):
+    file = tmp_path / "generation_config.json"
+    file.write_text(json.dumps({"chunk": "sentence", "max_segment_bytes": 50, "history": 0, "sentence_pause": 0.3}))
+    manner = Manner.from_file(file)
+    assert manner.segmentation == Segmentation("sentence", 50, sentence_pause=0.3)
+    assert SpeechRequest("hi").settled(manner).chunk_length == 200

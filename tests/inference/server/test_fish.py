@@ -1,6 +1,7 @@
 """Fish Audio's door, spoken to by both generations of its client, over HTTP and over WebSocket."""
 
 import asyncio
+import base64
 import concurrent.futures
 import contextlib
 import io
@@ -106,6 +107,44 @@ def test_a_wav_has_true_sizes_unless_it_is_streamed(server):
     assert int.from_bytes(whole.content[40:44], "little") == len(whole.content) - 44
     assert streamed.content[40:44] == b"\xff" * 4
     assert same(streamed.content[44:], whole.content[44:])
+
+
+def test_a_voice_that_the_model_ignores_is_said_to_be(server, clip):
+    """minnow has one voice."""
+    audio, text = clip
+    inline = {"references": [{"audio": base64.b64encode(audio).decode(), "text": text}]}
+    short = {"max_new_tokens": 5}
+    for path, body, ignored in [
+        ("/v1/tts", {"text": "Hi.", **short}, False),
+        ("/v1/tts", {"text": "Hi.", "reference_id": "anna", **short}, True),
+        ("/v1/tts", {"text": "Hi.", "streaming": False, **inline, **short}, True),
+        ("/v1/audio/speech", {"input": "Hi.", **short}, False),
+        ("/v1/audio/speech", {"input": "Hi.", "voice": "alloy", **short}, False),
+        ("/v1/audio/speech", {"input": "Hi.", "voice": "anna", **short}, True),
+        ("/v1/audio/speech", {"input": "Hi.", "voice": "anna", "stream_format": "sse", **short}, True),
+        ("/v1/text-to-speech/default", {"text": "Hi."}, False),
+        ("/v1/text-to-speech/anna", {"text": "Hi."}, True),
+    ]:
+        answer = httpx.post(f"{server.url}{path}", json=body, timeout=60)
+        assert answer.status_code == 200, answer.text
+        assert ("its own voice" in answer.headers.get("x-voice-ignored", "")) is ignored, (path, body)
+
+
+@pytest.mark.parametrize(
+    "sent", [{"json": {"title": "new"}}, {"data": {"title": "new"}}, {"files": {"title": (None, "new")}}], ids=lambda s: next(iter(s))
+)
+def test_a_voice_is_renamed_by_json_and_by_a_form(server, clip, sent):
+    audio, text = clip
+    made = httpx.post(f"{server.url}/model", data={"title": "old", "texts": text}, files={"voices": audio}, timeout=60)
+    assert made.status_code == 201, made.text
+    try:
+        changed = httpx.patch(f"{server.url}/model/old", **sent)
+        assert (changed.status_code, changed.json()["_id"]) == (200, "new")
+    finally:
+        httpx.delete(f"{server.url}/model/new")
+    wrong = httpx.patch(f"{server.url}/model/anna", content=b"{", headers={"Content-Type": "application/json"})
+    assert wrong.status_code == 400
+    assert httpx.patch(f"{server.url}/model/anna", json={"title": 3}).status_code == 400
 
 
 def test_speed_and_volume_are_kept(server):

@@ -4,7 +4,9 @@ import concurrent.futures
 import contextlib
 import json
 import socket
+import sys
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
@@ -180,3 +182,13 @@ def test_runpods_load_balancer_hears_when_it_can_send_work(checkpoint, tmp_path)
         assert seen == {204, 200}
         assert [httpx.get(f"http://127.0.0.1:{port}/ping").status_code for port in (server.port, other)] == [200, 200]
         assert httpx.get(f"http://127.0.0.1:{other}/v1/models").status_code == 404
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads another process's environment and libraries in /proc")
+def test_the_process_that_computes_was_told_how_to_wait_before_it_began(checkpoint, voices):
+    unset = dict.fromkeys(("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "FISHSERVE_PREPARED"), "")
+    with Server(checkpoint, voices, FISHSERVE_THREADS="3", **unset).wait_ready() as server:
+        process = Path(f"/proc/{server.engine().pid}")
+        assert "libtorch_cpu" in (process / "maps").read_text()
+        environment = dict(word.split("=", 1) for word in (process / "environ").read_text().split("\0") if word)
+        assert (environment["OMP_WAIT_POLICY"], environment["OMP_NUM_THREADS"]) == ("PASSIVE", "3")

@@ -5,6 +5,8 @@ import concurrent.futures
 import contextlib
 import io
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import pytest
 import soundfile
 from websockets.sync.client import connect
 
+from inference.hub import EMBEDDED_VOICE
 from tests import raw
 from tests.inference.server.conftest import Server
 from tests.waiting import HANG_SECONDS, wait
@@ -254,8 +257,81 @@ def test_a_taken_port_is_one_sentence(server, checkpoint):
         capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert f"cannot listen on 127.0.0.1:{server.port}" in " ".join(done.stderr.split())
+    assert done.stderr.startswith(f"error: port {server.port} is in use; set FISHSERVE_PORT=")
     assert "Traceback" not in done.stderr
+
+
+def test_a_whole_flac_has_true_sizes(server):
+    whole, streamed = speak(server, response_format="flac", stream=False), speak(server, response_format="flac")
+    samples, _ = soundfile.read(io.BytesIO(whole.content))
+    assert soundfile.info(io.BytesIO(whole.content)).frames == len(samples) > 0
+    assert same_but_header(whole.content, streamed.content)
+
+
+def same_but_header(a, b):
+    return len(a) == len(b) and a[42:] == b[42:]
+
+
+def test_a_model_is_there_under_the_name_that_speech_accepts(server):
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any")
+    (model,) = client.models.list().data
+    assert "x-voice-ignored" not in speak(server, voice="anna").headers  # this model is not minnow
+    assert client.models.retrieve(model.id).id == model.id
+    assert client.models.retrieve("tts-1").id == "tts-1"
+
+
+def test_it_says_when_it_is_ready_and_where(server):
+    assert re.search(rf"^ready after \d+ s: {re.escape(server.url)}$", server.log(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])
+def test_it_listens_on_any_address_of_this_machine(checkpoint, tmp_path, host):
+    server = Server(checkpoint, tmp_path, FISHSERVE_HOST=host)
+    server.url = f"http://{host}:{server.port}"
+    server.wait_ready()
+    assert "ready after" in server.log()
+    server.end()
+
+
+def interrupt(server):
+    """What Ctrl-C does: SIGINT for the whole group."""
+    os.killpg(server.process.pid, signal.SIGINT)
+
+
+def test_ctrl_c_on_an_idle_server_is_quiet(checkpoint, tmp_path):
+    server = Server(checkpoint, tmp_path).wait_ready()
+    wait(lambda: "ready after" in server.log())
+    before = server.log()
+    interrupt(server)
+    assert server.process.wait(HANG_SECONDS) == 0
+    assert server.log() == before
+    assert server.members() == []
+    server.end(0)
+
+
+def test_ctrl_c_while_it_loads_ends_it_at_once(checkpoint, tmp_path):
+    server = Server(checkpoint, tmp_path)
+    wait(lambda: "loading; listening" in server.log())
+    before = server.log()
+    interrupt(server)
+    assert server.process.wait(HANG_SECONDS) in (0, 130)
+    assert server.log() == before
+    wait(lambda: server.members() == [])
+    server.end(0)
+
+
+def test_ctrl_c_while_it_speaks_says_what_it_waits_for_and_the_next_one_stops_it(tmp_path):
+    server = Server(EMBEDDED_VOICE, tmp_path).wait_ready()  # which takes seconds for a text, not a moment
+    with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG}, timeout=HANG_SECONDS) as response:
+        next(response.iter_bytes())
+        interrupt(server)
+        wait(lambda: "Finishing 1 request; press Ctrl-C again to stop now\n" in server.log())
+        assert server.process.poll() is None
+        interrupt(server)
+        assert server.process.wait(HANG_SECONDS) == 130
+    assert "Traceback" not in server.log()
+    wait(lambda: server.members() == [])
+    server.end(0)
 
 
 def test_two_devices_share_the_work(checkpoint, tmp_path, served):

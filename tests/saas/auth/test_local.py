@@ -111,6 +111,29 @@ def test_sign_up_confirm_sign_in_and_out(place):
         place.client().refresh_session(session.refresh_token)
 
 
+def test_a_message_can_be_read_as_a_file_with_its_link_whole(place):
+    """There is no mail program between: its text stands in the file as it is."""
+    place.client().sign_up({"email": "reader@example.com", "password": PASSWORD})
+    file = max((place.directory / "mail").glob("*.eml"))
+    assert place.link("reader@example.com") in file.read_text().splitlines()
+    assert "quoted-printable" not in file.read_text()
+    assert httpx.get(place.link("reader@example.com")).status_code == 303
+
+
+def test_a_terminal_shows_the_link_and_a_log_does_not(place, monkeypatch, capsys):
+    monkeypatch.setattr("saas.auth.local.sys.stderr.isatty", lambda: True, raising=False)
+    place.client().sign_up({"email": "terminal@example.com", "password": PASSWORD})
+    assert place.link("terminal@example.com") in capsys.readouterr().err
+    monkeypatch.setattr("saas.auth.local.sys.stderr.isatty", lambda: False, raising=False)
+    place.client().sign_up({"email": "log@example.com", "password": PASSWORD})
+    assert "verify" not in capsys.readouterr().err
+
+
+def test_the_root_leads_to_the_app(place):
+    answer = httpx.get(f"{place.url}/")
+    assert (answer.status_code, answer.headers["location"]) == (307, f"{place.url}/app/")
+
+
 def test_a_session_is_renewed_and_two_tabs_may_do_so_at_once(place):
     session = place.sign_in(place.member()).get_session()
     with ThreadPoolExecutor() as pool:

@@ -42,6 +42,32 @@ def test_a_text_becomes_a_file_of_any_format(account, form):
         assert job["seconds"] == pytest.approx(len(content) / 88_200, abs=0.002)
 
 
+@pytest.mark.parametrize("form", ["wav", "flac", "opus"])
+def test_a_file_has_the_sample_rate_that_was_asked_for_and_true_sizes(account, form):
+    content = check_paid(account, account.speak(wait_seconds=30, format=form, sample_rate=16_000, seed=3))
+    assert soundfile.info(io.BytesIO(content)).frames > 1000
+    samples, rate = soundfile.read(io.BytesIO(content))
+    if form != "opus":  # which decodes at 48 kHz
+        assert rate == 16_000
+        assert soundfile.info(io.BytesIO(content)).frames == len(samples)
+    streamed = account.http.post("/v1/audio/speech", json={"input": SMALL, "response_format": form, "sample_rate": 16_000})
+    assert streamed.headers["x-sample-rate"] == "16000"
+
+
+def test_a_sample_rate_that_a_format_cannot_have_is_refused(account):
+    for path, body in (("/api/tts", {"text": SMALL, "format": "mp3"}), ("/v1/audio/speech", {"input": SMALL, "response_format": "mp3"})):
+        answer = account.http.post(path, json=body | {"sample_rate": 16_000})
+        assert answer.status_code == 400
+        assert "mp3 can have 44100, 48000" in answer.text
+    assert account.check_balance() == account.granted
+
+
+def test_openais_clients_find_a_model(account, api):
+    client = openai.OpenAI(base_url=f"{api.url}/v1", api_key=account.key)
+    assert [model.id for model in client.models.list().data] == ["FishSpeech 1.5"]
+    assert client.models.retrieve("tts-1").id == "tts-1"
+
+
 def test_a_short_wait_is_answered_202_and_the_job_ends_by_itself(account):
     answer = account.http.post("/api/tts", json={"text": SMALL})
     assert answer.status_code == 202

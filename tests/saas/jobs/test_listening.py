@@ -38,6 +38,9 @@ class Patient:
     async def finish(self):
         return b""
 
+    def whole(self, content):
+        return content
+
 
 @pytest.fixture
 def listening(database, bucket):

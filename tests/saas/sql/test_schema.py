@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -31,6 +32,91 @@ def test_the_text_to_paste_is_current():
 @pytest.mark.parametrize("file", schema.migrations(), ids=lambda file: file.stem)
 def test_a_migration_writes_its_own_name(file):
     assert file.read_text(encoding="utf-8").endswith(f"insert into fishserve.migrations (name) values ('{file.stem}');\n")
+
+
+def test_migrations_are_only_ever_added():
+    """A database somewhere has been made with each. What changes is a new file, with a new line in migrations.sha256."""
+    pinned = (Path(__file__).parent / "migrations.sha256").read_text().split()
+    assert dict(zip(pinned[1::2], pinned[::2], strict=True)) == {
+        file.name: schema.checksum(file) for file in [*EMBEDDED, *schema.migrations()]
+    }
+
+
+EMBEDDED = sorted((schema.SQL / "embedded").glob("*.sql"))
+
+
+@pytest.fixture(params=["PostgreSQL 15", "embedded 18"])
+def bare(request, postgres):
+    """The URL of a database with nothing in it, as its owner, on either."""
+    url = postgres.url("postgres") if request.param == "PostgreSQL 15" else request.getfixturevalue("embedded").owner_url
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("create database bare")
+        info = psycopg.conninfo.conninfo_to_dict(url)
+        yield psycopg.conninfo.make_conninfo(**info | {"dbname": "bare"})
+        connection.execute("drop database bare with (force)")
+
+
+def older(monkeypatch, url, last="20261125001200_health"):
+    """A database as a revision before the checksums made it."""
+    with monkeypatch.context() as then:
+        files = [file for file in schema.migrations() if file.stem <= last]
+        then.setattr(schema, "migrations", lambda: files)
+        schema.migrate(url)
+    with psycopg.connect(url) as connection:
+        connection.execute("alter table embedded.migrations drop column sha256")
+
+
+def checksums(url):
+    with psycopg.connect(url) as connection:
+        return [sha256 for (sha256,) in connection.execute("select sha256 from fishserve.migrations order by name")]
+
+
+def test_a_database_keeps_the_checksum_of_each_migration(bare):
+    schema.migrate(bare)
+    assert checksums(bare) == [schema.checksum(file) for file in schema.migrations()]
+
+
+@pytest.mark.parametrize("last", ["20261125001200_health", "20261125000900_jobs"])
+def test_a_database_from_before_the_checksums_is_brought_up_to_date(bare, monkeypatch, last):
+    older(monkeypatch, bare, last)
+    assert schema.migrate(bare) == [file.stem for file in schema.migrations() if file.stem > last]
+    assert checksums(bare) == [schema.checksum(file) for file in schema.migrations()]
+    assert schema.migrate(bare) == []
+
+
+def test_one_from_before_the_checksums_that_another_revision_made_is_refused(bare, monkeypatch):
+    older(monkeypatch, bare)
+    with psycopg.connect(bare) as connection:
+        connection.execute("drop function public.list_packs()")
+    with pytest.raises(schema.OtherRevision, match=r"another revision.*health differs.*FISHSERVE_SAAS_DIRECTORY"):
+        schema.migrate(bare)
+
+
+def test_one_whose_migration_had_another_text_is_refused(bare):
+    schema.migrate(bare)
+    with psycopg.connect(bare) as connection:
+        connection.execute("update fishserve.migrations set sha256 = repeat('0', 64) where name like '%_jobs'")
+    with pytest.raises(schema.OtherRevision, match="_jobs differs"):
+        schema.migrate(bare)
+    told = subprocess.run(
+        [sys.executable, "-m", "saas.schema", "migrate"],
+        env=os.environ | {"DATABASE_URL": bare},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert told.stderr.startswith("error: this database was made by another revision")
+    assert "Traceback" not in told.stderr
+
+
+def test_what_is_wrong_with_a_schema_is_one_sentence():
+    good = {file.stem: schema.checksum(file) for file in schema.migrations()}
+    assert schema.problem(good) is None
+    assert schema.problem(good | {schema.version(): None}) is None
+    assert "_jobs differs" in schema.problem(good | {"20261125000900_jobs": "0"})
+    assert "newer than this program" in schema.problem(good | {"20991231000000_new": None})
+    assert "older than this program" in schema.problem({name: sha for name, sha in good.items() if "_jobs" not in name})
 
 
 def test_pasted_twice_it_is_there_once(empty):

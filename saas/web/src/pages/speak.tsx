@@ -5,7 +5,7 @@ import { fileName, save } from "page/wav.js";
 import { type KeyboardEvent, useEffect, useRef, useState } from "react";
 import { Link } from "wouter";
 
-import { api, type Config, ok, Refused } from "../api";
+import { api, type Config, MINNOW, ok, Refused } from "../api";
 import { useBalance } from "../app";
 import { useDraft } from "../draft";
 import { Icon } from "../icons";
@@ -150,6 +150,10 @@ export function Speak({ config }: { config: Config }) {
             {active ? t.speak.stop : t.speak.go}
           </button>
         </div>
+        <p className="hint">
+          {t.model(config.model)}
+          {config.model === MINNOW && chosen && <> · {t.oneVoice}</>}
+        </p>
         <p id="price" className="price" role="status">
           {text.trim() === "" ? (
             t.speak.costEmpty

@@ -4,7 +4,7 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { useLocation } from "wouter";
 
-import { api, ok, plain, type Voice } from "../api";
+import { api, type Config, MINNOW, ok, plain, type Voice } from "../api";
 import { choose } from "../draft";
 import { duration } from "../format";
 import { Icon } from "../icons";
@@ -16,7 +16,7 @@ import { t } from "../strings";
 import { useVoices } from "../voices";
 import { NewVoice } from "./new-voice";
 
-export default function Voices() {
+export default function Voices({ config }: { config: Config }) {
   const { data, error, refetch } = useVoices();
   const [adding, setAdding] = useState(false);
   const add = (
@@ -31,6 +31,7 @@ export default function Voices() {
         <div>
           <h1>{t.voices.title}</h1>
           <p className="lead">{t.voices.about}</p>
+          {config.model === MINNOW && <p className="hint">{t.oneVoice}</p>}
         </div>
         {data && data.length > 0 && add}
       </div>

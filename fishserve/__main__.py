@@ -1,0 +1,5 @@
+"""`python -m fishserve` is the `fishserve` command."""
+
+from inference.cli import main
+
+main()

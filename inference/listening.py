@@ -1,0 +1,71 @@
+"""The socket a server listens on, opened before any other work, and the URL that reaches it."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+
+from inference.errors import RequestError
+
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+_BACKLOG = 1024
+_LAST_PORT = 65535
+
+
+def listen(host: str, port: int, variable: str) -> socket.socket:
+    """A listening socket; port 0 takes any free one. `variable` names the setting of the port.
+
+    Clients that connect before the server answers wait. Raises RequestError saying what to change.
+    """
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as e:
+        raise RequestError(f"cannot listen on {host!r}: {e.strerror or e}; give an address of this machine, such as 127.0.0.1") from None
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    family, *_, address = found[0]
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+    except OSError as e:
+        listening.close()
+        raise RequestError(_refusal(e, host, port, variable)) from None
+    return listening
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL that reaches a server from its own machine."""
+    name = _EVERY_ADDRESS.get(host, host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from its own machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refusal(e: OSError, host: str, port: int, variable: str) -> str:
+    if e.errno == errno.EADDRINUSE:
+        other = next((p for p in range(port + 1, min(port + 100, _LAST_PORT)) if _is_free(host, p)), None)
+        return f"port {port} is in use" + (f"; set {variable}={other}" if other else f"; set {variable} to another")
+    if e.errno == errno.EADDRNOTAVAIL:
+        return f"cannot listen on {host}: this machine has no such address; 127.0.0.1 is this machine alone, 0.0.0.0 every address it has"
+    if e.errno in (errno.EACCES, errno.EPERM):
+        return f"cannot listen on port {port}: ports below 1024 need root; set {variable} to a higher one"
+    return f"cannot listen on {host}:{port}: {e.strerror or e}"
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        with socket.socket(found[0][0]) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[0][4])
+    except OSError:
+        return False
+    return True
