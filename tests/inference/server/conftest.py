@@ -83,6 +83,18 @@ def checkpoint(tmp_path_factory):
     return directory
 
 
+@pytest.fixture
+def held(checkpoint, tmp_path):
+    """A checkpoint that is loaded no further than to its tokenizer, a pipe, and what lets that be read."""
+    directory, name = tmp_path / "tiny", "tokenizer.tiktoken"
+    directory.mkdir()
+    for file in checkpoint.iterdir():
+        if file.name != name:
+            (directory / file.name).symlink_to(file)
+    os.mkfifo(directory / name)
+    return directory, lambda: (directory / name).write_bytes((checkpoint / name).read_bytes())
+
+
 @pytest.fixture(scope="session")
 def voices(tmp_path_factory):
     """One voice, anna."""

@@ -130,7 +130,7 @@ def test_a_click_speaks_and_every_sample_is_played_in_order(browser, server):
     visit.page.evaluate("window.goOn()")
     visit.says("go", "Speak")
     expected = pcm(server, seed=BRIEF)
-    visit.page.wait_for_function("n => window.heard.filter((sample) => sample).length >= n", arg=np.count_nonzero(expected))
+    visit.page.wait_for_function("n => window.heard.filter((sample) => sample).length >= n", arg=int(np.count_nonzero(expected)))
     assert visit.clock.inner_text().split(" / ") == [f"0:0{len(expected) / 44_100:.1f}"] * 2
     assert visit.underruns.inner_text() == "no breaks"
     heard = np.rint(np.array(visit.page.evaluate("window.heard")) * 32768).astype(int)
@@ -341,16 +341,15 @@ def test_a_voice_and_all_settings_are_used_and_remembered(visit):
     expect(visit.temperature).to_have_value("0.9")
 
 
-def test_opened_while_loading_or_busy_it_says_so_and_then_speaks(browser, checkpoint, voices):
-    with Server(checkpoint, voices, FISHSERVE_ROWS="1", FISHSERVE_QUEUE="1") as server:
-        engine = server.engine()
-        engine.suspend()  # it loads the model, but not before it was seen
+def test_opened_while_loading_or_busy_it_says_so_and_then_speaks(browser, held, voices):
+    directory, let_go = held
+    with Server(directory, voices, FISHSERVE_ROWS="1", FISHSERVE_QUEUE="1") as server:
         wait(lambda: answers(server))
         visit = Visit(browser, server.url)
         visit.says("model", "Loading the model")
         visit.speak(seed=BRIEF)
         visit.says("status", "still loading")
-        engine.resume()
+        let_go()
         visit.says("status", "Done")
         visit.says("model", "tiny on cpu")
         visit.says("go", "Speak")
