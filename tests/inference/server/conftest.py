@@ -64,7 +64,7 @@ class Server(Started):
             return None
 
     def metric(self, name, **labels):
-        for family in text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text):
+        for family in text_string_to_metric_families(httpx.get(f"{self.url}/metrics", verify=False).text):
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():
                     return sample.value
@@ -81,6 +81,18 @@ def checkpoint(tmp_path_factory):
     directory = tmp_path_factory.mktemp("server") / "tiny"
     random_checkpoint.write(directory, "tiny", 1)
     return directory
+
+
+@pytest.fixture
+def held(checkpoint, tmp_path):
+    """A checkpoint that is loaded no further than to its tokenizer, a pipe, and what lets that be read."""
+    directory, name = tmp_path / "tiny", "tokenizer.tiktoken"
+    directory.mkdir()
+    for file in checkpoint.iterdir():
+        if file.name != name:
+            (directory / file.name).symlink_to(file)
+    os.mkfifo(directory / name)
+    return directory, lambda: (directory / name).write_bytes((checkpoint / name).read_bytes())
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,10 @@ LISTEN = """async (recorder) => {
   const tap = new AudioWorkletNode(context, "recorder");
   window.heard = [];
   tap.port.onmessage = ({ data }) => window.heard.push(...data);
+  const resume = context.resume.bind(context);  // its clock stands until all is there: a busy machine may be late
+  await context.suspend();
+  context.resume = async () => {};
+  window.goOn = () => resume();
   const connect = AudioNode.prototype.connect;
   AudioNode.prototype.connect = function (to, ...rest) {
     if (to === context.destination) connect.call(this, tap);
@@ -123,13 +127,14 @@ def test_a_click_speaks_and_every_sample_is_played_in_order(browser, server):
     visit.page.evaluate(LISTEN, RECORDER)
     visit.speak(seed=BRIEF)
     visit.says("status", "Done")
+    visit.page.evaluate("window.goOn()")
     visit.says("go", "Speak")
     expected = pcm(server, seed=BRIEF)
+    visit.page.wait_for_function("n => window.heard.filter((sample) => sample).length >= n", arg=int(np.count_nonzero(expected)))
     assert visit.clock.inner_text().split(" / ") == [f"0:0{len(expected) / 44_100:.1f}"] * 2
+    assert visit.underruns.inner_text() == "no breaks"
     heard = np.rint(np.array(visit.page.evaluate("window.heard")) * 32768).astype(int)
-    assert heard[heard != 0].tolist() == expected[expected != 0].tolist()
-    if visit.underruns.inner_text() == "no breaks":
-        assert len(np.trim_zeros(heard)) == len(np.trim_zeros(expected))
+    assert np.trim_zeros(heard).tolist() == np.trim_zeros(expected).tolist()
     visit.end()
 
 
@@ -165,7 +170,7 @@ def test_the_waveform_grows_while_it_is_made_and_fills_as_it_is_played(visit):
     visit.speak(LONG, seed=LASTING)
     visit.says("status", "Speaking")
     wait(lambda: visit.page.evaluate("document.querySelector('#wave').ariaValueNow >= 1"))
-    assert len(colours()) == 3  # played, made, to come
+    wait(lambda: len(colours()) == 3)  # played, made, to come
     visit.go.click()
     visit.says("status", "Stopped after")
     assert empty[0] not in colours()
@@ -336,16 +341,15 @@ def test_a_voice_and_all_settings_are_used_and_remembered(visit):
     expect(visit.temperature).to_have_value("0.9")
 
 
-def test_opened_while_loading_or_busy_it_says_so_and_then_speaks(browser, checkpoint, voices):
-    with Server(checkpoint, voices, FISHSERVE_ROWS="1", FISHSERVE_QUEUE="1") as server:
-        engine = server.engine()
-        engine.suspend()  # it loads the model, but not before it was seen
+def test_opened_while_loading_or_busy_it_says_so_and_then_speaks(browser, held, voices):
+    directory, let_go = held
+    with Server(directory, voices, FISHSERVE_ROWS="1", FISHSERVE_QUEUE="1") as server:
         wait(lambda: answers(server))
         visit = Visit(browser, server.url)
         visit.says("model", "Loading the model")
         visit.speak(seed=BRIEF)
         visit.says("status", "still loading")
-        engine.resume()
+        let_go()
         visit.says("status", "Done")
         visit.says("model", "tiny on cpu")
         visit.says("go", "Speak")
@@ -373,7 +377,7 @@ def answers(server):
 
 
 def read_until(server, gone):
-    with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG, "seed": 5}, timeout=HANG_SECONDS) as response:
+    with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG * 10, "seed": 5}, timeout=HANG_SECONDS) as response:
         for _ in response.iter_bytes():
             if gone.is_set():
                 return

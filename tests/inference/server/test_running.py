@@ -162,10 +162,11 @@ def test_health_answers_while_everything_is_full(narrow):
     assert (200, False) not in ends
 
 
-def test_runpods_load_balancer_hears_when_it_can_send_work(checkpoint, tmp_path):
+def test_runpods_load_balancer_hears_when_it_can_send_work(held, tmp_path):
     """On the port it names, and on another one for its pings."""
     other = free_port()
-    with Server(checkpoint, tmp_path, PORT_HEALTH=str(other)) as server:
+    directory, let_go = held
+    with Server(directory, tmp_path / "voices", PORT_HEALTH=str(other)) as server:
         seen = set()
 
         def ping(port):
@@ -173,10 +174,8 @@ def test_runpods_load_balancer_hears_when_it_can_send_work(checkpoint, tmp_path)
                 seen.add(httpx.get(f"http://127.0.0.1:{port}/ping").status_code)
             return seen
 
-        engine = server.engine()
-        engine.suspend()  # it loads the model, but not before it was seen
         wait(lambda: 204 in ping(server.port) | ping(other))
-        engine.resume()
+        let_go()
         wait(lambda: 200 in ping(server.port) | ping(other))
         server.wait_ready()
         assert seen == {204, 200}

@@ -12,10 +12,11 @@ import psutil
 import pytest
 
 from saas.storage.bucket import result_key
+from tests.inference.server.conftest import Server
 from tests.saas.conftest import free_port
 from tests.saas.jobs.conftest import Account, check_paid, check_refunded, environment
 from tests.waiting import HANG_SECONDS, wait
-from tests.worker.conftest import BUCKET, ROOT, answers
+from tests.worker.conftest import BUCKET, ROOT, Worker, answers
 
 SPEECH = [
     "before process_audio_request", "after process_audio_request", "after claim_jobs", "before start_job", "after start_job", "before finish",
@@ -85,6 +86,11 @@ def ask(account, url, path, body, key):
         )
 
 
+def time_stands(data):
+    """What the dead had begun stays theirs, so that each of the next dies of its own job."""
+    data.sql("update jobs set lease_until = now() + interval '1 day' where finished_at is null")
+
+
 def time_passes(data):
     """What the dead had begun is anyone's again."""
     data.sql("update jobs set lease_until = now() where lease_until is not null")
@@ -98,6 +104,20 @@ def one_file_each(bucket, account, jobs):
     }
 
 
+@pytest.fixture(scope="module")
+def speaker(checkpoint, tmp_path_factory):
+    """Speaks one after the other: beside others a file may differ in its last bit."""
+    with Server(checkpoint, tmp_path_factory.mktemp("voices"), FISHSERVE_ROWS="1").wait_ready() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def worker(cloud, checkpoint, bucket):
+    """As does this one."""
+    with Worker(cloud, checkpoint, FISHSERVE_ROWS="1", **bucket.environment).ready() as worker:
+        yield worker
+
+
 @pytest.fixture
 def holder():
     """Closes an account's client with the test."""
@@ -109,14 +129,17 @@ def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, s
     settings = told(data, bucket, FISHSERVE_URL=speaker.url)
     account = holder(Account(data, ""))
     for dies in SPEECH:
+        time_stands(data)
         process, url = start(settings, dies)
         ask(account, url, "/api/tts", {"text": "Hello there.", "seed": 3}, key_of("speech", dies))
         wait(lambda process=process: not alive(process))
     for dies in STREAMS:
+        time_stands(data)
         process, url = start(settings, dies)
         ask(account, url, "/v1/audio/speech", {"input": "Hello there.", "seed": 3}, key_of("stream", dies))
         wait(lambda process=process: not alive(process))
     for dies in REFUNDS:
+        time_stands(data)
         process, url = start(settings, dies)
         ask(account, url, "/api/tts", {"text": "?!"}, key_of("refund", dies))
         wait(lambda process=process: not alive(process))
