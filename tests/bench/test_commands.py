@@ -96,7 +96,8 @@ cli.main()
 
 
 def spinners(parent):
-    return [p for p in psutil.Process(parent).children() if "getppid" in " ".join(p.cmdline())]
+    running = [p for p in psutil.Process(parent).children() if p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in running if "getppid" in " ".join(p.cmdline())]
 
 
 def test_beside_neighbours_in_turns(bench, tiny, tmp_path, monkeypatch):
