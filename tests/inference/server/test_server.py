@@ -289,7 +289,7 @@ def test_it_listens_on_any_address_of_this_machine(checkpoint, tmp_path, host):
     with Server(checkpoint, tmp_path, FISHSERVE_HOST=host) as server:
         server.url = f"http://{host}:{server.port}"
         server.wait_ready()
-        wait(lambda: "ready after" in server.words())
+        server.wait(lambda: "ready after" in server.words())
 
 
 def interrupt(server):
@@ -299,7 +299,7 @@ def interrupt(server):
 
 def test_ctrl_c_on_an_idle_server_is_quiet(checkpoint, tmp_path, served):
     server = served(Server(checkpoint, tmp_path).wait_ready())
-    wait(lambda: "ready after" in server.words())
+    server.wait(lambda: "ready after" in server.words())
     before = server.words()
     interrupt(server)
     assert server.process.wait(HANG_SECONDS) == 0
@@ -309,7 +309,7 @@ def test_ctrl_c_on_an_idle_server_is_quiet(checkpoint, tmp_path, served):
 
 def test_ctrl_c_while_it_loads_ends_it(checkpoint, tmp_path, served):
     server = served(Server(checkpoint, tmp_path))
-    wait(lambda: "loading; listening" in server.words())
+    server.wait(lambda: "loading; listening" in server.words())
     before = server.words()
     interrupt(server)
     assert server.process.wait(HANG_SECONDS) in (0, 130)
@@ -320,9 +320,10 @@ def test_ctrl_c_while_it_loads_ends_it(checkpoint, tmp_path, served):
 def test_ctrl_c_while_it_speaks_says_what_it_waits_for_and_the_next_one_stops_it(tmp_path, served):
     server = served(Server(EMBEDDED_VOICE, tmp_path).wait_ready())  # which takes seconds for a text, not a moment
     with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG}, timeout=HANG_SECONDS) as response:
-        next(response.iter_bytes())
+        chunks = response.iter_bytes()  # kept, since a dropped one closes the connection
+        next(chunks)
         interrupt(server)
-        wait(lambda: "Finishing 1 request; press Ctrl-C again to stop now\n" in server.words())
+        server.wait(lambda: "Finishing 1 request; press Ctrl-C again to stop now\n" in server.words())
         assert server.process.poll() is None
         interrupt(server)
         assert server.process.wait(HANG_SECONDS) == 130  # 0 had it waited for the request
