@@ -39,7 +39,8 @@ def use_threads(checkpoint: Checkpoint) -> Choice:
         return Choice(now, "torch.set_num_threads was called")
     choice = cpu_threads.choose(sum(p.nbytes for p in checkpoint.lm.parameters()))
     _threads = choice.threads
-    torch.set_num_threads(choice.threads)
+    if choice.threads != now:  # the call itself starts a pool of threads, for a library that nothing here uses
+        torch.set_num_threads(choice.threads)
     return choice
 
 
