@@ -53,6 +53,7 @@ _WORDS = frozenset(
 )
 """Words that are words in capitals, too, in the middle of small letters. Of "US" and "IT" that is not so."""
 _SPOKEN = frozenset("aids asap fifa laser nasa nato okay opec pin radar ram rom scuba sim unesco unicef".split())  # noqa: SIM905
+_RESPELLED = {"ok": "okay", "nasa": "nassa"}
 _START = regex.compile(r"(?:[bcdfghjklmnpqrstvwxz]|[bcfgps]l|[bcdfgptw]r|s[ckmnptw]|[ct]h|sh|wh|th|[dt]w|qu|s[cpt]r|spl|kn|wr|ph)?[aeiouy]")
 
 
@@ -96,8 +97,8 @@ def _word(m: regex.Match[str], *, shouted: bool, before: str = "") -> str:
     opens = _SENTENCE_START.search(before + m.string[: m.start()][-20:]) is not None
     if len(capitals) == 1:
         return _single(m, shouted) + ending.lower()
-    if small == "ok":
-        small = "okay"
+    if small in _RESPELLED:
+        small = _RESPELLED[small]
     elif not (small in _WORDS or small in _SPOKEN or ending[1:].isupper() or (_pronounceable(capitals) and (shouted or len(small) > 3))):
         return spell(capitals) + ending
     return (small.capitalize() if opens else small) + ending.lower()

@@ -256,7 +256,7 @@ def test_text_shows_what_would_be_spoken(run):
     code, out, _ = run("text", "-", stdin=b"The FBI paid $5. [pause:1s] Really? Oh. I see.<break/>")
     assert code == 0
     assert out.decode().splitlines() == [
-        "   1 The eff bee eye paid five dollars.", "     pause 1.00 s", "   2 Really?", "     pause 0.20 s", "   3 Oh. I see.", "     pause 0.50 s",
+        "   1 The eff bee eye paid five dollars.", "     pause 1.00 s", "   2 Really?", "     pause 0.60 s", "   3 Oh. I see.", "     pause 0.50 s",
     ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def test_styled_letters_become_plain_ones(written, plain):
         ("The FBI and the API.", "The eff bee eye and the ay pee eye."),
         ("CALL THE FBI NOW", "Call the eff bee eye now"),
         ("TVs, PDFs and the BBC's", "tee vees, pee dee effs and the bee bee see's"),
-        ("NASA, UNESCO", "Nasa, unesco"),
+        ("NASA, UNESCO", "Nassa, unesco"),
         ("the IT department in the US", "the eye tee department in the you ess"),
         ("in the U.S. and the U.S.A.", "in the you ess and the you ess ay."),
         ("Plan B. I am a man.", "Plan bee. I am a man."),
