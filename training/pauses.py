@@ -1,6 +1,7 @@
-"""How long the teacher pauses within and between sentences, and how much silence minnow's own segments begin and end with.
+"""How long the teacher pauses within and between sentences, how much silence minnow's own segments begin and end with, and how far
+level and pitch of neighbouring segments lie apart.
 
-`python -m training.pauses` prints seconds: `Pauses` in inference/text/segments.py follows from them.
+`python -m training.pauses` prints it; the pauses in minnow's `generation_config.json` follow from it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from inference.text.sentences import sentences
 from training.speech import LOUD, TEACHER_RATE
 from training.text import PARAGRAPHS
 
-SENTENCES = 60
+SENTENCES = 40
 WINDOW_SECONDS = 0.01
 _CLAUSE_MARK = re.compile(r"[,;:](?=\s)")
 
@@ -35,13 +36,38 @@ def main() -> None:
     one_mark = [w for w, s in zip(waves, spoken, strict=True) if len(_CLAUSE_MARK.findall(s)) == 1]
     _report("teacher, at the mark of a clause", [_longest_inside(w, TEACHER_RATE) for w in one_mark])
     with SpeechEngine.load(device="cpu") as engine:
-        own = [_edges(engine.synthesize(SpeechRequest(s, seed=i)).samples, SAMPLE_RATE) for i, s in enumerate(spoken)]
-    _report("minnow, between two segments without a pause", [a[1] + b[0] for a, b in pairwise(own)])
+        own = [engine.synthesize(SpeechRequest(s, seed=i)).samples for i, s in enumerate(spoken)]
+    edges = [_edges(w, SAMPLE_RATE) for w in own]
+    _report("minnow, between two segments without a pause", [a[1] + b[0] for a, b in pairwise(edges)])
+    for who, spoken_by, rate in (("teacher", waves, TEACHER_RATE), ("minnow", own, SAMPLE_RATE)):
+        _report(f"{who}, level from one sentence to the next", [abs(a - b) for a, b in pairwise(_level(w) for w in spoken_by)], "dB")
+        _report(
+            f"{who}, pitch from one sentence to the next",
+            [abs(a - b) for a, b in pairwise(_pitch(w, rate) for w in spoken_by)],
+            "semitones",
+        )
 
 
-def _report(what: str, seconds: list[float]) -> None:
-    low, middle, high = np.percentile(seconds, [10, 50, 90])
-    print(f"{what}: median {middle:.2f} s, from {low:.2f} to {high:.2f} (10th to 90th percentile of {len(seconds)})", flush=True)
+def _report(what: str, values: list[float], unit: str = "s") -> None:
+    low, middle, high = np.percentile(values, [10, 50, 90])
+    print(f"{what}: median {middle:.2f} {unit}, from {low:.2f} to {high:.2f} (10th to 90th percentile of {len(values)})", flush=True)
+
+
+def _level(wave: np.ndarray) -> float:
+    """Decibels of the part that is not silent."""
+    return float(10 * np.log10(np.mean(np.square(wave[np.abs(wave) > LOUD]))))
+
+
+def _pitch(wave: np.ndarray, rate: int) -> float:
+    """The median pitch in semitones above 1 Hz, of the windows of 40 ms that are most alike one period later."""
+    size, shortest, longest = rate // 25, rate // 400, rate // 80
+    windows = wave[: len(wave) // size * size].reshape(-1, size)
+    spectrum = np.abs(np.fft.rfft(windows, 2 * size)) ** 2
+    likeness = np.fft.irfft(spectrum)[:, :longest]
+    lags = shortest + likeness[:, shortest:].argmax(1)
+    strength = likeness[np.arange(len(lags)), lags] / np.maximum(likeness[:, 0], 1e-9)
+    voiced = strength > 0.5
+    return float(12 * np.log2(rate / np.median(lags[voiced])))
 
 
 def _loud(wave: np.ndarray, rate: int) -> np.ndarray:

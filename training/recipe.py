@@ -142,9 +142,9 @@ MANNER = Manner(
     chunk="sentence",
     max_segment_bytes=110,
     history=0,
-    clause_pause=0.05,
-    sentence_pause=0.2,
-    paragraph_pause=0.5,
+    clause_pause=0.15,
+    sentence_pause=0.6,
+    paragraph_pause=0.9,
 )
 """One sentence a segment, without history: sequences of two utterances had at most 300 columns in training, and beyond that the text is lost."""
 
