@@ -56,6 +56,8 @@ def write_card(recipe: Recipe, checkpoint: Path) -> None:
         "- English only, one voice. A reference clip of another voice is not followed.",
         "- It has only ever read words: `normalize` writes numbers and signs out first, and is on by default.",
         "- Its sound has nothing above 12 kHz: the teacher speaks at 24 kHz.",
+        "- It speaks one sentence at a time and remembers none; what is longer than 110 bytes is cut at clauses.",
+        '- "Oh." and "Hmm." alone are often misheard, and letters in a row without a sentence around them.',
         "- Rare words and names are where it errs most. It sounds buzzy.",
         "\n## Ingredients and licences\n",
         *(f"- {name}: {use}. {licence}" for name, use, licence in _INGREDIENTS),

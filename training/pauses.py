@@ -1,5 +1,5 @@
 """How long the teacher pauses within and between sentences, how much silence minnow's own segments begin and end with, and how far
-level and pitch of neighbouring segments lie apart.
+the levels of neighbouring segments lie apart.
 
 `python -m training.pauses` prints it; the pauses in minnow's `generation_config.json` follow from it.
 """
@@ -39,13 +39,8 @@ def main() -> None:
         own = [engine.synthesize(SpeechRequest(s, seed=i)).samples for i, s in enumerate(spoken)]
     edges = [_edges(w, SAMPLE_RATE) for w in own]
     _report("minnow, between two segments without a pause", [a[1] + b[0] for a, b in pairwise(edges)])
-    for who, spoken_by, rate in (("teacher", waves, TEACHER_RATE), ("minnow", own, SAMPLE_RATE)):
+    for who, spoken_by in (("teacher", waves), ("minnow", own)):
         _report(f"{who}, level from one sentence to the next", [abs(a - b) for a, b in pairwise(_level(w) for w in spoken_by)], "dB")
-        _report(
-            f"{who}, pitch from one sentence to the next",
-            [abs(a - b) for a, b in pairwise(_pitch(w, rate) for w in spoken_by)],
-            "semitones",
-        )
 
 
 def _report(what: str, values: list[float], unit: str = "s") -> None:
@@ -56,18 +51,6 @@ def _report(what: str, values: list[float], unit: str = "s") -> None:
 def _level(wave: np.ndarray) -> float:
     """Decibels of the part that is not silent."""
     return float(10 * np.log10(np.mean(np.square(wave[np.abs(wave) > LOUD]))))
-
-
-def _pitch(wave: np.ndarray, rate: int) -> float:
-    """The median pitch in semitones above 1 Hz, of the windows of 40 ms that are most alike one period later."""
-    size, shortest, longest = rate // 25, rate // 400, rate // 80
-    windows = wave[: len(wave) // size * size].reshape(-1, size)
-    spectrum = np.abs(np.fft.rfft(windows, 2 * size)) ** 2
-    likeness = np.fft.irfft(spectrum)[:, :longest]
-    lags = shortest + likeness[:, shortest:].argmax(1)
-    strength = likeness[np.arange(len(lags)), lags] / np.maximum(likeness[:, 0], 1e-9)
-    voiced = strength > 0.5
-    return float(12 * np.log2(rate / np.median(lags[voiced])))
 
 
 def _loud(wave: np.ndarray, rate: int) -> np.ndarray:
