@@ -24,10 +24,11 @@ def sink(monkeypatch):
     monkeypatch.setattr(reports, "STOP_SECONDS", HANG_SECONDS)
     with StandIn(lambda _: (200, {})).running() as sink:
         reports.start(Settings(environment="development", sentry_dsn=sink.url.replace("http://", "http://public@") + "/42"))
-        yield sink
         client = sentry_sdk.get_client()
+        transport = client.transport  # a closed client has none
+        yield sink
         client.close(timeout=HANG_SECONDS)
-        client.transport._pool.clear()  # Sentry leaves its connections to the collector
+        transport._pool.clear()  # Sentry leaves its connections to the collector
         sentry_sdk.get_global_scope().set_client(None)
 
 
