@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ _MULTIPLE = 32  # sequences are padded to a multiple, so that there are few dist
 
 def byte_tokenizer(path: Path) -> Tokenizer:
     """Write and read a `tokenizer.tiktoken` with the 256 bytes and no merges."""
-    path.write_text("".join(f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(256)), encoding="ascii")
+    written = path.with_suffix(f".{os.getpid()}")
+    written.write_text("".join(f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(256)), encoding="ascii")
+    written.replace(path)  # at once: another process may be reading it
     return Tokenizer.from_file(path)
 
 
