@@ -1,4 +1,4 @@
-"""One line of JSON for every request, on standard error: what came of it, never what was said."""
+"""One line for every request, on standard error: its outcome, never its text. JSON, except on a terminal, where people read it."""
 
 from __future__ import annotations
 
@@ -104,7 +104,25 @@ def _write(scope: Scope, request_id: str, began: float, line: dict[str, Any]) ->
     }
     if "key" in scope:
         entry["key"] = scope["key"]
-    print(json.dumps(entry), file=sys.stderr, flush=True)
+    print(readable(entry) if sys.stderr.isatty() else json.dumps(entry), file=sys.stderr, flush=True)
+
+
+def readable(entry: dict[str, Any]) -> str:
+    """An entry as a line for people: `20:12:01 POST /v1/audio/speech 200, 412.9 ms, first byte 38.1 ms, 61,440 bytes, key shop, id 4f0c`."""
+    clock = datetime.fromisoformat(entry["time"]).astimezone().strftime("%H:%M:%S")
+    details = [
+        f"{clock} {entry['method']} {entry['route'] or 'unknown path'} {entry['status'] or 'no answer'}",
+        f"{entry['duration_ms']} ms",
+    ]
+    if "first_byte_ms" in entry:
+        details += [f"first byte {entry['first_byte_ms']} ms", f"{entry['bytes']:,} bytes"]
+    if entry["client_gone"]:
+        details.append("the client disconnected")
+    if "key" in entry:
+        details.append(f"key {entry['key']}")
+    if "error" in entry:
+        details.append(" at ".join([entry["error"]["type"], *entry["error"]["at"][-1:]]))
+    return ", ".join([*details, f"id {entry['request_id']}"])
 
 
 def _ms(began: float) -> float:

@@ -1,4 +1,4 @@
-"""What the program itself has to say, as one line of JSON each, beside the lines of requests (inference.server.log)."""
+"""The program's own warnings and errors, a line each, beside the lines of requests (inference.server.log). JSON, except on a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from typing import Any
 
 
 class Line(logging.Formatter):
-    """A record as JSON. Of an exception its type and where in the code it was: its own words may hold what a user said."""
+    """A record as JSON, or as a line for people. Of an exception only its type and place: its message may hold a user's text."""
+
+    def __init__(self, for_people: bool) -> None:
+        super().__init__()
+        self.for_people = for_people
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -19,11 +23,17 @@ class Line(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             at = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(record.exc_info[2])][-8:]
             entry["error"] = {"type": record.exc_info[0].__name__, "at": at}
-        return json.dumps(entry)
+        return _readable(entry, record.created) if self.for_people else json.dumps(entry)
+
+
+def _readable(entry: dict[str, Any], created: float) -> str:
+    """`20:12:01 warning saas.jobs.service: the message (TimeoutError at service.py:12)`."""
+    error = f" ({' at '.join([entry['error']['type'], *entry['error']['at'][-1:]])})" if "error" in entry else ""
+    return f"{datetime.fromtimestamp(created):%H:%M:%S} {entry['level']} {entry['logger']}: {entry['message']}{error}"
 
 
 def start() -> None:
     """Everything of importance, to standard error. Not what libraries say of their daily work: addresses are in it."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Line())
+    handler.setFormatter(Line(for_people=sys.stderr.isatty()))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

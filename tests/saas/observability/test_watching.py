@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -212,7 +213,7 @@ def test_what_the_program_says_is_json_and_an_errors_words_are_left_out():
         raise ValueError("a-private-text")
     except ValueError:
         record = logging.getLogger("saas.jobs").makeRecord("saas.jobs", logging.ERROR, __file__, 1, "%s broke", ("a loop",), sys.exc_info())
-    line = Line().format(record)
+    line = Line(for_people=False).format(record)
     entry = json.loads(line)
     assert (entry["level"], entry["logger"], entry["message"], entry["error"]["type"]) == (
         "error",
@@ -222,3 +223,5 @@ def test_what_the_program_says_is_json_and_an_errors_words_are_left_out():
     )
     assert "private" not in line
     assert "\n" not in line
+    words = Line(for_people=True).format(record)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d error saas\.jobs: a loop broke \(ValueError at .*test_watching\.py:\d+\)", words)
