@@ -65,6 +65,11 @@ def choose_rate(kind: str, asked: int | None) -> int:
     return asked
 
 
+def openai_rate(kind: str, asked: int | None) -> int | None:
+    """`asked`, or for raw PCM the 24 kHz that OpenAI's clients assume, since it has no header; None leaves it to the format."""
+    return 24_000 if asked is None and kind == "pcm" else asked
+
+
 class Encoder:
     """One file being written. Feed it mono float32 samples (n,) at 44.1 kHz, then `finish` it."""
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
-from inference.audio.encode import FORMATS, Encoder
+from inference.audio.encode import FORMATS, Encoder, openai_rate
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError
 from inference.model.config import SAMPLES_PER_FRAME
@@ -39,7 +39,7 @@ class SpeechBody(BaseModel):
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     speed: float = Field(1.0, description="0.25 to 4, at the same pitch.")
     stream_format: Literal["audio", "sse"] = "audio"
-    sample_rate: int | None = Field(None, description="Hz; null: 44,100, and 48,000 for opus.")
+    sample_rate: int | None = Field(None, description="Hz; null: 44,100, but 48,000 for opus and 24,000 for pcm.")
     stream: bool = Field(True, description="False waits for the whole, which then has a Content-Length and a WAV header with true sizes.")
     seed: int | None = None
     temperature: float | None = None
@@ -57,7 +57,7 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
     @routes.post("/audio/speech", response_class=Response, responses={200: {"content": {f.media_type: {} for f in FORMATS.values()}}})
     async def speech(body: SpeechBody, request: Request) -> Response:
         """Speak a text."""
-        encoder = Encoder(body.response_format, body.sample_rate, body.speed)
+        encoder = Encoder(body.response_format, openai_rate(body.response_format, body.sample_rate), body.speed)
         voice = await references.voice(_voice(body.voice, voices))
         spoken = SpeechRequest(body.input, voice, **{name: getattr(body, name) for name in _SPEECH_FIELDS})
         audio = await started(speaker, spoken, request)

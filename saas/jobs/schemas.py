@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from inference.audio.encode import openai_rate
 from saas.jobs.dispatch import Options
 
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -47,7 +48,7 @@ class OpenAIBody(BaseModel):
     instructions: str | None = Field(None, description="Accepted for compatibility; this model takes no instructions.")
     response_format: Format = "mp3"
     speed: float = Field(1.0, ge=0.25, le=4.0)
-    sample_rate: int | None = Field(None, description="Hz; null: 44,100, and 48,000 for opus.")
+    sample_rate: int | None = Field(None, description="Hz; null: 44,100, but 48,000 for opus and 24,000 for pcm.")
     stream_format: Literal["audio", "sse"] = "audio"
     seed: int | None = Field(None, ge=0, le=2**53)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -56,7 +57,8 @@ class OpenAIBody(BaseModel):
     @property
     def options(self) -> Options:
         """How it is to be spoken."""
-        return Options(self.response_format, self.speed, self.seed, self.temperature, self.top_p, self.sample_rate)
+        rate = openai_rate(self.response_format, self.sample_rate)
+        return Options(self.response_format, self.speed, self.seed, self.temperature, self.top_p, rate)
 
 
 class Model(BaseModel):

@@ -110,7 +110,7 @@ function askedAgain() {
   const body = asked();
   if (!run) return body;
   const again = { ...body, seed: run.body.seed };
-  return JSON.stringify(again) === JSON.stringify({ ...run.body, response_format: undefined }) ? again : body;
+  return JSON.stringify(again) === JSON.stringify({ ...run.body, response_format: undefined, sample_rate: undefined }) ? again : body;
 }
 
 const speed = () => Math.round(100 * 2 ** $("speed").value) / 100;
@@ -121,7 +121,7 @@ async function speak() {
   fail("");
   const body = asked();
   body.seed ??= Math.floor(1e6 * Math.random());
-  body.response_format = "pcm";
+  Object.assign(body, { response_format: "pcm", sample_rate: RATE });
   const mine = { body, abort: new AbortController(), player: new Player(), phase: "asking", asked: performance.now() };
   run = mine;
   const { player } = mine;
@@ -234,7 +234,7 @@ async function download() {
   $("download").disabled = true;
   $("status").textContent = `Making ${name} with the same seed.`;
   try {
-    const response = await call("v1/audio/speech", { method: "POST", json: { ...body, response_format: kind, stream: false } });
+    const response = await call("v1/audio/speech", { method: "POST", json: { ...body, response_format: kind, sample_rate: undefined, stream: false } });
     save(await response.blob(), name);
     $("status").textContent = `${name} is there.`;
   } catch (e) {

@@ -40,7 +40,7 @@ def test_it_was_alive_before_it_was_ready(server):
 
 
 def test_streamed_and_whole_wav_and_pcm_hold_the_same_sound(server):
-    streamed, whole, pcm = speak(server), speak(server, stream=False), speak(server, response_format="pcm")
+    streamed, whole, pcm = speak(server), speak(server, stream=False), speak(server, response_format="pcm", sample_rate=44_100)
     assert [r.status_code for r in (streamed, whole, pcm)] == [200] * 3
     assert [r.headers["content-type"] for r in (streamed, whole)] == ["audio/wav"] * 2
     assert pcm.headers["content-type"].startswith("audio/pcm")
@@ -73,7 +73,12 @@ def test_the_openai_client_speaks_to_it(server, client, tmp_path):
     )
     assert soundfile.info(io.BytesIO(whole.content)).frames % 2048 == 0
     with client.audio.speech.with_streaming_response.create(
-        model="gpt-4o-mini-tts", voice={"id": "default"}, input="Hello.", response_format="pcm", instructions="cheerfully", extra_body=extra
+        model="gpt-4o-mini-tts",
+        voice={"id": "default"},
+        input="Hello.",
+        response_format="pcm",
+        instructions="cheerfully",
+        extra_body=extra | {"sample_rate": 44_100},
     ) as response:
         response.stream_to_file(tmp_path / "o.pcm")
     assert (tmp_path / "o.pcm").read_bytes() == whole.content[44:]
@@ -99,8 +104,14 @@ def test_events_carry_the_same_file(server):
     assert events[-1] == {"type": "speech.audio.done", "usage": {"input_tokens": 6, "output_tokens": frames, "total_tokens": 6 + frames}}
 
 
+def test_raw_samples_have_the_rate_that_openais_clients_assume(server):
+    pcm, wav = speak(server, response_format="pcm"), speak(server, stream=False)
+    assert pcm.headers["x-sample-rate"] == "24000"
+    assert len(pcm.content) / 2 / 24_000 == pytest.approx((len(wav.content) - 44) / 2 / 44_100, abs=0.001)
+
+
 def test_speed_and_rate_are_kept(server):
-    plain, fast = (len(speak(server, response_format="pcm", speed=s).content) / 2 / 44_100 for s in (1, 2))
+    plain, fast = (len(speak(server, response_format="pcm", speed=s).content) / 2 / 24_000 for s in (1, 2))
     assert fast == pytest.approx(plain / 2, abs=0.1)
     slow_rate = speak(server, response_format="pcm", sample_rate=16_000)
     assert slow_rate.headers["x-sample-rate"] == "16000"
@@ -186,7 +197,7 @@ def test_a_client_that_leaves_cancels_its_request(server, stream):
 
 def test_metrics_come_from_the_engine(server):
     before = server.metric("fishserve_audio_seconds_total")
-    seconds = len(speak(server, response_format="pcm").content) / 2 / 44_100
+    seconds = len(speak(server, response_format="pcm", sample_rate=44_100).content) / 2 / 44_100
     assert server.metric("fishserve_audio_seconds_total") - before == pytest.approx(seconds)
     assert server.metric("fishserve_time_to_first_audio_seconds_count") > 0
 

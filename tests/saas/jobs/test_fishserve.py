@@ -193,6 +193,7 @@ def test_openais_client_hears_while_it_is_made_and_pays_when_it_is_done(account,
 def test_a_stream_begins_before_the_speech_is_over(account):
     body = {"input": LONG[:300], "response_format": "pcm", "seed": 1}
     with account.http.stream("POST", "/v1/audio/speech", json=body) as answer:
+        assert answer.headers["content-type"] == "audio/pcm;rate=24000;channels=1"
         pieces = answer.iter_bytes()
         next(pieces)
         assert account.job({"id": answer.headers["x-job-id"]})["status"] == "running"
