@@ -163,8 +163,7 @@ def _one_of(path: Path, stem: str) -> Path:
 
 
 def _load_lm(file: Path, config: DualARConfig, semantic_begin: int, device: torch.device, copies: Path) -> DualAR:
-    with torch.device("meta"):
-        lm = DualAR(config, semantic_begin)
+    lm = DualAR.without_values(config, semantic_begin)
     tensors = _tensors(file, _normalise_lm, copies)
     _check_names(file, lm, tensors)
     dtype = precision(device)

@@ -7,9 +7,10 @@ decoder that keeps the last inputs of each layer makes the same samples frame by
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -19,8 +20,22 @@ from torch import Tensor, nn
 from inference.errors import AudioError
 from inference.model.config import CODES_PER_GROUP, FSQ_LEVELS, SAMPLE_RATE, CodecConfig
 
-with warnings.catch_warnings():  # this version decorates with torch.cuda.amp.autocast, which torch now calls deprecated
-    warnings.simplefilter("ignore", FutureWarning)
+
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Keep einx, which vector-quantize-pytorch needs, from announcing its operations to torch.compile. Nothing here is compiled by it, and
+    the announcement imports torch._dynamo: 2 s and 140 MB in each process.
+    """
+    announce = torch.compiler.allow_in_graph
+    torch.compiler.allow_in_graph = lambda operation: operation
+    try:
+        yield
+    finally:
+        torch.compiler.allow_in_graph = announce
+
+
+with warnings.catch_warnings(), _without_compiler():
+    warnings.simplefilter("ignore", FutureWarning)  # this version decorates with torch.cuda.amp.autocast, which torch calls deprecated
     from vector_quantize_pytorch import GroupedResidualFSQ, ResidualFSQ
 
 N_FFT, HOP = 2048, 512

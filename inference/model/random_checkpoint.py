@@ -95,8 +95,7 @@ def _write_tokenizer(directory: Path, ranks: int) -> None:
 
 
 def _language_model(config: DualARConfig, ranks: int, generator: torch.Generator) -> dict[str, Tensor]:
-    with torch.device("meta"):
-        model = DualAR(config, ranks + len(SPECIAL_TOKENS))
+    model = DualAR.without_values(config, ranks + len(SPECIAL_TOKENS))
     tensors = {name: _random(name, p.shape, generator).to(torch.bfloat16) for name, p in model.named_parameters()}
     tensors["embeddings.weight" if config.tie_word_embeddings else "output.weight"][ranks + SPECIAL_TOKENS.index("im_end")] *= END_GAIN
     return tensors
