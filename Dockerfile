@@ -41,7 +41,8 @@ COPY --from=build-server /opt/fishserve /opt/fishserve
 COPY docker/bake.sh /usr/local/bin/bake
 USER 10001
 RUN --mount=type=secret,id=HF_TOKEN,uid=10001 bake "${MODEL}"
-ENV FISHSERVE_HOST=0.0.0.0 FISHSERVE_CHECKPOINT=${MODEL}
+# Never the CPU in silence: a container without a usable GPU says so and ends.
+ENV FISHSERVE_HOST=0.0.0.0 FISHSERVE_DEVICE=cuda FISHSERVE_CHECKPOINT=${MODEL}
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=300s CMD ["sh", "-c", "curl -fs http://127.0.0.1:${FISHSERVE_PORT:-${PORT:-8080}}/ready"]
 ENTRYPOINT ["tini", "--"]
@@ -53,7 +54,7 @@ COPY --from=build-worker /opt/fishserve /opt/fishserve
 COPY docker/bake.sh /usr/local/bin/bake
 USER 10001
 RUN --mount=type=secret,id=HF_TOKEN,uid=10001 bake "${MODEL}"
-ENV FISHSERVE_CHECKPOINT=${MODEL}
+ENV FISHSERVE_DEVICE=cuda FISHSERVE_CHECKPOINT=${MODEL}
 ENTRYPOINT ["tini", "--"]
 CMD ["python", "-m", "worker"]
 

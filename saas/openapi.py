@@ -6,12 +6,15 @@ import json
 import sys
 from typing import Any
 
-from saas import settings
-from saas.app import create_app
+from inference.errors import MissingExtra
+from inference.extras import needs
 
 
 def document() -> dict[str, Any]:
-    """The same whatever the environment says: no route depends on it."""
+    """The same whatever the environment says: no route depends on it. Raises MissingExtra when the API's packages are not installed."""
+    with needs("saas", "`python -m saas.openapi`"):
+        from saas import settings
+        from saas.app import create_app
     whole: dict[str, Any] = _wordless(create_app(settings.read(environment="development", supabase_url="http://127.0.0.1")).openapi())
     return whole
 
@@ -23,4 +26,7 @@ def _wordless(part: Any) -> Any:
 
 
 if __name__ == "__main__":
-    json.dump(document(), sys.stdout, indent=1)
+    try:
+        json.dump(document(), sys.stdout, indent=1)
+    except MissingExtra as e:
+        sys.exit(f"error: {e}")

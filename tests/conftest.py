@@ -57,8 +57,17 @@ def golden_tensors(name: str) -> dict[str, torch.Tensor]:
     return load_file(GOLDEN / name)
 
 
+LONGEST = (
+    "saas/jobs/test_death", "saas/test_end_to_end", "training/test_smoke", "bench/test_commands", "saas/jobs/test_runpod", "saas/web/test_app",
+    "test_minnow", "inference/server/test_page", "worker/test_worker",
+)  # fmt: skip
+"""Files that take minutes: they begin first, so that none of them runs alone at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
-    """Skip what needs a system package that is not here, and remember it; in CI nothing may be missing."""
+    """Order the files, and skip what needs a system package that is not here, and remember it; in CI nothing may be missing."""
+    first = {Path(__file__).parent / f"{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
     absent = {}
     for item in items:
         for marker in item.iter_markers("system"):

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import HANG_SECONDS
+
 ROOT = Path(__file__).parents[1]
 
 
 def make(*arguments, **environment):
     done = subprocess.run(
         ["make", "--silent", "--no-print-directory", *arguments], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True,
-        timeout=60, check=True,
+        timeout=HANG_SECONDS, check=True,
     )  # fmt: skip
     return done.stdout
 

@@ -26,7 +26,7 @@ def test_it_is_understood():
 
 
 def test_paragraphs_are_understood_to_their_end():
-    texts = [PARAGRAPHS[i] for i in (5, 18, 22)]  # dialogue with short answers, a list, acronyms and capitals
+    texts = [PARAGRAPHS[i] for i in (5, 22)]  # dialogue with short answers, acronyms and capitals
     with SpeechEngine.load(device="cpu") as engine:
         waves, ended = speak(engine, texts)
     assert ended == len(texts)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.waiting import HANG_SECONDS
+
 BASE = {"typer", "rich", "click", "pydantic", "pydantic_core", "pydantic_settings"}
 BLOCK = """
 import sys
@@ -26,7 +28,7 @@ ALL = (*SERVER, "httpx", "psutil", "runpod", "boto3", "psycopg", "jwt", "stripe"
 def run(module, *arguments, without):
     code = BLOCK.format(names=set(without), arguments=[module, *arguments], module=module)
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
         env=os.environ | {"FISHSERVE_KEYS_FILE": "no-such-file", "DATABASE_URL": "postgresql://nowhere"},
     )  # fmt: skip
 
@@ -59,10 +61,11 @@ def test_the_worker_names_its_extra():
     assert "Traceback" not in done.stderr
 
 
-def test_the_migrations_name_their_extra():
-    done = run("saas.schema", "migrate", without=["psycopg"])
+@pytest.mark.parametrize(("module", "arguments", "package"), [("saas.schema", ["migrate"], "psycopg"), ("saas.openapi", [], "fastapi")])
+def test_the_services_own_modules_name_their_extra(module, arguments, package):
+    done = run(module, *arguments, without=[package])
     assert done.returncode == 1
-    assert "needs the package psycopg" in done.stderr
+    assert f"needs the package {package}" in done.stderr
     assert "Traceback" not in done.stderr
 
 

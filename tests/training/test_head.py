@@ -30,7 +30,7 @@ def test_fine_resolutions_can_be_left_out():
 
 def test_an_adversary_learns_to_tell_and_a_head_to_deceive():
     torch.manual_seed(0)
-    adversary, true, made = Adversary(width=2), torch.randn(2, 4096) * 0.1, torch.zeros(2, 4096)
+    adversary, true, made = Adversary(width=2), torch.randn(1, 2048) * 0.1, torch.zeros(1, 2048)
     optimiser = torch.optim.AdamW(adversary.parameters(), lr=1e-2)
     first = adversary.loss(true, made).item()
     for _ in range(80):
@@ -38,7 +38,7 @@ def test_an_adversary_learns_to_tell_and_a_head_to_deceive():
         adversary.loss(true, made).backward()
         optimiser.step()
     assert adversary.loss(true, made) < first / 2
-    made = torch.zeros(2, 4096).normal_(std=1e-3).requires_grad_()
+    made = torch.zeros(1, 2048).normal_(std=1e-3).requires_grad_()
     belief, likeness = adversary.deception(true, made)
     (belief + likeness).backward()
     with torch.no_grad():

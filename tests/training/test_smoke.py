@@ -45,9 +45,19 @@ def test_ordinals():
     ]
 
 
+@pytest.fixture(scope="session")
+def wordnet(tmp_path_factory):
+    """Each twentieth line of WordNet: all of it takes half a minute to write out as words."""
+    folder = tmp_path_factory.mktemp("wordnet")
+    for file in TextRecipe().wordnet.glob("data.*"):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        (folder / file.name).write_text("".join(lines[::20]), encoding="utf-8")
+    return folder
+
+
 @needs_wordnet
-def test_held_out_sentences_are_not_trained_on():
-    drawn = corpus(TextRecipe(generated=500, joined=50))
+def test_held_out_sentences_are_not_trained_on(wordnet):
+    drawn = corpus(TextRecipe(wordnet=wordnet, generated=500, joined=50))
     held = {s.lower().rstrip(".!?") for s in (*(t.text for t in drawn.test), *drawn.validation)}
     assert len(drawn.test) == 60
     assert not held & {s.lower().rstrip(".!?") for s in drawn.train}
@@ -61,9 +71,10 @@ def progress(folder):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, wordnet):
     """The smoke recipe after its run, the last stages by command, and what each had come to when its time was up at once, before it went on."""
     recipe, stopped = Recipe.smoke(tmp_path_factory.mktemp("minnow")), {}
+    recipe = replace(recipe, text=replace(recipe.text, wordnet=wordnet))
     target = recipe.folder / "checkpoint"
     with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (1,)) as aside:  # the teacher's memory goes with it
         for stage in ("speech", "encoder", "codes", "head", "dual-ar"):

@@ -224,7 +224,7 @@ def stored(bucket, key):
 
 def test_a_killed_workers_job_is_done_by_another_in_the_same_way(queue, checkpoint, bucket, worker):
     with Worker(queue, checkpoint, **bucket.environment).ready() as other, resting(worker):
-        job = queue.run(text=LONG, max_new_tokens=400, format="mp3")
+        job = queue.run(text=LONG[:600], max_new_tokens=100, format="mp3")
         wait(lambda: queue.status(job)["status"] == "IN_PROGRESS")
         other.end()
     httpx.post(f"{queue.url}/lost/{other.name}")

@@ -127,7 +127,7 @@ def test_a_voice_that_the_model_ignores_is_said_to_be(server, clip):
         ("/v1/text-to-speech/default", {"text": "Hi."}, False),
         ("/v1/text-to-speech/anna", {"text": "Hi."}, True),
     ]:
-        answer = httpx.post(f"{server.url}{path}", json=body, timeout=60)
+        answer = httpx.post(f"{server.url}{path}", json=body, timeout=HANG_SECONDS)
         assert answer.status_code == 200, answer.text
         assert ("its own voice" in answer.headers.get("x-voice-ignored", "")) is ignored, (path, body)
 
@@ -137,7 +137,7 @@ def test_a_voice_that_the_model_ignores_is_said_to_be(server, clip):
 )
 def test_a_voice_is_renamed_by_json_and_by_a_form(server, clip, sent):
     audio, text = clip
-    made = httpx.post(f"{server.url}/model", data={"title": "old", "texts": text}, files={"voices": audio}, timeout=60)
+    made = httpx.post(f"{server.url}/model", data={"title": "old", "texts": text}, files={"voices": audio}, timeout=HANG_SECONDS)
     assert made.status_code == 201, made.text
     try:
         changed = httpx.patch(f"{server.url}/model/old", **sent)
