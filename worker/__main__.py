@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from inference.errors import FishserveError, MissingExtra
 from inference.extras import needs
-from inference.settings import read
 
 if TYPE_CHECKING:
     from inference import SpeechEngine
@@ -71,6 +70,7 @@ def _engine() -> tuple[SpeechEngine, VoiceStore]:
     import prometheus_client
 
     from inference import SpeechEngine, SpeechRequest
+    from inference.settings import read
     from inference.voices.store import VoiceStore
 
     s = read()
