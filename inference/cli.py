@@ -236,7 +236,7 @@ def serve(
             from saas.plugin import Plugin
 
             before = Plugin(url_of(settings.host, settings.port))
-        pages = f"the app at {before.app}; the API as docs/saas.md describes it; GET /healthz /readyz"
+        pages = f"the app: {before.app}; the API as docs/saas.md describes it; GET /healthz /readyz"
     where = locate(settings.checkpoint)  # downloads, and errors, belong before the server starts
     _say_what_speaks(where)
     console.print(f"loading; listening on {url_of(settings.host, settings.port)}  ({pages})")

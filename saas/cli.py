@@ -108,7 +108,7 @@ def serve(settings: Settings, hint: str = "`fishserve saas check` looks whether 
     app = create_app(settings)
     complete(settings)
     listening = listen(settings.host, settings.port, "FISHSERVE_SAAS_PORT")
-    app_at = settings.app if settings.app_url or web.is_built() else "not built; it takes Node 20.19 or newer and `make web`"
+    app_at = web.address(settings)
     console.print(f"{url_of(settings.host, listening.getsockname()[1])}  (the app: {app_at}; {hint}; GET /healthz /readyz)")
     logs.start()
     quiet_uvicorn()

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from saas import web
 from saas.app import complete, create_app
 from saas.settings import Settings, read
 
@@ -24,8 +25,8 @@ class Plugin:
         given = {"fishserve_url": url, "fishserve_key": self._key, "runpod_endpoint_id": ""}
         settings: Settings = read(**given)
         complete(settings)
-        self.app = settings.app
-        """Where people find the app."""
+        self.app = web.address(settings)
+        """Where people find the app, or that it is not built."""
         self.api = create_app(settings)
 
     def before(self, doors: ASGIApp) -> ASGIApp:

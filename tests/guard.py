@@ -24,7 +24,7 @@ import pytest
 from _pytest.unraisableexception import collect_unraisable
 
 RUN, SHARED, WORKER, TEST = "PYTEST_GUARD_RUN", "PYTEST_GUARD_SHARED", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST"
-MAX_RESIDENT_BYTES = 2_000_000_000
+MAX_RESIDENT_BYTES = 1_750_000_000
 """Of each process that runs tests, at its peak."""
 END_SECONDS = float(os.environ.get("PYTEST_GUARD_SECONDS", "30"))
 """How long a process that was told to end may take."""

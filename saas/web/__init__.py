@@ -46,6 +46,11 @@ def policy(settings: Settings) -> str:
     return "; ".join(f"{name} {value}" for name, value in rules.items())
 
 
+def address(settings: Settings) -> str:
+    """Where people find the app, or what it takes to build it."""
+    return settings.app if settings.app_url or is_built() else "not built; it takes Node 20.19 or newer and `make web`"
+
+
 def router(settings: Settings, dist: Path = DIST) -> APIRouter:
     """/app and what is under it. A path that is no file is a page of the app, which knows itself whether there is such a page."""
     plain = {str(f.relative_to(dist)): f.read_bytes() for f in dist.rglob("*") if f.suffix in _TYPES} if dist.is_dir() else {}

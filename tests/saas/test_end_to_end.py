@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import httpx
 import psutil
@@ -17,6 +18,7 @@ import soundfile
 from inference import SpeechEngine, SpeechRequest
 from inference.audio.write import wav
 from inference.hub import EMBEDDED_VOICE
+from saas.embedded.run import SIGN_UP_CREDITS
 from tests.processes import Started
 from tests.saas.conftest import free_port
 from tests.waiting import HANG_SECONDS, wait
@@ -147,6 +149,15 @@ def test_from_nothing_to_ones_own_voice_and_again(clip):
         assert f"the balance is {balance + 500:,}" in " ".join(granted.stderr.split())
         balance = check_balance(http)
         assert str(machine.url) in machine.words()
+
+        # Somebody else signs up: the link in the message is whole, and there are credits to begin with.
+        second = {"email": "second@example.com", "password": "a long enough password"}
+        assert httpx.post(f"{machine.url}/auth/v1/signup", json=second).status_code == 200
+        (link,) = [line for mail in Path(folder, "mail").glob("*.eml") for line in mail.read_text().splitlines() if "verify" in line]
+        assert httpx.get(link).status_code == 303
+        given = httpx.post(f"{machine.url}/auth/v1/token?grant_type=password", json=second).json()
+        theirs = httpx.get(f"{machine.url}/api/credits", headers={"Authorization": f"Bearer {given['access_token']}"})
+        assert theirs.json()["balance"] == SIGN_UP_CREDITS > 0
 
         # Ended, it leaves nothing running; started again, it has everything, and shows no second user.
         assert len(machine.family()) >= 3

@@ -1,5 +1,6 @@
 """`fishserve serve --plugin saas`: one process that speaks and sells, and no way around the till."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,11 @@ def server(data, bucket, checkpoint):
     )  # fmt: skip
     with server:
         yield url
+        addresses = set(re.findall(r"http://[^\s)\";,]+", server.words()))
+        assert url in addresses
+        for address in addresses:  # what it says of itself is true
+            found = httpx.get(address, follow_redirects=True)
+            assert found.status_code == 200 or "make web" in found.text, address  # where the app has not been built
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(HANG_SECONDS) == 0, server.words()
         assert SMALL not in server.words()
