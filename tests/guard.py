@@ -231,6 +231,8 @@ def pytest_configure(config: pytest.Config) -> None:
         spared = {config.stash[WATCHER].pid}
 
         def restore() -> None:
+            config.stash[WATCHER].kill()  # the run ended by itself, and looked after everything
+            config.stash[WATCHER].wait()
             os.environ.pop(RUN)
             if before is not None:
                 os.environ[RUN] = before
