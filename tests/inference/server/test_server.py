@@ -315,7 +315,7 @@ def test_ctrl_c_on_an_idle_server_is_quiet(checkpoint, tmp_path, served):
     interrupt(server)
     assert server.process.wait(HANG_SECONDS) == 0
     assert server.words() == before
-    assert server.members() == []
+    wait(lambda: server.members() == [])
 
 
 def test_ctrl_c_while_it_loads_ends_it(checkpoint, tmp_path, served):
