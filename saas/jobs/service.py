@@ -89,7 +89,8 @@ class Jobs:
             if row["status"] not in RUNNING or left <= 0:
                 return row
             with suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), min(left, POLL_SECONDS))
+                async with asyncio.timeout(min(left, POLL_SECONDS)):
+                    await event.wait()
 
     async def cancel(self, user_id: str, job_id: str) -> Row:
         """End a job that has not ended, and give back what it reserved. Raises Refused 404, and 409 for one that is being listened to."""
@@ -213,7 +214,8 @@ class Jobs:
             self._start(row["id"], partial(self._work, row))
         await asyncio.sleep(GATHER_SECONDS)  # what comes together is claimed together
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._wake.wait()
 
     def _start(self, job_id: str, work: Callable[[], Awaitable[None]]) -> None:
         async def watched() -> None:
@@ -385,7 +387,9 @@ class Jobs:
                 await self._database.call("object_deleted", key=key)
 
     async def _again(self, work: Callable[[], Awaitable[None]], pause: float) -> None:
-        while True:
+        task = asyncio.current_task()
+        assert task
+        while not task.cancelling():  # a library may swallow a cancellation that comes together with its answer
             try:
                 await work()
                 await asyncio.sleep(pause)

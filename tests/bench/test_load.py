@@ -114,7 +114,8 @@ def test_what_was_measured_is_kept_when_the_loop_is_cut_short(clock):
         heard(1.0)
 
     async def main():
-        await asyncio.wait_for(closed_loop(speak, prompts(), 2, 60, samples), 0.3)
+        async with asyncio.timeout(0.3):
+            await closed_loop(speak, prompts(), 2, 60, samples)
 
     with pytest.raises(TimeoutError):
         clock.run(main())

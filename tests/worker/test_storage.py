@@ -85,7 +85,12 @@ def test_a_checked_machine_is_asked_by_the_name_in_the_address(https):
 def test_of_an_answer_to_an_upload_no_more_is_read_than_says_why(https, monkeypatch):
     monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=_Pinned("127.0.0.1"))))
     upload = Upload(url=f"https://speech.test:{https}/put")
-    assert asyncio.run(asyncio.wait_for(Storage().send(upload, b"sound", "audio/wav", "job", {}), HANG_SECONDS)) == {}
+
+    async def send():
+        async with asyncio.timeout(HANG_SECONDS):
+            return await Storage().send(upload, b"sound", "audio/wav", "job", {})
+
+    assert asyncio.run(send()) == {}
 
 
 @pytest.mark.parametrize(

@@ -463,10 +463,13 @@ def test_a_client_that_goes_on_talking_hears_of_an_error_all_the_same():
     async def voice_of(_):
         return Voice()
 
+    async def hold(conversation):
+        async with asyncio.timeout(HANG_SECONDS):
+            await conversation.hold()
+
     for turns in range(12):
         client = Chatty()
-        conversation = _Conversation(client, Failing(turns), voice_of)
-        asyncio.run(asyncio.wait_for(conversation.hold(), HANG_SECONDS))
+        asyncio.run(hold(_Conversation(client, Failing(turns), voice_of)))
         assert client.heard == ["error", "finish", "close"]
 
 

@@ -15,6 +15,7 @@ from saas.voices.schemas import NewVoice
 from saas.voices.service import Voices
 from tests.saas.running import NOWHERE
 from tests.saas.voices.test_voices import clip
+from tests.waiting import HANG_SECONDS
 from tests.worker.conftest import BUCKET
 
 MADE = Made(seconds=1, frames=20, bytes=5, sha256="0" * 64)
@@ -121,3 +122,25 @@ def test_a_users_clips_are_looked_at_one_after_the_other(data, bucket):
         "a clip of yours is being looked at already; try again in a few seconds"
     ] * 2
     assert [end["status"] for end in ends if isinstance(end, dict)] == ["ready"]
+
+
+def test_work_that_is_cancelled_while_it_is_woken_ends(data, bucket):
+    """The API then waited for ever when it was told to end: asyncio.wait_for of Python 3.11 lost the cancellation."""
+
+    class Idle:
+        name, slots = "fishserve", 1
+
+    async def story(store, files):
+        jobs = Jobs(store, files, Idle())
+        for turns in range(20):
+            working = asyncio.create_task(jobs.run())
+            await asyncio.sleep(0.3)  # by now it waits for work
+            jobs.wake()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            working.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                async with asyncio.timeout(HANG_SECONDS):
+                    await working
+
+    run(data, bucket, story)
