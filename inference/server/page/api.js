@@ -34,7 +34,8 @@ export const address = (path) => new URL(path, document.baseURI).href;
 
 /** A response with a good status. `json` is sent as JSON, `form` as multipart. Throws Refused, or AbortError. */
 export async function call(path, { method = "GET", json, form, signal } = {}) {
-  const headers = key === null ? {} : { Authorization: `Bearer ${key}` };
+  const sent = key;
+  const headers = sent === null ? {} : { Authorization: `Bearer ${sent}` };
   if (json !== undefined) headers["Content-Type"] = "application/json";
   const body = json === undefined ? form : JSON.stringify(json);
   let response;
@@ -44,6 +45,8 @@ export async function call(path, { method = "GET", json, form, signal } = {}) {
     if (e.name === "AbortError") throw e;
     throw new Refused("The server does not answer. Is it still running?", 0);
   }
+  // Typed in while this was on its way: ask again with the new key instead of asking people for it again.
+  if (response.status === 401 && key !== sent) return call(path, { method, json, form, signal });
   if (!response.ok) throw await refusal(response);
   return response;
 }

@@ -392,17 +392,22 @@ def stack():
 def test_a_key_is_asked_for_sent_and_forgotten_with_the_tab(browser, checkpoint, voices, tmp_path, stack):
     key = Keys(tmp_path / "keys").add("visitor")
     stack.enter_context(server := Server(checkpoint, voices, FISHSERVE_KEYS_FILE=str(tmp_path / "keys")).wait_ready())
-    visit = Visit(browser, server.url).ready()
-    visit.speak(seed=BRIEF)
+    visit, late = Visit(browser, server.url).ready(), []
+    visit.page.route("**/v1/audio/voices", lambda route: route.continue_() if late else late.append(route))
+    visit.page.reload()
+    visit.ready().speak(seed=BRIEF)
     expect(visit.key).to_be_focused()
     visit.key.fill(key)
     visit.key.press("Enter")
     expect(visit.key).to_be_hidden()
+    with visit.page.expect_response(lambda r: r.url.endswith("/v1/audio/voices") and r.status == 401):
+        late[0].continue_()  # sent before there was a key
     visit.go.click()
     visit.says("status", "Done")
     visit.copy_curl.click()
     assert '-H "Authorization: Bearer $FISHSERVE_KEY"' in visit.page.evaluate("navigator.clipboard.readText()")
     assert key not in visit.page.evaluate("JSON.stringify(localStorage)")
+    expect(visit.key).to_be_hidden()
     visit.end()
 
 
