@@ -21,8 +21,8 @@ from inference.model.config import SEMANTIC_TOKENS, CodecConfig, DualARConfig
 from inference.model.dual_ar import DualAR
 from inference.model.tokenizer import SPECIAL_TOKENS
 
-END_GAIN = 1.35
-"""Size of the end token's output row against the others': the noise ends after a few seconds."""
+END_GAIN = {"tiny": 1.6, "full": 1.35}
+"""Size of the end token's output row against the others', for each shape: the noise of a sentence ends after a few seconds."""
 
 _CARD = """---
 license: apache-2.0
@@ -80,7 +80,7 @@ def write(directory: Path, shape: str, seed: int, **changes: Any) -> None:
     (directory / "config.json").write_text(json.dumps({"model_type": "dual_ar", **asdict(config)}, indent=1) + "\n")
     (directory / "README.md").write_text(_CARD.format(shape=shape, seed=seed))
     _write_tokenizer(directory, ranks)
-    torch.save(_language_model(config, ranks, generator), directory / "model.pth")
+    torch.save(_language_model(config, ranks, END_GAIN[shape], generator), directory / "model.pth")
     torch.save(_codec(codec, generator), directory / f"{CODEC_NAME}.pth")
 
 
@@ -94,10 +94,10 @@ def _write_tokenizer(directory: Path, ranks: int) -> None:
     (directory / "special_tokens.json").write_text(json.dumps(specials, indent=1) + "\n")
 
 
-def _language_model(config: DualARConfig, ranks: int, generator: torch.Generator) -> dict[str, Tensor]:
+def _language_model(config: DualARConfig, ranks: int, end_gain: float, generator: torch.Generator) -> dict[str, Tensor]:
     model = DualAR.without_values(config, ranks + len(SPECIAL_TOKENS))
     tensors = {name: _random(name, p.shape, generator).to(torch.bfloat16) for name, p in model.named_parameters()}
-    tensors["embeddings.weight" if config.tie_word_embeddings else "output.weight"][ranks + SPECIAL_TOKENS.index("im_end")] *= END_GAIN
+    tensors["embeddings.weight" if config.tie_word_embeddings else "output.weight"][ranks + SPECIAL_TOKENS.index("im_end")] *= end_gain
     return tensors
 
 
