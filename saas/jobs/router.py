@@ -91,7 +91,9 @@ async def openai_speech(body: OpenAIBody, who: Speaker, state: Here, request: Re
     voice = await _voice(body.voice if isinstance(body.voice, str) else body.voice.id, user, state)
     taken = await state.jobs.submit(user, _key_id(who), idempotency_key, body.input, voice, body.options, dispatch=False)
     row: Row = taken["job"]
-    stream = await state.jobs.stream(row) if row["status"] in RUNNING else None
+    wanted = body.stream or body.stream_format == "sse"
+    stream = await state.jobs.stream(row) if wanted and row["status"] in RUNNING else None
+    content: bytes | None = None
     if stream is not None:
         if not await _unless_gone(stream.begin(), request, lambda: state.jobs.abandon(row["id"])):
             return Response(status_code=499)
@@ -101,10 +103,13 @@ async def openai_speech(body: OpenAIBody, who: Speaker, state: Here, request: Re
         if not await _unless_gone(state.jobs.wait(user, row["id"], OPENAI_SECONDS), request, lambda: state.jobs.cancel(user, row["id"])):
             return Response(status_code=499)
         row = await state.jobs.wait(user, row["id"], 0)
-        pieces, frames = _once(await _content(row, state.jobs)), lambda: row["frames"]
+        content = await _content(row, state.jobs)
+        pieces, frames = _once(content), lambda: row["frames"]
     headers = {"X-Job-Id": row["id"], "X-Sample-Rate": str(body.options.rate), **_voice_ignored(voice, state)}
     if body.stream_format == "sse":
         return StreamingResponse(_events(pieces, len(body.input), frames), media_type="text/event-stream", headers=headers)
+    if content is not None:
+        return Response(content, media_type=body.options.media_type, headers=headers)
     return StreamingResponse(pieces, media_type=body.options.media_type, headers=headers)
 
 

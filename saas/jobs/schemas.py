@@ -49,6 +49,7 @@ class OpenAIBody(BaseModel):
     response_format: Format = "mp3"
     speed: float = Field(1.0, ge=0.25, le=4.0)
     sample_rate: int | None = Field(None, description="Hz; null: 44,100, but 48,000 for opus and 24,000 for pcm.")
+    stream: bool = Field(True, description="False waits for the whole, which then has a Content-Length and a WAV header with true sizes.")
     stream_format: Literal["audio", "sse"] = "audio"
     seed: int | None = Field(None, ge=0, le=2**53)
     temperature: float | None = Field(None, ge=0, le=2)

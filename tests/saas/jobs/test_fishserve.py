@@ -52,6 +52,10 @@ def test_a_file_has_the_sample_rate_that_was_asked_for_and_true_sizes(account, f
         assert soundfile.info(io.BytesIO(content)).frames == len(samples)
     streamed = account.http.post("/v1/audio/speech", json={"input": SMALL, "response_format": form, "sample_rate": 16_000})
     assert streamed.headers["x-sample-rate"] == "16000"
+    body = {"input": SMALL, "response_format": form, "sample_rate": 16_000, "seed": 3, "stream": False}
+    whole = account.http.post("/v1/audio/speech", json=body)
+    assert whole.headers["content-length"] == str(len(whole.content))
+    assert soundfile.info(io.BytesIO(whole.content)).frames == soundfile.info(io.BytesIO(content)).frames
 
 
 def test_a_sample_rate_that_a_format_cannot_have_is_refused(account):
