@@ -316,7 +316,7 @@ def _in_process(
     command: str, concurrency: str, seconds: float, buckets: str, languages: str, rate: float | None, first_audio: float, share: float,
     checkpoint: str | None, device: str | None, out: Path | None,
 ) -> None:  # fmt: skip
-    from bench.null import NullEngine
+    from bench.null import NullTarget
     from bench.record import facts, recording
     from bench.serving import Objective
     from bench.targets import engine_target
@@ -332,7 +332,7 @@ def _in_process(
         _recorded(recording(out, command, settings, facts(loaded))) as record,
         SpeechEngine(loaded, rows=max(levels), queue=chosen.queue, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
     ):
-        null = NullEngine()
+        null = NullTarget()
         try:
             targets = engine_target(engine), engine_target(null)
             asyncio.run(_load(*targets, record, levels, seconds, buckets, languages, command, rate, objective))

@@ -15,14 +15,14 @@ from bench.serving import Step as Shown
 from bench.timing import now, timed
 from inference import SpeechRequest
 from inference.engine.device import affordable_rows
-from inference.engine.matrix import Weights
 from inference.engine.runner import WINDOW, Runner, Sequence
 from inference.engine.sampler import NONE, Controls, gumbel, sample, seen_ids
 from inference.engine.vocoder import Passes, Vocoder
+from inference.engine.weight_layouts import Weights
 from inference.model.checkpoint import Checkpoint, precision
-from inference.model.config import CODES_PER_GROUP, Manner
+from inference.model.config import CODES_PER_GROUP, GenerationDefaults
 
-SECONDS, MOST_FRAMES = 4.0, 400
+SECONDS, MAX_FRAMES = 4.0, 400
 COMPARED = 32
 """Frames after which what two ways made is compared."""
 
@@ -64,8 +64,8 @@ def _prompt(checkpoint: Checkpoint, seed: int) -> torch.Tensor:
 
 
 def _add(checkpoint: Checkpoint, runner: Runner, seeds: range, temperature: float = 0.7) -> list[Sequence]:
-    request = SpeechRequest("x", temperature=temperature).settled(Manner())
-    sequences = [Sequence(request, _prompt(checkpoint, seed), MOST_FRAMES, seed) for seed in seeds]
+    request = SpeechRequest("x", temperature=temperature).settled(GenerationDefaults())
+    sequences = [Sequence(request, _prompt(checkpoint, seed), MAX_FRAMES, seed) for seed in seeds]
     for s in sequences:
         runner.stage(s)
         while s.row < 0:
@@ -79,7 +79,7 @@ def _frames(checkpoint: Checkpoint, runner: Runner, n: int) -> list[float]:
     seconds: list[float] = []
     for _ in range(3):
         runner.step()
-    most, until = min(MOST_FRAMES, checkpoint.config.max_seq_len - POSITIONS - 8), now(checkpoint.device) + SECONDS
+    most, until = min(MAX_FRAMES, checkpoint.config.max_seq_len - POSITIONS - 8), now(checkpoint.device) + SECONDS
     while len(seconds) < most and (len(seconds) < 5 or time.perf_counter() < until):
         started = time.perf_counter()  # without waiting for the device: a frame is looked at while the next is computed
         runner.step()

@@ -19,14 +19,14 @@ from inference.audio.write import wav_header
 from inference.model.config import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from inference import SpeechRequest, Ticket
+    from inference import RequestHandle, SpeechRequest
     from inference.engine.stream import Item
 
 CHUNKS, CHUNK_SAMPLES = 8, 8192
 """As many chunks as a sentence of some seconds has."""
 
 
-class NullEngine:
+class NullTarget:
     """Delivers silence, in a thread of its own as the engine does."""
 
     def __init__(self) -> None:
@@ -41,12 +41,12 @@ class NullEngine:
         *,
         audio: bool = True,  # noqa: ARG002
         unread: Callable[[], int] = int,
-    ) -> Ticket:
+    ) -> RequestHandle:
         """As the engine's."""
-        from inference import Ticket
+        from inference import RequestHandle
 
         self._asked.put(deliver)
-        return Ticket(deliver, lambda: None, unread)
+        return RequestHandle(deliver, lambda: None, unread)
 
     def close(self) -> None:
         """End the thread."""

@@ -12,7 +12,7 @@ from bench.load import Sample
 from bench.serving import Objective, audio_per_second
 from bench.tables import Table, between, firsts, level, samples_of, tables
 
-MOST_BARS = 60
+MAX_BARS = 60
 """Requests of a timeline: more cannot be told apart."""
 
 _STYLE = """
@@ -104,7 +104,7 @@ def charts(body: dict[str, Any]) -> list[tuple[str, str]]:
         )
     if closed:
         run, samples = closed[-1]
-        shown = sorted(samples, key=lambda s: s.due)[:MOST_BARS]
+        shown = sorted(samples, key=lambda s: s.due)[:MAX_BARS]
         words = f"Timeline of {level(run)}: each bar a request, pale until its first chunk, cut at each chunk."
         found.append((svg.timeline([_bar(s) for s in shown], "seconds since the load began"), words))
     return found

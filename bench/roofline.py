@@ -16,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from bench.record import Record
 from bench.serving import Step as Shown
 from bench.timing import timed
-from inference.engine.matrix import Half, Weights
-from inference.engine.step import Step
+from inference.engine.decode_step import Step
 from inference.engine.vocoder import LARGEST_CHUNK
+from inference.engine.weight_layouts import Half, Weights
 from inference.model.checkpoint import Checkpoint, in_decoder, precision
 from inference.model.codec import decode_streams
 from inference.model.config import CODES_PER_GROUP, SAMPLES_PER_FRAME, DualARConfig

@@ -18,7 +18,7 @@ Step = Callable[[str, float | None], AbstractContextManager[None]]
 """Shows that a step with this name, of about so many seconds, is under way."""
 OWN_COST_SECONDS = 1.0
 RATE_STEP = 1.5
-MOST_RATES = 12
+MAX_RATES = 12
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ async def open_levels(
             await open_loop(speak, texts, poisson(rate, duration, seed=level), run["samples"])
         run["met"] = objective.met(run["samples"]) if run["samples"] else None  # nobody came: that says nothing
         record.write()
-        if run["met"] is False or level + 1 == MOST_RATES:
+        if run["met"] is False or level + 1 == MAX_RATES:
             return
         rate *= RATE_STEP
 

@@ -23,7 +23,7 @@ import torch
 from bench.prompts import BUCKETS, Prompt, prompts
 from inference import Audio, Overloaded, Reference, SpeechEngine, SpeechRequest, Voice
 from inference.engine.runner import Runner
-from inference.engine.stream import Ticket
+from inference.engine.stream import RequestHandle
 from inference.errors import EngineClosed, RequestError
 from inference.model.config import CODES_PER_GROUP
 
@@ -48,7 +48,7 @@ class Client:
     def __init__(self, engine: SpeechEngine, request: SpeechRequest, leaves: float | None, deaf: bool) -> None:
         self.leaves = None if leaves is None else time.monotonic() + leaves
         self.ends, self.unread, self.deaf, self.reason = 0, 0, deaf, "never ended"
-        self.ticket: Ticket | None = engine.submit(request, self._deliver, unread=lambda: self.unread)
+        self.ticket: RequestHandle | None = engine.submit(request, self._deliver, unread=lambda: self.unread)
 
     def _deliver(self, item: Audio | Exception | None) -> None:
         if isinstance(item, Audio):

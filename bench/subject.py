@@ -14,10 +14,10 @@ import torch
 
 from bench.timing import now
 from inference import SpeechRequest
-from inference.engine.matrix import Weights
 from inference.engine.runner import Runner, Sequence
+from inference.engine.weight_layouts import Weights
 from inference.model import checkpoint as checkpoints
-from inference.model.config import CODES_PER_GROUP, Manner
+from inference.model.config import CODES_PER_GROUP, GenerationDefaults
 
 
 class Subject:
@@ -38,7 +38,7 @@ class Subject:
         assert runner is not None
         started = now(self._checkpoint.device)
         for seed, columns in enumerate(prompts):
-            runner.stage(Sequence(SpeechRequest("x").settled(Manner()), torch.tensor(columns), frames + 2, seed))
+            runner.stage(Sequence(SpeechRequest("x").settled(GenerationDefaults()), torch.tensor(columns), frames + 2, seed))
             while len(runner.sequences) <= seed:
                 runner.prefill()
         prefill = (now(self._checkpoint.device) - started) / len(prompts)

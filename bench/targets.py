@@ -14,7 +14,7 @@ from inference.errors import GenerationError, Overloaded, RequestError
 if TYPE_CHECKING:  # measuring a server needs no torch
     import httpx
 
-    from inference import SpeechRequest, Ticket
+    from inference import RequestHandle, SpeechRequest
     from inference.engine.stream import Item
 
 APIS = {"openai": "/v1/audio/speech", "fish": "/v1/tts"}
@@ -26,7 +26,7 @@ class Submits(Protocol):
 
     def submit(
         self, request: SpeechRequest, deliver: Callable[[Item], None], *, audio: bool = True, unread: Callable[[], int] = int
-    ) -> Ticket: ...
+    ) -> RequestHandle: ...
 
 
 def engine_target(engine: Submits) -> Speak:

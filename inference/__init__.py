@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inference.engine.engine import SpeechEngine
     from inference.engine.request import Audio, SpeechRequest
-    from inference.engine.stream import SpeechStream, Ticket
+    from inference.engine.stream import RequestHandle, SpeechStream
     from inference.errors import (
         AudioError,
         CheckpointError,
@@ -43,10 +43,10 @@ __all__ = [
     "PrecisionError",
     "Reference",
     "RequestError",
+    "RequestHandle",
     "SpeechEngine",
     "SpeechRequest",
     "SpeechStream",
-    "Ticket",
     "Voice",
     "VoiceExists",
     "VoiceNotFound",
@@ -55,7 +55,7 @@ __all__ = [
 _HOMES = {
     "SpeechEngine": "inference.engine.engine",
     "SpeechStream": "inference.engine.stream",
-    "Ticket": "inference.engine.stream",
+    "RequestHandle": "inference.engine.stream",
     "Audio": "inference.engine.request",
     "SpeechRequest": "inference.engine.request",
     "Reference": "inference.voices.voice",

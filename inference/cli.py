@@ -154,9 +154,9 @@ def show_text(
     """Show what would be spoken: the words of each segment and the pauses between them. No model is loaded."""
     from inference import SpeechRequest
     from inference.hub import locate
-    from inference.model.config import Manner
+    from inference.model.config import GenerationDefaults
 
-    manner = Manner.from_file(locate(_settings(checkpoint=checkpoint).checkpoint) / "generation_config.json")
+    manner = GenerationDefaults.from_file(locate(_settings(checkpoint=checkpoint).checkpoint) / "generation_config.json")
     request = SpeechRequest(_text(text), normalize=normalize, chunk_length=chunk_length, compat=compat).settled(manner)
     lines, last = request.script(manner)
     if as_json:
@@ -396,9 +396,9 @@ def _text(argument: str) -> str:
 
 
 def _clip(path: Path) -> np.ndarray:
-    from inference.audio.apart import read_apart
+    from inference.audio.subprocess_decoder import decode_in_subprocess
 
-    return read_apart(path, fit=False)
+    return decode_in_subprocess(path, fit=False)
 
 
 def _keys() -> Keys:

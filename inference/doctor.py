@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from inference.cpu_threads import waiting
+from inference.engine.decode_step import Step
 from inference.engine.device import USUAL_ROWS, pick_device, use_threads
-from inference.engine.step import Step
 from inference.errors import FishserveError
 from inference.hub import EMBEDDED_VOICE, locate, name_of
 from inference.model import checkpoint as checkpoints

@@ -11,7 +11,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def aside(work: Callable[P, T]) -> Callable[P, T]:
+def run_in_short_lived_thread(work: Callable[P, T]) -> Callable[P, T]:
     """Have a function run in a thread of its own, which then ends.
 
     OpenMP gives every thread that computes helpers of its own, one a core, which stay as long as it does. When there are more of them than cores it puts

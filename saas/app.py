@@ -12,7 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from inference.errors import RequestError
 from inference.server.log import RequestLog
-from inference.server.patience import BodyLimit
+from inference.server.timeouts import BodyLimit
 from saas import errors, web
 from saas.auth import local
 from saas.auth import router as auth
@@ -28,9 +28,9 @@ from saas.jobs.service import Jobs
 from saas.limits.service import Limiter
 from saas.observability import reports
 from saas.observability import router as observability
-from saas.observability.counted import Counted
+from saas.observability.metered_database import Counted
+from saas.observability.middleware import Watch
 from saas.observability.readiness import Readiness
-from saas.observability.watch import Watch
 from saas.settings import Settings
 from saas.state import State
 from saas.storage.bucket import Bucket

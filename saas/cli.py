@@ -47,9 +47,9 @@ def saas(
 def check_settings() -> None:
     """Look at everything a production installation needs, item by item. Exit code 1 when something is wrong."""
     with needs("saas", "`fishserve saas check`"):
-        from saas.check import examine
         from saas.embedded.check import examine as examine_embedded
         from saas.embedded.running import address
+        from saas.go_live_check import examine
         from saas.settings import read
 
         settings = read()
@@ -98,7 +98,7 @@ def serve(settings: Settings, hint: str = "`fishserve saas check` looks whether 
 
     from inference.listening import listen, url_of
     from inference.server.log import quiet_uvicorn
-    from inference.server.patience import Impatient
+    from inference.server.timeouts import HeaderTimeoutProtocol
     from saas import web
     from saas.app import complete, create_app
     from saas.observability import logs
@@ -113,7 +113,7 @@ def serve(settings: Settings, hint: str = "`fishserve saas check` looks whether 
     logs.start()
     quiet_uvicorn()
     config = uvicorn.Config(
-        app, http=Impatient, log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=30,
+        app, http=HeaderTimeoutProtocol, log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=30,
     )  # fmt: skip
     with suppress(KeyboardInterrupt):  # uvicorn raises it again when all requests have ended
         uvicorn.Server(config).run([listening])

@@ -43,7 +43,7 @@ class Database(Protocol):
         """Ends its connections."""
 
 
-class InTheWay(Exception):
+class SerializationConflict(Exception):
     """Two transactions met, and this one was rolled back: it may be tried again."""
 
 
@@ -55,7 +55,7 @@ def failure(function: str, code: str | None, message: str | None) -> Exception:
     if code.startswith("22"):
         return Refused(422, f"the database cannot take this: {message}")
     if code in ("40001", "40P01"):
-        return InTheWay()
+        return SerializationConflict()
     if code[:2] in ("08", "53", "57") or code in (
         "55P03",
         "PGRST000",
@@ -80,7 +80,7 @@ async def persistently(function: str, attempt: Callable[[], Awaitable[Any]]) -> 
             try:
                 async with asyncio.timeout(CALL_SECONDS):
                     return await attempt()
-            except InTheWay:
+            except SerializationConflict:
                 await asyncio.sleep(random.uniform(0, 0.02 * 2**again))
     except TimeoutError:
         raise Unavailable(f"{function}: no answer in {CALL_SECONDS} s") from None

@@ -44,5 +44,5 @@ def state_of(request: Request) -> State:
     return state
 
 
-Here = Annotated[State, Depends(state_of)]
+AppState = Annotated[State, Depends(state_of)]
 """What a route writes to get it: `state: Here`."""

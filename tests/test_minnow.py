@@ -7,7 +7,7 @@ import numpy as np
 
 from inference import SpeechEngine, SpeechRequest
 from inference.hub import EMBEDDED_VOICE
-from training.ear import Ear, hear_long, long_texts, speak, spoken_words, words
+from training.evaluate import Ear, hear_long, long_texts, speak, spoken_words, words
 from training.export import LIMIT_BYTES
 from training.text import HELD_OUT
 

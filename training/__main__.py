@@ -78,7 +78,7 @@ def run_stage(stage: str, recipe: Recipe, checkpoint: Path, machine: Machine) ->
 
         export(recipe, checkpoint)
     elif stage == "evaluate":
-        from training.ear import evaluate
+        from training.evaluate import evaluate
 
         evaluate(recipe, checkpoint)
     else:

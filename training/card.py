@@ -84,7 +84,7 @@ def _scores(path: Path) -> str:
 
 
 def _paragraphs(results: dict[str, Any]) -> str:
-    """What `python -m training.ear --paragraphs` found."""
+    """What `python -m training.evaluate --paragraphs` found."""
     parts = []
     for kind, found in ((k, v) for k, v in results.items() if k != "weights"):
         sets = found["sets"]

@@ -23,7 +23,7 @@ from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader
 
 from inference.model.config import CODES_PER_GROUP, FRAMES_PER_SECOND, DualARConfig
-from inference.model.dual_ar import Attention, DualAR, rotate
+from inference.model.dual_ar import Attention, DualAR, apply_rope
 from training.encoder import phoneme_share
 from training.fsq import digits
 from training.machine import Machine
@@ -118,7 +118,7 @@ class Student(nn.Module):
         size, heads = layer.head_dim, self._heads[layer]
         key = layer.n_head * size
         weight = torch.cat((layer.wqkv.weight[: heads * size], layer.wqkv.weight[key : key + size]))
-        turned = rotate(F.linear(x, weight).unflatten(-1, (heads + 1, size)), rope).float()
+        turned = apply_rope(F.linear(x, weight).unflatten(-1, (heads + 1, size)), rope).float()
         scores = torch.einsum("bthd,bsd->bhts", turned[:, :, :heads], turned[:, :, heads]) / math.sqrt(size)
         unseen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         return scores.masked_fill(unseen, -1e9).softmax(-1)

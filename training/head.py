@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from inference.model.codec import CausalConv, CausalTransposedConv, Codec, Head, History, LogMel, mel_filters
-from training.adversary import Adversary
+from training.discriminators import Adversary
 from training.encoder import codec_config, load_encoder
 from training.fsq import GroupedFSQ, nudge
 from training.machine import Machine

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from inference.model.config import Manner
+from inference.model.config import GenerationDefaults
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class DualARRecipe:
     seed: int = 0
 
 
-MANNER = Manner(
+MANNER = GenerationDefaults(
     temperature=0.4,
     top_p=0.4,
     repetition_penalty=1.0,
@@ -159,7 +159,7 @@ class Recipe:
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     head: HeadRecipe = field(default_factory=HeadRecipe)
     dual_ar: DualARRecipe = field(default_factory=DualARRecipe)
-    manner: Manner = field(default_factory=lambda: MANNER)
+    manner: GenerationDefaults = field(default_factory=lambda: MANNER)
     """How what is exported is spoken with where a request does not say."""
     checkpoint_seconds: float = 150
     step_seconds: float | None = None

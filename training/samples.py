@@ -26,7 +26,7 @@ NOWHERE = -1.0
 LONGEST = 300
 """Two utterances share a sequence only when together they have at most this many columns."""
 _USER_OPENING = 6  # <|im_start|> and "user\n"
-_LONGEST_RUN = 4
+_MAX_RUN = 4
 _MULTIPLE = 32  # sequences are padded to a multiple, so that there are few distinct shapes to compile kernels for
 
 
@@ -151,8 +151,8 @@ def _swap_runs(codes: Tensor, pool: Tensor, share: Tensor) -> Tensor:
     """Put runs of 1 to 4 consecutive frames of `pool` (n, codebooks) over codes (batch, time, codebooks)."""
     shape, device = codes.shape[:2], codes.device
     starts = torch.rand(shape, device=device) < share[:, None] / 3
-    lengths, sources = torch.randint(1, _LONGEST_RUN + 1, shape, device=device), torch.randint(0, len(pool), shape, device=device)
-    for k in range(_LONGEST_RUN):
+    lengths, sources = torch.randint(1, _MAX_RUN + 1, shape, device=device), torch.randint(0, len(pool), shape, device=device)
+    for k in range(_MAX_RUN):
         here = F.pad(starts & (lengths > k), (k, 0))[:, : shape[1]]
         source = F.pad(sources, (k, 0))[:, : shape[1]] + k
         codes = torch.where(here[..., None], pool[source % len(pool)], codes)

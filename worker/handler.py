@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from inference.audio.apart import read_apart
 from inference.audio.encode import Encoder
+from inference.audio.subprocess_decoder import decode_in_subprocess
 from inference.engine.engine import SpeechEngine
 from inference.engine.request import SpeechRequest
-from inference.engine.stream import Item, Ticket
+from inference.engine.stream import Item, RequestHandle
 from inference.errors import FishserveError, RequestError
 from inference.hub import name_of
 from inference.voices.notice import MINNOW, ONE_VOICE
@@ -98,7 +98,7 @@ class Handler:
         yield await self._result(job, asked, encoder, made, ticket, seed, seconds, began, first)
 
     async def _result(
-        self, job: dict[str, Any], asked: Job, encoder: Encoder, content: bytes, ticket: Ticket, seed: int, seconds: float, began: float,
+        self, job: dict[str, Any], asked: Job, encoder: Encoder, content: bytes, ticket: RequestHandle, seed: int, seconds: float, began: float,
         first: float | None,
     ) -> dict[str, Any]:  # fmt: skip
         assert ticket.codes is not None
@@ -131,7 +131,7 @@ class Handler:
         if isinstance(asked, Clip):
             audio = asked.audio if asked.url is None else await self._storage.fetch(asked.url)
             assert audio is not None
-            return Voice((Reference(await self._encoded(await asyncio.to_thread(read_apart, audio)), asked.text),))
+            return Voice((Reference(await self._encoded(await asyncio.to_thread(decode_in_subprocess, audio)), asked.text),))
         found = self._voices.voice(asked or DEFAULT, codec)
         if isinstance(found, Voice):
             return found

@@ -18,7 +18,7 @@ import httpx
 from inference.errors import FishserveError, RequestError
 from worker.job import Upload
 
-MOST_BYTES, FETCH_SECONDS = 25_000_000, 30
+MAX_BYTES, FETCH_SECONDS = 25_000_000, 30
 """Of a clip that is fetched."""
 URL_SECONDS = 300
 """How long an address of a result is good for."""
@@ -48,7 +48,7 @@ class Storage:
         return cls(*(os.environ.get(name) or None for name in names))
 
     async def fetch(self, url: str) -> bytes:
-        """What lies at an address, at most MOST_BYTES. Raises RequestError for one that may not be asked, StorageError when it does not answer."""
+        """What lies at an address, at most MAX_BYTES. Raises RequestError for one that may not be asked, StorageError when it does not answer."""
         content = bytearray()
         try:
             async with asyncio.timeout(FETCH_SECONDS), await self._client(url) as client, client.stream("GET", url) as response:
@@ -56,8 +56,8 @@ class Storage:
                     raise StorageError(f"the clip's address answered {response.status_code}{_reason(await _some(response))}")
                 async for piece in response.aiter_bytes():
                     content += piece
-                    if len(content) > MOST_BYTES:
-                        raise RequestError(f"the clip has more than {MOST_BYTES:,} bytes", "voice")
+                    if len(content) > MAX_BYTES:
+                        raise RequestError(f"the clip has more than {MAX_BYTES:,} bytes", "voice")
         except (httpx.HTTPError, TimeoutError) as e:
             raise StorageError(f"the clip could not be fetched: {type(e).__name__}") from None
         return bytes(content)

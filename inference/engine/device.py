@@ -7,7 +7,7 @@ import torch
 from inference import cpu_threads
 from inference.cpu_threads import Choice
 from inference.engine.kv_cache import KEPT_SHARE
-from inference.engine.matrix import Weights
+from inference.engine.weight_layouts import Weights
 from inference.errors import RequestError
 from inference.model import checkpoint as checkpoints
 from inference.model.checkpoint import Checkpoint

@@ -27,12 +27,12 @@ from torch import Tensor
 
 from inference.engine import collector, metrics
 from inference.engine.device import affordable_rows, allowed_weights, pick_device, use_threads
-from inference.engine.kv_cache import Past
-from inference.engine.matrix import Weights
+from inference.engine.kv_cache import KVPrefix
 from inference.engine.request import Audio, SpeechRequest
 from inference.engine.runner import PREFILL, Runner, Sequence
-from inference.engine.stream import Item, SpeechStream, Ticket
+from inference.engine.stream import Item, RequestHandle, SpeechStream
 from inference.engine.vocoder import FIRST_CHUNK, LARGEST_CHUNK, Vocoder, VocoderStream
+from inference.engine.weight_layouts import Weights
 from inference.errors import AudioError, EngineClosed, GenerationError, Overloaded, RequestError
 from inference.hub import locate
 from inference.model import checkpoint as checkpoints
@@ -42,12 +42,12 @@ from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
 from inference.model.prompt import PromptBuilder, context, reference_context
 from inference.text.clean import clean
 from inference.text.segments import pause_after
-from inference.threads import aside
+from inference.threads import run_in_short_lived_thread
 from inference.voices.voice import Reference, Voice
 
 DEFAULT_NEW_TOKENS = 1024
 REFERENCE_MAX_LENGTH = 4096
-MOST_UNREAD = 400
+MAX_UNREAD = 400
 """Chunks, ten minutes of sound, that may wait for a consumer; of one that has stopped reading the memory must not fill up."""
 MAX_LIVE_SEGMENTS = 1000
 """Pieces of text that one live request may have in all: two hours of speech or more."""
@@ -64,7 +64,7 @@ class _Job:
     """
 
     request: SpeechRequest
-    ticket: Ticket
+    ticket: RequestHandle
     fixed: Tensor
     segments: list[Tensor]
     silences: list[float]
@@ -76,7 +76,7 @@ class _Job:
     turns: list[Tensor] = field(default_factory=list)
     codes: list[Tensor] = field(default_factory=list)
     sequence: Sequence | None = None
-    past: Past | None = None
+    past: KVPrefix | None = None
     vocoder: VocoderStream | None = None
     taken: int = 0
     cut: bool = False
@@ -114,13 +114,13 @@ class SpeechEngine:
         }
         self._rows = affordable_rows(checkpoint, rows, kv_bytes)
         use_threads(checkpoint)  # before weights are laid out, a part for each thread
-        self._runner = aside(Runner)(checkpoint, self._rows, allowed_weights(weights, checkpoint.device))
+        self._runner = run_in_short_lived_thread(Runner)(checkpoint, self._rows, allowed_weights(weights, checkpoint.device))
         self._vocoder = Vocoder(checkpoint.codec)
         self._queue = queue
         self._seconds_per_request = 1.0
         self._waiting: deque[_Job] = deque()
         self._running: list[_Job] = []
-        self._live: dict[Ticket, _Job] = {}
+        self._live: dict[RequestHandle, _Job] = {}
         self._parked: list[_Job] = []  # live, with nothing left to say for now
         self._wake = threading.Condition()
         self._closing = False
@@ -168,7 +168,7 @@ class SpeechEngine:
             if feeding is not None:
                 feeding.cancel()
 
-    async def _feed(self, ticket: Ticket, more: AsyncIterator[str], items: asyncio.Queue[Item]) -> None:
+    async def _feed(self, ticket: RequestHandle, more: AsyncIterator[str], items: asyncio.Queue[Item]) -> None:
         try:
             async for text in more:
                 self.extend(ticket, text)
@@ -179,7 +179,7 @@ class SpeechEngine:
     def submit(
         self, request: SpeechRequest, deliver: Callable[[Item], None], *,
         audio: bool = True, unread: Callable[[], int] = int, live: bool = False,
-    ) -> Ticket:  # fmt: skip
+    ) -> RequestHandle:  # fmt: skip
         """Start speaking and have each chunk, then the end, handed to `deliver` in the engine's thread; it must not block.
 
         With `audio=False` no sound is made, only the ticket's codes. `unread` says how many delivered chunks nobody has taken yet;
@@ -192,7 +192,7 @@ class SpeechEngine:
         fixed = self._fixed(self._prompts[request.compat == "reference"], request.voice)
         self._check_room(request, fixed, segments)
         seed = secrets.randbits(63) if request.seed is None else request.seed
-        ticket = Ticket(deliver, self._notify, unread)
+        ticket = RequestHandle(deliver, self._notify, unread)
         with self._wake:
             if self._closing:
                 raise EngineClosed(self.ending)
@@ -204,7 +204,7 @@ class SpeechEngine:
             self._wake.notify()
         return ticket
 
-    def extend(self, ticket: Ticket, text: str) -> None:
+    def extend(self, ticket: RequestHandle, text: str) -> None:
         """Speak more text after what a live request has, in the same voice and breath. Nothing happens when it has ended.
 
         Raises RequestError when this text cannot be spoken, or the request has too much of it; what came before is spoken still.
@@ -227,7 +227,7 @@ class SpeechEngine:
                 self._waiting.insert(self._rows, job)
                 self._wake.notify()
 
-    def complete(self, ticket: Ticket) -> None:
+    def complete(self, ticket: RequestHandle) -> None:
         """No more text will come for a live request: it ends when what it has is spoken."""
         with self._wake:
             if job := self._live.get(ticket):
@@ -382,7 +382,7 @@ class SpeechEngine:
     def _loop(self) -> None:
         try:
             while self._wait_for_work():
-                self._turn()
+                self._iterate()
         except Exception as e:  # clearing up after a fault failed too: the device is gone
             self.ending = f"the engine ended: {type(e).__name__}: {e}"
         finally:
@@ -403,12 +403,12 @@ class SpeechEngine:
 
     def _wait_for_work(self) -> bool:
         with self._wake:
-            while not (self._closing or self._waiting or self._running or any(map(_over, self._parked))):
+            while not (self._closing or self._waiting or self._running or any(map(_is_finished, self._parked))):
                 metrics.RUNNING.set(0)
                 self._wake.wait()
             return not self._closing
 
-    def _turn(self) -> None:
+    def _iterate(self) -> None:
         """One round: admit and prefill a bounded piece, decode a frame for everyone, hand out what is ready."""
         started = time.monotonic()
         try:
@@ -431,7 +431,7 @@ class SpeechEngine:
         for job in [j for j in self._running if j.ticket.cancelled]:
             self._retire(job, "cancelled")
         with self._wake:
-            over = [j for j in (*self._waiting, *self._parked) if _over(j)]
+            over = [j for j in (*self._waiting, *self._parked) if _is_finished(j)]
             for job in over:
                 (self._parked if job in self._parked else self._waiting).remove(job)
         for job in over:
@@ -498,8 +498,8 @@ class SpeechEngine:
         if not np.isfinite(samples).all():
             self._fail(job, GenerationError("the codec produced samples that are not numbers; this request was stopped"))
             return
-        if job.ticket.unread() > MOST_UNREAD:
-            self._fail(job, GenerationError(f"{MOST_UNREAD} chunks of audio were not read; this request was stopped"))
+        if job.ticket.unread() > MAX_UNREAD:
+            self._fail(job, GenerationError(f"{MAX_UNREAD} chunks of audio were not read; this request was stopped"))
             return
         now = time.monotonic()
         if job.heard:
@@ -604,12 +604,12 @@ def _close_all() -> None:
         engine.close()
 
 
-def _over(job: _Job) -> bool:
+def _is_finished(job: _Job) -> bool:
     """Whether a job that has no row wants none any more."""
     return job.ticket.cancelled or (job.spoken and not job.open)
 
 
-@aside
+@run_in_short_lived_thread
 @torch.inference_mode()
 def _alone(work: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
     """Apply the codec, which takes batches, to one."""

@@ -17,8 +17,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from inference.engine.decode_step import Head, Step
 from inference.engine.sampler import NONE
-from inference.engine.step import Head, Step
 from inference.model.dual_ar import KVCache
 
 FAR = 0.3
@@ -30,7 +30,7 @@ log = logging.getLogger("fishserve")
 
 
 class FrameStep(Protocol):
-    """What `Graphs` captures: see `inference.engine.fused.FusedStep`."""
+    """What `Graphs` captures: see `inference.engine.cuda_decode_step.FusedStep`."""
 
     def frame(self, numbers: Tensor, sampling: Tensor, active: Tensor, cache: KVCache, frames: Tensor) -> None:
         """Write the next frame of cache rows 0, 1, ... and move the first `active` rows of `numbers` on."""
@@ -38,7 +38,7 @@ class FrameStep(Protocol):
 
 
 @dataclass(frozen=True)
-class Flight:
+class PendingFrames:
     """Frames on their way to host memory, where they are once `arrived` is over."""
 
     frames: Tensor
@@ -85,7 +85,7 @@ class Graphs:
         self._numbers[target] = self._numbers[source]
         self._sampling[target] = self._sampling[source]
 
-    def launch(self, rows: int) -> Flight:
+    def launch(self, rows: int) -> PendingFrames:
         """Start the next frame of the first `rows` rows."""
         with torch.cuda.device_of(self._numbers):
             if rows != self._counted:
@@ -99,7 +99,7 @@ class Graphs:
             self._landing.reverse()
             landing = self._landing[0][:rows]
             landing.copy_(self._frames[:rows], non_blocking=True)
-            return Flight(landing, torch.cuda.current_stream().record_event() if self._frames.is_cuda else None)
+            return PendingFrames(landing, torch.cuda.current_stream().record_event() if self._frames.is_cuda else None)
 
     def _sent(self, x: Tensor) -> Tensor:
         return x.pin_memory() if self._numbers.is_cuda else x
@@ -174,13 +174,13 @@ def capture(work: Callable[[], T], stream: torch.cuda.Stream, pool: Any) -> tupl
     return graph, result
 
 
-def captured(step: Step, head: Head, cache: KVCache, rows: int, window: int) -> Graphs | None:
+def capture_or_none(step: Step, head: Head, cache: KVCache, rows: int, window: int) -> Graphs | None:
     """Graphs where the device has them; None on a CPU, and where something is amiss with them, which is logged: frames then run eagerly."""
     device = cache.both.device
     if device.type != "cuda":
         return None
     try:
-        from inference.engine.fused import FusedStep  # Triton comes with torch for CUDA, and nothing else needs it
+        from inference.engine.cuda_decode_step import FusedStep  # Triton comes with torch for CUDA, and nothing else needs it
 
         with torch.cuda.device(device):
             graphs = Graphs(FusedStep(step, head, rows, window), cache, rows, step.codebooks, window)

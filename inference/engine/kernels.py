@@ -349,7 +349,7 @@ class Attention:
         self._kv, self._per_kv, self._size = kv_heads, n_head // kv_heads, head_dim
         self._half = _power(head_dim // 2, 8)
         queries = _power(self._per_kv, 16)
-        self._partial = torch.empty(rows * kv_heads * MOST_SPLITS * queries * (2 * self._half + 2), dtype=torch.float32, device=device)
+        self._partial = torch.empty(rows * kv_heads * MAX_SPLITS * queries * (2 * self._half + 2), dtype=torch.float32, device=device)
         self._counters = torch.zeros(rows * kv_heads, dtype=torch.int32, device=device)
 
     def __call__(
@@ -362,7 +362,7 @@ class Attention:
         column `length_at` of `numbers` says, and of those rows only the first `active` count. turns (positions, size / 2, 2) FP32.
         """
         rows = len(qkv) // time
-        splits = 1 if position is not None else max(1, min(MOST_SPLITS, 32 // (rows * self._kv)))
+        splits = 1 if position is not None else max(1, min(MAX_SPLITS, 32 // (rows * self._kv)))
         queries = _power(self._per_kv * time, 16)
         _attend[(rows, self._kv, splits)](
             qkv, cache, cache.stride(0), cache.stride(1), cache.stride(2), cache.shape[3], turns, numbers, numbers.stride(0), length_at,
@@ -371,7 +371,7 @@ class Attention:
         )  # fmt: skip
 
 
-MOST_SPLITS = 8
+MAX_SPLITS = 8
 
 
 def draw(

@@ -19,16 +19,16 @@ KEPT_SHARE = 4
 
 
 @dataclass(frozen=True)
-class Past:
+class KVPrefix:
     """Columns (1 + codebooks, n) int64 and what the slow layers remember of them, (layers, 2, kv_heads, n, head_dim)."""
 
     columns: Tensor
     kept: Tensor
 
     @staticmethod
-    def of(cache: KVCache, row: int, columns: Tensor) -> Past:
+    def of(cache: KVCache, row: int, columns: Tensor) -> KVPrefix:
         """Copy the first positions of a row, which were computed from `columns`."""
-        return Past(columns, cache.both[:, :, row, :, : columns.shape[1]].clone())
+        return KVPrefix(columns, cache.both[:, :, row, :, : columns.shape[1]].clone())
 
     @property
     def bytes(self) -> int:
@@ -50,13 +50,13 @@ class PrefixCache:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._pasts: OrderedDict[bytes, Past] = OrderedDict()
+        self._pasts: OrderedDict[bytes, KVPrefix] = OrderedDict()
 
     @property
     def bytes(self) -> int:
         return sum(past.bytes for past in self._pasts.values())
 
-    def get(self, columns: Tensor) -> Past | None:
+    def get(self, columns: Tensor) -> KVPrefix | None:
         """The past of exactly these columns."""
         key = _key(columns)
         found = self._pasts.get(key)
@@ -65,7 +65,7 @@ class PrefixCache:
             self._pasts.move_to_end(key)
         return found
 
-    def put(self, past: Past) -> None:
+    def put(self, past: KVPrefix) -> None:
         """Keep a past, unless it alone exceeds the budget."""
         if past.bytes > self._budget:
             return

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from inference.errors import RequestError, shown
-from inference.model.config import SAMPLE_RATE, SAMPLING_RANGES, Manner
+from inference.model.config import SAMPLE_RATE, SAMPLING_RANGES, GenerationDefaults
 from inference.text.script import Line, script, speakable
 from inference.text.split import split
 from inference.voices.voice import Voice
@@ -35,11 +35,11 @@ class Audio:
 class SpeechRequest:
     """Text to speak and how. Raises RequestError, naming the field, when a value cannot be.
 
-    Where `temperature`, `top_p`, `repetition_penalty` or `normalize` is None, the checkpoint's manner decides (`Manner`).
+    Where `temperature`, `top_p`, `repetition_penalty` or `normalize` is None, the checkpoint's manner decides (`GenerationDefaults`).
     `temperature` 0 takes the likeliest code each time. `top_p` keeps the likeliest tokens whose probabilities sum to
     at most that. `repetition_penalty` makes codes of the last 16 frames less likely. `normalize` writes numbers, money, dates and
     abbreviations out as English words before they are spoken. `chunk_length` is the most UTF-8
-    bytes of text in one segment; a checkpoint may want fewer (`Manner`). `max_new_tokens` bounds the frames of each such segment (21.5 a second);
+    bytes of text in one segment; a checkpoint may want fewer (`GenerationDefaults`). `max_new_tokens` bounds the frames of each such segment (21.5 a second);
     0 means whatever the model's context has room for, None at most 1024 and half of it. `seed` fixes every random draw; None draws a fresh one.
 
     `compat="reference"` reproduces the reference implementation's columns, including its oddities: the first frame
@@ -74,12 +74,12 @@ class SpeechRequest:
         if self.compat not in (None, "reference"):
             raise RequestError(f"compat is {self.compat!r}; only 'reference' is known", "compat")
 
-    def settled(self, manner: Manner) -> SpeechRequest:
+    def settled(self, manner: GenerationDefaults) -> SpeechRequest:
         """This request with nothing left to the checkpoint."""
         names = ("temperature", "top_p", "repetition_penalty", "normalize")
         return replace(self, **{name: getattr(manner, name) for name in names if getattr(self, name) is None})
 
-    def script(self, manner: Manner) -> tuple[list[Line], float]:
+    def script(self, manner: GenerationDefaults) -> tuple[list[Line], float]:
         """What a settled request has spoken in one go each, the silence before each, and the seconds of silence behind the last."""
         if self.compat == "reference":
             return [Line(piece, 0.0) for piece in split(self.text, self.chunk_length, compat=True)], 0.0

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inference.engine.graphs import Flight, captured
-from inference.engine.kv_cache import KEPT_SHARE, Past, PrefixCache
-from inference.engine.matrix import Weights
+from inference.engine.decode_step import Head, Step
+from inference.engine.graphs import PendingFrames, capture_or_none
+from inference.engine.kv_cache import KEPT_SHARE, KVPrefix, PrefixCache
 from inference.engine.request import SpeechRequest
-from inference.engine.sampler import HEAD, NONE, Controls, gumbel, sample, seen_ids
-from inference.engine.step import Head, Step
+from inference.engine.sampler import NONE, TOP_RANKS, Controls, gumbel, sample, seen_ids
+from inference.engine.weight_layouts import Weights
 from inference.model.checkpoint import Checkpoint
 from inference.model.config import CODES_PER_GROUP
 from inference.model.dual_ar import Span
@@ -38,7 +38,7 @@ class Sequence:
     `prompt` (1 + codebooks, time) int64 begins with `fixed` columns that other prompts share, and may begin with the
     columns of a `past` computed before; at most `limit` frames follow it. `frames` are the generated columns, each
     (1 + codebooks,) int64 on the CPU; the last is not in the cache yet. `history` (1 + codebooks, WINDOW) holds
-    what the penalty sees, in row 0 as indices into the head's ids; `noise` (frames, codebooks, HEAD), a function of `seed` (int64), is of the block of frames with that number. `finish` says why it ended: "stop" (end token),
+    what the penalty sees, in row 0 as indices into the head's ids; `noise` (frames, codebooks, TOP_RANKS), a function of `seed` (int64), is of the block of frames with that number. `finish` says why it ended: "stop" (end token),
     "length" (limit), "fault" (non-finite states).
     """
 
@@ -47,7 +47,7 @@ class Sequence:
     limit: int
     seed: int
     fixed: int = 0
-    past: Past | None = None
+    past: KVPrefix | None = None
     row: int = -1
     length: int = 0
     frames: list[Tensor] = field(default_factory=list)
@@ -79,8 +79,8 @@ class Runner:
         self.past_budget = self._cache.both.nbytes // KEPT_SHARE
         self._prefixes = PrefixCache(self.past_budget)
         self._speakable = self._speakable_head()
-        self._graphs = captured(self._step, self._speakable, self._cache, rows, WINDOW)
-        self._flight: tuple[list[Sequence], Flight] | None = None  # the frames on their way, and whose they are
+        self._graphs = capture_or_none(self._step, self._speakable, self._cache, rows, WINDOW)
+        self._flight: tuple[list[Sequence], PendingFrames] | None = None  # the frames on their way, and whose they are
         self._placed = False  # whether the graphs know where each running sequence stands
         self._draws = torch.arange(self._codebooks)
         self._whole: Head | None = None  # made when a reference run first asks for it: on CUDA it is a large copy
@@ -125,7 +125,7 @@ class Runner:
             else:
                 hidden = self._step.prompt(columns, self._cache, self._staging, start)
             if s.length == s.fixed and bool(hidden.isfinite().all()):
-                self._prefixes.put(Past.of(self._cache, self._staging, s.prompt[:, : s.length]))
+                self._prefixes.put(KVPrefix.of(self._cache, self._staging, s.prompt[:, : s.length]))
         if s.length == last:
             self._take_row(s, hidden)
         return s.length - start
@@ -134,10 +134,10 @@ class Runner:
         """What `past` would take."""
         return self._cache.both[:, :, sequence.row, :, : sequence.length].nbytes
 
-    def past(self, sequence: Sequence) -> Past:
+    def past(self, sequence: Sequence) -> KVPrefix:
         """What a running sequence's row holds, to go on from later."""
         frames = torch.stack(sequence.frames[:-1], dim=1) if len(sequence.frames) > 1 else sequence.prompt[:, :0]
-        return Past.of(self._cache, sequence.row, torch.cat((sequence.prompt, frames), dim=1))
+        return KVPrefix.of(self._cache, sequence.row, torch.cat((sequence.prompt, frames), dim=1))
 
     def _take_row(self, sequence: Sequence, hidden: Tensor | None) -> None:
         self._staged, sequence.row = None, len(self.sequences)
@@ -161,7 +161,7 @@ class Runner:
         elif not any(s.reference for s in self.sequences):
             self._step_ahead()
         elif self._flight is not None:  # what is on its way comes first
-            self._land()
+            self._collect_pending()
         else:
             self._step_eagerly()
 
@@ -184,10 +184,10 @@ class Runner:
             launched = list(self.sequences), self._graphs.launch(len(self.sequences))
             for s in self.sequences:
                 s.length += 1
-        self._land()
+        self._collect_pending()
         self._flight = launched
 
-    def _land(self) -> None:
+    def _collect_pending(self) -> None:
         """Take the frames on their way. Those of sequences that have left meanwhile, a surplus one each, are nobody's."""
         if self._flight is None:
             return
@@ -296,15 +296,15 @@ class Runner:
                 s.finish = "length"
 
     def _noise(self, sequences: list[Sequence]) -> Seq[Tensor]:
-        """The noise of each draw for the first HEAD ranks, (batch, HEAD)."""
+        """The noise of each draw for the first TOP_RANKS ranks, (batch, TOP_RANKS)."""
         for s in sequences:
             block = len(s.frames) // NOISE_FRAMES
             if s.noise[0] != block:
                 frames = torch.arange(block * NOISE_FRAMES, (block + 1) * NOISE_FRAMES)
-                s.noise = block, gumbel(torch.tensor([s.seed]), frames, self._draws, 0, HEAD)
+                s.noise = block, gumbel(torch.tensor([s.seed]), frames, self._draws, 0, TOP_RANKS)
         return torch.stack([s.noise[1][len(s.frames) % NOISE_FRAMES] for s in sequences]).to(self._device).unbind(1)
 
     def _rest(self, sequences: list[Sequence], draw: int, count: int) -> Tensor:
-        """As much noise for the ranks after HEAD, (batch, count)."""
+        """As much noise for the ranks after TOP_RANKS, (batch, count)."""
         seeds, frames = torch.tensor([(s.seed, len(s.frames)) for s in sequences]).T
-        return gumbel(seeds, frames, self._draws[draw : draw + 1], HEAD, count)[:, 0].to(self._device)
+        return gumbel(seeds, frames, self._draws[draw : draw + 1], TOP_RANKS, count)[:, 0].to(self._device)

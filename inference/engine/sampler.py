@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-HEAD = 32
+TOP_RANKS = 32
 """Ids that are put in order at first: more than top-p keeps of what a trained model says, and cheaper than all."""
 NONE = -1
 """Stands in a history for "nothing here"."""
@@ -20,7 +20,7 @@ NONE = -1
 class Controls(NamedTuple):
     """How each row of a batch is sampled, FP32: `temperature` (batch, 1), `penalty` (batch, 1) or None where it is 1 for every row.
 
-    `bounds` (batch, HEAD) is what the sum of probabilities may reach at each rank: top-p, but no bound for the likeliest, which always stays.
+    `bounds` (batch, TOP_RANKS) is what the sum of probabilities may reach at each rank: top-p, but no bound for the likeliest, which always stays.
     """
 
     temperature: Tensor
@@ -32,7 +32,7 @@ class Controls(NamedTuple):
         """From (temperature, top_p, penalty) of each row, (batch, 3). Temperature 0 keeps the likeliest id alone, as top_p 0 does."""
         temperature, top_p, penalty = rows.T[:, :, None]
         greedy = temperature == 0
-        bounds = top_p.masked_fill(greedy, 0.0).repeat(1, HEAD)
+        bounds = top_p.masked_fill(greedy, 0.0).repeat(1, TOP_RANKS)
         bounds[:, 0] = torch.inf
         return Controls(temperature.masked_fill(greedy, 1.0).clamp(min=1e-5), bounds, penalty if penalised else None)
 
@@ -53,14 +53,14 @@ def rank(logits: Tensor, seen: Tensor | None, controls: Controls, whole: bool = 
 
     The top-p cut comes before the temperature and, unlike elsewhere, leaves out the id that crosses it; the likeliest
     always stays. `seen` (batch, ids) bool may be None where nothing is penalised. `whole` puts all ids in order without
-    looking whether the first HEAD are enough, since a captured graph cannot look.
+    looking whether the first TOP_RANKS are enough, since a captured graph cannot look.
     """
     if controls.penalty is not None:
         assert seen is not None
         logits = penalise(logits, seen, controls.penalty)
     p = logits.softmax(-1)
     if not whole:
-        ranked, ids = p.topk(min(HEAD, p.shape[1]))
+        ranked, ids = p.topk(min(TOP_RANKS, p.shape[1]))
         cut = ranked.cumsum(-1) > controls.bounds[:, : ranked.shape[1]]
         whole = not cut[:, -1].all()  # more may stay: rare but for flat distributions and top_p 1
     if whole:
@@ -94,13 +94,13 @@ def _mixed(x: Tensor) -> Tensor:
 
 
 def sample(logits: Tensor, seen: Tensor | None, controls: Controls, noise: Tensor, rest: Callable[[int], Tensor] | None = None) -> Tensor:
-    """Draw one id for each row, (batch,) int64, by Gumbel `noise` (batch, HEAD) and, if more ids may stay, by as much again of the `rest`.
+    """Draw one id for each row, (batch,) int64, by Gumbel `noise` (batch, TOP_RANKS) and, if more ids may stay, by as much again of the `rest`.
 
     Without `rest` the noise is for all ids. argmax(log p - log Exp(1)) draws from p, as the first of independent exponential clocks of
     rate p does.
     """
     scores, ids = rank(logits, seen, controls, whole=rest is None)
     ranks = scores.shape[1]
-    if rest is not None and ranks > HEAD:
-        noise = torch.cat((noise, rest(ranks - HEAD)), dim=1)
+    if rest is not None and ranks > TOP_RANKS:
+        noise = torch.cat((noise, rest(ranks - TOP_RANKS)), dim=1)
     return ids.gather(-1, scores.add_(noise[:, :ranks]).argmax(-1, keepdim=True))[:, 0]

@@ -14,7 +14,7 @@ Item = Audio | Exception | None
 """What a request delivers: chunks of audio, then None, or the error that ended it."""
 
 
-class Ticket:
+class RequestHandle:
     """The engine's and the caller's shared view of one request: is it still wanted, and how did it end?
 
     `finish_reason` is None while it runs, then "stop" when the model came to an end of its own, "length" when a
@@ -46,7 +46,7 @@ class Ticket:
 class SpeechStream:
     """The audio of one request, chunk by chunk, in order. Leave early with `cancel()`, `with`, or by dropping it."""
 
-    def __init__(self, ticket: Ticket, items: queue.SimpleQueue[Item]) -> None:
+    def __init__(self, ticket: RequestHandle, items: queue.SimpleQueue[Item]) -> None:
         self._ticket, self._items = ticket, items
 
     @property

@@ -50,7 +50,7 @@ class Vocoder:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._passes = captured(codec)
+        self._passes = capture_or_none(codec)
 
     def decode_due(self, due: Iterable[VocoderStream]) -> dict[VocoderStream, np.ndarray]:
         """Decode all waiting frames of each stream; samples (n,) float32. Streams with equally many share a pass."""
@@ -156,7 +156,7 @@ class Passes:
                 raise RuntimeError(f"graph of {rows} streams and {frames} frames: other sound than the codec makes eagerly")
 
 
-def captured(codec: Codec) -> Passes | None:
+def capture_or_none(codec: Codec) -> Passes | None:
     """Passes as graphs where the device has them; None on a CPU, and where something is amiss with them, which is logged."""
     device = _device(codec)
     if device.type != "cuda":

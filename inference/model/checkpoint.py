@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from inference.errors import CheckpointError, PrecisionError
 from inference.model.codec import Codec
-from inference.model.config import CodecConfig, DualARConfig, Manner
+from inference.model.config import CodecConfig, DualARConfig, GenerationDefaults
 from inference.model.dual_ar import DualAR
 from inference.model.tokenizer import Tokenizer
-from inference.threads import aside
+from inference.threads import run_in_short_lived_thread
 
 CODEC_NAME = "firefly-gan-vq-fsq-8x1024-21hz-generator"
 _COPY_FORMAT = "2"  # changes when the tensors kept in the safetensors copy would differ
@@ -39,7 +39,7 @@ class Checkpoint:
 
     path: Path
     config: DualARConfig
-    manner: Manner
+    manner: GenerationDefaults
     tokenizer: Tokenizer
     lm: DualAR
     codec: Codec
@@ -52,7 +52,7 @@ def precision(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
-@aside
+@run_in_short_lived_thread
 def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkpoint:
     """Load a checkpoint directory onto a device.
 
@@ -64,7 +64,7 @@ def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkp
             f"{path} is not a directory; a checkpoint is a directory with config.json, model.pth, tokenizer.tiktoken and a codec"
         )
     config = DualARConfig.from_file(path / "config.json")
-    manner = Manner.from_file(path / "generation_config.json")
+    manner = GenerationDefaults.from_file(path / "generation_config.json")
     tokenizer = Tokenizer.from_file(path / "tokenizer.tiktoken")
     if tokenizer.n_vocab > config.vocab_size:
         raise CheckpointError(f"{path}: the tokenizer has {tokenizer.n_vocab} ids but config.json's vocab_size is {config.vocab_size}")

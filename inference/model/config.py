@@ -106,7 +106,7 @@ class DualARConfig:
 
 
 @dataclass(frozen=True)
-class Manner:
+class GenerationDefaults:
     """How a checkpoint is spoken with where a request does not say: the optional `generation_config.json` beside its weights.
 
     The values here are those of the reference implementation. `normalize` writes numbers and signs out as English words first, and with
@@ -127,7 +127,7 @@ class Manner:
     paragraph_pause: float = 0.0
 
     @classmethod
-    def from_file(cls, path: Path) -> Manner:
+    def from_file(cls, path: Path) -> GenerationDefaults:
         """Read a `generation_config.json`; the values above when there is none. Raises CheckpointError when it is not JSON, or wrong."""
         if not path.exists():
             return cls()

@@ -111,18 +111,18 @@ class Attention(nn.Module):
         batch, time, dim = x.shape
         qkv = self.wqkv(x).view(batch, time, self.n_head + 2 * self.n_kv, self.head_dim)
         q, k, v = qkv.split((self.n_head, self.n_kv, self.n_kv), dim=2)
-        q, k = rotate(q, rope), rotate(k, rope)
+        q, k = apply_rope(q, rope), apply_rope(k, rope)
         if cache is None or span is None:
             k, v = k.transpose(1, 2), v.transpose(1, 2)
             mask, causal = None, True
         else:
-            k, v = self._remember(k, v, layer, cache, span)
+            k, v = self.update_kv(k, v, layer, cache, span)
             mask, causal = span.mask, span.causal
         y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask, is_causal=causal, enable_gqa=True)
         return self.wo(y.transpose(1, 2).reshape(batch, time, dim))
 
     @staticmethod
-    def _remember(k: Tensor, v: Tensor, layer: int, cache: KVCache, span: Span) -> tuple[Tensor, Tensor]:
+    def update_kv(k: Tensor, v: Tensor, layer: int, cache: KVCache, span: Span) -> tuple[Tensor, Tensor]:
         """Write the new keys and values; return all that is written, (batch, kv_heads, end, head_dim)."""
         rows = slice(span.first_row, span.first_row + k.shape[0])
         batch = torch.arange(k.shape[0], device=k.device)[:, None]
@@ -283,7 +283,7 @@ def rope_table(positions: int, head_dim: int, base: float) -> Tensor:
     return torch.stack((angles.cos(), angles.sin()), dim=-1).to(torch.bfloat16).float()
 
 
-def rotate(x: Tensor, rope: Tensor) -> Tensor:
+def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
     """Turn interleaved pairs (2i, 2i + 1) of x (batch, time, heads, head_dim); rope (batch?, time, head_dim / 2, 2)."""
     pairs = x.float().unflatten(-1, (-1, 2))
     a, b = pairs.unbind(-1)

@@ -12,13 +12,13 @@ from starlette.exceptions import HTTPException
 
 from inference.errors import EngineClosed, FishserveError, NotReady, Overloaded, RequestError, VoiceExists, VoiceNotFound
 from inference.server import elevenlabs, fish, openai, page, references
+from inference.server.audio_responses import PING, EngineClient
+from inference.server.error_responses import complaint, error
 from inference.server.keys import Guard, Keys
 from inference.server.log import RequestLog
 from inference.server.metrics import exposition
-from inference.server.patience import BodyLimit
 from inference.server.references import References
-from inference.server.refusals import complaint, error
-from inference.server.replies import PING, Speaker
+from inference.server.timeouts import BodyLimit
 from inference.settings import Settings
 from inference.voices.store import VoiceStore
 
@@ -26,7 +26,7 @@ UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/v1/voices/add", "/model
 """Bodies sent here may hold clips, and be larger."""
 
 
-def create_app(speaker: Speaker, settings: Settings) -> FastAPI:
+def create_app(speaker: EngineClient, settings: Settings) -> FastAPI:
     """The public API over one engine."""
     app = FastAPI(title="fishserve", summary="FishSpeech 1.5 text to speech", redirect_slashes=False)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, refuse=_refusal, larger=UPLOADS, larger_limit=settings.max_upload_bytes)

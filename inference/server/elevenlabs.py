@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from inference.audio.encode import FORMATS, Encoder
 from inference.engine.request import SpeechRequest
 from inference.errors import RequestError
+from inference.server.audio_responses import EngineClient, file, started, voice_headers
 from inference.server.references import References
-from inference.server.replies import Speaker, file, started, voice_headers
 from inference.voices.store import DEFAULT, VoiceStore
 
 PATHS = ("/v1/text-to-speech/", "/v1/voices", "/v2/voices")
@@ -51,7 +51,7 @@ class SpeechBody(BaseModel):
     apply_text_normalization: Literal["auto", "on", "off"] | None = None
 
 
-def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIRouter:
+def router(speaker: EngineClient, voices: VoiceStore, references: References) -> APIRouter:
     """The routes of ElevenLabs that its clients need to list voices and to speak."""
     routes = APIRouter(tags=["ElevenLabs"])
     content: dict[int | str, dict[str, Any]] = {200: {"content": {f.media_type: {} for f in FORMATS.values()}}}

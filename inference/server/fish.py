@@ -17,19 +17,19 @@ from inference.audio.encode import Encoder
 from inference.engine.request import SpeechRequest, check_text
 from inference.errors import FishserveError, RequestError
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from inference.server.bodies import MSGPACK, Bytes, Lenient, accepts, read, unpacked, validated
+from inference.server.audio_responses import EngineClient, check_ready, encoded, file, started, voice_headers
+from inference.server.error_responses import complaint
 from inference.server.references import References
-from inference.server.refusals import complaint
-from inference.server.replies import Speaker, check_ready, encoded, file, started, voice_headers
-from inference.text.incoming import Incoming
+from inference.server.request_bodies import MSGPACK, Bytes, Lenient, accepts, read, unpacked, validated
+from inference.text.sentence_buffer import SentenceBuffer
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Voice
 
 PATHS = ("/v1/tts", "/v1/vqgan/", "/model", "/wallet/")
 """Whoever asks here wants errors in Fish Audio's shape."""
-MOST_SECONDS = 90
+MAX_SECONDS = 90
 """Of a clip to encode, of codes to decode: one takes the device's spare moments from others."""
-MOST_FRAMES, MOST_CODEBOOKS = int(MOST_SECONDS * SAMPLE_RATE / SAMPLES_PER_FRAME), 64
+MAX_FRAMES, MAX_CODEBOOKS = int(MAX_SECONDS * SAMPLE_RATE / SAMPLES_PER_FRAME), 64
 IDLE_SECONDS = 300
 """How long a live connection may wait for its next event."""
 _NEW_TOKENS = 1024
@@ -104,8 +104,8 @@ class ChangeBody(Lenient):
 
 Code = Annotated[int, Field(ge=0, lt=2**31)]
 # The first fault ends it: a body has room for millions, and each would be written down.
-Row = Annotated[list[Code], Field(max_length=MOST_FRAMES, fail_fast=True)]
-Codes = Annotated[list[Row], Field(min_length=1, max_length=MOST_CODEBOOKS, fail_fast=True)]
+Row = Annotated[list[Code], Field(max_length=MAX_FRAMES, fail_fast=True)]
+Codes = Annotated[list[Row], Field(min_length=1, max_length=MAX_CODEBOOKS, fail_fast=True)]
 
 
 class DecodeBody(Lenient):
@@ -114,7 +114,7 @@ class DecodeBody(Lenient):
     tokens: list[Codes] = Field(max_length=16, fail_fast=True)
 
 
-def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIRouter:
+def router(speaker: EngineClient, voices: VoiceStore, references: References) -> APIRouter:
     """The routes of Fish Audio that a server of one's own can have."""
     routes = APIRouter(tags=["Fish Audio"])
 
@@ -147,8 +147,8 @@ def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIR
         waves: list[np.ndarray] = []
         for clip in body.audios:
             waves.append(await references.read(clip))
-            if (seconds := len(waves[-1]) / SAMPLE_RATE) > MOST_SECONDS:
-                raise RequestError(f"a clip lasts {seconds:.0f} s; at most {MOST_SECONDS} s are encoded", "audios")
+            if (seconds := len(waves[-1]) / SAMPLE_RATE) > MAX_SECONDS:
+                raise RequestError(f"a clip lasts {seconds:.0f} s; at most {MAX_SECONDS} s are encoded", "audios")
         await check_ready(speaker)
         return _packed({"tokens": [(await speaker.encode(wave)).tolist() for wave in waves]})
 
@@ -230,7 +230,7 @@ def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResp
 class _Conversation:
     """One live connection: text comes in events, is spoken as soon as a sentence is complete, and goes out as pieces of one file."""
 
-    def __init__(self, socket: WebSocket, speaker: Speaker, voice_of: Callable[[SpeechBody], Awaitable[Voice]]) -> None:
+    def __init__(self, socket: WebSocket, speaker: EngineClient, voice_of: Callable[[SpeechBody], Awaitable[Voice]]) -> None:
         self._socket, self._speaker, self._voice_of = socket, speaker, voice_of
         self._texts: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -274,7 +274,7 @@ class _Conversation:
 
     async def _listen(self, body: SpeechBody) -> NoReturn:
         """Take events until the client goes."""
-        incoming = Incoming(body.chunk_length)
+        incoming = SentenceBuffer(body.chunk_length)
         ready = incoming.feed(body.text)
         while True:
             if ready:

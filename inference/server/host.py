@@ -43,10 +43,10 @@ from inference.errors import EngineClosed, FishserveError, GenerationError, Over
 from inference.hub import name_of
 from inference.listening import listen, url_of
 from inference.server.app import create_app
+from inference.server.audio_responses import PING
 from inference.server.log import quiet_uvicorn
 from inference.server.metrics import SHARED_DIRECTORY
-from inference.server.patience import Impatient, Patient
-from inference.server.replies import PING
+from inference.server.timeouts import DrainingWebSocketProtocol, HeaderTimeoutProtocol
 from inference.settings import Settings
 
 _PATH = "/_engine"
@@ -57,20 +57,20 @@ _ANY_PORT = 8080  # LitServe wants one from 1024 on; the socket is ours
 _END_SECONDS = 5
 _LOOK_SECONDS = 0.1
 _INTERRUPTED = 130  # the exit code of what Ctrl-C ended
-MOST_CLIPS = 16
-MOST_UNREAD = 400
+MAX_CLIPS = 16
+MAX_UNREAD = 400
 """Chunks, ten minutes of sound, that may wait for a client."""
 
 
 @dataclass(frozen=True)
-class Live:
-    """A request to which `More` will follow."""
+class LiveRequest:
+    """A request to which `AppendText` will follow."""
 
     request: SpeechRequest
 
 
 @dataclass(frozen=True)
-class More:
+class AppendText:
     """Text that a live request is to speak next; None says that no more will come."""
 
     uid: str
@@ -137,7 +137,7 @@ class EngineLoop(LitLoop):
 
     def _receive(self, engine: Any, inbox: Any, outbox: queue.SimpleQueue[tuple[int, str, Any]]) -> None:
         tickets: dict[str, Any] = {}
-        aside = Aside(engine, outbox)
+        aside = CodecWorker(engine, outbox)
         parent = os.getppid()
         while os.getppid() == parent and engine.alive:
             try:
@@ -155,13 +155,13 @@ class EngineLoop(LitLoop):
                     tickets.pop(uid, None)
 
             try:
-                if isinstance(message, More):
+                if isinstance(message, AppendText):
                     self._extend(engine, tickets.get(message.uid), message.text)
                     continue
                 if isinstance(message, Encode | Decode):
                     aside.put(consumer, uid, message)
                     continue
-                live = isinstance(message, Live)
+                live = isinstance(message, LiveRequest)
                 ticket = tickets[uid] = engine.submit(message.request if live else message, deliver, live=live)
                 if ticket.finish_reason:  # it ended before it was put there
                     tickets.pop(uid, None)
@@ -193,12 +193,12 @@ class EngineLoop(LitLoop):
                 self.put_response(transport, consumer, uid, item, status, LoopResponseType.STREAMING)
 
 
-class Aside:
+class CodecWorker:
     """Encodes and decodes whole clips, one at a time, in a thread of its own: what speaks need not wait for it."""
 
     def __init__(self, engine: Any, outbox: queue.SimpleQueue[tuple[int, str, Any]]) -> None:
         self._engine, self._outbox = engine, outbox
-        self._inbox: queue.Queue[tuple[int, str, Encode | Decode]] = queue.Queue(MOST_CLIPS)
+        self._inbox: queue.Queue[tuple[int, str, Encode | Decode]] = queue.Queue(MAX_CLIPS)
         threading.Thread(target=self._work, daemon=True).start()
 
     def put(self, consumer: int, uid: str, message: Encode | Decode) -> None:
@@ -206,7 +206,7 @@ class Aside:
         try:
             self._inbox.put_nowait((consumer, uid, message))
         except queue.Full:
-            raise Overloaded(f"{MOST_CLIPS} clips are waiting to be encoded or decoded already; try again in a few seconds", 5) from None
+            raise Overloaded(f"{MAX_CLIPS} clips are waiting to be encoded or decoded already; try again in a few seconds", 5) from None
 
     def _work(self) -> None:
         while True:
@@ -232,7 +232,7 @@ class Unread(deque[tuple[Any, str]]):
     def append(self, item: tuple[Any, str]) -> None:
         """Called by LitServe as items arrive."""
         super().append(item)
-        if len(self) == MOST_UNREAD and not self.overflowed:
+        if len(self) == MAX_UNREAD and not self.overflowed:
             self.overflowed = True
             self._overflow()
 
@@ -285,14 +285,16 @@ class RemoteEngine:
 
     def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncGenerator[Audio]:
         """As SpeechEngine.astream; leaving early tells the engine to stop."""
-        return self._items(request if more is None else Live(request), more)
+        return self._items(request if more is None else LiveRequest(request), more)
 
     async def ask(self, message: Encode | Decode) -> np.ndarray:
         """What comes of a clip or of codes."""
         (done,) = [item async for item in self._items(message)]
         return done
 
-    async def _items(self, message: SpeechRequest | Live | Encode | Decode, more: AsyncIterator[str] | None = None) -> AsyncGenerator[Any]:
+    async def _items(
+        self, message: SpeechRequest | LiveRequest | Encode | Decode, more: AsyncIterator[str] | None = None
+    ) -> AsyncGenerator[Any]:
         uid, arrived = uuid.uuid4().hex, asyncio.Event()
         items = Unread(lambda: self._cancel(uid))
         self._server.response_buffer[uid] = ResponseBufferItem(event=arrived, response_queue=items)
@@ -310,7 +312,7 @@ class RemoteEngine:
                 if status == LitAPIStatus.ERROR:
                     raise pickle.loads(item)
                 if ended and items.overflowed:  # no clean end: the client must not take a part for the whole
-                    raise GenerationError(f"{MOST_UNREAD} chunks of audio were not read; this request was stopped")
+                    raise GenerationError(f"{MAX_UNREAD} chunks of audio were not read; this request was stopped")
                 if ended:
                     return
                 yield item
@@ -325,8 +327,8 @@ class RemoteEngine:
     async def _feed(self, uid: str, put: asyncio.Future[None], more: AsyncIterator[str]) -> None:
         await asyncio.shield(put)
         async for text in more:
-            await asyncio.to_thread(self._put, uid, More(uid, text))
-        await asyncio.to_thread(self._put, uid, More(uid, None))
+            await asyncio.to_thread(self._put, uid, AppendText(uid, text))
+        await asyncio.to_thread(self._put, uid, AppendText(uid, None))
 
     def _cancel(self, uid: str) -> None:
         threading.Thread(target=self._put, args=(uid, Cancel(uid)), daemon=True).start()
@@ -342,7 +344,7 @@ class RemoteEngine:
             if state["status"] == "failed":
                 raise EngineClosed(state["error"]) from None
 
-    def _put(self, uid: str, message: SpeechRequest | Live | More | Encode | Decode | Cancel) -> None:
+    def _put(self, uid: str, message: SpeechRequest | LiveRequest | AppendText | Encode | Decode | Cancel) -> None:
         self._server._get_request_queue(f"{_PATH}{self._number}").put((self._server.app.response_queue_id, uid, time.monotonic(), message))
 
 
@@ -417,7 +419,7 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
         with patch.object(uvicorn.Config, "bind_socket", lambda _: listening):
             server.run(
                 host="127.0.0.1", port=_ANY_PORT, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
-                http=Impatient, ws=Patient,
+                http=HeaderTimeoutProtocol, ws=DrainingWebSocketProtocol,
             )  # fmt: skip
         return failure[0] if failure else None
 

@@ -15,8 +15,8 @@ from inference.audio.encode import FORMATS, Encoder, openai_rate
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError
 from inference.model.config import SAMPLES_PER_FRAME
+from inference.server.audio_responses import EngineClient, encoded, file, started, voice_headers
 from inference.server.references import References
-from inference.server.replies import Speaker, encoded, file, started, voice_headers
 from inference.voices.aliases import OPENAI_VOICES
 from inference.voices.store import DEFAULT, VoiceStore
 
@@ -50,7 +50,7 @@ class SpeechBody(BaseModel):
     max_new_tokens: int | None = None
 
 
-def router(speaker: Speaker, voices: VoiceStore, references: References) -> APIRouter:
+def router(speaker: EngineClient, voices: VoiceStore, references: References) -> APIRouter:
     """The routes under /v1 that OpenAI has, and the list of voices that its clients look for."""
     routes = APIRouter(prefix="/v1", tags=["OpenAI"])
 

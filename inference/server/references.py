@@ -13,26 +13,26 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.datastructures import UploadFile
 
-from inference.audio.apart import read_apart
+from inference.audio.subprocess_decoder import decode_in_subprocess
 from inference.errors import Overloaded, RequestError
-from inference.server.bodies import Bytes, Lenient, accepts, read, validated
-from inference.server.replies import Speaker, check_ready
+from inference.server.audio_responses import EngineClient, check_ready
+from inference.server.request_bodies import Bytes, Lenient, accepts, read, validated
 from inference.voices.store import Entry, VoiceStore
 from inference.voices.voice import Reference, Voice
 
 T = TypeVar("T")
 PATHS = ("/v1/references/",)
 """Whoever asks here wants errors in the shape of Fish's self-hosted server."""
-MOST_BYTES = 32 * 2**20
+MAX_BYTES = 32 * 2**20
 """Codes kept in memory: of about 1,000 of the longest clips."""
-MOST_CLIPS = 16
+MAX_CLIPS = 16
 """Clips that may wait to be read."""
 
 
 class References:
     """Turns names and clips into what the engine imitates. A clip is encoded once, however many ask for it at the same time."""
 
-    def __init__(self, speaker: Speaker, store: VoiceStore) -> None:
+    def __init__(self, speaker: EngineClient, store: VoiceStore) -> None:
         self._speaker, self._store = speaker, store
         self._running: dict[str, asyncio.Task[np.ndarray]] = {}
         self._kept: OrderedDict[str, np.ndarray] = OrderedDict()
@@ -62,7 +62,7 @@ class References:
 
     async def read(self, audio: bytes) -> np.ndarray:
         """Samples (n,) at 44.1 kHz of a clip, as they are. Raises AudioError, Overloaded."""
-        return await self._aside(lambda: read_apart(audio, fit=False))
+        return await self._aside(lambda: decode_in_subprocess(audio, fit=False))
 
     async def _codes(self, key: str, work: Callable[[], Awaitable[np.ndarray]]) -> np.ndarray:
         """What is kept, or comes of work that may be under way already. It goes on when one of those who wait for it leaves."""
@@ -78,7 +78,7 @@ class References:
     async def _keep(self, key: str, work: Callable[[], Awaitable[np.ndarray]]) -> np.ndarray:
         codes = (await work()).astype(np.int16)
         self._kept[key], self._bytes = codes, self._bytes + codes.nbytes
-        while self._bytes > MOST_BYTES:
+        while self._bytes > MAX_BYTES:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return codes
 
@@ -88,12 +88,12 @@ class References:
         return codes
 
     async def _encode_clip(self, audio: bytes) -> np.ndarray:
-        return await self._speaker.encode(await self._aside(lambda: read_apart(audio)))
+        return await self._speaker.encode(await self._aside(lambda: decode_in_subprocess(audio)))
 
     async def _aside(self, work: Callable[[], T]) -> T:
         """Clips are read two at a time: sound on its way out goes through the same threads, and must not wait for them."""
-        if self._reading >= MOST_CLIPS:
-            raise Overloaded(f"{MOST_CLIPS} clips are waiting to be read already; try again in a few seconds", 5)
+        if self._reading >= MAX_CLIPS:
+            raise Overloaded(f"{MAX_CLIPS} clips are waiting to be read already; try again in a few seconds", 5)
         self._reading += 1
         try:
             async with self._turn:

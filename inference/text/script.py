@@ -14,7 +14,7 @@ from inference.text.normalize import normalize as words
 from inference.text.segments import AS_MUCH_AS_FITS, Segmentation, segments
 from inference.text.split import split
 
-LONGEST_PAUSE, MOST_PAUSES = 10.0, 100
+MAX_PAUSE_SECONDS, MAX_PAUSES = 10.0, 100
 """Seconds of pauses that stand together; pauses in one text."""
 STRENGTHS = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.75, "x-strong": 1.0}
 """Seconds of SSML's strengths of a break."""
@@ -59,10 +59,10 @@ def script(
             silence, gap = 0.0, pause
         if mark:
             silence, start, pauses = silence + _seconds(mark), mark.end(), pauses + 1
-            if silence > LONGEST_PAUSE:
-                raise RequestError(f"with {mark[0][:80]} it is silent for {silence:.1f} s; at most {LONGEST_PAUSE:.0f} s are", "text")
-    if pauses > MOST_PAUSES:
-        raise RequestError(f"the text has {pauses} pauses; at most {MOST_PAUSES} are made in one request", "text")
+            if silence > MAX_PAUSE_SECONDS:
+                raise RequestError(f"with {mark[0][:80]} it is silent for {silence:.1f} s; at most {MAX_PAUSE_SECONDS:.0f} s are", "text")
+    if pauses > MAX_PAUSES:
+        raise RequestError(f"the text has {pauses} pauses; at most {MAX_PAUSES} are made in one request", "text")
     if not lines:
         raise RequestError("there is nothing to speak: the text is empty or only white space and punctuation", "text")
     return lines, silence

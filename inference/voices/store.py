@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.audio.apart import read_apart
 from inference.audio.encode import Encoder
+from inference.audio.subprocess_decoder import decode_in_subprocess
 from inference.errors import AudioError, FishserveError, RequestError, VoiceExists, VoiceNotFound
 from inference.voices.codes import read_codes
 from inference.voices.voice import Reference, Voice
@@ -91,7 +91,7 @@ class VoiceStore:
         """The samples (n,) at 44.1 kHz of a voice's clip, fit to be imitated. Raises VoiceNotFound."""
         assert entry.clip is not None
         try:
-            return read_apart(entry.clip)
+            return decode_in_subprocess(entry.clip)
         except AudioError as e:
             raise self._damaged(entry.name, e) from None
 
@@ -115,7 +115,7 @@ class VoiceStore:
             raise RequestError(f"the text has {len(text)} characters; what is said in the clip, 1 to {MAX_TRANSCRIPT}, is needed", "text")
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise RequestError("the text holds a lone surrogate; it is not valid Unicode", "text")
-        samples = read_apart(audio)
+        samples = decode_in_subprocess(audio)
         with _writing(), self._scratch() as scratch:
             folder = scratch / "voice"
             folder.mkdir()

@@ -32,16 +32,16 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, field_validator
 
-from inference.server.refusals import complaint
+from inference.server.error_responses import complaint
 from saas.auth.turnstile import Action
 from saas.database import Database, Refused, Unavailable
 from saas.errors import BUSY, ApiError
 from saas.settings import Settings
-from saas.state import Here, State
+from saas.state import AppState, State
 
 SESSION_SECONDS = 3600
 LINK_SECONDS = 3600
-SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 200
+SHORTEST_PASSWORD, MAX_PASSWORD = 8, 200
 _SCRYPT = {"n": 2**15, "r": 8, "p": 1}  # 32 MiB and about 0.1 s a guess
 _ADDRESS = re.compile(r"""[^@\s\x00-\x1f"(),:;<>\[\]\\]{1,64}@[^@\s\x00-\x1f"(),:;<>\[\]\\]{1,190}""")
 _NOBODY = f"scrypt${'00' * 18}${'00' * 32}"  # hashed against where there is no user, so that it takes as long
@@ -77,7 +77,7 @@ class _Address(_Guarded):
 
 
 class _SignUp(_Address):
-    password: str = Field(min_length=SHORTEST_PASSWORD, max_length=LONGEST_PASSWORD)
+    password: str = Field(min_length=SHORTEST_PASSWORD, max_length=MAX_PASSWORD)
 
 
 class _Otp(_Address):
@@ -90,7 +90,7 @@ class _Resend(_Address):
 
 class _Grant(_Guarded):
     email: str = ""
-    password: str = Field("", max_length=LONGEST_PASSWORD)
+    password: str = Field("", max_length=MAX_PASSWORD)
     refresh_token: str = Field("", max_length=2048)
 
 
@@ -100,7 +100,7 @@ class _Verification(BaseModel):
 
 
 class _Change(BaseModel):
-    password: str | None = Field(None, min_length=SHORTEST_PASSWORD, max_length=LONGEST_PASSWORD)
+    password: str | None = Field(None, min_length=SHORTEST_PASSWORD, max_length=MAX_PASSWORD)
 
 
 class _GoTrueRoute(APIRoute):
@@ -121,7 +121,7 @@ class _GoTrueRoute(APIRoute):
             except RequestValidationError as e:
                 first = e.errors()[0]
                 if "password" in first["loc"]:
-                    return _error(422, "weak_password", f"A password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters.")
+                    return _error(422, "weak_password", f"A password has {SHORTEST_PASSWORD} to {MAX_PASSWORD} characters.")
                 return _error(400, "validation_failed", complaint(first)[0])
 
         return answered
@@ -168,7 +168,7 @@ class Signer:
         return claims["sub"], claims["session_id"]
 
 
-class Desk:
+class LocalAuth:
     """What signing in needs beside the database: the key, the mail's folder, and where things are."""
 
     def __init__(self, settings: Settings) -> None:
@@ -242,24 +242,24 @@ async def create_user(database: Database, email: str, password: str | None, *, c
     return user
 
 
-async def desk_of(request: Request) -> Desk:
-    """The app's desk, made when it is first asked for."""
+async def local_auth_of(request: Request) -> LocalAuth:
+    """The app's authentication, made when it is first asked for."""
     state = request.app.state
-    if not hasattr(state, "desk"):
-        state.desk = Desk(state.saas.settings)
-    desk: Desk = state.desk
-    return desk
+    if not hasattr(state, "auth"):
+        state.auth = LocalAuth(state.saas.settings)
+    auth: LocalAuth = state.auth
+    return auth
 
 
-AtDesk = Annotated[Desk, Depends(desk_of)]
+Auth = Annotated[LocalAuth, Depends(local_auth_of)]
 
 
-async def signed_in(request: Request, desk: AtDesk) -> tuple[str, str]:
+async def signed_in(request: Request, auth: Auth) -> tuple[str, str]:
     """The ids of the user and the session that ask. Raises ApiError 401."""
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer":
         raise ApiError(401, "This needs a session: sign in.", "no_authorization")
-    return desk.read(token)
+    return auth.read(token)
 
 
 SignedIn = Annotated[tuple[str, str], Depends(signed_in)]
@@ -267,9 +267,9 @@ router = APIRouter(prefix="/auth/v1", route_class=_GoTrueRoute, include_in_schem
 
 
 @router.get("/.well-known/jwks.json")
-async def jwks(desk: AtDesk) -> dict[str, Any]:
+async def jwks(auth: Auth) -> dict[str, Any]:
     """The key that sessions are verified by."""
-    return desk.jwks
+    return auth.jwks
 
 
 @router.get("/settings")
@@ -279,14 +279,14 @@ async def what_there_is() -> dict[str, Any]:
 
 
 @router.post("/signup")
-async def sign_up(body: _SignUp, request: Request, state: Here, desk: AtDesk, redirect_to: str = "") -> dict[str, Any]:
+async def sign_up(body: _SignUp, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
     """A new user, once the link in the message is opened. The answer is the same where the address has an account: the id is nobody's."""
     await _may_write(request, state, body, "sign-up")
     user = await create_user(state.database, body.email, body.password, confirmed=False)
     if user is None:
-        desk.tell_of_account(body.email)
+        auth.tell_of_account(body.email)
     else:
-        await desk.send_link(state.database, user, "signup", redirect_to)
+        await auth.send_link(state.database, user, "signup", redirect_to)
     return {
         "id": str(uuid4()), "aud": "authenticated", "role": "authenticated", "email": body.email, "app_metadata": {}, "user_metadata": {},
         "identities": [], "created_at": datetime.now(UTC).isoformat(), "is_anonymous": False,
@@ -294,85 +294,85 @@ async def sign_up(body: _SignUp, request: Request, state: Here, desk: AtDesk, re
 
 
 @router.post("/resend")
-async def resend(body: _Resend, request: Request, state: Here, desk: AtDesk, redirect_to: str = "") -> dict[str, Any]:
+async def resend(body: _Resend, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
     """The message of a sign-up once more."""
     await _may_write(request, state, body)
     user = await _find(state.database, body.email)
     if user is not None and not user["confirmed_at"]:
-        await desk.send_link(state.database, user, "signup", redirect_to)
+        await auth.send_link(state.database, user, "signup", redirect_to)
     return {}
 
 
 @router.post("/otp")
-async def magic_link(body: _Otp, request: Request, state: Here, desk: AtDesk, redirect_to: str = "") -> dict[str, Any]:
+async def magic_link(body: _Otp, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
     """A link that signs in."""
     await _may_write(request, state, body)
     user = await _find(state.database, body.email)
     if user is None and body.create_user:
         user = await create_user(state.database, body.email, None, confirmed=False)
     if user is not None:
-        await desk.send_link(state.database, user, "magiclink", redirect_to)
+        await auth.send_link(state.database, user, "magiclink", redirect_to)
     return {}
 
 
 @router.post("/recover")
-async def recover(body: _Address, request: Request, state: Here, desk: AtDesk, redirect_to: str = "") -> dict[str, Any]:
+async def recover(body: _Address, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
     """A link that signs in to choose a new password."""
     await _may_write(request, state, body)
     user = await _find(state.database, body.email)
     if user is not None:
-        await desk.send_link(state.database, user, "recovery", redirect_to)
+        await auth.send_link(state.database, user, "recovery", redirect_to)
     return {}
 
 
 @router.post("/verify")
-async def verify(body: _Verification, request: Request, state: Here, desk: AtDesk) -> dict[str, Any]:
+async def verify(body: _Verification, request: Request, state: AppState, auth: Auth) -> dict[str, Any]:
     """A session for a link's token."""
-    return await desk.open_session(state.database, await _of_link(request, state, body.type, body.token_hash))
+    return await auth.open_session(state.database, await _of_link(request, state, body.type, body.token_hash))
 
 
 @router.get("/verify")
-async def follow_link(request: Request, state: Here, desk: AtDesk, token: str, type: str, redirect_to: str = "") -> RedirectResponse:
+async def follow_link(request: Request, state: AppState, auth: Auth, token: str, type: str, redirect_to: str = "") -> RedirectResponse:
     """Open a link: on to the app, which finds the session behind the #."""
     try:
-        opened = await desk.open_session(state.database, await _of_link(request, state, type, token))
+        opened = await auth.open_session(state.database, await _of_link(request, state, type, token))
         told = {k: opened[k] for k in ("access_token", "refresh_token", "expires_in", "expires_at", "token_type")} | {"type": type}
     except ApiError as e:
         told = {"error": "access_denied", "error_code": e.code, "error_description": str(e)}
-    return RedirectResponse(f"{desk.landing(redirect_to)}#{urlencode(told, quote_via=quote)}", 303)
+    return RedirectResponse(f"{auth.landing(redirect_to)}#{urlencode(told, quote_via=quote)}", 303)
 
 
 @router.post("/token")
-async def token(body: _Grant, request: Request, state: Here, desk: AtDesk, grant_type: str) -> dict[str, Any]:
+async def token(body: _Grant, request: Request, state: AppState, auth: Auth, grant_type: str) -> dict[str, Any]:
     """A session for a password, or for a refresh token."""
     if grant_type == "password":
-        async with desk.turn(state.limiter.address(request)):
+        async with auth.turn(state.limiter.address(request)):
             user = await _by_password(request, state, body)
-        return await desk.open_session(state.database, user)
+        return await auth.open_session(state.database, user)
     if grant_type == "refresh_token":
-        return await desk.renew(state.database, body.refresh_token)
+        return await auth.renew(state.database, body.refresh_token)
     raise ApiError(400, f"There is no grant_type {grant_type[:40]!r} here; there are password and refresh_token.", "validation_failed")
 
 
 @router.get("/user")
-async def show_user(who: SignedIn, state: Here) -> dict[str, Any]:
+async def show_user(caller: SignedIn, state: AppState) -> dict[str, Any]:
     """Who is signed in."""
-    return await _still(who, state)
+    return await _still(caller, state)
 
 
 @router.put("/user")
-async def change_user(body: _Change, who: SignedIn, state: Here) -> dict[str, Any]:
+async def change_user(body: _Change, caller: SignedIn, state: AppState) -> dict[str, Any]:
     """A new password; every other session ends."""
-    await _still(who, state)
+    await _still(caller, state)
     hashed = None if body.password is None else await asyncio.to_thread(_hash_password, body.password)
-    changed: dict[str, Any] = await state.database.call("local_update_user", user_id=who[0], session_id=who[1], password_hash=hashed)
+    changed: dict[str, Any] = await state.database.call("local_update_user", user_id=caller[0], session_id=caller[1], password_hash=hashed)
     return changed
 
 
 @router.post("/logout", status_code=204)
-async def sign_out(who: SignedIn, state: Here, scope: Literal["global", "local", "others"] = "global") -> None:
+async def sign_out(caller: SignedIn, state: AppState, scope: Literal["global", "local", "others"] = "global") -> None:
     """End this session, the others, or all."""
-    await state.database.call("local_close_sessions", user_id=who[0], session_id=who[1], scope=scope)
+    await state.database.call("local_close_sessions", user_id=caller[0], session_id=caller[1], scope=scope)
 
 
 async def _find(database: Database, email: str) -> dict[str, Any] | None:
@@ -421,8 +421,8 @@ async def _of_link(request: Request, state: State, purpose: str, token: str) -> 
     raise ApiError(403, "The link has been used or is too old; ask for another.", "otp_expired")
 
 
-async def _still(who: tuple[str, str], state: State) -> dict[str, Any]:
-    user: dict[str, Any] | None = await state.database.call("local_session_user", user_id=who[0], session_id=who[1])
+async def _still(caller: tuple[str, str], state: State) -> dict[str, Any]:
+    user: dict[str, Any] | None = await state.database.call("local_session_user", user_id=caller[0], session_id=caller[1])
     if user is None:
         raise ApiError(403, "The session has ended; sign in again.", "session_not_found")
     return user

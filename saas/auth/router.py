@@ -12,7 +12,7 @@ from saas.auth.service import Caller, caller, new_key
 from saas.auth.turnstile import HEADER
 from saas.jobs.schemas import Format
 from saas.limits.service import limited
-from saas.state import Here
+from saas.state import AppState
 
 SignedIn = Annotated[Caller, Depends(caller(None))]
 Sensitive = Annotated[Caller, Depends(limited("sensitive", None))]
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/api", tags=["account"])
 
 
 @router.get("/config")
-async def config(state: Here) -> Config:
+async def config(state: AppState) -> Config:
     """What the app must know before anybody is signed in."""
     s = state.settings
     return Config(
@@ -34,43 +34,45 @@ async def config(state: Here) -> Config:
 
 
 @router.get("/me")
-async def me(state: Here, who: Annotated[Caller, Depends(caller("read"))]) -> Profile:
+async def me(state: AppState, caller: Annotated[Caller, Depends(caller("read"))]) -> Profile:
     """Who is asking."""
-    return Profile.model_validate(await state.database.call("get_profile", user_id=who.user_id))
+    return Profile.model_validate(await state.database.call("get_profile", user_id=caller.user_id))
 
 
 @router.patch("/me")
-async def change(body: ProfileChange, state: Here, who: SignedIn) -> Profile:
+async def change(body: ProfileChange, state: AppState, caller: SignedIn) -> Profile:
     """Another name to be shown."""
-    return Profile.model_validate(await state.database.call("update_profile", user_id=who.user_id, display_name=body.display_name))
+    return Profile.model_validate(await state.database.call("update_profile", user_id=caller.user_id, display_name=body.display_name))
 
 
 @router.delete("/me", status_code=204)
-async def close(state: Here, who: Sensitive) -> None:
+async def close(state: AppState, caller: Sensitive) -> None:
     """Close the account: jobs that run end, every voice and result is deleted, what is left of the ledger has no name on it."""
-    await state.database.call("close_account", user_id=who.user_id)
+    await state.database.call("close_account", user_id=caller.user_id)
 
 
 @router.get("/keys")
-async def keys(state: Here, who: SignedIn) -> list[Key]:
+async def keys(state: AppState, caller: SignedIn) -> list[Key]:
     """The keys that open something."""
-    found: list[dict[str, Any]] = await state.database.call("list_api_keys", user_id=who.user_id)
+    found: list[dict[str, Any]] = await state.database.call("list_api_keys", user_id=caller.user_id)
     return [Key.model_validate(key) for key in found]
 
 
 @router.post("/keys", status_code=201)
-async def add_key(body: KeyWanted, state: Here, who: Sensitive, person: Annotated[str | None, Header(alias=HEADER)] = None) -> NewKey:
+async def add_key(
+    body: KeyWanted, state: AppState, caller: Sensitive, person: Annotated[str | None, Header(alias=HEADER)] = None
+) -> NewKey:
     """A new key, shown this once. Where the app has Turnstile, its token is wanted."""
     if state.turnstile is not None:
         await state.turnstile.verify(person, "create-key")
     prefix, secret, hashed = new_key()
     made = await state.database.call(
-        "create_api_key", user_id=who.user_id, name=body.name, prefix=prefix, hash=hashed, scopes=sorted(set(body.scopes))
+        "create_api_key", user_id=caller.user_id, name=body.name, prefix=prefix, hash=hashed, scopes=sorted(set(body.scopes))
     )
     return NewKey(key=Key.model_validate(made["key"]), secret=secret)
 
 
 @router.delete("/keys/{key_id}", status_code=204)
-async def revoke(key_id: UUID, state: Here, who: SignedIn) -> None:
+async def revoke(key_id: UUID, state: AppState, caller: SignedIn) -> None:
     """Take a key back. From then on it opens nothing."""
-    await state.database.call("revoke_api_key", user_id=who.user_id, key_id=key_id)
+    await state.database.call("revoke_api_key", user_id=caller.user_id, key_id=key_id)

@@ -16,7 +16,7 @@ from fastapi.security import HTTPBearer
 
 from saas.database import Refused
 from saas.errors import ApiError
-from saas.state import Here, State
+from saas.state import AppState, State
 
 Scope = Literal["speak", "voices", "read"]
 SCOPES: frozenset[str] = frozenset(["speak", "voices", "read"])
@@ -41,7 +41,7 @@ class Caller:
 def caller(scope: Scope | None) -> Callable[..., Awaitable[Caller]]:
     """A dependency: the caller, who may do what `scope` says. None: only someone signed in, no key."""
 
-    async def asked(request: Request, state: Here, _: Annotated[Any, Security(_BEARER)]) -> Caller:
+    async def asked(request: Request, state: AppState, _: Annotated[Any, Security(_BEARER)]) -> Caller:
         found = await identify(request, state)
         if scope is None and found.key_id is not None:
             raise ApiError(403, "an API key cannot do this; sign in to do it", "session_needed")

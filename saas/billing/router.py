@@ -12,19 +12,19 @@ from saas.billing.service import Outcome, Payments
 from saas.errors import ApiError
 from saas.limits.service import limited
 from saas.observability import metrics
-from saas.state import Here, State
+from saas.state import AppState, State
 
 router = APIRouter(prefix="/api", tags=["billing"])
 
 
 @router.post("/billing/checkout")
-async def checkout(body: Wanted, state: Here, who: Annotated[Caller, Depends(limited("sensitive", None))]) -> Checkout:
+async def checkout(body: Wanted, state: AppState, caller: Annotated[Caller, Depends(limited("sensitive", None))]) -> Checkout:
     """A page of Stripe on which to buy a pack. Credits come when Stripe says that it was paid."""
-    return Checkout(url=await _payments(state).checkout(who, body.pack))
+    return Checkout(url=await _payments(state).checkout(caller, body.pack))
 
 
 @router.post("/webhook/stripe")
-async def webhook(request: Request, state: Here, stripe_signature: Annotated[str, Header()] = "") -> dict[str, Outcome]:
+async def webhook(request: Request, state: AppState, stripe_signature: Annotated[str, Header()] = "") -> dict[str, Outcome]:
     """For Stripe. What it sends is read as it came, byte for byte, since that is what it signed."""
     try:
         outcome = await _payments(state).deliver(await request.body(), stripe_signature)

@@ -64,27 +64,27 @@ class Payments:
             self._packs = (time.monotonic(), await self._database.call("list_packs"))
         return self._packs[1]
 
-    async def checkout(self, who: Caller, pack_id: str) -> str:
+    async def checkout(self, caller: Caller, pack_id: str) -> str:
         """The address of a page of Stripe on which that user can buy that pack. Raises ApiError, Refused, Unavailable."""
         packs = await self.packs()
         pack = next((p for p in packs if p["id"] == pack_id), None)
         if pack is None:
             names = ", ".join(str(p["id"]) for p in packs) or "none"
             raise ApiError(404, f"there is no pack {pack_id[:80]!r}; there are {names}", "pack_not_found", "pack")
-        profile = await self._database.call("get_profile", user_id=who.user_id)  # refuses an account that was closed
-        metadata = {MARK: str(pack["credits"]), "user_id": str(who.user_id), "pack": str(pack["id"])}
+        profile = await self._database.call("get_profile", user_id=caller.user_id)  # refuses an account that was closed
+        metadata = {MARK: str(pack["credits"]), "user_id": str(caller.user_id), "pack": str(pack["id"])}
         product = {"name": f"{pack['credits']:,} credits"}
         price = {"currency": pack["currency"], "unit_amount": pack["amount_cents"], "product_data": product}
         params: Any = {
             "mode": "payment",
-            "client_reference_id": str(who.user_id),
+            "client_reference_id": str(caller.user_id),
             "line_items": [{"price_data": price, "quantity": 1}],
             "metadata": metadata,
             "payment_intent_data": {"metadata": metadata},
             "success_url": f"{self._settings.app}/credits?paid=1",
             "cancel_url": f"{self._settings.app}/credits",
         }
-        new = {"customer_creation": "always"} | ({"customer_email": who.email} if who.email else {})
+        new = {"customer_creation": "always"} | ({"customer_email": caller.email} if caller.email else {})
         known = {"customer": profile["stripe_customer"]} if profile["stripe_customer"] else new
         try:
             try:

@@ -10,7 +10,7 @@ from saas.auth.service import Caller, caller
 from saas.credits import service
 from saas.credits.schemas import Credits, Day, Entry, Estimate, Text
 from saas.errors import ApiError
-from saas.state import Here
+from saas.state import AppState
 
 Reader = Annotated[Caller, Depends(caller("read"))]
 
@@ -19,30 +19,30 @@ router = APIRouter(prefix="/api", tags=["credits"])
 
 
 @router.get("/credits")
-async def balance(state: Here, who: Reader) -> Credits:
+async def balance(state: AppState, caller: Reader) -> Credits:
     """What one has."""
-    return await service.credits_of(state.database, who.user_id)
+    return await service.credits_of(state.database, caller.user_id)
 
 
 @router.get("/credits/ledger")
 async def ledger(
-    state: Here,
-    who: Reader,
+    state: AppState,
+    caller: Reader,
     before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[Entry]:
     """Every change of it, the newest first; `before` an entry's id come the older ones."""
-    return await service.ledger(state.database, who.user_id, before, limit)
+    return await service.ledger(state.database, caller.user_id, before, limit)
 
 
 @router.get("/usage")
-async def usage(state: Here, who: Reader, days: Annotated[int, Query(ge=1, le=366)] = 30) -> list[Day]:
+async def usage(state: AppState, caller: Reader, days: Annotated[int, Query(ge=1, le=366)] = 30) -> list[Day]:
     """What was spoken, a day at a time."""
-    return await service.usage(state.database, who.user_id, days)
+    return await service.usage(state.database, caller.user_id, days)
 
 
 @router.post("/estimate")
-async def estimate(body: Text, state: Here, _: Reader) -> Estimate:
+async def estimate(body: Text, state: AppState, _: Reader) -> Estimate:
     """The most that a text can cost."""
     if len(body.text) > state.settings.max_characters:
         raise ApiError(

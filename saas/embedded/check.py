@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from saas import web
-from saas.check import SECONDS, Item, database, guarded, show
 from saas.embedded.running import database_url
+from saas.go_live_check import SECONDS, Item, database, guarded, show
 from saas.settings import Settings
 
 

@@ -26,7 +26,7 @@ from inference.errors import FishserveError, RequestError
 from inference.listening import listen, url_of
 from saas.auth.local import create_user
 from saas.auth.service import new_key
-from saas.embedded import engine, running, weed
+from saas.embedded import engine, running, seaweedfs
 from saas.embedded.postgres import EmbeddedPostgres
 from saas.embedded.processes import Program
 from saas.postgres import PostgresDatabase
@@ -61,13 +61,13 @@ def run(settings: Settings, console: Console) -> None:
         speaker, where = engine.start(folder)
         stack.enter_context(speaker)
         settings = _with(settings, **where)
-        bucket, where = weed.start(folder)
+        bucket, where = seaweedfs.start(folder)
         stack.enter_context(bucket)
         postgres = EmbeddedPostgres(folder / "postgres")
         stack.callback(postgres.stop)
         settings = _with(settings, **where, database_url=SecretStr(postgres.start()))
         console.print("PostgreSQL is ready")
-        bucket.wait_ready(lambda: weed.ready(settings))
+        bucket.wait_ready(lambda: seaweedfs.ready(settings))
         console.print("SeaweedFS is ready")
         asyncio.run(_prepare(settings, postgres.owner_url, console))
         speaker.wait_ready(lambda: engine.ready(settings))
@@ -75,8 +75,8 @@ def run(settings: Settings, console: Console) -> None:
             settings = _with(settings, model=engine.model(settings))
         console.print(f"the engine is ready: {settings.model}")
         running.remember(folder, settings.public_url)
-        where = "appear here, and" if sys.stderr.isatty() else "are kept"
-        console.print(f"Mail to users is not sent: its links {where} as files in {folder / 'mail'}.")
+        links = "appear here, and" if sys.stderr.isatty() else "are kept"
+        console.print(f"Mail to users is not sent: its links {links} as files in {folder / 'mail'}.")
         threading.Thread(target=_watch, args=([speaker, bucket], over, failed), daemon=True).start()
         stack.callback(over.set)
         serve(settings, "`fishserve saas grant EMAIL CREDITS` grants credits; Ctrl-C ends it")

@@ -18,7 +18,7 @@ from saas.storage.bucket import Stored, result_key
 Ending = Literal["failed", "cancelled"]
 
 
-class Later(FishserveError):
+class BackendUnavailable(FishserveError):
     """The backend cannot now: it is full, restarting or not there. `seconds` is when to try again, where it said so."""
 
     def __init__(self, message: str, seconds: float | None = None) -> None:
@@ -26,15 +26,15 @@ class Later(FishserveError):
         self.seconds = seconds
 
 
-class Impossible(FishserveError):
+class JobRejected(FishserveError):
     """The backend never will: what it says is wrong with the job, for its user to read."""
 
 
-class Gone(FishserveError):
+class JobUnknown(FishserveError):
     """The backend knows nothing of a job, or has forgotten it."""
 
 
-class Made(BaseModel):
+class Result(BaseModel):
     """A result that is in the bucket. The same words in its metadata let it be found again when nobody else remembers it."""
 
     seconds: float = Field(ge=0)
@@ -47,7 +47,7 @@ class Made(BaseModel):
         return {"job": job_id, "result": self.model_dump_json()}
 
     @classmethod
-    def found(cls, stored: Stored) -> Made | None:
+    def found(cls, stored: Stored) -> Result | None:
         """The result an object says it is."""
         try:
             return cls.model_validate(json.loads(stored.metadata["result"]))
@@ -56,14 +56,14 @@ class Made(BaseModel):
 
 
 @dataclass(frozen=True)
-class Handed:
+class Accepted:
     """The backend has the job under this id, and will say when it is done."""
 
     backend_id: str
 
 
 @dataclass(frozen=True)
-class Ended:
+class Terminated:
     """The backend is done with the job, and there is no result. `message` is for its user."""
 
     status: Ending
@@ -102,7 +102,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Speaker:
+class VoiceClip:
     """Someone to sound like: where the clip lies, its hash, and what is said in it."""
 
     key: str
@@ -119,13 +119,13 @@ class Order:
     idempotency_key: str
     text: str
     options: Options
-    voice: Speaker | None
+    voice: VoiceClip | None
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Order:
         """From a row that was claimed."""
         voice = row.get("voice")
-        speaker = Speaker(voice["object_key"], voice.get("sha256"), voice["transcript"]) if voice else None
+        speaker = VoiceClip(voice["object_key"], voice.get("sha256"), voice["transcript"]) if voice else None
         return cls(row["id"], row["user_id"], row["idempotency_key"], row["text"], Options(**row["options"]), speaker)
 
     @property
@@ -168,7 +168,7 @@ class Streaming(Protocol):
     slots: int
 
     def open(self, order: Order) -> AbstractAsyncContextManager[Speech]:
-        """Begin; leaving the block early stops the backend. Raises Later, Impossible, as does iterating."""
+        """Begin; leaving the block early stops the backend. Raises Later, JobRejected, as does iterating."""
         ...
 
 
@@ -179,11 +179,11 @@ class Queued(Protocol):
     name: str
     slots: int
 
-    async def send(self, order: Order) -> Made | Handed | Ended:
-        """Raises Later, Impossible."""
+    async def send(self, order: Order) -> Result | Accepted | Terminated:
+        """Raises Later, JobRejected."""
         ...
 
-    async def status(self, backend_id: str, order_key: str | None) -> Made | Ended | None:
+    async def status(self, backend_id: str, order_key: str | None) -> Result | Terminated | None:
         """None while it is under way. What is made must be at `order_key`, where one is given. Raises Later, Gone."""
         ...
 

@@ -16,12 +16,12 @@ import numpy as np
 import ormsgpack
 
 from inference.audio.encode import NATIVE_RATE, Encoder
-from saas.jobs.dispatch import Impossible, Later, Order, Speaker
+from saas.jobs.dispatch import BackendUnavailable, JobRejected, Order, VoiceClip
 from saas.storage.bucket import Bucket
 
 SAMPLES_PER_FRAME = 2048
 """Of FishSpeech 1.5's codec, at 44.1 kHz."""
-MOST_CLIP_BYTES = 25_000_000
+MAX_CLIP_BYTES = 25_000_000
 _REFUSALS = (400, 404, 413, 422)
 """What is wrong with the job, not with the server."""
 
@@ -52,12 +52,12 @@ class Fishserve:
                     raise _refused(response, await _some(response))
                 yield FishSpeech(response, Encoder(o.format, o.sample_rate, o.speed), o.speed)
         except httpx.HTTPError as e:
-            raise Later(f"the server that speaks does not answer: {type(e).__name__}") from None
+            raise BackendUnavailable(f"the server that speaks does not answer: {type(e).__name__}") from None
 
-    async def _reference(self, voice: Speaker) -> dict[str, Any]:
-        clip = await self._bucket.read(voice.key, MOST_CLIP_BYTES)
+    async def _reference(self, voice: VoiceClip) -> dict[str, Any]:
+        clip = await self._bucket.read(voice.key, MAX_CLIP_BYTES)
         if clip is None or (voice.sha256 and hashlib.sha256(clip).hexdigest() != voice.sha256):
-            raise Impossible("the clip of this voice is gone; add the voice again")
+            raise JobRejected("the clip of this voice is gone; add the voice again")
         return {"audio": clip, "text": voice.transcript}
 
 
@@ -98,16 +98,16 @@ class FishSpeech:
         return self._encoder.with_true_sizes(content)
 
 
-def _refused(response: httpx.Response, body: bytes) -> Later | Impossible:
+def _refused(response: httpx.Response, body: bytes) -> BackendUnavailable | JobRejected:
     try:
         said = httpx.Response(200, content=body).json()
         message = str(said.get("message") or said.get("detail") or "")[:500]
     except (ValueError, AttributeError):
         message = ""
     if response.status_code in _REFUSALS:
-        return Impossible(message or f"the server that speaks refused the text with {response.status_code}")
+        return JobRejected(message or f"the server that speaks refused the text with {response.status_code}")
     after = response.headers.get("Retry-After", "")
-    return Later(f"the server that speaks answered {response.status_code}", float(after) if after.isdigit() else None)
+    return BackendUnavailable(f"the server that speaks answered {response.status_code}", float(after) if after.isdigit() else None)
 
 
 async def _some(response: httpx.Response) -> bytes:

@@ -20,14 +20,14 @@ from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
 from saas.auth.service import Caller, caller
 from saas.database import Refused
 from saas.errors import ApiError
-from saas.jobs.dispatch import Impossible, Later
+from saas.jobs.dispatch import BackendUnavailable, JobRejected
 from saas.jobs.schemas import JobOut, Model, Models, OpenAIBody, SpeechBody, WebhookBody
 from saas.jobs.service import RUNNING, Jobs, Row
 from saas.limits.service import limited
-from saas.state import Here, State
+from saas.state import AppState, State
 
 router = APIRouter(tags=["speech"])
-Speaker = Annotated[Caller, Depends(limited("speech", "speak"))]
+SpeechCaller = Annotated[Caller, Depends(limited("speech", "speak"))]
 Canceller = Annotated[Caller, Depends(caller("speak"))]
 Reader = Annotated[Caller, Depends(caller("read"))]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,200}$")]
@@ -38,11 +38,11 @@ _LOOK = 0.5
 
 
 @router.post("/api/tts", responses={202: {"model": JobOut}})
-async def speak(body: SpeechBody, who: Speaker, state: Here, idempotency_key: Key = None) -> Response:
+async def speak(body: SpeechBody, caller: SpeechCaller, state: AppState, idempotency_key: Key = None) -> Response:
     """Speak a text: 200 with the result's address when it is ready within `wait_seconds`, else 202, and the job can be asked about."""
     _check_length(body.text, "text", state)
-    user, voice = str(who.user_id), str(body.voice_id) if body.voice_id else None
-    taken = await state.jobs.submit(user, _key_id(who), idempotency_key, body.text, voice, body.options)
+    user, voice = str(caller.user_id), str(body.voice_id) if body.voice_id else None
+    taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.text, voice, body.options)
     row = taken["job"]
     if body.wait_seconds and row["status"] in RUNNING:
         row = await state.jobs.wait(user, row["id"], body.wait_seconds)
@@ -53,43 +53,43 @@ async def speak(body: SpeechBody, who: Speaker, state: Here, idempotency_key: Ke
 
 @router.get("/api/jobs")
 async def jobs(
-    who: Reader, state: Here, before: datetime | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    caller: Reader, state: AppState, before: datetime | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50,
     search: Annotated[str | None, Query(max_length=200)] = None,
 ) -> list[JobOut]:  # fmt: skip
     """Your jobs, the newest first, without addresses; `before` is the created_at of the last one you have."""
     at = before.isoformat() if before else None
-    rows: list[Row] = await state.database.call("list_jobs", user_id=str(who.user_id), before=at, limit=limit, search=search)
+    rows: list[Row] = await state.database.call("list_jobs", user_id=str(caller.user_id), before=at, limit=limit, search=search)
     return [JobOut.model_validate(row) for row in rows]
 
 
 @router.get("/api/jobs/{job_id}")
-async def job(job_id: UUID, who: Reader, state: Here) -> JobOut:
+async def job(job_id: UUID, caller: Reader, state: AppState) -> JobOut:
     """One job, with a fresh address of its result."""
-    return _out(await state.jobs.wait(str(who.user_id), str(job_id), 0), state.jobs)
+    return _out(await state.jobs.wait(str(caller.user_id), str(job_id), 0), state.jobs)
 
 
 @router.post("/api/jobs/{job_id}/cancel")
-async def cancel(job_id: UUID, who: Canceller, state: Here) -> JobOut:
+async def cancel(job_id: UUID, caller: Canceller, state: AppState) -> JobOut:
     """Stop a job and have its credits back. One that has ended stays as it is; one that is listened to ends when its listener leaves."""
-    return _out(await state.jobs.cancel(str(who.user_id), str(job_id)), state.jobs)
+    return _out(await state.jobs.cancel(str(caller.user_id), str(job_id)), state.jobs)
 
 
 @router.delete("/api/jobs/{job_id}", status_code=204)
-async def delete(job_id: UUID, who: Canceller, state: Here) -> None:
+async def delete(job_id: UUID, caller: Canceller, state: AppState) -> None:
     """Delete a job's text and its result. One that has not ended is cancelled first."""
-    await state.jobs.delete(str(who.user_id), str(job_id))
+    await state.jobs.delete(str(caller.user_id), str(job_id))
 
 
 @router.post("/v1/audio/speech", response_class=Response, responses={200: {"content": {f.media_type: {} for f in FORMATS.values()}}})
-async def openai_speech(body: OpenAIBody, who: Speaker, state: Here, request: Request, idempotency_key: Key = None) -> Response:
+async def openai_speech(body: OpenAIBody, caller: SpeechCaller, state: AppState, request: Request, idempotency_key: Key = None) -> Response:
     """Speak a text, as OpenAI's clients ask for it: the file comes while it is made, where the backend can.
 
     A client that leaves while it listens pays for what was made until then, which is kept with the job; one that leaves before pays nothing.
     """
     _check_length(body.input, "input", state)
-    user = str(who.user_id)
+    user = str(caller.user_id)
     voice = await _voice(body.voice if isinstance(body.voice, str) else body.voice.id, user, state)
-    taken = await state.jobs.submit(user, _key_id(who), idempotency_key, body.input, voice, body.options, dispatch=False)
+    taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.input, voice, body.options, dispatch=False)
     row: Row = taken["job"]
     wanted = body.stream or body.stream_format == "sse"
     stream = await state.jobs.stream(row) if wanted and row["status"] in RUNNING else None
@@ -114,7 +114,7 @@ async def openai_speech(body: OpenAIBody, who: Speaker, state: Here, request: Re
 
 
 @router.get("/v1/models")
-async def models(state: Here) -> Models:
+async def models(state: AppState) -> Models:
     """The model that speaks; `POST /v1/audio/speech` accepts any name for it."""
     return Models(data=[Model(id=state.settings.model)])
 
@@ -126,11 +126,13 @@ async def model(model: str) -> Model:
 
 
 @router.post("/api/webhook/runpod", include_in_schema=False)
-async def runpod(body: WebhookBody, state: Here, job: UUID, token: Annotated[str, Query(min_length=1, max_length=200)]) -> dict[str, bool]:
+async def runpod(
+    body: WebhookBody, state: AppState, job: UUID, token: Annotated[str, Query(min_length=1, max_length=200)]
+) -> dict[str, bool]:
     """RunPod says that a job has ended."""
     try:
         await state.jobs.webhook(str(job), token, body.id)
-    except Later as e:  # RunPod says it again
+    except BackendUnavailable as e:  # RunPod says it again
         raise ApiError(503, str(e), headers={"Retry-After": "10"}) from None
     return {"ok": True}
 
@@ -139,8 +141,8 @@ def _voice_ignored(voice: str | None, state: State) -> dict[str, str]:
     return {VOICE_IGNORED: ONE_VOICE} if voice and state.settings.model == MINNOW else {}
 
 
-def _key_id(who: Caller) -> str | None:
-    return str(who.key_id) if who.key_id else None
+def _key_id(caller: Caller) -> str | None:
+    return str(caller.key_id) if caller.key_id else None
 
 
 def _check_length(text: str, param: str, state: State) -> None:
@@ -184,7 +186,7 @@ async def _unless_gone(work: Any, request: Request, give_up: Callable[[], Awaita
                 return False
         task.result()
         return True
-    except Impossible as e:
+    except JobRejected as e:
         raise ApiError(400, str(e), "cannot_be_spoken", "input") from None
     except Refused:  # it was cancelled meanwhile
         raise ApiError(409, "the job was cancelled", "cancelled") from None

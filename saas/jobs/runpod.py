@@ -11,10 +11,10 @@ from urllib.parse import quote, urlencode
 import httpx
 from pydantic import ValidationError
 
-from saas.jobs.dispatch import Ended, Gone, Handed, Impossible, Later, Made, Order
+from saas.jobs.dispatch import Accepted, BackendUnavailable, JobRejected, JobUnknown, Order, Result, Terminated
 from saas.storage.bucket import Bucket
 
-SYNC_CHARACTERS, SYNC_SECONDS, MOST_SYNC = 200, 8, 16
+SYNC_CHARACTERS, SYNC_SECONDS, MAX_SYNC = 200, 8, 16
 """Shorter texts are waited for, so long, so many at once: they are ready before a webhook would be."""
 EXECUTION_SECONDS, TTL_SECONDS = 600, 3600
 """How long a job may run, and how long it may wait and run."""
@@ -22,10 +22,10 @@ ADDRESS_SECONDS = TTL_SECONDS + 300
 """A job may wait that long before its worker asks for the clip or sends the result."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _UNDER_WAY = ("IN_QUEUE", "IN_PROGRESS")
-_FAULT = Ended("failed", "the machine that was speaking failed; try again")
+_FAULT = Terminated("failed", "the machine that was speaking failed; try again")
 _ENDS = {
-    "CANCELLED": Ended("cancelled", "the job was cancelled"),
-    "TIMED_OUT": Ended("failed", "speaking took too long and was stopped; send a shorter text"),
+    "CANCELLED": Terminated("cancelled", "the job was cancelled"),
+    "TIMED_OUT": Terminated("failed", "speaking took too long and was stopped; send a shorter text"),
 }
 
 
@@ -47,13 +47,13 @@ class RunPod:
         """What the webhook of a job comes with. It can be made again from what the database has, which knows only its hash."""
         return hmac.new(self._secret, f"{user_id}/{idempotency_key}".encode(), hashlib.sha256).hexdigest()
 
-    async def send(self, order: Order) -> Made | Handed | Ended:
+    async def send(self, order: Order) -> Result | Accepted | Terminated:
         """As Queued.send. A connection that breaks may leave a second job behind, whose result is the same file."""
         body = {
             "input": self._input(order), "webhook": self._webhook(order),
             "policy": {"executionTimeout": 1000 * EXECUTION_SECONDS, "ttl": 1000 * TTL_SECONDS},
         }  # fmt: skip
-        if len(order.text) > SYNC_CHARACTERS or self._held >= MOST_SYNC:
+        if len(order.text) > SYNC_CHARACTERS or self._held >= MAX_SYNC:
             answer = await self._ask("POST", "run", body)
         else:
             self._held += 1
@@ -62,10 +62,10 @@ class RunPod:
             finally:
                 self._held -= 1
         if "id" not in answer:
-            raise Later("RunPod gave the job no id")
-        return self._read(answer, order.key) or Handed(_checked(answer["id"]))
+            raise BackendUnavailable("RunPod gave the job no id")
+        return self._read(answer, order.key) or Accepted(_checked(answer["id"]))
 
-    async def status(self, backend_id: str, order_key: str | None) -> Made | Ended | None:
+    async def status(self, backend_id: str, order_key: str | None) -> Result | Terminated | None:
         """As Queued.status."""
         return self._read(await self._ask("GET", f"status/{_checked(backend_id)}"), order_key)
 
@@ -73,7 +73,7 @@ class RunPod:
         """As Queued.cancel. A job that has ended or is not known needs none."""
         try:
             await self._ask("POST", f"cancel/{_checked(backend_id)}")
-        except Gone:
+        except JobUnknown:
             return
 
     def _input(self, order: Order) -> dict[str, Any]:
@@ -94,37 +94,37 @@ class RunPod:
         try:
             response = await self._http.request(method, f"{self._base}/{path}", json=body, headers=self._headers, timeout=seconds)
         except httpx.HTTPError as e:
-            raise Later(f"RunPod does not answer: {type(e).__name__}") from None
+            raise BackendUnavailable(f"RunPod does not answer: {type(e).__name__}") from None
         if response.status_code == 404 and path != "run" and not path.startswith("runsync"):
-            raise Gone("RunPod does not know the job")
+            raise JobUnknown("RunPod does not know the job")
         if response.status_code == 400:
-            raise Impossible("RunPod refused the job")
+            raise JobRejected("RunPod refused the job")
         if response.status_code >= 300:
             after = response.headers.get("Retry-After", "")
-            raise Later(f"RunPod answered {response.status_code}", float(after) if after.isdigit() else None)
+            raise BackendUnavailable(f"RunPod answered {response.status_code}", float(after) if after.isdigit() else None)
         try:
             answer = response.json()
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise Later("RunPod's answer cannot be read")
+            raise BackendUnavailable("RunPod's answer cannot be read")
         return answer
 
-    def _read(self, answer: dict[str, Any], order_key: str | None) -> Made | Ended | None:
+    def _read(self, answer: dict[str, Any], order_key: str | None) -> Result | Terminated | None:
         status = answer.get("status")
         if status == "COMPLETED":
             return self._result(answer.get("output"), order_key)
         if status in _UNDER_WAY:
             return None
-        return _ENDS.get(status or "") or Ended("failed", _sentence(answer.get("error")))
+        return _ENDS.get(status or "") or Terminated("failed", _sentence(answer.get("error")))
 
-    def _result(self, output: Any, order_key: str | None) -> Made | Ended:
+    def _result(self, output: Any, order_key: str | None) -> Result | Terminated:
         """What the worker gave last: the result, or the sentence that says why there is none."""
         last = output[-1] if isinstance(output, list) and output else output
         if not isinstance(last, dict) or "error" in last:
-            return Ended("failed", _sentence(last.get("error") if isinstance(last, dict) else None))
+            return Terminated("failed", _sentence(last.get("error") if isinstance(last, dict) else None))
         try:
-            made = Made.model_validate(last)
+            made = Result.model_validate(last)
         except ValidationError:
             return _FAULT
         return _FAULT if self._by_key and order_key is not None and last.get("key") != order_key else made
@@ -133,7 +133,7 @@ class RunPod:
 def _checked(backend_id: Any) -> str:
     """It becomes part of an address. Raises Gone for what cannot be one of RunPod's ids."""
     if not isinstance(backend_id, str) or not _ID.fullmatch(backend_id):
-        raise Gone("that is no id of a RunPod job")
+        raise JobUnknown("that is no id of a RunPod job")
     return quote(backend_id)
 
 

@@ -20,7 +20,20 @@ from weakref import WeakValueDictionary
 
 from inference.errors import FishserveError
 from saas.database import Database, Refused, Unavailable
-from saas.jobs.dispatch import Ended, Ending, Gone, Handed, Impossible, Later, Made, Options, Order, Queued, Speech, Streaming
+from saas.jobs.dispatch import (
+    Accepted,
+    BackendUnavailable,
+    Ending,
+    JobRejected,
+    JobUnknown,
+    Options,
+    Order,
+    Queued,
+    Result,
+    Speech,
+    Streaming,
+    Terminated,
+)
 from saas.observability import reports
 from saas.storage.bucket import Bucket, StorageError, result_key, upload_key
 
@@ -29,8 +42,8 @@ Row = dict[str, Any]
 RUNNING = frozenset(["queued", "running"])
 LEASE_SECONDS = 30
 """How long a job is one process's alone. While a stream is read it is renewed; a process that has died does not."""
-MOST_ATTEMPTS = 10
-MOST_PAUSE = 60
+MAX_ATTEMPTS = 10
+MAX_PAUSE = 60
 """Seconds between attempts, from 1 on doubled each time."""
 GATHER_SECONDS = 0.05
 """Between two questions for jobs: one that comes alone need not wait."""
@@ -134,26 +147,26 @@ class Jobs:
         if claimed is None:
             return None
         stream = Stream()
-        self._start(row["id"], lambda: self._speak_aloud(Order.of(claimed), stream))
+        self._start(row["id"], lambda: self._run_stream(Order.of(claimed), stream))
         return stream
 
-    async def _speak_aloud(self, order: Order, stream: Stream) -> None:
+    async def _run_stream(self, order: Order, stream: Stream) -> None:
         """A client that leaves stops the speech. What was made until then is finished, kept and charged; nothing made costs nothing."""
         try:
-            content, speech = await self._heard(order, stream)
+            content, speech = await self._synthesize(order, stream)
             if stream.left and not speech.frames:
                 await self._refund(order.job_id, "cancelled", "its client left before anything was spoken")
             else:
                 await self._keep(order, content, speech)
             stream.end()
-        except (Later, Impossible) as e:
+        except (BackendUnavailable, JobRejected) as e:
             await self._refund(order.job_id, "failed", str(e))
             stream.end(e)
         except BaseException as e:
-            stream.end(e if isinstance(e, Exception) else Later("the server is stopping"))
+            stream.end(e if isinstance(e, Exception) else BackendUnavailable("the server is stopping"))
             raise
 
-    async def _heard(self, order: Order, stream: Stream | None) -> tuple[bytes, Speech]:
+    async def _synthesize(self, order: Order, stream: Stream | None) -> tuple[bytes, Speech]:
         backend = cast(Streaming, self._backend)
         content = bytearray()
         async with self._leased(order, heard=stream is not None), backend.open(order) as speech:
@@ -242,48 +255,48 @@ class Jobs:
         try:
             if row["attempts"] > 1 and (made := await self._found(order.key)):
                 await self._settle(order.job_id, order.key, made)
-            elif row["attempts"] > MOST_ATTEMPTS:
-                raise Impossible("it could not be spoken just now, and was tried several times; try again later")
+            elif row["attempts"] > MAX_ATTEMPTS:
+                raise JobRejected("it could not be spoken just now, and was tried several times; try again later")
             elif row.get("voice_id") and order.voice is None:
-                raise Impossible("its voice was deleted before it was spoken")
+                raise JobRejected("its voice was deleted before it was spoken")
             elif isinstance(self._backend, Queued):
                 await self._hand_on(order, self._backend)
             else:
-                content, speech = await self._heard(order, None)
+                content, speech = await self._synthesize(order, None)
                 await self._keep(order, content, speech)
-        except Impossible as e:
+        except JobRejected as e:
             await self._refund(order.job_id, "failed", str(e))
         except Refused as e:
             log.info("job %s had ended meanwhile: %s", order.job_id, e.status)
-        except Later as e:
-            pause = e.seconds or min(MOST_PAUSE, 2 ** (row["attempts"] - 1))
+        except BackendUnavailable as e:
+            pause = e.seconds or min(MAX_PAUSE, 2 ** (row["attempts"] - 1))
             log.warning("job %s is tried again in %.0f s: %s", order.job_id, pause, e)
-            await self._database.call("renew_lease", job_id=order.job_id, lease_seconds=round(min(MOST_PAUSE, pause)))
+            await self._database.call("renew_lease", job_id=order.job_id, lease_seconds=round(min(MAX_PAUSE, pause)))
 
     async def _hand_on(self, order: Order, backend: Queued) -> None:
         outcome = await backend.send(order)
-        if isinstance(outcome, Handed):
+        if isinstance(outcome, Accepted):
             try:
                 await self._database.call("start_job", job_id=order.job_id, backend=backend.name, backend_id=outcome.backend_id)
             except Refused:  # it was cancelled meanwhile
                 await backend.cancel(outcome.backend_id)
-        elif isinstance(outcome, Made):
+        elif isinstance(outcome, Result):
             await self._settle_checked(order.job_id, order.key, outcome)
         else:
             await self._refund(order.job_id, outcome.status, outcome.message)
 
     async def _keep(self, order: Order, content: bytes, speech: Speech) -> None:
-        made = Made(seconds=speech.seconds, frames=speech.frames, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        made = Result(seconds=speech.seconds, frames=speech.frames, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
         await self._bucket.put(order.key, content, order.options.media_type, made.metadata(order.job_id))
         await self._settle(order.job_id, order.key, made)
 
     # -- ends ------------------------------------------------------------------------------------------------------------------
 
-    async def _found(self, key: str) -> Made | None:
+    async def _found(self, key: str) -> Result | None:
         stored = await self._bucket.head(key)
-        return None if stored is None else Made.found(stored)
+        return None if stored is None else Result.found(stored)
 
-    async def _settle_checked(self, job_id: str, key: str, made: Made) -> None:
+    async def _settle_checked(self, job_id: str, key: str, made: Result) -> None:
         """What the backend says it has sent must be there."""
         stored = await self._bucket.head(key)
         if stored is None or stored.bytes != made.bytes:
@@ -291,7 +304,7 @@ class Jobs:
         else:
             await self._settle(job_id, key, made)
 
-    async def _settle(self, job_id: str, key: str, made: Made) -> None:
+    async def _settle(self, job_id: str, key: str, made: Result) -> None:
         """A job that had ended, and was paid back, stays so; then SQL has the file deleted."""
         await self._database.call("settle_job", job_id=job_id, object_key=key, **made.model_dump())
         self._tell(job_id)
@@ -305,7 +318,7 @@ class Jobs:
         if task := self._tasks.get(row["id"]):
             task.cancel()
         if row.get("backend_id") and isinstance(self._backend, Queued):
-            with suppress(Later):  # it will run to its end then, and its result be deleted
+            with suppress(BackendUnavailable):  # it will run to its end then, and its result be deleted
                 await self._backend.cancel(row["backend_id"])
 
     def _tell(self, job_id: str) -> None:
@@ -335,7 +348,7 @@ class Jobs:
 
         async def look(row: Row) -> None:
             async with turn:
-                with suppress(Later):
+                with suppress(BackendUnavailable):
                     await self._look(row, row["backend_id"])
 
         await asyncio.gather(*(look(row) for row in rows if row["backend"] == self._backend.name and row["backend_id"]))
@@ -349,15 +362,15 @@ class Jobs:
         own = backend_id == row["backend_id"]
         try:
             outcome = await cast(Queued, self._backend).status(backend_id, key)
-        except Gone:
+        except JobUnknown:
             if not own or _age(row) < _FORGIVEN:
                 return
-            outcome = Ended("failed", "it was lost on the way; try again")
+            outcome = Terminated("failed", "it was lost on the way; try again")
         if outcome is None:
             await self._database.call(
                 "renew_lease", job_id=row["id"], lease_seconds=LEASE_SECONDS
             )  # others are asked about first, next time
-        elif isinstance(outcome, Made):
+        elif isinstance(outcome, Result):
             await self._settle_checked(row["id"], key, outcome)
         elif own:
             # A second job of the same text, sent by a process that died, may have done it; its file is as good.
@@ -393,7 +406,7 @@ class Jobs:
             try:
                 await work()
                 await asyncio.sleep(pause)
-            except (Unavailable, StorageError, Refused, Later) as e:
+            except (Unavailable, StorageError, Refused, BackendUnavailable) as e:
                 log.warning("%s is tried again: %s", work.__name__, _words(e))
                 await asyncio.sleep(POLL_SECONDS)
             except Exception as e:

@@ -21,7 +21,7 @@ from saas.auth.service import Caller, Scope, caller
 from saas.errors import ApiError
 from saas.observability import metrics
 from saas.settings import Settings
-from saas.state import Here
+from saas.state import AppState
 
 Answer = TypeVar("Answer")
 Kind = Literal["any", "speech", "sensitive"]
@@ -63,11 +63,11 @@ class Limiter:
         if self._pool is not None:
             await self._pool.aclose()
 
-    async def hit(self, kind: Kind, who: Caller, request: Request) -> None:
+    async def hit(self, kind: Kind, caller: Caller, request: Request) -> None:
         """Count a request of somebody. Raises ApiError: 429, or 503 when something sensitive cannot be counted."""
-        if kind == "speech" and who.key_id is not None:
-            await self._take("speech of a key", str(who.key_id), request)
-        await self._take(kind, str(who.user_id), request)
+        if kind == "speech" and caller.key_id is not None:
+            await self._take("speech of a key", str(caller.key_id), request)
+        await self._take(kind, str(caller.user_id), request)
 
     async def may_try(self, address: str, what: Guess = "key") -> None:
         """Raises ApiError 429 when too much that was tried from an address was wrong, and 503 when that cannot be known of a password."""
@@ -139,9 +139,9 @@ def limited(kind: Literal["speech", "sensitive"], scope: Scope | None) -> Callab
     """A dependency: as `caller(scope)`, and counted as what it asks for."""
 
     # A default, not an annotation: those are read as text, in which FastAPI does not find `scope`.
-    async def counted(request: Request, state: Here, who: Caller = Depends(caller(scope))) -> Caller:  # noqa: B008
-        await state.limiter.hit(kind, who, request)
-        return who
+    async def counted(request: Request, state: AppState, caller: Caller = Depends(caller(scope))) -> Caller:  # noqa: B008
+        await state.limiter.hit(kind, caller, request)
+        return caller
 
     return counted
 

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from inference.server.metrics import exposition
 from saas.errors import ApiError
 from saas.limits.service import is_local
-from saas.state import Here
+from saas.state import AppState
 
 router = APIRouter(tags=["running it"])
 
@@ -22,14 +22,14 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def readyz(state: Here) -> JSONResponse:
+async def readyz(state: AppState) -> JSONResponse:
     """200 when the database answers and has the rules this version was written for, 503 otherwise."""
     found = await state.readiness.ask(state.database)
     return JSONResponse(found, 200 if found["status"] == "ready" else 503)
 
 
 @router.get("/metrics")
-async def metrics(request: Request, state: Here) -> Response:
+async def metrics(request: Request, state: AppState) -> Response:
     """Prometheus text format; to this machine alone, or with FISHSERVE_SAAS_METRICS_KEY as a bearer token."""
     key = state.settings.metrics_key
     sent = request.headers.get("authorization", "").removeprefix("Bearer ")

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends
 
 from saas.auth.service import Caller, caller
-from saas.state import Here
+from saas.state import AppState
 from saas.voices.schemas import CreatedVoice, NewVoice, Rename, UploadOut, VoiceOut
 from saas.voices.service import Row, Voices
 
@@ -18,40 +18,40 @@ Reader = Annotated[Caller, Depends(caller("read"))]
 
 
 @router.post("", status_code=201)
-async def create(body: NewVoice, who: Manager, state: Here) -> CreatedVoice:
+async def create(body: NewVoice, caller: Manager, state: AppState) -> CreatedVoice:
     """Announce a clip. PUT it to the address in the answer, then confirm."""
-    row, upload = await state.voices.create(str(who.user_id), body)
+    row, upload = await state.voices.create(str(caller.user_id), body)
     return CreatedVoice(voice=_out(row), upload=UploadOut(url=upload.url, headers=upload.headers))
 
 
 @router.post("/{voice_id}/confirm")
-async def confirm(voice_id: UUID, who: Manager, state: Here) -> VoiceOut:
+async def confirm(voice_id: UUID, caller: Manager, state: AppState) -> VoiceOut:
     """The clip is uploaded: it is looked at, and the voice is ready, or the answer says why not."""
-    return _out(await state.voices.confirm(str(who.user_id), str(voice_id)), state.voices)
+    return _out(await state.voices.confirm(str(caller.user_id), str(voice_id)), state.voices)
 
 
 @router.get("")
-async def voices(who: Reader, state: Here) -> list[VoiceOut]:
+async def voices(caller: Reader, state: AppState) -> list[VoiceOut]:
     """Your voices, the newest first."""
-    return [_out(row) for row in await state.voices.list(str(who.user_id))]
+    return [_out(row) for row in await state.voices.list(str(caller.user_id))]
 
 
 @router.get("/{voice_id}")
-async def voice(voice_id: UUID, who: Reader, state: Here) -> VoiceOut:
+async def voice(voice_id: UUID, caller: Reader, state: AppState) -> VoiceOut:
     """One voice, and where its clip can be heard for 300 s."""
-    return _out(await state.voices.get(str(who.user_id), str(voice_id)), state.voices)
+    return _out(await state.voices.get(str(caller.user_id), str(voice_id)), state.voices)
 
 
 @router.patch("/{voice_id}")
-async def rename(voice_id: UUID, body: Rename, who: Manager, state: Here) -> VoiceOut:
+async def rename(voice_id: UUID, body: Rename, caller: Manager, state: AppState) -> VoiceOut:
     """Give it another name."""
-    return _out(await state.voices.rename(str(who.user_id), str(voice_id), body.name))
+    return _out(await state.voices.rename(str(caller.user_id), str(voice_id), body.name))
 
 
 @router.delete("/{voice_id}", status_code=204)
-async def delete(voice_id: UUID, who: Manager, state: Here) -> None:
+async def delete(voice_id: UUID, caller: Manager, state: AppState) -> None:
     """Delete it, its clip included."""
-    await state.voices.delete(str(who.user_id), str(voice_id))
+    await state.voices.delete(str(caller.user_id), str(voice_id))
 
 
 def _out(row: Row, service: Voices | None = None) -> VoiceOut:

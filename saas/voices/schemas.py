@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-MOST_BYTES = 25_000_000
+MAX_BYTES = 25_000_000
 """Of a clip."""
 
 
@@ -18,7 +18,7 @@ class NewVoice(BaseModel):
     name: str = Field(min_length=1, max_length=100)
     transcript: str = Field(min_length=1, max_length=2000, description="What is said in the clip, word for word.")
     content_type: str = Field(pattern=r"^(audio|video)/[a-z0-9.+-]{1,60}$", description="As it will be uploaded: audio/wav, audio/mpeg...")
-    bytes: int = Field(ge=1, le=MOST_BYTES, description="The clip's exact size.")
+    bytes: int = Field(ge=1, le=MAX_BYTES, description="The clip's exact size.")
     consent: Literal[True] = Field(description="The person whose voice it is has agreed to its being imitated.")
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NoReturn, cast
 
-from inference.audio.apart import read_apart
+from inference.audio.subprocess_decoder import decode_in_subprocess
 from inference.errors import AudioError, Overloaded
 from saas.database import Database, Refused
 from saas.errors import ApiError
@@ -21,7 +21,7 @@ from saas.voices.schemas import NewVoice
 
 Row = dict[str, Any]
 SAMPLE_RATE = 44_100
-MOST_WAITING, AT_ONCE = 16, 2
+MAX_WAITING, AT_ONCE = 16, 2
 """Users whose clips may wait to be decoded, and clips that are."""
 
 
@@ -65,7 +65,7 @@ class Voices:
             if content is None:
                 raise ApiError(409, "the clip has been deleted meanwhile", "not_uploaded")
             try:
-                seconds = round(len(await asyncio.to_thread(read_apart, content)) / SAMPLE_RATE, 3)
+                seconds = round(len(await asyncio.to_thread(decode_in_subprocess, content)) / SAMPLE_RATE, 3)
             except AudioError as e:
                 await self._refuse(row, str(e))
             await self._bucket.put(row["object_key"], content, row["content_type"])
@@ -107,8 +107,8 @@ class Voices:
         """A clip's turn to be held in memory and decoded. One user's clips do not stand in everybody's way. Raises Overloaded."""
         if user_id in self._looking:
             raise Overloaded("a clip of yours is being looked at already; try again in a few seconds", 5)
-        if len(self._looking) >= MOST_WAITING:
-            raise Overloaded(f"{MOST_WAITING} clips are waiting to be looked at already; try again in a few seconds", 5)
+        if len(self._looking) >= MAX_WAITING:
+            raise Overloaded(f"{MAX_WAITING} clips are waiting to be looked at already; try again in a few seconds", 5)
         self._looking.add(user_id)
         try:
             async with self._turns:

@@ -10,7 +10,7 @@ from bench.record import Record
 from bench.tables import tables
 from inference.engine.runner import Runner
 from inference.engine.vocoder import Passes
-from tests.inference.engine.plain import PlainStep, with_graphs
+from tests.inference.engine.eager_step import PlainStep, with_graphs
 
 
 @torch.inference_mode()

@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.roofline import Work, codec_work, frame
-from inference.engine.matrix import Half, OneDNN
-from inference.engine.step import Step
+from inference.engine.decode_step import Step
+from inference.engine.weight_layouts import Half, OneDNN
 from inference.model.config import DualARConfig
 from inference.model.random_checkpoint import SHAPES
 

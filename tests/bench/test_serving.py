@@ -48,7 +48,7 @@ def test_the_rate_is_raised_until_the_objective_breaks(record, clock):
 def test_a_rate_at_which_nobody_came_is_no_verdict(record, monkeypatch):
     """A poisson process may bring nobody in a few seconds."""
     monkeypatch.setattr("bench.serving.poisson", lambda *_, **__: [])
-    monkeypatch.setattr("bench.serving.MOST_RATES", 2)
+    monkeypatch.setattr("bench.serving.MAX_RATES", 2)
     asyncio.run(open_levels(Server(), prompts(), 0.04, 0.01, Objective(), record, step))
     body = read(record.path)
     assert [run["met"] for run in body["runs"]] == [None, None]

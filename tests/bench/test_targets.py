@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.load import closed_loop
-from bench.null import CHUNK_SAMPLES, CHUNKS, NullEngine, null_server
+from bench.null import CHUNK_SAMPLES, CHUNKS, NullTarget, null_server
 from bench.prompts import prompts
 from bench.targets import _wav_start, engine_target, http_target
 from inference import RequestError
@@ -38,7 +38,7 @@ def test_the_engine_is_spoken_with_and_says_how_long_it_queued(engine):
 
 
 def test_a_null_engine_answers_at_once():
-    null = NullEngine()
+    null = NullTarget()
     samples = take(engine_target(null))
     null.close()
     assert [s.audio for s in samples] == pytest.approx([SILENCE] * 2)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from inference import SpeechEngine, SpeechRequest
-from inference.engine.matrix import Half
+from inference.engine.weight_layouts import Half
 from inference.model import checkpoint as checkpoints
 from inference.model import random_checkpoint
 from tests.inference.engine.neighbours import codes_among_others

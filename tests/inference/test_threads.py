@@ -1,4 +1,4 @@
-"""Whoever computes beside the engine's thread leaves no helpers of OpenMP's behind: see `aside`."""
+"""Whoever computes beside the engine's thread leaves no helpers of OpenMP's behind: see `run_in_short_lived_thread`."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from inference.threads import aside
+from inference.threads import run_in_short_lived_thread
 
 SCRIPT = """
 import os, threading, time
@@ -43,7 +43,7 @@ def test_only_the_engine_keeps_helpers():
 
 
 def test_aside_gives_back_what_the_work_gives_and_raises():
-    @aside
+    @run_in_short_lived_thread
     def divide(a, b):
         return a / b
 

@@ -10,7 +10,7 @@ from schemathesis import GenerationMode
 
 from saas import create_app
 from saas.settings import Settings
-from tests.saas.running import StandIn, running
+from tests.saas.api_harness import StandIn, running
 from tests.waiting import HANG_SECONDS
 
 OFTEN = {"speech_per_minute": 10**6, "requests_per_minute": 10**6, "sensitive_per_minute": 10**6, "failures_per_minute": 10**6}

@@ -14,11 +14,11 @@ from rich.console import Console
 from inference.errors import RequestError
 from saas import schema
 from saas.billing.service import EVENTS
-from saas.check import examine, look
 from saas.cli import serve
+from saas.go_live_check import examine, look
 from saas.settings import Settings, read, variable
 from saas.storage.bucket import Bucket
-from tests.saas.running import NOWHERE, StandIn, running
+from tests.saas.api_harness import NOWHERE, StandIn, running
 from tests.waiting import HANG_SECONDS
 
 WITHOUT = "import sys; sys.modules |= dict.fromkeys({names!r}); from inference.cli import main; sys.argv = {arguments!r}; main()"

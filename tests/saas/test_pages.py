@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from saas import check
+from saas import go_live_check
 from saas.app import create_app
 from saas.billing.service import EVENTS
 from saas.settings import Settings, variable
@@ -37,7 +37,7 @@ def test_every_event_the_webhook_needs_is_named():
 
 
 def test_every_item_of_the_check_is_on_the_list_and_nothing_else():
-    source = Path(check.__file__).read_text()
+    source = Path(go_live_check.__file__).read_text()
     items = set(re.findall(r'(?:_item|Item)\(\s*"([^"]+)"', source))
     listed = re.findall(r"^\| \[ \] ([^|]+?) \|", GO_LIVE, re.MULTILINE)
     assert set(listed) == items

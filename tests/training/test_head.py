@@ -2,7 +2,7 @@
 
 import torch
 
-from training.adversary import Adversary
+from training.discriminators import Adversary
 from training.head import MelDistance, ModulationDistance
 
 

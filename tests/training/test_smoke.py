@@ -13,7 +13,7 @@ import torch
 
 import training
 from inference.model import checkpoint
-from tests.training.elsewhere import ELSEWHERE, second_device
+from tests.training.fake_device import ELSEWHERE, second_device
 from training.__main__ import main, run_stage
 from training.codes import encode
 from training.dual_ar import DualARTraining, own_words

@@ -2,7 +2,7 @@
 
 import { call, ready, Refused, samples, sentence, setKey, voiceNames } from "./api.js";
 import { copy, curl, python } from "./code.js";
-import { Deck } from "./deck.js";
+import { AudioPlayer } from "./audio-player.js";
 import { EXAMPLES } from "./examples.js";
 import { output, Player, RATE } from "./player.js";
 import { keepFields, recall, remember, themeButton } from "./settings.js";
@@ -15,7 +15,7 @@ const WIDE = /[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]/gu; // each of these tak
 const FINE = ["temperature", "top_p", "repetition_penalty", "seed"];
 
 const $ = (id) => document.getElementById(id);
-const deck = new Deck({ wave: $("wave"), play: $("play"), clock: $("clock"), what: "the sound" });
+const audioPlayer = new AudioPlayer({ wave: $("wave"), play: $("play"), clock: $("clock"), what: "the sound" });
 let run = null; // the last request and its sound: {body, abort, player, phase: "asking" | "making" | "made"}
 
 function main() {
@@ -43,7 +43,7 @@ function main() {
   });
   // The browser takes a moment to open its sound device: let it begin with the first touch of anything.
   for (const event of ["pointerdown", "keydown"]) addEventListener(event, () => output().resume(), { once: true });
-  deck.onchange = showButton;
+  audioPlayer.onchange = showButton;
   $("keep-seed").addEventListener("click", () => {
     $("seed").value = run.body.seed;
     remember("seed", $("seed").value);
@@ -130,7 +130,7 @@ async function speak() {
     figures.firstSound = at - mine.asked;
     if (run === mine) showFigures(mine, figures);
   };
-  deck.load(player, expectedSeconds());
+  audioPlayer.load(player, expectedSeconds());
   showFigures(mine, figures);
   for (const id of ["download", "keep-seed"]) $(id).disabled = true;
   $("status").textContent = "Waiting for the first sound.";
@@ -144,7 +144,7 @@ async function speak() {
       player.append(piece);
       figures.seconds = (performance.now() - mine.asked) / 1000;
       if (run !== mine) return;
-      deck.append(piece);
+      audioPlayer.append(piece);
       showFigures(mine, figures);
       $("download").disabled = $("keep-seed").disabled = false;
     }
@@ -154,7 +154,7 @@ async function speak() {
   mine.phase = "made";
   player.finish();
   if (run !== mine) return;
-  deck.finish();
+  audioPlayer.finish();
   showFigures(mine, figures);
   showButton();
   const made = `${player.length.toFixed(1)} s of speech`;

@@ -1,4 +1,4 @@
-/** Texts to begin with. What follows the equals sign is JSON: `python -m training.ear --paragraphs` measures these texts, too. */
+/** Texts to begin with. What follows the equals sign is JSON: `python -m training.evaluate --paragraphs` measures these texts, too. */
 
 export const EXAMPLES = {
   "a greeting": "Hello there. This voice is being made on your own machine, word by word, while you listen.",

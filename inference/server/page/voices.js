@@ -3,7 +3,7 @@
 import { call, sentence, voiceNames } from "./api.js";
 import { output, Player, RATE } from "./player.js";
 import { record, unable } from "./recorder.js";
-import { Deck } from "./deck.js";
+import { AudioPlayer } from "./audio-player.js";
 
 const SHORTEST = 1; // s
 const LONGEST = 90;
@@ -16,7 +16,7 @@ const $ = (id) => document.getElementById(id);
 /** Wire the dialog. `onchange(names, chosen)` is called when the stored voices changed; `chosen` is the one to speak with now. */
 export function voicesDialog(onchange) {
   const dialog = $("voices");
-  const deck = new Deck({ wave: $("clip-wave"), play: $("clip-play"), clock: $("clip-clock"), what: "the clip" });
+  const audioPlayer = new AudioPlayer({ wave: $("clip-wave"), play: $("clip-play"), clock: $("clip-clock"), what: "the clip" });
   let clip = null; // what will be sent: {blob, name}
   let recording = null;
 
@@ -29,7 +29,7 @@ export function voicesDialog(onchange) {
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.addEventListener("close", () => {
     recording?.stop();
-    deck.player?.pause();
+    audioPlayer.player?.pause();
   });
 
   $("record").addEventListener("click", async () => {
@@ -37,7 +37,7 @@ export function voicesDialog(onchange) {
     if (recording) return recording.stop();
     const why = unable();
     if (why) return fail(why);
-    deck.player?.pause();
+    audioPlayer.player?.pause();
     $("record").disabled = true; // while the browser asks
     try {
       recording = await record(level, LONGEST - 1); // it stops a little late
@@ -139,9 +139,9 @@ export function voicesDialog(onchange) {
     const player = new Player();
     player.append(samples);
     player.finish();
-    deck.load(player);
-    deck.append(samples);
-    deck.finish();
+    audioPlayer.load(player);
+    audioPlayer.append(samples);
+    audioPlayer.finish();
   }
 
   async function list(chosen) {

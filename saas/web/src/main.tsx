@@ -8,7 +8,7 @@ import { createRoot } from "react-dom/client";
 
 import { type Config, ORIGIN, plain, Refused } from "./api";
 import { App } from "./app";
-import { Mended } from "./parts/mended";
+import { ErrorBoundary } from "./parts/error-boundary";
 import { Start } from "./pages/start";
 import { watch } from "./session";
 
@@ -34,11 +34,11 @@ async function start() {
     queries.setQueryDefaults(["config"], { staleTime: Infinity });
     root.render(
       <StrictMode>
-        <Mended>
+        <ErrorBoundary>
           <QueryClientProvider client={queries}>
             <App config={config} />
           </QueryClientProvider>
-        </Mended>
+        </ErrorBoundary>
       </StrictMode>,
     );
   } catch (e) {

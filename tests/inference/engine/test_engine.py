@@ -29,7 +29,7 @@ from inference import (
 )
 from inference.engine import engine as module
 from inference.engine.device import pick_device
-from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME, Manner
+from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME, GenerationDefaults
 from inference.model.dual_ar import DualAR
 from inference.model.prompt import context
 from inference.text.split import split
@@ -383,7 +383,7 @@ def test_nothing_to_load_says_what_to_do(tmp_path, monkeypatch):
 @pytest.fixture
 def by_sentence(golden):
     """An engine whose checkpoint wants one sentence a segment, no history, and a pause of 0.25 s."""
-    manner = Manner(chunk="sentence", history=0, sentence_pause=0.25, paragraph_pause=0.5)
+    manner = GenerationDefaults(chunk="sentence", history=0, sentence_pause=0.25, paragraph_pause=0.5)
     with SpeechEngine(replace(golden, manner=manner), rows=2) as engine:
         yield engine
 
@@ -400,7 +400,7 @@ def test_without_history_each_sentence_sees_only_itself(by_sentence):
 
 def test_a_limited_history_keeps_the_turns_that_fit(golden):
     fixed, turns = torch.zeros(9, 10), [torch.zeros(9, n) for n in (5, 20, 5, 20, 5)]
-    with SpeechEngine(replace(golden, manner=Manner(history=30)), rows=1) as engine:
+    with SpeechEngine(replace(golden, manner=GenerationDefaults(history=30)), rows=1) as engine:
         job = SimpleNamespace(request=SpeechRequest("x", max_new_tokens=9), fixed=fixed, turns=turns)
         assert context(fixed, turns, engine._context_room(job)).shape[1] == 10 + 25 + 5
 

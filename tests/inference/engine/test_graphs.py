@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from inference import SpeechRequest
-from inference.engine.graphs import Graphs, captured, powers
+from inference.engine.graphs import Graphs, capture_or_none, powers
 from inference.engine.runner import WINDOW, Runner, Sequence
-from inference.model.config import Manner
+from inference.model.config import GenerationDefaults
 from tests.conftest import golden_tensors
-from tests.inference.engine.plain import PlainStep, with_graphs
+from tests.inference.engine.eager_step import PlainStep, with_graphs
 
 PROMPTS = golden_tensors("lm_tiny/prompts.safetensors")
 SAMPLING = [(0.0, 0.7, 1.0), (0.7, 0.7, 1.2), (1.0, 1.0, 1.5), (0.9, 0.3, 1.0)]
@@ -21,7 +21,7 @@ NAMES = ("plain", "one_ref", "two_refs", "long_single")
 def sequence(i, limit, compat=None):
     temperature, top_p, penalty = SAMPLING[i]
     request = SpeechRequest("x", temperature=temperature, top_p=top_p, repetition_penalty=penalty, compat=compat)
-    return Sequence(request.settled(Manner()), PROMPTS[NAMES[i]].long(), limit, seed=i - 2)
+    return Sequence(request.settled(GenerationDefaults()), PROMPTS[NAMES[i]].long(), limit, seed=i - 2)
 
 
 def add(runner, *sequences):
@@ -101,7 +101,7 @@ def test_nobodys_rows_are_not_touched(golden):
 
 def test_whole_numbers_do_for_settings(golden):
     for runner in (Runner(golden, rows=1), with_graphs(Runner(golden, rows=1))):
-        request = SpeechRequest("x", temperature=1, top_p=1, repetition_penalty=1).settled(Manner())
+        request = SpeechRequest("x", temperature=1, top_p=1, repetition_penalty=1).settled(GenerationDefaults())
         add(runner, Sequence(request, PROMPTS["plain"].long(), 5, seed=1))
         runner.step()
         runner.step()
@@ -135,7 +135,7 @@ def test_nothing_is_captured_on_a_cpu(golden):
 def test_where_graphs_cannot_be_had_the_log_says_why_and_frames_run_eagerly(golden, monkeypatch, caplog, missing):
     runner = Runner(golden, rows=1)
     if missing:
-        monkeypatch.setitem(sys.modules, "inference.engine.fused", None)
+        monkeypatch.setitem(sys.modules, "inference.engine.cuda_decode_step", None)
 
     class OnCuda(SimpleNamespace):
         device = torch.device("cuda")
@@ -144,7 +144,7 @@ def test_where_graphs_cannot_be_had_the_log_says_why_and_frames_run_eagerly(gold
             self.zeroed = True
 
     cache = SimpleNamespace(both=OnCuda())
-    assert captured(runner._step, runner._speakable, cache, 1, WINDOW) is None
+    assert capture_or_none(runner._step, runner._speakable, cache, 1, WINDOW) is None
     assert cache.both.zeroed
     assert "CUDA graphs are not used, so that frames take several times as long: " in caplog.text
     assert ("ModuleNotFoundError" in caplog.text) is missing

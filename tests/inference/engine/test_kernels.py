@@ -10,14 +10,14 @@ import torch.nn.functional as F
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 
 from inference.engine import kernels
-from inference.engine.fused import FusedStep
+from inference.engine.cuda_decode_step import FusedStep
+from inference.engine.decode_step import Head, Step
 from inference.engine.graphs import Graphs
 from inference.engine.runner import WINDOW
 from inference.engine.sampler import NONE, Controls, gumbel, sample, seen_ids
-from inference.engine.step import Head, Step
 from inference.model.config import DualARConfig
-from inference.model.dual_ar import DualAR, RMSNorm, Span, rope_table, rotate
-from tests.inference.engine.plain import PlainStep
+from inference.model.dual_ar import DualAR, RMSNorm, Span, apply_rope, rope_table
+from tests.inference.engine.eager_step import PlainStep
 from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, where a test has values that are no numbers
@@ -93,7 +93,7 @@ def attended(qkv, cache, turns, lengths, time, heads, kv, size):
     for row, length in enumerate(lengths):
         q, k, v = qkv.view(len(lengths), time, -1, size)[row].split((heads, kv, kv), dim=1)
         place = slice(length, length + time)
-        q, k = (rotate(t[None], turns[place])[0] for t in (q, k))
+        q, k = (apply_rope(t[None], turns[place])[0] for t in (q, k))
         cache[0, row, :, place], cache[1, row, :, place] = k.transpose(0, 1), v.transpose(0, 1)
         keys, values = (c[row, :, : length + time].repeat_interleave(heads // kv, dim=0) for c in cache)
         seen = torch.arange(length + time) <= torch.arange(length, length + time)[:, None]
@@ -274,9 +274,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 from inference.engine import kernels
-from inference.engine.fused import FusedStep
+from inference.engine.cuda_decode_step import FusedStep
 from inference.engine.graphs import Graphs
-from inference.engine.step import Step
+from inference.engine.decode_step import Step
 
 capability = int(sys.argv[1])
 class Device:

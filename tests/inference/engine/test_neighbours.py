@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from inference import Reference, SpeechEngine, SpeechRequest, Voice
-from inference.engine.matrix import Half
-from inference.engine.step import Head, Step
+from inference.engine.decode_step import Head, Step
+from inference.engine.weight_layouts import Half
 from inference.model import checkpoint as checkpoints
 from inference.model import random_checkpoint
 from inference.model.config import DualARConfig

@@ -3,7 +3,7 @@ import torch
 
 from inference import SpeechRequest
 from inference.engine.runner import Runner, Sequence
-from inference.model.config import Manner
+from inference.model.config import GenerationDefaults
 from inference.model.dual_ar import DualAR
 from tests.conftest import golden_json, golden_tensors
 
@@ -13,7 +13,7 @@ RUNS = golden_json("lm_tiny/greedy.json")
 
 def sequence(name, penalty=1.2, limit=48, compat="reference", **fields):
     request = SpeechRequest("x", temperature=0, repetition_penalty=penalty, compat=compat, **fields)
-    return Sequence(request.settled(Manner()), PROMPTS[name].long(), limit, seed=0)
+    return Sequence(request.settled(GenerationDefaults()), PROMPTS[name].long(), limit, seed=0)
 
 
 def add(runner, s):
@@ -80,7 +80,7 @@ def test_a_reference_run_beside_a_normal_one_changes_neither(golden):
 def test_only_what_the_codec_can_decode_is_sampled(golden):
     runner = Runner(golden, rows=1)
     s = sequence("plain", limit=60, compat=None)
-    s.request = SpeechRequest("x", temperature=2, top_p=1).settled(Manner())
+    s.request = SpeechRequest("x", temperature=2, top_p=1).settled(GenerationDefaults())
     add(runner, s)
     finish(runner)
     frames = torch.stack(s.frames)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.sampler import HEAD, NONE, Controls, gumbel, penalise, rank, sample, seen_ids
+from inference.engine.sampler import NONE, TOP_RANKS, Controls, gumbel, penalise, rank, sample, seen_ids
 from tests.conftest import golden_json, golden_tensors
 
 CASES = golden_json("sampling_cases.json")
@@ -113,16 +113,16 @@ def test_putting_all_in_order_draws_the_same(x, seed, top_p, temperature):
 
 
 def test_draws_of_many_ids_follow_the_probabilities_too():
-    count, width = 20_000, 4 * HEAD
+    count, width = 20_000, 4 * TOP_RANKS
     frames, one = torch.arange(count), torch.tensor([3])
-    noise, asked = gumbel(torch.full_like(frames, 7), frames, one, 0, HEAD)[:, 0], []
+    noise, asked = gumbel(torch.full_like(frames, 7), frames, one, 0, TOP_RANKS)[:, 0], []
 
     def rest(more):
         asked.append(more)
-        return gumbel(torch.full_like(frames, 7), frames, one, HEAD, more)[:, 0]
+        return gumbel(torch.full_like(frames, 7), frames, one, TOP_RANKS, more)[:, 0]
 
     counts = sample(torch.zeros(count, width), None, controls(rows=count), noise, rest).bincount(minlength=width)
-    assert asked == [width - HEAD]
+    assert asked == [width - TOP_RANKS]
     expected = count / width
     assert ((counts - expected) ** 2 / expected).sum() < width + 5 * (2 * width) ** 0.5  # chi squared
 

@@ -15,11 +15,11 @@ from inference import Audio, GenerationError, Overloaded, Reference, RequestErro
 from inference.engine import engine as module
 from inference.engine import runner as runner_module
 from inference.engine.device import affordable_rows
-from inference.engine.graphs import Flight
-from inference.engine.kv_cache import Past, PrefixCache
+from inference.engine.graphs import PendingFrames
+from inference.engine.kv_cache import KVPrefix, PrefixCache
 from inference.model import checkpoint as checkpoints
 from tests.conftest import golden_tensors
-from tests.inference.engine.plain import with_graphs
+from tests.inference.engine.eager_step import with_graphs
 
 TEXTS = ("Hello there.", "One. Two two. Three three three.", "A rather longer sentence, which takes a little more of the context.")
 
@@ -32,7 +32,7 @@ class ByHand(SpeechEngine):
 
     @torch.inference_mode()
     def turn(self):
-        self._turn()
+        self._iterate()
 
     @property
     def idle(self):
@@ -203,7 +203,7 @@ def test_whoever_hears_a_pause_hears_the_next_words_soon(golden):
 
 
 def test_a_consumer_that_stops_reading_is_stopped(golden, monkeypatch):
-    monkeypatch.setattr(module, "MOST_UNREAD", 2)
+    monkeypatch.setattr(module, "MAX_UNREAD", 2)
     engine = ByHand(golden, rows=1)
     stream = engine.stream(SpeechRequest("Hello. " * 40, seed=1, chunk_length=10, max_new_tokens=8))
     engine.finish()
@@ -262,7 +262,7 @@ def test_a_device_has_its_usual_number_of_rows(golden, device, rows):
 
 def test_pasts_are_shared_as_far_as_columns_agree(golden):
     prompt = golden_tensors("lm_tiny/prompts.safetensors")["plain"].long()
-    past = Past.of(golden.lm.new_cache(1, 64), 0, prompt)
+    past = KVPrefix.of(golden.lm.new_cache(1, 64), 0, prompt)
     assert past.shared(prompt) == prompt.shape[1]
     assert past.shared(torch.cat((prompt, prompt), dim=1)) == prompt.shape[1]
     changed = prompt.clone()
@@ -272,7 +272,7 @@ def test_pasts_are_shared_as_far_as_columns_agree(golden):
 
 def test_voices_are_forgotten_least_recently_used_first(golden):
     def past(n):
-        return Past.of(golden.lm.new_cache(1, 64), 0, torch.full((9, 10), n))
+        return KVPrefix.of(golden.lm.new_cache(1, 64), 0, torch.full((9, 10), n))
 
     a, b, c = map(past, range(3))
     cache = PrefixCache(2 * a.bytes)
@@ -444,7 +444,7 @@ class SchedulingAhead(Scheduling):
             raise RuntimeError("an illegal memory access was encountered")
 
         with pytest.MonkeyPatch.context() as broken:
-            broken.setattr(Flight, "wait", fail)
+            broken.setattr(PendingFrames, "wait", fail)
             for r in self.requests:
                 r["spoilt"] |= r["ticket"].finish_reason is None
             self.engine.turn()

@@ -3,18 +3,18 @@ import json
 import pytest
 
 from inference import CheckpointError, SpeechRequest
-from inference.model.config import Manner
+from inference.model.config import GenerationDefaults
 from inference.text.segments import Segmentation
 
 
 def test_without_a_file_it_is_the_references(tmp_path):
-    assert Manner.from_file(tmp_path / "generation_config.json") == Manner(0.7, 0.7, 1.2, normalize=False)
+    assert GenerationDefaults.from_file(tmp_path / "generation_config.json") == GenerationDefaults(0.7, 0.7, 1.2, normalize=False)
 
 
 def test_what_the_file_says_counts_and_what_it_does_not_say_does_not(tmp_path):
     file = tmp_path / "generation_config.json"
     file.write_text(json.dumps({"temperature": 0.5, "top_p": None, "normalize": True, "eos_token_id": 3}))
-    assert Manner.from_file(file) == Manner(0.5, 0.7, 1.2, normalize=True)
+    assert GenerationDefaults.from_file(file) == GenerationDefaults(0.5, 0.7, 1.2, normalize=True)
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ def test_a_file_that_cannot_be_followed_is_refused(tmp_path, content, words):
     file = tmp_path / "generation_config.json"
     file.write_text(content)
     with pytest.raises(CheckpointError, match=words):
-        Manner.from_file(file)
+        GenerationDefaults.from_file(file)
 
 
 def test_a_request_has_its_way_where_it_says_so():
-    settled = SpeechRequest("hi", temperature=0.1, normalize=False).settled(Manner(0.5, 0.6, 1.0, normalize=True))
+    settled = SpeechRequest("hi", temperature=0.1, normalize=False).settled(GenerationDefaults(0.5, 0.6, 1.0, normalize=True))
     assert settled.sampling == (0.1, 0.6, 1.0)
     assert settled.normalize is False
 
@@ -50,6 +50,6 @@ def test_a_request_has_its_way_where_it_says_so():
 def test_how_text_is_cut_and_remembered_stays_out_of_a_request(tmp_path):
     file = tmp_path / "generation_config.json"
     file.write_text(json.dumps({"chunk": "sentence", "max_segment_bytes": 50, "history": 0, "sentence_pause": 0.3}))
-    manner = Manner.from_file(file)
+    manner = GenerationDefaults.from_file(file)
     assert manner.segmentation == Segmentation("sentence", 50, sentence_pause=0.3)
     assert SpeechRequest("hi").settled(manner).chunk_length == 200

@@ -244,7 +244,7 @@ def test_codes_that_cannot_be_written_are_kept_in_memory(tmp_path):
 
 
 def test_too_many_clips_at_once_are_refused_and_the_others_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("inference.server.references.MOST_CLIPS", 3)
+    monkeypatch.setattr("inference.server.references.MAX_CLIPS", 3)
 
     async def scenario(speaker, references):
         speaker.go.set()
@@ -257,7 +257,7 @@ def test_too_many_clips_at_once_are_refused_and_the_others_are_read(tmp_path, mo
 
 
 def test_clips_are_forgotten_least_recently_used_first(tmp_path, monkeypatch):
-    monkeypatch.setattr("inference.server.references.MOST_BYTES", 2 * 8 * (2 * 44_100 // 2048 + 1) * 2)
+    monkeypatch.setattr("inference.server.references.MAX_BYTES", 2 * 8 * (2 * 44_100 // 2048 + 1) * 2)
 
     async def scenario(speaker, references):
         speaker.go.set()

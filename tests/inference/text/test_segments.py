@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.text.incoming import Incoming
 from inference.text.script import Line, script
 from inference.text.segments import Segmentation, pause_after, segments
+from inference.text.sentence_buffer import SentenceBuffer
 
 SENTENCES = Segmentation("sentence", clause_pause=0.1, sentence_pause=0.3, paragraph_pause=0.6)
 
@@ -64,7 +64,7 @@ def test_no_letter_is_lost_and_no_segment_is_too_long(text, length):
 
 @given(st.lists(st.sampled_from(["Oh. ", "It is so. ", "Is it, then? ", "No!\n\n", "We said: yes. ", "Hmm… ", "A b. "]), max_size=12))
 def test_streamed_text_has_the_segments_of_the_whole(sentences):
-    incoming, streamed = Incoming(200), []
+    incoming, streamed = SentenceBuffer(200), []
     for character in "".join(sentences):
         streamed.append(incoming.feed(character))
     streamed.append(incoming.flush())

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.saas.running import running
+from tests.saas.api_harness import running
 
 
 @pytest.fixture(scope="module")

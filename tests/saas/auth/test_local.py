@@ -19,8 +19,8 @@ from supabase_auth.errors import AuthApiError
 from saas import create_app
 from saas.auth.local import Signer
 from saas.settings import Settings
+from tests.saas.api_harness import NOWHERE, StandIn
 from tests.saas.conftest import free_port
-from tests.saas.running import NOWHERE, StandIn
 from tests.saas.web.conftest import serving_on
 from tests.waiting import HANG_SECONDS
 

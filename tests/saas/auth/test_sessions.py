@@ -10,7 +10,7 @@ from inference.errors import RequestError
 from saas import create_app
 from saas.auth import tokens
 from saas.settings import Settings
-from tests.saas.running import running
+from tests.saas.api_harness import running
 
 
 @pytest.fixture(scope="module")

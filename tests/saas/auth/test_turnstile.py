@@ -10,7 +10,7 @@ from inference.errors import RequestError
 from saas import create_app
 from saas.auth import turnstile
 from saas.settings import Settings
-from tests.saas.running import NOWHERE, StandIn, running
+from tests.saas.api_harness import NOWHERE, StandIn, running
 from tests.waiting import HANG_SECONDS
 
 SECRET = "0x4AAA-a-real-looking-secret"

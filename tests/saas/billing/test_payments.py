@@ -14,7 +14,7 @@ import stripe
 from inference.errors import RequestError
 from saas import create_app
 from saas.settings import Settings
-from tests.saas.running import NOWHERE, StandIn, running
+from tests.saas.api_harness import NOWHERE, StandIn, running
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # Stripe's library speaks to httpx in an older way
 SECRET = "whsec_for_the_tests"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.saas.running import running
+from tests.saas.api_harness import running
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from inference.errors import FishserveError, RequestError
 from saas.credits.grant import grant
 from saas.settings import Settings
-from tests.saas.running import NOWHERE
+from tests.saas.api_harness import NOWHERE
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ RUNPOD = [
 @pytest.fixture(scope="module")
 def start():
     """Starts an API that dies at a point, or at none; gives its process and address."""
-    command = [sys.executable, "-m", "tests.saas.jobs.mortal"]
+    command = [sys.executable, "-m", "tests.saas.jobs.crashing_api"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as nursery:
         try:
             assert nursery.stdout.readline() == "ready\n"

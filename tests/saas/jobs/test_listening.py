@@ -17,7 +17,7 @@ PRICE = 10
 """Of a second, and of less."""
 
 
-class Patient:
+class DrainingWebSocketProtocol:
     """Speaks half a second, each time it is told to."""
 
     name, slots = "fishserve", 1
@@ -49,7 +49,7 @@ def listening(database, bucket):
     def run(story):
         async def whole():
             store, files = PostgresDatabase(database.url), Bucket(bucket.endpoint, bucket.key, bucket.secret, BUCKET)
-            backend, who = Patient(), str(database.user(1000))
+            backend, who = DrainingWebSocketProtocol(), str(database.user(1000))
             jobs = Jobs(store, files, backend)
             row = (await jobs.submit(who, None, None, "x" * 130, None, Options(), dispatch=False))["job"]
             await story(jobs, backend, who, row, await jobs.stream(row))

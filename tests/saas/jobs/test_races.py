@@ -7,18 +7,18 @@ import httpx
 import pytest
 
 from saas.database import Refused
-from saas.jobs.dispatch import Ended, Made, Options
+from saas.jobs.dispatch import Options, Result, Terminated
 from saas.jobs.service import Jobs
 from saas.postgres import PostgresDatabase
 from saas.storage.bucket import Bucket, result_key
 from saas.voices.schemas import NewVoice
 from saas.voices.service import Voices
-from tests.saas.running import NOWHERE
+from tests.saas.api_harness import NOWHERE
 from tests.saas.voices.test_voices import clip
 from tests.waiting import HANG_SECONDS
 from tests.worker.conftest import BUCKET
 
-MADE = Made(seconds=1, frames=20, bytes=5, sha256="0" * 64)
+MADE = Result(seconds=1, frames=20, bytes=5, sha256="0" * 64)
 
 
 def run(data, bucket, story, kind=Bucket):
@@ -51,7 +51,7 @@ def test_a_result_that_another_settled_meanwhile_is_kept(data, bucket):
             async def status(self, backend_id, key):  # noqa: ARG002
                 await files.put(key, b"sound", "audio/mpeg")
                 await store.call("settle_job", job_id=job["id"], object_key=key, **MADE.model_dump())
-                return Ended("failed", "it failed")
+                return Terminated("failed", "it failed")
 
         jobs = Jobs(store, files, Twice())
         job = (await jobs.submit(who, None, None, "Hello.", None, Options()))["job"]

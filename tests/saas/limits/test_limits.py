@@ -14,7 +14,7 @@ from saas.errors import ApiError
 from saas.limits import service
 from saas.limits.service import Limiter, is_local
 from saas.settings import Settings, read
-from tests.saas.running import running
+from tests.saas.api_harness import running
 from tests.waiting import HANG_SECONDS, wait
 
 SPEECH = {"text": "Hello."}

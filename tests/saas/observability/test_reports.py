@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from inference.server.log import RequestLog
 from saas import errors
 from saas.observability import reports
-from saas.observability.watch import Watch
+from saas.observability.middleware import Watch
 from saas.settings import Settings
-from tests.saas.running import StandIn, serving
+from tests.saas.api_harness import StandIn, serving
 from tests.waiting import HANG_SECONDS
 
 PRIVATE = "a-private-text-of-a-user"

@@ -13,10 +13,10 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from saas.observability.counted import Counted
 from saas.observability.logs import Line
+from saas.observability.metered_database import Counted
 from saas.postgres import PostgresDatabase
-from tests.saas.running import NOWHERE, running
+from tests.saas.api_harness import NOWHERE, running
 from tests.waiting import HANG_SECONDS
 
 SAMPLES = [("jobs", "status", s) for s in ("queued", "running", "succeeded", "failed")] + [

@@ -29,8 +29,8 @@ from saas.settings import Settings
 from saas.storage.bucket import cors
 from tests.inference.server.conftest import Server
 from tests.npm import alone, npm, packages
+from tests.saas.api_harness import StandIn
 from tests.saas.conftest import free_port
-from tests.saas.running import StandIn
 from tests.waiting import HANG_SECONDS
 from tests.worker.conftest import ROOT
 

@@ -8,7 +8,7 @@ import { Link } from "wouter";
 import { api, type Job, ok, plain, Refused } from "../api";
 import { brief, duration, moment } from "../format";
 import { Icon } from "../icons";
-import { Deck } from "../parts/deck";
+import { AudioPlayer } from "../parts/audio-player";
 import { Sure } from "../parts/dialog";
 import { Empty, Pending, Problem } from "../parts/notices";
 import { type Take, takeOf } from "../sound";
@@ -136,7 +136,7 @@ function Row({ job }: { job: Job }) {
         </div>
       </div>
       <Problem error={play.error ?? download.error} />
-      {take && <Deck take={take} what={t.history.thePlay} small />}
+      {take && <AudioPlayer take={take} what={t.history.thePlay} small />}
       {asked && (
         <Sure title={t.history.sure} hint={t.history.sureHint} action={t.delete} busy={remove.isPending} onYes={() => remove.mutate()} onNo={() => setAsked(false)}>
           <Problem error={remove.error} />

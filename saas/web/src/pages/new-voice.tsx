@@ -7,7 +7,7 @@ import { type DragEvent, type FormEvent, useEffect, useRef, useState } from "rea
 import { api, ok, plain, Refused } from "../api";
 import { typeOf, uploadHeaders } from "../clip";
 import { Icon } from "../icons";
-import { Deck, hush } from "../parts/deck";
+import { AudioPlayer, hush } from "../parts/audio-player";
 import { Dialog } from "../parts/dialog";
 import { Field } from "../parts/field";
 import { Problem } from "../parts/notices";
@@ -154,9 +154,9 @@ export function NewVoice({ onClose }: { onClose: () => void }) {
           </div>
         )}
         {clip && (
-          <Deck take={clip.take} what={t.voices.theClip} small>
+          <AudioPlayer take={clip.take} what={t.voices.theClip} small>
             <p className="hint">{status}</p>
-          </Deck>
+          </AudioPlayer>
         )}
         <p className="unseen" role="status">
           {status}

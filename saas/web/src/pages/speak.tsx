@@ -9,7 +9,7 @@ import { api, type Config, MINNOW, ok, Refused } from "../api";
 import { useBalance } from "../app";
 import { useDraft } from "../draft";
 import { Icon } from "../icons";
-import { Deck } from "../parts/deck";
+import { AudioPlayer } from "../parts/audio-player";
 import { Problem, useCountdown, useOnline } from "../parts/notices";
 import { type Format, LIVE } from "../sound";
 import { costing, saying, type Shown, Speaking } from "../speaking";
@@ -175,11 +175,11 @@ export function Speak({ config }: { config: Config }) {
         {!(short && error instanceof Refused && error.status === 402) && <Problem error={error} />}
       </form>
       <section className="sound" aria-label={t.speak.sound}>
-        <Deck take={shown?.take ?? null} what={t.speak.theSound} expected={busy ? (price?.seconds ?? 0) : 0}>
+        <AudioPlayer take={shown?.take ?? null} what={t.speak.theSound} expected={busy ? (price?.seconds ?? 0) : 0}>
           <p role="status" id="status">
             {shown ? saying(shown) : t.speak.none}
           </p>
-        </Deck>
+        </AudioPlayer>
         <div className="outcome">
           <p id="cost" role="status">
             {shown && costing(shown)}

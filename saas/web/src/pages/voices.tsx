@@ -8,7 +8,7 @@ import { api, type Config, MINNOW, ok, plain, type Voice } from "../api";
 import { choose } from "../draft";
 import { duration } from "../format";
 import { Icon } from "../icons";
-import { Deck } from "../parts/deck";
+import { AudioPlayer } from "../parts/audio-player";
 import { Sure } from "../parts/dialog";
 import { Empty, Pending, Problem } from "../parts/notices";
 import { type Take, takeOf } from "../sound";
@@ -138,7 +138,7 @@ function Row({ voice }: { voice: Voice }) {
         )}
       </div>
       <Problem error={rename.error ?? play.error} />
-      {take && <Deck take={take} what={voice.name} small />}
+      {take && <AudioPlayer take={take} what={voice.name} small />}
       {doing === "delete" && (
         <Sure title={t.voices.sure(voice.name)} hint={t.voices.sureHint} action={t.delete} busy={remove.isPending} onYes={() => remove.mutate()} onNo={() => setDoing(null)}>
           <Problem error={remove.error} />

@@ -17,14 +17,14 @@ SECONDS = 60
 _REFUSED = 3
 
 
-def read_apart(source: Path | bytes, *, fit: bool = True) -> np.ndarray:
+def decode_in_subprocess(source: Path | bytes, *, fit: bool = True) -> np.ndarray:
     """As `read_clip`, and unless `fit` is false then `prepare`: samples (n,) float32 at 44.1 kHz. Raises AudioError.
 
     FFmpeg and PyAV are native code, which a file can make crash (PyAV 17.1 to 18.1 frees a channel layout of its own order twice).
     It takes 0.2 s longer than in this process.
     """
     name, path, piped = (source.name, str(source.absolute()), b"") if isinstance(source, Path) else ("the clip", "-", source)
-    command = [sys.executable, "-P", "-m", "inference.audio.apart", path, str(int(fit))]
+    command = [sys.executable, "-P", "-m", "inference.audio.subprocess_decoder", path, str(int(fit))]
     try:
         # A group of its own: Ctrl-C lets running requests finish.
         done = subprocess.run(command, input=piped, capture_output=True, timeout=SECONDS, check=False, process_group=0)

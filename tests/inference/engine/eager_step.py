@@ -8,7 +8,7 @@ from inference.engine.sampler import Controls, gumbel, sample, seen_ids
 
 
 class PlainStep:
-    """`inference.engine.fused.FusedStep` by other means."""
+    """`inference.engine.cuda_decode_step.FusedStep` by other means."""
 
     def __init__(self, step, head):
         self.step, self.head = step, head

@@ -11,7 +11,7 @@ from inference.text.sentences import sentences
 _LAST_PAUSE = re.compile(r".*[\s,;:，、；：]", re.DOTALL)
 
 
-class Incoming:
+class SentenceBuffer:
     """Gives sentences out as they become complete, and parts of one that has more than `length` characters already."""
 
     def __init__(self, length: int) -> None:

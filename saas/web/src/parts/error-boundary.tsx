@@ -4,7 +4,7 @@ import { t } from "../strings";
 import { Trouble } from "./notices";
 
 /** Catches what breaks while drawing, so that the person is never left with a blank page. */
-export class Mended extends Component<{ children: ReactNode }, { broken: boolean }> {
+export class ErrorBoundary extends Component<{ children: ReactNode }, { broken: boolean }> {
   override state = { broken: false };
 
   static getDerivedStateFromError() {

@@ -1,4 +1,4 @@
-"""`python -m tests.saas.stand`: a PostgreSQL that waits for its disk, a Valkey, RunPod's stand-in and the API before them, until Ctrl-C.
+"""`python -m tests.saas.benchmark_stack`: a PostgreSQL that waits for its disk, a Valkey, RunPod's stand-in and the API before them, until Ctrl-C.
 
 Prints the API's address and keys with credits, for `fishserve bench saas`.
 """

@@ -1,4 +1,4 @@
-"""A frame as few kernels: what `inference.engine.step` computes, laid out for CUDA.
+"""A frame as few kernels: what `inference.engine.decode_step` computes, laid out for CUDA.
 
 Up to `NARROW` rows a layer is five kernels, beyond that the library multiplies matrices. Nothing is read back, nothing is allocated while it
 runs, and nothing depends on how long a row is but through `numbers`, so that one graph serves every length.
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from inference.engine import kernels
+from inference.engine.decode_step import Head, PackedBlock, Step
 from inference.engine.kernels import NARROW, Attention
-from inference.engine.matrix import Dense, Matrix
-from inference.engine.step import Head, PackedBlock, Step
+from inference.engine.weight_layouts import Dense, Matrix
 from inference.model.config import SEMANTIC_TOKENS
 from inference.model.dual_ar import Block, KVCache
 
@@ -77,7 +77,7 @@ class FusedStep:
 
     @torch.inference_mode()
     def frame(self, numbers: Tensor, sampling: Tensor, active: Tensor, cache: KVCache, frames: Tensor) -> None:
-        """The next frame of cache rows 0, 1, ... into frames (rows, 1 + codebooks + 2) int64, as `inference.engine.step.Step.frame` gives it.
+        """The next frame of cache rows 0, 1, ... into frames (rows, 1 + codebooks + 2) int64, as `inference.engine.decode_step.Step.frame` gives it.
 
         numbers (rows, ...) int64 and sampling (rows, 3) FP32 are as `inference.engine.graphs.Graphs` keeps them; those of the first `active`
         (1,) int32 rows move on, and the others stay as they are.

@@ -3,9 +3,9 @@
 import { RATE } from "./player.js";
 import { Wave } from "./wave.js";
 
-let sounding = null; // only one deck plays at a time
+let sounding = null; // only one plays at a time
 
-export class Deck {
+export class AudioPlayer {
   /** Called whenever playing begins or ends. */
   onchange = () => {};
   player = null;

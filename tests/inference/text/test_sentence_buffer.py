@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.text.incoming import Incoming
+from inference.text.sentence_buffer import SentenceBuffer
 
 
 def fed(pieces, length=200):
-    incoming = Incoming(length)
+    incoming = SentenceBuffer(length)
     return [r for p in pieces if (r := incoming.feed(p))], incoming.flush()
 
 

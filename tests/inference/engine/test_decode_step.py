@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from inference.engine.step import Step
+from inference.engine.decode_step import Step
 from inference.model.config import DualARConfig
 from inference.model.dual_ar import DualAR, Span
 

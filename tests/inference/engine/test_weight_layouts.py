@@ -4,7 +4,7 @@ from torch import nn
 
 from inference import RequestError, SpeechEngine, SpeechRequest
 from inference.engine.device import allowed_weights
-from inference.engine.matrix import Dense, Half, Int8, Int8Small, Layouts, OneDNN, RowByRow, agreeing_rows
+from inference.engine.weight_layouts import Dense, Half, Int8, Int8Small, Layouts, OneDNN, RowByRow, agreeing_rows
 
 ROWS = frozenset(range(1, 17))
 

@@ -26,7 +26,7 @@ interface Props {
   children?: ReactNode;
 }
 
-export function Deck({ take, what, expected = 0, small, children }: Props) {
+export function AudioPlayer({ take, what, expected = 0, small, children }: Props) {
   const element = useRef<HTMLDivElement>(null);
   const wave = useRef<Wave>(null);
   const [playing, setPlaying] = useState(false);
@@ -82,7 +82,7 @@ export function Deck({ take, what, expected = 0, small, children }: Props) {
 
   const label = playing ? t.pause(what) : t.play(what);
   return (
-    <div className="deck">
+    <div className="audio-player">
       <div className="transport">
         <button
           type="button"

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inference.engine.matrix import Layouts, Matrix, Weights
+from inference.engine.weight_layouts import Layouts, Matrix, Weights
 from inference.model.dual_ar import Block, DualAR, KVCache, RMSNorm
 
 

@@ -18,7 +18,7 @@ BODY_SECONDS = 120
 """How long a body may take."""
 
 
-class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+class HeaderTimeoutProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's HTTP, which waits for headers as long as they take, with an end to that."""
 
     def connection_made(self, transport: Any) -> None:
@@ -47,7 +47,7 @@ class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         super().connection_lost(exc)
 
 
-class Patient(WebSocketsSansIOProtocol):
+class DrainingWebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, which cuts every conversation off when the server is to end; uvicorn waits for them as for all requests."""
 
     def shutdown(self) -> None:

@@ -27,7 +27,7 @@ from num2words import num2words
 
 from inference import SpeechEngine, SpeechRequest
 from inference.audio.write import wav
-from inference.engine.matrix import Weights
+from inference.engine.weight_layouts import Weights
 from inference.model.codec import HOP
 from inference.model.config import SAMPLE_RATE
 from inference.text.markup import plain

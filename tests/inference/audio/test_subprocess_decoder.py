@@ -5,9 +5,9 @@ import pytest
 import soundfile
 
 from inference import AudioError
-from inference.audio.apart import read_apart
 from inference.audio.prepare import prepare
 from inference.audio.read import read_clip
+from inference.audio.subprocess_decoder import decode_in_subprocess
 
 SOUND = (0.3 * np.sin(np.arange(2 * 44_100) * 0.05)).astype(np.float32)
 
@@ -19,10 +19,10 @@ def wav(samples):
 
 
 def test_it_is_read_as_in_this_process(tmp_path):
-    np.testing.assert_array_equal(read_apart(wav(SOUND), fit=False), read_clip(wav(SOUND)))
-    np.testing.assert_array_equal(read_apart(wav(SOUND)), prepare(read_clip(wav(SOUND))))
+    np.testing.assert_array_equal(decode_in_subprocess(wav(SOUND), fit=False), read_clip(wav(SOUND)))
+    np.testing.assert_array_equal(decode_in_subprocess(wav(SOUND)), prepare(read_clip(wav(SOUND))))
     (tmp_path / "clip.wav").write_bytes(wav(SOUND))
-    np.testing.assert_array_equal(read_apart(tmp_path / "clip.wav"), read_apart(wav(SOUND)))
+    np.testing.assert_array_equal(decode_in_subprocess(tmp_path / "clip.wav"), decode_in_subprocess(wav(SOUND)))
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,12 @@ def test_it_is_read_as_in_this_process(tmp_path):
 )
 def test_a_refusal_comes_back_in_words(content, words):
     with pytest.raises(AudioError, match=words):
-        read_apart(content)
+        decode_in_subprocess(content)
 
 
 def test_a_file_is_named(tmp_path):
     with pytest.raises(AudioError, match=r"nothing\.wav does not exist"):
-        read_apart(tmp_path / "nothing.wav")
+        decode_in_subprocess(tmp_path / "nothing.wav")
 
 
 def test_what_breaks_the_decoder_is_refused():
@@ -47,12 +47,12 @@ def test_what_breaks_the_decoder_is_refused():
     chunk = b"chan" + (12 + len(order)).to_bytes(8, "big") + bytes(8) + (8).to_bytes(4, "big") + order
     start = content.index(b"data")
     try:
-        assert len(read_apart(bytes(content[:start] + chunk + content[start:]))) > 0
+        assert len(decode_in_subprocess(bytes(content[:start] + chunk + content[start:]))) > 0
     except AudioError as e:
         assert "broke its decoder" in str(e)
 
 
 def test_what_takes_too_long_is_given_up(monkeypatch):
-    monkeypatch.setattr("inference.audio.apart.SECONDS", 0.01)
+    monkeypatch.setattr("inference.audio.subprocess_decoder.SECONDS", 0.01)
     with pytest.raises(AudioError, match="not be decoded within"):
-        read_apart(wav(SOUND))
+        decode_in_subprocess(wav(SOUND))

@@ -22,7 +22,7 @@ PING = {"loading": 204, "ready": 200, "failed": 503}
 _GONE: Any = object()
 
 
-class Speaker(Protocol):
+class EngineClient(Protocol):
     """What the doors need of an engine, wherever it runs."""
 
     def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncIterator[Audio]: ...
@@ -40,7 +40,7 @@ class Speaker(Protocol):
         ...
 
 
-async def started(speaker: Speaker, speech: SpeechRequest, request: Request) -> AsyncIterator[Audio] | Response:
+async def started(speaker: EngineClient, speech: SpeechRequest, request: Request) -> AsyncIterator[Audio] | Response:
     """The chunks of a request, once the first is there, so that what goes wrong before it has its status code.
 
     A response instead when the client has gone. Raises NotReady.
@@ -54,14 +54,14 @@ async def started(speaker: Speaker, speech: SpeechRequest, request: Request) -> 
     return _resume(first, chunks)
 
 
-async def check_ready(speaker: Speaker) -> None:
+async def check_ready(speaker: EngineClient) -> None:
     """Raises NotReady while the model cannot speak."""
     state = await speaker.state()
     if state["status"] != "ready":
         raise NotReady(f"the model is {state['status']}; see /ready")
 
 
-async def voice_headers(speaker: Speaker, voice: Voice) -> dict[str, str]:
+async def voice_headers(speaker: EngineClient, voice: Voice) -> dict[str, str]:
     """What a reply says where the model ignores the voice that was asked for."""
     ignored = voice.references and (await speaker.state()).get("model") == MINNOW
     return {VOICE_IGNORED: ONE_VOICE} if ignored else {}
