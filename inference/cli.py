@@ -381,7 +381,7 @@ def _say_what_speaks(checkpoint: Path) -> None:
     from inference.model.card import read_card
 
     if checkpoint == EMBEDDED_VOICE:
-        console.print("Speaking is minnow, the small voice in the box; for FishSpeech 1.5 name a --checkpoint.")
+        console.print("Using minnow, the bundled voice; for FishSpeech 1.5 name a --checkpoint.")
     elif read_card(checkpoint).random:
         console.print(f"{checkpoint} has random weights: it speaks noise.", style="yellow")
 

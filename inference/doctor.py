@@ -88,7 +88,7 @@ def _device(device: torch.device) -> str:
 
 def _model(path: Path) -> str:
     if path == EMBEDDED_VOICE:
-        return "minnow, the small voice in the box"
+        return "minnow, the bundled voice"
     return read_card(path).name or name_of(path)
 
 

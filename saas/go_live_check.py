@@ -182,7 +182,7 @@ async def _speech(s: Settings, http: httpx.AsyncClient) -> AsyncIterator[Item]:
         answer = await http.get(f"{s.fishserve_url}/ready")
         yield _item("speech", answer.is_success, f"{s.fishserve_url}/ready answers {answer.status_code}", "see why it is not ready")
     else:
-        yield Item("speech", "wrong", "nothing speaks", "set RUNPOD_ENDPOINT_ID and RUNPOD_API_KEY, or FISHSERVE_URL")
+        yield Item("speech", "wrong", "no speech backend is configured", "set RUNPOD_ENDPOINT_ID and RUNPOD_API_KEY, or FISHSERVE_URL")
 
 
 async def _stripe(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:

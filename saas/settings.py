@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     )
     app_url: str = Field("", description="Where the app is reached; empty: `/app` of public_url. Its origin alone may ask from a browser.")
     trusted_proxies: str = Field(
-        "", description="Networks whose CF-Connecting-IP is believed, with commas between: Cloudflare's, or 127.0.0.1/32 behind its tunnel."
+        "", description="Comma-separated networks trusted to set CF-Connecting-IP: Cloudflare's, or 127.0.0.1/32 behind its tunnel."
     )
     speech_per_minute: int = Field(10, ge=1, description="Requests for speech a minute that a user may make, by all keys together.")
     key_speech_per_minute: int = Field(10, ge=1, description="Requests for speech a minute that one key may make.")

@@ -18,7 +18,7 @@ from inference.server.references import References
 from inference.voices.store import DEFAULT, VoiceStore
 
 PATHS = ("/v1/text-to-speech/", "/v1/voices", "/v2/voices")
-"""Whoever asks here wants errors in ElevenLabs' shape."""
+"""Paths whose errors use ElevenLabs' format."""
 _KILOBITS = (32, 64, 96, 128, 192)
 _RATES = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 OUTPUTS: dict[str, tuple[str, int, int | None]] = {
@@ -104,8 +104,8 @@ def router(speaker: EngineClient, voices: VoiceStore, references: References) ->
         text = _label(labels, "text")
         if len(files) != 1 or text is None:
             raise RequestError(
-                f"{len(files)} files {'without' if text is None else 'with'} the label `text` were sent; a voice is made from one clip and "
-                'what is said in it, labels={"text": ...}, which this server cannot write down by itself',
+                f"{len(files)} files {'without' if text is None else 'with'} the label `text` were sent; "
+                'send one file and its transcript as labels={"text": ...}; this server does not transcribe',
                 "labels",
             )
         await references.add(name, await files[0].read(), text)

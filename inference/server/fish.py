@@ -26,7 +26,7 @@ from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Voice
 
 PATHS = ("/v1/tts", "/v1/vqgan/", "/model", "/wallet/")
-"""Whoever asks here wants errors in Fish Audio's shape."""
+"""Paths whose errors use Fish Audio's format."""
 MAX_SECONDS = 90
 """Of a clip to encode, of codes to decode: one takes the device's spare moments from others."""
 MAX_FRAMES, MAX_CODEBOOKS = int(MAX_SECONDS * SAMPLE_RATE / SAMPLES_PER_FRAME), 64
@@ -182,8 +182,8 @@ def router(speaker: EngineClient, voices: VoiceStore, references: References) ->
         """A voice from one clip and what is said in it; its title is its id."""
         if len(clips) != 1 or len(texts or ()) != 1:
             raise RequestError(
-                f"{len(clips)} voices and {len(texts or ())} texts were sent; a voice is made from one clip and the text that is said "
-                "in it, which this server cannot write down by itself",
+                f"{len(clips)} voices and {len(texts or ())} texts were sent; "
+                "send one clip as `voices` and its transcript as `texts`; this server does not transcribe",
                 "texts",
             )
         await references.add(title, await clips[0].read(), *(texts or ()))

@@ -22,7 +22,7 @@ from inference.voices.voice import Reference, Voice
 
 T = TypeVar("T")
 PATHS = ("/v1/references/",)
-"""Whoever asks here wants errors in the shape of Fish's self-hosted server."""
+"""Paths whose errors use the format of Fish's self-hosted server."""
 MAX_BYTES = 32 * 2**20
 """Codes kept in memory: of about 1,000 of the longest clips."""
 MAX_CLIPS = 16

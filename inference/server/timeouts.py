@@ -19,7 +19,7 @@ BODY_SECONDS = 120
 
 
 class HeaderTimeoutProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's HTTP, which waits for headers as long as they take, with an end to that."""
+    """uvicorn's HTTP protocol with a header timeout."""
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait."""

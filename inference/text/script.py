@@ -60,7 +60,7 @@ def script(
         if mark:
             silence, start, pauses = silence + _seconds(mark), mark.end(), pauses + 1
             if silence > MAX_PAUSE_SECONDS:
-                raise RequestError(f"with {mark[0][:80]} it is silent for {silence:.1f} s; at most {MAX_PAUSE_SECONDS:.0f} s are", "text")
+                raise RequestError(f"consecutive pauses total {silence:.1f} s; the limit is {MAX_PAUSE_SECONDS:.0f} s", "text")
     if pauses > MAX_PAUSES:
         raise RequestError(f"the text has {pauses} pauses; at most {MAX_PAUSES} are made in one request", "text")
     if not lines:

@@ -403,7 +403,7 @@ async def _by_password(request: Request, state: State, body: _Grant) -> dict[str
     right = await asyncio.to_thread(_is_password, body.password, kept or _NOBODY)
     if found is None or not kept or not right:
         await state.limiter.failed(state.limiter.address(request), "password")
-        raise ApiError(400, "This address and this password do not belong together.", "invalid_credentials")
+        raise ApiError(400, "Incorrect email or password.", "invalid_credentials")
     user: dict[str, Any] = found["user"]
     if not user["confirmed_at"]:
         raise ApiError(400, "The address is not confirmed yet: open the link in the message.", "email_not_confirmed")

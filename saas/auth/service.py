@@ -59,7 +59,10 @@ async def identify(request: Request, state: State) -> Caller:
     token = token.strip() if kind.lower() == "bearer" else request.headers.get("xi-api-key", "").strip()
     if not token:
         raise ApiError(
-            401, "who is asking? Send a key or a session's token as `Authorization: Bearer ...`", "unauthenticated", headers=_CHALLENGE
+            401,
+            "authentication required: send an API key or a session token as `Authorization: Bearer ...`",
+            "unauthenticated",
+            headers=_CHALLENGE,
         )
     found = await (_by_key(token, state, request) if token.startswith("fsk_") else state.tokens.caller(token))
     request.scope["key"] = str(found.key_id or found.user_id)  # for the log: an id, which opens nothing

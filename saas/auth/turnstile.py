@@ -31,12 +31,12 @@ class Turnstile:
     async def verify(self, token: str | None, action: Action) -> None:
         """Raises ApiError: 403 when no person asks, or not from our page, or not for this; 503 when Cloudflare does not say."""
         if not token or len(token) > _LONGEST:
-            raise ApiError(403, f"the check that you are a person is missing; send its token as {HEADER}", "turnstile_missing")
+            raise ApiError(403, f"the CAPTCHA token is missing; send it as {HEADER}", "turnstile_missing")
         answer = await self._ask(token)
         if answer.get("success") is not True:
-            raise ApiError(403, "the check that you are a person did not pass, or was used before; try it again", "turnstile_failed")
+            raise ApiError(403, "the CAPTCHA failed or its token was used before; try again", "turnstile_failed")
         if not self._is_a_test and (answer.get("hostname") != self._host or answer.get("action") != action):
-            raise ApiError(403, "the check that you are a person was made on another page; try it again on this one", "turnstile_failed")
+            raise ApiError(403, "the CAPTCHA was solved on another page; solve it on this one", "turnstile_failed")
 
     async def _ask(self, token: str) -> dict[str, Any]:
         try:
@@ -47,7 +47,7 @@ class Turnstile:
         if not isinstance(answer, dict):
             raise ApiError(
                 503,
-                "whether you are a person cannot be checked just now; try again in a few seconds",
+                "the CAPTCHA could not be verified; try again in a few seconds",
                 "unavailable",
                 headers={"Retry-After": "5"},
             )

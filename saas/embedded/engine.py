@@ -17,7 +17,7 @@ _PATIENCE = 30
 
 
 def start(folder: Path) -> tuple[Program, dict[str, Any]]:
-    """The process, and the settings that lead to it. It has the checkpoint of FISHSERVE_CHECKPOINT, or the small voice in the box."""
+    """The process, and the settings that lead to it. It has the checkpoint of FISHSERVE_CHECKPOINT, or the bundled voice."""
     keys = folder / "engine-keys"
     keys.unlink(missing_ok=True)
     key, (port,) = Keys(keys).add("saas"), free_ports(1)

@@ -22,4 +22,4 @@ def backend_of(settings: Settings, http: httpx.AsyncClient, bucket: Bucket) -> S
     if settings.fishserve_url:
         key = settings.fishserve_key.get_secret_value() if settings.fishserve_key else None
         return Fishserve(http, bucket, settings.fishserve_url, key)
-    raise RequestError("nothing speaks: set RUNPOD_API_KEY and RUNPOD_ENDPOINT_ID, or FISHSERVE_URL")
+    raise RequestError("no speech backend is configured: set RUNPOD_API_KEY and RUNPOD_ENDPOINT_ID, or FISHSERVE_URL")

@@ -10,7 +10,7 @@ from saas.observability import metrics
 
 
 class Counted:
-    """Another database, as it is."""
+    """Database wrapper that records metrics."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -147,7 +147,7 @@ class Bucket:
         return [origin for rule in (found or {}).get("CORSRules", ()) for origin in rule["AllowedOrigins"]]
 
     async def forgets(self) -> dict[str, int]:
-        """After how many days what lies under which beginnings of keys ends by itself."""
+        """Expiry in days, per key prefix."""
         found = await self._ask("get_bucket_lifecycle_configuration", missing_ok=True)
         rules = [rule for rule in (found or {}).get("Rules", ()) if rule["Status"] == "Enabled" and "Days" in rule.get("Expiration", {})]
         return {rule.get("Filter", {}).get("Prefix", ""): rule["Expiration"]["Days"] for rule in rules}

@@ -40,7 +40,7 @@ def test_nothing_that_is_sent_breaks_the_api(api, mode):
         operation = result.ok()
         token = api.issuer.token(api.database.user(credits=100), exp=2**31)  # a user each: one operation ends the account
         if operation.path == "/v1/audio/speech":
-            continue  # nothing speaks here, which is a 503 by right; tests/saas/jobs has one that does
+            continue  # no speech backend runs here, so 503 is right; tests/saas/jobs has one
 
         @settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))

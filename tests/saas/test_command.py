@@ -55,7 +55,7 @@ SET = {
     ("changed", "words"),
     [
         ({"SUPABASE_URL": ""}, "SUPABASE_URL is not set"), ({"SUPABASE_SECRET_KEY": ""}, "there is no database"),
-        ({"R2_BUCKET_NAME": ""}, "a bucket needs R2_ENDPOINT"), ({"FISHSERVE_URL": ""}, "nothing speaks"),
+        ({"R2_BUCKET_NAME": ""}, "a bucket needs R2_ENDPOINT"), ({"FISHSERVE_URL": ""}, "no speech backend is configured"),
         ({"TURNSTILE_SECRET_KEY": "1x0000000000000000000000000000000AA"}, "TURNSTILE_SECRET_KEY is one of Cloudflare's test secrets"),
         ({"STRIPE_SECRET_KEY": "sk_live_x"}, "STRIPE_WEBHOOK_SECRET is not set"), ({"FISHSERVE_SAAS_PORT": "99999"}, "FISHSERVE_SAAS_PORT cannot be used"),
         ({"FISHSERVE_SAAS_TRUSTED_PROXIES": "cloudflare"}, "FISHSERVE_SAAS_TRUSTED_PROXIES cannot be used"),

@@ -55,8 +55,8 @@ def test_from_the_first_visit_to_the_last(visit, product):
     visit.fill("E-mail", address)
     visit.fill("Password", PASSWORD)
     visit.says("You are a person.")
-    visit.press("Make my account")
-    expect(page.get_by_role("heading", name="Look in your mail")).to_be_focused()
+    visit.press("Create account")
+    expect(page.get_by_role("heading", name="Check your email")).to_be_focused()
     visit.open("sign-in")
     visit.fill("E-mail", address)
     visit.fill("Password", PASSWORD)
@@ -130,7 +130,7 @@ def test_from_the_first_visit_to_the_last(visit, product):
     visit.fill("Password", PASSWORD)
     visit.says("You are a person.")
     visit.press("Sign in")
-    visit.says("do not belong together")
+    visit.says("Incorrect email or password")
 
 
 def session_of(page):
@@ -312,11 +312,11 @@ def test_a_check_for_persons_that_cannot_be_loaded_is_said(visit):
     visit.context.unroute("https://challenges.cloudflare.com/**")
     visit.context.route("https://challenges.cloudflare.com/**", lambda route: route.abort())
     visit.open("sign-up")
-    visit.says("The check that you are a person could not be loaded.")
+    visit.says("The CAPTCHA could not be loaded.")
     visit.fill("E-mail", "a@example.com")
     visit.fill("Password", PASSWORD)
-    visit.press("Make my account")
-    visit.says("the check that you are a person is still running")
+    visit.press("Create account")
+    visit.says("the CAPTCHA is still running")
     assert visit.violations() == []
 
 
@@ -326,7 +326,7 @@ def test_a_provider_that_the_project_has_switched_on_gets_a_button(visit, produc
     )
     visit.page.route("**/auth/v1/authorize*", lambda route: route.fulfill(body="at Google"))
     visit.open("sign-in")
-    visit.press("Go on with Google")
+    visit.press("Continue with Google")
     visit.page.wait_for_url(re.compile("/auth/v1/authorize"))
     asked = httpx.URL(visit.page.url).params
     assert (asked["provider"], asked["redirect_to"]) == ("google", f"{product.url}/app")
@@ -411,7 +411,7 @@ def test_a_link_signs_in_once_and_a_forgotten_password_is_replaced(visit, produc
     visit.fill("E-mail", address)
     visit.says("You are a person.")
     visit.press("Send me a link")
-    visit.says("Look in your mail")
+    visit.says("Check your email")
     link = product.link(address)
     visit.page.goto(link)
     expect(visit.page.get_by_label("Text to speak")).to_be_visible()
@@ -424,7 +424,7 @@ def test_a_link_signs_in_once_and_a_forgotten_password_is_replaced(visit, produc
     visit.fill("E-mail", address)
     visit.says("You are a person.")
     visit.press("Send me a link")
-    visit.says("Look in your mail")
+    visit.says("Check your email")
     visit.page.goto(product.link(address))
     visit.says("Choose your new password now.")
     visit.fill("New password", "another long sentence")
@@ -433,7 +433,7 @@ def test_a_link_signs_in_once_and_a_forgotten_password_is_replaced(visit, produc
     visit.open("speak")
     visit.go("Settings")
     visit.press("Sign out")
-    for password, outcome in ((PASSWORD, "do not belong together"), ("another long sentence", "You see what it costs")):
+    for password, outcome in ((PASSWORD, "Incorrect email or password"), ("another long sentence", "You see what it costs")):
         visit.fill("E-mail", address)
         visit.fill("Password", password)
         visit.says("You are a person.")

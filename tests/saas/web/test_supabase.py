@@ -55,12 +55,12 @@ def test_supabase_js_signs_up_signs_in_renews_and_signs_out(browser, place):
     visit.open("sign-up")
     visit.fill("E-mail", address)
     visit.fill("Password", PASSWORD)
-    visit.press("Make my account")
+    visit.press("Create account")
     expect(page.get_by_role("link", name="0 credits")).to_be_visible()
     visit.go("Settings")
     expect(page.get_by_label("E-mail").first).to_have_value(address)
     visit.press("Sign out")
-    for password, outcome in (("not my password", "do not belong together"), (PASSWORD, "You see what it costs")):
+    for password, outcome in (("not my password", "Incorrect email or password"), (PASSWORD, "You see what it costs")):
         visit.fill("E-mail", address)
         visit.fill("Password", password)
         visit.press("Sign in")
