@@ -1,1 +1,1 @@
-"""What speech costs: latency, throughput, comparison."""
+"""Benchmarks: latency, throughput, comparison."""

@@ -1,4 +1,4 @@
-"""Speaks alone and beside programs that want the same cores, in turns: what is left of the speed.
+"""Measures speed alone and beside processes that spin on the same cores, in alternation.
 
 Each round speaks the same texts with the same seeds alone and beside the neighbours, so that a round's ratio compares equal work.
 """

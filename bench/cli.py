@@ -1,4 +1,4 @@
-"""`fishserve bench`: what speech costs. Heavy imports stay inside the commands, so that `--help` is instant."""
+"""`fishserve bench`: latency, throughput and cost of speech. Heavy imports stay inside the commands, so that `--help` is instant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our decoding beside another's: same weights, same prompts, same machine, same run, taking turns.
+"""Compares our decoding with another implementation: same weights, prompts and machine, in alternation within one run.
 
 All are loaded once and measured alternately, so that whatever else the machine does falls on all. What is compared is a round's ratio.
 """

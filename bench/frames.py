@@ -1,4 +1,4 @@
-"""Whole frames as the engine makes them, at several numbers of streams, against the least the device allows.
+"""Measures whole frames as the engine generates them, at several batch sizes, against the device's lower bound.
 
 On CUDA also what proves it right there: graphs beside the eager step, one seed twice, draws beside the sampler's, and the codec's graphs.
 """

@@ -1,4 +1,4 @@
-"""How long an API that sells speech takes to take a job, at a rate of arrival that does not wait for it. Speaks HTTP alone."""
+"""Measures how long the SaaS API takes to accept a job, at a fixed arrival rate. Speaks HTTP only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes load and times what comes back: closed loops, open loops. Knows neither engine nor HTTP; a target is a coroutine.
+"""Generates load in closed and open loops and times the responses. A target is a coroutine; this module knows neither engine nor HTTP.
 
 All times are seconds since the load began. In an open loop a request counts from when it was *due*, not from when it could be sent:
 a server that stalls is charged for everyone it kept waiting (no coordinated omission).

@@ -1,4 +1,4 @@
-"""Engines and servers that answer at once, to measure what the load generator itself costs.
+"""Engines and servers that answer at once, to measure the cost of the load generator itself.
 
 python -m bench.null    serves OpenAI's and Fish Audio's routes on a free port of 127.0.0.1, which it prints
 """

@@ -1,4 +1,4 @@
-"""A bar that fills as time passes, for work whose length is known in seconds rather than in pieces."""
+"""A progress bar for work whose length is known in seconds."""
 
 from __future__ import annotations
 

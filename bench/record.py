@@ -1,4 +1,4 @@
-"""The JSON of a run: on what, with what, how it was set, and every raw sample. Written whole or not at all, and again after each step."""
+"""The JSON record of a run: machine, settings and every raw sample. It is written atomically after each step."""
 
 from __future__ import annotations
 

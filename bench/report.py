@@ -1,4 +1,4 @@
-"""A report of one record or of several: tables in markdown, and one HTML page with charts that needs nothing from elsewhere."""
+"""Renders one or more records as Markdown tables and a self-contained HTML page with charts."""
 
 from __future__ import annotations
 

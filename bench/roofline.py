@@ -1,4 +1,4 @@
-"""How far each stage of a frame is from what the device could do: fewest bytes and operations, and measured bandwidth and arithmetic.
+"""Compares each stage of a frame with the device's limits: least bytes and operations, measured bandwidth and arithmetic.
 
 A stage cannot take less time than max(bytes / bandwidth, operations / rate) (Williams et al. 2009, "Roofline"), unless its bytes come
 from a cache: then a small model can be faster than this limit.

@@ -1,4 +1,4 @@
-"""Latency and throughput of whatever speaks: levels of load, one after the other, into a record."""
+"""Measures latency and throughput of any target, one load level after another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charts as SVG text, to stand in a page whose style sheet gives them their colours (`STYLE`), light or dark."""
+"""Draws charts as SVG for a page whose style sheet sets the colours (`STYLE`), light or dark."""
 
 from __future__ import annotations
 

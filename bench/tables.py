@@ -1,4 +1,4 @@
-"""A record's figures as tables: the same are printed after a run and stand in its report."""
+"""Renders the figures of a record as tables, for the terminal and for reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What load is put on: an engine in this process, or a server that speaks OpenAI's or Fish Audio's HTTP."""
+"""Targets for load: an engine in this process, or a server with OpenAI's or Fish Audio's HTTP API."""
 
 from __future__ import annotations
 

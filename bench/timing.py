@@ -1,4 +1,4 @@
-"""Times of work on a device."""
+"""Times work on a device."""
 
 from __future__ import annotations
 

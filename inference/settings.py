@@ -1,4 +1,4 @@
-"""Every knob of the server and the command line, read from FISHSERVE_* variables."""
+"""All settings of the server and the command line, read from FISHSERVE_* variables."""
 
 from __future__ import annotations
 

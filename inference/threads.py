@@ -1,4 +1,4 @@
-"""Work that must leave no helpers behind."""
+"""Runs work in a short-lived thread, so that its OpenMP helper threads end with it."""
 
 from __future__ import annotations
 

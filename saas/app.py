@@ -1,4 +1,4 @@
-"""The SaaS API as one ASGI app: what is mounted, what watches over it, and what lives as long as it does."""
+"""The SaaS API as one ASGI app: routers, middleware and lifespan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way to the money rules: a call is one function of sql/, and one transaction. Knows nothing of HTTP; two adapters speak to a database."""
+"""The port to the database: a call is one SQL function and one transaction. Knows nothing of HTTP; two adapters implement it."""
 
 from __future__ import annotations
 

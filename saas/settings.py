@@ -1,4 +1,4 @@
-"""Every knob of the SaaS API. Ours are FISHSERVE_SAAS_* variables; what other services hand out keeps the names their pages use."""
+"""All settings of the SaaS API. Ours are FISHSERVE_SAAS_* variables; other services' credentials keep the names their dashboards use."""
 
 from __future__ import annotations
 

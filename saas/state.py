@@ -1,4 +1,4 @@
-"""What lives as long as the API does, in one place, and how a route gets it."""
+"""Application state that lives as long as the API, and the dependency that gives it to routes."""
 
 from __future__ import annotations
 

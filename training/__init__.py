@@ -1,4 +1,4 @@
-"""The recipe that made minnow, the voice in the box. Start with README.md; `python -m training --help` runs it."""
+"""The recipe that made minnow, the bundled voice. Start with README.md; `python -m training --help` runs it."""
 
 from inference.cpu_threads import prepare
 

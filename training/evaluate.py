@@ -1,4 +1,4 @@
-"""What a recogniser hears: word errors on the held-out sentences and paragraphs, DistillMOS, and whether speech ends when it should.
+"""Evaluates speech: word errors by a recogniser on the held-out sentences and paragraphs, DistillMOS, and whether speech ends in time.
 
 Reads with faster-whisper and the packaged tiny.en model; see README.md for the packages.
 """

@@ -1,4 +1,4 @@
-"""Where the stages run, in how many processes, and when they have to stop."""
+"""Where the stages run, in how many processes, and when they stop."""
 
 from __future__ import annotations
 

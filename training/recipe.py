@@ -1,4 +1,4 @@
-"""Every number of the recipe in one place: seeds, sizes, how long each stage runs.
+"""All numbers of the recipe: seeds, sizes, and how long each stage runs.
 
 A stage reads its part of a `Recipe` and writes files into `Recipe.folder`; what is already there is not made again.
 Time is counted in seconds of work (`Machine.clock`), so a run that was paused or resumed trains as long as one that was not.

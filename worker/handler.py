@@ -1,4 +1,4 @@
-"""Speaks jobs: many at once through one engine, each an async generator that RunPod's SDK iterates."""
+"""Handles RunPod jobs: many at once through one engine, each an async generator that RunPod's SDK iterates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job may ask and what it gets back: the worker's side of RunPod's queue, as data."""
+"""The worker's job format: input, result, and their validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound in and out of other people's storage: clips are fetched and results sent by addresses that are checked first."""
+"""Fetches clips and uploads results by URL. Every address is checked first."""
 
 from __future__ import annotations
 

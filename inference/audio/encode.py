@@ -1,4 +1,4 @@
-"""Turns chunks of sound into one file of a format, giving bytes as soon as there are any. FFmpeg (PyAV) makes what is compressed."""
+"""Encodes audio chunks into a file format and returns bytes as soon as there are any. FFmpeg (PyAV) does the compression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes a clip fit to be imitated: silence around it cut off, at the loudness of speech."""
+"""Prepares a reference clip: trims silence and normalises loudness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a clip from a file or from bytes, in any format FFmpeg (PyAV) knows: mono float32 at the codec's rate, whatever it was."""
+"""Decodes a clip from a file or bytes, in any format FFmpeg (PyAV) knows, to mono float32 at the codec's sample rate."""
 
 from __future__ import annotations
 

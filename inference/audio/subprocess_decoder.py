@@ -1,4 +1,4 @@
-"""Reads clips in a process of their own: a file that breaks the decoder breaks nothing else."""
+"""Decodes clips in a separate process, so that a file which crashes the decoder does not crash the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns float samples into 16-bit PCM and WAV."""
+"""Converts float samples to 16-bit PCM and WAV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A frame as few kernels: what `inference.engine.decode_step` computes, laid out for CUDA.
+"""The decode step in few CUDA kernels: computes the same as `inference.engine.decode_step`.
 
 Up to `NARROW` rows a layer is five kernels, beyond that the library multiplies matrices. Nothing is read back, nothing is allocated while it
 runs, and nothing depends on how long a row is but through `numbers`, so that one graph serves every length.

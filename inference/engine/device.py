@@ -1,4 +1,4 @@
-"""What a device has: which one, how many rows it can hold, which weights it may use, how many threads compute."""
+"""What a device offers: its type, how many slots fit, which weights it may use, how many threads compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine counts, for Prometheus."""
+"""The engine's Prometheus metrics."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

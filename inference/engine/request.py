@@ -1,4 +1,4 @@
-"""What a caller asks of the engine and what it gets back. Every door ends in a SpeechRequest."""
+"""SpeechRequest and Audio: the engine's input and output. Every API ends in a SpeechRequest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller holds of a request: a ticket, and a stream of audio behind it."""
+"""What a caller holds of a request: its handle, and the stream of audio."""
 
 from __future__ import annotations
 

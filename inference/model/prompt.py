@@ -1,4 +1,4 @@
-"""What the model is shown before it speaks: columns of a token id over `num_codebooks` codes, (1 + codebooks, time) int64."""
+"""Builds prompts: columns of a token id over `num_codebooks` codes, (1 + codebooks, time) int64."""
 
 from __future__ import annotations
 

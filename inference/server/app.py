@@ -1,4 +1,4 @@
-"""The public API over one engine: the doors, what watches over them, and how errors look."""
+"""The HTTP application over one engine: routers, middleware and error formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doors share: the engine as they see it, sound as bytes, and clients that go away."""
+"""Shared by the speech APIs: the engine client protocol, audio as HTTP responses, and disconnected clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ElevenLabs' door: speech and voices, as its clients speak to it."""
+"""The ElevenLabs API: speech and voices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How errors look: OpenAI's shape, and what pydantic found wrong as a sentence. Knows no engine."""
+"""Error responses: OpenAI's format, and pydantic's findings as one sentence. Independent of the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fish Audio's door: speech over HTTP and over a WebSocket, voices as models, codes; as its clients speak to it."""
+"""The Fish Audio API: speech over HTTP and WebSocket, voices as models, codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask: keys, of which a file holds the hashes, and the guard that wants one of them for every request."""
+"""API keys: a file with their hashes, and the middleware that requires one for every request."""
 
 from __future__ import annotations
 

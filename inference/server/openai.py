@@ -1,4 +1,4 @@
-"""OpenAI's door: speech, models and voices, as its clients speak to it."""
+"""The OpenAI API: speech, models and voices."""
 
 from __future__ import annotations
 

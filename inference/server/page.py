@@ -1,4 +1,4 @@
-"""The page at `/`, on which a person types, hears and tries voices: its files, read once, with strict headers."""
+"""The playground at `/`: its files, read once, with strict headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Voices for the doors: codes of stored clips and of those sent along, each made once, and the routes that add, list, rename and delete."""
+"""Voices for the HTTP APIs: encodes stored and submitted clips once each; routes to add, list, rename and delete voices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request bodies in JSON or msgpack, read by hand where FastAPI knows only JSON."""
+"""Parses request bodies as JSON or msgpack, where FastAPI reads JSON only."""
 
 from __future__ import annotations
 

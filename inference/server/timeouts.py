@@ -1,4 +1,4 @@
-"""How long a client may take to say what it wants, and how much it may say: one that never finishes must not hold a connection for ever."""
+"""Timeouts and size limits for clients that send slowly or never finish."""
 
 from __future__ import annotations
 

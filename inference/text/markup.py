@@ -1,4 +1,4 @@
-"""Makes what is written for eyes into text for a voice: Markdown, HTML, emoji."""
+"""Removes markup before speech: Markdown, HTML, emoji."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes English numbers, money, dates, times, units and abbreviations out as the words one would say."""
+"""Expands English numbers, money, dates, times, units and abbreviations into words."""
 
 from __future__ import annotations
 

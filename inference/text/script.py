@@ -1,4 +1,4 @@
-"""From what a client wrote to what is spoken and where it pauses: the one way text goes to the model."""
+"""Turns input text into spoken segments and pauses: the only path from text to the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One sentence a segment: for models that lose the text when they are given more. Lengths are in UTF-8 bytes."""
+"""One sentence per segment, for models that lose track of longer text. Lengths are in UTF-8 bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that arrives word by word: what of it can be spoken already."""
+"""Buffers text that arrives in pieces and releases complete sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where sentences end, in any script: Unicode's own classes of signs, and what is known of points that end nothing."""
+"""Finds sentence ends in any script: Unicode's terminator classes, and exceptions such as abbreviations."""
 
 from __future__ import annotations
 

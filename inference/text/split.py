@@ -1,4 +1,4 @@
-"""Cuts long text into segments the model speaks one after another. Lengths are in UTF-8 bytes."""
+"""Splits long text into segments that the model speaks one after another. Lengths are in UTF-8 bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that clients of other services send for a voice without being asked to."""
+"""Voice names that clients of other services send by default."""
 
 OPENAI_VOICES = frozenset(
     ["alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin", "cedar"]

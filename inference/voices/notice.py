@@ -1,4 +1,4 @@
-"""What a user is told when the model ignores the voice that was asked for."""
+"""The notice for users whose requested voice the model ignores."""
 
 MINNOW = "minnow"
 """The bundled model, which was trained on one speaker and imitates no other."""

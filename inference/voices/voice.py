@@ -1,4 +1,4 @@
-"""Whom the model is to sound like."""
+"""A voice: the reference clips whose speaker the model imitates."""
 
 from __future__ import annotations
 

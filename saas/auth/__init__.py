@@ -1,1 +1,1 @@
-"""Who is asking: sessions of Supabase, keys of fishserve, and the check that a person is one."""
+"""Authentication: Supabase sessions, API keys, and the CAPTCHA."""

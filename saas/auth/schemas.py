@@ -1,4 +1,4 @@
-"""What /api/me, /api/keys and /api/config take and give."""
+"""Request and response schemas of /api/me, /api/keys and /api/config."""
 
 from __future__ import annotations
 

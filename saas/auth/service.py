@@ -1,4 +1,4 @@
-"""Who is asking. A route says `caller: Annotated[Caller, Depends(caller("speak"))]`, and gets somebody or does not run."""
+"""Authentication. A route says `caller: Annotated[Caller, Depends(caller("speak"))]` and gets a caller or does not run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a person is asking: Cloudflare's Turnstile. Whatever is not a clear yes is a no."""
+"""CAPTCHA verification by Cloudflare Turnstile. Anything but a clear yes is a no."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What /api/billing/checkout takes and gives."""
+"""Request and response schemas of /api/billing/checkout."""
 
 from __future__ import annotations
 

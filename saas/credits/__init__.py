@@ -1,1 +1,1 @@
-"""What a user has, what it went to, and what a text would cost."""
+"""Credits: balance, ledger, and the price of a text."""

@@ -1,4 +1,4 @@
-"""What /api/credits, /api/usage and /api/estimate take and give."""
+"""Request and response schemas of /api/credits, /api/usage and /api/estimate."""
 
 from __future__ import annotations
 

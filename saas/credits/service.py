@@ -1,4 +1,4 @@
-"""What a user has and where it went, as the database's functions tell it. Nothing is computed here."""
+"""A user's balance and ledger, as the database's functions return them. Nothing is computed here."""
 
 from __future__ import annotations
 

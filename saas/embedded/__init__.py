@@ -1,1 +1,1 @@
-"""Everything the SaaS API needs, on one machine and with no account anywhere: a database, a bucket, an engine, a first user."""
+"""All services of the SaaS API on one machine, without external accounts: database, bucket, engine, a first user."""

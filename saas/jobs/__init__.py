@@ -1,1 +1,1 @@
-"""Texts on their way to speech: taken and paid for here, spoken elsewhere."""
+"""Speech jobs: accepted and charged here, synthesized by a backend."""

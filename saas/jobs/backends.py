@@ -1,4 +1,4 @@
-"""Which backend speaks: what the settings name."""
+"""Chooses the speech backend that the settings name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes of jobs: to speak, to look, to cancel, to forget; OpenAI's; and RunPod's webhook."""
+"""The routes of jobs: create, show, cancel, delete; OpenAI's speech route; RunPod's webhook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the routes of jobs take and give."""
+"""Request and response schemas of jobs."""
 
 from __future__ import annotations
 

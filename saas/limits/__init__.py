@@ -1,1 +1,1 @@
-"""How often a user, a key or an address may ask."""
+"""Rate limits per user, key and address."""

@@ -1,1 +1,1 @@
-"""What an operator sees: health, metrics, logs and error reports, none of which holds what a user said."""
+"""Health, metrics, logs and error reports for operators; none of them holds what a user said."""

@@ -1,4 +1,4 @@
-"""A database whose calls are counted: what moves credits or ends jobs goes through it, whoever asks."""
+"""A database wrapper that counts calls: every call that moves credits or ends jobs goes through it."""
 
 from __future__ import annotations
 

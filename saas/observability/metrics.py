@@ -1,4 +1,4 @@
-"""What Prometheus is told. A label is never what a user typed, nor who they are."""
+"""Prometheus metrics of the SaaS API. No label holds user input or a user's identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Around every request: how long it took, what broke, and the headers that every answer has."""
+"""Middleware around every request: duration, unexpected errors, security headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the database answers, and has its rules as they must be."""
+"""Readiness: whether the database answers and has the expected schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors that nobody expected, to Sentry: where in the code they were, and nothing of what a user said."""
+"""Reports unexpected errors to Sentry: where in the code they happened, and nothing a user sent."""
 
 from __future__ import annotations
 

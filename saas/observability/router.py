@@ -1,4 +1,4 @@
-"""What machines ask: whether it lives, whether it can work, and what it measured."""
+"""The routes for machines: health, readiness and metrics."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where clips and results lie: one private bucket of an S3 service, R2 or SeaweedFS."""
+"""Object storage for clips and results: one private bucket on R2, SeaweedFS or another S3 service."""

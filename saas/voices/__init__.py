@@ -1,1 +1,1 @@
-"""Cloned voices: a clip someone uploads, what is said in it, and its deletion, which is one."""
+"""Cloned voices: upload, check, list, delete."""

@@ -1,4 +1,4 @@
-"""What the routes of voices take and give."""
+"""Request and response schemas of voices."""
 
 from __future__ import annotations
 
