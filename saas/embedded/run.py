@@ -75,8 +75,8 @@ def run(settings: Settings, console: Console) -> None:
             settings = _with(settings, model=engine.model(settings))
         console.print(f"the engine is ready: {settings.model}")
         running.remember(folder, settings.public_url)
-        where = "appear here, and" if sys.stderr.isatty() else "are kept"
-        console.print(f"Mail to users is not sent: its links {where} as files in {folder / 'mail'}.")
+        links = "appear here, and" if sys.stderr.isatty() else "are kept"
+        console.print(f"Mail to users is not sent: its links {links} as files in {folder / 'mail'}.")
         threading.Thread(target=_watch, args=([speaker, bucket], over, failed), daemon=True).start()
         stack.callback(over.set)
         serve(settings, "`fishserve saas grant EMAIL CREDITS` grants credits; Ctrl-C ends it")
