@@ -641,6 +641,11 @@ export interface components {
             /** Sample Rate */
             sample_rate?: number | null;
             /**
+             * Stream
+             * @default true
+             */
+            stream: boolean;
+            /**
              * Stream Format
              * @default audio
              * @enum {string}
