@@ -263,7 +263,7 @@ def saas(
     seconds: Seconds = 20,
     out: Out = None,
 ) -> None:
-    """How long a `fishserve saas` takes to take a job. FISHSERVE_BENCH_KEY holds keys with credits, with commas between."""
+    """How long a `fishserve saas` takes to take a job. FISHSERVE_BENCH_KEY holds comma-separated keys with credits."""
     from bench.jobs import measure
     from bench.record import facts, recording
 

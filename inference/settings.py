@@ -17,7 +17,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FISHSERVE_", env_ignore_empty=True)
 
     checkpoint: str | None = Field(None, description="Directory or Hugging Face repository of the model; empty: the embedded voice.")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a server can have several, with commas between.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a server can have several, comma-separated.")
     cpu_weights: Literal["native", "int8"] = Field("native", description="int8: decode with 8-bit weights on CPU, faster and less exact.")
     threads: int | None = Field(
         None, ge=1, le=1024, description="Threads that compute on a CPU. Empty: as many as pay; `fishserve doctor` says how many and why."
@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(None, ge=1024, le=65535, description="Where the RunPod worker shows its metrics; empty: nowhere.")
     keys_file: Path | None = Field(None, description="File of the hashes of keys; empty: everyone may ask.")
     cors_origins: str = Field(
-        "", description="Origins whose pages may ask, with commas between: https://example.com. Empty: none but its own."
+        "", description="Comma-separated origins whose pages may send requests, such as https://example.com. Empty: only its own."
     )
 
     @property
