@@ -67,7 +67,9 @@ def test_hidden_states_and_logits_have_the_same_bits_alone_and_among_others(kind
 def checkpoint(tmp_path_factory):
     directory = tmp_path_factory.mktemp("medium")
     changes = {"dim": 384, "n_head": 6, "n_local_heads": 2, "intermediate_size": 1536, "n_layer": 2}
-    random_checkpoint.write(directory, "tiny", 0, **changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(random_checkpoint.END_GAIN, "tiny", 1.0)  # it speaks on for 64 frames
+        random_checkpoint.write(directory, "tiny", 0, **changes)
     return checkpoints.load(directory, torch.device("cpu"))
 
 
@@ -82,5 +84,5 @@ def test_codes_are_the_same_alone_and_beside_seven_who_join_and_leave(checkpoint
         request = SpeechRequest("The boat leaves at nine.", voice=voice, seed=5, temperature=temperature, max_new_tokens=64)
         alone = engine.generate_codes(request)
         among = codes_among_others(engine, request, 7)
-    assert alone.shape[1] > 10  # random weights may end it before its limit of 64
+    assert alone.shape[1] > 40
     assert np.array_equal(alone, among)
