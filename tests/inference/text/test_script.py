@@ -39,7 +39,7 @@ def test_numbers_become_words_where_asked_for():
     [
         ("Hi [pause:abc] you", r"\[pause:abc\] is not a pause; write \[pause:1.2s\]"),
         ("Hi [pause:11s] you", "consecutive pauses total 11.0 s; the limit is 10 s"),
-        ("Hi [pause:6s] [pause:6s] you", "12.0 s; at most 10 s"),
+        ("Hi [pause:6s] [pause:6s] you", "12.0 s; the limit is 10 s"),
         ("Hi <break time='1h'/> you", "is not a pause"),
         ("Hi[pause:1ms]" * 101, "101 pauses; at most 100"),
         ("[pause:1s]", "nothing to speak"),
