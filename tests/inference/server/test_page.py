@@ -236,7 +236,7 @@ def test_a_click_in_the_waveform_goes_there_and_play_goes_on(visit):
     visit.play.click()
     expect(visit.play).to_have_attribute("aria-label", "Pause the sound")
     expect(visit.play).to_have_attribute("aria-label", "Play the sound")
-    assert visit.clock.inner_text().startswith("0:00.6")
+    assert visit.clock.inner_text().startswith("0:00.7")
 
 
 def test_downloads_hold_what_was_heard(visit, server):
