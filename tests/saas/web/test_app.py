@@ -256,7 +256,7 @@ def test_too_many_requests_count_down(member):
     member.page.route("**/v1/audio/speech", lambda route: route.fulfill(status=429, json=refusal, headers={"Retry-After": "2"}))
     member.type(HELLO)
     member.press("Speak")
-    member.says("It goes on in 2 s.")
+    member.says("Try again in 2 s.")
     expect(member.page.get_by_role("button", name="Speak", exact=True)).to_be_disabled()
     assert member.violations() == []
     expect(member.page.get_by_role("button", name="Speak", exact=True)).to_be_enabled()
