@@ -4,6 +4,7 @@ import atexit
 import inspect
 import json
 import os
+import signal
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -56,6 +57,9 @@ def golden_json(name: str) -> Any:
 def golden_tensors(name: str) -> dict[str, torch.Tensor]:
     return load_file(GOLDEN / name)
 
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell started this in the background, and the tests' programs would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = (
     "saas/jobs/test_death", "saas/test_end_to_end", "training/test_smoke", "bench/test_commands", "saas/jobs/test_runpod", "saas/web/test_app",
