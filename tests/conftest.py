@@ -4,8 +4,8 @@ import atexit
 import inspect
 import json
 import os
-import signal
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
