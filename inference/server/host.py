@@ -137,7 +137,7 @@ class EngineLoop(LitLoop):
 
     def _receive(self, engine: Any, inbox: Any, outbox: queue.SimpleQueue[tuple[int, str, Any]]) -> None:
         tickets: dict[str, Any] = {}
-        aside = CodecWorker(engine, outbox)
+        codec_worker = CodecWorker(engine, outbox)
         parent = os.getppid()
         while os.getppid() == parent and engine.alive:
             try:
@@ -159,7 +159,7 @@ class EngineLoop(LitLoop):
                     self._extend(engine, tickets.get(message.uid), message.text)
                     continue
                 if isinstance(message, Encode | Decode):
-                    aside.put(consumer, uid, message)
+                    codec_worker.put(consumer, uid, message)
                     continue
                 live = isinstance(message, LiveRequest)
                 ticket = tickets[uid] = engine.submit(message.request if live else message, deliver, live=live)

@@ -18,6 +18,7 @@ BODY_SECONDS = 120
 """How long a body may take."""
 
 
+# uvicorn picks the base class while it is imported (httptools, else h11), so mypy sees a variable and not a type.
 class HeaderTimeoutProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's HTTP protocol with a header timeout."""
 

@@ -2,22 +2,18 @@
 
 import asyncio
 
-import numpy as np
 import pytest
 
 from inference import SpeechEngine
 from inference.voices.notice import ONE_VOICE
 from inference.voices.store import VoiceStore
+from tests.inference.server.conftest import voices  # noqa: F401 - a fixture
 from worker.handler import Handler
 from worker.storage import Storage
 
 
 @pytest.fixture(scope="module")
-def handler(tmp_path_factory):
-    voices = tmp_path_factory.mktemp("voices")
-    (voices / "anna").mkdir()
-    np.save(voices / "anna" / "codes.npy", np.ones((8, 30), int))
-    (voices / "anna" / "text.txt").write_text("what is said")
+def handler(voices):  # noqa: F811 - a fixture
     with SpeechEngine.load(device="cpu") as engine:
         yield Handler(engine, VoiceStore(voices), Storage(), lambda *_: None)
 
