@@ -345,7 +345,7 @@ class SpeechEngine:
         return torch.cat(parts, dim=1)
 
     def _refuse_overload(self) -> None:
-        waiting = sum(not job.admitted for job in self._waiting)
+        waiting = len(self._running) + len(self._waiting) - self._rows  # a row that is free is as good as taken by those that wait
         if waiting < self._queue:
             return
         metrics.REFUSED.inc()
@@ -447,7 +447,7 @@ class SpeechEngine:
                     if not self._waiting or not self._runner.free:
                         return
                     staged = self._waiting.popleft()
-                self._running.append(staged)
+                    self._running.append(staged)
             try:
                 if staged.sequence is None:
                     self._start_segment(staged)
@@ -555,8 +555,8 @@ class SpeechEngine:
         job.past = self._runner.past(sequence) if reused and kept <= self._runner.past_budget else None
         job.sequence = None
         self._leave(sequence)
-        self._running.remove(job)
         with self._wake:
+            self._running.remove(job)
             if job.spoken:
                 self._parked.append(job)
             else:

@@ -153,7 +153,7 @@ def test_health_answers_while_everything_is_full(narrow):
     with concurrent.futures.ThreadPoolExecutor(12) as pool, httpx.Client() as client:
         crowd = [pool.submit(listen) for _ in range(12)]
         try:
-            wait(lambda: narrow.metric("fishserve_requests_waiting") == 4)
+            wait(lambda: narrow.metric("fishserve_requests_waiting") >= 4)
             assert {client.get(f"{narrow.url}/health").status_code for _ in range(30)} == {200}
         finally:
             enough.set()
