@@ -45,6 +45,7 @@ LISTEN = """async (recorder) => {
   context.resume = async () => {};
   window.goOn = () => resume();
   const connect = AudioNode.prototype.connect;
+  connect.call(tap, context.destination);  // else Chromium leaves out blocks of it when its lock is taken
   AudioNode.prototype.connect = function (to, ...rest) {
     if (to === context.destination) connect.call(this, tap);
     return connect.call(this, to, ...rest);
