@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inference.engine.engine import SpeechEngine
-    from inference.engine.request import Audio, SpeechRequest
-    from inference.engine.stream import RequestHandle, SpeechStream
+    from inference.engine.request import Audio, FinishReason, SpeechRequest
+    from inference.engine.stream import AsyncSpeechStream, RequestHandle, SpeechStream
     from inference.errors import (
         AudioError,
         CheckpointError,
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from inference.voices.voice import Reference, Voice
 
 __all__ = [
+    "AsyncSpeechStream",
     "Audio",
     "AudioError",
     "CheckpointError",
     "EngineClosed",
+    "FinishReason",
     "FishserveError",
     "GenerationError",
     "MissingExtra",
@@ -53,6 +55,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncSpeechStream": "inference.engine.stream",
+    "FinishReason": "inference.engine.request",
     "SpeechEngine": "inference.engine.engine",
     "SpeechStream": "inference.engine.stream",
     "RequestHandle": "inference.engine.stream",

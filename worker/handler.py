@@ -15,7 +15,7 @@ from inference.audio.encode import Encoder
 from inference.audio.subprocess_decoder import decode_in_subprocess
 from inference.engine.engine import SpeechEngine
 from inference.engine.request import SpeechRequest
-from inference.engine.stream import Item, RequestHandle
+from inference.engine.stream import AsyncSpeechStream
 from inference.errors import FishserveError, RequestError
 from inference.hub import name_of
 from inference.voices.notice import MINNOW, ONE_VOICE
@@ -61,17 +61,8 @@ class Handler:
         )  # fmt: skip
         content, waiting = bytearray(), bytearray()
         seconds, told, first, pieces = 0.0, 0.0, None, 0
-        items: asyncio.Queue[Item] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def deliver(item: Item) -> None:
-            loop.call_soon_threadsafe(items.put_nowait, item)
-
-        ticket = self._engine.submit(request, deliver, unread=items.qsize)
-        try:
-            while (chunk := await items.get()) is not None:
-                if isinstance(chunk, Exception):
-                    raise chunk
+        async with self._engine.astream(request) as stream:
+            async for chunk in stream:
                 first = first or time.monotonic()
                 seconds += chunk.seconds
                 waiting += await asyncio.to_thread(encoder.encode, chunk.samples)
@@ -84,8 +75,6 @@ class Handler:
                         pieces += 1
                 content += waiting
                 waiting.clear()
-        finally:
-            ticket.cancel()
         waiting += await asyncio.to_thread(encoder.finish)
         content += waiting
         if asked.stream:
@@ -95,19 +84,19 @@ class Handler:
         made = bytes(content)
         if asked.upload or not asked.stream:  # pieces alone are a stream: what their receiver joins has this checksum
             made = encoder.with_true_sizes(made)
-        yield await self._result(job, asked, encoder, made, ticket, seed, seconds, began, first)
+        yield await self._result(job, asked, encoder, made, stream, seed, seconds, began, first)
 
     async def _result(
-        self, job: dict[str, Any], asked: Job, encoder: Encoder, content: bytes, ticket: RequestHandle, seed: int, seconds: float, began: float,
+        self, job: dict[str, Any], asked: Job, encoder: Encoder, content: bytes, stream: AsyncSpeechStream, seed: int, seconds: float, began: float,
         first: float | None,
     ) -> dict[str, Any]:  # fmt: skip
-        assert ticket.codes is not None
+        assert stream.codes is not None
         result: dict[str, Any] = {
-            "seconds": round(seconds / asked.speed, 3), "frames": ticket.codes.shape[1], "bytes": len(content), "format": asked.format,
-            "sample_rate": encoder.sample_rate, "sha256": hashlib.sha256(content).hexdigest(), "seed": seed, "finish": ticket.finish_reason,
+            "seconds": round(seconds / asked.speed, 3), "frames": stream.codes.shape[1], "bytes": len(content), "format": asked.format,
+            "sample_rate": encoder.sample_rate, "sha256": hashlib.sha256(content).hexdigest(), "seed": seed, "finish": stream.finish_reason,
             "model": name_of(self._engine.checkpoint.path),
             "timings": {
-                "queued": round(ticket.queued or 0, 3),
+                "queued": round(stream.queued_seconds or 0, 3),
                 "first_audio": round((first or time.monotonic()) - began, 3),
                 "total": round(time.monotonic() - began, 3),
             },
