@@ -44,7 +44,7 @@ SHAPES: dict[str, tuple[int, dict[str, Any], CodecConfig]] = {
     "tiny": (
         512,
         {
-            "dim": 64, "n_layer": 4, "n_head": 4, "n_local_heads": 2, "intermediate_size": 160, "n_fast_layer": 2,
+            "dim": 64, "n_layer": 2, "n_head": 4, "n_local_heads": 2, "intermediate_size": 160, "n_fast_layer": 1,
             "max_seq_len": 4096, "vocab_size": 512 + len(SPECIAL_TOKENS) + SEMANTIC_TOKENS,
         },
         CodecConfig(depths=(1, 1, 2, 1), dims=(16, 24, 32, 48), head_channels=64, **_ENCODER, **_HEAD),

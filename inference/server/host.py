@@ -22,7 +22,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import resource_tracker
@@ -511,9 +511,10 @@ class Pings(ThreadingHTTPServer):
     def __init__(self, server: Server, host: str, port: int) -> None:
         class Ping(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                shared = getattr(server, "workers_setup_status", {})
-                states = [shared.get(f"{_STATE}{i}", LOADING)["status"] for i in range(len(server.litapi_connector.lit_apis))]
-                worst = next(s for s in ("failed", "loading", "ready") if s in states)
+                try:
+                    worst = next(s for s in ("failed", "loading", "ready") if s in _states(server))
+                except (OSError, EOFError):
+                    worst = "failed"
                 self.send_response(PING[worst] if self.path.partition("?")[0] == "/ping" else 404)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -529,10 +530,9 @@ class Pings(ThreadingHTTPServer):
 def _wait_ready(server: Server) -> bool:
     """Wait until every device can speak. False when one of them failed or the server ends before."""
     while True:
-        shared = getattr(server, "workers_setup_status", {})
         event = getattr(server, "_shutdown_event", None)
         try:
-            states = {shared.get(f"{_STATE}{i}", LOADING)["status"] for i in range(len(server.litapi_connector.lit_apis))}
+            states = _states(server)
             if event is not None and event.is_set():
                 return False
         except (OSError, EOFError):  # the manager has ended
@@ -544,14 +544,21 @@ def _wait_ready(server: Server) -> bool:
         time.sleep(_LOOK_SECONDS)
 
 
+def _states(server: Server) -> set[str]:
+    """Loading, ready or failed, of the devices. Raises OSError or EOFError when LitServe's manager, which knows them, has ended."""
+    shared = getattr(server, "workers_setup_status", {})
+    return {shared.get(f"{_STATE}{i}", LOADING)["status"] for i in range(len(server.litapi_connector.lit_apis))}
+
+
 def _watch(server: Server, failure: list[str]) -> None:
     """End the server when a device's process ends: without it the requests that are there would hang."""
     while len(getattr(server, "inference_workers", ())) < len(server.litapi_connector.lit_apis):
         time.sleep(0.1)
     workers = {worker.sentinel: number for number, worker in enumerate(server.inference_workers)}
     number = workers[wait(list(workers))[0]]
-    if not server._shutdown_event.is_set():
-        state = server.workers_setup_status.get(f"{_STATE}{number}", {})
-        failure.append(state.get("error") or f"the engine's process ended with exit code {server.inference_workers[number].exitcode}")
-        server.workers_setup_status[f"{_STATE}{number}"] = {"status": "failed", "error": failure[0]}
-        server._shutdown_event.set()
+    with suppress(OSError, EOFError):  # the manager of what is asked here has ended: the server is ending
+        if not server._shutdown_event.is_set():
+            state = server.workers_setup_status.get(f"{_STATE}{number}", {})
+            failure.append(state.get("error") or f"the engine's process ended with exit code {server.inference_workers[number].exitcode}")
+            server.workers_setup_status[f"{_STATE}{number}"] = {"status": "failed", "error": failure[0]}
+            server._shutdown_event.set()

@@ -23,7 +23,7 @@ from tests.waiting import HANG_SECONDS, wait
 
 CHROMIUM = "/usr/bin/chromium"
 pytestmark = pytest.mark.system(CHROMIUM, "chromium")
-BRIEF, SHORT, LASTING = 15, 27, 29  # seeds with which the noise of "Hello." ends after 0.7, 1.7 and 3.9 s
+BRIEF, SHORT, LASTING = 6, 1, 17  # seeds with which the noise of "Hello." ends after 0.7, 1.8 and 4.0 s
 LONG = " ".join(["This is a sentence that takes a while."] * 40)
 RECORDER = """
 registerProcessor("recorder", class extends AudioWorkletProcessor {
