@@ -224,7 +224,7 @@ def serve(
     """Serve speech over HTTP."""
     from inference.hub import locate
     from inference.listening import listen, url_of
-    from inference.server.host import serve as run
+    from inference.server.litserve_host import serve as run
 
     settings = _settings(checkpoint=checkpoint, device=device, host=host, port=port, rows=rows)
     listen(settings.host, settings.port, "FISHSERVE_PORT").close()  # before a model is downloaded or loaded
