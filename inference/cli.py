@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.progress import Progress
 
-    from inference import SpeechEngine, SpeechRequest, Voice
+    from inference import SpeechEngine, SpeechRequest
     from inference.server.keys import Keys
     from inference.settings import Settings
     from inference.voices.store import VoiceStore
@@ -136,7 +136,7 @@ def say(
         if reference is not None:
             request = replace(request, voice=engine.voice(_clip(reference), reference_text or ""))
         elif voice is not None:
-            request = replace(request, voice=_stored_voice(settings, voice, engine))
+            request = replace(request, voice=_store(settings).encoded(voice, engine.checkpoint.codec_id, engine.encode))
         _speak(engine, request, out, codes)
 
 
@@ -414,18 +414,6 @@ def _store(settings: Settings | None = None) -> VoiceStore:
     from inference.voices.store import VoiceStore
 
     return VoiceStore((settings or _settings()).voices_dir)
-
-
-def _stored_voice(settings: Settings, name: str, engine: SpeechEngine) -> Voice:
-    from inference import Reference, Voice
-
-    store, codec = _store(settings), engine.checkpoint.codec_id
-    found = store.voice(name, codec)
-    if isinstance(found, Voice):
-        return found
-    codes = engine.encode(store.clip(found))
-    store.keep(found, codec, codes)
-    return Voice((Reference(codes, found.text),), name)
 
 
 def _speak(engine: SpeechEngine, request: SpeechRequest, out: Path, codes: Path | None) -> None:

@@ -9,8 +9,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import numpy as np
-
 from inference.audio.encode import Encoder
 from inference.audio.subprocess_decoder import decode_in_subprocess
 from inference.engine.engine import SpeechEngine
@@ -116,20 +114,13 @@ class Handler:
         return result | {"audio": encoded}
 
     async def _voice(self, asked: str | Clip | None) -> Voice:
-        codec = self._engine.checkpoint.codec_id
+        engine = self._engine
         if isinstance(asked, Clip):
             audio = asked.audio if asked.url is None else await self._storage.fetch(asked.url)
             assert audio is not None
-            return Voice((Reference(await self._encoded(await asyncio.to_thread(decode_in_subprocess, audio)), asked.text),))
-        found = self._voices.voice(asked or DEFAULT, codec)
-        if isinstance(found, Voice):
-            return found
-        codes = await self._encoded(await asyncio.to_thread(self._voices.clip, found))
-        self._voices.keep(found, codec, codes)
-        return Voice((Reference(codes, found.text),), found.name)
-
-    async def _encoded(self, wave: np.ndarray) -> np.ndarray:
-        return await asyncio.to_thread(self._engine.encode, wave)
+            codes = await asyncio.to_thread(lambda: engine.encode(decode_in_subprocess(audio)))
+            return Voice((Reference(codes, asked.text),))
+        return await asyncio.to_thread(self._voices.encoded, asked or DEFAULT, engine.checkpoint.codec_id, engine.encode)
 
 
 def _pieces(content: bytearray) -> list[bytes]:
