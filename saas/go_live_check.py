@@ -19,8 +19,8 @@ from saas import schema
 from saas.app import connect
 from saas.auth.tokens import ALGORITHMS
 from saas.billing.service import EVENTS
-from saas.cli import LICENCE
 from saas.database import DatabaseError
+from saas.serving import LICENCE
 from saas.settings import TEST_SECRETS, Settings
 from saas.storage.bucket import Bucket, StorageError
 

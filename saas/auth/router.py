@@ -7,11 +7,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header
 
+from saas.auth.caller import Caller, new_key
+from saas.auth.dependencies import caller
 from saas.auth.schemas import Config, Key, KeyWanted, Limits, NewKey, Profile, ProfileChange
-from saas.auth.service import Caller, caller, new_key
 from saas.auth.turnstile import HEADER
 from saas.jobs.schemas import Format
-from saas.limits.service import limited
+from saas.limits.dependencies import limited
 from saas.state import AppState
 
 SignedIn = Annotated[Caller, Depends(caller(None))]

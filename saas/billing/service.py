@@ -12,7 +12,7 @@ from uuid import UUID
 
 import stripe
 
-from saas.auth.service import Caller
+from saas.auth.caller import Caller
 from saas.database import Database, Refused
 from saas.errors import ApiError
 from saas.observability import reports

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from saas.auth.service import Caller, caller
+from saas.auth.caller import Caller
+from saas.auth.dependencies import caller
 from saas.credits import service
 from saas.credits.schemas import Credits, Day, Entry, Estimate, Text
 from saas.errors import ApiError

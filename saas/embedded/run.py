@@ -24,12 +24,13 @@ from rich.console import Console
 
 from inference.errors import FishserveError, RequestError
 from inference.listening import listen, url_of
+from saas.auth.caller import new_key
 from saas.auth.local import create_user
-from saas.auth.service import new_key
 from saas.embedded import engine, running, seaweedfs
 from saas.embedded.postgres import EmbeddedPostgres
 from saas.embedded.processes import Program
 from saas.postgres import PostgresDatabase
+from saas.serving import serve
 from saas.settings import Settings
 from saas.storage.bucket import Bucket
 
@@ -48,8 +49,6 @@ class _Stop(BaseException):
 
 def run(settings: Settings, console: Console) -> None:
     """Start everything, serve until Ctrl-C or SIGTERM, end everything. Raises FishserveError for what does not start, or ends."""
-    from saas.cli import serve
-
     for sign in _SIGNS:
         signal.signal(sign, _stop)
     failed: list[Program] = []
@@ -79,7 +78,7 @@ def run(settings: Settings, console: Console) -> None:
         console.print(f"Mail to users is not sent: its links {links} as files in {folder / 'mail'}.")
         threading.Thread(target=_watch, args=([speaker, bucket], over, failed), daemon=True).start()
         stack.callback(over.set)
-        serve(settings, "`fishserve saas grant EMAIL CREDITS` grants credits; Ctrl-C ends it")
+        serve(settings, console, "`fishserve saas grant EMAIL CREDITS` grants credits; Ctrl-C ends it")
     if failed:
         raise FishserveError(f"{failed[0].name} ended; {failed[0].log} may say why")
 

@@ -17,13 +17,14 @@ from inference.audio.encode import FORMATS
 from inference.errors import FishserveError
 from inference.voices.aliases import OPENAI_VOICES
 from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
-from saas.auth.service import Caller, caller
+from saas.auth.caller import Caller
+from saas.auth.dependencies import caller
 from saas.database import Refused
 from saas.errors import ApiError
 from saas.jobs.dispatch import BackendUnavailable, JobRejected
 from saas.jobs.schemas import JobOut, Model, Models, OpenAIBody, SpeechBody, WebhookBody
 from saas.jobs.service import RUNNING, Jobs, Row
-from saas.limits.service import limited
+from saas.limits.dependencies import limited
 from saas.state import AppState, State
 
 router = APIRouter(tags=["speech"])

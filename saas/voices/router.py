@@ -7,7 +7,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends
 
-from saas.auth.service import Caller, caller
+from saas.auth.caller import Caller
+from saas.auth.dependencies import caller
 from saas.state import AppState
 from saas.voices.schemas import CreatedVoice, NewVoice, Rename, UploadOut, VoiceOut
 from saas.voices.service import Row, Voices

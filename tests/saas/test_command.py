@@ -14,8 +14,9 @@ from rich.console import Console
 from inference.errors import RequestError
 from saas import schema
 from saas.billing.service import EVENTS
-from saas.cli import serve
+from saas.cli import console
 from saas.go_live_check import examine, look
+from saas.serving import serve
 from saas.settings import Settings, read, variable
 from saas.storage.bucket import Bucket
 from tests.saas.api_harness import NOWHERE, StandIn, running
@@ -70,7 +71,7 @@ def test_what_it_cannot_serve_with_is_one_sentence_at_the_start(changed, words, 
     for name, value in (SET | changed).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(RequestError, match=words):
-        serve(read())
+        serve(read(), console)
 
 
 # -- check ----------------------------------------------------------------------------------------------------------------------------
