@@ -14,8 +14,8 @@ from inference.errors import RequestError
 from inference.server.log import RequestLog
 from inference.server.timeouts import BodyLimit
 from saas import errors, web
-from saas.auth import local
 from saas.auth import router as auth
+from saas.auth.local import router as local
 from saas.auth.tokens import Tokens
 from saas.auth.turnstile import HEADER, Turnstile
 from saas.billing import router as billing

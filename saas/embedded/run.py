@@ -25,7 +25,7 @@ from rich.console import Console
 from inference.errors import FishserveError, RequestError
 from inference.listening import listen, url_of
 from saas.auth.caller import new_key
-from saas.auth.local import create_user
+from saas.auth.local.sessions import create_user
 from saas.embedded import engine, running, seaweedfs
 from saas.embedded.postgres import EmbeddedPostgres
 from saas.embedded.processes import Program
