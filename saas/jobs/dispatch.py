@@ -168,7 +168,7 @@ class Streaming(Protocol):
     slots: int
 
     def open(self, order: Order) -> AbstractAsyncContextManager[Speech]:
-        """Begin; leaving the block early stops the backend. Raises Later, JobRejected, as does iterating."""
+        """Begin; leaving the block early stops the backend. Raises BackendUnavailable, JobRejected, as does iterating."""
         ...
 
 
@@ -180,15 +180,15 @@ class Queued(Protocol):
     slots: int
 
     async def send(self, order: Order) -> Result | Accepted | Terminated:
-        """Raises Later, JobRejected."""
+        """Raises BackendUnavailable, JobRejected."""
         ...
 
     async def status(self, backend_id: str, order_key: str | None) -> Result | Terminated | None:
-        """None while it is under way. What is made must be at `order_key`, where one is given. Raises Later, Gone."""
+        """None while it is under way. What is made must be at `order_key`, where one is given. Raises BackendUnavailable, JobUnknown."""
         ...
 
     async def cancel(self, backend_id: str) -> None:
-        """Raises Later."""
+        """Raises BackendUnavailable."""
         ...
 
     def token(self, user_id: str, idempotency_key: str) -> str:
@@ -196,4 +196,9 @@ class Queued(Protocol):
         ...
 
 
-Dispatcher = Streaming | Queued
+Backend = Streaming | Queued
+
+
+def sha256(text: str) -> str:
+    """In hexadecimal. Half of a surrogate pair counts as a character."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -22,8 +22,9 @@ from saas.auth.dependencies import caller
 from saas.database import Refused
 from saas.errors import ApiError
 from saas.jobs.dispatch import BackendUnavailable, JobRejected
+from saas.jobs.outcomes import RUNNING, Row
 from saas.jobs.schemas import JobOut, Model, Models, OpenAIBody, SpeechBody, WebhookBody
-from saas.jobs.service import RUNNING, Jobs, Row
+from saas.jobs.service import Jobs
 from saas.limits.dependencies import limited
 from saas.state import AppState, State
 
