@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from inference import SpeechEngine, SpeechRequest
-    from inference.server.keys import Keys
+    from inference.http.keys import Keys
     from inference.settings import Settings
     from inference.voices.store import VoiceStore
 
@@ -364,8 +364,8 @@ def _engine(settings: Settings) -> Iterator[SpeechEngine]:
 
 
 def _check_keys(settings: Settings) -> None:
+    from inference.http.keys import Keys
     from inference.listening import is_loopback
-    from inference.server.keys import Keys
 
     if settings.keys_file is None:
         if not is_loopback(settings.host):
@@ -402,7 +402,7 @@ def _clip(path: Path) -> np.ndarray:
 
 
 def _keys() -> Keys:
-    from inference.server.keys import Keys
+    from inference.http.keys import Keys
 
     path = _settings().keys_file
     if path is None:

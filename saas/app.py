@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from inference.errors import RequestError
-from inference.server.log import RequestLog
-from inference.server.timeouts import BodyLimit
+from inference.http.log import RequestLog
+from inference.http.timeouts import BodyLimit
 from saas import errors, web
 from saas.auth import router as auth
 from saas.auth.local import router as local

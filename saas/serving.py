@@ -7,9 +7,9 @@ from contextlib import suppress
 import uvicorn
 from rich.console import Console
 
+from inference.http.log import quiet_uvicorn
+from inference.http.timeouts import HeaderTimeoutProtocol
 from inference.listening import listen, url_of
-from inference.server.log import quiet_uvicorn
-from inference.server.timeouts import HeaderTimeoutProtocol
 from saas import web
 from saas.app import complete, create_app
 from saas.observability import logs

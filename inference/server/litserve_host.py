@@ -28,16 +28,16 @@ from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
 from starlette.types import ASGIApp
 
 from inference.errors import GenerationError
+from inference.http.log import quiet_uvicorn
+from inference.http.metrics import SHARED_DIRECTORY
+from inference.http.timeouts import DrainingWebSocketProtocol, HeaderTimeoutProtocol
 from inference.listening import listen, url_of
 from inference.server.app import create_app
 from inference.server.engine_process import Address, EngineProcess
 from inference.server.health_port import HealthPort
-from inference.server.log import quiet_uvicorn
 from inference.server.messages import LOADING, Message
-from inference.server.metrics import SHARED_DIRECTORY
 from inference.server.remote_engine import Engines, RemoteEngine, Unread
 from inference.server.shutdown import InFlight, Shutdown
-from inference.server.timeouts import DrainingWebSocketProtocol, HeaderTimeoutProtocol
 from inference.settings import Settings
 
 _PATH = "/_engine"

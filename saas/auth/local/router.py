@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
-from inference.server.error_responses import complaint
+from inference.http.error_responses import complaint
 from saas.auth.local.passwords import NO_PASSWORD, hash_password, is_password
 from saas.auth.local.schemas import ADDRESS, MAX_PASSWORD, MIN_PASSWORD, Address, Change, Grant, Guarded, Otp, Resend, SignUp, Verification
 from saas.auth.local.sessions import LocalAuth, create_user, token_hash
