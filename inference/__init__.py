@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from inference.errors import (
         AudioError,
         CheckpointError,
+        ConfigurationError,
         EngineClosed,
         FishserveError,
         GenerationError,
@@ -35,6 +36,7 @@ __all__ = [
     "Audio",
     "AudioError",
     "CheckpointError",
+    "ConfigurationError",
     "EngineClosed",
     "FinishReason",
     "FishserveError",

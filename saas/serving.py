@@ -23,7 +23,7 @@ LICENCE = (
 
 
 def serve(settings: Settings, console: Console, hint: str = "`fishserve saas check` checks the setup") -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises RequestError."""
+    """Serve until SIGTERM or Ctrl-C. Raises ConfigurationError."""
     if settings.environment == "production" and settings.stripe_secret_key and not settings.model_licence:
         console.print(LICENCE, style="bold red")
     app = create_app(settings)

@@ -16,6 +16,7 @@ from inference.engine.request import SpeechRequest
 from inference.engine.stream import AsyncSpeechStream
 from inference.errors import FishserveError, RequestError
 from inference.hub import name_of
+from inference.seeds import seed_of
 from inference.voices.notice import MINNOW, ONE_VOICE
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Reference, Voice
@@ -50,8 +51,7 @@ class Handler:
 
     async def _speak(self, job: dict[str, Any], asked: Job) -> AsyncIterator[dict[str, Any]]:
         began = time.monotonic()
-        # The same job, done again because its worker died, says the same in the same way.
-        seed = int.from_bytes(hashlib.sha256(job["id"].encode()).digest()[:7], "big") if asked.seed is None else asked.seed
+        seed = seed_of(job["id"]) if asked.seed is None else asked.seed
         encoder = Encoder(asked.format, asked.sample_rate, asked.speed)
         request = SpeechRequest(
             asked.spoken, await self._voice(asked.voice), seed, asked.temperature, asked.top_p, asked.repetition_penalty, asked.normalize,

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MAX_CLIPS = 16
 """Clips that may wait to be encoded or decoded."""
-_WARM_UP = "Warming up."
 
 Address = tuple[int, str]
 """Where an answer goes: the number of an HTTP process, and the request's uid there."""
@@ -41,15 +40,11 @@ class EngineProcess:
 
     def run(self) -> None:
         """Load the model, then answer."""
-        from inference.engine.engine import SpeechEngine
+        from inference.engine.startup import start_engine
 
         self._report(LOADING)
-        s = self._settings
         try:
-            engine = SpeechEngine.load(
-                s.checkpoint, s.device, rows=s.rows, queue=s.queue, weights=s.cpu_weights, kv_bytes=s.kv_bytes, copies=s.cache_dir
-            )
-            engine.synthesize(SpeechRequest(_WARM_UP, seed=0, max_new_tokens=8))
+            engine = start_engine(self._settings)
         except FishserveError as e:
             self._report({"status": "failed", "error": str(e)})
             return

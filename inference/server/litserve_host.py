@@ -172,7 +172,7 @@ def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None
 def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str], None] = print) -> str | None:
     """Serve until SIGTERM or Ctrl-C, then let running requests finish. Returns why it ended, if that is an error.
 
-    `say` prints a line for the user: when the model is ready, and what Ctrl-C waits for. Raises RequestError for an address that cannot be used.
+    `say` prints a line for the user: when the model is ready, and what Ctrl-C waits for. Raises ConfigurationError for an address that cannot be used.
     """
     began = time.monotonic()
     listening = listen(settings.host, settings.port, "FISHSERVE_PORT")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from inference.audio.encode import FORMATS, choose_rate
 from inference.errors import FishserveError
+from inference.seeds import seed_of
 from saas.storage.bucket import Stored, result_key
 
 Ending = Literal["failed", "cancelled"]
@@ -136,8 +137,7 @@ class Order:
     @property
     def seed(self) -> int:
         """The one that was asked for, else the job's own: done again, it says the same in the same way."""
-        asked = self.options.seed
-        return int.from_bytes(hashlib.sha256(self.job_id.encode()).digest()[:7], "big") if asked is None else asked
+        return seed_of(self.job_id) if self.options.seed is None else self.options.seed
 
 
 class Speech(Protocol):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from inference.errors import RequestError
+from inference.errors import ConfigurationError
 from saas import schema
 from saas.billing.service import EVENTS
 from saas.cli import console
@@ -70,7 +70,7 @@ def test_what_it_cannot_serve_with_is_one_sentence_at_the_start(changed, words, 
         monkeypatch.delenv(variable(name), raising=False)
     for name, value in (SET | changed).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(RequestError, match=words):
+    with pytest.raises(ConfigurationError, match=words):
         serve(read(), console)
 
 
