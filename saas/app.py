@@ -16,11 +16,13 @@ from inference.http.timeouts import BodyLimit
 from saas import errors, web
 from saas.auth import router as auth
 from saas.auth.local import router as local
+from saas.auth.repository import AccountRepository
 from saas.auth.tokens import Tokens
 from saas.auth.turnstile import HEADER, Turnstile
 from saas.billing import router as billing
 from saas.billing.service import Payments
 from saas.credits import router as credits
+from saas.credits.repository import CreditRepository
 from saas.database import Database
 from saas.jobs import router as jobs
 from saas.jobs.backends import backend_of
@@ -142,6 +144,6 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     stack.push_async_callback(end)
     secret = settings.turnstile_secret_key
     return State(
-        settings=settings, database=store, readiness=Readiness(), tokens=Tokens(settings, http), payments=payments, limiter=limiter,
+        settings=settings, database=store, readiness=Readiness(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), payments=payments, limiter=limiter,
         turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work,
     )  # fmt: skip

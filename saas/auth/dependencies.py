@@ -60,7 +60,7 @@ async def _by_key(token: str, state: State, request: Request) -> Caller:
     address = state.limiter.address(request)
     await state.limiter.may_try(address)  # nobody guesses a key, but each guess costs the database a question
     try:
-        found: dict[str, Any] = await state.database.call("authenticate_api_key", prefix=parts[1], hash=hashed(parts[2]))
+        found = await state.accounts.owner_of_key(parts[1], hashed(parts[2]))
     except Refused as e:
         await state.limiter.failed(address)
         raise ApiError(e.status, e.message, "invalid_key", headers=_CHALLENGE if e.status == 401 else None) from None

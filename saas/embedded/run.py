@@ -17,6 +17,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from pydantic import SecretStr
@@ -24,8 +25,10 @@ from rich.console import Console
 
 from inference.errors import FishserveError, RequestError
 from inference.listening import listen, url_of
-from saas.auth.caller import new_key
+from saas.auth.caller import SCOPES, new_key
 from saas.auth.local.sessions import create_user
+from saas.auth.repository import AccountRepository
+from saas.credits.repository import CreditRepository
 from saas.embedded import engine, running, seaweedfs
 from saas.embedded.postgres import EmbeddedPostgres
 from saas.embedded.processes import Program
@@ -134,10 +137,9 @@ async def _prepare(settings: Settings, owner_url: str, console: Console) -> None
             return
         async with await psycopg.AsyncConnection.connect(owner_url) as connection:
             await connection.execute("update public.settings set grant_on_sign_up = %s", [SIGN_UP_CREDITS])
-        await database.call("grant_credits", user_id=user["id"], credits=CREDITS, reference="the first user")
+        await CreditRepository(database).grant(user["id"], CREDITS, "the first user")
         prefix, key, hashed = new_key()
-        scopes = ["speak", "voices", "read"]
-        await database.call("create_api_key", user_id=user["id"], name="the first key", prefix=prefix, hash=hashed, scopes=scopes)
+        await AccountRepository(database).add_key(UUID(user["id"]), "the first key", prefix, hashed, sorted(SCOPES))
     finally:
         await database.close()
     console.print(f"A first user, shown this once: {EMAIL}, password {password}, {CREDITS:,} credits, API key {key}", style="bold")

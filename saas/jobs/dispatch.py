@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from inference.audio.encode import FORMATS, choose_rate
 from inference.errors import FishserveError
 from inference.seeds import seed_of
+from saas.jobs.repository import ClaimedRow
 from saas.storage.bucket import Stored, result_key
 
 Ending = Literal["failed", "cancelled"]
@@ -123,7 +124,7 @@ class Order:
     voice: VoiceClip | None
 
     @classmethod
-    def of(cls, row: dict[str, Any]) -> Order:
+    def of(cls, row: ClaimedRow) -> Order:
         """From a row that was claimed."""
         voice = row.get("voice")
         speaker = VoiceClip(voice["object_key"], voice.get("sha256"), voice["transcript"]) if voice else None

@@ -11,10 +11,11 @@ from functools import partial
 from typing import cast
 
 from inference.errors import FishserveError
-from saas.database import Database, Refused, Unavailable
+from saas.database import Refused, Unavailable
 from saas.jobs.dispatch import Accepted, Backend, BackendUnavailable, JobRejected, Order, Queued, Result, Speech, Streaming
 from saas.jobs.loop import words
-from saas.jobs.outcomes import LEASE_SECONDS, POLL_SECONDS, Outcomes, Row
+from saas.jobs.outcomes import LEASE_SECONDS, POLL_SECONDS, Outcomes
+from saas.jobs.repository import ClaimedRow, JobRepository, JobRow
 from saas.jobs.stream import Stream
 from saas.observability import reports
 from saas.storage.bucket import Bucket
@@ -30,8 +31,8 @@ GATHER_SECONDS = 0.05
 class Dispatcher:
     """The jobs that this process has claimed."""
 
-    def __init__(self, database: Database, bucket: Bucket, backend: Backend, outcomes: Outcomes) -> None:
-        self._database, self._bucket, self._backend, self._outcomes = database, bucket, backend, outcomes
+    def __init__(self, jobs: JobRepository, bucket: Bucket, backend: Backend, outcomes: Outcomes) -> None:
+        self._jobs, self._bucket, self._backend, self._outcomes = jobs, bucket, backend, outcomes
         self._wake, self._full = asyncio.Event(), False
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -39,11 +40,11 @@ class Dispatcher:
         """There may be jobs to claim."""
         self._wake.set()
 
-    async def stream(self, row: Row) -> Stream | None:
+    async def stream(self, row: JobRow) -> Stream | None:
         """The job's speech as it is made, where the backend can and no process has claimed it."""
         if isinstance(self._backend, Queued):
             return None
-        claimed = await self._database.call("claim_job", job_id=row["id"], lease_seconds=LEASE_SECONDS)
+        claimed = await self._jobs.claim(row["id"], LEASE_SECONDS)
         if claimed is None:
             return None
         stream = Stream()
@@ -86,7 +87,7 @@ class Dispatcher:
     @asynccontextmanager
     async def _leased(self, order: Order, *, heard: bool) -> AsyncIterator[None]:
         """Say that the job is being done here, and go on saying so. One that was ended elsewhere stops here, too. Raises Refused for that."""
-        await self._database.call("start_job", job_id=order.job_id, backend=self._backend.name, heard=heard)
+        await self._jobs.start(order.job_id, self._backend.name, heard=heard)
         speaking = asyncio.current_task()
         assert speaking
 
@@ -94,8 +95,7 @@ class Dispatcher:
             while True:
                 await asyncio.sleep(LEASE_SECONDS / 3)
                 with suppress(Unavailable):
-                    answer = await self._database.call("renew_lease", job_id=order.job_id, lease_seconds=LEASE_SECONDS)
-                    if not answer["renewed"]:
+                    if not await self._jobs.renew_lease(order.job_id, LEASE_SECONDS):
                         speaking.cancel()
                         return
 
@@ -109,7 +109,7 @@ class Dispatcher:
         """Start as many jobs as there is room for; then wait for others, or for room."""
         self._wake.clear()
         free = self._backend.slots - len(self._tasks)
-        claimed: list[Row] = await self._database.call("claim_jobs", limit=free, lease_seconds=LEASE_SECONDS) if free > 0 else []
+        claimed = await self._jobs.claim_due(free, LEASE_SECONDS) if free > 0 else []
         self._full = len(claimed) >= free
         for row in claimed:
             self._start(row["id"], partial(self._work, row))
@@ -137,7 +137,7 @@ class Dispatcher:
         task = self._tasks[job_id] = asyncio.create_task(watched())
         task.add_done_callback(over)
 
-    async def _work(self, row: Row) -> None:
+    async def _work(self, row: ClaimedRow) -> None:
         """One attempt at a claimed job."""
         order = Order.of(row)
         try:
@@ -159,13 +159,13 @@ class Dispatcher:
         except BackendUnavailable as e:
             pause = e.seconds or min(MAX_PAUSE, 2 ** (row["attempts"] - 1))
             log.warning("job %s is tried again in %.0f s: %s", order.job_id, pause, e)
-            await self._database.call("renew_lease", job_id=order.job_id, lease_seconds=round(min(MAX_PAUSE, pause)))
+            await self._jobs.renew_lease(order.job_id, round(min(MAX_PAUSE, pause)))
 
     async def _hand_on(self, order: Order, backend: Queued) -> None:
         outcome = await backend.send(order)
         if isinstance(outcome, Accepted):
             try:
-                await self._database.call("start_job", job_id=order.job_id, backend=backend.name, backend_id=outcome.backend_id)
+                await self._jobs.start(order.job_id, backend.name, backend_id=outcome.backend_id)
             except Refused:  # it was cancelled meanwhile
                 await backend.cancel(outcome.backend_id)
         elif isinstance(outcome, Result):
@@ -178,7 +178,7 @@ class Dispatcher:
         await self._bucket.put(order.key, content, order.options.media_type, made.metadata(order.job_id))
         await self._outcomes.settle(order.job_id, order.key, made)
 
-    async def stop(self, row: Row) -> None:
+    async def stop(self, row: JobRow) -> None:
         """Stop the work on a job that has ended."""
         if task := self._tasks.get(row["id"]):
             task.cancel()
@@ -194,4 +194,4 @@ class Dispatcher:
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         for job_id in tasks:
             with suppress(Unavailable, Refused):
-                await self._database.call("renew_lease", job_id=job_id, lease_seconds=0)
+                await self._jobs.renew_lease(job_id, 0)

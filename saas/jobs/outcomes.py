@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
 from weakref import WeakValueDictionary
 
-from saas.database import Database
 from saas.jobs.dispatch import Ending, Result
+from saas.jobs.repository import JobRepository, JobRow
 from saas.storage.bucket import Bucket
 
-Row = dict[str, Any]
 RUNNING = frozenset(["queued", "running"])
 LEASE_SECONDS = 30
 """How long a job belongs to one process. The process renews it while it works; one that has died does not."""
@@ -21,8 +19,8 @@ POLL_SECONDS = 2.0
 class Outcomes:
     """Ends jobs in the database. A job ends once: settling one that was refunded changes nothing, and its file is deleted."""
 
-    def __init__(self, database: Database, bucket: Bucket) -> None:
-        self._database, self._bucket = database, bucket
+    def __init__(self, jobs: JobRepository, bucket: Bucket) -> None:
+        self._jobs, self._bucket = jobs, bucket
         self._events: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     async def found(self, key: str) -> Result | None:
@@ -32,7 +30,7 @@ class Outcomes:
 
     async def settle(self, job_id: str, key: str, made: Result) -> None:
         """Charge a job whose file is in the bucket."""
-        await self._database.call("settle_job", job_id=job_id, object_key=key, **made.model_dump())
+        await self._jobs.settle(job_id, key, **made.model_dump())
         self.tell(job_id)
 
     async def settle_checked(self, job_id: str, key: str, made: Result) -> None:
@@ -43,11 +41,11 @@ class Outcomes:
         else:
             await self.settle(job_id, key, made)
 
-    async def refund(self, job_id: str, status: Ending, message: str) -> Row:
+    async def refund(self, job_id: str, status: Ending, message: str) -> JobRow:
         """End a job without a result. Returns the job, which may have been settled meanwhile."""
-        answer = await self._database.call("refund_job", job_id=job_id, status=status, error=message)
+        row = await self._jobs.refund(job_id, status, message)
         self.tell(job_id)
-        return cast(Row, answer["job"])
+        return row
 
     def event(self, job_id: str) -> asyncio.Event:
         """Set when the job ends in this process."""

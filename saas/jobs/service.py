@@ -10,14 +10,16 @@ import asyncio
 import json
 import secrets
 from contextlib import suppress
-from typing import Any, cast
+from datetime import datetime
+from typing import Any
 
 from saas.database import Database
 from saas.jobs.dispatch import Backend, Options, Queued, sha256
 from saas.jobs.dispatcher import Dispatcher
 from saas.jobs.loop import again
-from saas.jobs.outcomes import POLL_SECONDS, RUNNING, Outcomes, Row
+from saas.jobs.outcomes import POLL_SECONDS, RUNNING, Outcomes
 from saas.jobs.reconciler import RECONCILE_SECONDS, Reconciler
+from saas.jobs.repository import JobRepository, JobRow, Taken
 from saas.jobs.stream import Stream
 from saas.jobs.sweeper import SWEEP_SECONDS, Sweeper
 from saas.storage.bucket import Bucket, StorageError
@@ -27,11 +29,11 @@ class Jobs:
     """The jobs of one process. `run` works until it is cancelled."""
 
     def __init__(self, database: Database, bucket: Bucket, backend: Backend) -> None:
-        self._database, self._bucket, self._backend = database, bucket, backend
-        self._outcomes = Outcomes(database, bucket)
-        self._dispatcher = Dispatcher(database, bucket, backend, self._outcomes)
-        self._reconciler = Reconciler(database, bucket, backend, self._outcomes)
-        self._sweeper = Sweeper(database, bucket, self._dispatcher, self._outcomes)
+        self._jobs, self._bucket, self._backend = JobRepository(database), bucket, backend
+        self._outcomes = Outcomes(self._jobs, bucket)
+        self._dispatcher = Dispatcher(self._jobs, bucket, backend, self._outcomes)
+        self._reconciler = Reconciler(self._jobs, bucket, backend, self._outcomes)
+        self._sweeper = Sweeper(self._jobs, bucket, self._dispatcher, self._outcomes)
 
     async def run(self) -> None:
         """Hand on claimed jobs, look after those handed on, and clear away those that have ended, until cancelled."""
@@ -54,32 +56,36 @@ class Jobs:
     async def submit(
         self, user_id: str, key_id: str | None, idempotency_key: str | None, text: str, voice_id: str | None, options: Options,
         *, dispatch: bool = True,
-    ) -> Row:  # fmt: skip
+    ) -> Taken:  # fmt: skip
         """Reserve the credits and take the job, once for each idempotency key. Raises Refused, Unavailable.
 
-        Returns `{job, replayed, balance, voice}`. Without `dispatch` the caller claims it, or leaves it to the next round.
+        Without `dispatch` the caller claims it, or leaves it to the next round.
         """
         key = idempotency_key or secrets.token_hex(16)
         asked = json.dumps([text, voice_id, options.asdict()], sort_keys=True)
         token = self._backend.token(user_id, key) if isinstance(self._backend, Queued) else secrets.token_hex(32)
-        taken = await self._database.call(
-            "process_audio_request", user_id=user_id, idempotency_key=key, fingerprint=sha256(asked), text=text, voice_id=voice_id,
-            options=options.asdict(), api_key_id=key_id, token_hash=sha256(token),
+        taken = await self._jobs.submit(
+            user_id=user_id, api_key_id=key_id, idempotency_key=key, fingerprint=sha256(asked), text=text, voice_id=voice_id,
+            options=options.asdict(), token_hash=sha256(token),
         )  # fmt: skip
         if dispatch:
             self.wake()
-        return cast(Row, taken)
+        return taken
 
     def wake(self) -> None:
         """There may be something to hand on."""
         self._dispatcher.wake()
 
-    async def wait(self, user_id: str, job_id: str, seconds: float) -> Row:
+    async def list(self, user_id: str, before: datetime | None, limit: int, search: str | None) -> list[JobRow]:
+        """A user's jobs, the newest first."""
+        return await self._jobs.list(user_id, before, limit, search)
+
+    async def wait(self, user_id: str, job_id: str, seconds: float) -> JobRow:
         """The job once it has ended, or as it is after so long."""
         deadline = asyncio.get_running_loop().time() + seconds
         event = self._outcomes.event(job_id)
         while True:
-            row: Row = await self._database.call("get_job", user_id=user_id, job_id=job_id)
+            row = await self._jobs.get(user_id, job_id)
             left = deadline - asyncio.get_running_loop().time()
             if row["status"] not in RUNNING or left <= 0:
                 return row
@@ -87,13 +93,13 @@ class Jobs:
                 async with asyncio.timeout(min(left, POLL_SECONDS)):
                     await event.wait()
 
-    async def cancel(self, user_id: str, job_id: str) -> Row:
+    async def cancel(self, user_id: str, job_id: str) -> JobRow:
         """End a job that has not ended, and give back what it reserved. Raises Refused 404, and 409 for one that is being listened to."""
-        answer = await self._database.call("cancel_job", user_id=user_id, job_id=job_id)
+        answer = await self._jobs.cancel(user_id, job_id)
         if answer["changed"]:
             self._outcomes.tell(job_id)
             await self._dispatcher.stop(answer["job"])
-        return cast(Row, answer["job"])
+        return answer["job"]
 
     async def abandon(self, job_id: str) -> None:
         """End a job whose only client left before it heard anything."""
@@ -102,23 +108,22 @@ class Jobs:
     async def delete(self, user_id: str, job_id: str) -> None:
         """Forget a job and its result. Raises Refused as `cancel` does."""
         await self.cancel(user_id, job_id)
-        gone = await self._database.call("delete_job", user_id=user_id, job_id=job_id)
-        if gone["object_key"]:
-            with suppress(StorageError):  # the list of what is to be deleted has it
-                await self._bucket.delete(gone["object_key"])
+        if key := await self._jobs.delete(user_id, job_id):
+            with suppress(StorageError):  # the list of objects to delete has it
+                await self._bucket.delete(key)
 
-    def url(self, row: Row) -> str | None:
+    def url(self, row: JobRow) -> str | None:
         """Where the result of a job is, for 300 s."""
         key = row.get("object_key")
         if row["status"] != "succeeded" or not key:
             return None
         return self._bucket.get_url(key, filename=f"speech-{row['id'][:8]}.{row['options'].get('format', 'mp3')}")
 
-    async def result(self, row: Row) -> bytes | None:
+    async def result(self, row: JobRow) -> bytes | None:
         """The file of a job that succeeded; None when it has been deleted."""
-        key = row["object_key"]
-        return await self._bucket.read(key, most=row["bytes"]) if key else None
+        key, size = row["object_key"], row["bytes"]
+        return await self._bucket.read(key, most=size) if key and size is not None else None
 
-    async def stream(self, row: Row) -> Stream | None:
+    async def stream(self, row: JobRow) -> Stream | None:
         """As Dispatcher.stream."""
         return await self._dispatcher.stream(row)

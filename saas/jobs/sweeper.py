@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from saas.database import Database
 from saas.jobs.dispatcher import Dispatcher
 from saas.jobs.outcomes import Outcomes
+from saas.jobs.repository import JobRepository
 from saas.storage.bucket import Bucket, upload_key
 
 SWEEP_SECONDS = 10.0
@@ -16,21 +16,21 @@ _BATCH = 100
 class Sweeper:
     """Clears away what has ended."""
 
-    def __init__(self, database: Database, bucket: Bucket, dispatcher: Dispatcher, outcomes: Outcomes) -> None:
-        self._database, self._bucket, self._dispatcher, self._outcomes = database, bucket, dispatcher, outcomes
+    def __init__(self, jobs: JobRepository, bucket: Bucket, dispatcher: Dispatcher, outcomes: Outcomes) -> None:
+        self._jobs, self._bucket, self._dispatcher, self._outcomes = jobs, bucket, dispatcher, outcomes
 
     async def sweep(self) -> None:
         """End what was forgotten, and delete what is not to be kept."""
-        for row in await self._database.call("expire_reservations", older_than_seconds=EXPIRE_SECONDS):
+        for row in await self._jobs.expire_reservations(EXPIRE_SECONDS):
             self._outcomes.tell(row["id"])
             await self._dispatcher.stop(row)
-        await self._database.call("expire_results")
+        await self._jobs.expire_results()
         await self.empty_outbox()
 
     async def empty_outbox(self) -> None:
         """Delete the objects whose rows are gone. Each stays on the list until the bucket says that it is deleted."""
-        while keys := await self._database.call("objects_to_delete", limit=_BATCH):
+        while keys := await self._jobs.objects_to_delete(_BATCH):
             for key in keys:
                 await self._bucket.delete(key)
                 await self._bucket.delete(upload_key(key))  # a clip that was never looked at is still there
-                await self._database.call("object_deleted", key=key)
+                await self._jobs.object_deleted(key)

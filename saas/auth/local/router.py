@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from inference.http.error_responses import complaint
 from saas.auth.local.passwords import NO_PASSWORD, hash_password, is_password
+from saas.auth.local.repository import LocalRepository
 from saas.auth.local.schemas import ADDRESS, MAX_PASSWORD, MIN_PASSWORD, Address, Change, Grant, Guarded, Otp, Resend, SignUp, Verification
 from saas.auth.local.sessions import LocalAuth, create_user, token_hash
 from saas.auth.turnstile import Action
@@ -173,18 +174,17 @@ async def change_user(body: Change, caller: SignedIn, state: AppState) -> dict[s
     """A new password; every other session ends."""
     await _still(caller, state)
     hashed = None if body.password is None else await asyncio.to_thread(hash_password, body.password)
-    changed: dict[str, Any] = await state.database.call("local_update_user", user_id=caller[0], session_id=caller[1], password_hash=hashed)
-    return changed
+    return await LocalRepository(state.database).update_user(*caller, hashed)
 
 
 @router.post("/logout", status_code=204)
 async def sign_out(caller: SignedIn, state: AppState, scope: Literal["global", "local", "others"] = "global") -> None:
     """End this session, the others, or all."""
-    await state.database.call("local_close_sessions", user_id=caller[0], session_id=caller[1], scope=scope)
+    await LocalRepository(state.database).close_sessions(*caller, scope)
 
 
 async def _find(database: Database, email: str) -> dict[str, Any] | None:
-    found = await database.call("local_find_user", email=email)
+    found = await LocalRepository(database).find_user(email)
     return found["user"] if found else None
 
 
@@ -206,7 +206,7 @@ async def _person(request: Request, state: State, body: Guarded, action: Action 
 async def _by_password(request: Request, state: State, body: Grant) -> dict[str, Any]:
     await _person(request, state, body)
     email = body.email.strip().lower()
-    found = await state.database.call("local_find_user", email=email) if ADDRESS.fullmatch(email) else None
+    found = await LocalRepository(state.database).find_user(email) if ADDRESS.fullmatch(email) else None
     kept = found["password_hash"] if found else None
     right = await asyncio.to_thread(is_password, body.password, kept or NO_PASSWORD)
     if found is None or not kept or not right:
@@ -222,7 +222,7 @@ async def _of_link(request: Request, state: State, purpose: str, token: str) -> 
     address = state.limiter.address(request)
     await state.limiter.may_try(address, "password")
     for kind in ("magiclink", "signup") if purpose == "email" else (purpose,):
-        user: dict[str, Any] | None = await state.database.call("local_use_token", purpose=kind, hash=token_hash(token))
+        user = await LocalRepository(state.database).use_token(kind, token_hash(token))
         if user is not None:
             return user
     await state.limiter.failed(address, "password")
@@ -230,7 +230,7 @@ async def _of_link(request: Request, state: State, purpose: str, token: str) -> 
 
 
 async def _still(caller: tuple[str, str], state: State) -> dict[str, Any]:
-    user: dict[str, Any] | None = await state.database.call("local_session_user", user_id=caller[0], session_id=caller[1])
+    user = await LocalRepository(state.database).session_user(*caller)
     if user is None:
         raise ApiError(403, "The session has ended; sign in again.", "session_not_found")
     return user

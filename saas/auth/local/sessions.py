@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from saas.auth.local.mailbox import Mailbox, write_private
 from saas.auth.local.passwords import hash_password
+from saas.auth.local.repository import LocalRepository, Opened
 from saas.auth.local.schemas import Purpose
 from saas.database import Database
 from saas.errors import ApiError
@@ -80,13 +81,13 @@ class LocalAuth:
     async def open_session(self, database: Database, user: dict[str, Any]) -> dict[str, Any]:
         """A new session as GoTrue gives one."""
         refresh = secrets.token_urlsafe(32)
-        opened = await database.call("local_open_session", user_id=user["id"], refresh_hash=token_hash(refresh))
+        opened = await LocalRepository(database).open_session(user["id"], token_hash(refresh))
         return self._session(opened, refresh)
 
     async def renew(self, database: Database, refresh: str) -> dict[str, Any]:
         """The session with its next tokens. Raises ApiError 400 when it has ended."""
         following = secrets.token_urlsafe(32)
-        renewed = await database.call("local_renew_session", old_hash=token_hash(refresh), new_hash=token_hash(following))
+        renewed = await LocalRepository(database).renew_session(token_hash(refresh), token_hash(following))
         if renewed is None:
             raise ApiError(400, "The session has ended; sign in again.", "refresh_token_not_found")
         return self._session(renewed, following)
@@ -94,7 +95,7 @@ class LocalAuth:
     async def send_link(self, database: Database, user: dict[str, Any], purpose: Purpose, back: str) -> None:
         """Write the user a link that signs in once, and leads to `back` in the app."""
         token = secrets.token_urlsafe(32)
-        await database.call("local_create_token", user_id=user["id"], purpose=purpose, hash=token_hash(token), seconds=LINK_SECONDS)
+        await LocalRepository(database).create_token(user["id"], purpose, token_hash(token), LINK_SECONDS)
         query = urlencode({"token": token, "type": purpose, "redirect_to": self.landing(back)})
         self._mailbox.send_link(user["email"], purpose, f"{self._public_url}/auth/v1/verify?{query}")
 
@@ -110,7 +111,7 @@ class LocalAuth:
         inside = redirect_to == self._app or redirect_to.startswith(f"{self._app}/")
         return redirect_to if inside and not re.search(r"[#\\\s]", redirect_to) else self._app
 
-    def _session(self, opened: dict[str, Any], refresh: str) -> dict[str, Any]:
+    def _session(self, opened: Opened, refresh: str) -> dict[str, Any]:
         now = time.time()
         return {
             "access_token": self._signer.sign(opened["user"], opened["session_id"], now), "token_type": "bearer", "refresh_token": refresh,
@@ -121,8 +122,7 @@ class LocalAuth:
 async def create_user(database: Database, email: str, password: str | None, *, confirmed: bool) -> dict[str, Any] | None:
     """A new user as GoTrue shows one, or None where the address has one already. Without a password, links alone sign in."""
     hashed = None if password is None else await asyncio.to_thread(hash_password, password)
-    user: dict[str, Any] | None = await database.call("local_create_user", email=email, password_hash=hashed, confirmed=confirmed)
-    return user
+    return await LocalRepository(database).create_user(email, hashed, confirmed)
 
 
 def token_hash(token: str) -> str:
