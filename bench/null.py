@@ -39,7 +39,6 @@ class NullTarget:
         request: SpeechRequest,  # noqa: ARG002 - the engine's signature
         deliver: Callable[[Item], None],
         *,
-        audio: bool = True,  # noqa: ARG002
         unread: Callable[[], int] = int,
     ) -> RequestHandle:
         """As the engine's."""

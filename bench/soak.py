@@ -48,7 +48,7 @@ class Client:
     def __init__(self, engine: SpeechEngine, request: SpeechRequest, leaves: float | None, deaf: bool) -> None:
         self.leaves = None if leaves is None else time.monotonic() + leaves
         self.ends, self.unread, self.deaf, self.reason = 0, 0, deaf, "never ended"
-        self.ticket: RequestHandle | None = engine.submit(request, self._deliver, unread=lambda: self.unread)
+        self.handle: RequestHandle | None = engine.submit(request, self._deliver, unread=lambda: self.unread)
 
     def _deliver(self, item: Audio | Exception | None) -> None:
         if isinstance(item, Audio):
@@ -57,13 +57,13 @@ class Client:
             self.ends += 1
 
     def go_on(self, now: float) -> bool:
-        """Leave if it is time; whether the request still runs. The ticket of one that has ended, and the codes it holds, are let go."""
-        assert self.ticket is not None
+        """Leave if it is time; whether the request still runs. The handle of one that has ended, and the codes it holds, are let go."""
+        assert self.handle is not None
         if self.ends:
-            self.reason, self.ticket = self.ticket.finish_reason or self.reason, None
+            self.reason, self.handle = self.handle.finish_reason or self.reason, None
             return False
         if self.leaves is not None and now >= self.leaves:
-            self.ticket.cancel()
+            self.handle.cancel()
         return True
 
 
@@ -110,7 +110,12 @@ def soak(
                 memory.append({"at": now - started, **_memory(engine, runner)})
                 sampled = now
             time.sleep(0.005)
-    left = {"rows": len(runner.sequences), "positions": runner.positions, "running": len(engine._running), "waiting": len(engine._waiting)}
+    left = {
+        "rows": len(runner.sequences),
+        "positions": runner.positions,
+        "running": len(engine._scheduler.running),
+        "waiting": len(engine._scheduler.waiting),
+    }
     growth = _growth(memory, seconds)
     outcomes.update(c.reason for c in clients_ever)
     not_once = sum(c.ends != 1 for c in clients_ever)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.load import Heard, Speak
@@ -14,8 +12,7 @@ from inference.errors import GenerationError, Overloaded, RequestError
 if TYPE_CHECKING:  # measuring a server needs no torch
     import httpx
 
-    from inference import RequestHandle, SpeechRequest
-    from inference.engine.stream import Item
+    from inference.engine.stream import Submit
 
 APIS = {"openai": "/v1/audio/speech", "fish": "/v1/tts"}
 MAX_HEADER = 1 << 16
@@ -24,32 +21,20 @@ MAX_HEADER = 1 << 16
 class Submits(Protocol):
     """What is needed of an engine."""
 
-    def submit(
-        self, request: SpeechRequest, deliver: Callable[[Item], None], *, audio: bool = True, unread: Callable[[], int] = int
-    ) -> RequestHandle: ...
+    @property
+    def submit(self) -> Submit: ...
 
 
 def engine_target(engine: Submits) -> Speak:
     """Speak with an engine in this process, by the way its asynchronous callers take."""
 
     async def speak(prompt: Prompt, heard: Heard) -> float | None:
-        from inference import SpeechRequest
+        from inference import AsyncSpeechStream, SpeechRequest
 
-        loop = asyncio.get_running_loop()
-        items: asyncio.Queue[Item] = asyncio.Queue()
-
-        def deliver(item: Item) -> None:
-            loop.call_soon_threadsafe(items.put_nowait, item)
-
-        ticket = engine.submit(SpeechRequest(prompt.text, seed=prompt.number), deliver, unread=items.qsize)
-        try:
-            while (item := await items.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                heard(item.seconds)
-        finally:
-            ticket.cancel()
-        return ticket.queued
+        async with AsyncSpeechStream(engine.submit, SpeechRequest(prompt.text, seed=prompt.number)) as stream:
+            async for chunk in stream:
+                heard(chunk.seconds)
+        return stream.queued_seconds
 
     return speak
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inference.engine.engine import SpeechEngine
-    from inference.engine.request import Audio, SpeechRequest
-    from inference.engine.stream import RequestHandle, SpeechStream
+    from inference.engine.request import Audio, FinishReason, SpeechRequest
+    from inference.engine.stream import AsyncSpeechStream, RequestHandle, SpeechStream
     from inference.errors import (
         AudioError,
         CheckpointError,
+        ConfigurationError,
         EngineClosed,
         FishserveError,
         GenerationError,
@@ -31,10 +32,13 @@ if TYPE_CHECKING:
     from inference.voices.voice import Reference, Voice
 
 __all__ = [
+    "AsyncSpeechStream",
     "Audio",
     "AudioError",
     "CheckpointError",
+    "ConfigurationError",
     "EngineClosed",
+    "FinishReason",
     "FishserveError",
     "GenerationError",
     "MissingExtra",
@@ -53,6 +57,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncSpeechStream": "inference.engine.stream",
+    "FinishReason": "inference.engine.request",
     "SpeechEngine": "inference.engine.engine",
     "SpeechStream": "inference.engine.stream",
     "RequestHandle": "inference.engine.stream",

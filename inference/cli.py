@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.progress import Progress
 
-    from inference import SpeechEngine, SpeechRequest, Voice
-    from inference.server.keys import Keys
+    from inference import SpeechEngine, SpeechRequest
+    from inference.http.keys import Keys
     from inference.settings import Settings
     from inference.voices.store import VoiceStore
 
@@ -136,7 +136,7 @@ def say(
         if reference is not None:
             request = replace(request, voice=engine.voice(_clip(reference), reference_text or ""))
         elif voice is not None:
-            request = replace(request, voice=_stored_voice(settings, voice, engine))
+            request = replace(request, voice=_store(settings).encoded(voice, engine.checkpoint.codec_id, engine.encode))
         _speak(engine, request, out, codes)
 
 
@@ -224,7 +224,7 @@ def serve(
     """Serve speech over HTTP."""
     from inference.hub import locate
     from inference.listening import listen, url_of
-    from inference.server.host import serve as run
+    from inference.server.litserve_host import serve as run
 
     settings = _settings(checkpoint=checkpoint, device=device, host=host, port=port, rows=rows)
     listen(settings.host, settings.port, "FISHSERVE_PORT").close()  # before a model is downloaded or loaded
@@ -364,8 +364,8 @@ def _engine(settings: Settings) -> Iterator[SpeechEngine]:
 
 
 def _check_keys(settings: Settings) -> None:
+    from inference.http.keys import Keys
     from inference.listening import is_loopback
-    from inference.server.keys import Keys
 
     if settings.keys_file is None:
         if not is_loopback(settings.host):
@@ -402,7 +402,7 @@ def _clip(path: Path) -> np.ndarray:
 
 
 def _keys() -> Keys:
-    from inference.server.keys import Keys
+    from inference.http.keys import Keys
 
     path = _settings().keys_file
     if path is None:
@@ -414,18 +414,6 @@ def _store(settings: Settings | None = None) -> VoiceStore:
     from inference.voices.store import VoiceStore
 
     return VoiceStore((settings or _settings()).voices_dir)
-
-
-def _stored_voice(settings: Settings, name: str, engine: SpeechEngine) -> Voice:
-    from inference import Reference, Voice
-
-    store, codec = _store(settings), engine.checkpoint.codec_id
-    found = store.voice(name, codec)
-    if isinstance(found, Voice):
-        return found
-    codes = engine.encode(store.clip(found))
-    store.keep(found, codec, codes)
-    return Voice((Reference(codes, found.text),), name)
 
 
 def _speak(engine: SpeechEngine, request: SpeechRequest, out: Path, codes: Path | None) -> None:

@@ -1,8 +1,27 @@
-"""Every error fishserve raises on purpose. Each message says what was wrong, with the value, and what to do."""
+"""Every error fishserve raises on purpose. Each message says what was wrong, with the value, and what to do.
+
+FishserveError
+  x ConfigurationError   a setting
+  x CheckpointError      a checkpoint
+  x PrecisionError       a weight's precision
+  x MissingExtra         a package that is not installed
+  x RequestError         a request that cannot be served
+    + VoiceNotFound
+    + VoiceExists
+    + AudioError         a clip
+  x NotReady             the model is loading
+  x Overloaded           the queue is full
+  x GenerationError      a request failed
+  x EngineClosed         the engine ended
+"""
 
 
 class FishserveError(Exception):
     """Base of all errors a caller may want to catch."""
+
+
+class ConfigurationError(FishserveError):
+    """A setting is missing or has a value that cannot be used."""
 
 
 class CheckpointError(FishserveError):

@@ -6,7 +6,7 @@ import errno
 import ipaddress
 import socket
 
-from inference.errors import RequestError
+from inference.errors import ConfigurationError
 
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 _BACKLOG = 1024
@@ -16,12 +16,14 @@ _LAST_PORT = 65535
 def listen(host: str, port: int, variable: str) -> socket.socket:
     """A listening socket; port 0 takes any free one. `variable` names the setting of the port.
 
-    Clients that connect before the server answers wait. Raises RequestError saying what to change.
+    Clients that connect before the server answers wait. Raises ConfigurationError saying what to change.
     """
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as e:
-        raise RequestError(f"cannot listen on {host!r}: {e.strerror or e}; give an address of this machine, such as 127.0.0.1") from None
+        raise ConfigurationError(
+            f"cannot listen on {host!r}: {e.strerror or e}; give an address of this machine, such as 127.0.0.1"
+        ) from None
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     family, *_, address = found[0]
     listening = socket.socket(family)
@@ -31,7 +33,7 @@ def listen(host: str, port: int, variable: str) -> socket.socket:
         listening.listen(_BACKLOG)
     except OSError as e:
         listening.close()
-        raise RequestError(_refusal(e, host, port, variable)) from None
+        raise ConfigurationError(_refusal(e, host, port, variable)) from None
     return listening
 
 

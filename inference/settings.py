@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from inference.errors import RequestError
+from inference.errors import ConfigurationError
 
 
 class Settings(BaseSettings):
@@ -64,9 +64,11 @@ class Settings(BaseSettings):
 
 
 def read(**given: Any) -> Settings:
-    """The settings, those given that are not None winning over the environment. Raises RequestError."""
+    """The settings, those given that are not None winning over the environment. Raises ConfigurationError."""
     try:
         return Settings(**{k: v for k, v in given.items() if v is not None})
     except ValidationError as e:
         first = e.errors()[0]
-        raise RequestError(f"{first['loc'][0]} (FISHSERVE_{str(first['loc'][0]).upper()}) is {first['input']!r}: {first['msg']}") from None
+        raise ConfigurationError(
+            f"{first['loc'][0]} (FISHSERVE_{str(first['loc'][0]).upper()}) is {first['input']!r}: {first['msg']}"
+        ) from None

@@ -10,17 +10,19 @@ import httpx
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from inference.errors import RequestError
-from inference.server.log import RequestLog
-from inference.server.timeouts import BodyLimit
+from inference.errors import ConfigurationError
+from inference.http.log import RequestLog
+from inference.http.timeouts import BodyLimit
 from saas import errors, web
-from saas.auth import local
 from saas.auth import router as auth
+from saas.auth.local import router as local
+from saas.auth.repository import AccountRepository
 from saas.auth.tokens import Tokens
 from saas.auth.turnstile import HEADER, Turnstile
 from saas.billing import router as billing
 from saas.billing.service import Payments
 from saas.credits import router as credits
+from saas.credits.repository import CreditRepository
 from saas.database import Database
 from saas.jobs import router as jobs
 from saas.jobs.backends import backend_of
@@ -51,7 +53,7 @@ _SHOWN = [
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The API. Its state is made when it starts. Raises RequestError for settings that must not be served with."""
+    """The API. Its state is made when it starts. Raises ConfigurationError for settings that must not be served with."""
     check(settings)
 
     @asynccontextmanager
@@ -83,30 +85,30 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def check(settings: Settings) -> None:
-    """Raises RequestError for what must not be served with; `fishserve saas check` looks for much more."""
+    """Raises ConfigurationError for what must not be served with; `fishserve saas check` looks for much more."""
     if settings.environment == "production":
         if settings.turnstile_is_a_test:
-            raise RequestError(
+            raise ConfigurationError(
                 "TURNSTILE_SECRET_KEY is one of Cloudflare's test secrets, which let everything pass or nothing; use the widget's own"
             )
         if settings.stripe_secret_key and settings.stripe_secret_key.get_secret_value().startswith(("sk_test_", "rk_test_")):
-            raise RequestError("STRIPE_SECRET_KEY is a test key, with which anybody can buy by a test card; use the live one")
+            raise ConfigurationError("STRIPE_SECRET_KEY is a test key, with which anybody can buy by a test card; use the live one")
     if settings.stripe_secret_key and not settings.stripe_webhook_secret:
-        raise RequestError("STRIPE_WEBHOOK_SECRET is not set: without it nothing that is paid would be credited")
+        raise ConfigurationError("STRIPE_WEBHOOK_SECRET is not set: without it nothing that is paid would be credited")
     if settings.legacy_jwt_secret and len(settings.legacy_jwt_secret.get_secret_value()) < 32:
-        raise RequestError("FISHSERVE_SAAS_LEGACY_JWT_SECRET has less than 32 characters; it can be guessed")
+        raise ConfigurationError("FISHSERVE_SAAS_LEGACY_JWT_SECRET has less than 32 characters; it can be guessed")
     if not (settings.supabase_url or settings.jwt_issuer):
-        raise RequestError("SUPABASE_URL is not set: it says whose sessions are good")
+        raise ConfigurationError("SUPABASE_URL is not set: it says whose sessions are good")
 
 
 def complete(settings: Settings) -> None:
-    """Raises RequestError for what is missing: each part says itself what it needs, before anything is started."""
+    """Raises ConfigurationError for what is missing: each part says itself what it needs, before anything is started."""
     connect(settings)
     backend_of(settings, httpx.AsyncClient(), Bucket.of(settings))
 
 
 def connect(settings: Settings) -> Database:
-    """PostgreSQL itself where DATABASE_URL is set, else Supabase's API. Raises RequestError when neither is."""
+    """PostgreSQL itself where DATABASE_URL is set, else Supabase's API. Raises ConfigurationError when neither is."""
     if settings.database_url:
         from saas.postgres import PostgresDatabase
 
@@ -115,7 +117,7 @@ def connect(settings: Settings) -> Database:
         from saas.supabase import SupabaseDatabase
 
         return SupabaseDatabase(settings.supabase_url, settings.supabase_secret_key.get_secret_value())
-    raise RequestError("there is no database: set SUPABASE_URL and SUPABASE_SECRET_KEY, or DATABASE_URL")
+    raise ConfigurationError("there is no database: set SUPABASE_URL and SUPABASE_SECRET_KEY, or DATABASE_URL")
 
 
 async def _start(settings: Settings, stack: AsyncExitStack) -> State:
@@ -142,6 +144,6 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     stack.push_async_callback(end)
     secret = settings.turnstile_secret_key
     return State(
-        settings=settings, database=store, readiness=Readiness(), tokens=Tokens(settings, http), payments=payments, limiter=limiter,
+        settings=settings, database=store, readiness=Readiness(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), payments=payments, limiter=limiter,
         turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work,
     )  # fmt: skip

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from inference.extras import needs
 
-if TYPE_CHECKING:
-    from saas.settings import Settings
-
 app = typer.Typer(help="The SaaS API: sign-in, credits, voices, jobs.", add_completion=False, invoke_without_command=True)
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-LICENCE = (
-    "FishSpeech 1.5's weights are licensed CC BY-NC-SA 4.0: you may not sell what they speak, unless Fish Audio permits it or other weights speak. "
-    "Say what permits it in FISHSERVE_SAAS_MODEL_LICENCE."
-)
-"""What a seller must not miss."""
 
 
 @app.callback()
@@ -40,7 +31,9 @@ def saas(
 
             run(read(environment="embedded", host=host, port=port), console)
         else:
-            serve(read(host=host, port=port))
+            from saas.serving import serve
+
+            serve(read(host=host, port=port), console)
 
 
 @app.command("check")
@@ -70,7 +63,7 @@ def grant(
     with needs("saas", "`fishserve saas grant`"):
         import asyncio
 
-        from saas.credits.grant import grant as give
+        from saas.grant import grant as give
         from saas.settings import read
 
         balance, applied = asyncio.run(give(read(), email, credits, reference))
@@ -90,30 +83,3 @@ def bucket() -> None:
         settings = read()
         asyncio.run(Bucket.of(settings).apply(settings.app_origin))
     console.print(f"{settings.r2_bucket_name}: pages of {settings.app_origin} may use its addresses; uploads and results end by themselves")
-
-
-def serve(settings: Settings, hint: str = "`fishserve saas check` looks whether all is set up") -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises RequestError."""
-    import uvicorn
-
-    from inference.listening import listen, url_of
-    from inference.server.log import quiet_uvicorn
-    from inference.server.timeouts import HeaderTimeoutProtocol
-    from saas import web
-    from saas.app import complete, create_app
-    from saas.observability import logs
-
-    if settings.environment == "production" and settings.stripe_secret_key and not settings.model_licence:
-        console.print(LICENCE, style="bold red")
-    app = create_app(settings)
-    complete(settings)
-    listening = listen(settings.host, settings.port, "FISHSERVE_SAAS_PORT")
-    app_at = web.address(settings)
-    console.print(f"{url_of(settings.host, listening.getsockname()[1])}  (the app: {app_at}; {hint}; GET /healthz /readyz)")
-    logs.start()
-    quiet_uvicorn()
-    config = uvicorn.Config(
-        app, http=HeaderTimeoutProtocol, log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=30,
-    )  # fmt: skip
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again when all requests have ended
-        uvicorn.Server(config).run([listening])

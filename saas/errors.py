@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from inference.errors import AudioError, FishserveError, Overloaded, RequestError
-from inference.server.error_responses import complaint, error
+from inference.http.error_responses import complaint, error
 from saas.database import Refused, Unavailable
 
 BUSY = "the database cannot be reached just now; nothing was charged, try again in a few seconds"

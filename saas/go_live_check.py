@@ -14,13 +14,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from inference.errors import RequestError
+from inference.errors import ConfigurationError
 from saas import schema
 from saas.app import connect
 from saas.auth.tokens import ALGORITHMS
 from saas.billing.service import EVENTS
-from saas.cli import LICENCE
 from saas.database import DatabaseError
+from saas.serving import LICENCE
 from saas.settings import TEST_SECRETS, Settings
 from saas.storage.bucket import Bucket, StorageError
 
@@ -94,7 +94,7 @@ async def database(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:
     """The database answers, and its schema and rules are as they must be."""
     try:
         store = connect(s)
-    except RequestError as e:
+    except ConfigurationError as e:
         yield Item("database", "wrong", str(e), "docs/saas.md, Supabase")
         return
     try:
@@ -147,7 +147,7 @@ async def _bucket(s: Settings, http: httpx.AsyncClient) -> AsyncIterator[Item]:
     try:
         bucket = Bucket.of(s)
         await bucket.reachable()
-    except (RequestError, StorageError) as e:
+    except (ConfigurationError, StorageError) as e:
         yield Item("bucket", "wrong", str(e), "docs/saas.md, R2")
         return
     anonymous = (await http.get(f"{s.r2_endpoint}/{s.r2_bucket_name}", params={"list-type": "2"})).status_code

@@ -17,7 +17,7 @@ PROBES = frozenset(["/health", "/ready", "/ping"])
 
 
 class Plugin:
-    """Made before the server starts, from the API's own settings. Raises RequestError for what is missing in them."""
+    """Made before the server starts, from the API's own settings. Raises ConfigurationError for what is missing in them."""
 
     def __init__(self, url: str) -> None:
         """`url` reaches the server from its own machine."""

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from inference.errors import RequestError
+from inference.errors import ConfigurationError
 
 TEST_SECRETS = ("1x", "2x", "3x")
 """Cloudflare's Turnstile secrets that answer the same to every token begin so."""
@@ -185,13 +185,13 @@ class Settings(BaseSettings):
 
 
 def read(**given: Any) -> Settings:
-    """The settings, those given that are not None winning over the environment. Raises RequestError, which never shows a secret."""
+    """The settings, those given that are not None winning over the environment. Raises ConfigurationError, which never shows a secret."""
     try:
         return Settings(**{k: v for k, v in given.items() if v is not None})
     except ValidationError as e:
         first = e.errors()[0]
         name = str(first["loc"][0])
-        raise RequestError(f"{variable(name)} cannot be used: {first['msg'].removeprefix('Value error, ')}") from None
+        raise ConfigurationError(f"{variable(name)} cannot be used: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def variable(name: str) -> str:

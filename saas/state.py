@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 
 if TYPE_CHECKING:
+    from saas.auth.repository import AccountRepository
     from saas.auth.tokens import Tokens
     from saas.auth.turnstile import Turnstile
     from saas.billing.service import Payments
+    from saas.credits.repository import CreditRepository
     from saas.database import Database
     from saas.jobs.service import Jobs
     from saas.limits.service import Limiter
@@ -27,6 +29,8 @@ class State:
     settings: Settings
     database: Database
     readiness: Readiness
+    accounts: AccountRepository
+    credits: CreditRepository
     tokens: Tokens
     turnstile: Turnstile | None
     """None where no secret is set."""
@@ -45,4 +49,4 @@ def state_of(request: Request) -> State:
 
 
 AppState = Annotated[State, Depends(state_of)]
-"""What a route writes to get it: `state: Here`."""
+"""What a route writes to get it: `state: AppState`."""

@@ -69,18 +69,14 @@ def _engine() -> tuple[SpeechEngine, VoiceStore]:
     """The engine of the settings, warm, and the voices it may speak with."""
     import prometheus_client
 
-    from inference import SpeechEngine, SpeechRequest
+    from inference.engine.startup import start_engine
     from inference.settings import read
     from inference.voices.store import VoiceStore
 
     s = read()
     if s.metrics_port:
         prometheus_client.start_http_server(s.metrics_port)
-    engine = SpeechEngine.load(
-        s.checkpoint, s.device, rows=s.rows, queue=s.queue, weights=s.cpu_weights, kv_bytes=s.kv_bytes, copies=s.cache_dir
-    )
-    engine.synthesize(SpeechRequest("Warming up.", seed=0, max_new_tokens=8))
-    return engine, VoiceStore(s.voices_dir)
+    return start_engine(s), VoiceStore(s.voices_dir)
 
 
 def _unfit(runpod: Any, reason: str) -> None:

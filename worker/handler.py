@@ -9,15 +9,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import numpy as np
-
 from inference.audio.encode import Encoder
 from inference.audio.subprocess_decoder import decode_in_subprocess
 from inference.engine.engine import SpeechEngine
 from inference.engine.request import SpeechRequest
-from inference.engine.stream import Item, RequestHandle
+from inference.engine.stream import AsyncSpeechStream
 from inference.errors import FishserveError, RequestError
 from inference.hub import name_of
+from inference.seeds import seed_of
 from inference.voices.notice import MINNOW, ONE_VOICE
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Reference, Voice
@@ -52,8 +51,7 @@ class Handler:
 
     async def _speak(self, job: dict[str, Any], asked: Job) -> AsyncIterator[dict[str, Any]]:
         began = time.monotonic()
-        # The same job, done again because its worker died, says the same in the same way.
-        seed = int.from_bytes(hashlib.sha256(job["id"].encode()).digest()[:7], "big") if asked.seed is None else asked.seed
+        seed = seed_of(job["id"]) if asked.seed is None else asked.seed
         encoder = Encoder(asked.format, asked.sample_rate, asked.speed)
         request = SpeechRequest(
             asked.spoken, await self._voice(asked.voice), seed, asked.temperature, asked.top_p, asked.repetition_penalty, asked.normalize,
@@ -61,17 +59,8 @@ class Handler:
         )  # fmt: skip
         content, waiting = bytearray(), bytearray()
         seconds, told, first, pieces = 0.0, 0.0, None, 0
-        items: asyncio.Queue[Item] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def deliver(item: Item) -> None:
-            loop.call_soon_threadsafe(items.put_nowait, item)
-
-        ticket = self._engine.submit(request, deliver, unread=items.qsize)
-        try:
-            while (chunk := await items.get()) is not None:
-                if isinstance(chunk, Exception):
-                    raise chunk
+        async with self._engine.astream(request) as stream:
+            async for chunk in stream:
                 first = first or time.monotonic()
                 seconds += chunk.seconds
                 waiting += await asyncio.to_thread(encoder.encode, chunk.samples)
@@ -84,8 +73,6 @@ class Handler:
                         pieces += 1
                 content += waiting
                 waiting.clear()
-        finally:
-            ticket.cancel()
         waiting += await asyncio.to_thread(encoder.finish)
         content += waiting
         if asked.stream:
@@ -95,19 +82,19 @@ class Handler:
         made = bytes(content)
         if asked.upload or not asked.stream:  # pieces alone are a stream: what their receiver joins has this checksum
             made = encoder.with_true_sizes(made)
-        yield await self._result(job, asked, encoder, made, ticket, seed, seconds, began, first)
+        yield await self._result(job, asked, encoder, made, stream, seed, seconds, began, first)
 
     async def _result(
-        self, job: dict[str, Any], asked: Job, encoder: Encoder, content: bytes, ticket: RequestHandle, seed: int, seconds: float, began: float,
+        self, job: dict[str, Any], asked: Job, encoder: Encoder, content: bytes, stream: AsyncSpeechStream, seed: int, seconds: float, began: float,
         first: float | None,
     ) -> dict[str, Any]:  # fmt: skip
-        assert ticket.codes is not None
+        assert stream.codes is not None
         result: dict[str, Any] = {
-            "seconds": round(seconds / asked.speed, 3), "frames": ticket.codes.shape[1], "bytes": len(content), "format": asked.format,
-            "sample_rate": encoder.sample_rate, "sha256": hashlib.sha256(content).hexdigest(), "seed": seed, "finish": ticket.finish_reason,
+            "seconds": round(seconds / asked.speed, 3), "frames": stream.codes.shape[1], "bytes": len(content), "format": asked.format,
+            "sample_rate": encoder.sample_rate, "sha256": hashlib.sha256(content).hexdigest(), "seed": seed, "finish": stream.finish_reason,
             "model": name_of(self._engine.checkpoint.path),
             "timings": {
-                "queued": round(ticket.queued or 0, 3),
+                "queued": round(stream.queued_seconds or 0, 3),
                 "first_audio": round((first or time.monotonic()) - began, 3),
                 "total": round(time.monotonic() - began, 3),
             },
@@ -127,20 +114,13 @@ class Handler:
         return result | {"audio": encoded}
 
     async def _voice(self, asked: str | Clip | None) -> Voice:
-        codec = self._engine.checkpoint.codec_id
+        engine = self._engine
         if isinstance(asked, Clip):
             audio = asked.audio if asked.url is None else await self._storage.fetch(asked.url)
             assert audio is not None
-            return Voice((Reference(await self._encoded(await asyncio.to_thread(decode_in_subprocess, audio)), asked.text),))
-        found = self._voices.voice(asked or DEFAULT, codec)
-        if isinstance(found, Voice):
-            return found
-        codes = await self._encoded(await asyncio.to_thread(self._voices.clip, found))
-        self._voices.keep(found, codec, codes)
-        return Voice((Reference(codes, found.text),), found.name)
-
-    async def _encoded(self, wave: np.ndarray) -> np.ndarray:
-        return await asyncio.to_thread(self._engine.encode, wave)
+            codes = await asyncio.to_thread(lambda: engine.encode(decode_in_subprocess(audio)))
+            return Voice((Reference(codes, asked.text),))
+        return await asyncio.to_thread(self._voices.encoded, asked or DEFAULT, engine.checkpoint.codec_id, engine.encode)
 
 
 def _pieces(content: bytearray) -> list[bytes]:

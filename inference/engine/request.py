@@ -1,8 +1,9 @@
-"""SpeechRequest and Audio: the engine's input and output. Every API ends in a SpeechRequest."""
+"""SpeechRequest, Audio and FinishReason: the engine's input and output. Every API ends in a SpeechRequest."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,17 @@ MAX_TEXT = 100_000
 """Characters in one request: about two hours of speech."""
 MIN_CHUNK, MAX_CHUNK = 10, 2000
 Compat = Literal["reference"]
+
+
+class FinishReason(StrEnum):
+    """Why speech ended."""
+
+    STOP = "stop"
+    """The model came to an end."""
+    LENGTH = "length"
+    """A limit cut it."""
+    CANCELLED = "cancelled"
+    ERROR = "error"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from inference.engine.decode_step import Head, Step
 from inference.engine.graphs import PendingFrames, capture_or_none
 from inference.engine.kv_cache import KEPT_SHARE, KVPrefix, PrefixCache
-from inference.engine.request import SpeechRequest
+from inference.engine.request import FinishReason, SpeechRequest
 from inference.engine.sampler import NONE, TOP_RANKS, Controls, gumbel, sample, seen_ids
 from inference.engine.weight_layouts import Weights
 from inference.model.checkpoint import Checkpoint
@@ -38,8 +38,8 @@ class Sequence:
     `prompt` (1 + codebooks, time) int64 begins with `fixed` columns that other prompts share, and may begin with the
     columns of a `past` computed before; at most `limit` frames follow it. `frames` are the generated columns, each
     (1 + codebooks,) int64 on the CPU; the last is not in the cache yet. `history` (1 + codebooks, WINDOW) holds
-    what the penalty sees, in row 0 as indices into the head's ids; `noise` (frames, codebooks, TOP_RANKS), a function of `seed` (int64), is of the block of frames with that number. `finish` says why it ended: "stop" (end token),
-    "length" (limit), "fault" (non-finite states).
+    what the penalty sees, in row 0 as indices into the head's ids; `noise` (frames, codebooks, TOP_RANKS), a function of `seed` (int64), is of the block of frames with that number. `finish` says why it ended: STOP (end token),
+    LENGTH (limit), ERROR (non-finite states).
     """
 
     request: SpeechRequest
@@ -53,7 +53,7 @@ class Sequence:
     frames: list[Tensor] = field(default_factory=list)
     history: Tensor = field(default_factory=lambda: torch.empty(0))
     noise: tuple[int, Tensor] = field(default_factory=lambda: (-1, torch.empty(0)))
-    finish: str | None = None
+    finish: FinishReason | None = None
 
     @property
     def reference(self) -> bool:
@@ -213,14 +213,14 @@ class Runner:
             return
         row, last = sequence.row, self.sequences.pop()
         sequence.row = -1
-        if sequence.finish == "fault":
+        if sequence.finish is FinishReason.ERROR:
             self._cache.clear(row)
         if last is not sequence:
             self.sequences[row] = last
             self._cache.move(last.row, row, last.length)
             if self._graphs is not None:
                 self._graphs.move(last.row, row)
-            if last.finish == "fault":
+            if last.finish is FinishReason.ERROR:
                 self._cache.clear(last.row)  # its own removal will clear only where it stands then
             last.row = row
 
@@ -289,11 +289,11 @@ class Runner:
             elif s.request.sampling[2] != 1:
                 s.history = torch.cat((s.history[:, 1:], torch.cat((torch.tensor([choice]), frame[1:]))[:, None]), dim=1)
             if not healthy:
-                s.finish = "fault"
+                s.finish = FinishReason.ERROR
             elif int(frame[0]) == self._im_end and not first:
-                s.finish = "stop"
+                s.finish = FinishReason.STOP
             elif len(s.frames) >= s.limit:
-                s.finish = "length"
+                s.finish = FinishReason.LENGTH
 
     def _noise(self, sequences: list[Sequence]) -> Seq[Tensor]:
         """The noise of each draw for the first TOP_RANKS ranks, (batch, TOP_RANKS)."""

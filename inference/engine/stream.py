@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
+from typing import Any, Protocol
 
 import numpy as np
 
-from inference.engine.request import Audio
+from inference.engine.request import Audio, FinishReason, SpeechRequest
 
 Item = Audio | Exception | None
 """What a request delivers: chunks of audio, then None, or the error that ended it."""
@@ -17,16 +19,15 @@ Item = Audio | Exception | None
 class RequestHandle:
     """The engine's and the caller's shared view of one request: is it still wanted, and how did it end?
 
-    `finish_reason` is None while it runs, then "stop" when the model came to an end of its own, "length" when a
-    limit cut it, "cancelled" or "error". `queued` are the seconds it waited before work on it began, None until then. `codes` (codebooks,
-    frames) int64 are set when it ends. `unread` counts the chunks that were delivered and not yet taken.
+    `finish_reason` is None while it runs. `queued_seconds` is how long it waited before work on it began, None until then. `codes` (codebooks,
+    frames) int64 are set when it ends. `unread` counts the delivered chunks that wait to be read.
     """
 
     def __init__(self, deliver: Callable[[Item], None], wake: Callable[[], None], unread: Callable[[], int]) -> None:
         self._deliver, self._wake, self.unread = deliver, wake, unread
         self.cancelled = False
-        self.finish_reason: str | None = None
-        self.queued: float | None = None
+        self.finish_reason: FinishReason | None = None
+        self.queued_seconds: float | None = None
         self.codes: np.ndarray | None = None
 
     def cancel(self) -> None:
@@ -36,32 +37,54 @@ class RequestHandle:
             self._wake()
 
     def deliver(self, item: Item) -> None:
-        """Hand an item to the caller. One whose callback fails, its event loop being closed say, wants no more."""
+        """Hand an item to the caller. A callback that fails, because its event loop is closed say, cancels the request."""
         try:
             self._deliver(item)
         except Exception:
             self.cancelled = True
 
 
-class SpeechStream:
-    """The audio of one request, chunk by chunk, in order. Leave early with `cancel()`, `with`, or by dropping it."""
+class Submit(Protocol):
+    """`SpeechEngine.submit`, or what stands in for it."""
 
-    def __init__(self, ticket: RequestHandle, items: queue.SimpleQueue[Item]) -> None:
-        self._ticket, self._items = ticket, items
+    def __call__(self, request: SpeechRequest, deliver: Callable[[Item], None], *, unread: Callable[[], int] = int) -> RequestHandle: ...
+
+
+class _Stream:
+    """What both kinds of stream have."""
+
+    _handle: RequestHandle
 
     @property
-    def finish_reason(self) -> str | None:
-        """None while it runs, then "stop", "length" (a limit cut it), "cancelled" or "error"."""
-        return self._ticket.finish_reason
+    def finish_reason(self) -> FinishReason | None:
+        """None while it runs."""
+        return self._handle.finish_reason
 
     @property
     def codes(self) -> np.ndarray | None:
         """All codes spoken, (codebooks, frames) int64, once it has ended."""
-        return self._ticket.codes
+        return self._handle.codes
+
+    @property
+    def queued_seconds(self) -> float | None:
+        """How long it waited before work on it began, None until then."""
+        return self._handle.queued_seconds
 
     def cancel(self) -> None:
         """Stop within one decode step. Chunks already made can still be read."""
-        self._ticket.cancel()
+        if hasattr(self, "_handle"):  # not when the engine refused the request
+            self._handle.cancel()
+
+    def __del__(self) -> None:
+        self.cancel()
+
+
+class SpeechStream(_Stream):
+    """The audio of one request, chunk by chunk, in order. Leave early with `cancel()`, `with`, or by dropping it."""
+
+    def __init__(self, submit: Submit, request: SpeechRequest) -> None:
+        self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._handle = submit(request, self._items.put, unread=self._items.qsize)
 
     def __iter__(self) -> Iterator[Audio]:
         return self
@@ -81,5 +104,78 @@ class SpeechStream:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.cancel()
 
-    def __del__(self) -> None:
+
+class AsyncSpeechStream(_Stream):
+    """The audio of one request for asyncio: `async for chunk in stream`.
+
+    Leave early with `cancel()`, `async with`, or by dropping it. Cancelling the task that waits for a chunk cancels the request, too.
+    """
+
+    def __init__(self, submit: Submit, request: SpeechRequest) -> None:
+        self._items: asyncio.Queue[Item] = asyncio.Queue()
+        self._feeding: asyncio.Task[None] | None = None
+        self._handle = submit(request, _deliverer(self._items), unread=self._items.qsize)
+
+    def feed(
+        self, more: AsyncIterator[str], extend: Callable[[RequestHandle, str], None], complete: Callable[[RequestHandle], None]
+    ) -> None:
+        """Give the request, a live one, all text of `more` as it comes. An error of `more` or of `extend` ends the stream."""
+        self._feeding = asyncio.ensure_future(_feed(self._handle, self._items, more, extend, complete))
+
+    def cancel(self) -> None:
+        """As SpeechStream.cancel; takes no more text either."""
+        super().cancel()
+        if self._feeding is not None and not self._feeding.get_loop().is_closed():
+            self._feeding.cancel()
+
+    def __aiter__(self) -> AsyncIterator[Audio]:
+        return self
+
+    async def __anext__(self) -> Audio:
+        try:
+            item = await self._items.get()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if isinstance(item, Audio):
+            return item
+        self._items.put_nowait(item)  # the end stays the end, however often it is asked for
         self.cancel()
+        if isinstance(item, Exception):
+            raise item
+        raise StopAsyncIteration
+
+    async def __aenter__(self) -> AsyncSpeechStream:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        self.cancel()
+
+    async def aclose(self) -> None:
+        """As `cancel`, for `contextlib.aclosing`."""
+        self.cancel()
+
+
+def _deliverer(items: asyncio.Queue[Item]) -> Callable[[Item], None]:
+    """Puts items into the running loop's queue from any thread. It holds no stream, so that a dropped stream is cancelled."""
+    loop = asyncio.get_running_loop()
+
+    def deliver(item: Item) -> None:
+        loop.call_soon_threadsafe(items.put_nowait, item)
+
+    return deliver
+
+
+async def _feed(
+    handle: RequestHandle,
+    items: asyncio.Queue[Item],
+    more: AsyncIterator[str],
+    extend: Callable[[RequestHandle, str], None],
+    complete: Callable[[RequestHandle], None],
+) -> None:
+    try:
+        async for text in more:
+            extend(handle, text)
+        complete(handle)
+    except Exception as e:
+        items.put_nowait(e)

@@ -11,14 +11,14 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from inference.errors import EngineClosed, FishserveError, NotReady, Overloaded, RequestError, VoiceExists, VoiceNotFound
+from inference.http.error_responses import complaint, error
+from inference.http.keys import Guard, Keys
+from inference.http.log import RequestLog
+from inference.http.metrics import exposition
+from inference.http.timeouts import BodyLimit
 from inference.server import elevenlabs, fish, openai, page, references
 from inference.server.audio_responses import PING, EngineClient
-from inference.server.error_responses import complaint, error
-from inference.server.keys import Guard, Keys
-from inference.server.log import RequestLog
-from inference.server.metrics import exposition
 from inference.server.references import References
-from inference.server.timeouts import BodyLimit
 from inference.settings import Settings
 from inference.voices.store import VoiceStore
 

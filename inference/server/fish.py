@@ -16,9 +16,9 @@ from pydantic import Field, ValidationError
 from inference.audio.encode import Encoder
 from inference.engine.request import SpeechRequest, check_text
 from inference.errors import FishserveError, RequestError
+from inference.http.error_responses import complaint
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from inference.server.audio_responses import EngineClient, check_ready, encoded, file, started, voice_headers
-from inference.server.error_responses import complaint
 from inference.server.references import References
 from inference.server.request_bodies import MSGPACK, Bytes, Lenient, accepts, read, unpacked, validated
 from inference.text.sentence_buffer import SentenceBuffer

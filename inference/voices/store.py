@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,6 +86,15 @@ class VoiceStore:
             if entry.clip is None:
                 raise self._damaged(name, e) from None
         return entry
+
+    def encoded(self, name: str, codec: str, encode: Callable[[np.ndarray], np.ndarray]) -> Voice:
+        """As `voice`; a clip that this codec has not encoded yet is encoded, as `SpeechEngine.encode` does it, and kept. Raises AudioError, too."""
+        found = self.voice(name, codec)
+        if isinstance(found, Voice):
+            return found
+        codes = encode(self.clip(found))
+        self.keep(found, codec, codes)
+        return Voice((Reference(codes, found.text),), name)
 
     def clip(self, entry: Entry) -> np.ndarray:
         """The samples (n,) at 44.1 kHz of a voice's clip, fit to be imitated. Raises VoiceNotFound."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header
 
+from saas.auth.caller import Caller, new_key
+from saas.auth.dependencies import caller
 from saas.auth.schemas import Config, Key, KeyWanted, Limits, NewKey, Profile, ProfileChange
-from saas.auth.service import Caller, caller, new_key
 from saas.auth.turnstile import HEADER
 from saas.jobs.schemas import Format
-from saas.limits.service import limited
+from saas.limits.dependencies import limited
 from saas.state import AppState
 
 SignedIn = Annotated[Caller, Depends(caller(None))]
@@ -36,26 +37,25 @@ async def config(state: AppState) -> Config:
 @router.get("/me")
 async def me(state: AppState, caller: Annotated[Caller, Depends(caller("read"))]) -> Profile:
     """Who is asking."""
-    return Profile.model_validate(await state.database.call("get_profile", user_id=caller.user_id))
+    return Profile.model_validate(await state.accounts.profile(caller.user_id))
 
 
 @router.patch("/me")
 async def change(body: ProfileChange, state: AppState, caller: SignedIn) -> Profile:
     """Another name to be shown."""
-    return Profile.model_validate(await state.database.call("update_profile", user_id=caller.user_id, display_name=body.display_name))
+    return Profile.model_validate(await state.accounts.rename(caller.user_id, body.display_name))
 
 
 @router.delete("/me", status_code=204)
 async def close(state: AppState, caller: Sensitive) -> None:
     """Close the account: jobs that run end, every voice and result is deleted, what is left of the ledger has no name on it."""
-    await state.database.call("close_account", user_id=caller.user_id)
+    await state.accounts.close(caller.user_id)
 
 
 @router.get("/keys")
 async def keys(state: AppState, caller: SignedIn) -> list[Key]:
     """The keys that open something."""
-    found: list[dict[str, Any]] = await state.database.call("list_api_keys", user_id=caller.user_id)
-    return [Key.model_validate(key) for key in found]
+    return [Key.model_validate(key) for key in await state.accounts.keys(caller.user_id)]
 
 
 @router.post("/keys", status_code=201)
@@ -66,13 +66,11 @@ async def add_key(
     if state.turnstile is not None:
         await state.turnstile.verify(person, "create-key")
     prefix, secret, hashed = new_key()
-    made = await state.database.call(
-        "create_api_key", user_id=caller.user_id, name=body.name, prefix=prefix, hash=hashed, scopes=sorted(set(body.scopes))
-    )
-    return NewKey(key=Key.model_validate(made["key"]), secret=secret)
+    made = await state.accounts.add_key(caller.user_id, body.name, prefix, hashed, sorted(set(body.scopes)))
+    return NewKey(key=Key.model_validate(made), secret=secret)
 
 
 @router.delete("/keys/{key_id}", status_code=204)
 async def revoke(key_id: UUID, state: AppState, caller: SignedIn) -> None:
     """Take a key back. From then on it opens nothing."""
-    await state.database.call("revoke_api_key", user_id=caller.user_id, key_id=key_id)
+    await state.accounts.revoke_key(caller.user_id, key_id)

@@ -10,7 +10,7 @@ from uuid import UUID
 import httpx
 import jwt
 
-from saas.auth.service import SCOPES, Caller
+from saas.auth.caller import SCOPES, Caller
 from saas.errors import ApiError
 from saas.settings import Settings
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request
 
-from saas.auth.service import Caller
+from saas.auth.caller import Caller
 from saas.billing.schemas import Checkout, Wanted
 from saas.billing.service import Outcome, Payments
 from saas.errors import ApiError
-from saas.limits.service import limited
+from saas.limits.dependencies import limited
 from saas.observability import metrics
 from saas.state import AppState, State
 

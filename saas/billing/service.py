@@ -12,7 +12,8 @@ from uuid import UUID
 
 import stripe
 
-from saas.auth.service import Caller
+from saas.auth.caller import Caller
+from saas.billing.repository import Pack, PaymentRepository
 from saas.database import Database, Refused
 from saas.errors import ApiError
 from saas.observability import reports
@@ -46,22 +47,22 @@ class Payments:
     """Stripe, by its own library."""
 
     def __init__(self, settings: Settings, secret: str, database: Database) -> None:
-        self._settings, self._database = settings, database
+        self._settings, self._payments = settings, PaymentRepository(database)
         self._webhook_secret = settings.stripe_webhook_secret.get_secret_value() if settings.stripe_webhook_secret else ""
         self._http = stripe.HTTPXClient(timeout=10, allow_sync_methods=False)
         self._stripe = stripe.StripeClient(
             secret, base_addresses={"api": settings.stripe_base_url}, http_client=self._http, max_network_retries=2
         )
-        self._packs: tuple[float, list[dict[str, Any]]] = (float("-inf"), [])
+        self._packs: tuple[float, list[Pack]] = (float("-inf"), [])
 
     async def close(self) -> None:
         """Let go of connections."""
         await self._http.close_async()
 
-    async def packs(self) -> list[dict[str, Any]]:
-        """What is for sale, the cheapest first: id, credits, amount_cents, currency. Raises Unavailable."""
+    async def packs(self) -> list[Pack]:
+        """What is for sale, the cheapest first. Raises Unavailable."""
         if time.monotonic() - self._packs[0] > PACKS_KEPT:
-            self._packs = (time.monotonic(), await self._database.call("list_packs"))
+            self._packs = (time.monotonic(), await self._payments.packs())
         return self._packs[1]
 
     async def checkout(self, caller: Caller, pack_id: str) -> str:
@@ -71,7 +72,7 @@ class Payments:
         if pack is None:
             names = ", ".join(str(p["id"]) for p in packs) or "none"
             raise ApiError(404, f"there is no pack {pack_id[:80]!r}; there are {names}", "pack_not_found", "pack")
-        profile = await self._database.call("get_profile", user_id=caller.user_id)  # refuses an account that was closed
+        customer = await self._payments.customer(caller.user_id)  # refuses an account that was closed
         metadata = {MARK: str(pack["credits"]), "user_id": str(caller.user_id), "pack": str(pack["id"])}
         product = {"name": f"{pack['credits']:,} credits"}
         price = {"currency": pack["currency"], "unit_amount": pack["amount_cents"], "product_data": product}
@@ -85,7 +86,7 @@ class Payments:
             "cancel_url": f"{self._settings.app}/credits",
         }
         new = {"customer_creation": "always"} | ({"customer_email": caller.email} if caller.email else {})
-        known = {"customer": profile["stripe_customer"]} if profile["stripe_customer"] else new
+        known = {"customer": customer} if customer else new
         try:
             try:
                 session = await self._stripe.v1.checkout.sessions.create_async(params | known)
@@ -117,14 +118,14 @@ class Payments:
             return "ignored"
         receipt = await self._receipt(movement.reference) if movement.kind == "purchase" else None
         try:
-            done = await self._database.call(
-                "apply_stripe_event", event_id=name, type=kind, user_id=movement.user_id, credits=movement.credits, reference=movement.reference,
-                kind=movement.kind, share=movement.share, customer=movement.customer, receipt_url=receipt,
+            applied = await self._payments.apply(
+                event_id=name, type=kind, user_id=movement.user_id, credits=movement.credits, reference=movement.reference, kind=movement.kind,
+                share=movement.share, customer=movement.customer, receipt_url=receipt,
             )  # fmt: skip
         except Refused:  # sending it again changes nothing; a person must look
             reports.alarm("an event of Stripe was refused by the database", event=name, type=kind)
             return "refused"
-        return "applied" if done["applied"] else "repeated"
+        return "applied" if applied else "repeated"
 
     async def _receipt(self, payment: str) -> str | None:
         """The address of a payment's receipt, where Stripe tells it at once: credits do not wait for that."""

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from saas.auth.service import Caller, caller
-from saas.credits import service
+from saas.auth.caller import Caller
+from saas.auth.dependencies import caller
 from saas.credits.schemas import Credits, Day, Entry, Estimate, Text
 from saas.errors import ApiError
 from saas.state import AppState
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/api", tags=["credits"])
 @router.get("/credits")
 async def balance(state: AppState, caller: Reader) -> Credits:
     """What one has."""
-    return await service.credits_of(state.database, caller.user_id)
+    return await state.credits.balance(caller.user_id)
 
 
 @router.get("/credits/ledger")
@@ -32,13 +32,13 @@ async def ledger(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[Entry]:
     """Every change of it, the newest first; `before` an entry's id come the older ones."""
-    return await service.ledger(state.database, caller.user_id, before, limit)
+    return await state.credits.ledger(caller.user_id, before, limit)
 
 
 @router.get("/usage")
 async def usage(state: AppState, caller: Reader, days: Annotated[int, Query(ge=1, le=366)] = 30) -> list[Day]:
     """What was spoken, a day at a time."""
-    return await service.usage(state.database, caller.user_id, days)
+    return await state.credits.usage(caller.user_id, days)
 
 
 @router.post("/estimate")
@@ -48,4 +48,4 @@ async def estimate(body: Text, state: AppState, _: Reader) -> Estimate:
         raise ApiError(
             400, f"the text has {len(body.text):,} characters; it may have {state.settings.max_characters:,}", "text_too_long", "text"
         )
-    return await service.estimate(state.database, body.text, body.speed)
+    return await state.credits.estimate(body.text, body.speed)

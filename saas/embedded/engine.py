@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from inference.server.keys import Keys
+from inference.http.keys import Keys
 from saas.embedded.processes import Program, free_ports
 from saas.settings import Settings
 

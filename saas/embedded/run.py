@@ -17,6 +17,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from pydantic import SecretStr
@@ -24,12 +25,15 @@ from rich.console import Console
 
 from inference.errors import FishserveError, RequestError
 from inference.listening import listen, url_of
-from saas.auth.local import create_user
-from saas.auth.service import new_key
+from saas.auth.caller import SCOPES, new_key
+from saas.auth.local.sessions import create_user
+from saas.auth.repository import AccountRepository
+from saas.credits.repository import CreditRepository
 from saas.embedded import engine, running, seaweedfs
 from saas.embedded.postgres import EmbeddedPostgres
 from saas.embedded.processes import Program
 from saas.postgres import PostgresDatabase
+from saas.serving import serve
 from saas.settings import Settings
 from saas.storage.bucket import Bucket
 
@@ -48,8 +52,6 @@ class _Stop(BaseException):
 
 def run(settings: Settings, console: Console) -> None:
     """Start everything, serve until Ctrl-C or SIGTERM, end everything. Raises FishserveError for what does not start, or ends."""
-    from saas.cli import serve
-
     for sign in _SIGNS:
         signal.signal(sign, _stop)
     failed: list[Program] = []
@@ -79,7 +81,7 @@ def run(settings: Settings, console: Console) -> None:
         console.print(f"Mail to users is not sent: its links {links} as files in {folder / 'mail'}.")
         threading.Thread(target=_watch, args=([speaker, bucket], over, failed), daemon=True).start()
         stack.callback(over.set)
-        serve(settings, "`fishserve saas grant EMAIL CREDITS` grants credits; Ctrl-C ends it")
+        serve(settings, console, "`fishserve saas grant EMAIL CREDITS` grants credits; Ctrl-C ends it")
     if failed:
         raise FishserveError(f"{failed[0].name} ended; {failed[0].log} may say why")
 
@@ -135,10 +137,9 @@ async def _prepare(settings: Settings, owner_url: str, console: Console) -> None
             return
         async with await psycopg.AsyncConnection.connect(owner_url) as connection:
             await connection.execute("update public.settings set grant_on_sign_up = %s", [SIGN_UP_CREDITS])
-        await database.call("grant_credits", user_id=user["id"], credits=CREDITS, reference="the first user")
+        await CreditRepository(database).grant(user["id"], CREDITS, "the first user")
         prefix, key, hashed = new_key()
-        scopes = ["speak", "voices", "read"]
-        await database.call("create_api_key", user_id=user["id"], name="the first key", prefix=prefix, hash=hashed, scopes=scopes)
+        await AccountRepository(database).add_key(UUID(user["id"]), "the first key", prefix, hashed, sorted(SCOPES))
     finally:
         await database.close()
     console.print(f"A first user, shown this once: {EMAIL}, password {password}, {CREDITS:,} credits, API key {key}", style="bold")

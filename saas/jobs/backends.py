@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from inference.errors import RequestError
+from inference.errors import ConfigurationError
 from saas.jobs.dispatch import Queued, Streaming
 from saas.jobs.fishserve import Fishserve
 from saas.jobs.runpod import RunPod
@@ -13,7 +13,7 @@ from saas.storage.bucket import Bucket
 
 
 def backend_of(settings: Settings, http: httpx.AsyncClient, bucket: Bucket) -> Streaming | Queued:
-    """RunPod where its endpoint is set, else the fishserve that is. Raises RequestError when neither is."""
+    """RunPod where its endpoint is set, else the fishserve that is. Raises ConfigurationError when neither is."""
     if settings.runpod_endpoint_id and settings.runpod_api_key:
         return RunPod(
             http, bucket, settings.runpod_base_url, settings.runpod_endpoint_id, settings.runpod_api_key.get_secret_value(), settings.public_url,
@@ -22,4 +22,4 @@ def backend_of(settings: Settings, http: httpx.AsyncClient, bucket: Bucket) -> S
     if settings.fishserve_url:
         key = settings.fishserve_key.get_secret_value() if settings.fishserve_key else None
         return Fishserve(http, bucket, settings.fishserve_url, key)
-    raise RequestError("no speech backend is configured: set RUNPOD_API_KEY and RUNPOD_ENDPOINT_ID, or FISHSERVE_URL")
+    raise ConfigurationError("no speech backend is configured: set RUNPOD_API_KEY and RUNPOD_ENDPOINT_ID, or FISHSERVE_URL")

@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from inference.audio.encode import FORMATS, choose_rate
 from inference.errors import FishserveError
+from inference.seeds import seed_of
+from saas.jobs.repository import ClaimedRow
 from saas.storage.bucket import Stored, result_key
 
 Ending = Literal["failed", "cancelled"]
@@ -122,7 +124,7 @@ class Order:
     voice: VoiceClip | None
 
     @classmethod
-    def of(cls, row: dict[str, Any]) -> Order:
+    def of(cls, row: ClaimedRow) -> Order:
         """From a row that was claimed."""
         voice = row.get("voice")
         speaker = VoiceClip(voice["object_key"], voice.get("sha256"), voice["transcript"]) if voice else None
@@ -136,8 +138,7 @@ class Order:
     @property
     def seed(self) -> int:
         """The one that was asked for, else the job's own: done again, it says the same in the same way."""
-        asked = self.options.seed
-        return int.from_bytes(hashlib.sha256(self.job_id.encode()).digest()[:7], "big") if asked is None else asked
+        return seed_of(self.job_id) if self.options.seed is None else self.options.seed
 
 
 class Speech(Protocol):
@@ -168,7 +169,7 @@ class Streaming(Protocol):
     slots: int
 
     def open(self, order: Order) -> AbstractAsyncContextManager[Speech]:
-        """Begin; leaving the block early stops the backend. Raises Later, JobRejected, as does iterating."""
+        """Begin; leaving the block early stops the backend. Raises BackendUnavailable, JobRejected, as does iterating."""
         ...
 
 
@@ -180,15 +181,15 @@ class Queued(Protocol):
     slots: int
 
     async def send(self, order: Order) -> Result | Accepted | Terminated:
-        """Raises Later, JobRejected."""
+        """Raises BackendUnavailable, JobRejected."""
         ...
 
     async def status(self, backend_id: str, order_key: str | None) -> Result | Terminated | None:
-        """None while it is under way. What is made must be at `order_key`, where one is given. Raises Later, Gone."""
+        """None while it is under way. What is made must be at `order_key`, where one is given. Raises BackendUnavailable, JobUnknown."""
         ...
 
     async def cancel(self, backend_id: str) -> None:
-        """Raises Later."""
+        """Raises BackendUnavailable."""
         ...
 
     def token(self, user_id: str, idempotency_key: str) -> str:
@@ -196,4 +197,9 @@ class Queued(Protocol):
         ...
 
 
-Dispatcher = Streaming | Queued
+Backend = Streaming | Queued
+
+
+def sha256(text: str) -> str:
+    """In hexadecimal. Half of a surrogate pair counts as a character."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

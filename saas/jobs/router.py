@@ -17,13 +17,16 @@ from inference.audio.encode import FORMATS
 from inference.errors import FishserveError
 from inference.voices.aliases import OPENAI_VOICES
 from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
-from saas.auth.service import Caller, caller
+from saas.auth.caller import Caller
+from saas.auth.dependencies import caller
 from saas.database import Refused
 from saas.errors import ApiError
 from saas.jobs.dispatch import BackendUnavailable, JobRejected
+from saas.jobs.outcomes import RUNNING
+from saas.jobs.repository import JobRow
 from saas.jobs.schemas import JobOut, Model, Models, OpenAIBody, SpeechBody, WebhookBody
-from saas.jobs.service import RUNNING, Jobs, Row
-from saas.limits.service import limited
+from saas.jobs.service import Jobs
+from saas.limits.dependencies import limited
 from saas.state import AppState, State
 
 router = APIRouter(tags=["speech"])
@@ -57,9 +60,7 @@ async def jobs(
     search: Annotated[str | None, Query(max_length=200)] = None,
 ) -> list[JobOut]:  # fmt: skip
     """Your jobs, the newest first, without addresses; `before` is the created_at of the last one you have."""
-    at = before.isoformat() if before else None
-    rows: list[Row] = await state.database.call("list_jobs", user_id=str(caller.user_id), before=at, limit=limit, search=search)
-    return [JobOut.model_validate(row) for row in rows]
+    return [JobOut.model_validate(row) for row in await state.jobs.list(str(caller.user_id), before, limit, search)]
 
 
 @router.get("/api/jobs/{job_id}")
@@ -90,7 +91,7 @@ async def openai_speech(body: OpenAIBody, caller: SpeechCaller, state: AppState,
     user = str(caller.user_id)
     voice = await _voice(body.voice if isinstance(body.voice, str) else body.voice.id, user, state)
     taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.input, voice, body.options, dispatch=False)
-    row: Row = taken["job"]
+    row = taken["job"]
     wanted = body.stream or body.stream_format == "sse"
     stream = await state.jobs.stream(row) if wanted and row["status"] in RUNNING else None
     content: bytes | None = None
@@ -104,7 +105,7 @@ async def openai_speech(body: OpenAIBody, caller: SpeechCaller, state: AppState,
             return Response(status_code=499)
         row = await state.jobs.wait(user, row["id"], 0)
         content = await _content(row, state.jobs)
-        pieces, frames = _once(content), lambda: row["frames"]
+        pieces, frames = _once(content), lambda: row["frames"] or 0
     headers = {"X-Job-Id": row["id"], "X-Sample-Rate": str(body.options.rate), **_voice_ignored(voice, state)}
     if body.stream_format == "sse":
         return StreamingResponse(_events(pieces, len(body.input), frames), media_type="text/event-stream", headers=headers)
@@ -153,11 +154,11 @@ def _check_length(text: str, param: str, state: State) -> None:
         raise ApiError(400, f"{param} holds what is no character of text: a NUL or half of a surrogate pair", "not_text", param)
 
 
-def _out(row: Row, service: Jobs) -> JobOut:
+def _out(row: JobRow, service: Jobs) -> JobOut:
     return JobOut.model_validate(row | {"url": service.url(row)})
 
 
-def _answer(row: Row, service: Jobs, status: int) -> JSONResponse:
+def _answer(row: JobRow, service: Jobs, status: int) -> JSONResponse:
     return JSONResponse(_out(row, service).model_dump(mode="json"), status, {"Location": f"/api/jobs/{row['id']}"})
 
 
@@ -196,7 +197,7 @@ async def _unless_gone(work: Any, request: Request, give_up: Callable[[], Awaita
         task.cancel()
 
 
-async def _content(row: Row, service: Jobs) -> bytes:
+async def _content(row: JobRow, service: Jobs) -> bytes:
     """The whole file of a job. Raises ApiError that says why there is none."""
     if row["status"] == "succeeded":
         content = await service.result(row)

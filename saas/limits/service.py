@@ -6,22 +6,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable
-from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Literal, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Request
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
 from redis.asyncio import ConnectionPool
 
-from saas.auth.service import Caller, Scope, caller
+from saas.auth.caller import Caller
 from saas.errors import ApiError
 from saas.observability import metrics
 from saas.settings import Settings
-from saas.state import AppState
 
 Answer = TypeVar("Answer")
 Kind = Literal["any", "speech", "sensitive"]
@@ -132,18 +130,6 @@ class Limiter:
             if not alone:
                 raise
             return await question(self._here)
-
-
-@cache  # one function a pair, so that FastAPI asks it once a request
-def limited(kind: Literal["speech", "sensitive"], scope: Scope | None) -> Callable[..., Awaitable[Caller]]:
-    """A dependency: as `caller(scope)`, and counted as what it asks for."""
-
-    # A default, not an annotation: those are read as text, in which FastAPI does not find `scope`.
-    async def counted(request: Request, state: AppState, caller: Caller = Depends(caller(scope))) -> Caller:  # noqa: B008
-        await state.limiter.hit(kind, caller, request)
-        return caller
-
-    return counted
 
 
 def _uncounted() -> ApiError:

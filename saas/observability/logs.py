@@ -1,4 +1,4 @@
-"""The program's own warnings and errors, a line each, beside the lines of requests (inference.server.log). JSON, except on a terminal."""
+"""The program's own warnings and errors, a line each, beside the lines of requests (inference.http.log). JSON, except on a terminal."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import hmac
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from inference.server.metrics import exposition
+from inference.http.metrics import exposition
 from saas.errors import ApiError
 from saas.limits.service import is_local
 from saas.state import AppState

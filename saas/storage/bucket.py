@@ -12,7 +12,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from inference.errors import FishserveError, RequestError
+from inference.errors import ConfigurationError, FishserveError, RequestError
 from saas.settings import Settings
 
 URL_SECONDS = 300
@@ -73,10 +73,10 @@ class Bucket:
 
     @classmethod
     def of(cls, settings: Settings) -> Bucket:
-        """The bucket of the R2_* settings. Raises RequestError when one is missing."""
+        """The bucket of the R2_* settings. Raises ConfigurationError when one is missing."""
         secret = settings.r2_secret_access_key
         if not (settings.r2_endpoint and settings.r2_access_key_id and secret and settings.r2_bucket_name):
-            raise RequestError("a bucket needs R2_ENDPOINT, R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY and R2_BUCKET_NAME")
+            raise ConfigurationError("a bucket needs R2_ENDPOINT, R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY and R2_BUCKET_NAME")
         return cls(settings.r2_endpoint, settings.r2_access_key_id, secret.get_secret_value(), settings.r2_bucket_name)
 
     # -- addresses ---------------------------------------------------------------------------------------------------------------

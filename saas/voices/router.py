@@ -7,10 +7,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends
 
-from saas.auth.service import Caller, caller
+from saas.auth.caller import Caller
+from saas.auth.dependencies import caller
 from saas.state import AppState
+from saas.voices.repository import VoiceRow
 from saas.voices.schemas import CreatedVoice, NewVoice, Rename, UploadOut, VoiceOut
-from saas.voices.service import Row, Voices
+from saas.voices.service import Voices
 
 router = APIRouter(prefix="/api/voices", tags=["voices"])
 Manager = Annotated[Caller, Depends(caller("voices"))]
@@ -54,5 +56,5 @@ async def delete(voice_id: UUID, caller: Manager, state: AppState) -> None:
     await state.voices.delete(str(caller.user_id), str(voice_id))
 
 
-def _out(row: Row, service: Voices | None = None) -> VoiceOut:
+def _out(row: VoiceRow, service: Voices | None = None) -> VoiceOut:
     return VoiceOut.model_validate(row | {"clip_url": service.clip_url(row) if service else None})

@@ -10,16 +10,16 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NoReturn, cast
+from typing import NoReturn
 
 from inference.audio.subprocess_decoder import decode_in_subprocess
 from inference.errors import AudioError, Overloaded
 from saas.database import Database, Refused
 from saas.errors import ApiError
 from saas.storage.bucket import Bucket, StorageError, Upload, upload_key
+from saas.voices.repository import VoiceRepository, VoiceRow
 from saas.voices.schemas import NewVoice
 
-Row = dict[str, Any]
 SAMPLE_RATE = 44_100
 MAX_WAITING, AT_ONCE = 16, 2
 """Users whose clips may wait to be decoded, and clips that are."""
@@ -29,24 +29,18 @@ class Voices:
     """Voices of all users. Its methods raise Refused, Unavailable and StorageError."""
 
     def __init__(self, database: Database, bucket: Bucket) -> None:
-        self._database, self._bucket = database, bucket
+        self._voices, self._bucket = VoiceRepository(database), bucket
         self._looking: set[str] = set()
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def create(self, user_id: str, asked: NewVoice) -> tuple[Row, Upload]:
+    async def create(self, user_id: str, asked: NewVoice) -> tuple[VoiceRow, Upload]:
         """A pending voice, and where its clip goes."""
-        answer = await self._database.call(
-            "create_voice",
-            user_id=user_id,
-            name=asked.name,
-            transcript=asked.transcript,
-            content_type=asked.content_type,
-            bytes=asked.bytes,
+        row = await self._voices.create(
+            user_id, name=asked.name, transcript=asked.transcript, content_type=asked.content_type, bytes=asked.bytes
         )
-        row = answer["voice"]
         return row, self._bucket.put_url(upload_key(row["object_key"]), row["content_type"], row["bytes"])
 
-    async def confirm(self, user_id: str, voice_id: str) -> Row:
+    async def confirm(self, user_id: str, voice_id: str) -> VoiceRow:
         """Look at what was uploaded, and make the voice ready. Raises ApiError that says why not: 409 before an upload, 422 for no good clip."""
         row = await self.get(user_id, voice_id)
         if row["status"] == "ready":
@@ -71,34 +65,34 @@ class Voices:
             await self._bucket.put(row["object_key"], content, row["content_type"])
             sha256 = hashlib.sha256(content).hexdigest()
         try:
-            answer = await self._database.call("confirm_voice", user_id=user_id, voice_id=voice_id, seconds=seconds, sha256=sha256)
+            ready = await self._voices.confirm(user_id, voice_id, seconds, sha256)
         except Refused:  # it was deleted meanwhile, and the clip that was there until now with it
             await self._bucket.delete(row["object_key"])
             raise
         await self._bucket.delete(uploaded)
-        return cast(Row, answer["voice"])
+        return ready
 
-    async def list(self, user_id: str) -> list[Row]:
+    async def list(self, user_id: str) -> list[VoiceRow]:
         """The newest first."""
-        return cast(list[Row], await self._database.call("list_voices", user_id=user_id))
+        return await self._voices.list(user_id)
 
-    async def get(self, user_id: str, voice_id: str) -> Row:
+    async def get(self, user_id: str, voice_id: str) -> VoiceRow:
         """One voice."""
-        return cast(Row, (await self._database.call("get_voice", user_id=user_id, voice_id=voice_id))["voice"])
+        return await self._voices.get(user_id, voice_id)
 
-    async def rename(self, user_id: str, voice_id: str, name: str) -> Row:
+    async def rename(self, user_id: str, voice_id: str, name: str) -> VoiceRow:
         """Its name, and nothing else, can be changed."""
-        return cast(Row, (await self._database.call("rename_voice", user_id=user_id, voice_id=voice_id, name=name))["voice"])
+        return await self._voices.rename(user_id, voice_id, name)
 
     async def delete(self, user_id: str, voice_id: str) -> None:
         """Its words go at once and its clip before the answer; should the bucket not answer, the list of what is to be deleted has it."""
         row = await self.get(user_id, voice_id)
-        await self._database.call("delete_voice", user_id=user_id, voice_id=voice_id)
+        await self._voices.delete(user_id, voice_id)
         with suppress(StorageError):
             for key in (row["object_key"], upload_key(row["object_key"])):
                 await self._bucket.delete(key)
 
-    def clip_url(self, row: Row) -> str | None:
+    def clip_url(self, row: VoiceRow) -> str | None:
         """Where to listen to it, for 300 s."""
         return self._bucket.get_url(row["object_key"]) if row["status"] == "ready" else None
 
@@ -116,7 +110,7 @@ class Voices:
         finally:
             self._looking.discard(user_id)
 
-    async def _refuse(self, row: Row, reason: str) -> NoReturn:
-        await self._database.call("refuse_voice", user_id=row["user_id"], voice_id=row["id"], reason=reason)
+    async def _refuse(self, row: VoiceRow, reason: str) -> NoReturn:
+        await self._voices.refuse(row["user_id"], row["id"], reason)
         await self._bucket.delete(upload_key(row["object_key"]))
         raise ApiError(422, reason, "clip_refused", "clip")

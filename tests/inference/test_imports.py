@@ -34,7 +34,7 @@ assert "torch._dynamo" not in sys.modules
 NO_TORCH = """
 import sys
 sys.modules["torch"] = None
-import inference, inference.cli, inference.settings, inference.server.app, inference.server.host, inference.hub
+import inference, inference.cli, inference.settings, inference.server.app, inference.server.litserve_host, inference.hub
 import saas
 assert inference.SpeechRequest("hello").text == "hello"
 """

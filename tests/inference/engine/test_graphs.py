@@ -114,7 +114,7 @@ def test_a_row_of_nan_faults_alone_and_its_neighbour_does_not_notice(golden):
     runner._cache.v[:, sick.row, :, 3] = torch.nan
     runner.step()
     runner.step()
-    assert (sick.finish, well.finish) == ("fault", None)
+    assert (sick.finish, well.finish) == ("error", None)
     runner.remove(sick)
     assert not runner._cache.v[:, : runner._staging].isnan().any()
     while not well.finish:

@@ -33,7 +33,8 @@ def test_the_whole_path_runs_and_stays_close(half, engine):
 def test_logits_stay_close(half, engine, prompts):
     """The yardstick is the official BF16 run, which is 0.05 (root mean square) from FP32."""
     checkpoint = half.checkpoint
-    columns = torch.cat((half._prompts[False].system(), half._prompts[False].segment(prompts["plain"]["text"])), dim=1)[None]
+    builder = half._prompting.builder(SpeechRequest("x"))
+    columns = torch.cat((builder.system(), builder.segment(prompts["plain"]["text"])), dim=1)[None]
     logits = [c.lm.token_logits(c.lm.slow(columns))[0, -1] for c in (checkpoint, engine.checkpoint)]
     assert logits[0].dtype == torch.float32
     assert (logits[0] - logits[1]).square().mean().sqrt() < 0.02

@@ -112,7 +112,7 @@ def test_a_row_of_nan_faults_alone_and_leaves_nothing_behind(golden):
     add(runner, well)
     runner._cache.v[:, sick.row, :, 3] = torch.nan
     runner.step()
-    assert sick.finish == "fault"
+    assert sick.finish == "error"
     assert well.finish is None
     runner.remove(sick)
     finish(runner)
@@ -133,4 +133,4 @@ def test_what_is_no_number_at_any_codebook_is_a_fault(golden, monkeypatch, posit
     spoilt = getattr(runner._step, name)
     monkeypatch.setattr(runner._step, name, lambda *a: spoilt(*a) * (torch.inf if name == "fast_pair" or a[-1] == position else 1))
     runner.step()
-    assert s.finish == "fault"
+    assert s.finish == "error"

@@ -12,8 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from prometheus_client import REGISTRY
 
 from inference import Audio, GenerationError, Overloaded, Reference, RequestError, SpeechEngine, SpeechRequest, Voice
-from inference.engine import engine as module
+from inference.engine import job as job_module
 from inference.engine import runner as runner_module
+from inference.engine import scheduler as scheduler_module
 from inference.engine.device import affordable_rows
 from inference.engine.graphs import PendingFrames
 from inference.engine.kv_cache import KVPrefix, PrefixCache
@@ -36,7 +37,7 @@ class ByHand(SpeechEngine):
 
     @property
     def idle(self):
-        return not self._running and not self._waiting
+        return not self._scheduler.running and not self._scheduler.waiting
 
     def generate(self, request):
         ticket = self.submit(request, lambda _: None)
@@ -81,10 +82,10 @@ def test_a_long_prompt_does_not_keep_running_streams_waiting(golden):
     engine = ByHand(golden, rows=2)
     running = engine.submit(SpeechRequest("Hello.", temperature=0, max_new_tokens=1000), lambda _: None)
     engine.turn()
-    (job,) = engine._running
+    (job,) = engine._scheduler.running
     engine.submit(SpeechRequest("Hello.", voice(1200), max_new_tokens=5), lambda _: None)
     rounds = 0
-    while not any(j is not job and j.sequence and j.sequence.row >= 0 for j in engine._running):
+    while not any(j is not job and j.sequence and j.sequence.row >= 0 for j in engine._scheduler.running):
         before = len(job.sequence.frames)
         engine.turn()
         rounds += 1
@@ -185,7 +186,7 @@ def test_a_request_that_waits_for_text_ends_when_it_should(golden, how, reason):
 
 
 def test_more_text_than_one_request_may_have_is_refused(golden, monkeypatch):
-    monkeypatch.setattr(module, "MAX_LIVE_SEGMENTS", 2)
+    monkeypatch.setattr(scheduler_module, "MAX_LIVE_SEGMENTS", 2)
     engine = ByHand(golden, rows=1)
     ticket = live(engine, "One.", "Two.")
     with pytest.raises(RequestError, match="more than 2 pieces of text"):
@@ -207,7 +208,7 @@ def test_whoever_hears_a_pause_hears_the_next_words_soon(golden):
 
 
 def test_a_consumer_that_stops_reading_is_stopped(golden, monkeypatch):
-    monkeypatch.setattr(module, "MAX_UNREAD", 2)
+    monkeypatch.setattr(job_module, "MAX_UNREAD", 2)
     engine = ByHand(golden, rows=1)
     stream = engine.stream(SpeechRequest("Hello. " * 40, seed=1, chunk_length=10, max_new_tokens=8))
     engine.finish()
@@ -337,7 +338,9 @@ class Scheduling(RuleBasedStateMachine):
             text, Voice(spoken.references, str(speaker)), seed=seed, max_new_tokens=frames, chunk_length=30, compat=compat
         )
         items = []
-        full = len(self.engine._running) + len(self.engine._waiting) >= self.engine._rows + self.engine._queue
+        full = (
+            len(self.engine._scheduler.running) + len(self.engine._scheduler.waiting) >= self.engine._rows + self.engine._scheduler._queue
+        )
         try:
             ticket = self.engine.submit(request, items.append)
         except Overloaded:
@@ -378,7 +381,7 @@ class Scheduling(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def poison(self, data):
-        running = [j for j in self.engine._running if j.sequence and j.sequence.row >= 0]
+        running = [j for j in self.engine._scheduler.running if j.sequence and j.sequence.row >= 0]
         if running:
             job = data.draw(st.sampled_from(running))
             self.engine._runner._cache.v[:, job.sequence.row, :, 1] = torch.nan
@@ -417,8 +420,7 @@ class Scheduling(RuleBasedStateMachine):
             self.engine.complete(r["ticket"])
         self.engine.finish()
         self.engine.turn()
-        assert self.engine._parked == []
-        assert self.engine._live == {}
+        assert self.engine._scheduler._live == {}
         assert self.engine._runner.sequences == []
         assert self.engine._runner.free
         for r in self.requests:

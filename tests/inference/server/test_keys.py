@@ -18,7 +18,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from inference import RequestError
-from inference.server.keys import Keys
+from inference.http.keys import Keys
 from tests.inference.server.conftest import Server
 from tests.waiting import HANG_SECONDS
 

@@ -17,7 +17,7 @@ import soundfile
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
-from inference.server.keys import Keys
+from inference.http.keys import Keys
 from tests.inference.server.conftest import Server
 from tests.waiting import HANG_SECONDS, wait
 

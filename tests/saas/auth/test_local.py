@@ -17,7 +17,7 @@ from supabase_auth import SyncGoTrueClient
 from supabase_auth.errors import AuthApiError
 
 from saas import create_app
-from saas.auth.local import Signer
+from saas.auth.local.sessions import Signer
 from saas.settings import Settings
 from tests.saas.api_harness import NOWHERE, StandIn
 from tests.saas.conftest import free_port
@@ -121,10 +121,10 @@ def test_a_message_can_be_read_as_a_file_with_its_link_whole(place):
 
 
 def test_a_terminal_shows_the_link_and_a_log_does_not(place, monkeypatch, capsys):
-    monkeypatch.setattr("saas.auth.local.sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("saas.auth.local.mailbox.sys.stderr.isatty", lambda: True, raising=False)
     place.client().sign_up({"email": "terminal@example.com", "password": PASSWORD})
     assert place.link("terminal@example.com") in capsys.readouterr().err
-    monkeypatch.setattr("saas.auth.local.sys.stderr.isatty", lambda: False, raising=False)
+    monkeypatch.setattr("saas.auth.local.mailbox.sys.stderr.isatty", lambda: False, raising=False)
     place.client().sign_up({"email": "log@example.com", "password": PASSWORD})
     assert "verify" not in capsys.readouterr().err
 

@@ -6,7 +6,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from inference.errors import RequestError
+from inference.errors import ConfigurationError
 from saas import create_app
 from saas.auth import tokens
 from saas.settings import Settings
@@ -150,7 +150,7 @@ def test_the_older_shared_secret_is_good_only_where_it_is_named_and_then_nothing
 
 
 def test_a_shared_secret_that_can_be_guessed_is_refused_at_the_start():
-    with pytest.raises(RequestError, match="can be guessed"):
+    with pytest.raises(ConfigurationError, match="can be guessed"):
         create_app(Settings(environment="development", legacy_jwt_secret="secret"))
 
 

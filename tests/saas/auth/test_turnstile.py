@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from inference.errors import RequestError
+from inference.errors import ConfigurationError
 from saas import create_app
 from saas.auth import turnstile
 from saas.settings import Settings
@@ -103,7 +103,7 @@ def test_a_cloudflare_that_cannot_be_reached_is_503_and_no_key(postgres):
 
 @pytest.mark.parametrize("first", ["1x", "2x", "3x"])
 def test_production_does_not_start_with_a_test_secret(first):
-    with pytest.raises(RequestError, match="test secrets"):
+    with pytest.raises(ConfigurationError, match="test secrets"):
         create_app(
             Settings(
                 environment="production",

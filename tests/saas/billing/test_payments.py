@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 import stripe
 
-from inference.errors import RequestError
+from inference.errors import ConfigurationError
 from saas import create_app
 from saas.settings import Settings
 from tests.saas.api_harness import NOWHERE, StandIn, running
@@ -180,7 +180,7 @@ def test_without_stripe_nothing_is_for_sale_and_it_is_said(postgres):
     ],
 )
 def test_production_does_not_start_with_half_of_it_or_with_play_money(given, words):
-    with pytest.raises(RequestError, match=words):
+    with pytest.raises(ConfigurationError, match=words):
         create_app(Settings(environment="production", supabase_url="https://x.supabase.co", **given))
 
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from saas.auth.service import new_key
+from saas.auth.caller import new_key
 from tests.processes import Started
 from tests.saas.conftest import free_port
 from tests.saas.jobs.runpod_cloud import KEY

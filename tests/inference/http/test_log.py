@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
-from inference.server.log import RequestLog
+from inference.http.log import RequestLog
 
 app = FastAPI()
 app.add_middleware(RequestLog, refuse=lambda _, status, words: PlainTextResponse(words, status))

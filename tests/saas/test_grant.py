@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from inference.errors import FishserveError, RequestError
-from saas.credits.grant import grant
+from saas.grant import grant
 from saas.settings import Settings
 from tests.saas.api_harness import NOWHERE
 

@@ -9,6 +9,8 @@ from pydantic import SecretStr
 
 from inference.errors import FishserveError, RequestError
 from saas.app import connect
+from saas.auth.repository import AccountRepository
+from saas.credits.repository import CreditRepository
 from saas.database import DatabaseError, Refused, Unavailable
 from saas.embedded.running import database_url
 from saas.settings import Settings
@@ -27,10 +29,10 @@ async def grant(settings: Settings, email: str, credits: int, reference: str | N
     store = connect(settings)
     reference = reference or f"fishserve saas grant, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} {secrets.token_hex(3)}"
     try:
-        profile = await store.call("find_profile", email=email)
+        profile = await AccountRepository(store).find(email)
         if profile is None:
             raise RequestError(f"no user has the address {email}; a user must sign up first")
-        granted = await store.call("grant_credits", user_id=profile["id"], credits=credits, reference=reference)
+        return await CreditRepository(store).grant(profile["id"], credits, reference)
     except Unavailable:
         raise FishserveError("the database cannot be reached; is it running?") from None
     except Refused as e:
@@ -39,4 +41,3 @@ async def grant(settings: Settings, email: str, credits: int, reference: str | N
         raise FishserveError("the database lacks the function for this; apply the newer files of sql/migrations") from None
     finally:
         await store.close()
-    return granted["balance"], granted["applied"]

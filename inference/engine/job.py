@@ -1,0 +1,175 @@
+"""Job: one request inside the engine, from the queue to its last chunk, and what the engine hands out for it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.engine import metrics
+from inference.engine.kv_cache import KVPrefix
+from inference.engine.request import Audio, FinishReason, SpeechRequest
+from inference.engine.runner import Sequence
+from inference.engine.stream import RequestHandle
+from inference.engine.vocoder import FIRST_CHUNK, LARGEST_CHUNK, VocoderStream
+from inference.errors import GenerationError
+from inference.model.codec import Codec
+from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
+
+MAX_UNREAD = 400
+"""Chunks, ten minutes of sound, that may wait for a consumer. The engine stops a request whose consumer has stopped reading."""
+
+
+class JobStatus(Enum):
+    """Where a job is."""
+
+    WAITING = "waiting"
+    """In the queue, for its first segment or its next one."""
+    PREFILLING = "prefilling"
+    """The runner computes its prompt."""
+    DECODING = "decoding"
+    """It has a slot and gets a frame each round."""
+    PARKED = "parked"
+    """Live, with all its text spoken: it waits for more text and uses no slot."""
+    ENDED = "ended"
+
+
+@dataclass(eq=False)
+class Job:
+    """A request in the engine.
+
+    `fixed` (1 + codebooks, time) are the prompt columns of the voice. `segments` are the prompt columns of each piece of text, `silences` the
+    seconds of silence before each piece and after the last. `turns` alternate a segment and the frames generated for it; `codes` are the frames
+    that were spoken. A `live` job accepts more text while it is `open`; `gap` is the natural pause, in seconds, before such text.
+    """
+
+    request: SpeechRequest
+    handle: RequestHandle
+    fixed: Tensor
+    segments: list[Tensor]
+    silences: list[float]
+    seed: int
+    audio: bool
+    live: bool = False
+    open: bool = False
+    gap: float = 0.0
+    status: JobStatus = JobStatus.WAITING
+    turns: list[Tensor] = field(default_factory=list)
+    codes: list[Tensor] = field(default_factory=list)
+    sequence: Sequence | None = None
+    kv_prefix: KVPrefix | None = None
+    vocoder: VocoderStream | None = None
+    taken: int = 0
+    cut: bool = False
+    submitted: float = field(default_factory=time.monotonic)
+    admitted: float = 0.0
+    heard: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def spoken(self) -> bool:
+        """The engine has generated all the text it has so far."""
+        return len(self.turns) == 2 * len(self.segments)
+
+    @property
+    def finished(self) -> bool:
+        """It wants no slot any more."""
+        return self.handle.cancelled or (self.spoken and not self.open)
+
+    @property
+    def reason(self) -> FinishReason:
+        """Why a spoken job ended."""
+        return FinishReason.LENGTH if self.cut else FinishReason.STOP
+
+    def add_text(self, segments: list[Tensor], silences: list[float], gap: float) -> None:
+        """Append text to a live job."""
+        self.segments += segments
+        between = self.silences[-1] + silences[0] or self.gap  # a requested pause replaces the natural one
+        self.silences, self.gap = [*self.silences[:-1], between, *silences[1:]], gap
+
+    def next_segment(self) -> None:
+        """Move on to the next segment, after the silence before it."""
+        if not self.admitted:
+            self.admitted = time.monotonic()
+            self.handle.queued_seconds = self.admitted - self.submitted
+        number = len(self.turns) // 2
+        self._deliver_silence(self.silences[number])
+        self.turns.append(self.segments[number])
+
+    def start_sequence(self, prompt: Tensor, limit: int, codec: Codec) -> Sequence:
+        """The sequence that generates the current segment: at most `limit` frames after the `prompt`."""
+        self.sequence = Sequence(self.request, prompt, limit, self._segment_seed(), self.fixed.shape[1], self.kv_prefix)
+        self.vocoder = VocoderStream(codec, LARGEST_CHUNK if self.heard else FIRST_CHUNK)
+        self.taken, self.kv_prefix = (1 if self.request.compat == "reference" else 0), None
+        return self.sequence
+
+    def take_frames(self) -> None:
+        """Pass new frames on to the vocoder: all but the end frame (the reference: all but the first).
+
+        Raises GenerationError for a code that no codec can decode.
+        """
+        s, vocoder = self.sequence, self.vocoder
+        assert s is not None
+        assert vocoder is not None
+        end = len(s.frames) - (s.finish is FinishReason.ERROR or (s.finish is FinishReason.STOP and not s.reference))
+        frames = [f[1:] for f in s.frames[self.taken : end]]
+        self.taken = max(self.taken, end)
+        self.codes += frames
+        if self.audio:
+            vocoder.waiting += frames
+            if any(int(f.max()) >= CODES_PER_GROUP for f in frames):
+                raise GenerationError(f"the model produced a code of {CODES_PER_GROUP} or more, which no codec can decode")
+
+    def deliver_chunk(self, samples: np.ndarray) -> None:
+        """Hand a chunk to the caller. Raises GenerationError for samples that are not finite, and when too many chunks are unread."""
+        if not np.isfinite(samples).all():
+            raise GenerationError("the codec produced samples that are not numbers; this request was stopped")
+        if self.handle.unread() > MAX_UNREAD:
+            raise GenerationError(f"{MAX_UNREAD} chunks of audio were not read; this request was stopped")
+        now = time.monotonic()
+        if self.heard:
+            metrics.CHUNK_GAP.observe(now - self.heard)
+        else:
+            metrics.FIRST_AUDIO.observe(now - self.submitted)
+        metrics.AUDIO_SECONDS.inc(len(samples) / SAMPLE_RATE)
+        self.heard, self.seconds = now, self.seconds + len(samples) / SAMPLE_RATE
+        self.handle.deliver(Audio(samples))
+
+    def finish_segment(self) -> None:
+        """Take a sequence that has finished into the context. Raises GenerationError when the sequence is faulty."""
+        s = self.sequence
+        assert s is not None
+        if s.finish is FinishReason.ERROR:
+            raise GenerationError(f"the model produced values that are not numbers at frame {len(s.frames)}; this request was stopped")
+        self.cut |= s.finish is FinishReason.LENGTH
+        self.turns.append(torch.stack(s.frames, dim=1))
+
+    def end(self, error: Exception | None, reason: FinishReason) -> None:
+        """Hand the caller the end: the last silence, the codes, the reason, the error."""
+        self.status = JobStatus.ENDED
+        metrics.REQUESTS.labels(reason).inc()
+        if reason in (FinishReason.STOP, FinishReason.LENGTH):
+            if self.audio and self.admitted and not self.live:
+                metrics.REAL_TIME_FACTOR.observe(self.seconds / (time.monotonic() - self.admitted))
+            self._deliver_silence(self.silences[-1])
+        codebooks = len(self.fixed) - 1
+        self.handle.codes = torch.stack(self.codes, dim=1).numpy() if self.codes else np.zeros((codebooks, 0), np.int64)
+        self.handle.finish_reason = reason
+        self.handle.deliver(error)
+
+    def _deliver_silence(self, seconds: float) -> None:
+        """Silence counts as sound, but not in the metrics of how fast the engine makes sound."""
+        silence = np.zeros(round(seconds * SAMPLE_RATE) * self.audio, np.float32)
+        metrics.AUDIO_SECONDS.inc(len(silence) / SAMPLE_RATE)
+        for start in range(0, len(silence), SAMPLE_RATE):
+            self.handle.deliver(Audio(silence[start : start + SAMPLE_RATE]))
+
+    def _segment_seed(self) -> int:
+        """64 bits that depend on all 63 of the request's seed and on the segment's number."""
+        words = self.seed.to_bytes(8, "little") + len(self.turns).to_bytes(8, "little")
+        return int.from_bytes(hashlib.sha256(words).digest()[:8], "little", signed=True)

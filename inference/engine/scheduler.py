@@ -1,0 +1,244 @@
+"""Scheduler: which requests the runner generates now, which wait, and which are refused."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from torch import Tensor
+
+from inference.engine import metrics
+from inference.engine.job import Job, JobStatus
+from inference.engine.prompting import Prompting
+from inference.engine.request import FinishReason
+from inference.engine.runner import PREFILL, Runner
+from inference.engine.stream import RequestHandle
+from inference.errors import EngineClosed, GenerationError, Overloaded, RequestError
+from inference.model.checkpoint import Checkpoint
+
+MAX_LIVE_SEGMENTS = 1000
+"""Pieces of text that one live request may have in all: two hours of speech or more."""
+
+
+class Scheduler:
+    """Jobs waiting and running.
+
+    Any thread may call `submit`, `extend`, `complete`, `wake` and `close`; only the engine's thread calls the other methods.
+    `rows` jobs run at once; up to `queue` more wait. `ending` says why the engine is closed.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, runner: Runner, prompting: Prompting, rows: int, queue: int) -> None:
+        self.running: list[Job] = []
+        self.waiting: deque[Job] = deque()
+        self.closed, self.ending = False, "the engine was closed"
+        self._checkpoint, self._runner, self._prompting = checkpoint, runner, prompting
+        self._rows, self._queue = rows, queue
+        self._live: dict[RequestHandle, Job] = {}
+        self._seconds_per_request = 1.0
+        self._changed = threading.Condition()
+
+    # -- from any thread -------------------------------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. Raises Overloaded when too many wait already, EngineClosed after the end."""
+        with self._changed:
+            if self.closed:
+                raise EngineClosed(self.ending)
+            self._refuse_overload()
+            if job.live:
+                self._live[job.handle] = job
+            self.waiting.append(job)
+            self._changed.notify()
+
+    def live_job(self, handle: RequestHandle) -> Job | None:
+        """The live job of a handle, None when it has ended."""
+        return self._live.get(handle)
+
+    def extend(self, job: Job, segments: list[Tensor], silences: list[float], gap: float) -> None:
+        """Append text to a live job. Raises RequestError when it has too much."""
+        with self._changed:
+            if len(job.segments) + len(segments) > MAX_LIVE_SEGMENTS:
+                raise RequestError(f"more than {MAX_LIVE_SEGMENTS:,} pieces of text in one request; begin another", "text")
+            job.add_text(segments, silences, gap)
+            if job.status is JobStatus.PARKED:  # to its listener this is a new beginning
+                job.heard, job.submitted = 0.0, time.monotonic()
+                self._requeue(job)
+                self._changed.notify()
+
+    def complete(self, handle: RequestHandle) -> None:
+        """No more text will come for a live job."""
+        with self._changed:
+            if job := self._live.get(handle):
+                job.open = False
+                self._changed.notify()
+
+    def wake(self) -> None:
+        """Have the engine look at its jobs: one was cancelled."""
+        with self._changed:
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Have the engine end."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify()
+
+    def _refuse_overload(self) -> None:
+        waiting = len(self.running) + len(self.waiting) - self._rows  # the first jobs to wait are as good as in the free slots
+        if waiting < self._queue:
+            return
+        metrics.REFUSED.inc()
+        seconds = self._seconds_per_request * waiting / self._rows
+        raise Overloaded(f"{waiting} requests are waiting already; try again in about {math.ceil(seconds)} s", seconds)
+
+    # -- in the engine's thread ------------------------------------------------------------------------------------
+
+    def wait_for_work(self) -> bool:
+        """Sleep until there is something to do. False when the engine is closed."""
+        with self._changed:
+            while not (self.closed or self.waiting or self.running or any(job.finished for job in self._parked())):
+                metrics.RUNNING.set(0)
+                self._changed.wait()
+            return not self.closed
+
+    def schedule(self) -> None:
+        """End cancelled jobs, then admit waiting ones and prefill: up to PREFILL columns in all, so that no long prompt holds up running jobs."""
+        self._end_finished()
+        columns = 0
+        while columns < PREFILL and (job := self._prefilling() or self._admit()):
+            try:
+                if job.sequence is None:
+                    self._start_segment(job)
+                columns += self._runner.prefill()
+                if job.sequence is not None and job.sequence.row >= 0:
+                    job.status = JobStatus.DECODING
+            except GenerationError as e:
+                self.fail(job, e)
+            except Exception as e:  # memory running out, say: it concerns this job alone
+                self.fail(job, self._device_fault(e))
+
+    def finish_segment(self, job: Job) -> None:
+        """Move a job on whose sequence has finished: to its next segment, to waiting for text, or to its end."""
+        if not self.attempt(job, job.finish_segment):
+            return
+        if job.spoken and not job.open:
+            self._retire(job, job.reason)
+        else:
+            self._leave_slot(job)
+
+    def attempt(self, job: Job, work: Callable[[], None]) -> bool:
+        """Do a running job's work. When that raises GenerationError, end the job with it and return False."""
+        try:
+            work()
+        except GenerationError as e:
+            self.fail(job, e)
+            return False
+        return True
+
+    def fail(self, job: Job, error: Exception) -> None:
+        """End one running job with an error."""
+        self._retire(job, FinishReason.ERROR, error)
+
+    def fail_running(self, error: Exception) -> None:
+        """The device failed: no slot can be trusted, but the next request may well succeed."""
+        for job in list(self.running):
+            self.fail(job, self._device_fault(error))
+
+    def end_all(self) -> None:
+        """End every job: the engine is closed."""
+        with self._changed:
+            self.closed = True
+            for job in (*self.running, *self.waiting, *self._parked()):
+                self._end(job, EngineClosed(self.ending), FinishReason.ERROR)
+            self.waiting.clear()
+            self.running.clear()
+
+    def observe(self) -> None:
+        """Set the metrics of how many jobs there are."""
+        metrics.RUNNING.set(len(self.running))
+        metrics.WAITING.set(len(self.waiting))
+        metrics.POSITIONS.set(self._runner.positions)
+
+    def _parked(self) -> list[Job]:
+        return [job for job in self._live.values() if job.status is JobStatus.PARKED]
+
+    def _end_finished(self) -> None:
+        for job in [j for j in self.running if j.handle.cancelled]:
+            self._retire(job, FinishReason.CANCELLED)
+        with self._changed:
+            over = [j for j in (*self.waiting, *self._parked()) if j.finished]
+            for job in over:
+                if job.status is JobStatus.WAITING:
+                    self.waiting.remove(job)
+        for job in over:
+            self._end(job, None, FinishReason.CANCELLED if job.handle.cancelled else job.reason)
+
+    def _prefilling(self) -> Job | None:
+        return next((j for j in self.running if j.status is JobStatus.PREFILLING), None)
+
+    def _admit(self) -> Job | None:
+        """Take the first waiting job when a slot is free."""
+        with self._changed:
+            if not self.waiting or not self._runner.free:
+                return None
+            job = self.waiting.popleft()
+            self.running.append(job)
+            job.status = JobStatus.PREFILLING
+            return job
+
+    def _start_segment(self, job: Job) -> None:
+        job.next_segment()
+        prompt, limit = self._prompting.prompt(job.request, job.fixed, job.turns)
+        self._runner.stage(job.start_sequence(prompt, limit, self._checkpoint.codec))
+
+    def _leave_slot(self, job: Job) -> None:
+        """Between two segments other jobs may go first, as many as there are slots. The KV cache of the segments so far is kept while there
+        is memory for it; otherwise it is computed again.
+        """
+        sequence = job.sequence
+        assert sequence is not None
+        with self._changed:
+            kept = sum(j.kv_prefix.bytes for j in (*self.waiting, *self._parked()) if j.kv_prefix)
+        reused = self._checkpoint.manner.history != 0
+        job.kv_prefix = (
+            self._runner.past(sequence) if reused and kept + self._runner.past_bytes(sequence) <= self._runner.past_budget else None
+        )
+        self._free_slot(job)
+        with self._changed:
+            self.running.remove(job)
+            if job.spoken:
+                job.status = JobStatus.PARKED
+            else:
+                self._requeue(job)
+
+    def _requeue(self, job: Job) -> None:
+        job.status = JobStatus.WAITING
+        self.waiting.insert(self._rows, job)
+
+    def _retire(self, job: Job, reason: FinishReason, error: Exception | None = None) -> None:
+        with self._changed:
+            self.running.remove(job)
+        try:
+            if job.sequence is not None:
+                job.sequence.finish = FinishReason.ERROR if error else job.sequence.finish
+                self._free_slot(job)
+        finally:
+            self._end(job, error, reason)
+
+    def _free_slot(self, job: Job) -> None:
+        sequence, job.sequence = job.sequence, None
+        assert sequence is not None
+        metrics.FRAMES.inc(len(sequence.frames))
+        self._runner.remove(sequence)
+
+    def _end(self, job: Job, error: Exception | None, reason: FinishReason) -> None:
+        self._live.pop(job.handle, None)
+        if job.admitted and not job.live and reason in (FinishReason.STOP, FinishReason.LENGTH):
+            self._seconds_per_request += 0.1 * (time.monotonic() - job.admitted - self._seconds_per_request)
+        job.end(error, reason)
+
+    def _device_fault(self, error: Exception) -> GenerationError:
+        return GenerationError(f"generation failed on {self._checkpoint.device}: {type(error).__name__}: {error}")

@@ -1,0 +1,143 @@
+"""The process of one device: it loads the model and answers the HTTP process's messages. It knows nothing of LitServe or HTTP."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from inference.engine.request import Audio, SpeechRequest
+from inference.errors import FishserveError, GenerationError, Overloaded
+from inference.hub import name_of
+from inference.server.messages import LOADING, AppendText, Cancel, Decode, Encode, LiveRequest
+from inference.settings import Settings
+
+if TYPE_CHECKING:
+    from inference.engine.engine import SpeechEngine
+    from inference.engine.stream import RequestHandle
+
+MAX_CLIPS = 16
+"""Clips that may wait to be encoded or decoded."""
+
+Address = tuple[int, str]
+"""Where an answer goes: the number of an HTTP process, and the request's uid there."""
+
+
+class EngineProcess:
+    """`inbox.get(timeout=…)` gives (HTTP process, uid, time, message). `send` takes an address and a chunk, then None or an error.
+
+    `report` takes the state: loading, ready or failed. `run` returns when the parent has ended, or the engine cannot go on.
+    """
+
+    def __init__(
+        self, settings: Settings, inbox: Any, send: Callable[[Address, Any], None], report: Callable[[dict[str, str]], None]
+    ) -> None:
+        self._settings, self._inbox, self._send, self._report = settings, inbox, send, report
+        self._outbox: queue.SimpleQueue[tuple[Address, Any]] = queue.SimpleQueue()
+        self._handles: dict[str, RequestHandle] = {}
+
+    def run(self) -> None:
+        """Load the model, then answer."""
+        from inference.engine.startup import start_engine
+
+        self._report(LOADING)
+        try:
+            engine = start_engine(self._settings)
+        except FishserveError as e:
+            self._report({"status": "failed", "error": str(e)})
+            return
+        c = engine.checkpoint
+        self._report({"status": "ready", "model": name_of(c.path), "device": str(c.device), "codec": c.codec_id})
+        threading.Thread(target=self._send_all, daemon=True).start()
+        self._receive_all(engine)
+        self._report({"status": "failed", "error": engine.ending})
+
+    def _send_all(self) -> None:
+        """In a separate thread, so that the engine never waits for the HTTP process."""
+        while True:
+            self._send(*self._outbox.get())
+
+    def _receive_all(self, engine: SpeechEngine) -> None:
+        codec_worker = CodecWorker(engine, self._outbox)
+        parent = os.getppid()
+        while os.getppid() == parent and engine.alive:
+            try:
+                consumer, uid, _, message = self._inbox.get(timeout=1.0)
+            except queue.Empty:
+                continue
+            try:
+                if isinstance(message, Encode | Decode):
+                    codec_worker.put((consumer, uid), message)
+                else:
+                    self._handle(engine, (consumer, uid), message)
+            except FishserveError as e:
+                self._outbox.put(((consumer, uid), e))
+            except Exception as e:
+                self._outbox.put(((consumer, uid), GenerationError(f"the request could not be started: {type(e).__name__}")))
+
+    def _handle(self, engine: SpeechEngine, address: Address, message: SpeechRequest | LiveRequest | AppendText | Cancel) -> None:
+        if isinstance(message, Cancel):
+            if handle := self._handles.get(message.uid):
+                handle.cancel()
+        elif isinstance(message, AppendText):
+            if handle := self._handles.get(message.uid):
+                _append(engine, handle, message.text)
+        else:
+            self._start(engine, address, message)
+
+    def _start(self, engine: SpeechEngine, address: Address, message: SpeechRequest | LiveRequest) -> None:
+        _, uid = address
+
+        def deliver(item: Audio | Exception | None) -> None:
+            self._outbox.put((address, item))
+            if not isinstance(item, Audio):
+                self._handles.pop(uid, None)
+
+        if isinstance(message, LiveRequest):
+            handle = engine.submit(message.request, deliver, live=True)
+        else:
+            handle = engine.submit(message, deliver)
+        self._handles[uid] = handle
+        if handle.finish_reason:  # it ended before it was put there
+            self._handles.pop(uid, None)
+
+
+def _append(engine: SpeechEngine, handle: RequestHandle, text: str | None) -> None:
+    if text is None:
+        engine.complete(handle)
+        return
+    try:
+        engine.extend(handle, text)
+    except FishserveError:
+        handle.cancel()
+        raise
+
+
+class CodecWorker:
+    """Encodes and decodes whole clips, one at a time, in a separate thread: speech does not wait for them."""
+
+    def __init__(self, engine: SpeechEngine, outbox: queue.SimpleQueue[tuple[Address, Any]]) -> None:
+        self._engine, self._outbox = engine, outbox
+        self._inbox: queue.Queue[tuple[Address, Encode | Decode]] = queue.Queue(MAX_CLIPS)
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def put(self, address: Address, message: Encode | Decode) -> None:
+        """Raises Overloaded when too many clips are waiting."""
+        try:
+            self._inbox.put_nowait((address, message))
+        except queue.Full:
+            raise Overloaded(f"{MAX_CLIPS} clips are waiting to be encoded or decoded already; try again in a few seconds", 5) from None
+
+    def _work(self) -> None:
+        while True:
+            address, message = self._inbox.get()
+            try:
+                done = self._engine.encode(message.wave) if isinstance(message, Encode) else self._engine.decode(message.codes).samples
+                self._outbox.put((address, done))
+                self._outbox.put((address, None))
+            except FishserveError as e:
+                self._outbox.put((address, e))
+            except Exception as e:
+                self._outbox.put((address, GenerationError(f"the clip could not be processed: {type(e).__name__}")))

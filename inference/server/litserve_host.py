@@ -1,0 +1,257 @@
+"""Hosts the doors and the engines on LitServe: one process for HTTP, one for each device. Only this module knows LitServe.
+
+LitServe starts the processes and moves messages between them. Its own routes are removed: they answer 200 to failed
+streams and cannot cancel. The model is loaded after LitServe has begun to listen, so that a server
+that is still loading is alive (/health) but not ready (/ready).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from multiprocessing.connection import wait
+from typing import Any, Protocol
+from unittest.mock import patch
+
+import litserve as ls
+import uvicorn
+from fastapi import FastAPI
+from litserve.loops import LitLoop
+from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
+from starlette.types import ASGIApp
+
+from inference.errors import GenerationError
+from inference.http.log import quiet_uvicorn
+from inference.http.metrics import SHARED_DIRECTORY
+from inference.http.timeouts import DrainingWebSocketProtocol, HeaderTimeoutProtocol
+from inference.listening import listen, url_of
+from inference.server.app import create_app
+from inference.server.engine_process import Address, EngineProcess
+from inference.server.health_port import HealthPort
+from inference.server.messages import LOADING, Message
+from inference.server.remote_engine import Engines, RemoteEngine, Unread
+from inference.server.shutdown import InFlight, Shutdown
+from inference.settings import Settings
+
+_PATH = "/_engine"
+_STATE = "fishserve"  # our keys, with a device's number, beside LitServe's own in the dictionary that all its processes share
+_ANY_PORT = 8080  # LitServe wants one from 1024 on; the socket is ours
+_END_SECONDS = 5
+_POLL_SECONDS = 0.1
+
+
+class EngineApi(ls.LitAPI):
+    """LitServe requires one; the loop does all the work."""
+
+    def setup(self, device: str) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us after draining
+
+
+class EngineLoop(LitLoop):
+    """Runs an EngineProcess in the process that LitServe starts for a device."""
+
+    def __init__(self, settings: Settings, number: int) -> None:
+        super().__init__()
+        self._settings, self._state = settings, f"{_STATE}{number}"
+
+    def __call__(
+        self, lit_api: ls.LitAPI, device: str, worker_id: int, request_queue: Any, transport: Any, shared: Any, callbacks: Any
+    ) -> None:
+        """Serve until the parent ends this process. A model that cannot be loaded ends it at once."""
+
+        def send(address: Address, item: Any) -> None:
+            if isinstance(item, Exception):
+                self.put_error_response(transport, *address, item, LoopResponseType.STREAMING)
+            else:
+                status = LitAPIStatus.FINISH_STREAMING if item is None else LitAPIStatus.OK
+                self.put_response(transport, *address, item, status, LoopResponseType.STREAMING)
+
+        def report(state: dict[str, str]) -> None:
+            shared[self._state] = state
+
+        EngineProcess(self._settings, request_queue, send, report).run()
+
+
+class LitServeChannel:
+    """The way from the HTTP process to a device's process, through LitServe's queues."""
+
+    def __init__(self, server: Server, number: int) -> None:
+        self._server, self._number = server, number
+
+    def open(self, uid: str, unread: Unread) -> None:
+        self._server.response_buffer[uid] = ResponseBufferItem(event=unread.arrived, response_queue=_Responses(unread))
+
+    def close(self, uid: str) -> None:
+        del self._server.response_buffer[uid]
+
+    def put(self, uid: str, message: Message) -> None:
+        requests = self._server._get_request_queue(f"{_PATH}{self._number}")
+        requests.put((self._server.app.response_queue_id, uid, time.monotonic(), message))
+
+    def state(self) -> dict[str, str]:
+        return dict(self._server.workers_setup_status.get(f"{_STATE}{self._number}", LOADING))
+
+
+class _Responses:
+    """Takes what LitServe appends for a request."""
+
+    def __init__(self, unread: Unread) -> None:
+        self._unread = unread
+
+    def append(self, response: tuple[Any, str]) -> None:
+        item, status = response
+        if status == LitAPIStatus.ERROR:
+            item = _unpickled(item)
+        self._unread.append(None if status == LitAPIStatus.FINISH_STREAMING else item)
+
+
+def _unpickled(content: bytes) -> Exception:
+    """Never raises: LitServe would stop handing out anything."""
+    try:
+        return pickle.loads(content)
+    except Exception as e:
+        return GenerationError(f"the engine failed with an error that cannot be read: {type(e).__name__}")
+
+
+class Server(ls.LitServer):
+    """A LitServer that ends quietly."""
+
+    def _perform_graceful_shutdown(self, *arguments: Any, **named: Any) -> None:
+        """LitServe waits as long as uvicorn does, and so kills it just as it ends; a few seconds more let it."""
+        logging.getLogger("litserve").setLevel(logging.CRITICAL)
+        self.uvicorn_graceful_timeout += _END_SECONDS
+        super()._perform_graceful_shutdown(*arguments, **named)
+
+
+class Plugin(Protocol):
+    """What stands before the server's own doors, which then need no keys of their own."""
+
+    def before(self, doors: ASGIApp) -> ASGIApp:
+        """The app that answers instead."""
+        ...
+
+    def lifespan(self) -> AbstractAsyncContextManager[object]:
+        """As long as the server's app lives."""
+        ...
+
+
+def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None) -> Server:
+    """A LitServer that answers on our routes alone. `requests` is a shared number, kept at how many are being answered."""
+    loops = [EngineLoop(settings.model_copy(update={"device": d}), i) for i, d in enumerate(settings.devices)]
+    # One API a device, since LitServe lets the workers of an API take from one queue, where a cancellation finds the wrong one.
+    apis = [EngineApi(stream=True, loop=loop, api_path=f"{_PATH}{i}") for i, loop in enumerate(loops)]
+    server = Server(apis, accelerator="cpu", devices=1, timeout=False, disable_openapi_url=True)
+    server._monitor_workers = False  # it tears down from a thread while the main one waits; `_watch` is simpler
+    server.app.router.routes.clear()
+    quiet_uvicorn()
+    if requests is not None:
+        server.app.add_middleware(InFlight, count=requests)
+    engines = Engines([RemoteEngine(LitServeChannel(server, i)) for i in range(len(apis))])
+    if plugin is None:
+        server.app.mount("/", create_app(engines, settings))
+        return server
+    server.app.mount("/", plugin.before(create_app(engines, settings.model_copy(update={"keys_file": None}))))
+    own = server.app.router.lifespan_context
+
+    @asynccontextmanager
+    async def both(app: FastAPI) -> AsyncIterator[Any]:
+        async with own(app) as state, plugin.lifespan():
+            yield state
+
+    server.app.router.lifespan_context = both
+    return server
+
+
+def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str], None] = print) -> str | None:
+    """Serve until SIGTERM or Ctrl-C, then let running requests finish. Returns why it ended, if that is an error.
+
+    `say` prints a line for the user: when the model is ready, and what Ctrl-C waits for. Raises ConfigurationError for an address that cannot be used.
+    """
+    began = time.monotonic()
+    listening = listen(settings.host, settings.port, "FISHSERVE_PORT")
+    listening.set_inheritable(True)
+    health = settings.port_health if settings.port_health != settings.port else None
+    if health:
+        listen(settings.host, health, "FISHSERVE_PORT_HEALTH").close()
+    url = url_of(settings.host, settings.port)
+    shutdown = Shutdown(say)
+    with tempfile.TemporaryDirectory(prefix="fishserve-metrics-") as shared, shutdown.on_ctrl_c():
+        os.environ[SHARED_DIRECTORY] = shutdown.folder = shared
+        server = build(settings, plugin, shutdown.requests)
+        shutdown.stop = lambda: _stop(server)
+        failure: list[str] = []
+
+        def watch() -> None:
+            if _wait_ready(server):
+                shutdown.ready = True
+                say(f"ready after {time.monotonic() - began:.0f} s: {url}")
+            _watch(server, failure)
+
+        threading.Thread(target=watch, daemon=True).start()
+        if health:
+            HealthPort(settings.host, health, lambda: _status(server))
+        # The handler runs in the main thread, which is inside a call to LitServe's manager; only another thread may call it.
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=shutdown.finish).start())
+        # LitServe makes its socket itself, for three hosts only; it gets the one that is open already.
+        with patch.object(uvicorn.Config, "bind_socket", lambda _: listening):
+            server.run(
+                host="127.0.0.1", port=_ANY_PORT, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
+                http=HeaderTimeoutProtocol, ws=DrainingWebSocketProtocol,
+            )  # fmt: skip
+        return failure[0] if failure else None
+
+
+def _stop(server: Server) -> None:
+    """Have LitServe end; it cannot before it has begun."""
+    while (event := getattr(server, "_shutdown_event", None)) is None:
+        time.sleep(_POLL_SECONDS)
+    event.set()
+
+
+def _states(server: Server) -> set[str]:
+    """Loading, ready or failed, of the devices. Raises OSError or EOFError when LitServe's manager, which knows them, has ended."""
+    shared = getattr(server, "workers_setup_status", {})
+    return {shared.get(f"{_STATE}{i}", LOADING)["status"] for i in range(len(server.litapi_connector.lit_apis))}
+
+
+def _status(server: Server) -> str:
+    """The worst of the states."""
+    try:
+        states = _states(server)
+    except (OSError, EOFError):
+        return "failed"
+    return next(s for s in ("failed", "loading", "ready") if s in states)
+
+
+def _wait_ready(server: Server) -> bool:
+    """Wait until every device can speak. False when one of them failed or the server ends before."""
+    while True:
+        event = getattr(server, "_shutdown_event", None)
+        with suppress(OSError, EOFError):
+            if event is not None and event.is_set():
+                return False
+        status = _status(server)
+        if status != "loading":
+            return status == "ready"
+        time.sleep(_POLL_SECONDS)
+
+
+def _watch(server: Server, failure: list[str]) -> None:
+    """End the server when a device's process ends: without it the requests that are there would hang."""
+    while len(getattr(server, "inference_workers", ())) < len(server.litapi_connector.lit_apis):
+        time.sleep(_POLL_SECONDS)
+    workers = {worker.sentinel: number for number, worker in enumerate(server.inference_workers)}
+    number = workers[wait(list(workers))[0]]
+    with suppress(OSError, EOFError):  # the manager of what is asked here has ended: the server is ending
+        if not server._shutdown_event.is_set():
+            state = server.workers_setup_status.get(f"{_STATE}{number}", {})
+            failure.append(state.get("error") or f"the engine's process ended with exit code {server.inference_workers[number].exitcode}")
+            server.workers_setup_status[f"{_STATE}{number}"] = {"status": "failed", "error": failure[0]}
+            server._shutdown_event.set()

@@ -1,0 +1,51 @@
+"""Messages between the HTTP process and an engine's process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inference.engine.request import SpeechRequest
+
+LOADING = {"status": "loading"}
+"""The state of an engine that has not said anything yet."""
+
+
+@dataclass(frozen=True)
+class LiveRequest:
+    """A request to which `AppendText` will follow."""
+
+    request: SpeechRequest
+
+
+@dataclass(frozen=True)
+class AppendText:
+    """Text that a live request is to speak next; None says that no more will come."""
+
+    uid: str
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Encode:
+    """A clip to turn into codes: samples (n,) at 44.1 kHz."""
+
+    wave: np.ndarray
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Codes (codebooks, frames) to turn into sound."""
+
+    codes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """The client of a request has left."""
+
+    uid: str
+
+
+Message = SpeechRequest | LiveRequest | AppendText | Encode | Decode | Cancel

@@ -1,0 +1,164 @@
+"""The engines as the HTTP process sees them: messages go out through a channel, chunks of audio come back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import numpy as np
+
+from inference.engine.request import Audio, SpeechRequest
+from inference.errors import EngineClosed, GenerationError
+from inference.server.messages import AppendText, Cancel, Decode, Encode, LiveRequest, Message
+
+MAX_UNREAD = 400
+"""Chunks, ten minutes of sound, that may wait for a client."""
+
+
+class Channel(Protocol):
+    """The way to one engine's process."""
+
+    def open(self, uid: str, unread: Unread) -> None:
+        """From now on `unread` gets the chunks for `uid`, then None or an error."""
+
+    def close(self, uid: str) -> None:
+        """Nobody waits for `uid` any more."""
+
+    def put(self, uid: str, message: Message) -> None:
+        """Send a message. May block."""
+
+    def state(self) -> dict[str, str]:
+        """Loading, ready or failed. May block."""
+
+
+class Unread(deque[Any]):
+    """Items that the client has not taken yet. A client that stops reading has its request stopped, instead of filling the memory.
+
+    The channel appends in the event loop's thread, then sets `arrived`.
+    """
+
+    def __init__(self, overflow: Callable[[], None]) -> None:
+        super().__init__()
+        self._overflow = overflow
+        self.overflowed = False
+        self.arrived = asyncio.Event()
+
+    def append(self, item: Any) -> None:
+        """Take an item."""
+        super().append(item)
+        if len(self) == MAX_UNREAD and not self.overflowed:
+            self.overflowed = True
+            self._overflow()
+
+
+class Engines:
+    """The engines of all devices as one: a request goes to the one with the fewest."""
+
+    def __init__(self, engines: list[RemoteEngine]) -> None:
+        self._engines = engines
+        self._ready: dict[str, str] | None = None
+
+    async def state(self) -> dict[str, str]:
+        """Failed or loading as long as one engine is, else ready; ready is remembered, since only the end of a process undoes it."""
+        if self._ready is None:
+            states = [await engine.state() for engine in self._engines]
+            if unready := [s for s in states if s["status"] != "ready"]:
+                return next((s for s in unready if s["status"] == "failed"), unready[0])
+            self._ready = states[0] | {"device": ", ".join(s["device"] for s in states)}
+        return self._ready
+
+    async def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncIterator[Audio]:
+        """As SpeechEngine.astream."""
+        async with aclosing(self._free.astream(request, more)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def encode(self, wave: np.ndarray) -> np.ndarray:
+        """As SpeechEngine.encode."""
+        return await self._free.ask(Encode(wave))
+
+    async def decode(self, codes: np.ndarray) -> np.ndarray:
+        """The samples of SpeechEngine.decode."""
+        return await self._free.ask(Decode(codes))
+
+    @property
+    def _free(self) -> RemoteEngine:
+        return min(self._engines, key=lambda engine: engine.busy)
+
+
+class RemoteEngine:
+    """One engine. `busy` is how many requests it has."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self.busy = 0
+
+    async def state(self) -> dict[str, str]:
+        """Loading, ready or failed."""
+        return await asyncio.to_thread(self._channel.state)
+
+    def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncGenerator[Audio]:
+        """As SpeechEngine.astream; leaving early tells the engine to stop."""
+        return self._items(request if more is None else LiveRequest(request), more)
+
+    async def ask(self, message: Encode | Decode) -> np.ndarray:
+        """The result for a clip or for codes."""
+        (done,) = [item async for item in self._items(message)]
+        return done
+
+    async def _items(
+        self, message: SpeechRequest | LiveRequest | Encode | Decode, more: AsyncIterator[str] | None = None
+    ) -> AsyncGenerator[Any]:
+        uid = uuid.uuid4().hex
+        unread = Unread(lambda: self._cancel(uid))
+        self._channel.open(uid, unread)
+        ended = False
+        self.busy += 1
+        put = asyncio.get_running_loop().run_in_executor(None, self._channel.put, uid, message)
+        feeding = asyncio.ensure_future(self._feed(uid, put, more)) if more is not None else None
+        try:
+            await asyncio.shield(put)
+            while True:
+                while not unread:
+                    await self._wait(unread.arrived)
+                item = unread.popleft()
+                ended = item is None or isinstance(item, Exception)
+                if isinstance(item, Exception):
+                    raise item
+                if ended and unread.overflowed:  # no clean end: the client must not take a part for the whole
+                    raise GenerationError(f"{MAX_UNREAD} chunks of audio were not read; this request was stopped")
+                if ended:
+                    return
+                yield item
+        finally:
+            self.busy -= 1
+            if feeding is not None:
+                feeding.cancel()
+            self._channel.close(uid)
+            if not ended:  # after the request, and in a thread: this task may be cancelled already
+                put.add_done_callback(lambda _: self._cancel(uid))
+
+    async def _feed(self, uid: str, put: asyncio.Future[None], more: AsyncIterator[str]) -> None:
+        await asyncio.shield(put)
+        async for text in more:
+            await asyncio.to_thread(self._channel.put, uid, AppendText(uid, text))
+        await asyncio.to_thread(self._channel.put, uid, AppendText(uid, None))
+
+    def _cancel(self, uid: str) -> None:
+        threading.Thread(target=self._channel.put, args=(uid, Cancel(uid)), daemon=True).start()
+
+    async def _wait(self, arrived: asyncio.Event) -> None:
+        """Wait for the next item. Raises EngineClosed when the engine's process has ended and none will come."""
+        try:
+            async with asyncio.timeout(1.0):  # wait_for of Python 3.11 forgets a cancellation that comes with an item
+                await arrived.wait()
+            arrived.clear()
+        except TimeoutError:
+            state = await self.state()
+            if state["status"] == "failed":
+                raise EngineClosed(state["error"]) from None

@@ -1,0 +1,88 @@
+"""How the server ends: the first Ctrl-C or SIGTERM lets running requests finish, the next Ctrl-C, or one while it loads, does not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+_INTERRUPTED = 130  # the exit code of what Ctrl-C ended
+
+
+class Shutdown:
+    """`say` prints a line for the user. `stop`, once it is set, tells the server to take no more requests and to end after those that run.
+
+    `requests` is a shared number, kept by `InFlight`; `folder` holds temporary files; `ready` is whether the model is loaded.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.requests: Any = multiprocessing.Value("i", 0)
+        self.stop: Callable[[], None] | None = None
+        self.ready, self.folder = False, ""
+        self._say, self._asked = say, False
+
+    def finish(self) -> None:
+        """End after the running requests."""
+        self._asked = True
+        if running := self.requests.value:
+            self._say(f"Finishing {running} request{'s'[: running > 1]}; press Ctrl-C again to stop now")
+        while self.stop is None:
+            time.sleep(0.05)
+        self.stop()
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does."""
+        if not self._asked and (self.ready or self.requests.value):
+            self.finish()
+            return
+        for process in multiprocessing.active_children():
+            process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os._exit(_INTERRUPTED)
+
+    @contextmanager
+    def on_ctrl_c(self) -> Iterator[None]:
+        """Ctrl-C reaches every process of the group. It is blocked in this process and so in all that it starts; a thread here waits for it."""
+        over = threading.Event()
+
+        def wait() -> None:
+            while not over.is_set():
+                if signal.sigtimedwait({signal.SIGINT}, 0.5):
+                    threading.Thread(target=self.interrupt, daemon=True).start()
+
+        resource_tracker.ensure_running()  # when it starts, Python unblocks the signal
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        threading.Thread(target=wait, daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class InFlight:
+    """Middleware that counts requests and conversations while they are answered."""
+
+    def __init__(self, app: ASGIApp, count: Any) -> None:
+        self._app, self._count = app, count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        with self._count.get_lock():
+            self._count.value += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            with self._count.get_lock():
+                self._count.value -= 1

@@ -1,0 +1,37 @@
+"""Caller: who sent a request and what it may do; API keys and their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+Scope = Literal["speak", "voices", "read"]
+SCOPES: frozenset[str] = frozenset(["speak", "voices", "read"])
+"""What a key may be allowed: to speak, to manage voices, to read. A session may do all of it, and what no key may."""
+KEY = re.compile(r"fsk_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
+"""An API key: its prefix, its secret."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """An authenticated user. `key_id` is None in a session."""
+
+    user_id: UUID
+    key_id: UUID | None
+    scopes: frozenset[str]
+    email: str | None
+
+
+def new_key() -> tuple[str, str, str]:
+    """A key's prefix, the key, and the stored hash of its secret. The secret has 256 random bits, so that SHA-256 is enough."""
+    prefix, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    return prefix, f"fsk_{prefix}_{secret}", hashed(secret)
+
+
+def hashed(secret: str) -> str:
+    """What the database keeps of a key's secret."""
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Sign-in for embedded mode, without Supabase."""

@@ -1,0 +1,236 @@
+"""The routes of embedded sign-in: the part of GoTrue's HTTP protocol that supabase-js uses, so that the app signs in as it does at Supabase."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlencode
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.routing import APIRoute
+
+from inference.http.error_responses import complaint
+from saas.auth.local.passwords import NO_PASSWORD, hash_password, is_password
+from saas.auth.local.repository import LocalRepository
+from saas.auth.local.schemas import ADDRESS, MAX_PASSWORD, MIN_PASSWORD, Address, Change, Grant, Guarded, Otp, Resend, SignUp, Verification
+from saas.auth.local.sessions import LocalAuth, create_user, token_hash
+from saas.auth.turnstile import Action
+from saas.database import Database, Refused, Unavailable
+from saas.errors import BUSY, ApiError
+from saas.state import AppState, State
+
+
+class _GoTrueRoute(APIRoute):
+    """Answers errors as GoTrue does, which supabase-js reads: code, error_code and msg."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def answered(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except ApiError as e:
+                return _error(e.status, e.code or "unexpected_failure", str(e), e.headers)
+            except Refused as e:
+                return _error(e.status, "unexpected_failure", e.message)
+            except Unavailable:
+                return _error(503, "unavailable", BUSY, {"Retry-After": "5"})
+            except RequestValidationError as e:
+                first = e.errors()[0]
+                if "password" in first["loc"]:
+                    return _error(422, "weak_password", f"A password has {MIN_PASSWORD} to {MAX_PASSWORD} characters.")
+                return _error(400, "validation_failed", complaint(first)[0])
+
+        return answered
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"code": status, "error_code": code, "msg": message}, status, headers)
+
+
+async def local_auth_of(request: Request) -> LocalAuth:
+    """The app's authentication, made when it is first asked for."""
+    state = request.app.state
+    if not hasattr(state, "auth"):
+        state.auth = LocalAuth(state.saas.settings)
+    auth: LocalAuth = state.auth
+    return auth
+
+
+Auth = Annotated[LocalAuth, Depends(local_auth_of)]
+
+
+async def signed_in(request: Request, auth: Auth) -> tuple[str, str]:
+    """The ids of the user and the session that ask. Raises ApiError 401."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer":
+        raise ApiError(401, "This needs a session: sign in.", "no_authorization")
+    return auth.read(token)
+
+
+SignedIn = Annotated[tuple[str, str], Depends(signed_in)]
+router = APIRouter(prefix="/auth/v1", route_class=_GoTrueRoute, include_in_schema=False)
+
+
+@router.get("/.well-known/jwks.json")
+async def jwks(auth: Auth) -> dict[str, Any]:
+    """The key that sessions are verified by."""
+    return auth.jwks
+
+
+@router.get("/settings")
+async def what_there_is() -> dict[str, Any]:
+    """Which ways to sign in there are."""
+    return {"external": {"email": True}, "disable_signup": False, "mailer_autoconfirm": False}
+
+
+@router.post("/signup")
+async def sign_up(body: SignUp, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
+    """A new user, once the link in the message is opened. The answer is the same where the address has an account: the id is nobody's."""
+    await _may_write(request, state, body, "sign-up")
+    user = await create_user(state.database, body.email, body.password, confirmed=False)
+    if user is None:
+        auth.tell_of_account(body.email)
+    else:
+        await auth.send_link(state.database, user, "signup", redirect_to)
+    return {
+        "id": str(uuid4()), "aud": "authenticated", "role": "authenticated", "email": body.email, "app_metadata": {}, "user_metadata": {},
+        "identities": [], "created_at": datetime.now(UTC).isoformat(), "is_anonymous": False,
+    }  # fmt: skip
+
+
+@router.post("/resend")
+async def resend(body: Resend, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
+    """The message of a sign-up once more."""
+    await _may_write(request, state, body)
+    user = await _find(state.database, body.email)
+    if user is not None and not user["confirmed_at"]:
+        await auth.send_link(state.database, user, "signup", redirect_to)
+    return {}
+
+
+@router.post("/otp")
+async def magic_link(body: Otp, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
+    """A link that signs in."""
+    await _may_write(request, state, body)
+    user = await _find(state.database, body.email)
+    if user is None and body.create_user:
+        user = await create_user(state.database, body.email, None, confirmed=False)
+    if user is not None:
+        await auth.send_link(state.database, user, "magiclink", redirect_to)
+    return {}
+
+
+@router.post("/recover")
+async def recover(body: Address, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
+    """A link that signs in to choose a new password."""
+    await _may_write(request, state, body)
+    user = await _find(state.database, body.email)
+    if user is not None:
+        await auth.send_link(state.database, user, "recovery", redirect_to)
+    return {}
+
+
+@router.post("/verify")
+async def verify(body: Verification, request: Request, state: AppState, auth: Auth) -> dict[str, Any]:
+    """A session for a link's token."""
+    return await auth.open_session(state.database, await _of_link(request, state, body.type, body.token_hash))
+
+
+@router.get("/verify")
+async def follow_link(request: Request, state: AppState, auth: Auth, token: str, type: str, redirect_to: str = "") -> RedirectResponse:
+    """Open a link: on to the app, which finds the session behind the #."""
+    try:
+        opened = await auth.open_session(state.database, await _of_link(request, state, type, token))
+        told = {k: opened[k] for k in ("access_token", "refresh_token", "expires_in", "expires_at", "token_type")} | {"type": type}
+    except ApiError as e:
+        told = {"error": "access_denied", "error_code": e.code, "error_description": str(e)}
+    return RedirectResponse(f"{auth.landing(redirect_to)}#{urlencode(told, quote_via=quote)}", 303)
+
+
+@router.post("/token")
+async def token(body: Grant, request: Request, state: AppState, auth: Auth, grant_type: str) -> dict[str, Any]:
+    """A session for a password, or for a refresh token."""
+    if grant_type == "password":
+        async with auth.lock(state.limiter.address(request)):
+            user = await _by_password(request, state, body)
+        return await auth.open_session(state.database, user)
+    if grant_type == "refresh_token":
+        return await auth.renew(state.database, body.refresh_token)
+    raise ApiError(400, f"There is no grant_type {grant_type[:40]!r} here; there are password and refresh_token.", "validation_failed")
+
+
+@router.get("/user")
+async def show_user(caller: SignedIn, state: AppState) -> dict[str, Any]:
+    """Who is signed in."""
+    return await _still(caller, state)
+
+
+@router.put("/user")
+async def change_user(body: Change, caller: SignedIn, state: AppState) -> dict[str, Any]:
+    """A new password; every other session ends."""
+    await _still(caller, state)
+    hashed = None if body.password is None else await asyncio.to_thread(hash_password, body.password)
+    return await LocalRepository(state.database).update_user(*caller, hashed)
+
+
+@router.post("/logout", status_code=204)
+async def sign_out(caller: SignedIn, state: AppState, scope: Literal["global", "local", "others"] = "global") -> None:
+    """End this session, the others, or all."""
+    await LocalRepository(state.database).close_sessions(*caller, scope)
+
+
+async def _find(database: Database, email: str) -> dict[str, Any] | None:
+    found = await LocalRepository(database).find_user(email)
+    return found["user"] if found else None
+
+
+async def _may_write(request: Request, state: State, body: Guarded, action: Action = "sign-in") -> None:
+    """As `_person`, for what writes somebody a message: that is counted, so that nobody fills the disk or a mailbox."""
+    name = f"mail:{state.limiter.address(request)}"
+    await state.limiter.may_try(name, "password")
+    await state.limiter.failed(name, "password")  # each counts, not only what fails
+    await _person(request, state, body, action)
+
+
+async def _person(request: Request, state: State, body: Guarded, action: Action = "sign-in") -> None:
+    """Refuse a robot, and an address that has tried too often."""
+    await state.limiter.may_try(state.limiter.address(request), "password")
+    if state.turnstile is not None:
+        await state.turnstile.verify(body.gotrue_meta_security.captcha_token, action)
+
+
+async def _by_password(request: Request, state: State, body: Grant) -> dict[str, Any]:
+    await _person(request, state, body)
+    email = body.email.strip().lower()
+    found = await LocalRepository(state.database).find_user(email) if ADDRESS.fullmatch(email) else None
+    kept = found["password_hash"] if found else None
+    right = await asyncio.to_thread(is_password, body.password, kept or NO_PASSWORD)
+    if found is None or not kept or not right:
+        await state.limiter.failed(state.limiter.address(request), "password")
+        raise ApiError(400, "Incorrect email or password.", "invalid_credentials")
+    user: dict[str, Any] = found["user"]
+    if not user["confirmed_at"]:
+        raise ApiError(400, "The address is not confirmed yet: open the link in the message.", "email_not_confirmed")
+    return user
+
+
+async def _of_link(request: Request, state: State, purpose: str, token: str) -> dict[str, Any]:
+    address = state.limiter.address(request)
+    await state.limiter.may_try(address, "password")
+    for kind in ("magiclink", "signup") if purpose == "email" else (purpose,):
+        user = await LocalRepository(state.database).use_token(kind, token_hash(token))
+        if user is not None:
+            return user
+    await state.limiter.failed(address, "password")
+    raise ApiError(403, "The link has been used or is too old; ask for another.", "otp_expired")
+
+
+async def _still(caller: tuple[str, str], state: State) -> dict[str, Any]:
+    user = await LocalRepository(state.database).session_user(*caller)
+    if user is None:
+        raise ApiError(403, "The session has ended; sign in again.", "session_not_found")
+    return user

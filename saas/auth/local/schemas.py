@@ -1,0 +1,77 @@
+"""Request bodies of GoTrue's protocol, as supabase-js sends them."""
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+MIN_PASSWORD, MAX_PASSWORD = 8, 200
+"""Characters."""
+ADDRESS = re.compile(r"""[^@\s\x00-\x1f"(),:;<>\[\]\\]{1,64}@[^@\s\x00-\x1f"(),:;<>\[\]\\]{1,190}""")
+Purpose = Literal["signup", "magiclink", "recovery"]
+"""What a link is for."""
+
+
+class Captcha(BaseModel):
+    """A CAPTCHA token."""
+
+    captcha_token: str | None = Field(default=None, max_length=2048)
+
+
+class Guarded(BaseModel):
+    """A form that a robot might fill in. The field's name is GoTrue's."""
+
+    gotrue_meta_security: Captcha = Captcha()
+
+
+class Address(Guarded):
+    """An email address."""
+
+    email: str
+
+    @field_validator("email")
+    @classmethod
+    def _plausible(cls, value: str) -> str:
+        value = value.strip().lower()
+        if not ADDRESS.fullmatch(value):
+            raise ValueError("this is no e-mail address")
+        return value
+
+
+class SignUp(Address):
+    """A new user."""
+
+    password: str = Field(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD)
+
+
+class Otp(Address):
+    """A request for a sign-in link."""
+
+    create_user: bool = True
+
+
+class Resend(Address):
+    """A request for another confirmation message."""
+
+    type: Literal["signup"]
+
+
+class Grant(Guarded):
+    """A password, or a refresh token, to exchange for a session."""
+
+    email: str = ""
+    password: str = Field("", max_length=MAX_PASSWORD)
+    refresh_token: str = Field("", max_length=2048)
+
+
+class Verification(BaseModel):
+    """A link's token."""
+
+    type: Literal["signup", "magiclink", "recovery", "email"]
+    token_hash: str = Field(max_length=200)
+
+
+class Change(BaseModel):
+    """A new password."""
+
+    password: str | None = Field(None, min_length=MIN_PASSWORD, max_length=MAX_PASSWORD)

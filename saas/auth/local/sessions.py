@@ -1,0 +1,130 @@
+"""Sessions of embedded mode: ES256 tokens, refresh tokens, sign-in links. The public key stands where the API looks for Supabase's."""
+
+import asyncio
+import hashlib
+import json
+import re
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from weakref import WeakValueDictionary
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from saas.auth.local.mailbox import Mailbox, write_private
+from saas.auth.local.passwords import hash_password
+from saas.auth.local.repository import LocalRepository, Opened
+from saas.auth.local.schemas import Purpose
+from saas.database import Database
+from saas.errors import ApiError
+from saas.settings import Settings
+
+SESSION_SECONDS = 3600
+LINK_SECONDS = 3600
+
+
+class Signer:
+    """The key that signs sessions, kept in one file. Made where it is not there yet."""
+
+    def __init__(self, file: Path, issuer: str) -> None:
+        self.issuer = issuer
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            made = ec.generate_private_key(ec.SECP256R1())
+            write_private(file, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        key = load_pem_private_key(file.read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        self._key = key
+        public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
+        self._id = hashlib.sha256((public["x"] + public["y"]).encode()).hexdigest()[:16]
+        self.jwks = {"keys": [public | {"kid": self._id, "use": "sig", "alg": "ES256", "key_ops": ["verify"]}]}
+
+    def sign(self, user: dict[str, Any], session_id: str, now: float) -> str:
+        """A token that says who is signed in until SESSION_SECONDS from `now` (Unix seconds)."""
+        claims = {
+            "iss": self.issuer, "aud": "authenticated", "role": "authenticated", "sub": user["id"], "email": user["email"],
+            "session_id": session_id, "aal": "aal1", "is_anonymous": False, "iat": int(now), "exp": int(now) + SESSION_SECONDS,
+            "app_metadata": user["app_metadata"], "user_metadata": user["user_metadata"],
+        }  # fmt: skip
+        return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self._id})
+
+    def read(self, token: str) -> tuple[str, str]:
+        """The user's and the session's id. Raises ApiError 401 for what this key did not sign, or signed too long ago."""
+        try:
+            claims = jwt.decode(
+                token, self._key.public_key(), algorithms=["ES256"], audience="authenticated", issuer=self.issuer, leeway=0,
+                options={"require": ["exp", "sub", "aud", "iss", "session_id"]},
+            )  # fmt: skip
+        except jwt.InvalidTokenError:
+            raise ApiError(401, "The session has ended; sign in again.", "bad_jwt") from None
+        return claims["sub"], claims["session_id"]
+
+
+class LocalAuth:
+    """Sessions, sign-in links and the mail that carries them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._signer = Signer(settings.directory / "session-key.pem", settings.issuer)
+        self._mailbox = Mailbox(settings.directory / "mail")
+        self._public_url, self._app = settings.public_url, settings.app
+        self.jwks, self.read = self._signer.jwks, self._signer.read
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def lock(self, address: str) -> asyncio.Lock:
+        """Held while a password from an address is checked: concurrent guesses are counted one by one."""
+        return self._locks.setdefault(address, asyncio.Lock())
+
+    async def open_session(self, database: Database, user: dict[str, Any]) -> dict[str, Any]:
+        """A new session as GoTrue gives one."""
+        refresh = secrets.token_urlsafe(32)
+        opened = await LocalRepository(database).open_session(user["id"], token_hash(refresh))
+        return self._session(opened, refresh)
+
+    async def renew(self, database: Database, refresh: str) -> dict[str, Any]:
+        """The session with its next tokens. Raises ApiError 400 when it has ended."""
+        following = secrets.token_urlsafe(32)
+        renewed = await LocalRepository(database).renew_session(token_hash(refresh), token_hash(following))
+        if renewed is None:
+            raise ApiError(400, "The session has ended; sign in again.", "refresh_token_not_found")
+        return self._session(renewed, following)
+
+    async def send_link(self, database: Database, user: dict[str, Any], purpose: Purpose, back: str) -> None:
+        """Write the user a link that signs in once, and leads to `back` in the app."""
+        token = secrets.token_urlsafe(32)
+        await LocalRepository(database).create_token(user["id"], purpose, token_hash(token), LINK_SECONDS)
+        query = urlencode({"token": token, "type": purpose, "redirect_to": self.landing(back)})
+        self._mailbox.send_link(user["email"], purpose, f"{self._public_url}/auth/v1/verify?{query}")
+
+    def tell_of_account(self, email: str) -> None:
+        """Somebody signed up with an address that has an account. A form must not tell strangers so: the address alone is told."""
+        words = (
+            f"Somebody, perhaps you, wanted an account for this address, which has one. Sign in, or choose a new password:\n\n{self._app}\n"
+        )
+        self._mailbox.post(email, "You have an account already", words)
+
+    def landing(self, redirect_to: str) -> str:
+        """Where a link may lead: into the app, and nowhere else."""
+        inside = redirect_to == self._app or redirect_to.startswith(f"{self._app}/")
+        return redirect_to if inside and not re.search(r"[#\\\s]", redirect_to) else self._app
+
+    def _session(self, opened: Opened, refresh: str) -> dict[str, Any]:
+        now = time.time()
+        return {
+            "access_token": self._signer.sign(opened["user"], opened["session_id"], now), "token_type": "bearer", "refresh_token": refresh,
+            "expires_in": SESSION_SECONDS, "expires_at": int(now) + SESSION_SECONDS, "user": opened["user"],
+        }  # fmt: skip
+
+
+async def create_user(database: Database, email: str, password: str | None, *, confirmed: bool) -> dict[str, Any] | None:
+    """A new user as GoTrue shows one, or None where the address has one already. Without a password, links alone sign in."""
+    hashed = None if password is None else await asyncio.to_thread(hash_password, password)
+    return await LocalRepository(database).create_user(email, hashed, confirmed)
+
+
+def token_hash(token: str) -> str:
+    """What the database keeps of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()

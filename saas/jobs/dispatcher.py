@@ -1,0 +1,197 @@
+"""Dispatcher: claims jobs and has the backend speak them, into a file or to a client that listens."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import cast
+
+from inference.errors import FishserveError
+from saas.database import Refused, Unavailable
+from saas.jobs.dispatch import Accepted, Backend, BackendUnavailable, JobRejected, Order, Queued, Result, Speech, Streaming
+from saas.jobs.loop import words
+from saas.jobs.outcomes import LEASE_SECONDS, POLL_SECONDS, Outcomes
+from saas.jobs.repository import ClaimedRow, JobRepository, JobRow
+from saas.jobs.stream import Stream
+from saas.observability import reports
+from saas.storage.bucket import Bucket
+
+log = logging.getLogger(__name__)
+MAX_ATTEMPTS = 10
+MAX_PAUSE = 60
+"""Seconds between attempts, from 1 on doubled each time."""
+GATHER_SECONDS = 0.05
+"""Between two questions for jobs: one that comes alone need not wait."""
+
+
+class Dispatcher:
+    """The jobs that this process has claimed."""
+
+    def __init__(self, jobs: JobRepository, bucket: Bucket, backend: Backend, outcomes: Outcomes) -> None:
+        self._jobs, self._bucket, self._backend, self._outcomes = jobs, bucket, backend, outcomes
+        self._wake, self._full = asyncio.Event(), False
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def wake(self) -> None:
+        """There may be jobs to claim."""
+        self._wake.set()
+
+    async def stream(self, row: JobRow) -> Stream | None:
+        """The job's speech as it is made, where the backend can and no process has claimed it."""
+        if isinstance(self._backend, Queued):
+            return None
+        claimed = await self._jobs.claim(row["id"], LEASE_SECONDS)
+        if claimed is None:
+            return None
+        stream = Stream()
+        self._start(row["id"], lambda: self._run_stream(Order.of(claimed), stream))
+        return stream
+
+    async def _run_stream(self, order: Order, stream: Stream) -> None:
+        """A client that leaves stops the speech. What was made until then is finished, kept and charged; nothing made costs nothing."""
+        try:
+            content, speech = await self._synthesize(order, stream)
+            if stream.left and not speech.frames:
+                await self._outcomes.refund(order.job_id, "cancelled", "its client left before anything was spoken")
+            else:
+                await self._keep(order, content, speech)
+            stream.end()
+        except (BackendUnavailable, JobRejected) as e:
+            await self._outcomes.refund(order.job_id, "failed", str(e))
+            stream.end(e)
+        except BaseException as e:
+            stream.end(e if isinstance(e, Exception) else BackendUnavailable("the server is stopping"))
+            raise
+
+    async def _synthesize(self, order: Order, stream: Stream | None) -> tuple[bytes, Speech]:
+        backend = cast(Streaming, self._backend)
+        content = bytearray()
+        async with self._leased(order, heard=stream is not None), backend.open(order) as speech:
+            async for piece in speech:
+                content += piece
+                if stream:
+                    stream.give(piece)
+                    if stream.left:
+                        break
+            content += (rest := await speech.finish())
+            if stream:
+                stream.frames = speech.frames
+            if stream and rest:
+                stream.give(rest)
+            return speech.whole(bytes(content)), speech
+
+    @asynccontextmanager
+    async def _leased(self, order: Order, *, heard: bool) -> AsyncIterator[None]:
+        """Say that the job is being done here, and go on saying so. One that was ended elsewhere stops here, too. Raises Refused for that."""
+        await self._jobs.start(order.job_id, self._backend.name, heard=heard)
+        speaking = asyncio.current_task()
+        assert speaking
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(LEASE_SECONDS / 3)
+                with suppress(Unavailable):
+                    if not await self._jobs.renew_lease(order.job_id, LEASE_SECONDS):
+                        speaking.cancel()
+                        return
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+
+    async def dispatch(self) -> None:
+        """Start as many jobs as there is room for; then wait for others, or for room."""
+        self._wake.clear()
+        free = self._backend.slots - len(self._tasks)
+        claimed = await self._jobs.claim_due(free, LEASE_SECONDS) if free > 0 else []
+        self._full = len(claimed) >= free
+        for row in claimed:
+            self._start(row["id"], partial(self._work, row))
+        await asyncio.sleep(GATHER_SECONDS)  # what comes together is claimed together
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._wake.wait()
+
+    def _start(self, job_id: str, work: Callable[[], Awaitable[None]]) -> None:
+        async def watched() -> None:
+            try:
+                await work()
+            except (Refused, FishserveError, Unavailable) as e:
+                log.warning("job %s was left for later: %s", job_id, words(e))
+            except Exception as e:
+                log.error("job %s was left for later by an error in this program: %s", job_id, type(e).__name__)
+                reports.report(e, loop="job")
+
+        def over(task: asyncio.Task[None]) -> None:
+            if self._tasks.get(job_id) is task:
+                del self._tasks[job_id]
+            if self._full:
+                self._wake.set()
+
+        task = self._tasks[job_id] = asyncio.create_task(watched())
+        task.add_done_callback(over)
+
+    async def _work(self, row: ClaimedRow) -> None:
+        """One attempt at a claimed job."""
+        order = Order.of(row)
+        try:
+            if row["attempts"] > 1 and (made := await self._outcomes.found(order.key)):
+                await self._outcomes.settle(order.job_id, order.key, made)
+            elif row["attempts"] > MAX_ATTEMPTS:
+                raise JobRejected("it could not be spoken just now, and was tried several times; try again later")
+            elif row.get("voice_id") and order.voice is None:
+                raise JobRejected("its voice was deleted before it was spoken")
+            elif isinstance(self._backend, Queued):
+                await self._hand_on(order, self._backend)
+            else:
+                content, speech = await self._synthesize(order, None)
+                await self._keep(order, content, speech)
+        except JobRejected as e:
+            await self._outcomes.refund(order.job_id, "failed", str(e))
+        except Refused as e:
+            log.info("job %s had ended meanwhile: %s", order.job_id, e.status)
+        except BackendUnavailable as e:
+            pause = e.seconds or min(MAX_PAUSE, 2 ** (row["attempts"] - 1))
+            log.warning("job %s is tried again in %.0f s: %s", order.job_id, pause, e)
+            await self._jobs.renew_lease(order.job_id, round(min(MAX_PAUSE, pause)))
+
+    async def _hand_on(self, order: Order, backend: Queued) -> None:
+        outcome = await backend.send(order)
+        if isinstance(outcome, Accepted):
+            try:
+                await self._jobs.start(order.job_id, backend.name, backend_id=outcome.backend_id)
+            except Refused:  # it was cancelled meanwhile
+                await backend.cancel(outcome.backend_id)
+        elif isinstance(outcome, Result):
+            await self._outcomes.settle_checked(order.job_id, order.key, outcome)
+        else:
+            await self._outcomes.refund(order.job_id, outcome.status, outcome.message)
+
+    async def _keep(self, order: Order, content: bytes, speech: Speech) -> None:
+        made = Result(seconds=speech.seconds, frames=speech.frames, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        await self._bucket.put(order.key, content, order.options.media_type, made.metadata(order.job_id))
+        await self._outcomes.settle(order.job_id, order.key, made)
+
+    async def stop(self, row: JobRow) -> None:
+        """Stop the work on a job that has ended."""
+        if task := self._tasks.get(row["id"]):
+            task.cancel()
+        if row.get("backend_id") and isinstance(self._backend, Queued):
+            with suppress(BackendUnavailable):  # it will run to its end then, and its result be deleted
+                await self._backend.cancel(row["backend_id"])
+
+    async def close(self) -> None:
+        """Leave what is under way to others, at once."""
+        tasks = dict(self._tasks)
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for job_id in tasks:
+            with suppress(Unavailable, Refused):
+                await self._jobs.renew_lease(job_id, 0)

@@ -1,0 +1,57 @@
+"""How jobs end: settled with a file in the bucket, or refunded. Wakes the requests that wait for a job's end."""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakValueDictionary
+
+from saas.jobs.dispatch import Ending, Result
+from saas.jobs.repository import JobRepository, JobRow
+from saas.storage.bucket import Bucket
+
+RUNNING = frozenset(["queued", "running"])
+LEASE_SECONDS = 30
+"""How long a job belongs to one process. The process renews it while it works; one that has died does not."""
+POLL_SECONDS = 2.0
+"""Between looks at the database for what another process did."""
+
+
+class Outcomes:
+    """Ends jobs in the database. A job ends once: settling one that was refunded changes nothing, and its file is deleted."""
+
+    def __init__(self, jobs: JobRepository, bucket: Bucket) -> None:
+        self._jobs, self._bucket = jobs, bucket
+        self._events: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+
+    async def found(self, key: str) -> Result | None:
+        """The result that the bucket holds already, made by a process that died before it could say so."""
+        stored = await self._bucket.head(key)
+        return None if stored is None else Result.found(stored)
+
+    async def settle(self, job_id: str, key: str, made: Result) -> None:
+        """Charge a job whose file is in the bucket."""
+        await self._jobs.settle(job_id, key, **made.model_dump())
+        self.tell(job_id)
+
+    async def settle_checked(self, job_id: str, key: str, made: Result) -> None:
+        """As `settle`, after a look whether the file is there; refund when it is not."""
+        stored = await self._bucket.head(key)
+        if stored is None or stored.bytes != made.bytes:
+            await self.refund(job_id, "failed", "its result did not arrive; try again")
+        else:
+            await self.settle(job_id, key, made)
+
+    async def refund(self, job_id: str, status: Ending, message: str) -> JobRow:
+        """End a job without a result. Returns the job, which may have been settled meanwhile."""
+        row = await self._jobs.refund(job_id, status, message)
+        self.tell(job_id)
+        return row
+
+    def event(self, job_id: str) -> asyncio.Event:
+        """Set when the job ends in this process."""
+        return self._events.setdefault(job_id, asyncio.Event())
+
+    def tell(self, job_id: str) -> None:
+        """Wake the requests that wait for the job's end."""
+        if event := self._events.pop(job_id, None):
+            event.set()

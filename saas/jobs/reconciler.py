@@ -1,0 +1,83 @@
+"""Reconciler: learns how jobs at RunPod ended, by webhook and by asking."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from saas.jobs.dispatch import Backend, BackendUnavailable, JobUnknown, Queued, Result, Terminated, sha256
+from saas.jobs.outcomes import LEASE_SECONDS, RUNNING, Outcomes
+from saas.jobs.repository import JobRepository, JobRow
+from saas.storage.bucket import Bucket, result_key
+
+RECONCILE_SECONDS = 10.0
+_FORGIVEN = 60
+"""Seconds a backend may take to know a job it has accepted."""
+_AT_ONCE = 16
+_BATCH = 100
+
+
+class Reconciler:
+    """Jobs that the backend keeps itself."""
+
+    def __init__(self, jobs: JobRepository, bucket: Bucket, backend: Backend, outcomes: Outcomes) -> None:
+        self._jobs, self._bucket, self._backend, self._outcomes = jobs, bucket, backend, outcomes
+
+    async def webhook(self, job_id: str, token: str, backend_id: Any) -> None:
+        """RunPod says that a job has ended. Whoever says so must have the job's token, and RunPod is asked before it is believed.
+
+        Raises Refused 404, BackendUnavailable, Unavailable: then RunPod says it again, and `reconcile` asks in any case.
+        """
+        row = await self._jobs.of_token(job_id, sha256(token))
+        if not isinstance(self._backend, Queued) or not isinstance(backend_id, str):
+            return
+        if row["status"] in RUNNING and row["backend_id"] is None:  # the process that sent it died before it could say so
+            row = await self._jobs.start(job_id, self._backend.name, backend_id=backend_id)
+        await self._look(row, backend_id)
+
+    async def reconcile(self) -> None:
+        """Ask RunPod about every job it has, since webhooks get lost."""
+        if not isinstance(self._backend, Queued):
+            return
+        rows = await self._jobs.running(_BATCH)
+        turn = asyncio.Semaphore(_AT_ONCE)
+
+        async def look(row: JobRow) -> None:
+            async with turn:
+                with suppress(BackendUnavailable):
+                    await self._look(row, row["backend_id"])
+
+        await asyncio.gather(*(look(row) for row in rows if row["backend"] == self._backend.name and row["backend_id"]))
+
+    async def _look(self, row: JobRow, backend_id: str) -> None:
+        key = result_key(row["user_id"], row["id"], row["options"].get("format", "mp3"))
+        if row["status"] not in RUNNING:
+            if row["object_key"] != key:  # too late: it was paid back, or deleted
+                await self._bucket.delete(key)
+            return
+        own = backend_id == row["backend_id"]
+        try:
+            outcome = await cast(Queued, self._backend).status(backend_id, key)
+        except JobUnknown:
+            if not own or _age(row) < _FORGIVEN:
+                return
+            outcome = Terminated("failed", "it was lost on the way; try again")
+        if outcome is None:
+            await self._jobs.renew_lease(row["id"], LEASE_SECONDS)  # others are asked about first, next time
+        elif isinstance(outcome, Result):
+            await self._outcomes.settle_checked(row["id"], key, outcome)
+        elif own:
+            # A second job of the same text, sent by a process that died, may have done it; its file is as good.
+            if made := await self._outcomes.found(key):
+                await self._outcomes.settle(row["id"], key, made)
+            else:
+                ended = await self._outcomes.refund(row["id"], outcome.status, outcome.message)
+                if ended["object_key"] != key:  # nobody settled it meanwhile
+                    await self._bucket.delete(key)  # by an address its worker may have put something there
+
+
+def _age(row: JobRow) -> float:
+    """Seconds since it was handed on."""
+    return (datetime.now(UTC) - datetime.fromisoformat(row["started_at"])).total_seconds()

@@ -1,0 +1,41 @@
+"""What `litserve_host` uses of LitServe's inside: after an upgrade of LitServe this fails first, and says what is gone."""
+
+import dataclasses
+import inspect
+
+import litserve
+import uvicorn
+from litserve.loops import LitLoop
+from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
+
+from inference.server import litserve_host
+from inference.settings import Settings
+
+ATTRIBUTES = {
+    "_get_request_queue", "_monitor_workers", "_perform_graceful_shutdown", "_shutdown_event", "app", "inference_workers", "litapi_connector",
+    "response_buffer", "uvicorn_graceful_timeout", "workers_setup_status",
+}  # fmt: skip
+
+
+def parameters(function):
+    return list(inspect.signature(function).parameters)
+
+
+def test_the_server_has_what_is_used_of_it(checkpoint):
+    """Some are set only when it runs: LitServe's source does so."""
+    server = litserve_host.build(Settings(checkpoint=str(checkpoint)))
+    source = inspect.getsource(litserve.server)
+    assert {name for name in ATTRIBUTES if not hasattr(server, name) and f"self.{name} = " not in source} == set()
+    assert [api.api_path for api in server.litapi_connector.lit_apis] == ["/_engine0"]
+
+
+def test_responses_are_put_and_found_as_before():
+    common = ["self", "transport", "response_queue_id", "uid"]
+    assert parameters(LitLoop.put_response) == [*common, "response_data", "status", "response_type"]
+    assert parameters(LitLoop.put_error_response) == [*common, "error", "response_type"]
+    assert {f.name for f in dataclasses.fields(ResponseBufferItem)} >= {"event", "response_queue"}
+    assert {LitAPIStatus.OK, LitAPIStatus.ERROR, LitAPIStatus.FINISH_STREAMING, LoopResponseType.STREAMING}
+
+
+def test_uvicorn_asks_its_configuration_for_the_socket():
+    assert parameters(uvicorn.Config.bind_socket) == ["self"]
