@@ -30,7 +30,7 @@ async def config(state: AppState) -> Config:
         supabase_url=s.supabase_url, supabase_key=s.supabase_publishable_key,
         turnstile_site_key=s.turnstile_site_key if state.turnstile else None, formats=list(get_args(Format)),
         limits=Limits(characters=s.max_characters, speech_per_minute=s.speech_per_minute),
-        packs=await state.payments.packs() if state.payments else [], model=s.model,
+        packs=[dict(pack) for pack in await state.payments.packs()] if state.payments else [], model=s.model,
     )  # fmt: skip
 
 

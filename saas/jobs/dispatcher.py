@@ -182,9 +182,9 @@ class Dispatcher:
         """Stop the work on a job that has ended."""
         if task := self._tasks.get(row["id"]):
             task.cancel()
-        if row.get("backend_id") and isinstance(self._backend, Queued):
+        if (backend_id := row["backend_id"]) and isinstance(self._backend, Queued):
             with suppress(BackendUnavailable):  # it will run to its end then, and its result be deleted
-                await self._backend.cancel(row["backend_id"])
+                await self._backend.cancel(backend_id)
 
     async def close(self) -> None:
         """Leave what is under way to others, at once."""

@@ -44,12 +44,12 @@ class Reconciler:
         rows = await self._jobs.running(_BATCH)
         turn = asyncio.Semaphore(_AT_ONCE)
 
-        async def look(row: JobRow) -> None:
+        async def look(row: JobRow, backend_id: str) -> None:
             async with turn:
                 with suppress(BackendUnavailable):
-                    await self._look(row, row["backend_id"])
+                    await self._look(row, backend_id)
 
-        await asyncio.gather(*(look(row) for row in rows if row["backend"] == self._backend.name and row["backend_id"]))
+        await asyncio.gather(*(look(row, row["backend_id"]) for row in rows if row["backend"] == self._backend.name and row["backend_id"]))
 
     async def _look(self, row: JobRow, backend_id: str) -> None:
         key = result_key(row["user_id"], row["id"], row["options"].get("format", "mp3"))

@@ -83,7 +83,7 @@ class JobRepository:
         row: JobRow = await self._database.call("get_job", user_id=user_id, job_id=job_id)
         return row
 
-    async def list(self, user_id: str, before: datetime | None, limit: int, search: str | None) -> list[JobRow]:
+    async def of_user(self, user_id: str, before: datetime | None, limit: int, search: str | None) -> list[JobRow]:
         """A user's jobs, the newest first."""
         at = before.isoformat() if before else None
         rows: list[JobRow] = await self._database.call("list_jobs", user_id=user_id, before=at, limit=limit, search=search)

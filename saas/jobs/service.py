@@ -78,7 +78,7 @@ class Jobs:
 
     async def list(self, user_id: str, before: datetime | None, limit: int, search: str | None) -> list[JobRow]:
         """A user's jobs, the newest first."""
-        return await self._jobs.list(user_id, before, limit, search)
+        return await self._jobs.of_user(user_id, before, limit, search)
 
     async def wait(self, user_id: str, job_id: str, seconds: float) -> JobRow:
         """The job once it has ended, or as it is after so long."""
