@@ -13,7 +13,8 @@ from bench.busy import spinning
 from bench.compare import REFERENCE
 from bench.record import read
 from bench.soak import FLAT, _growth
-from inference import SpeechEngine, cli
+from inference import cli
+from inference.engine.scheduler import Scheduler
 from inference.model import random_checkpoint
 from tests.inference.server.conftest import Server
 from tests.processes import Started
@@ -80,8 +81,8 @@ def test_a_soak_sees_faults_and_finds_all_well(bench, tiny):
 
 
 def test_a_soak_fails_when_a_request_ends_twice(bench, tiny, monkeypatch):
-    end = SpeechEngine._end
-    monkeypatch.setattr(SpeechEngine, "_end", lambda self, job, *how: (end(self, job, *how), job.ticket.deliver(None)))
+    end = Scheduler._end
+    monkeypatch.setattr(Scheduler, "_end", lambda self, job, *how: (end(self, job, *how), job.handle.deliver(None)))
     code, _, body = bench("soak", "--checkpoint", tiny, "--minutes", 0.05, "--clients", 4, "--rows", 2)
     assert code == 1
     assert body["runs"][0]["ended_not_once"] > 0

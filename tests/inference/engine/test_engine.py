@@ -26,7 +26,7 @@ from inference import (
     Voice,
     hub,
 )
-from inference.engine import engine as module
+from inference.engine import prompting, vocoder
 from inference.engine.device import pick_device
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME, GenerationDefaults
 from inference.model.dual_ar import DualAR
@@ -54,7 +54,7 @@ def test_greedy_codes_equal_the_reference(engine, prompts, run):
 
 @pytest.mark.parametrize("run", golden_json("lm_tiny/long_runs.json"), ids=lambda r: r["text"][:12])
 def test_long_texts_equal_the_reference(engine, prompts, monkeypatch, run):
-    monkeypatch.setattr(module, "REFERENCE_MAX_LENGTH", run["max_length"])
+    monkeypatch.setattr(prompting, "REFERENCE_MAX_LENGTH", run["max_length"])
     voice = voice_of(prompts["one_ref"]) if run["refs"] else Voice()
     fields = {"repetition_penalty": run["rep"], "max_new_tokens": run["max_new_tokens"]}
     codes = engine.generate_codes(reference(run["text"], voice, chunk_length=run["chunk"] if run["iterative"] else 2000, **fields))
@@ -109,8 +109,8 @@ def test_without_a_seed_every_call_differs(engine):
 
 def test_the_first_chunk_is_short(engine):
     sizes = [len(chunk.samples) // 2048 for chunk in engine.stream(SpeechRequest(LONG, seed=1, max_new_tokens=40))]
-    assert sizes[0] == module.FIRST_CHUNK
-    assert max(sizes) <= module.LARGEST_CHUNK
+    assert sizes[0] == vocoder.FIRST_CHUNK
+    assert max(sizes) <= vocoder.LARGEST_CHUNK
 
 
 def test_an_async_stream_is_the_same(engine):

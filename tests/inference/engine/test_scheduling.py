@@ -385,7 +385,7 @@ class Scheduling(RuleBasedStateMachine):
         if running:
             job = data.draw(st.sampled_from(running))
             self.engine._runner._cache.v[:, job.sequence.row, :, 1] = torch.nan
-            next(r for r in self.requests if r["ticket"] is job.ticket)["spoilt"] = True
+            next(r for r in self.requests if r["ticket"] is job.handle)["spoilt"] = True
 
     @rule()
     def lose_the_device_for_a_round(self):
