@@ -24,7 +24,7 @@ MAX_LIVE_SEGMENTS = 1000
 
 
 class Scheduler:
-    """Jobs waiting and running.
+    """Jobs waiting and running. One class, since all its methods change the same queues under one lock.
 
     Any thread may call `submit`, `extend`, `complete`, `wake` and `close`; only the engine's thread calls the other methods.
     `rows` jobs run at once; up to `queue` more wait. `ending` says why the engine is closed.

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference.hub import EMBEDDED_VOICE
 from inference.model import random_checkpoint
+from tests.inference.server.visit import browser, visit  # noqa: F401 - fixtures
 from tests.processes import Started
 from tests.waiting import wait
 

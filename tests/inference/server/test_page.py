@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import soundfile
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from inference.http.keys import Keys
 from tests.inference.server.conftest import Server
+from tests.inference.server.visit import CHROMIUM, Visit
 from tests.waiting import HANG_SECONDS, wait
 
-CHROMIUM = "/usr/bin/chromium"
 pytestmark = pytest.mark.system(CHROMIUM, "chromium")
 BRIEF, SHORT, LASTING = 6, 1, 17  # seeds with which the noise of "Hello." ends after 0.7, 1.8 and 4.0 s
 LONG = " ".join(["This is a sentence that takes a while."] * 40)
@@ -51,66 +51,6 @@ LISTEN = """async (recorder) => {
     return connect.call(this, to, ...rest);
   };
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        arguments = [
-            "--use-fake-device-for-media-stream",
-            "--use-fake-ui-for-media-stream",
-            "--host-resolver-rules=MAP speech.test 127.0.0.1",
-        ]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """A visitor with the page open. At the end, the browser has complained of nothing and asked nobody else for anything."""
-
-    def __init__(self, browser, url, **options):
-        self.context = browser.new_context(permissions=["clipboard-read", "clipboard-write", "microphone"], **options)
-        self.context.set_default_timeout(1000 * HANG_SECONDS)
-        self.page = self.context.new_page()
-        self.complaints, self.asked = [], []
-        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
-        self.page.on("pageerror", lambda e: self.complaints.append(str(e)))
-        self.page.on("request", lambda r: self.asked.append(r.url))
-        self.url = url
-        self.page.goto(url)
-
-    def __getattr__(self, name):
-        """A part of the page by its id: `visit.go`."""
-        return self.page.locator(f"#{name}, #{name.replace('_', '-')}").first
-
-    def ready(self):
-        expect(self.model).to_have_attribute("data-status", "ready")
-        return self
-
-    def says(self, part, words, **options):
-        expect(getattr(self, part)).to_contain_text(words, **options)
-
-    def speak(self, text="Hello.", seed=None):
-        self.text.fill(text)
-        if seed is not None:
-            if not self.page.locator(".fine").evaluate("(d) => d.open"):
-                self.page.locator("summary").click()
-            self.seed.fill(str(seed))
-        self.go.click()
-
-    def end(self):
-        self.context.close()
-        refused = "Failed to load resource: the server responded with a status of"  # the browser's own note of an answer
-        assert [c for c in self.complaints if not c.startswith(refused)] == []
-        assert {url for url in self.asked if not url.startswith((self.url, "data:", f"blob:{self.url}"))} == set()
-
-
-@pytest.fixture
-def visit(browser, server):
-    visit = Visit(browser, server.url).ready()
-    yield visit
-    visit.end()
 
 
 def pcm(server, **body):

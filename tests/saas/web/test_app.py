@@ -1,51 +1,19 @@
 """The app in a real browser before the whole product: what people do, and what may go wrong meanwhile."""
 
-import io
 import re
 
-import av
 import httpx
-import jwt
-import numpy as np
 import pytest
-import soundfile
 from playwright.sync_api import expect
 
 from tests.saas.web.conftest import CHROMIUM, PASSWORD, Visit, Wire, come_true
+from tests.saas.web.looking import HELLO, LONG, WATCH, clip, decoded_seconds, expire, ledger, session_of
 from tests.waiting import HANG_SECONDS
 
 pytestmark = [
     pytest.mark.system(CHROMIUM, "chromium"),
     pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),  # Stripe's library speaks to httpx in an older way
 ]
-HELLO = "Hello there."
-LONG = "This is a sentence that takes a while to say. " * 20
-WATCH = """() => {
-  window.seen = [];
-  const status = document.getElementById("status"), wave = document.querySelector(".wave"), place = document.querySelector(".outcome");
-  const look = () => window.seen.push([status.textContent, Number(wave.getAttribute("aria-valuemax")), place.querySelectorAll("button").length]);
-  new MutationObserver(look).observe(status, { subtree: true, childList: true, characterData: true });
-}"""
-"""Notes at each change of the status: its words, the seconds of sound that are there, and whether they can be downloaded."""
-
-
-def decoded_seconds(file):
-    with av.open(str(file)) as container:
-        stream = container.streams.audio[0]
-        return sum(frame.samples for frame in container.decode(stream)) / stream.rate
-
-
-def clip(seconds=2.0):
-    """A WAV file of a hum."""
-    sound = io.BytesIO()
-    soundfile.write(sound, 0.2 * np.sin(np.arange(int(seconds * 44_100)) * 0.05), 44_100, format="WAV")
-    return {"name": "clip.wav", "mimeType": "audio/wav", "buffer": sound.getvalue()}
-
-
-def ledger(visit, length):
-    rows = visit.page.locator("tbody tr")
-    expect(rows).to_have_count(length)
-    return [[cell.strip() for cell in row.locator("td").all_inner_texts()[1:]] for row in rows.all()]
 
 
 def test_from_the_first_visit_to_the_last(visit, product):
@@ -133,10 +101,6 @@ def test_from_the_first_visit_to_the_last(visit, product):
     visit.says("Incorrect email or password")
 
 
-def session_of(page):
-    return page.evaluate("JSON.parse(localStorage.getItem('fishserve.session'))")
-
-
 @pytest.mark.parametrize("kind", ["mp3", "opus", "aac", "flac", "wav"])
 def test_every_format_is_heard_while_it_is_made_and_to_its_end(member, kind):
     text = "One two three four five six seven eight nine ten."
@@ -207,19 +171,6 @@ def test_a_session_that_has_ended_asks_to_sign_in_and_keeps_what_was_typed(brows
     expect(visit.page.get_by_label("Text to speak")).to_have_value("Keep these words.")
     visit.says("At most")
     visit.end()
-
-
-def expire(visit, product):
-    """The token in the browser ran out a minute ago, though the browser's clock says it is still good."""
-    session = session_of(visit.page)
-    claims = jwt.decode(session["access_token"], options={"verify_signature": False})
-    key = (product.directory / "session-key.pem").read_text()
-    kid = jwt.get_unverified_header(session["access_token"])["kid"]
-    old = jwt.encode(claims | {"iat": claims["iat"] - 3660, "exp": claims["exp"] - 3660}, key, "ES256", {"kid": kid})
-    visit.page.evaluate(
-        "old => localStorage.setItem('fishserve.session', JSON.stringify({...JSON.parse(localStorage.getItem('fishserve.session')), access_token: old}))",
-        old,
-    )
 
 
 def test_a_connection_that_breaks_says_so_and_what_it_cost(browser, product):
