@@ -206,7 +206,7 @@ def rounding(checkpoint: Checkpoint = None, out: Out = None) -> None:
 def soak(
     minutes: Annotated[float, typer.Option(min=0.05, help="How long.")] = 20,
     clients: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 12,
-    rows: Annotated[int, typer.Option(min=1, help="Of which so many are worked on at once.")] = 8,
+    slots: Annotated[int, typer.Option("--slots", "--rows", min=1, help="Of which so many are generated at once.")] = 8,
     faults: Annotated[int, typer.Option(min=0, help="It goes on until there were so many, however long that takes.")] = 1,
     seed: Annotated[int, typer.Option(help="Of who leaves and what fails.")] = 0,
     checkpoint: Checkpoint = None,
@@ -219,10 +219,10 @@ def soak(
     from inference import SpeechEngine
 
     loaded, chosen = _checkpoint(checkpoint, device)
-    settings = {"minutes": minutes, "clients": clients, "rows": rows, "faults": faults, "seed": seed, "weights": chosen.cpu_weights}
+    settings = {"minutes": minutes, "clients": clients, "slots": slots, "faults": faults, "seed": seed, "weights": chosen.cpu_weights}
     with (
         _recorded(recording(out, "soak", settings, facts(loaded))) as record,
-        SpeechEngine(loaded, rows=rows, queue=chosen.queue, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
+        SpeechEngine(loaded, slots=slots, queue=chosen.queue, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
     ):
         well = run(engine, 60 * minutes, clients, seed, record, _step, faults)
     if not well:
@@ -251,7 +251,7 @@ def busy(
     settings = {"neighbours": neighbours, "rounds": rounds, "seconds": seconds, "weights": chosen.cpu_weights}
     with (
         _recorded(recording(out, "busy", settings, facts(loaded))) as record,
-        SpeechEngine(loaded, rows=1, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
+        SpeechEngine(loaded, slots=1, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
     ):
         measure(engine, neighbours, rounds, seconds, record, _step)
 
@@ -330,7 +330,7 @@ def _in_process(
     }  # fmt: skip
     with (
         _recorded(recording(out, command, settings, facts(loaded))) as record,
-        SpeechEngine(loaded, rows=max(levels), queue=chosen.queue, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
+        SpeechEngine(loaded, slots=max(levels), queue=chosen.queue, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
     ):
         null = NullTarget()
         try:

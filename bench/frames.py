@@ -14,7 +14,7 @@ from bench.roofline import POSITIONS, arithmetic, bandwidth, frame, weight_size_
 from bench.serving import Step as Shown
 from bench.timing import now, timed
 from inference import SpeechRequest
-from inference.engine.device import affordable_rows
+from inference.engine.device import affordable_slots
 from inference.engine.runner import WINDOW, Runner, Sequence
 from inference.engine.sampler import NONE, Controls, gumbel, sample, seen_ids
 from inference.engine.vocoder import Passes, Vocoder
@@ -34,7 +34,7 @@ def measure(checkpoint: Checkpoint, weights: Weights, streams: list[int], record
     with step("bandwidth and arithmetic", None):
         fastest = max(bandwidth(device)), max(arithmetic(device, torch.int8 if weights == "int8" else dtype))
     record.body |= {"bytes_per_second": fastest[0], "flops_per_second": fastest[1]}
-    for n in (n for n in streams if affordable_rows(checkpoint, n, None) == n):
+    for n in (n for n in streams if affordable_slots(checkpoint, n, None) == n):
         with step(f"{n} stream{'s'[: n > 1]}", None):
             started = now(device)
             runner = Runner(checkpoint, n, weights)
@@ -68,7 +68,7 @@ def _add(checkpoint: Checkpoint, runner: Runner, seeds: range, temperature: floa
     sequences = [Sequence(request, _prompt(checkpoint, seed), MAX_FRAMES, seed) for seed in seeds]
     for s in sequences:
         runner.stage(s)
-        while s.row < 0:
+        while s.slot < 0:
             runner.prefill()
     return sequences
 

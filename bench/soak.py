@@ -111,7 +111,7 @@ def soak(
                 sampled = now
             time.sleep(0.005)
     left = {
-        "rows": len(runner.sequences),
+        "slots": len(runner.sequences),
         "positions": runner.positions,
         "running": len(engine._scheduler.running),
         "waiting": len(engine._scheduler.waiting),
@@ -151,7 +151,7 @@ def _broken(engine: SpeechEngine, rng: random.Random) -> Iterator[Counter[str]]:
     def step() -> None:
         if runner.sequences and rng.random() < 1 / 200:
             counts["poisoned row"] += 1
-            runner._cache.v[:, rng.choice(runner.sequences).row, :, 0] = torch.nan
+            runner._cache.v[:, rng.choice(runner.sequences).slot, :, 0] = torch.nan
         if rng.random() < 1 / 1000:
             counts["failed device"] += 1
             raise RuntimeError("the soak let the device fail")

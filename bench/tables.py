@@ -290,7 +290,7 @@ def soak(body: dict[str, Any]) -> list[Table]:
         for r in body["runs"]
     ]  # fmt: skip
     columns = ["accepted", "ended", "faults made", "ended not once", "left behind", "memory, last quarter / second", "all well"]
-    return [Table("Soak", columns, rows, "Left behind: rows, positions and requests the engine still held when all had ended.")]
+    return [Table("Soak", columns, rows, "Left behind: slots, positions and requests the engine still held when all had ended.")]
 
 
 def rounding(body: dict[str, Any]) -> list[Table]:

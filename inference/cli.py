@@ -216,7 +216,7 @@ def serve(
         str | None, typer.Option(help="Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")
     ] = None,
     port: Annotated[int | None, typer.Option()] = None,
-    rows: Annotated[int | None, typer.Option(help="Requests generated at once.")] = None,
+    slots: Annotated[int | None, typer.Option("--slots", "--rows", help="Requests generated at once.")] = None,
     plugin: Annotated[
         Literal["saas"] | None, typer.Option(help="`saas`: sign-in, credits and voices before the engine; docs/saas.md says what it needs.")
     ] = None,
@@ -226,7 +226,7 @@ def serve(
     from inference.listening import listen, url_of
     from inference.server.litserve_host import serve as run
 
-    settings = _settings(checkpoint=checkpoint, device=device, host=host, port=port, rows=rows)
+    settings = _settings(checkpoint=checkpoint, device=device, host=host, port=port, slots=slots)
     listen(settings.host, settings.port, "FISHSERVE_PORT").close()  # before a model is downloaded or loaded
     if plugin is None:
         _check_keys(settings)
@@ -358,7 +358,7 @@ def _engine(settings: Settings) -> Iterator[SpeechEngine]:
     where = locate(settings.checkpoint)
     _say_what_speaks(where)
     with console.status("loading the model"):
-        engine = SpeechEngine.load(where, settings.device, rows=1, weights=settings.cpu_weights, copies=settings.cache_dir)
+        engine = SpeechEngine.load(where, settings.device, slots=1, weights=settings.cpu_weights, copies=settings.cache_dir)
     with engine:
         yield engine
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from inference.cpu_threads import waiting
 from inference.engine.decode_step import Step
-from inference.engine.device import USUAL_ROWS, pick_device, use_threads
+from inference.engine.device import USUAL_SLOTS, pick_device, use_threads
 from inference.errors import FishserveError
 from inference.hub import EMBEDDED_VOICE, locate, name_of
 from inference.model import checkpoint as checkpoints
@@ -125,7 +125,7 @@ def _free(device: torch.device) -> int:
 
 def _batches(checkpoint: Checkpoint) -> str:
     """How the weights lie in memory so that a request gets the same codes alone and among others, and what that costs a request alone."""
-    layouts = Step(checkpoint.lm, USUAL_ROWS["cpu"]).layouts
+    layouts = Step(checkpoint.lm, USUAL_SLOTS["cpu"]).layouts
     kinds = ", ".join(f"{count} matrices {name}" for name, count in layouts.names().items())
     padded = layouts.padded(1)
     cost = f"one row is multiplied as {padded}, which takes {layouts.cost(1):.2f} times as long" if padded > 1 else "at no cost"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +11,8 @@ from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.errors import ConfigurationError
+
+_OLD_SLOTS = "FISHSERVE_ROWS"
 
 
 class Settings(BaseSettings):
@@ -22,9 +26,12 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None, ge=1, le=1024, description="Threads that compute on a CPU. Empty: as many as pay; `fishserve doctor` says how many and why."
     )
-    rows: int | None = Field(None, ge=1, le=512, description="Requests generated at once; more wait their turn. Empty: 8, on CUDA 64.")
+    slots: int | None = Field(
+        None, ge=1, le=512, validation_alias=AliasChoices("slots", "FISHSERVE_SLOTS", _OLD_SLOTS),
+        description="Requests generated at once; more wait their turn. Empty: 8, on CUDA 64.",
+    )  # fmt: skip
     kv_gib: float | None = Field(
-        None, gt=0, description="GiB for keys and values; fewer rows when they take more. Empty: on CUDA half of what is free."
+        None, gt=0, description="GiB for keys and values; fewer slots when they take more. Empty: on CUDA half of what is free."
     )
     queue: int = Field(64, ge=1, description="Requests that may wait; further ones are refused with 429.")
     voices_dir: Path = Field(Path("voices"), description="Where named voices live.")
@@ -65,6 +72,8 @@ class Settings(BaseSettings):
 
 def read(**given: Any) -> Settings:
     """The settings, those given that are not None winning over the environment. Raises ConfigurationError."""
+    if os.environ.get(_OLD_SLOTS):
+        logging.getLogger("fishserve").warning("%s is now FISHSERVE_SLOTS; the old name will go in a later version", _OLD_SLOTS)
     try:
         return Settings(**{k: v for k, v in given.items() if v is not None})
     except ValidationError as e:

@@ -109,7 +109,7 @@ def golden(golden_directory: Path) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def engine(golden: Checkpoint) -> Iterator[SpeechEngine]:
-    with SpeechEngine(golden, rows=4) as engine:
+    with SpeechEngine(golden, slots=4) as engine:
         yield engine
 
 

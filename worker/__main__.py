@@ -47,7 +47,7 @@ def serve() -> None:
     c = engine.checkpoint
     weights = str(next(c.lm.parameters()).dtype).removeprefix("torch.")
     seconds = time.time() - psutil.Process().create_time()
-    print(f"ready in {seconds:.1f} s: {name_of(c.path)} on {c.device}, {weights}, {engine.rows} jobs at once", flush=True)
+    print(f"ready in {seconds:.1f} s: {name_of(c.path)} on {c.device}, {weights}, {engine.slots} jobs at once", flush=True)
     handler = Handler(engine, voices, Storage.from_environment(), runpod.serverless.progress_update)
 
     async def piece_by_piece(job: dict[str, Any]) -> Any:
@@ -61,7 +61,7 @@ def serve() -> None:
     # The SDK's way to try a job out (--test_input) knows no generators.
     queue = "RUNPOD_WEBHOOK_GET_JOB" in os.environ
     runpod.serverless.start(
-        {"handler": piece_by_piece if queue else at_once, "return_aggregate_stream": True, "concurrency_modifier": lambda _: engine.rows}
+        {"handler": piece_by_piece if queue else at_once, "return_aggregate_stream": True, "concurrency_modifier": lambda _: engine.slots}
     )
 
 

@@ -12,8 +12,8 @@ from inference.errors import RequestError
 from inference.model import checkpoint as checkpoints
 from inference.model.checkpoint import Checkpoint
 
-USUAL_ROWS = {"cpu": 8, "cuda": 64}
-"""A GPU reads its weights once for all rows, and has arithmetic to spare for so many; two or more cores do not."""
+USUAL_SLOTS = {"cpu": 8, "cuda": 64}
+"""A GPU reads its weights once for all slots, and has arithmetic to spare for so many; two or more cores do not."""
 
 _threads: int | None = None
 """What `use_threads` told torch last; torch itself has one number for the whole process, too."""
@@ -44,24 +44,24 @@ def use_threads(checkpoint: Checkpoint) -> Choice:
     return choice
 
 
-def affordable_rows(checkpoint: Checkpoint, rows: int | None, budget: int | None) -> int:
-    """At most `rows` rows (None: what is usual for the device) of the whole context, with one more to compute prompts in, and what voices and
+def affordable_slots(checkpoint: Checkpoint, slots: int | None, budget: int | None) -> int:
+    """At most `slots` slots (None: what is usual for the device) of the whole context, with one more to compute prompts in, and what voices and
     waiting requests may keep.
     """
     c = checkpoint.config
-    rows = rows or USUAL_ROWS[checkpoint.device.type]
+    slots = slots or USUAL_SLOTS[checkpoint.device.type]
     if budget is None and checkpoint.device.type == "cuda":
         budget = torch.cuda.mem_get_info(checkpoint.device)[0] // 2
     if budget is None:
-        return rows
-    row = 2 * c.n_layer * c.n_local_heads * c.max_seq_len * c.head_dim * checkpoints.precision(checkpoint.device).itemsize
-    row += 2 * row // KEPT_SHARE
-    if budget < 2 * row:
+        return slots
+    slot = 2 * c.n_layer * c.n_local_heads * c.max_seq_len * c.head_dim * checkpoints.precision(checkpoint.device).itemsize
+    slot += 2 * slot // KEPT_SHARE
+    if budget < 2 * slot:
         raise RequestError(
-            f"{budget / 2**30:.3g} GiB for keys and values is too little: one request and one prompt take {2 * row / 2**30:.3g} GiB",
+            f"{budget / 2**30:.3g} GiB for keys and values is too little: one request and one prompt take {2 * slot / 2**30:.3g} GiB",
             "kv_gib",
         )
-    return min(rows, budget // row - 1)
+    return min(slots, budget // slot - 1)
 
 
 def allowed_weights(weights: Weights, device: torch.device) -> Weights:

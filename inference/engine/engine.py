@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from inference.engine import collector, metrics
-from inference.engine.device import affordable_rows, allowed_weights, pick_device, use_threads
+from inference.engine.device import affordable_slots, allowed_weights, pick_device, use_threads
 from inference.engine.job import Job
 from inference.engine.prompting import Prompting
 from inference.engine.request import Audio, SpeechRequest
@@ -46,22 +46,22 @@ MIN_REFERENCE_SECONDS, MAX_REFERENCE_SECONDS = 0.5, 90
 class SpeechEngine:
     """Text to speech with one loaded model. Thread-safe. Close it, or use it in a `with` statement.
 
-    `weights="int8"` decodes with weights rounded to 8 bits, on CPU alone: faster and less exact (docs/performance.md). `rows` is how many requests
+    `weights="int8"` decodes with weights rounded to 8 bits, on CPU alone: faster and less exact (docs/performance.md). `slots` is how many requests
     are generated at once (by default 8, on CUDA 64), fewer if their keys and values would exceed `kv_bytes` (by default, on CUDA, half of the
     memory that is free); up to `queue` more wait their turn, further ones are refused.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, rows: int | None = None, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None
+        self, checkpoint: Checkpoint, slots: int | None = None, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None
     ) -> None:
         self.checkpoint = checkpoint
         self.sample_rate = SAMPLE_RATE
-        self._rows = affordable_rows(checkpoint, rows, kv_bytes)
+        self._slots = affordable_slots(checkpoint, slots, kv_bytes)
         use_threads(checkpoint)  # before weights are laid out, a part for each thread
-        self._runner = run_in_short_lived_thread(Runner)(checkpoint, self._rows, allowed_weights(weights, checkpoint.device))
+        self._runner = run_in_short_lived_thread(Runner)(checkpoint, self._slots, allowed_weights(weights, checkpoint.device))
         self._vocoder = Vocoder(checkpoint.codec)
         self._prompting = Prompting(checkpoint)
-        self._scheduler = Scheduler(checkpoint, self._runner, self._prompting, self._rows, queue)
+        self._scheduler = Scheduler(checkpoint, self._runner, self._prompting, self._slots, queue)
         collector.freeze()
         self._unfreeze = weakref.finalize(self, collector.unfreeze)  # once
         self._thread = threading.Thread(target=self._loop, name="fishserve-engine", daemon=True)
@@ -71,14 +71,14 @@ class SpeechEngine:
     @classmethod
     def load(
         cls, checkpoint: str | Path | None = None, device: str = "auto", *,
-        rows: int | None = None, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None, copies: Path | None = None,
+        slots: int | None = None, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None, copies: Path | None = None,
     ) -> SpeechEngine:  # fmt: skip
         """Load a checkpoint directory or a Hugging Face repository (`owner/name`, or `owner/name@revision`).
 
         None means the embedded voice. `device` is "auto" (CUDA when there is one), "cpu" or "cuda[:n]".
         Raises CheckpointError when there is nothing to load or it cannot be used, PrecisionError when it breaks the policy.
         """
-        return cls(checkpoints.load(locate(checkpoint), pick_device(device), copies), rows, queue, weights, kv_bytes)
+        return cls(checkpoints.load(locate(checkpoint), pick_device(device), copies), slots, queue, weights, kv_bytes)
 
     def stream(self, request: SpeechRequest) -> SpeechStream:
         """Start speaking. Raises RequestError at once when this model cannot speak the request."""
@@ -176,9 +176,9 @@ class SpeechEngine:
         return Voice((Reference(self.encode(wave), text),), name)
 
     @property
-    def rows(self) -> int:
+    def slots(self) -> int:
         """How many requests are generated at once."""
-        return self._rows
+        return self._slots
 
     @property
     def alive(self) -> bool:

@@ -1,4 +1,4 @@
-"""Keys and values kept beyond the row they were computed in, so that no prompt is computed twice.
+"""Keys and values kept beyond the slot they were computed in, so that no prompt is computed twice.
 
 A whole voice is small (12 KB a position in FP16 at the released shape): copying it into a row takes microseconds on a GPU
 and about a millisecond on a CPU, so there are no pages, only copies.

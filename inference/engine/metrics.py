@@ -4,7 +4,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter("fishserve_requests", "Requests ended, by how.", ["reason"])
 RUNNING = Gauge("fishserve_requests_running", "Requests being generated.", multiprocess_mode="livesum")
-WAITING = Gauge("fishserve_requests_waiting", "Requests waiting for a row.", multiprocess_mode="livesum")
+WAITING = Gauge("fishserve_requests_waiting", "Requests waiting for a slot.", multiprocess_mode="livesum")
 FIRST_AUDIO = Histogram(
     "fishserve_time_to_first_audio_seconds",
     "From submission to the first chunk of audio.",

@@ -1,7 +1,7 @@
-"""Runs the model for several sequences at once: prefill prompts, decode one frame for every row.
+"""Runs the model for several sequences at once: prefill prompts, decode one frame for every slot.
 
 Rows of the cache are kept contiguous: when one leaves, the last takes its place, so that attention reads a plain
-slice. A prompt is computed piece by piece in a row of its own behind them, so that a long one does not keep running rows
+slice. A prompt is computed piece by piece in a slot of its own behind them, so that a long one does not keep running slots
 waiting, and then moves in. The runner knows nothing of text, audio, queues or threads.
 """
 
@@ -28,12 +28,12 @@ WINDOW = 16
 NOISE_FRAMES = 32
 """Frames whose noise is made at once."""
 PREFILL = 256
-"""Prompt columns run between two frames of the running rows."""
+"""Prompt columns run between two frames of the running slots."""
 
 
 @dataclass(eq=False)
 class Sequence:
-    """One segment being generated, in one row of the cache.
+    """One segment being generated, in one slot of the cache.
 
     `prompt` (1 + codebooks, time) int64 begins with `fixed` columns that other prompts share, and may begin with the
     columns of a `past` computed before; at most `limit` frames follow it. `frames` are the generated columns, each
@@ -48,7 +48,7 @@ class Sequence:
     seed: int
     fixed: int = 0
     past: KVPrefix | None = None
-    row: int = -1
+    slot: int = -1
     length: int = 0
     frames: list[Tensor] = field(default_factory=list)
     history: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -68,18 +68,18 @@ class Sequence:
 class Runner:
     """Owns the cache and the device. Not thread-safe: one thread calls it."""
 
-    def __init__(self, checkpoint: Checkpoint, rows: int, weights: Weights = "native") -> None:
+    def __init__(self, checkpoint: Checkpoint, slots: int, weights: Weights = "native") -> None:
         self._lm, self._device = checkpoint.lm, checkpoint.device
-        self._step = Step(checkpoint.lm, rows, weights)
+        self._step = Step(checkpoint.lm, slots, weights)
         self._codebooks = checkpoint.config.num_codebooks
         self._im_end = checkpoint.tokenizer.im_end
         self._semantic_begin = checkpoint.tokenizer.semantic_begin
-        self._cache = self._lm.new_cache(rows + 1, checkpoint.config.max_seq_len)
-        self._staging = rows  # the row behind the others, where prompts are computed
+        self._cache = self._lm.new_cache(slots + 1, checkpoint.config.max_seq_len)
+        self._staging = slots  # the slot behind the others, where prompts are computed
         self.past_budget = self._cache.both.nbytes // KEPT_SHARE
         self._prefixes = PrefixCache(self.past_budget)
         self._speakable = self._speakable_head()
-        self._graphs = capture_or_none(self._step, self._speakable, self._cache, rows, WINDOW)
+        self._graphs = capture_or_none(self._step, self._speakable, self._cache, slots, WINDOW)
         self._flight: tuple[list[Sequence], PendingFrames] | None = None  # the frames on their way, and whose they are
         self._placed = False  # whether the graphs know where each running sequence stands
         self._draws = torch.arange(self._codebooks)
@@ -90,7 +90,7 @@ class Runner:
 
     @property
     def free(self) -> bool:
-        """Whether a sequence can be staged: none is, and there is a row for it to move into."""
+        """Whether a sequence can be staged: none is, and there is a slot for it to move into."""
         return self._staged is None and len(self.sequences) < self._staging
 
     @property
@@ -105,10 +105,10 @@ class Runner:
         if past is not None:
             sequence.length = min(past.shared(sequence.prompt), sequence.prompt.shape[1] - 1)
             past.restore(self._cache, self._staging, sequence.length)
-        sequence.past = None  # it is in the row now, and needs no memory twice
+        sequence.past = None  # it is in the slot now, and needs no memory twice
 
     def prefill(self) -> int:
-        """Run the next piece of the staged prompt; after the last, take a row. Columns run.
+        """Run the next piece of the staged prompt; after the last, take a slot. Columns run.
 
         The first frame is drawn at once, but where there are graphs: these begin with the prompt's last column, in the next step.
         """
@@ -127,22 +127,22 @@ class Runner:
             if s.length == s.fixed and bool(hidden.isfinite().all()):
                 self._prefixes.put(KVPrefix.of(self._cache, self._staging, s.prompt[:, : s.length]))
         if s.length == last:
-            self._take_row(s, hidden)
+            self._take_slot(s, hidden)
         return s.length - start
 
     def past_bytes(self, sequence: Sequence) -> int:
         """What `past` would take."""
-        return self._cache.both[:, :, sequence.row, :, : sequence.length].nbytes
+        return self._cache.both[:, :, sequence.slot, :, : sequence.length].nbytes
 
     def past(self, sequence: Sequence) -> KVPrefix:
-        """What a running sequence's row holds, to go on from later."""
+        """What a running sequence's slot holds, to go on from later."""
         frames = torch.stack(sequence.frames[:-1], dim=1) if len(sequence.frames) > 1 else sequence.prompt[:, :0]
-        return KVPrefix.of(self._cache, sequence.row, torch.cat((sequence.prompt, frames), dim=1))
+        return KVPrefix.of(self._cache, sequence.slot, torch.cat((sequence.prompt, frames), dim=1))
 
-    def _take_row(self, sequence: Sequence, hidden: Tensor | None) -> None:
-        self._staged, sequence.row = None, len(self.sequences)
+    def _take_slot(self, sequence: Sequence, hidden: Tensor | None) -> None:
+        self._staged, sequence.slot = None, len(self.sequences)
         self.sequences.append(sequence)
-        self._cache.move(self._staging, sequence.row, sequence.length)
+        self._cache.move(self._staging, sequence.slot, sequence.length)
         # The first frame is drawn without penalty.
         sequence.history = torch.full((1 + self._codebooks, WINDOW), NONE)
         if self._graphs is None:
@@ -192,37 +192,37 @@ class Runner:
         if self._flight is None:
             return
         (sequences, flight), self._flight = self._flight, None
-        left = [i for i, s in enumerate(sequences) if s.row >= 0]
+        left = [i for i, s in enumerate(sequences) if s.slot >= 0]
         if left:
             self._record([sequences[i] for i in left], flight.wait()[left])
 
     def _place(self, s: Sequence) -> None:
         assert self._graphs is not None
         history = torch.cat((s.history[:1], s.history[2:]))  # of the codebooks that are drawn
-        self._graphs.place(s.row, s.column, s.length, s.seed, len(s.frames), history, s.request.sampling)
+        self._graphs.place(s.slot, s.column, s.length, s.seed, len(s.frames), history, s.request.sampling)
 
     def _sent(self, x: Tensor) -> Tensor:
         """On the device, without waiting for what that is doing."""
         return x if self._device.type == "cpu" else x.pin_memory().to(self._device, non_blocking=True)
 
     def remove(self, sequence: Sequence) -> None:
-        """Free a sequence's row, into whose place the last row moves, or give up its staging."""
+        """Free a sequence's slot, into whose place the last slot moves, or give up its staging."""
         if self._staged is sequence:
             self._staged = None
-        if sequence.row < 0:
+        if sequence.slot < 0:
             return
-        row, last = sequence.row, self.sequences.pop()
-        sequence.row = -1
+        slot, last = sequence.slot, self.sequences.pop()
+        sequence.slot = -1
         if sequence.finish is FinishReason.ERROR:
-            self._cache.clear(row)
+            self._cache.clear(slot)
         if last is not sequence:
-            self.sequences[row] = last
-            self._cache.move(last.row, row, last.length)
+            self.sequences[slot] = last
+            self._cache.move(last.slot, slot, last.length)
             if self._graphs is not None:
-                self._graphs.move(last.row, row)
+                self._graphs.move(last.slot, slot)
             if last.finish is FinishReason.ERROR:
-                self._cache.clear(last.row)  # its own removal will clear only where it stands then
-            last.row = row
+                self._cache.clear(last.slot)  # its own removal will clear only where it stands then
+            last.slot = slot
 
     def _speakable_head(self) -> Head:
         """Only the end token and the semantic tokens whose code the codec has: nothing else can be spoken."""
@@ -245,7 +245,7 @@ class Runner:
         return Head(ids, output(tokens), codes, output(scores))
 
     def _finish_frame(self, hidden: Tensor, sequences: list[Sequence]) -> None:
-        """From slow hidden states (batch, dim) draw a frame for each sequence. Normal and reference rows differ in what they may draw."""
+        """From slow hidden states (batch, dim) draw a frame for each sequence. Normal and reference slots differ in what they may draw."""
         for reference in (False, True):
             group = [i for i, s in enumerate(sequences) if s.reference is reference]
             if group:

@@ -27,15 +27,15 @@ class Scheduler:
     """Jobs waiting and running. One class, since all its methods change the same queues under one lock.
 
     Any thread may call `submit`, `extend`, `complete`, `wake` and `close`; only the engine's thread calls the other methods.
-    `rows` jobs run at once; up to `queue` more wait. `ending` says why the engine is closed.
+    `slots` jobs run at once; up to `queue` more wait. `ending` says why the engine is closed.
     """
 
-    def __init__(self, checkpoint: Checkpoint, runner: Runner, prompting: Prompting, rows: int, queue: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, runner: Runner, prompting: Prompting, slots: int, queue: int) -> None:
         self.running: list[Job] = []
         self.waiting: deque[Job] = deque()
         self.closed, self.ending = False, "the engine was closed"
         self._checkpoint, self._runner, self._prompting = checkpoint, runner, prompting
-        self._rows, self._queue = rows, queue
+        self._slots, self._queue = slots, queue
         self._live: dict[RequestHandle, Job] = {}
         self._seconds_per_request = 1.0
         self._changed = threading.Condition()
@@ -87,11 +87,11 @@ class Scheduler:
             self._changed.notify()
 
     def _refuse_overload(self) -> None:
-        waiting = len(self.running) + len(self.waiting) - self._rows  # the first jobs to wait are as good as in the free slots
+        waiting = len(self.running) + len(self.waiting) - self._slots  # the first jobs to wait are as good as in the free slots
         if waiting < self._queue:
             return
         metrics.REFUSED.inc()
-        seconds = self._seconds_per_request * waiting / self._rows
+        seconds = self._seconds_per_request * waiting / self._slots
         raise Overloaded(f"{waiting} requests are waiting already; try again in about {math.ceil(seconds)} s", seconds)
 
     # -- in the engine's thread ------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class Scheduler:
                 if job.sequence is None:
                     self._start_segment(job)
                 columns += self._runner.prefill()
-                if job.sequence is not None and job.sequence.row >= 0:
+                if job.sequence is not None and job.sequence.slot >= 0:
                     job.status = JobStatus.DECODING
             except GenerationError as e:
                 self.fail(job, e)
@@ -216,7 +216,7 @@ class Scheduler:
 
     def _requeue(self, job: Job) -> None:
         job.status = JobStatus.WAITING
-        self.waiting.insert(self._rows, job)
+        self.waiting.insert(self._slots, job)
 
     def _retire(self, job: Job, reason: FinishReason, error: Exception | None = None) -> None:
         with self._changed:

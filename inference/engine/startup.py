@@ -15,7 +15,7 @@ def start_engine(settings: Settings) -> SpeechEngine:
     """An engine that has spoken once. Raises as SpeechEngine.load does."""
     s = settings
     engine = SpeechEngine.load(
-        s.checkpoint, s.device, rows=s.rows, queue=s.queue, weights=s.cpu_weights, kv_bytes=s.kv_bytes, copies=s.cache_dir
+        s.checkpoint, s.device, slots=s.slots, queue=s.queue, weights=s.cpu_weights, kv_bytes=s.kv_bytes, copies=s.cache_dir
     )
     engine.synthesize(SpeechRequest("Warming up.", seed=0, max_new_tokens=8))
     return engine

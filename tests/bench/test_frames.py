@@ -18,7 +18,7 @@ def proof_of(golden, monkeypatch):
     monkeypatch.setattr(frames, "POSITIONS", 20)
     monkeypatch.setattr(frames, "COMPARED", 8)
     monkeypatch.setattr(frames, "_draws", lambda *_: 1.0)
-    return frames._proof(golden, with_graphs(Runner(golden, rows=2)), 2)
+    return frames._proof(golden, with_graphs(Runner(golden, slots=2)), 2)
 
 
 def test_graphs_that_are_right_are_equal_in_every_way(golden, monkeypatch):

@@ -25,7 +25,7 @@ def checkpoint(tmp_path_factory):
 def test_64_frames_are_the_same_alone_and_beside_seven_who_join_and_leave(checkpoint, kind, monkeypatch):
     if kind == "FP32":
         monkeypatch.setattr(Half, "works", lambda *_: False)
-    with SpeechEngine(checkpoint, rows=8, weights="int8" if kind == "int8" else "native") as engine:
+    with SpeechEngine(checkpoint, slots=8, weights="int8" if kind == "int8" else "native") as engine:
         for temperature in (0.0, 0.7):
             request = SpeechRequest("The boat leaves at nine.", seed=5, temperature=temperature, max_new_tokens=FRAMES)
             alone = engine.generate_codes(request)

@@ -154,7 +154,7 @@ class TestUseThreads:
         torch.set_num_threads(before)
 
     def test_an_engine_with_a_small_model_computes_with_one(self, golden):
-        with SpeechEngine(golden, rows=1):
+        with SpeechEngine(golden, slots=1):
             assert torch.get_num_threads() == 1
 
     def test_the_next_model_may_take_more(self, golden, monkeypatch):

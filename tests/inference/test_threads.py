@@ -23,7 +23,7 @@ def soon(expected):
 
 SpeechEngine  # imports torch; it was prepared for two threads
 bare = helpers()  # numpy's and whatever else came with the imports
-engine = SpeechEngine.load(device="cpu", rows=1)
+engine = SpeechEngine.load(device="cpu", slots=1)
 loaded = soon(bare)
 sound = engine.synthesize(SpeechRequest("Hello there.", seed=1))
 spoke = soon(bare + 1)

@@ -59,7 +59,7 @@ class Machine(Started):
 @pytest.fixture(scope="module")
 def clip():
     """Somebody who says something."""
-    with SpeechEngine.load(EMBEDDED_VOICE, "cpu", rows=1) as engine:
+    with SpeechEngine.load(EMBEDDED_VOICE, "cpu", slots=1) as engine:
         audio = engine.synthesize(SpeechRequest(SAID, seed=1))
         return wav(audio.samples, audio.sample_rate)
 

@@ -154,7 +154,7 @@ class Worker(Started):
                 "RUNPOD_WEBHOOK_GET_JOB": f"{base}/job-take/$ID?gpu=x", "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base}/job-done/$RUNPOD_POD_ID/$ID?gpu=x",
                 "RUNPOD_WEBHOOK_POST_STREAM": f"{base}/job-stream/$RUNPOD_POD_ID/$ID?gpu=x", "RUNPOD_WEBHOOK_PING": f"{base}/ping/$RUNPOD_POD_ID?gpu=x",
                 "RUNPOD_AI_API_KEY": "key", "RUNPOD_POD_ID": self.name, "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true", "RUNPOD_SKIP_GPU_CHECK": "true",
-                "FISHSERVE_CHECKPOINT": str(checkpoint), "FISHSERVE_METRICS_PORT": str(self.port), "FISHSERVE_ROWS": "4", "OMP_NUM_THREADS": "1",
+                "FISHSERVE_CHECKPOINT": str(checkpoint), "FISHSERVE_METRICS_PORT": str(self.port), "FISHSERVE_SLOTS": "4", "OMP_NUM_THREADS": "1",
             } | environment,
         )  # fmt: skip
 

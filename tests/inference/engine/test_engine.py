@@ -115,7 +115,13 @@ def test_the_first_chunk_is_short(engine):
 
 def test_an_async_stream_is_the_same(engine):
     async def collect():
-        return [chunk.samples async for chunk in engine.astream(request)]
+        stream = engine.astream(request)
+        chunks = [chunk.samples async for chunk in stream]
+        assert np.array_equal(stream.codes, engine.generate_codes(request))
+        assert stream.finish_reason in ("stop", "length")
+        assert 0 <= stream.queued_seconds < HANG_SECONDS
+        assert [chunk async for chunk in stream] == []  # the end stays the end
+        return chunks
 
     request = SpeechRequest("Hello.", seed=3, max_new_tokens=40)
     assert np.array_equal(np.concatenate(asyncio.run(collect())), engine.synthesize(request).samples)
@@ -134,18 +140,30 @@ def settled(engine):
     wait(lambda: not (engine._scheduler.running or engine._scheduler.waiting), "the request was not cancelled")
 
 
-@pytest.mark.parametrize("way", ["cancel", "with", "drop", "async"])
+@pytest.mark.parametrize("way", ["cancel", "with", "drop", "async close", "async with", "async drop", "async cancelled"])
 def test_a_request_nobody_wants_any_more_ends(golden, monkeypatch, way):
     request = endless(golden, monkeypatch)
-    with SpeechEngine(golden, rows=1) as engine:
-        if way == "async":
+    with SpeechEngine(golden, slots=1) as engine:
+        if way.startswith("async"):
 
             async def leave():
-                chunks = engine.astream(request)
-                await anext(chunks)
-                await chunks.aclose()
+                stream = engine.astream(request)
+                await anext(stream)
+                if way == "async close":
+                    await stream.aclose()
+                elif way == "async with":
+                    async with stream:
+                        pass
+                elif way == "async cancelled":
+                    waiting = asyncio.ensure_future(_all(stream))
+                    await asyncio.sleep(0)
+                    waiting.cancel()
+                    await asyncio.wait((waiting,))
+                    assert waiting.cancelled()
+                    settled(engine)
 
             asyncio.run(leave())
+            gc.collect()
         else:
             stream = engine.stream(request)
             next(stream)
@@ -163,9 +181,13 @@ def test_a_request_nobody_wants_any_more_ends(golden, monkeypatch, way):
         assert engine.synthesize(SpeechRequest("Next.", max_new_tokens=5)).samples.size
 
 
+async def _all(stream):
+    return [chunk async for chunk in stream]
+
+
 def test_a_request_can_be_cancelled_while_it_waits(golden, monkeypatch):
     request = endless(golden, monkeypatch)
-    with SpeechEngine(golden, rows=1) as engine:
+    with SpeechEngine(golden, slots=1) as engine:
         running, waiting = engine.stream(request), engine.stream(request)
         next(running)
         waiting.cancel()
@@ -182,7 +204,7 @@ def test_more_requests_than_rows_all_end(engine):
 
 def test_a_closed_engine_says_so(golden, monkeypatch):
     request = endless(golden, monkeypatch)
-    engine = SpeechEngine(golden, rows=1)
+    engine = SpeechEngine(golden, slots=1)
     stream = engine.stream(request)
     next(stream)
     engine.close()
@@ -194,7 +216,7 @@ def test_a_closed_engine_says_so(golden, monkeypatch):
 
 
 def test_a_failing_device_fails_what_ran_and_not_what_comes(golden, monkeypatch):
-    with SpeechEngine(golden, rows=2) as engine:
+    with SpeechEngine(golden, slots=2) as engine:
         request = SpeechRequest("Hello.", seed=1, max_new_tokens=30)
         good = engine.generate_codes(request)
 
@@ -227,7 +249,7 @@ def test_a_device_that_is_gone_ends_every_request_and_says_why(golden, monkeypat
     def fail(*_):
         raise RuntimeError("device lost")
 
-    engine = SpeechEngine(golden, rows=1)
+    engine = SpeechEngine(golden, slots=1)
     running, waiting = engine.stream(request), engine.stream(request)
     next(running)
     monkeypatch.setattr(engine._runner._cache, "clear", fail)
@@ -242,7 +264,7 @@ def test_a_device_that_is_gone_ends_every_request_and_says_why(golden, monkeypat
 
 
 def test_samples_that_are_not_numbers_fail_their_request(golden, monkeypatch):
-    with SpeechEngine(golden, rows=1) as engine:
+    with SpeechEngine(golden, slots=1) as engine:
         decode = engine._vocoder.decode_due
         monkeypatch.setattr(engine._vocoder, "decode_due", lambda due: {s: w * np.nan for s, w in decode(due).items()})
         with pytest.raises(GenerationError, match="not numbers"):
@@ -261,7 +283,7 @@ def test_a_reference_run_that_fills_the_context_says_so(golden_directory, tmp_pa
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_text(json.dumps(raw | {"max_seq_len": 256}))
     with (
-        SpeechEngine.load(tmp_path, "cpu", rows=1) as engine,
+        SpeechEngine.load(tmp_path, "cpu", slots=1) as engine,
         pytest.raises(GenerationError, match=r"no room for speech in the model's 256"),
     ):
         engine.generate_codes(reference(LONG, chunk_length=30, max_new_tokens=60))
@@ -269,7 +291,7 @@ def test_a_reference_run_that_fills_the_context_says_so(golden_directory, tmp_pa
 
 def test_a_closed_engine_gives_its_memory_back(golden):
     """Even one that is still held, as a failed test holds it by its traceback."""
-    engine = SpeechEngine(golden, rows=1)
+    engine = SpeechEngine(golden, slots=1)
     engine.generate_codes(SpeechRequest("Hello.", max_new_tokens=3))
     parts = [weakref.ref(part) for part in (engine._runner, engine._runner._cache.both, engine._runner._step, engine._vocoder)]
     engine.close()
@@ -286,8 +308,8 @@ def test_garbage_does_not_outlive_the_engines_that_ran_beside_it(golden_director
         "class Cycle:\n    def __init__(self): self.me = self\n"
         "def frozen(): return gc.get_freeze_count() > 10_000\n"
         "gc.disable(); found = weakref.ref(Cycle())\n"
-        "one = SpeechEngine.load(sys.argv[1], 'cpu', rows=1); assert found() is None and frozen()\n"
-        "met = Cycle(); two = SpeechEngine.load(sys.argv[1], 'cpu', rows=1); seen = weakref.ref(met); del met\n"
+        "one = SpeechEngine.load(sys.argv[1], 'cpu', slots=1); assert found() is None and frozen()\n"
+        "met = Cycle(); two = SpeechEngine.load(sys.argv[1], 'cpu', slots=1); seen = weakref.ref(met); del met\n"
         "gc.collect(); assert seen() is None\n"
         "one.close(); one.close(); assert frozen()\n"
         "two.close(); assert gc.get_freeze_count() == 0"
@@ -382,7 +404,7 @@ def test_nothing_to_load_says_what_to_do(tmp_path, monkeypatch):
 def by_sentence(golden):
     """An engine whose checkpoint wants one sentence a segment, no history, and a pause of 0.25 s."""
     manner = GenerationDefaults(chunk="sentence", history=0, sentence_pause=0.25, paragraph_pause=0.5)
-    with SpeechEngine(replace(golden, manner=manner), rows=2) as engine:
+    with SpeechEngine(replace(golden, manner=manner), slots=2) as engine:
         yield engine
 
 
@@ -398,7 +420,7 @@ def test_without_history_each_sentence_sees_only_itself(by_sentence):
 
 def test_a_limited_history_keeps_the_turns_that_fit(golden):
     fixed, turns = torch.zeros(9, 10), [torch.zeros(9, n) for n in (5, 20, 5, 20, 5)]
-    with SpeechEngine(replace(golden, manner=GenerationDefaults(history=30)), rows=1) as engine:
+    with SpeechEngine(replace(golden, manner=GenerationDefaults(history=30)), slots=1) as engine:
         prompt, _ = engine._prompting.prompt(SpeechRequest("x", max_new_tokens=9), fixed, turns)
         assert prompt.shape[1] == 10 + 25 + 5
 

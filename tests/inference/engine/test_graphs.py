@@ -34,7 +34,7 @@ def add(runner, *sequences):
 
 def frames(golden, order, graphs):
     """Sequences of different lengths that join and leave, so that rows move and some of a graph's rows are empty."""
-    runner = Runner(golden, rows=3)
+    runner = Runner(golden, slots=3)
     if graphs:
         with_graphs(runner)
     waiting, ended = [sequence(i, 10 + 7 * i, compat) for i, compat in order], []
@@ -59,7 +59,7 @@ def test_beside_a_reference_run_the_runner_goes_its_own_way_and_back(golden, ord
 
 
 def test_a_frame_is_looked_at_while_the_next_is_computed(golden):
-    runner = with_graphs(Runner(golden, rows=1))
+    runner = with_graphs(Runner(golden, slots=1))
     (s,) = add(runner, sequence(0, 9))
     lengths = []
     for _ in range(4):
@@ -71,7 +71,7 @@ def test_a_frame_is_looked_at_while_the_next_is_computed(golden):
 
 def test_whoever_leaves_takes_its_surplus_frame_along(golden):
     """One was on its way when the row was given up, and another row moved into the place."""
-    runner = with_graphs(Runner(golden, rows=2))
+    runner = with_graphs(Runner(golden, slots=2))
     gone, stays = add(runner, sequence(1, 40), sequence(2, 40))
     for _ in range(3):
         runner.step()
@@ -83,11 +83,11 @@ def test_whoever_leaves_takes_its_surplus_frame_along(golden):
     assert len(gone.frames) == count
     alone = frames(golden, [(2, None)], graphs=False)
     assert torch.stack(stays.frames)[:24].tolist() == alone[0][:24]
-    assert new.row == 1
+    assert new.slot == 1
 
 
 def test_nobodys_rows_are_not_touched(golden):
-    runner = with_graphs(Runner(golden, rows=4))
+    runner = with_graphs(Runner(golden, slots=4))
     add(runner, *(sequence(i, 40) for i in range(3)))
     runner.step()
     for s in runner.sequences[1:]:
@@ -100,7 +100,7 @@ def test_nobodys_rows_are_not_touched(golden):
 
 
 def test_whole_numbers_do_for_settings(golden):
-    for runner in (Runner(golden, rows=1), with_graphs(Runner(golden, rows=1))):
+    for runner in (Runner(golden, slots=1), with_graphs(Runner(golden, slots=1))):
         request = SpeechRequest("x", temperature=1, top_p=1, repetition_penalty=1).settled(GenerationDefaults())
         add(runner, Sequence(request, PROMPTS["plain"].long(), 5, seed=1))
         runner.step()
@@ -109,9 +109,9 @@ def test_whole_numbers_do_for_settings(golden):
 
 
 def test_a_row_of_nan_faults_alone_and_its_neighbour_does_not_notice(golden):
-    runner = with_graphs(Runner(golden, rows=2))
+    runner = with_graphs(Runner(golden, slots=2))
     sick, well = add(runner, sequence(0, 20), sequence(1, 17))
-    runner._cache.v[:, sick.row, :, 3] = torch.nan
+    runner._cache.v[:, sick.slot, :, 3] = torch.nan
     runner.step()
     runner.step()
     assert (sick.finish, well.finish) == ("error", None)
@@ -128,12 +128,12 @@ def test_graphs_are_for_powers_of_two(most, found):
 
 
 def test_nothing_is_captured_on_a_cpu(golden):
-    assert Runner(golden, rows=1)._graphs is None
+    assert Runner(golden, slots=1)._graphs is None
 
 
 @pytest.mark.parametrize("missing", [True, False], ids=["without Triton", "without a driver"])
 def test_where_graphs_cannot_be_had_the_log_says_why_and_frames_run_eagerly(golden, monkeypatch, caplog, missing):
-    runner = Runner(golden, rows=1)
+    runner = Runner(golden, slots=1)
     if missing:
         monkeypatch.setitem(sys.modules, "inference.engine.cuda_decode_step", None)
 
@@ -151,7 +151,7 @@ def test_where_graphs_cannot_be_had_the_log_says_why_and_frames_run_eagerly(gold
 
 
 def test_a_step_that_chooses_wrongly_is_found_out_at_the_start(golden):
-    runner = Runner(golden, rows=3)
+    runner = Runner(golden, slots=3)
     graphs = with_graphs(runner)._graphs
     graphs.check(runner._step, runner._speakable)
     assert not runner._cache.both.any()

@@ -80,7 +80,7 @@ def test_codes_are_the_same_alone_and_beside_seven_who_join_and_leave(checkpoint
     voice = Voice((Reference(np.random.default_rng(0).integers(0, 1000, (8, 290)), "Its prompt is computed in three pieces."),))
     if not exact:
         monkeypatch.setattr(Half, "works", lambda *_: False)
-    with SpeechEngine(checkpoint, rows=8, weights=weights) as engine:
+    with SpeechEngine(checkpoint, slots=8, weights=weights) as engine:
         request = SpeechRequest("The boat leaves at nine.", voice=voice, seed=5, temperature=temperature, max_new_tokens=64)
         alone = engine.generate_codes(request)
         among = codes_among_others(engine, request, 7)

@@ -16,7 +16,7 @@ def half(golden_directory):
         cuda.setattr(checkpoints, "precision", lambda _: torch.float16)
         loaded = checkpoints.load(golden_directory, torch.device("cpu"))
         checkpoints.verify_precision(loaded.lm, loaded.codec, torch.device("cpu"))
-        with SpeechEngine(loaded, rows=3) as engine:
+        with SpeechEngine(loaded, slots=3) as engine:
             yield engine
 
 

@@ -18,7 +18,7 @@ def sequence(name, penalty=1.2, limit=48, compat="reference", **fields):
 
 def add(runner, s):
     runner.stage(s)
-    while s.row < 0:
+    while s.slot < 0:
         runner.prefill()
 
 
@@ -35,7 +35,7 @@ def columns(s):
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda r: f"{r['prompt']}-{r['repetition_penalty']}")
 def test_greedy_columns_equal_the_reference(golden, run):
-    runner = Runner(golden, rows=1)
+    runner = Runner(golden, slots=1)
     s = sequence(run["prompt"], run["repetition_penalty"], run["max_new_tokens"])
     add(runner, s)
     finish(runner)
@@ -45,7 +45,7 @@ def test_greedy_columns_equal_the_reference(golden, run):
 
 def test_greedy_columns_are_the_same_at_any_batch_composition(golden):
     """All golden runs at once, joining at different frames, leaving when they end, rows moving as they do."""
-    runner = Runner(golden, rows=4)
+    runner = Runner(golden, slots=4)
     waiting = [(sequence(r["prompt"], r["repetition_penalty"], r["max_new_tokens"]), r) for r in RUNS]
     started, steps = [], 0
     while waiting or runner.sequences:
@@ -64,11 +64,11 @@ def test_greedy_columns_are_the_same_at_any_batch_composition(golden):
 def test_a_reference_run_beside_a_normal_one_changes_neither(golden):
     alone = {}
     for compat in ("reference", None):
-        runner = Runner(golden, rows=1)
+        runner = Runner(golden, slots=1)
         alone[compat] = sequence("one_ref", compat=compat)
         add(runner, alone[compat])
         finish(runner)
-    runner = Runner(golden, rows=2)
+    runner = Runner(golden, slots=2)
     both = [sequence("one_ref", compat=c) for c in ("reference", None)]
     for s in both:
         add(runner, s)
@@ -78,7 +78,7 @@ def test_a_reference_run_beside_a_normal_one_changes_neither(golden):
 
 
 def test_only_what_the_codec_can_decode_is_sampled(golden):
-    runner = Runner(golden, rows=1)
+    runner = Runner(golden, slots=1)
     s = sequence("plain", limit=60, compat=None)
     s.request = SpeechRequest("x", temperature=2, top_p=1).settled(GenerationDefaults())
     add(runner, s)
@@ -94,7 +94,7 @@ def test_the_end_token_never_comes_first(golden, monkeypatch):
     head[golden.tokenizer.im_end] *= 50  # loud enough to win whenever its sign is right
     monkeypatch.setattr(DualAR, "output_weight", head)
     for name in ("plain", "one_ref", "two_refs", "long_single"):
-        runner = Runner(golden, rows=1)
+        runner = Runner(golden, slots=1)
         s = sequence(name, compat=None)
         add(runner, s)
         assert s.frames[0][0] != golden.tokenizer.im_end
@@ -103,14 +103,14 @@ def test_the_end_token_never_comes_first(golden, monkeypatch):
 
 def test_a_row_of_nan_faults_alone_and_leaves_nothing_behind(golden):
     expected = sequence("plain", limit=20)
-    runner = Runner(golden, rows=1)
+    runner = Runner(golden, slots=1)
     add(runner, expected)
     finish(runner)
-    runner = Runner(golden, rows=2)
+    runner = Runner(golden, slots=2)
     sick, well = sequence("one_ref", limit=20), sequence("plain", limit=20)
     add(runner, sick)
     add(runner, well)
-    runner._cache.v[:, sick.row, :, 3] = torch.nan
+    runner._cache.v[:, sick.slot, :, 3] = torch.nan
     runner.step()
     assert sick.finish == "error"
     assert well.finish is None

@@ -15,7 +15,7 @@ from inference import Audio, GenerationError, Overloaded, Reference, RequestErro
 from inference.engine import job as job_module
 from inference.engine import runner as runner_module
 from inference.engine import scheduler as scheduler_module
-from inference.engine.device import affordable_rows
+from inference.engine.device import affordable_slots
 from inference.engine.graphs import PendingFrames
 from inference.engine.kv_cache import KVPrefix, PrefixCache
 from inference.model import checkpoint as checkpoints
@@ -66,7 +66,7 @@ def lookups(result):
 
 def test_a_voice_is_computed_once_and_changes_nothing(golden):
     request = SpeechRequest("Hello.", voice(60), seed=1, max_new_tokens=20)
-    engine, results = ByHand(golden, rows=1), []
+    engine, results = ByHand(golden, slots=1), []
     hits = lookups("hit")
     for _ in range(3):
         ticket = engine.submit(request, lambda _: None)
@@ -79,13 +79,13 @@ def test_a_voice_is_computed_once_and_changes_nothing(golden):
 
 def test_a_long_prompt_does_not_keep_running_streams_waiting(golden):
     """Beside a prompt of many pieces a running request gets a frame for each piece."""
-    engine = ByHand(golden, rows=2)
+    engine = ByHand(golden, slots=2)
     running = engine.submit(SpeechRequest("Hello.", temperature=0, max_new_tokens=1000), lambda _: None)
     engine.turn()
     (job,) = engine._scheduler.running
     engine.submit(SpeechRequest("Hello.", voice(1200), max_new_tokens=5), lambda _: None)
     rounds = 0
-    while not any(j is not job and j.sequence and j.sequence.row >= 0 for j in engine._scheduler.running):
+    while not any(j is not job and j.sequence and j.sequence.slot >= 0 for j in engine._scheduler.running):
         before = len(job.sequence.frames)
         engine.turn()
         rounds += 1
@@ -98,7 +98,7 @@ def test_a_long_prompt_does_not_keep_running_streams_waiting(golden):
 @pytest.mark.parametrize("begun", [True, False])
 def test_a_full_queue_refuses_with_the_time_to_come_back(golden, begun):
     """As many may wait when all come at once, while every row is free still."""
-    engine = ByHand(golden, rows=2, queue=2)
+    engine = ByHand(golden, slots=2, queue=2)
     items = []
     for number in range(4):
         engine.submit(SpeechRequest("Hello.", max_new_tokens=3), items.append)
@@ -112,7 +112,7 @@ def test_a_full_queue_refuses_with_the_time_to_come_back(golden, begun):
 
 
 def test_a_long_text_lets_short_ones_go_first_between_segments(golden):
-    engine = ByHand(golden, rows=1)
+    engine = ByHand(golden, slots=1)
     long = engine.submit(SpeechRequest("One sentence. " * 30, seed=1, chunk_length=20, max_new_tokens=5), lambda _: None)
     engine.turn()
     short = engine.submit(SpeechRequest("Short.", seed=2, max_new_tokens=5), lambda _: None)
@@ -124,7 +124,7 @@ def test_a_long_text_lets_short_ones_go_first_between_segments(golden):
 
 
 def test_a_later_segment_computes_only_what_is_new(golden, monkeypatch):
-    engine, columns = ByHand(golden, rows=1), []
+    engine, columns = ByHand(golden, slots=1), []
     slow = golden.lm.slow
     monkeypatch.setattr(golden.lm, "slow", lambda c, *rest: columns.append(c.shape[2]) or slow(c, *rest))
     ticket = engine.submit(
@@ -146,7 +146,7 @@ def live(engine, *texts, items=None, **fields):
 
 
 def test_text_that_comes_late_is_spoken_as_if_it_had_been_there(golden):
-    engine = ByHand(golden, rows=1)
+    engine = ByHand(golden, slots=1)
     early = live(engine, "One sentence.", "Another one.", "And a last.")
     engine.complete(early)
     whole = engine.submit(
@@ -168,7 +168,7 @@ def test_text_that_comes_late_is_spoken_as_if_it_had_been_there(golden):
 
 @pytest.mark.parametrize(("how", "reason"), [("complete", "length"), ("cancel", "cancelled"), ("close", "error")])
 def test_a_request_that_waits_for_text_ends_when_it_should(golden, how, reason):
-    engine, items = ByHand(golden, rows=1), []
+    engine, items = ByHand(golden, slots=1), []
     ticket = live(engine, "One sentence.", items=items, max_new_tokens=3)
     engine.finish()
     assert ends(items) == []
@@ -187,7 +187,7 @@ def test_a_request_that_waits_for_text_ends_when_it_should(golden, how, reason):
 
 def test_more_text_than_one_request_may_have_is_refused(golden, monkeypatch):
     monkeypatch.setattr(scheduler_module, "MAX_LIVE_SEGMENTS", 2)
-    engine = ByHand(golden, rows=1)
+    engine = ByHand(golden, slots=1)
     ticket = live(engine, "One.", "Two.")
     with pytest.raises(RequestError, match="more than 2 pieces of text"):
         engine.extend(ticket, "Three.")
@@ -197,7 +197,7 @@ def test_more_text_than_one_request_may_have_is_refused(golden, monkeypatch):
 
 def test_whoever_hears_a_pause_hears_the_next_words_soon(golden):
     """After a wait for text the chunks begin small again."""
-    engine, items = ByHand(golden, rows=1), []
+    engine, items = ByHand(golden, slots=1), []
     ticket = live(engine, "One sentence.", items=items, max_new_tokens=60)
     engine.finish()
     heard = len(items)
@@ -209,7 +209,7 @@ def test_whoever_hears_a_pause_hears_the_next_words_soon(golden):
 
 def test_a_consumer_that_stops_reading_is_stopped(golden, monkeypatch):
     monkeypatch.setattr(job_module, "MAX_UNREAD", 2)
-    engine = ByHand(golden, rows=1)
+    engine = ByHand(golden, slots=1)
     stream = engine.stream(SpeechRequest("Hello. " * 40, seed=1, chunk_length=10, max_new_tokens=8))
     engine.finish()
     with pytest.raises(GenerationError, match="were not read"):
@@ -217,8 +217,8 @@ def test_a_consumer_that_stops_reading_is_stopped(golden, monkeypatch):
     assert engine._runner.free
 
 
-def test_two_rows_that_fault_together_leave_nothing_behind(golden):
-    engine = ByHand(golden, rows=2)
+def test_two_slots_that_fault_together_leave_nothing_behind(golden):
+    engine = ByHand(golden, slots=2)
     for _ in range(2):
         engine.submit(SpeechRequest("Hello there.", voice(50), temperature=0, max_new_tokens=500), lambda _: None)
     engine.turn()
@@ -231,25 +231,25 @@ def test_two_rows_that_fault_together_leave_nothing_behind(golden):
 
 @pytest.mark.parametrize("budget", [0, 10**9])
 def test_a_long_text_is_the_same_whether_its_past_was_kept(golden, budget):
-    engine = ByHand(golden, rows=1)
+    engine = ByHand(golden, slots=1)
     engine._runner.past_budget = budget
     request = SpeechRequest("One here. Another there. A third one.", voice(40), temperature=0, chunk_length=15, max_new_tokens=8)
     ticket = engine.submit(request, lambda _: None)
     engine.finish()
-    assert ticket.codes.tolist() == ByHand(golden, rows=1).generate(request).tolist()
+    assert ticket.codes.tolist() == ByHand(golden, slots=1).generate(request).tolist()
 
 
 def test_all_bits_of_a_seed_count(golden):
-    engine = ByHand(golden, rows=1)
+    engine = ByHand(golden, slots=1)
     codes = [engine.generate(SpeechRequest("Hello.", seed=s, max_new_tokens=20)).tolist() for s in (5, 5 + 2**32, 5)]
     assert codes[0] == codes[2]
     assert codes[0] != codes[1]
 
 
-def test_the_rows_keep_to_a_budget_of_memory(golden):
+def test_the_slots_keep_to_a_budget_of_memory(golden):
     c = golden.config
     row = 2 * c.n_layer * c.n_local_heads * c.max_seq_len * c.head_dim * 4
-    engine = ByHand(golden, rows=9, kv_bytes=6 * row)
+    engine = ByHand(golden, slots=9, kv_bytes=6 * row)
     cache = engine._runner._cache
     # Three requests and the row where prompts are computed; a quarter as much for voices, and a quarter for those that wait.
     assert cache.k.nbytes + cache.v.nbytes == 4 * row
@@ -258,11 +258,11 @@ def test_the_rows_keep_to_a_budget_of_memory(golden):
         ByHand(golden, kv_bytes=row)
 
 
-@pytest.mark.parametrize(("device", "rows"), [("cpu", 8), ("cuda", 64)])
-def test_a_device_has_its_usual_number_of_rows(golden, device, rows):
+@pytest.mark.parametrize(("device", "slots"), [("cpu", 8), ("cuda", 64)])
+def test_a_device_has_its_usual_number_of_slots(golden, device, slots):
     there = dataclasses.replace(golden, device=torch.device(device))
-    assert affordable_rows(there, None, 2**40) == rows
-    assert affordable_rows(there, 3, 2**40) == 3
+    assert affordable_slots(there, None, 2**40) == slots
+    assert affordable_slots(there, 3, 2**40) == 3
 
 
 def test_pasts_are_shared_as_far_as_columns_agree(golden):
@@ -298,9 +298,9 @@ class Scheduling(RuleBasedStateMachine):
     graphs = False
     alone: dict = {}  # noqa: RUF012 - shared by all runs
 
-    @initialize(rows=st.integers(1, 3), queue=st.integers(1, 4))
-    def start(self, rows, queue):
-        self.engine = ByHand(self.checkpoint, rows=rows, queue=queue)
+    @initialize(slots=st.integers(1, 3), queue=st.integers(1, 4))
+    def start(self, slots, queue):
+        self.engine = ByHand(self.checkpoint, slots=slots, queue=queue)
         if self.graphs:
             with_graphs(self.engine._runner)
         self.engine._runner._prefixes._budget //= 20  # so that voices are forgotten
@@ -309,7 +309,7 @@ class Scheduling(RuleBasedStateMachine):
     def expected_live(self, texts, seed):
         key = (*texts, seed)
         if key not in self.alone:
-            engine = ByHand(self.checkpoint, rows=1)
+            engine = ByHand(self.checkpoint, slots=1)
             ticket = live(engine, *texts, seed=seed, max_new_tokens=9, chunk_length=30)
             engine.complete(ticket)
             engine.finish()
@@ -319,7 +319,7 @@ class Scheduling(RuleBasedStateMachine):
     def expected(self, request):
         key = (request.text, request.seed, request.max_new_tokens, len(request.voice.references), request.voice.name, request.compat)
         if key not in self.alone:
-            engine = ByHand(self.checkpoint, rows=1)
+            engine = ByHand(self.checkpoint, slots=1)
             ticket = engine.submit(request, lambda _: None)
             engine.finish()
             self.alone[key] = ticket.codes
@@ -339,7 +339,7 @@ class Scheduling(RuleBasedStateMachine):
         )
         items = []
         full = (
-            len(self.engine._scheduler.running) + len(self.engine._scheduler.waiting) >= self.engine._rows + self.engine._scheduler._queue
+            len(self.engine._scheduler.running) + len(self.engine._scheduler.waiting) >= self.engine._slots + self.engine._scheduler._queue
         )
         try:
             ticket = self.engine.submit(request, items.append)
@@ -381,10 +381,10 @@ class Scheduling(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def poison(self, data):
-        running = [j for j in self.engine._scheduler.running if j.sequence and j.sequence.row >= 0]
+        running = [j for j in self.engine._scheduler.running if j.sequence and j.sequence.slot >= 0]
         if running:
             job = data.draw(st.sampled_from(running))
-            self.engine._runner._cache.v[:, job.sequence.row, :, 1] = torch.nan
+            self.engine._runner._cache.v[:, job.sequence.slot, :, 1] = torch.nan
             next(r for r in self.requests if r["ticket"] is job.handle)["spoilt"] = True
 
     @rule()
@@ -404,12 +404,12 @@ class Scheduling(RuleBasedStateMachine):
             self.engine.turn()
 
     @invariant()
-    def rows_are_in_order_and_within_budget(self):
+    def slots_are_in_order_and_within_budget(self):
         if not hasattr(self, "engine"):
             return
         runner = self.engine._runner
-        assert [s.row for s in runner.sequences] == list(range(len(runner.sequences)))
-        assert len(runner.sequences) <= self.engine._rows
+        assert [s.slot for s in runner.sequences] == list(range(len(runner.sequences)))
+        assert len(runner.sequences) <= self.engine._slots
         assert runner._prefixes.bytes <= runner._prefixes._budget
         assert all(len(ends(r["items"])) == (r["ticket"].finish_reason is not None) for r in self.requests)
 

@@ -138,7 +138,7 @@ def test_what_fp16_holds_is_kept_so_and_other_weights_in_fp32():
 
 
 def test_an_engine_with_8_bit_weights_speaks(golden):
-    with SpeechEngine(golden, rows=2, weights="int8") as engine:
+    with SpeechEngine(golden, slots=2, weights="int8") as engine:
         request = SpeechRequest("Hello there.", seed=1, max_new_tokens=30)
         assert (engine.generate_codes(request) == engine.generate_codes(request)).all()
 

@@ -284,7 +284,7 @@ def test_a_voice_and_all_settings_are_used_and_remembered(visit):
 
 def test_opened_while_loading_or_busy_it_says_so_and_then_speaks(browser, held, voices):
     directory, let_go = held
-    with Server(directory, voices, FISHSERVE_ROWS="1", FISHSERVE_QUEUE="1") as server:
+    with Server(directory, voices, FISHSERVE_SLOTS="1", FISHSERVE_QUEUE="1") as server:
         wait(lambda: answers(server))
         visit = Visit(browser, server.url)
         visit.says("model", "Loading the model")

@@ -123,7 +123,7 @@ def test_headers_and_bodies_that_never_end_are_ended(server):
 @pytest.fixture(scope="module")
 def narrow(checkpoint, voices):
     """Two are served, four wait, the others are refused."""
-    with Server(checkpoint, voices, FISHSERVE_ROWS="2", FISHSERVE_QUEUE="4").wait_ready() as server:
+    with Server(checkpoint, voices, FISHSERVE_SLOTS="2", FISHSERVE_QUEUE="4").wait_ready() as server:
         yield server
 
 

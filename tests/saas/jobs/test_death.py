@@ -107,14 +107,14 @@ def one_file_each(bucket, account, jobs):
 @pytest.fixture(scope="module")
 def speaker(checkpoint, tmp_path_factory):
     """Speaks one after the other: beside others a file may differ in its last bit."""
-    with Server(checkpoint, tmp_path_factory.mktemp("voices"), FISHSERVE_ROWS="1").wait_ready() as server:
+    with Server(checkpoint, tmp_path_factory.mktemp("voices"), FISHSERVE_SLOTS="1").wait_ready() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def worker(cloud, checkpoint, bucket):
     """As does this one."""
-    with Worker(cloud, checkpoint, FISHSERVE_ROWS="1", **bucket.environment).ready() as worker:
+    with Worker(cloud, checkpoint, FISHSERVE_SLOTS="1", **bucket.environment).ready() as worker:
         yield worker
 
 

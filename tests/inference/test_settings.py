@@ -1,0 +1,18 @@
+"""Settings under the names they had before."""
+
+from inference.settings import read
+
+
+def test_the_old_name_of_slots_works_and_says_the_new_one(monkeypatch, caplog):
+    monkeypatch.setenv("FISHSERVE_ROWS", "3")
+    assert read().slots == 3
+    assert "FISHSERVE_ROWS is now FISHSERVE_SLOTS" in caplog.text
+    monkeypatch.setenv("FISHSERVE_SLOTS", "5")
+    assert read().slots == 5
+    assert read(slots=7).slots == 7
+
+
+def test_the_new_name_says_nothing(monkeypatch, caplog):
+    monkeypatch.setenv("FISHSERVE_SLOTS", "5")
+    assert read().slots == 5
+    assert caplog.text == ""
