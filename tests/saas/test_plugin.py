@@ -1,5 +1,6 @@
 """`fishserve serve --plugin saas`: one process that speaks and sells, and no way around the till."""
 
+import os
 import re
 import signal
 import subprocess
@@ -47,6 +48,17 @@ def test_it_speaks_for_credits(data, server):
 def poor(data, server):
     with Account(data, server, credits=0) as poor:
         yield poor
+
+
+def test_the_example_speaks_for_credits(data, server, tmp_path):
+    command = [sys.executable, ROOT / "examples/saas_api.py", server]
+    with Account(data, server) as account:
+        given = os.environ | {"FISHSERVE_API_KEY": account.key}
+        told = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+        assert told.returncode == 0, told.stderr
+        assert re.fullmatch(r"balance: \d+\nsaas\.mp3, [\d.]+ s for \d+ credits\n", told.stdout)
+        assert (tmp_path / "saas.mp3").stat().st_size > 100
+        account.check_balance()
 
 
 def test_nobody_gets_past_it_to_the_engine(server, poor):
