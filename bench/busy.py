@@ -22,7 +22,7 @@ from inference import SpeechEngine, SpeechRequest
 
 MAX_NEIGHBOUR_SECONDS = 900
 MAX_FRAMES = 64
-"""Of a request: random weights seldom end by themselves, and a slow machine must come to the end of a round."""
+"""Limit of one request: random weights seldom end by themselves, and a slow machine must finish a round."""
 
 _SPIN = """
 import os, sys, time
@@ -35,7 +35,7 @@ while os.getppid() == parent and time.monotonic() < end:
 
 
 def measure(engine: SpeechEngine, neighbours: int, rounds: int, seconds: float, record: Record, step: Step) -> None:
-    """As many requests a round as take about `seconds` alone; every other round begins with the neighbours."""
+    """Run as many requests in a round as take about `seconds` alone; every other round begins with the neighbours."""
     with step("warm-up", None):
         _speak(engine, 1)
         alone = _speak(engine, 2)
@@ -53,20 +53,20 @@ def measure(engine: SpeechEngine, neighbours: int, rounds: int, seconds: float, 
 
 @contextmanager
 def spinning(count: int) -> Iterator[list[float]]:
-    """So many processes that compute without end at our own priority, for as long as this lasts. The list's one item becomes their CPU time.
+    """Run `count` processes that compute without end at our own priority while the block runs. The list's one item becomes their CPU time.
 
-    They are killed on the way out, whatever the way. Should this process be killed itself, each notices within milliseconds.
+    They are killed however the block ends. If this process itself is killed, each notices within milliseconds.
     """
     used, before = [0.0], _cpu_seconds(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-I", "-S", "-c", _SPIN, str(os.getpid()), str(MAX_NEIGHBOUR_SECONDS)]
     started: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(count):
-            # A group keeps Ctrl-C from them. A session would, too, but Linux may share its time out by session.
+            # A process group keeps Ctrl-C from them. A session would, too, but Linux may schedule CPU time by session.
             started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0))
         for process in started:
             assert process.stdout is not None
-            process.stdout.readline()  # it spins now
+            process.stdout.readline()  # the process spins from here on
         yield used
     finally:
         for process in started:
@@ -77,7 +77,9 @@ def spinning(count: int) -> Iterator[list[float]]:
 
 
 def _speak(engine: SpeechEngine, count: int) -> dict[str, Any]:
-    """Speak `count` texts one after the other: seconds taken and spoken, and the CPU time of this process and of all that runs on the machine."""
+    """Speak `count` texts one after the other: seconds taken, seconds spoken, and the CPU time of this process and of all processes on the
+    machine.
+    """
     texts = prompts(["medium"])
     audio, first, machine, own, started = 0.0, [], _machine_cpu_seconds(), time.process_time(), time.perf_counter()
     for _ in range(count):
@@ -101,7 +103,7 @@ def _cpu_seconds(who: int) -> float:
 
 
 def _machine_cpu_seconds() -> float | None:
-    """CPU time of all processes since the machine started; None where the system does not say."""
+    """CPU time of all processes since the machine started; None where the system does not report it."""
     try:
         user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text(encoding="ascii").split("\n")[0].split()[1:9])
     except (OSError, ValueError):

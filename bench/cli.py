@@ -89,7 +89,7 @@ def http(
     model: Annotated[str, typer.Option(help="The server's name for a model, which OpenAI's shape demands.")] = "tts-1",
     out: Out = None,
 ) -> None:
-    """The same of a server, ours or any that speaks OpenAI's or Fish Audio's HTTP. FISHSERVE_BENCH_KEY is sent as its key."""
+    """Measure a server: fishserve or any with OpenAI's or Fish Audio's HTTP API. FISHSERVE_BENCH_KEY is its API key."""
     import httpx
 
     from bench.null import null_server
@@ -110,7 +110,7 @@ def http(
         headers, limits = {"Authorization": f"Bearer {key}"} if key else {}, httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(600, connect=10), limits=limits, trust_env=False) as client:
             speak, idle = http_target(client, url, api, voice, model), http_target(client, null, api)
-            # The clock says where numbering starts: the server may remember the prompts of an earlier run.
+            # Start numbering from the clock: the server may have cached the prompts of an earlier run.
             await _load(
                 speak, idle, record, levels, seconds, buckets, languages, what, rate, objective, first=1000 + int(time.time()) % 8000
             )
@@ -133,7 +133,7 @@ def compare(
     device: Device = None,
     out: Out = None,
 ) -> None:
-    """Decoding of ours beside the reference's, or beside ours again; needs `make reference`."""
+    """Compare our decoding with the reference implementation's, or with ours again; needs `make reference`."""
     from bench.compare import compare as run
     from bench.record import facts, recording
 
@@ -141,7 +141,7 @@ def compare(
     baselines, threads = baseline or ["reference"], threads or os.cpu_count() or 1
     settings = {"baselines": baselines, "rounds": rounds, "threads": threads}
     measured, path, where = facts(loaded), loaded.path, loaded.device
-    del loaded  # the processes load their own, and there may be three of them
+    del loaded  # each process loads its own checkpoint, and there may be three processes
     with _recorded(recording(out, "compare", settings, measured)) as record:
         run(path, where, baselines, rounds, threads, record, _step)
 
@@ -213,7 +213,7 @@ def soak(
     device: Device = None,
     out: Out = None,
 ) -> None:
-    """Mixed lengths, clients that leave and faults for long: is memory flat, and does every request end once? Fails if not."""
+    """Run mixed lengths, clients that leave and faults for a long time. Fails unless memory is flat and every request ends once."""
     from bench.record import facts, recording
     from bench.soak import soak as run
     from inference import SpeechEngine
@@ -358,7 +358,7 @@ async def _load(
 
 @contextmanager
 def _recorded(recording: AbstractContextManager[Record]) -> Iterator[Record]:
-    """Measure into a record, then print its tables; Ctrl-C ends the measuring and keeps what there is."""
+    """Measure into a record, then print its tables; Ctrl-C stops the measurement and keeps the results so far."""
     from bench.record import read
     from bench.tables import tables
 
@@ -391,7 +391,7 @@ def _checkpoint(checkpoint: str | None, device: str | None) -> tuple[Loaded, Set
     where = locate(settings.checkpoint)
     with console.status("loading the model"):
         loaded = checkpoints.load(where, pick_device(settings.device), settings.cache_dir)
-    use_threads(loaded)  # also where no engine is made: each stage is measured as it is served
+    use_threads(loaded)  # also without an engine: measure each stage as it runs when serving
     return loaded, settings
 
 

@@ -15,14 +15,14 @@ from inference.model.codec import decode_streams
 from inference.model.config import CODES_PER_GROUP, FRAMES_PER_SECOND, SAMPLES_PER_FRAME
 
 CLIP = round(10 * FRAMES_PER_SECOND)
-"""Frames of a clip of ten seconds, as a voice is made from."""
+"""Frames of a ten-second clip, the usual length of a reference."""
 DECODES = [(1, CLIP, "whole")] + [(n, frames, "stream") for n in (1, 8) for frames in (FIRST_CHUNK, LARGEST_CHUNK)]
 """Streams, frames of each, and how: the first and the largest chunk are those the engine decodes at a time."""
 
 
 @torch.inference_mode()
 def measure(checkpoint: Checkpoint, record: Record, step: Step) -> None:
-    """Time each case. A run's `frames` are what one sample made or took, over all streams."""
+    """Time each case. A run's `frames` is the number that one sample produced or consumed, over all streams."""
     codec, device = checkpoint.codec, checkpoint.device
     wave = torch.rand(1, CLIP * SAMPLES_PER_FRAME, generator=torch.Generator().manual_seed(0)).sub_(0.5).to(device)
     with step("encode", None):

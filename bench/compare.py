@@ -1,6 +1,6 @@
 """Compares our decoding with another implementation: same weights, prompts and machine, in alternation within one run.
 
-All are loaded once and measured alternately, so that whatever else the machine does falls on all. What is compared is a round's ratio.
+All are loaded once and measured alternately, so that other load on the machine affects all of them. The comparison uses each round's ratio.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ REFERENCE = ROOT / ".venv-reference" / "bin" / "python"
 BASELINES = ("reference", "compiled", "self", "short")
 OURS = ("ours", "self", "short")
 SHORT = 1024
-"""Positions of the cache that `short` has: ours, to show that a larger one costs nothing."""
+"""Positions of the cache in the baseline `short`: our engine, to show that a larger cache costs nothing."""
 FRAMES, DECODED, ROWS = 16, 64, 8
 
 
 class Subject:
-    """A process that measures what it is asked to."""
+    """A process that runs measurements on request."""
 
     def __init__(self, name: str, command: Sequence[str | Path], threads: int) -> None:
         environment = (dict(os.environ) if name in OURS else unprepared(os.environ)) | {
@@ -47,14 +47,14 @@ class Subject:
             "PYTHONWARNINGS": "ignore",
         }
         self._name = name
-        # A session of its own: Ctrl-C is for this process, which ends the others by closing their input.
+        # A separate session: only this process gets Ctrl-C, and it ends the others by closing their input.
         self._process = subprocess.Popen(
             list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment,
             start_new_session=True,
         )  # fmt: skip
 
     def measure(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What the process answers. Raises FishserveError when it has ended."""
+        """The process's answer. Raises FishserveError when the process has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -81,7 +81,10 @@ class Subject:
 def compare(
     checkpoint: Path, device: torch.device, baselines: Sequence[str], rounds: int, threads: int, record: Record, step: Step
 ) -> None:
-    """One round that does not count, then `rounds`; every other goes through the cases backwards, so that no case always follows another."""
+    """Run one round that does not count, then `rounds`.
+
+    Every other round runs the cases in reverse, so no case always follows the same one.
+    """
     cases = _cases(baselines, device)
     record.runs += cases
     texts = _prompts(checkpoint)
@@ -103,7 +106,10 @@ def compare(
 
 
 def _cases(baselines: Sequence[str], device: torch.device) -> list[dict[str, Any]]:
-    """What is measured of whom; of ours also what the others cannot do. The reference compiles its language model, not its codec."""
+    """The measurements of each subject; our engine also has cases that the others cannot run.
+
+    The reference compiles its language model, not its codec.
+    """
     for name in baselines:
         if name not in BASELINES:
             raise RequestError(f"baseline {name!r} is not one of {', '.join(BASELINES)}", "baseline")

@@ -1,6 +1,7 @@
 """Measures whole frames as the engine generates them, at several batch sizes, against the device's lower bound.
 
-On CUDA also what proves it right there: graphs beside the eager step, one seed twice, draws beside the sampler's, and the codec's graphs.
+On CUDA it also proves the results right: graphs against the eager step, one seed twice, draws against the sampler's, and the codec's
+graphs.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from inference.model.config import CODES_PER_GROUP, GenerationDefaults
 
 SECONDS, MAX_FRAMES = 4.0, 400
 COMPARED = 32
-"""Frames after which what two ways made is compared."""
+"""Number of frames that are compared between two ways of generating."""
 
 
 @torch.inference_mode()
 def measure(checkpoint: Checkpoint, weights: Weights, streams: list[int], record: Record, step: Shown) -> None:
-    """Time frames at each number of streams that there is memory for. A run holds the seconds of each frame, and of starting with so many rows."""
+    """Time frames at each number of streams that fits in memory.
+
+    A run holds the seconds of each frame, and of the start with that many rows.
+    """
     device, dtype = checkpoint.device, precision(checkpoint.device)
     with step("bandwidth and arithmetic", None):
         fastest = max(bandwidth(device)), max(arithmetic(device, torch.int8 if weights == "int8" else dtype))
@@ -56,7 +60,7 @@ def measure(checkpoint: Checkpoint, weights: Weights, streams: list[int], record
 
 
 def _prompt(checkpoint: Checkpoint, seed: int) -> torch.Tensor:
-    """A past of noise, (1 + codebooks, POSITIONS)."""
+    """A prompt of noise, (1 + codebooks, POSITIONS)."""
     codes = min(CODES_PER_GROUP, checkpoint.config.codebook_size)
     columns = torch.randint(0, codes, (1 + checkpoint.config.num_codebooks, POSITIONS), generator=torch.Generator().manual_seed(seed))
     columns[0] = columns[1] + checkpoint.tokenizer.semantic_begin
@@ -74,14 +78,14 @@ def _add(checkpoint: Checkpoint, runner: Runner, seeds: range, temperature: floa
 
 
 def _frames(checkpoint: Checkpoint, runner: Runner, n: int) -> list[float]:
-    """Seconds of each frame. A row that comes to its end goes on: the arithmetic is the same."""
+    """Seconds of each frame. A finished row keeps running: the arithmetic is the same."""
     sequences = _add(checkpoint, runner, range(n))
     seconds: list[float] = []
     for _ in range(3):
         runner.step()
     most, until = min(MAX_FRAMES, checkpoint.config.max_seq_len - POSITIONS - 8), now(checkpoint.device) + SECONDS
     while len(seconds) < most and (len(seconds) < 5 or time.perf_counter() < until):
-        started = time.perf_counter()  # without waiting for the device: a frame is looked at while the next is computed
+        started = time.perf_counter()  # without waiting for the device: the runner reads a frame while the device computes the next
         runner.step()
         seconds.append(time.perf_counter() - started)
     for s in sequences:
@@ -90,7 +94,7 @@ def _frames(checkpoint: Checkpoint, runner: Runner, n: int) -> list[float]:
 
 
 def _columns(checkpoint: Checkpoint, runner: Runner, seeds: range, temperature: float) -> torch.Tensor:
-    """The first frames of sequences together, (sequences, COMPARED, 1 + codebooks)."""
+    """The first frames of sequences that run together, (sequences, COMPARED, 1 + codebooks)."""
     sequences = _add(checkpoint, runner, seeds, temperature)
     while len(sequences[-1].frames) < COMPARED:
         runner.step()
@@ -100,10 +104,11 @@ def _columns(checkpoint: Checkpoint, runner: Runner, seeds: range, temperature: 
 
 
 def _proof(checkpoint: Checkpoint, runner: Runner, n: int) -> dict[str, float]:
-    """How far behind the likeliest id, by the eager step, the graphs' greedy choices are at most, in standard deviations; then shares that are equal: of
-    greedy frames with the eager way's, of sampled frames with the same again and with the same alone, and of draws with the sampler's.
+    """How far, at most, the graphs' greedy choices lie behind the eager step's likeliest id, in standard deviations; then four shares of
+    equal results.
 
-    The first and the third depend on rounding: after one close draw fell the other way, all frames differ.
+    The shares compare greedy frames with the eager step's, sampled frames with a repeat and with the same sequences alone, and draws with
+    the sampler's. The first and the third depend on rounding: after one close draw goes the other way, all later frames differ.
     """
     assert runner._graphs is not None
     behind = runner._graphs.check(runner._step, runner._speakable)
@@ -124,7 +129,7 @@ def _share(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def _draws(device: torch.device, rows: int, ids: int = 1001, codebooks: int = 2) -> float:
-    """Share of the draws that the kernel makes of random logits as the sampler does."""
+    """Share of draws from random logits in which the kernel and the sampler agree."""
     from inference.engine import kernels
 
     generator, same = torch.Generator().manual_seed(0), []

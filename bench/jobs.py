@@ -16,9 +16,9 @@ from bench.load import poisson
 from bench.record import Record
 
 WARM_UP = 3.0
-"""Seconds at the same rate before anything counts."""
+"""Seconds at the same rate before the measurement begins."""
 _TEXT = "The ferry leaves the harbour at a quarter past six, and whoever misses it has a long evening by the sea before them. " * 2
-"""Longer than what is waited for."""
+"""Takes longer to speak than the API waits for a result, so the API answers 202."""
 
 
 async def measure(
@@ -29,7 +29,7 @@ async def measure(
     record: Record,
     step: Callable[[str, float | None], AbstractContextManager[None]],
 ) -> None:
-    """First what an answer costs that takes nothing (`/healthz`), then jobs, `rate` a second with so many keys in turn."""
+    """Measure first the cost of a trivial response (`/healthz`), then jobs, `rate` a second, using the keys in turn."""
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
     turns = itertools.cycle(keys)
     async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits, trust_env=False) as client:
@@ -51,7 +51,7 @@ async def measure(
 
 
 async def _open_loop(ask: Callable[[], Any], rate: float, seconds: float) -> list[dict[str, Any]]:
-    """Ask at the arrivals of a Poisson process. A request counts from when it was due, not from when it could be sent."""
+    """Send requests at the arrivals of a Poisson process. Latency counts from when a request was due, not from when it could be sent."""
     samples: list[dict[str, Any]] = []
     began = time.perf_counter()
 

@@ -1,7 +1,7 @@
 """Generates load in closed and open loops and times the responses. A target is a coroutine; this module knows neither engine nor HTTP.
 
-All times are seconds since the load began. In an open loop a request counts from when it was *due*, not from when it could be sent:
-a server that stalls is charged for everyone it kept waiting (no coordinated omission).
+All times are seconds since the load began. In an open loop latency counts from when a request was *due*, not from when it could be sent:
+a server that stalls is charged for every client it kept waiting (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from bench.stats import head_start
 from inference.errors import FishserveError
 
 TOGETHER = 0.005
-"""Seconds: what a network delivers in pieces this close is one chunk."""
+"""Seconds: pieces that arrive from the network this close together count as one chunk."""
 DRAIN = 120.0
-"""Seconds after which an open loop gives up waiting for what it has asked."""
+"""Seconds after which an open loop stops waiting for its requests."""
 
 PAUSE = 0.1
-"""Seconds a client of a closed loop waits after a failure: what refuses at once would else be asked without end."""
+"""Seconds that a closed-loop client waits after a failure; otherwise it would send requests without end to a server that refuses at once.
+"""
 
 Heard = Callable[[float], None]
-"""To be called at each chunk with its seconds of audio."""
+"""A target calls this for each chunk, with the chunk's seconds of audio."""
 Speak = Callable[[Prompt, Heard], Awaitable[float | None]]
-"""Speaks a prompt to its end; the seconds it waited before work on it began, where that is known. Raises FishserveError."""
+"""Speaks a prompt to its end; returns the seconds it waited before work on it began, or None where unknown. Raises FishserveError."""
 
 
 @dataclass
 class Sample:
     """One request: when it was due, was sent and ended, when each chunk came and how many seconds of audio it held.
 
-    `queued` are the seconds from sending to first work, None where the target cannot know. `error` says why it failed.
+    `queued` is the number of seconds from sending to first work, None where the target cannot know. `error` says why the request failed.
     """
 
     bucket: str
@@ -52,7 +53,7 @@ class Sample:
 
     @property
     def first_audio(self) -> float | None:
-        """Seconds from when it was due to the first chunk."""
+        """Seconds from the due time to the first chunk."""
         return self.times[0] - self.due if self.times else None
 
     @property
@@ -72,19 +73,19 @@ class Sample:
 
     @property
     def continuous(self) -> bool:
-        """Whether a listener who starts at the first chunk hears all without a pause."""
+        """Whether a listener who starts at the first chunk hears everything without a gap."""
         return self.error is None and bool(self.times) and head_start(self.times, self.durations) == 0
 
     @property
     def waited(self) -> float | None:
-        """Seconds from when it was due to first work on it."""
+        """Seconds from the due time to the first work on the request."""
         return None if self.queued is None else self.sent - self.due + self.queued
 
 
 async def closed_loop(speak: Speak, prompts: Iterator[Prompt], clients: int, seconds: float, samples: list[Sample]) -> None:
-    """`clients` that each ask again as soon as they were answered, for `seconds`; what then runs is waited for.
+    """Run `clients` that each send the next request once the last is answered, for `seconds`; then wait for running requests.
 
-    Zero seconds let each ask once. Each sample joins `samples` as it ends, so that nothing is lost when the loop is cut short.
+    With zero seconds each client sends one request. Each sample joins `samples` as it ends, so nothing is lost when the loop is cut short.
     """
     started = time.perf_counter()
 
@@ -102,9 +103,9 @@ async def closed_loop(speak: Speak, prompts: Iterator[Prompt], clients: int, sec
 async def open_loop(
     speak: Speak, prompts: Iterator[Prompt], arrivals: Sequence[float], samples: list[Sample], drain: float = DRAIN
 ) -> None:
-    """Ask at each of `arrivals`, in seconds from now, whether or not earlier requests were answered.
+    """Send a request at each of `arrivals`, in seconds from now, whether or not earlier requests were answered.
 
-    What has not ended `drain` seconds after the last arrival becomes a sample with an error.
+    A request that has not ended `drain` seconds after the last arrival becomes a sample with an error.
     """
     started, latest = time.perf_counter(), asyncio.get_running_loop().time() + max(arrivals, default=0.0) + drain
     async with asyncio.TaskGroup() as group:

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from inference.engine.stream import Item
 
 CHUNKS, CHUNK_SAMPLES = 8, 8192
-"""As many chunks as a sentence of some seconds has."""
+"""The number of chunks of a sentence of a few seconds, and the samples of each."""
 
 
 class NullTarget:
-    """Delivers silence, in a thread of its own as the engine does."""
+    """Delivers silence from a separate thread, as the engine does."""
 
     def __init__(self) -> None:
         self._asked: queue.SimpleQueue[Callable[[Item], None] | None] = queue.SimpleQueue()
@@ -41,7 +41,7 @@ class NullTarget:
         *,
         unread: Callable[[], int] = int,
     ) -> RequestHandle:
-        """As the engine's."""
+        """The same interface as the engine's `submit`."""
         from inference import RequestHandle
 
         self._asked.put(deliver)
@@ -66,8 +66,8 @@ class NullTarget:
 
 @contextmanager
 def null_server() -> Iterator[str]:
-    """The URL of a null server in a process of its own."""
-    # A session of its own, so that Ctrl-C reaches this process alone, which then ends it.
+    """Run a null server in a separate process; yield its URL."""
+    # A separate session, so that Ctrl-C reaches only this process, which then ends the server.
     process = subprocess.Popen([sys.executable, "-m", "bench.null"], stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert process.stdout is not None

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 
 
 class ClockBar(BarColumn):
-    """Fills in the task's `total` seconds; only moves where there is no total."""
+    """A bar that fills within the task's `total` seconds, or only pulses when there is no total."""
 
     def render(self, task: Task) -> ProgressBar:
         return ProgressBar(task.total, task.elapsed or 0.0, self.bar_width, pulse=task.total is None, animation_time=task.get_time())
@@ -19,7 +19,7 @@ class ClockBar(BarColumn):
 
 @contextmanager
 def step(console: Console, name: str, seconds: float | None) -> Iterator[None]:
-    """Show a bar while the block runs, for about so many seconds if that is known. Nothing is shown where nobody watches."""
+    """Show a bar while the block runs, for about `seconds` if known. Shows nothing when the console is not a terminal."""
     columns = TextColumn("{task.description}"), ClockBar(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         progress.add_task(name, total=seconds)

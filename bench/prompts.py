@@ -1,7 +1,7 @@
 """What is spoken: a fixed public set of texts in four lengths and several languages, each made new by a number it begins with.
 
-A server may keep what it computed for a prompt it has seen; a bench that repeats itself measures that memory instead of the model.
-The first words differ, since what is kept is usually a beginning.
+A server may cache its work for a prompt it has seen; a bench that repeats prompts would measure that cache instead of the model.
+The first words differ, since servers usually cache a prefix.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TEXTS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("prompts.
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text to speak, unlike any other of this run. `number` also serves as its seed."""
+    """A text to speak, different from all others of this run. `number` also serves as its seed."""
 
     number: int
     bucket: str
@@ -30,9 +30,9 @@ class Prompt:
 
 
 def prompts(buckets: Sequence[str] = BUCKETS, languages: Sequence[str] = ("en",), first: int = 1000) -> Iterator[Prompt]:
-    """Prompts without end: the buckets in turn, in each round the next language, numbered from `first`.
+    """An endless sequence of prompts: the buckets in turn, in each round the next language, numbered from `first`.
 
-    Raises RequestError, when called, for a bucket or a language that the set does not have.
+    The call itself raises RequestError for a bucket or a language that the set does not have.
     """
     for kind, given, known in (("bucket", buckets, BUCKETS), ("language", languages, tuple(TEXTS))):
         if strange := [name for name in given if name not in known] or ([""] if not given else []):

@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from inference.model.checkpoint import Checkpoint
 
 SCHEMA = 2
-"""1 was the form of the files made before `fishserve bench`."""
+"""Version 1 was the format of the files made before `fishserve bench`."""
 DIRECTORY = Path("var/bench")
 
 
 class Record:
-    """One run of a command. `body` is what becomes JSON; dataclasses in it are written as objects.
+    """One run of a command. `body` becomes the JSON; dataclasses in it are written as objects.
 
-    `measured` is what `facts` found; `body["runs"]` holds one object a case, in the order measured; `complete` is false when the command was stopped before its end.
+    `measured` is the result of `facts`; `body["runs"]` holds one object per case, in the order of measurement. `complete` is false when
+    the command was stopped before its end.
     """
 
     def __init__(self, path: Path, command: str, settings: dict[str, Any], measured: dict[str, Any]) -> None:
@@ -53,10 +54,10 @@ class Record:
 
 @contextmanager
 def recording(out: Path | None, command: str, settings: dict[str, Any], measured: dict[str, Any]) -> Iterator[Record]:
-    """A record that is written however the block ends: with Ctrl-C too, it keeps what was measured until then."""
+    """A record that is written however the block ends: after Ctrl-C, too, it keeps the measurements made so far."""
     path = out or DIRECTORY / f"{command}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.json"
     record = Record(path, command, settings, measured)
-    record.write()  # an hour of measuring must not end in "cannot write"
+    record.write()  # fail now rather than after an hour of measuring
     try:
         yield record
         record.body["complete"] = True
@@ -77,7 +78,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def facts(checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """Machine and model. Without a checkpoint, of the client alone: to measure a server torch is not loaded."""
+    """Facts about machine and model; without a checkpoint only about the client's machine, since measuring a server does not load torch."""
     machine: dict[str, Any] = {
         "cpu": _cpu(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1), "system": platform.platform(),
@@ -90,7 +91,7 @@ def facts(checkpoint: Checkpoint | None) -> dict[str, Any]:
 
 
 def _model(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Name, shape and weights. The name is the directory's last part: where it lies is nobody's business."""
+    """Name, shape and weights. The name is only the directory's last part, so that a record does not reveal its path."""
     from inference.model.card import read_card
     from inference.model.checkpoint import codec_file, model_file
 
@@ -131,7 +132,7 @@ def _cpu() -> str:
 
 
 def _revision() -> str | None:
-    """The commit that is measured, with "-dirty" when files differ from it; None outside a checkout."""
+    """The measured commit, with "-dirty" when files differ from it; None outside a checkout."""
     return _words("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 

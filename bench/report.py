@@ -13,7 +13,7 @@ from bench.serving import Objective, audio_per_second
 from bench.tables import Table, between, firsts, level, samples_of, tables
 
 MAX_BARS = 60
-"""Requests of a timeline: more cannot be told apart."""
+"""Most requests in a timeline: more would be indistinguishable."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #d5dae0; --quiet: #59636e;
@@ -34,7 +34,7 @@ Named = Sequence[tuple[str, dict[str, Any]]]
 
 
 def markdown(records: Named) -> str:
-    """All tables, each record under its name and what it was measured on."""
+    """All tables, each record under its name and the machine and model measured."""
     parts = []
     for name, body in records:
         facts = "\n".join(f"* {k}: {v}" for k, v in facts_of(body).items())
@@ -44,7 +44,7 @@ def markdown(records: Named) -> str:
 
 
 def html(records: Named) -> str:
-    """The page."""
+    """The HTML page with tables and charts."""
     parts = []
     for name, body in records:
         facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts_of(body).items())
@@ -62,7 +62,7 @@ def html(records: Named) -> str:
 
 
 def facts_of(body: dict[str, Any]) -> dict[str, str]:
-    """What was measured on what, in words."""
+    """The record's machine, model and settings, in words."""
     m, model, loads = body["machine"], body["model"], [body["machine"]["load_average"], body["load_average_at_end"]]
     device = m.get("gpu") or m.get("device", "of the server, unknown to its client")
     facts = {
@@ -79,7 +79,7 @@ def facts_of(body: dict[str, Any]) -> dict[str, str]:
 
 
 def charts(body: dict[str, Any]) -> list[tuple[str, str]]:
-    """The charts of a record of load, each with its caption."""
+    """The charts of a load record, each with its caption."""
     if "objective" not in body["settings"]:
         return []
     runs = [(run, samples) for run in body["runs"] if (samples := samples_of(run)) and run["window"]]

@@ -1,7 +1,7 @@
 """Compares each stage of a frame with the device's limits: least bytes and operations, measured bandwidth and arithmetic.
 
 A stage cannot take less time than max(bytes / bandwidth, operations / rate) (Williams et al. 2009, "Roofline"), unless its bytes come
-from a cache: then a small model can be faster than this limit.
+from a cache; a small model can therefore be faster than this limit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from inference.model.config import CODES_PER_GROUP, SAMPLES_PER_FRAME, DualARCon
 from inference.model.dual_ar import Block, Span
 
 POSITIONS = 256
-"""Length of the past at which a frame is looked at: a sentence with some seconds of speech."""
+"""Positions in the cache when a frame is measured: a sentence with some seconds of speech."""
 CLIP_FRAMES = 64
 COPIED = {"cpu": 1 << 28, "cuda": 1 << 30}
 """Bytes copied to measure bandwidth: far more than any cache holds."""
@@ -41,21 +41,21 @@ class Work:
     flops: float
 
     def seconds(self, bandwidth: float, rate: float) -> float:
-        """The least time it can take."""
+        """The least time that this work can take."""
         return max(self.bytes / bandwidth, self.flops / rate)
 
 
 def stack(layers: int, dim: int, heads: int, kv_heads: int, hidden: int) -> int:
-    """Weights of the matrices of that many transformer layers: queries, keys and values; output; gate, up and down."""
+    """Number of weights in the matrices of `layers` transformer layers: queries, keys and values; output; gate, up and down."""
     return layers * (dim * dim // heads * (heads + 2 * kv_heads) + dim * dim + 3 * dim * hidden)
 
 
 def frame(c: DualARConfig, rows: int, positions: int, size: int, weight_size: int | None = None) -> dict[str, Work]:
-    """What one frame of `rows` streams needs at least, each with a past of `positions`.
+    """The least work for one frame of `rows` streams, each with `positions` positions in its cache.
 
-    `size` is the bytes of a value of activations and cache, `weight_size` of a weight in the layers if that differs. Weights are read once for
-    all rows; the fast layers are read once for each codebook but the first two, which are one pass. Heads are FP32
-    and have only rows for what can be spoken.
+    `size` is the bytes of an activation or cache value, `weight_size` of a weight in the layers if that differs. Weights are read once for
+    all rows. The fast layers are read once for each codebook, except that the first two share a pass. Heads are FP32
+    and have rows only for speakable ids.
     """
     weight_size = weight_size or size
     codes = min(c.codebook_size, CODES_PER_GROUP)
@@ -77,7 +77,7 @@ def frame(c: DualARConfig, rows: int, positions: int, size: int, weight_size: in
 
 
 def bandwidth(device: torch.device) -> list[float]:
-    """Bytes a second: of copies, each byte counted as read and as written, and on a CPU of sums, which only read. Samples, best of both kinds."""
+    """Samples of bytes a second, from the faster of copies, which count each byte as read and as written, and sums, which only read."""
     block = torch.ones(COPIED[device.type] // 8, dtype=torch.float64, device=device)
     other = torch.empty_like(block)
     copies = [2 * block.nbytes / s for s in timed(lambda: other.copy_(block), device)]
@@ -86,7 +86,7 @@ def bandwidth(device: torch.device) -> list[float]:
 
 
 def arithmetic(device: torch.device, dtype: torch.dtype) -> list[float]:
-    """Operations a second of a large matrix product in this type, samples."""
+    """Samples of operations a second, from a large matrix product in this dtype."""
     n = MULTIPLIED[device.type]
     a, b = (torch.randn(n, n).to(device, dtype) for _ in range(2))
     multiply = torch._int_mm if dtype == torch.int8 else torch.mm
@@ -124,7 +124,7 @@ def measure(checkpoint: Checkpoint, weights: Weights, rows: list[int], record: R
 
 
 def codec_work(checkpoint: Checkpoint, run: Callable[[], object], frames: int, *, decoder: bool) -> Work:
-    """What a pass of the codec over `frames` needs at least: its weights once, samples in or out once, and the operations torch counts."""
+    """The least work of a codec pass over `frames`: its weights once, samples in or out once, and the operations that torch counts."""
     named = [*checkpoint.codec.named_parameters()]
     parameters = sum(p.nbytes for name, p in named if in_decoder(name) == decoder)
     with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_convolution: _convolution}) as counter:
@@ -138,7 +138,7 @@ def _convolution(x: list[int], w: list[int], *_: object, out_shape: list[int]) -
 
 
 def weight_size_of(checkpoint: Checkpoint, weights: Weights) -> int | None:
-    """Bytes of a weight in the layers where it is not a value's size; large ones stay FP16 on a CPU if they are BF16's."""
+    """Bytes of a weight in the layers if they differ from a value's; on a CPU, large BF16 weights are kept as FP16."""
     first = next(block for block in checkpoint.lm.layers if isinstance(block, Block)).feed_forward
     return 1 if weights == "int8" else 2 if Half.works(first.w1, first.w3) else None
 
@@ -176,7 +176,7 @@ def _stages(checkpoint: Checkpoint, weights: Weights, rows: int) -> dict[str, Ca
 
 @torch.inference_mode()
 def rounding(checkpoint: Checkpoint, record: Record, step: Shown) -> None:
-    """What 8-bit weights change: one step on the same past in the model's own precision and in 8 bits, 32 times.
+    """Measure the effect of 8-bit weights: 32 times, one step on the same cache in the model's own precision and in 8 bits.
 
     A run holds the relative error of the hidden states, and whether the likeliest token is the same.
     """
@@ -190,7 +190,7 @@ def rounding(checkpoint: Checkpoint, record: Record, step: Shown) -> None:
     lm.slow(columns[:, :, :past], cache, Span.prompt(0, 0, past, torch.device("cpu")))
     with step("rounding", None):
         for n in range(past, past + steps):
-            hidden = {kind: s.slow(columns[:, :, n], cache, [n]) for kind, s in kinds.items()}  # native last: its past is kept
+            hidden = {kind: s.slow(columns[:, :, n], cache, [n]) for kind, s in kinds.items()}  # native last: the cache keeps its entries
             error = float((hidden["int8"] - hidden["native"]).norm() / hidden["native"].norm())
             tokens = [int(lm.token_logits(h).argmax()) for h in hidden.values()]
             record.runs.append({"hidden_error": error, "same_likeliest_token": tokens[0] == tokens[1]})

@@ -15,7 +15,7 @@ from bench.record import Record
 from inference.errors import GenerationError
 
 Step = Callable[[str, float | None], AbstractContextManager[None]]
-"""Shows that a step with this name, of about so many seconds, is under way."""
+"""Shows that a step with this name runs, and about how many seconds it takes."""
 OWN_COST_SECONDS = 1.0
 RATE_STEP = 1.5
 MAX_RATES = 12
@@ -23,22 +23,22 @@ MAX_RATES = 12
 
 @dataclass(frozen=True)
 class Objective:
-    """What a service promises: so large a share of requests is heard within `first_audio` seconds and then without a pause."""
+    """A service level objective: the share of requests with first audio within `first_audio` seconds, then audio without a gap."""
 
     first_audio: float = 1.0
     share: float = 0.95
 
     def kept(self, sample: Sample) -> bool:
-        """Whether one request was served as promised."""
+        """Whether one request met the objective."""
         return sample.continuous and sample.first_audio is not None and sample.first_audio <= self.first_audio
 
     def met(self, samples: Sequence[Sample]) -> bool:
-        """Whether enough of them were."""
+        """Whether enough requests met it."""
         return sum(map(self.kept, samples)) >= self.share * len(samples)
 
 
 async def own_cost(null: Speak, clients: int) -> dict[str, Any]:
-    """What the load generator itself takes: a closed loop of `clients` on something that answers at once."""
+    """The load generator's own cost: a closed loop of `clients` on a target that answers at once."""
     samples: list[Sample] = []
     await closed_loop(null, prompts(), clients, 0, [])
     await closed_loop(null, prompts(), clients, OWN_COST_SECONDS, samples)
@@ -47,7 +47,7 @@ async def own_cost(null: Speak, clients: int) -> dict[str, Any]:
 
 
 async def warm_up(speak: Speak, texts: Iterator[Prompt], clients: int, record: Record, step: Step) -> None:
-    """Let every client ask once, and keep what that took apart. Raises GenerationError when none was answered: there is nothing to measure."""
+    """Send one request per client, and record these samples separately. Raises GenerationError when none was answered."""
     samples: list[Sample] = []
     record.body["warmup"] = samples
     with step("warm-up", None):
@@ -68,16 +68,16 @@ async def closed_levels(speak: Speak, texts: Iterator[Prompt], clients: Sequence
 async def open_levels(
     speak: Speak, texts: Iterator[Prompt], rate: float, seconds: float, objective: Objective, record: Record, step: Step
 ) -> None:
-    """Open loops from `rate` requests a second on, each half as fast again, until the objective is not met any more.
+    """Open loops from `rate` requests a second on, each level 1.5 times as fast, until a level misses the objective.
 
-    A level needs some twenty requests before a share of 95 % of them means much; slow ones therefore take longer than `seconds`.
+    A level needs some twenty requests before a share of 95 % of them means much; slow levels therefore take longer than `seconds`.
     """
     for level in count():
         run: dict[str, Any] = {"loop": "open", "rate": rate}
         duration = max(seconds, min(20 / rate, 3 * seconds))
         with _level(run, duration, record), step(f"{rate:.2f} requests/s", duration):
             await open_loop(speak, texts, poisson(rate, duration, seed=level), run["samples"])
-        run["met"] = objective.met(run["samples"]) if run["samples"] else None  # nobody came: that says nothing
+        run["met"] = objective.met(run["samples"]) if run["samples"] else None  # no arrivals: no verdict
         record.write()
         if run["met"] is False or level + 1 == MAX_RATES:
             return
@@ -92,7 +92,7 @@ def one_client_rate(record: Record) -> float:
 
 @contextmanager
 def _level(run: dict[str, Any], seconds: float, record: Record) -> Iterator[None]:
-    """A run of the record while it is measured: `window` are the seconds it was measured for, fewer when it is cut short."""
+    """Record a run while it is measured: `window` is its number of seconds, fewer when it is cut short."""
     run["samples"] = []
     record.runs.append(run)
     started = time.perf_counter()
@@ -111,6 +111,7 @@ def requests_per_second(samples: Sequence[Sample], window: float) -> float:
 def audio_per_second(samples: Sequence[Sample], start: float, end: float) -> float:
     """Seconds of audio that came from `start` to `end`, for each second between them.
 
-    Chunks are counted, not requests: else what is under way at the end, up to a paragraph a client, would count for nothing or too much.
+    It counts chunks, not requests: otherwise requests running at the end, up to a paragraph per client, would count for nothing or too
+    much.
     """
     return sum(d for s in samples for t, d in zip(s.times, s.durations, strict=True) if start < t <= end) / (end - start)

@@ -1,7 +1,7 @@
-"""A long run of what goes wrong in a life: mixed lengths, clients that leave, clients that stop reading, rows that turn to NaN, a device that fails.
+"""A long run of everything that goes wrong in production: mixed lengths, clients that leave, clients that stop reading, slots that turn to NaN, a device that fails.
 
-It reaches into the engine to break it, and asks three things: does memory stay flat, is every row and every position given back, does
-every accepted request end exactly once?
+It reaches into the engine to break it, and checks three things: memory stays flat, every row and every position is freed, and
+every accepted request ends exactly once.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 STATM = Path("/proc/self/statm")
 SAMPLE_SECONDS = 2.0
 FLAT = 1.02
-"""The last quarter of the time may take so many times the memory of the second."""
+"""The most memory that the last quarter of the time may take, relative to the second quarter."""
 VOICES = 80
-"""With minnow and 8 rows more than the cache of voices holds, so that some are forgotten and computed again."""
+"""With minnow and 8 rows, more voices than the prefix cache holds, so that some are dropped and computed again."""
 DRAIN_SECONDS = 300
-"""Within which what runs at the end must end."""
+"""Time limit for the requests that still run at the end."""
 FEWEST_SAMPLES = 3
-"""Of memory in a quarter of the time, below which nothing is said of its growth."""
+"""Fewest memory samples in a quarter of the time for a statement about growth."""
 
 
 class Client:
-    """One request and what came of it. `leaves` is when it cancels, seconds after asking; one that is `deaf` never reads."""
+    """One request and its outcome. The client cancels `leaves` seconds after submitting; a `deaf` client never reads."""
 
     def __init__(self, engine: SpeechEngine, request: SpeechRequest, leaves: float | None, deaf: bool) -> None:
         self.leaves = None if leaves is None else time.monotonic() + leaves
@@ -52,12 +52,12 @@ class Client:
 
     def _deliver(self, item: Audio | Exception | None) -> None:
         if isinstance(item, Audio):
-            self.unread += 10_000 if self.deaf else 0  # as if that many waited: a deaf client is stopped at its second chunk
+            self.unread += 10_000 if self.deaf else 0  # pretend that many wait: the engine stops a deaf client at its second chunk
         else:
             self.ends += 1
 
     def go_on(self, now: float) -> bool:
-        """Leave if it is time; whether the request still runs. The handle of one that has ended, and the codes it holds, are let go."""
+        """Cancel if it is time; return whether the request still runs. Drops the handle of an ended request, and its codes."""
         assert self.handle is not None
         if self.ends:
             self.reason, self.handle = self.handle.finish_reason or self.reason, None
@@ -76,14 +76,13 @@ def soak(
     step: Callable[[str, float | None], AbstractContextManager[None]],
     least: int = 1,
 ) -> bool:
-    """Keep `clients` requests in flight for so long, and until there were `least` faults; then wait for them. Whether all was well; the
-    record says what was not.
+    """Keep `clients` requests in flight for `seconds` and until there were at least `least` faults; then wait for them.
 
-    Raises RequestError where it cannot see its own memory.
+    Returns whether all checks passed; the record says which failed. Raises RequestError where the process cannot read its own memory use.
     """
     if not STATM.exists():
         raise RequestError(f"the soak reads its memory from {STATM}, which is not here; run it on Linux")
-    runner = engine._runner  # which an engine that has ended gives up
+    runner = engine._runner  # the engine drops it when it ends
     rng, texts = random.Random(seed), prompts(BUCKETS, ("en", "de", "zh"))
     voices = [_voice(engine, rng) for _ in range(VOICES)]
     outcomes: Counter[str] = Counter()
@@ -144,7 +143,7 @@ def _voice(engine: SpeechEngine, rng: random.Random) -> Voice:
 
 @contextmanager
 def _broken(engine: SpeechEngine, rng: random.Random) -> Iterator[Counter[str]]:
-    """While it lasts every two-hundredth step poisons a row, and every thousandth fails as a device does. Counts them by kind."""
+    """While the block runs, every 200th step poisons a row, and every 1000th fails as a device does. Counts the faults by kind."""
     runner, counts = engine._runner, Counter[str]()
     whole = runner.step
 
@@ -162,14 +161,17 @@ def _broken(engine: SpeechEngine, rng: random.Random) -> Iterator[Counter[str]]:
 
 
 def _memory(engine: SpeechEngine, runner: Runner) -> dict[str, float]:
-    """MiB resident, MiB of the device, bytes of kept voices."""
+    """Resident MiB, MiB on the device, bytes of cached voices."""
     resident = int(STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     cuda = torch.cuda.memory_allocated() if engine.checkpoint.device.type == "cuda" else 0
     return {"resident": resident / 2**20, "device": cuda / 2**20, "voices": runner._prefixes.bytes}
 
 
 def _growth(memory: list[dict[str, float]], seconds: float) -> float | None:
-    """Memory of the last quarter of the time over that of the second: the larger of host's and device's. None for too short a run."""
+    """Memory in the last quarter of the time divided by that in the second: the larger ratio of host and device.
+
+    None if the run is too short.
+    """
     second = [m for m in memory if seconds / 4 <= m["at"] < seconds / 2]
     last = [m for m in memory if 3 * seconds / 4 <= m["at"] < seconds]
     if min(len(second), len(last)) < FEWEST_SAMPLES:

@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 def percentiles(values: Sequence[float]) -> dict[str, float | int | None]:
     """Count, median, 90th, 95th and 99th percentile and the largest.
 
-    A percentile that the count cannot show is None: beyond the p-th must lie at least one value, so that 95 needs 20 values.
+    A percentile that the count does not support is None: at least one value must lie beyond it, so the 95th needs 20 values.
     """
     found: dict[str, float | int | None] = {"n": len(values)}
     for p in (50, 90, 95, 99):
@@ -25,10 +25,10 @@ def percentiles(values: Sequence[float]) -> dict[str, float | int | None]:
 
 
 def head_start(times: Sequence[float], durations: Sequence[float]) -> float:
-    """Seconds a listener would have to wait after the first chunk to hear all without a pause; 0 if none.
+    """Seconds a listener would have to wait after the first chunk to hear everything without a gap; 0 if none.
 
-    Chunk i comes at `times[i]` seconds and lasts `durations[i]`. Who starts to play at once has played the first i chunks
-    `sum(durations[:i])` seconds later; if the next one comes after that, the listener has starved.
+    Chunk i comes at `times[i]` seconds and lasts `durations[i]`. A player that starts at once has played the first i chunks
+    `sum(durations[:i])` seconds later; if the next chunk comes after that, the player has run dry.
     """
     if not times:
         return 0.0
@@ -37,7 +37,7 @@ def head_start(times: Sequence[float], durations: Sequence[float]) -> float:
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Low and high end of an interval for the median, and the probability with which it holds it.
+    """Low and high end of an interval for the median, and the probability that the interval contains it.
 
     The i-th smallest and i-th largest of n values enclose the median with probability 1 - 2 P(Binomial(n, 1/2) < i), whatever the
     distribution. Below six values even the smallest and largest enclose it less often than in 95 of 100 cases; the probability says so.
@@ -56,8 +56,8 @@ def ratio_interval(
 ) -> tuple[float, float, float] | None:
     """The ratio of b's middle to a's, and a bootstrap interval (Efron 1979, percentiles of resampled ratios) around it.
 
-    `of` is what is compared, with an `axis` as numpy has it. None when either is empty or the middle of `a` can be 0. The interval knows how the samples scatter,
-    not what changes from one run to the next: two runs at different times may differ by more.
+    `of` computes the middle, and takes an `axis` as numpy's functions do. None when either is empty or the middle of `a` can be 0. The
+    interval covers the scatter of the samples, not changes from one run to the next: two runs at different times may differ by more.
     """
     if not len(a) or not len(b):
         return None

@@ -21,7 +21,7 @@ from inference.model.config import CODES_PER_GROUP, GenerationDefaults
 
 
 class Subject:
-    """One checkpoint, and a runner for the kind of weights that was asked for last."""
+    """One checkpoint, and a runner for the most recently requested kind of weights."""
 
     def __init__(self, path: Path, threads: int, device: str) -> None:
         torch.set_num_threads(threads)
@@ -30,7 +30,10 @@ class Subject:
         self._kind: tuple[Weights, int] | None = None
 
     def frames(self, prompts: list[Any], frames: int, weights: Weights = "native") -> dict[str, Any]:
-        """Seconds of a prompt with its first frame (on CUDA that comes with the first step), then of each step of all the prompts, (1 + codebooks, time), together."""
+        """Seconds of one prompt with its first frame (on CUDA the first step makes that frame), then of each step of all prompts together.
+
+        A prompt is (1 + codebooks, time).
+        """
         if self._kind != (weights, len(prompts)):
             self._runner, self._kind = None, (weights, len(prompts))
             self._runner = Runner(self._checkpoint, len(prompts), weights)
@@ -43,7 +46,7 @@ class Subject:
                 runner.prefill()
         prefill = (now(self._checkpoint.device) - started) / len(prompts)
         seconds = []
-        for _ in range(frames):  # a row that comes to its end goes on: the arithmetic is the same
+        for _ in range(frames):  # a finished row keeps running: the arithmetic is the same
             started = now(self._checkpoint.device)
             runner.step()
             seconds.append(now(self._checkpoint.device) - started)
@@ -60,7 +63,7 @@ class Subject:
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until the input ends."""
     checkpoint, threads, device = sys.argv[1:]
     with torch.inference_mode():
         subject = Subject(Path(checkpoint), int(threads), device)

@@ -18,7 +18,7 @@ svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .series { fill: none; stroke-width: 2; }
 svg .wait { fill: var(--line); }
 """ + "\n".join(f"svg .s{i} {{ stroke: var(--c{i}); }} svg .f{i} {{ fill: var(--c{i}); }}" for i in range(COLOURS))
-DASHES = ("", "6 3", "2 3", "8 3 2 3", "12 4", "1 3")  # so that lines can be told apart without their colours
+DASHES = ("", "6 3", "2 3", "8 3 2 3", "12 4", "1 3")  # so that lines are distinguishable without their colours
 
 Series = tuple[str, Sequence[tuple[float, float]]]
 """A name and its points."""
@@ -35,7 +35,7 @@ def ticks(top: float, about: int = 5) -> list[float]:
 
 
 def distribution(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Points of the stairs that say which share of the values is at most x."""
+    """Points of the empirical distribution: the share of the values that are at most x, as a step curve."""
     points = [(0.0, 0.0)]
     for i, x in enumerate(sorted(values)):
         points += [(x, i / len(values)), (x, (i + 1) / len(values))]
@@ -57,7 +57,7 @@ def lines(series: Sequence[Series], x_label: str, y_label: str, *, dots: bool = 
 
 
 def timeline(requests: Sequence[tuple[float, Sequence[float], float]], x_label: str) -> str:
-    """A bar for each request, from when it was due: pale until the first chunk, then full; a gap in it at each chunk.
+    """A bar for each request from its due time: pale until the first chunk, then solid, with a gap at each chunk.
 
     `requests` are (due, times of chunks, end) in seconds.
     """

@@ -17,12 +17,12 @@ from bench.stats import median_interval, percentiles, ratio_interval
 from inference.model.config import FRAMES_PER_SECOND
 
 SLICES = 10
-"""Parts of a level's time whose throughputs show how it varied."""
+"""Number of parts that a level's time is cut into, to show how its throughput varied."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of words under a title; the first column names the row. `note` says how to read it."""
+    """Rows of text under a title; the first column names the row. `note` says how to read the table."""
 
     title: str
     columns: Sequence[str]
@@ -30,7 +30,7 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
-        """As a markdown table, aligned so that it reads well in a terminal too."""
+        """A Markdown table, aligned so that it also reads well in a terminal."""
         lines = [self.columns, *self.rows]
         widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(self.columns))]
         aligned = [[cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(r, widths, strict=True))] for r in lines]
@@ -59,7 +59,7 @@ def level(run: dict[str, Any]) -> str:
 
 
 def saas(body: dict[str, Any]) -> list[Table]:
-    """How long requests took from when they were due, and how many were answered otherwise than they should be."""
+    """How long requests took from their due time, and how many got an unexpected response."""
     rows = []
     for run in body["runs"]:
         taken = [s["ended"] - s["due"] for s in run["samples"]]
@@ -113,18 +113,18 @@ def busy(body: dict[str, Any]) -> list[Table]:
 
 
 def _speed(run: dict[str, Any]) -> float:
-    """Times real time."""
+    """Speed as a multiple of real time."""
     return float(run["audio"] / run["seconds"])
 
 
 def _others(run: dict[str, Any]) -> float | None:
-    """Cores that other programs used. A neighbour's time includes its start, which no run does."""
+    """Cores that other programs used. A neighbour's CPU time includes its start-up; a run's does not."""
     total = run["machine_cpu_seconds"]
     return None if total is None else max(0.0, total - run["cpu_seconds"] - run["neighbour_cpu_seconds"]) / float(run["seconds"])
 
 
 def serving(body: dict[str, Any]) -> list[Table]:
-    """Latency and throughput by level, first audio by length of text, and what the load generator takes itself."""
+    """Latency and throughput by level, first audio by text length, and the load generator's own cost."""
     levels = [(level(run), run, samples_of(run)) for run in body["runs"]]
     heard = [(name, run, [s for s in samples if s.error is None]) for name, run, samples in levels]
     objective = Objective(**body["settings"]["objective"])
@@ -252,7 +252,7 @@ def roofline(body: dict[str, Any]) -> list[Table]:
 
 
 def frames(body: dict[str, Any]) -> list[Table]:
-    """Frames a second at each number of streams against the limit, and where there are graphs what was compared with what."""
+    """Frames a second at each number of streams against the limit and, where there are graphs, the results of their comparisons."""
     rows, proofs = [], []
     for run in body["runs"]:
         name, speeds = f"{run['case']}, {run['streams']} stream{'s'[: run['streams'] > 1]}", [run["frames"] / s for s in run["seconds"]]
@@ -280,7 +280,7 @@ def frames(body: dict[str, Any]) -> list[Table]:
 
 
 def soak(body: dict[str, Any]) -> list[Table]:
-    """What became of the requests, and of the memory."""
+    """The outcome of the requests, and the memory."""
     rows = [
         [
             str(r["accepted"]), ", ".join(f"{n} {name}" for name, n in sorted(r["outcomes"].items())),
@@ -310,7 +310,7 @@ def rounding(body: dict[str, Any]) -> list[Table]:
 
 
 def cost(body: dict[str, Any], price: float, busy: Sequence[float]) -> Table:
-    """What an hour of speech costs at `price` an hour of the machine, at each concurrency and share of the time that it is busy."""
+    """The price of an hour of speech when the machine costs `price` an hour, at each concurrency and share of busy time."""
     rows = []
     objective = Objective(**body["settings"]["objective"])
     for run in body["runs"]:
@@ -326,12 +326,14 @@ def cost(body: dict[str, Any], price: float, busy: Sequence[float]) -> Table:
 
 
 def price_of_speech(price: float, speed: float, busy: float = 1.0) -> float:
-    """Price of an hour of speech: `price` an hour of the machine, `speed` hours of speech in an hour of work, a share `busy` of the time."""
+    """Price of an hour of speech. The machine costs `price` an hour and makes `speed` hours of speech in an hour of work; `busy` is the
+    share of the time that it works.
+    """
     return price / (speed * busy)
 
 
 def between(a: dict[str, Any], b: dict[str, Any]) -> Table | None:
-    """How two records of the same command differ, with bootstrap intervals; None where nothing in them can be compared."""
+    """How two records of the same command differ, with bootstrap intervals; None when they have nothing comparable."""
     rows = []
     for name, before, after, of in _pairs(a, b):
         found = ratio_interval(before, after, of)
@@ -392,7 +394,7 @@ def _median(values: Iterator[float | None]) -> float | None:
 
 
 def _number(value: float | None) -> str:
-    """Three significant digits, and no exponent where people expect none."""
+    """A number with three significant digits, and without an exponent where readers expect none."""
     if value is None:
         return "–"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -19,14 +19,14 @@ MAX_HEADER = 1 << 16
 
 
 class Submits(Protocol):
-    """What is needed of an engine."""
+    """The part of an engine that a target needs."""
 
     @property
     def submit(self) -> Submit: ...
 
 
 def engine_target(engine: Submits) -> Speak:
-    """Speak with an engine in this process, by the way its asynchronous callers take."""
+    """Speak with an engine in this process, through its asynchronous interface."""
 
     async def speak(prompt: Prompt, heard: Heard) -> float | None:
         from inference import AsyncSpeechStream, SpeechRequest
@@ -40,7 +40,7 @@ def engine_target(engine: Submits) -> Speak:
 
 
 def http_target(client: httpx.AsyncClient, url: str, api: str, voice: str | None = None, model: str = "tts-1") -> Speak:
-    """Speak with the server at `url`, streaming WAV, whose header says how many bytes make a second."""
+    """Speak with the server at `url`, streaming WAV; the WAV header gives the bytes per second."""
     if api not in APIS:
         raise RequestError(f"api is {api!r}; there are {' and '.join(APIS)}", "api")
     route = url.rstrip("/") + APIS[api]
@@ -88,7 +88,7 @@ async def _hear(response: httpx.Response, heard: Heard) -> None:
 
 
 def _wav_start(header: bytes) -> tuple[int, int]:
-    """Where the samples begin and how many of their bytes last a second; (0, 0) until the header is there."""
+    """The offset of the samples and the number of bytes per second; (0, 0) until the header is complete."""
     if header[:4] != b"RIFF" or header[8:12] != b"WAVE":
         return 0, 0
     at, per_second = 12, 0

@@ -21,7 +21,7 @@ def timed(work: Callable[[], object], device: torch.device, seconds: float = 1.0
 
 
 def now(device: torch.device) -> float:
-    """Seconds on the clock once the device has done what it was given."""
+    """The clock's seconds, after waiting for the device to finish its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -4,7 +4,7 @@
     for chunk in engine.stream(SpeechRequest("Hello.", seed=1)):
         play(chunk.samples, chunk.sample_rate)
 
-Names are imported when they are used, so that a process which only passes requests on does not load torch.
+Each name is imported on first use, so that a process that only forwards requests does not load torch.
 """
 
 from importlib import import_module

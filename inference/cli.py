@@ -36,7 +36,7 @@ EXTRAS = {"serve": "server", "keys": "server", "bench": "bench", "saas": "saas"}
 
 
 class _Commands(TyperGroup):
-    """A command whose packages are not installed says which extra brings them."""
+    """When a command's packages are not installed, name the extra that brings them."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -60,7 +60,7 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 def main() -> NoReturn:
-    """Run the command. Errors meant for people end it with one sentence and exit code 2."""
+    """Run the command. A FishserveError ends it with one sentence and exit code 2."""
     prepare()  # before a command loads torch
     try:
         app()
@@ -129,7 +129,7 @@ def say(
         chunk_length=chunk_length, max_new_tokens=max_new_tokens, compat=compat,
     )  # fmt: skip
     if voice is not None:
-        _store(settings).voice(voice, "")  # one that is not there is refused before the model is loaded
+        _store(settings).voice(voice, "")  # refuse an unknown voice before loading the model
     with _engine(settings) as engine:
         if name_of(engine.checkpoint.path) == MINNOW and (reference is not None or voice not in (None, DEFAULT)):
             console.print(f"{ONE_VOICE}.", style="yellow")
@@ -227,7 +227,7 @@ def serve(
     from inference.server.litserve_host import serve as run
 
     settings = _settings(checkpoint=checkpoint, device=device, host=host, port=port, slots=slots)
-    listen(settings.host, settings.port, "FISHSERVE_PORT").close()  # before a model is downloaded or loaded
+    listen(settings.host, settings.port, "FISHSERVE_PORT").close()  # before downloading or loading a model
     if plugin is None:
         _check_keys(settings)
         before, pages = None, "a page to try it on; POST /v1/audio/speech, /v1/tts; GET /ready /metrics /docs"
@@ -237,7 +237,7 @@ def serve(
 
             before = Plugin(url_of(settings.host, settings.port))
         pages = f"the app: {before.app}; the API as docs/saas.md describes it; GET /healthz /readyz"
-    where = locate(settings.checkpoint)  # downloads, and errors, belong before the server starts
+    where = locate(settings.checkpoint)  # downloads and errors come before the server starts
     _say_what_speaks(where)
     console.print(f"loading; listening on {url_of(settings.host, settings.port)}  ({pages})")
     if failure := run(settings.model_copy(update={"checkpoint": str(where)}), before, console.print):
@@ -289,20 +289,20 @@ KeyName = Annotated[str, typer.Argument(help="Whose key it is: letters, digits, 
 
 @keys.command("list")
 def list_keys() -> None:
-    """Whose keys there are."""
+    """List the names of the API keys."""
     for name in _keys().names():
         typer.echo(name)
 
 
 @keys.command("add")
 def add_key(name: KeyName) -> None:
-    """Make a key and print it, this once."""
+    """Create an API key and print it. It is shown only this once."""
     typer.echo(_keys().add(name))
 
 
 @keys.command("delete")
 def delete_key(name: KeyName) -> None:
-    """Take a key back. A running server knows at once."""
+    """Revoke an API key. A running server applies this at once."""
     _keys().delete(name)
 
 
@@ -417,7 +417,7 @@ def _store(settings: Settings | None = None) -> VoiceStore:
 
 
 def _speak(engine: SpeechEngine, request: SpeechRequest, out: Path, codes: Path | None) -> None:
-    """Speak into a file, or onto standard output as the sound is made, and say how fast it went."""
+    """Speak into a file, or to standard output while generating, then report the speed."""
     import numpy as np
 
     from inference.audio.write import pcm16, wav, wav_header
@@ -459,7 +459,7 @@ def _progress() -> Progress:
 
 
 def _check_writable(*paths: Path | None) -> None:
-    """Raises RequestError for a file that cannot be written, before there is anything to write. A file that is there stays as it is."""
+    """Raise RequestError for a path that cannot be written, before any work. An existing file stays as it is."""
     for path in paths:
         if path is None or str(path) == "-":
             continue
@@ -475,7 +475,7 @@ def _check_writable(*paths: Path | None) -> None:
 def _save_codes(path: Path, codes: np.ndarray) -> None:
     import numpy as np
 
-    with _writing(path), path.open("wb") as file:  # a file, since numpy adds .npy to names
+    with _writing(path), path.open("wb") as file:  # a file object, since numpy adds .npy to names
         np.save(file, codes)
 
 

@@ -64,7 +64,7 @@ def unprepared(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def available(root: Path = Path("/")) -> Choice:
-    """The most threads that can compute at once: what the user said, else what the machine grants."""
+    """The most threads that can compute at once: the user's number, else the machine's limit."""
     if (said := users_choice()) is not None:
         return said
     allowed = allowed_cpus()
@@ -74,13 +74,13 @@ def available(root: Path = Path("/")) -> Choice:
         reason += f", which are {_count(cores, 'physical core')}"
     quota = cpu_quota(root)
     if quota is not None and quota < cores:
-        cores = max(1, int(quota))  # a fraction of a CPU would have all threads stopped for the rest of each period
+        cores = max(1, int(quota))  # one thread more would stall all threads for the rest of each period
         reason += f"; the cgroup's quota is {quota:g} CPUs"
     return Choice(cores, reason)
 
 
 def choose(weight_bytes: int, root: Path = Path("/")) -> Choice:
-    """The threads for a language model with so many bytes of weights."""
+    """The number of threads for a language model with `weight_bytes` of weights."""
     most = available(root)
     if users_choice() or most.threads == 1 or weight_bytes >= SMALL_MODEL_BYTES:
         return most
@@ -88,9 +88,9 @@ def choose(weight_bytes: int, root: Path = Path("/")) -> Choice:
 
 
 def users_choice() -> Choice | None:
-    """The number of threads that the user set by a variable: `FISHSERVE_THREADS`, else one of OpenMP's or MKL's."""
+    """The number of threads that the user set in the environment: `FISHSERVE_THREADS`, else OpenMP's or MKL's variable."""
     for name in (THREADS, *COUNTS):
-        first = _users(name).split(",")[0].strip()  # OpenMP takes a list, a number for each level of nesting
+        first = _users(name).split(",")[0].strip()  # OpenMP takes a list, one number for each nesting level
         if first.isdecimal() and int(first):
             return Choice(int(first), f"{name} is {first}")
     return None
@@ -112,12 +112,15 @@ def allowed_cpus() -> set[int]:
 
 
 def physical_cores(cpus: set[int], root: Path = Path("/")) -> int:
-    """How many cores these CPUs are: hyperthreads share the arithmetic units of one. Where Linux does not say, each is a core."""
+    """The number of physical cores behind these CPUs: hyperthreads share one core's arithmetic units.
+
+    If unknown, each CPU counts as a core.
+    """
     return len({_text(root / _CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list") or str(cpu) for cpu in cpus})
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """The CPUs that this process's cgroups grant, the least of all levels, in cgroup v1 and v2. None: no quota."""
+    """The CPUs that this process's cgroups (v1 and v2) allow: the smallest quota of all levels. None: no quota."""
     found = []
     for version, directory, top in _cgroups(root):
         for level in (directory, *directory.parents):
@@ -127,7 +130,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
                 quota, _, period = _text(level / "cpu.max").partition(" ")
             else:
                 quota, period = _text(level / "cpu.cfs_quota_us"), _text(level / "cpu.cfs_period_us")
-            if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):  # without one "max" in v2, -1 in v1
+            if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):  # no quota reads as "max" in v2, -1 in v1
                 found.append(int(quota) / int(period))
     return min(found, default=None)
 
@@ -135,7 +138,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 def _cgroups(root: Path) -> list[tuple[int, Path, Path]]:
     """(version, this process's directory, the topmost that is mounted) of each hierarchy that may limit CPU time.
 
-    In a container the mount often begins below the host's root; then that part of the process's path is not in the directory's name.
+    In a container the mount often begins below the host's root; then the directory's path omits that part of the process's path.
     """
     paths: dict[int, str] = {}
     for line in _text(root / "proc/self/cgroup").splitlines():
@@ -160,7 +163,7 @@ def _cgroups(root: Path) -> list[tuple[int, Path, Path]]:
 
 
 def _unescaped(word: str) -> str:
-    """A word of mountinfo, in which blanks are written as octal numbers."""
+    """A word of mountinfo with its octal escapes for blanks decoded."""
     return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), word)
 
 

@@ -47,7 +47,7 @@ def examine(checkpoint: str | None, device: str, copies: Path | None, console: C
             f"{_name(checkpoints.precision(chosen))} weights for language model and decoder; norms, softmax, logits and sampling in float32",
         )
         path = locate(checkpoint)
-        checkpoints.model_file(path), checkpoints.codec_file(path)  # a directory that is not there is no model
+        checkpoints.model_file(path), checkpoints.codec_file(path)  # raises when the directory does not exist or holds no model
         row("model", _model(path))
         row("weights licence", _licence(path))
         needed, free = _needed(path, chosen), _free(chosen)
@@ -119,12 +119,12 @@ def _free(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text()) if Path("/proc/meminfo").exists() else None
-    # Elsewhere than on Linux the physical memory has to do.
+    # On systems other than Linux, use the physical memory.
     return int(available[1]) * 1024 if available else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _batches(checkpoint: Checkpoint) -> str:
-    """How the weights lie in memory so that a request gets the same codes alone and among others, and what that costs a request alone."""
+    """The weight layouts that give a request the same codes alone and in a batch, and their cost for a single request."""
     layouts = Step(checkpoint.lm, USUAL_SLOTS["cpu"]).layouts
     kinds = ", ".join(f"{count} matrices {name}" for name, count in layouts.names().items())
     padded = layouts.padded(1)

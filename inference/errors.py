@@ -48,11 +48,11 @@ class RequestError(FishserveError):
 
 
 class VoiceNotFound(RequestError):
-    """A voice was named that this machine does not have."""
+    """This machine has no voice with that name."""
 
 
 class VoiceExists(RequestError):
-    """A voice was to get a name that another has."""
+    """Another voice already has that name."""
 
 
 class AudioError(RequestError):
@@ -60,11 +60,11 @@ class AudioError(RequestError):
 
 
 class GenerationError(FishserveError):
-    """One request failed while it was being spoken; others are not affected."""
+    """One request failed while it was being spoken; other requests are unaffected."""
 
 
 class Overloaded(FishserveError):
-    """The queue is full; nothing was started. `retry_after` is the seconds after which there may be room."""
+    """The queue is full; nothing was started. `retry_after` is the number of seconds after which to retry."""
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
@@ -80,5 +80,5 @@ class EngineClosed(FishserveError):
 
 
 def shown(value: float) -> str:
-    """A number as an error says it: not all of its digits when a client sends thousands."""
+    """A number as text for an error message; abbreviated when a client sends thousands of digits."""
     return "a number beyond 1e30" if abs(value) > 1e30 else str(value)

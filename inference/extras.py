@@ -40,5 +40,5 @@ def install_command(extra: str) -> str:
 
 
 def _shown(path: Path) -> str:
-    """Relative to the working directory where that is shorter to read."""
+    """The path, relative to the working directory if it lies inside it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -10,7 +10,7 @@ from inference.extras import install_command
 
 DEFAULT_REPOSITORY = "fishaudio/fish-speech-1.5"
 PINNED = {DEFAULT_REPOSITORY: "268b6ec86243dd683bc78dab7e9a6cedf9191f2a"}
-"""Revisions used when none is named, so that the same command loads the same weights next year."""
+"""Default revisions, so that the same command loads the same weights next year."""
 EMBEDDED_VOICE = Path(__file__).parent / "model" / "minnow"
 _FILES = (
     "config.json",
@@ -28,7 +28,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 def locate(checkpoint: str | Path | None) -> Path:
     """The directory of a checkpoint: the embedded voice for None, a directory as it is, a repository downloaded.
 
-    Raises CheckpointError when there is none to be had.
+    Raises CheckpointError when none can be found.
     """
     if checkpoint is None:
         if EMBEDDED_VOICE.is_dir():
@@ -55,7 +55,7 @@ def is_repository(name: str) -> bool:
 
 
 def fetch(name: str) -> Path:
-    """The local directory of a repository, downloading what is missing. Interrupted downloads go on where they stopped.
+    """The local directory of a repository, downloading missing files. Interrupted downloads resume where they stopped.
 
     `HF_TOKEN` is used when set. Raises CheckpointError saying what to do when access is refused or the network is down.
     """
@@ -91,7 +91,7 @@ def fetch(name: str) -> Path:
         ) from None
     except HfHubHTTPError as e:
         raise CheckpointError(f"the Hub refused {repository}: {_reason(e)}") from None
-    except Exception as e:  # its transport has errors of its own: a connection that breaks again and again, say
+    except Exception as e:  # its transport raises other errors, such as for a connection that keeps breaking
         raise CheckpointError(f"{repository} could not be downloaded: {_reason(e)}; run the same command again to go on") from None
 
 

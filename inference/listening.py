@@ -14,9 +14,9 @@ _LAST_PORT = 65535
 
 
 def listen(host: str, port: int, variable: str) -> socket.socket:
-    """A listening socket; port 0 takes any free one. `variable` names the setting of the port.
+    """Open a listening socket; port 0 takes any free port. `variable` names the setting of the port.
 
-    Clients that connect before the server answers wait. Raises ConfigurationError saying what to change.
+    Clients that connect before the server is ready wait. Raises ConfigurationError saying what to change.
     """
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -44,7 +44,7 @@ def url_of(host: str, port: int) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from its own machine alone."""
+    """Whether only the machine itself can reach the address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

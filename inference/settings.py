@@ -16,7 +16,7 @@ _OLD_SLOTS = "FISHSERVE_ROWS"
 
 
 class Settings(BaseSettings):
-    """Values given on the command line win over these."""
+    """The server's settings. Values given on the command line override these."""
 
     model_config = SettingsConfigDict(env_prefix="FISHSERVE_", env_ignore_empty=True)
 
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
 
 
 def read(**given: Any) -> Settings:
-    """The settings, those given that are not None winning over the environment. Raises ConfigurationError."""
+    """Read the settings. Each of `given` that is not None overrides the environment. Raises ConfigurationError."""
     if os.environ.get(_OLD_SLOTS):
         logging.getLogger("fishserve").warning("%s is now FISHSERVE_SLOTS; the old name will go in a later version", _OLD_SLOTS)
     try:

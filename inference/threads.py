@@ -12,10 +12,11 @@ T = TypeVar("T")
 
 
 def run_in_short_lived_thread(work: Callable[P, T]) -> Callable[P, T]:
-    """Have a function run in a thread of its own, which then ends.
+    """Make a function run in its own thread, which then ends.
 
-    OpenMP gives every thread that computes helpers of its own, one a core, which stay as long as it does. When there are more of them than cores it puts
-    each to sleep at every wait, and a frame of the engine takes three times as long; so whoever else computes may not stay.
+    OpenMP gives every computing thread its own helper threads, one for each core, which live as long as that thread. When there are more
+    helpers than cores, OpenMP puts each to sleep at every wait, and a frame of the engine takes three times as long. So other computing
+    threads must end.
     """
 
     @functools.wraps(work)

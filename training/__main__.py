@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run_stage(stage: str, recipe: Recipe, checkpoint: Path, machine: Machine) -> None:
-    """Stages import what they need when they run: a machine that only evaluates needs no teacher, and the other way round."""
+    """Run one stage. Each stage imports its packages when it runs: a machine that only evaluates needs no teacher, and vice versa."""
     if stage == "speech":
         from training.shards import speak
 

@@ -34,7 +34,7 @@ _PACKAGES = (
 
 
 def write_card(recipe: Recipe, checkpoint: Path) -> None:
-    """Write `README.md` into the checkpoint directory. Figures that were not measured are not mentioned."""
+    """Write `README.md` into the checkpoint directory. It leaves out figures that were not measured."""
     head = torch.load(recipe.folder / "head.pt", map_location="cpu", weights_only=True)
     lm = torch.load(recipe.folder / "dual_ar.pt", map_location="cpu", weights_only=True)
     sizes = {f.name: f.stat().st_size for f in sorted(checkpoint.iterdir()) if f.suffix == ".safetensors"}
@@ -84,7 +84,7 @@ def _scores(path: Path) -> str:
 
 
 def _paragraphs(results: dict[str, Any]) -> str:
-    """What `python -m training.evaluate --paragraphs` found."""
+    """The results of `python -m training.evaluate --paragraphs`, as text."""
     parts = []
     for kind, found in ((k, v) for k, v in results.items() if k != "weights"):
         sets = found["sets"]

@@ -30,9 +30,9 @@ def extract_codes(recipe: Recipe, machine: Machine) -> None:
 
 @torch.no_grad()
 def encode(model: MelAutoencoder, spoken: list[Utterance]) -> list[CodedUtterance]:
-    """Utterances of like length together; the encoder is causal, so padding at the end changes nothing before it.
+    """Encode utterances in batches of similar length; the encoder is causal, so padding at the end changes nothing before it.
 
-    In full FP32 on GPUs too, since that is how clips will be encoded.
+    It uses full FP32 on GPUs too, as the engine will when it encodes clips.
     """
     device = model.mel.weight.device
     coded: list[CodedUtterance | None] = [None] * len(spoken)

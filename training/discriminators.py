@@ -1,6 +1,7 @@
-"""What the head can be set against after its training by distances: discriminators that listen for what those do not hear.
+"""Discriminators: they train the vocoder's head further, after its training by distances, on faults that distances miss.
 
-Periods as in HiFi-GAN (arXiv:2010.05646) and spectra at three resolutions (as in arXiv:2210.13438), both slim, with the hinge loss.
+There are period discriminators as in HiFi-GAN (arXiv:2010.05646) and spectrum discriminators at three resolutions (as in arXiv:2210.13438),
+both small, with the hinge loss.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ PERIODS = (2, 3, 5, 7, 11)
 SPECTRA = ((1024, 256), (512, 128), (256, 64))
 """FFT size and hop."""
 HEARD_HZ = 12_000
-"""The teacher's sound ends here: above it a discriminator would learn nothing but that."""
+"""The teacher's sound has nothing above this frequency; a discriminator would learn only that."""
 _SAMPLE_RATE = 44_100
 _SLOPE = 0.1
 
 Verdict = tuple[Tensor, list[Tensor]]
-"""Scores, positive for what is held to be true, and the features they were made from."""
+"""Scores, positive for sound judged real, and the features behind them."""
 
 
 class PeriodDiscriminator(nn.Module):
-    """Looks at every `period`-th sample as one course."""
+    """Treats every `period`-th sample as one sequence."""
 
     def __init__(self, period: int, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class PeriodDiscriminator(nn.Module):
 
 
 class SpectrumDiscriminator(nn.Module):
-    """Looks at compressed magnitudes of a short-time spectrum, which silence leaves bounded."""
+    """Judges compressed magnitudes of a short-time spectrum; the compression stays bounded for silence."""
 
     def __init__(self, n_fft: int, hop: int, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -68,11 +69,11 @@ class Adversary(nn.Module):
         )
 
     def loss(self, true: Tensor, made: Tensor) -> Tensor:
-        """What the discriminators minimise: how badly they tell (batch, samples) `true` from `made`."""
+        """The discriminators' loss: how badly they distinguish `true` from `made`, both (batch, samples)."""
         return torch.stack([F.relu(1 - judge(true)[0]).mean() + F.relu(1 + judge(made.detach())[0]).mean() for judge in self.judges]).mean()
 
     def deception(self, true: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-        """What the head minimises: how little it is believed, and how far its features lie from the true ones."""
+        """The head's losses: how little the discriminators believe it, and how far its features lie from the true ones."""
         belief, likeness = [], []
         for judge in self.judges:
             with torch.no_grad():

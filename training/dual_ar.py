@@ -1,8 +1,8 @@
 """Training of the Dual-AR: the project's own model, with what a small one needs to find its way from little sound.
 
-Tables of codes are sums of a row per FSQ digit and a row of their own. Two heads in each of two layers are told which byte of
-the text they should look at, and the middle of the slow model which phoneme comes next; both are known from the teacher's
-durations and both are dropped at export. Matrices are trained by Muon (orthogonalised momentum), the rest by AdamW.
+In each table of codes, a code's row is the sum of one row per FSQ digit and its own row. Two auxiliary losses train two heads in each of
+some layers to look at the right byte of the text, and the middle of the slow model to predict the next phoneme. The teacher's durations give
+both targets, and export drops both losses. Muon (orthogonalised momentum) trains the matrices, AdamW the rest.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SHORTEST, _GAUGE_LONGEST, _GAUGE_SENTENCES, _GAUGE_SHIFT = 6, 110, 48, 7
 
 
 class DigitRows(nn.Module):
-    """Parametrization of a weight in which `tables` runs of 1000 rows from `first` stand for codes: adds their digits' rows."""
+    """Parametrization of a weight whose rows from `first` on are `tables` tables of 1000 codes: adds the rows of each code's digits."""
 
     hot: Tensor
 
@@ -52,13 +52,13 @@ class DigitRows(nn.Module):
         self.register_buffer("hot", torch.zeros(CODES_PER_GROUP, _DIGIT_ROWS).scatter_(1, places, 1.0), persistent=False)
 
     def forward(self, own: Tensor) -> Tensor:
-        """(rows, dim) -> the same with every code row raised by its digits' rows."""
+        """(rows, dim) -> the same shape, with the digits' rows added to every code's row."""
         sums = (self.hot @ self.rows).flatten(0, 1)
         return own + F.pad(sums, (0, 0, self.first, len(own) - self.first - len(sums)))
 
 
 class Student(nn.Module):
-    """The model, its factored tables, the phoneme readout, and taps for what the auxiliary losses look at."""
+    """The model, its factored tables, the phoneme readout, and hooks for the activations that the auxiliary losses need."""
 
     def __init__(self, r: DualARRecipe, semantic_begin: int, vocab_size: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Student(nn.Module):
         return model.code_logits(x)
 
     def plain_state(self) -> dict[str, Tensor]:
-        """The model's weights under the official names, tables added up."""
+        """The model's weights under the official names, with the factored tables summed."""
         tables = {f"{name}.weight": module.weight for name, module in self.model.named_modules() if parametrize.is_parametrized(module)}
         rest = {n: t for n, t in self.model.state_dict().items() if ".parametrizations." not in n}
         return {n: t.detach().clone() for n, t in (rest | tables).items()}
@@ -114,7 +114,7 @@ class Student(nn.Module):
         self._middle = output
 
     def _attention(self, layer: Attention, x: Tensor, rope: Tensor) -> Tensor:
-        """Attention of the first heads, which share the first key head, once more and in the open."""
+        """Recompute the attention weights of the first heads, which share the first key head."""
         size, heads = layer.head_dim, self._heads[layer]
         key = layer.n_head * size
         weight = torch.cat((layer.wqkv.weight[: heads * size], layer.wqkv.weight[key : key + size]))
@@ -126,7 +126,7 @@ class Student(nn.Module):
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean cross entropies of the next token, its codes and its phoneme, and how little the guided heads look where they should."""
+    """Mean cross entropies of the next token, its codes and its phoneme, and the guided heads' loss for looking elsewhere."""
 
     token: Tensor
     codes: Tensor
@@ -134,7 +134,7 @@ class Losses:
     phoneme: Tensor
 
     def total(self, r: DualARRecipe) -> Tensor:
-        """What is minimised."""
+        """The total loss."""
         return self.token + self.codes + r.guide_weight * self.guide + r.phoneme_weight * self.phoneme
 
 
@@ -182,7 +182,7 @@ def losses(student: Student, batch: Batch, r: DualARRecipe, im_end: int) -> Loss
 
 
 def train_dual_ar(recipe: Recipe, machine: Machine, process: int) -> None:
-    """One of the processes that train together, on one machine. They find each other by a file in the recipe's folder."""
+    """Run one of the processes that train together on one machine. They find each other through a file in the recipe's folder."""
     if machine.processes > 1:
         meeting = (recipe.folder / "meeting").resolve()
         torch.distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=process, world_size=machine.processes)
@@ -193,9 +193,9 @@ def train_dual_ar(recipe: Recipe, machine: Machine, process: int) -> None:
 
 @torch.no_grad()
 def own_words(student: Student, batch: Batch, share: Tensor, frames: Frames, builder: SequenceBuilder, r: DualARRecipe) -> Batch:
-    """Put what the model would have said in place of about `share` (batch,) of each sequence's input frames.
+    """Replace about `share` (batch,) of each sequence's input frames with frames that the model itself would have generated.
 
-    Scheduled sampling with all draws made at once (arXiv:1906.07651): the first code is drawn, the others are those of a real frame.
+    This is scheduled sampling with all draws made at once (arXiv:1906.07651): the first code is drawn, the others come from a real frame.
     """
     device = batch.columns.device
     taken = builder.semantic(batch.columns[:, 0]) & (torch.rand(batch.columns[:, 0].shape, device=device) < share[:, None])
@@ -214,10 +214,10 @@ def own_words(student: Student, batch: Batch, share: Tensor, frames: Frames, bui
 
 
 class DualARTraining:
-    """One run: model, optimisers, moving average and how far it has come. Kept in `dual_ar.pt`.
+    """One run: model, optimisers, moving average and progress. Saved in `dual_ar.pt`.
 
-    Of several processes each trains on its own batches; every `meet_every` steps all go on from the mean of their weights
-    (arXiv:1805.09767). Process 0 keeps the file.
+    With several processes, each trains on its own batches; every `meet_every` steps all continue from the mean of their weights
+    (arXiv:1805.09767). Process 0 writes the file.
     """
 
     def __init__(self, recipe: Recipe, machine: Machine, process: int = 0) -> None:
@@ -236,7 +236,7 @@ class DualARTraining:
         torch.manual_seed(self.r.seed + self.step * self.processes + process)
 
     def run(self) -> None:
-        """Train for `recipe.dual_ar.seconds`, this run's and earlier ones' together, or until the machine's time is up."""
+        """Train until this run and earlier ones total `recipe.dual_ar.seconds`, or until the machine's time is up."""
         spoken = [u for path in code_shards(self.recipe) for u in coded(path) if len(u.codes) >= _SHORTEST]
         self.frames = Frames(torch.cat([u.codes for u in spoken]).to(self.machine.device))
         batches = self._batches(spoken)
@@ -260,9 +260,9 @@ class DualARTraining:
 
     @torch.no_grad()
     def gauge(self) -> dict[str, float]:
-        """On unseen sentences, with the averaged weights: losses with the right text, and how much worse another text does.
+        """On unseen sentences, with the averaged weights: losses with the right text, and how much worse they are with another text.
 
-        The difference is what says that the model reads: accuracy on known sentences can be had without reading.
+        Only the difference shows that the model reads: it can be accurate on known sentences without reading.
         """
         held = [u for u in coded(held_out_codes(self.recipe, "validation")) if len(u.codes) <= _GAUGE_LONGEST][:_GAUGE_SENTENCES]
         current = {n: p.detach().clone() for n, p in self.student.named_parameters()}
@@ -284,13 +284,13 @@ class DualARTraining:
         return self.recipe.folder / "dual_ar.pt"
 
     def _batches(self, spoken: list[CodedUtterance]) -> Iterator[Batch]:
-        """Epoch after epoch, on the CPU; in a GPU's case made by processes of their own while it works."""
+        """Batches on the CPU, epoch after epoch; for a GPU, separate processes make them while it works."""
         sizes = [len(u.codes) + self.builder.size(u.text) for u in spoken]
 
         def made(plan: list[tuple[tuple[int, ...], bool]]) -> Batch:
             return collate([self.builder.build([spoken[i] for i in group], system) for group, system in plan])
 
-        generator = torch.Generator()  # one of its own: the loader draws a number that it does not need
+        generator = torch.Generator()  # a separate one: the loader draws a number that it does not need
         while True:
             plans = plan_epoch(sizes, self.builder.system_size, self.r, self.rng)[::-1]
             if not plans:
@@ -326,7 +326,7 @@ class DualARTraining:
             self.average[name].lerp_(p.detach(), 1 - keep)
 
     def _elapsed(self, start: float) -> float:
-        """Seconds of all processes, the same number in each; where weights are due to meet, they do, and agree whether time is up."""
+        """Seconds of all processes, the same number in each. When due, it averages the weights and agrees whether time is up."""
         if self.processes == 1:
             self.is_over = self.machine.is_over
             return self.machine.clock() - start
@@ -359,7 +359,7 @@ class DualARTraining:
     def _resume(self, state: dict[str, Any]) -> None:
         self.seconds, self.step, self.heard = state["seconds"], state["step"], state["heard"]
         self.average = {name: tensor.float() for name, tensor in state["average"].items()}
-        if "optimisers" not in state:  # a packed checkpoint has only the average, and learns to walk again
+        if "optimisers" not in state:  # a packed checkpoint has only the average, and warms up again
             self.student.load_state_dict(self.average)
             self.fresh = self.step
             return
@@ -378,7 +378,7 @@ def _optimisers(student: Student, r: DualARRecipe) -> list[torch.optim.Optimizer
 
 
 def _guide_loss(attention: list[Tensor], place: Tensor, r: DualARRecipe) -> Tensor:
-    """How little of the guided heads' attention falls where they should look, in nats a head."""
+    """The guided heads' loss, in nats per head: how little of their attention falls where they should look."""
     known = place >= 0
     times = torch.arange(place.shape[1], device=place.device)
     misses = []

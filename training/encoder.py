@@ -1,7 +1,7 @@
 """The encoder and the quantizer, trained before there is a vocoder: a throw-away mel decoder is enough, and 20 times cheaper.
 
-Group 0, the one the slow transformer predicts, also has to tell the phoneme; nested dropout of groups makes it carry most
-of the sound as well. Log-mel error on unseen sentences and how well phonemes are told apart are logged.
+Group 0, which the slow transformer predicts, must also identify the phoneme; nested dropout of groups makes it carry most
+of the sound as well. The log shows the log-mel error on unseen sentences and the accuracy of phonemes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.shards import HOPS_PER_FRAME, held_out, save, speech_shards, utter
 from training.speech import PHONEMES, Utterance
 
 LAYER_SCALE = 0.1
-"""The library's 1e-6 leaves every digit at its middle level for the whole of a short run."""
+"""With the library's 1e-6 every digit would stay at its middle level throughout a short run."""
 MELS, GROUPS = 160, 8
 
 
@@ -47,7 +47,7 @@ def codec_config(encoder: EncoderRecipe, head: HeadRecipe) -> CodecConfig:
 
 
 class MelAutoencoder(nn.Module):
-    """Backbone and quantizer with the two outputs they are trained by."""
+    """Backbone and quantizer, with the two outputs that train them."""
 
     def __init__(self, config: CodecConfig, scale: float) -> None:
         super().__init__()
@@ -59,7 +59,9 @@ class MelAutoencoder(nn.Module):
         self.phoneme = nn.Sequential(nn.Conv1d(self.group, 128, 3, padding=1), nn.GELU(), nn.Conv1d(128, PHONEMES, 1))
 
     def forward(self, mel: Tensor, group_dropout: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, mels, hops) -> the same again, phoneme logits (batch, PHONEMES, frames), codes (batch, frames, groups)."""
+        """(batch, mels, hops) -> the reconstruction in the same shape, phoneme logits (batch, PHONEMES, frames), codes (batch, frames,
+        groups).
+        """
         features, codes = self.fsq(self.quantizer.reduce(self.backbone(mel)).transpose(1, 2), group_dropout)
         features = features.transpose(1, 2)
         return self.mel(self.upsample(features)), self.phoneme(features[:, : self.group]), codes
@@ -91,7 +93,7 @@ class MelAutoencoder(nn.Module):
 
 @dataclass(frozen=True)
 class EncoderScores:
-    """On unseen sentences: mean absolute log-mel error in nats, phonemes told right, codes in use (perplexity) a group."""
+    """On unseen sentences: mean absolute log-mel error in nats, share of phonemes identified, codes in use (perplexity) per group."""
 
     mel_error: float
     phonemes: float
@@ -99,13 +101,13 @@ class EncoderScores:
 
 
 def train_encoder(recipe: Recipe, machine: Machine) -> None:
-    """Train for `recipe.encoder.seconds` and write `encoder.pt`, unless it is there."""
+    """Train for `recipe.encoder.seconds` and write `encoder.pt`, unless it exists."""
     if not (recipe.folder / "encoder.pt").exists():
         EncoderTraining(recipe, machine).run()
 
 
 class EncoderTraining:
-    """One run: model, optimiser and how far it has come. Kept in `encoder_training.pt` until it is done."""
+    """One run: model, optimiser and progress. Saved in `encoder_training.pt` until it is done."""
 
     def __init__(self, recipe: Recipe, machine: Machine) -> None:
         self.recipe, self.machine, self.r = recipe, machine, recipe.encoder
@@ -116,14 +118,14 @@ class EncoderTraining:
         sample = mel[:, :200_000].float()
         model.initialise(sample.mean(1), sample.std(1).clamp(min=0.3))
         self.model, self.mel, self.phonemes = model.to(machine.device), mel.to(machine.device), phonemes.to(machine.device)
-        fused = machine.device.type == "cuda" or None  # one launch in place of ten a parameter
+        fused = machine.device.type == "cuda" or None  # one launch instead of ten per parameter
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=self.r.rate, betas=(0.8, 0.98), weight_decay=1e-4, fused=fused)
         self.seconds, self.steps = 0.0, 0
         if self._file.exists():
             self._resume(torch.load(self._file, map_location=machine.device, weights_only=True))
 
     def run(self) -> None:
-        """Train until the recipe's time is up, and write `encoder.pt`; or until the machine's is, and go on another time."""
+        """Train until the recipe's time is up, then write `encoder.pt`; or until the machine's time is up, to resume later."""
         held = utterances(held_out(self.recipe, "validation"))[:40]
         start, due = self.machine.clock() - self.seconds, self.seconds + self.recipe.checkpoint_seconds
         while (elapsed := self.machine.clock() - start) < self.r.seconds:
@@ -169,7 +171,7 @@ class EncoderTraining:
 
 
 def encoder_loss(model: MelAutoencoder, mel: Tensor, phonemes: Tensor, r: EncoderRecipe) -> Tensor:
-    """Mel error (L1 and RMS) plus how badly group 0 tells the phonemes; the first hops of a crop lack their past."""
+    """Mel error (L1 and RMS) plus group 0's phoneme loss. The first hops of a crop lack their past."""
     heard, logits, _ = model(mel, r.group_dropout)
     error = (heard - mel)[..., 8:]
     told = -(phoneme_share(phonemes).transpose(1, 2) * logits.log_softmax(1)).sum(1)[:, 2:]
@@ -183,7 +185,7 @@ def phoneme_share(phonemes: Tensor) -> Tensor:
 
 @torch.no_grad()
 def score(model: MelAutoencoder, held: list[Utterance]) -> EncoderScores:
-    """How well unseen sentences are coded."""
+    """Score the coding of unseen sentences."""
     training = model.training
     model.eval()
     device = model.mel.weight.device

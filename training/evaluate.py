@@ -1,6 +1,6 @@
 """Evaluates speech: word errors by a recogniser on the held-out sentences and paragraphs, DistillMOS, and whether speech ends in time.
 
-Reads with faster-whisper and the packaged tiny.en model; see README.md for the packages.
+Transcribes with faster-whisper and the packaged tiny.en model; see README.md for the packages.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MIN_HEARD_SECONDS, MAX_HEARD_SECONDS = 10, 28
 
 @dataclass(frozen=True)
 class Scores:
-    """`by_kind` are word error rates; `length` is frames over the teacher's, smallest, mean, largest."""
+    """`by_kind` are word error rates; `length` is the ratio of frames to the teacher's: smallest, mean, largest."""
 
     word_errors: float
     character_errors: float
@@ -55,7 +55,7 @@ class Scores:
 
 
 class Ear:
-    """tiny.en, beam 5, no temperature, one thread."""
+    """The recogniser: tiny.en, beam 5, no temperature, one thread."""
 
     def __init__(self) -> None:
         self._whisper = WhisperModel(
@@ -63,7 +63,7 @@ class Ear:
         )
 
     def hear(self, wave: np.ndarray) -> str:
-        """Samples at 44.1 kHz, float32 -> what was said, as plain words."""
+        """Samples at 44.1 kHz, float32 -> the transcript, as plain words."""
         heard = soxr.resample(wave.astype(np.float32), SAMPLE_RATE, HEARING_RATE)
         segments, _ = self._whisper.transcribe(
             heard, language="en", beam_size=5, temperature=0, condition_on_previous_text=False, without_timestamps=True
@@ -72,7 +72,7 @@ class Ear:
 
 
 def words(text: str) -> str:
-    """Lower case, numbers spelled out, no punctuation, one spelling: the same treatment for what was asked and what was heard."""
+    """Lower case, numbers spelled out, no punctuation, one spelling: the same treatment for the request's text and the transcript."""
     rules: list[tuple[str, Callable[[re.Match[str]], str]]] = [
         (r"(\d),(\d{3})", lambda m: m[1] + m[2]),
         (r"(?<![a-z])(?:[a-z]\.){2,}", lambda m: m[0].replace(".", "") + " "),
@@ -96,9 +96,9 @@ def words(text: str) -> str:
 
 
 def evaluate(recipe: Recipe, checkpoint: Path) -> Scores:
-    """Speak the 60 held-out sentences with the engine, as a newcomer's request would, and hear them; write `scores.json`.
+    """Speak the 60 held-out sentences with the engine's default settings, transcribe them, and write `scores.json`.
 
-    The sound itself is left in `heard/`, to be listened to.
+    The audio is kept in `heard/` for listening.
     """
     (recipe.folder / "heard").mkdir(exist_ok=True)
     test, taught = read_corpus(recipe).test, utterances(held_out(recipe, "test"))
@@ -114,7 +114,7 @@ def evaluate(recipe: Recipe, checkpoint: Path) -> Scores:
 
 
 def speak(engine: SpeechEngine, texts: Sequence[str], first_seed: int = 0) -> tuple[list[np.ndarray], int]:
-    """Each text spoken with a seed of its own, and how many found their end."""
+    """Speak each text with its own seed; also return how many texts the model ended by itself."""
     waves, ended = [], 0
     for seed, text in enumerate(texts, first_seed):
         stream = engine.stream(SpeechRequest(text, seed=seed))
@@ -124,7 +124,7 @@ def speak(engine: SpeechEngine, texts: Sequence[str], first_seed: int = 0) -> tu
 
 
 def judge(texts: Sequence[str], kinds: Sequence[str], waves: Sequence[np.ndarray], ended: int, ratios: Sequence[float]) -> Scores:
-    """Scores of waveforms at 44.1 kHz against what they should say."""
+    """Scores of waveforms at 44.1 kHz against their texts."""
     ear = Ear()
     asked, heard = [words(t) for t in texts], [ear.hear(w) if len(w) else "" for w in waves]
     by_kind = {}
@@ -138,7 +138,7 @@ def judge(texts: Sequence[str], kinds: Sequence[str], waves: Sequence[np.ndarray
 
 def distill_mos(waves: Sequence[np.ndarray]) -> float:
     """Mean DistillMOS (1 to 5) of waveforms at 44.1 kHz; nan when there are none."""
-    sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio"))  # imported by its command line only
+    sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio"))  # only distillmos's command line uses it
     import distillmos
 
     model = distillmos.ConvTransformerSQAModel().eval()
@@ -148,7 +148,7 @@ def distill_mos(waves: Sequence[np.ndarray]) -> float:
 
 
 def hear_long(ear: Ear, wave: np.ndarray) -> str:
-    """What was said in a long wave, heard in pieces of at most 28 s that are cut where it is silent longest."""
+    """The transcript of a long wave, in pieces of at most 28 s, cut at the longest silence."""
     heard, rest = [], wave
     while len(rest) > MAX_HEARD_SECONDS * SAMPLE_RATE:
         cut = _quietest(rest)
@@ -171,12 +171,15 @@ def _quietest(wave: np.ndarray) -> int:
 
 
 def spoken_words(text: str) -> str:
-    """The words a text should be heard as: without marks for the eye, and as `words`."""
+    """The words that a listener should hear for a text: without markup, and in the form of `words`."""
     return words(plain(text))
 
 
 def paragraph_set(first_seed: int, weights: Weights, texts: Sequence[str]) -> dict[str, object]:
-    """Speak and hear each text once; word errors of all, of each, and in how many every segment found its end."""
+    """Speak and transcribe each text once.
+
+    Returns the word errors of all and of each, and in how many texts the model ended every segment.
+    """
     ear = Ear()
     with SpeechEngine.load(device="cpu", weights=weights) as engine:
         waves, ended = speak(engine, texts, first_seed)
@@ -195,7 +198,7 @@ def paragraph_set(first_seed: int, weights: Weights, texts: Sequence[str]) -> di
 
 
 def long_texts() -> dict[str, list[str]]:
-    """The paragraphs beside the held-out sentences, and the playground's presets."""
+    """The test paragraphs, and the playground's presets."""
     paragraphs = [p["text"] for p in json.loads(PARAGRAPHS.read_text(encoding="utf-8"))]
     examples = EXAMPLES.read_text(encoding="utf-8").partition("EXAMPLES =")[2].rstrip().rstrip(";")
     return {"paragraphs": paragraphs, "presets": list(json.loads(examples).values())}

@@ -21,7 +21,7 @@ LIMIT_BYTES = 16_000_000
 
 
 def export(recipe: Recipe, target: Path) -> None:
-    """Write config, tokenizer, language model and codec. Raises ValueError when the box is over its limit."""
+    """Write config, tokenizer, language model and codec. Raises ValueError when the files exceed their size limit."""
     target.mkdir(parents=True, exist_ok=True)
     training = DualARTraining(recipe, Machine())
     student = training.averaged()
@@ -43,4 +43,4 @@ def export(recipe: Recipe, target: Path) -> None:
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
     save_file({n: t.detach().half().contiguous() for n, t in tensors.items()}, path)
-    path.chmod(0o644)  # safetensors makes files that only their owner may read
+    path.chmod(0o644)  # safetensors creates files that only their owner can read

@@ -15,7 +15,7 @@ from inference.model.codec import Quantizer
 from inference.model.config import FSQ_LEVELS
 
 PLACES = tuple(math.prod(FSQ_LEVELS[:i]) for i in range(len(FSQ_LEVELS)))
-"""Weight of each digit in a code: 1, 8, 40, 200."""
+"""Place value of each digit in a code: 1, 8, 40, 200."""
 _MOMENTUM, _EPS = 0.05, 1e-5
 
 
@@ -53,7 +53,7 @@ class GroupedFSQ(nn.Module):
 
     @property
     def half(self) -> Tensor:
-        """The middle digit of each place."""
+        """The middle level of each digit."""
         return self.levels // 2
 
     def forward(self, z: Tensor, group_dropout: float = 0.0) -> tuple[Tensor, Tensor]:

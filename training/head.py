@@ -21,7 +21,7 @@ from training.shards import HOPS_PER_FRAME, code_shards, coded, held_out, held_o
 
 SAMPLES = 2048
 UNHEARD = 1024
-"""Samples at the start of a crop without loss: their past was cut off inside the head."""
+"""Samples at the start of a crop that the loss ignores: inside the head their past was cut off."""
 RESOLUTIONS = ((2048, 512, 160), (1024, 256, 120), (512, 128, 80), (256, 64, 40), (128, 32, 20))
 """FFT size, hop and mel bands."""
 FINE = 256
@@ -35,9 +35,9 @@ MODULATION_FLOOR = 0.3
 
 
 class MelDistance(nn.Module):
-    """Mean L1 distance of log-mels over several resolutions; those finer than a glottal pulse count `fine` as much.
+    """Mean L1 distance of log-mels over several resolutions; resolutions finer than a glottal pulse have the weight `fine`.
 
-    Codes do not tell when pulses fall. A distance that hears single pulses is least when there are none, which sounds buzzy.
+    Codes do not tell when pulses occur. A distance that resolves single pulses is smallest when there are none, which sounds buzzy.
     """
 
     def __init__(self, fine: float = 1.0) -> None:
@@ -60,10 +60,10 @@ class MelDistance(nn.Module):
 
 
 class ModulationDistance(nn.Module):
-    """L1 distance of how fast and how deep each band's level moves, whenever it does.
+    """L1 distance of how fast and how deep each band's level is modulated, regardless of when.
 
-    Magnitudes of a second transform over the course of each log-mel band: pulses count by their rate and depth, not by
-    their place (the scattering transform's idea, arXiv:1203.1513).
+    It compares magnitudes of a second transform over time in each log-mel band: the rate and depth of pulses count, not
+    their position (the scattering transform's idea, arXiv:1203.1513).
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ def _magnitude(wave: Tensor, n_fft: int, hop: int, window: Tensor) -> Tensor:
 def run_head(head: Head, features: Tensor, last: int | None = None) -> Tensor:
     """`head(features)` with two-dimensional convolutions in channels-last order: with few channels several times faster on CPU.
 
-    features (batch, dim, hops) -> (batch, samples). With `last`, only that many hops go past the first convolution.
+    features (batch, dim, hops) -> (batch, samples). With `last`, only that many of the last hops continue past the first convolution.
     """
     x = _conv(features.unsqueeze(2).contiguous(memory_format=torch.channels_last), head.conv_pre)
     if last is not None:
@@ -114,13 +114,13 @@ def run_head(head: Head, features: Tensor, last: int | None = None) -> Tensor:
 def train_head(recipe: Recipe, machine: Machine) -> None:
     """Train by spectral distance until `recipe.head.seconds`, then against an adversary for `adversarial_seconds`.
 
-    Goes on from `head.pt` if it is there, and keeps it up to date.
+    Resumes from `head.pt` if it exists, and keeps it up to date.
     """
     HeadTraining(recipe, machine).run()
 
 
 class HeadTraining:
-    """One run: codec, optimisers, adversary and how far it has come. Kept in `head.pt`."""
+    """One run: codec, optimisers, adversary and progress. Saved in `head.pt`."""
 
     def __init__(self, recipe: Recipe, machine: Machine) -> None:
         self.recipe, self.machine, self.r, device = recipe, machine, recipe.head, machine.device
@@ -131,7 +131,7 @@ class HeadTraining:
         features = _feature_parameters(self.codec)
         self.trained = [*self.codec.head.parameters(), *features]
         groups = [{"params": self.codec.head.parameters(), "share": 1.0}, {"params": features, "share": self.r.upsample_rate / self.r.rate}]
-        fused = device.type == "cuda" or None  # one launch in place of ten a parameter
+        fused = device.type == "cuda" or None  # one launch instead of ten per parameter
         self.optimiser = torch.optim.AdamW(groups, betas=(0.8, 0.98), weight_decay=1e-4, fused=fused)
         judges = self.adversary.parameters()
         self.against = torch.optim.AdamW(judges, lr=self.r.adversary_rate, betas=(0.8, 0.98), weight_decay=1e-4, fused=fused)
@@ -142,7 +142,7 @@ class HeadTraining:
         self.audio = tuple(tensor.to(device) for tensor in _training_audio(recipe))
 
     def run(self) -> None:
-        """Train until the time of this run and earlier ones is what the recipe gives, or the machine's time is up."""
+        """Train until this run and earlier ones reach the recipe's time, or until the machine's time is up."""
         torch.backends.cudnn.benchmark = True  # all crops are of one size
         start, due = self.machine.clock() - self.seconds, self.seconds + self.recipe.checkpoint_seconds
         while (elapsed := self.machine.clock() - start) < self.r.seconds + self.r.adversarial_seconds:
@@ -188,7 +188,7 @@ class HeadTraining:
         self.optimiser.step()
 
     def _crop(self) -> tuple[Tensor, Tensor]:
-        """A batch of sound made from codes, digits of some altered, and what it should be, (batch, samples)."""
+        """A batch of sound decoded from codes, some with altered digits, and the true sound, (batch, samples)."""
         (wave, codes), r = self.audio, self.r
         starts = torch.randint(0, len(codes) - r.context - r.crop, (r.batch,), device=codes.device)
         frames = starts[:, None] + torch.arange(r.context + r.crop, device=codes.device)
@@ -270,7 +270,7 @@ def _conv(x: Tensor, layer: CausalConv) -> Tensor:
 
 
 def _transposed(x: Tensor, layer: CausalTransposedConv) -> Tensor:
-    """(batch, channels, 1, time) -> (batch, channels, 1, time * stride): the tail that reaches into the future is cut."""
+    """(batch, channels, 1, time) -> (batch, channels, 1, time * stride): the tail that depends on the future is cut off."""
     conv = layer.conv
     y = F.conv_transpose2d(x, conv.weight.unsqueeze(2), conv.bias, stride=(1, layer.stride))
     return y[..., : x.shape[-1] * layer.stride].contiguous(memory_format=torch.channels_last)

@@ -18,14 +18,14 @@ Work = Callable[[Recipe, "Machine", int], None]
 
 @dataclass(frozen=True)
 class Machine:
-    """Networks are trained on `device`; the teacher speaks on CPUs, in `processes`."""
+    """The machine to run on: networks train on `device`, and the teacher speaks on CPUs, in `processes` processes."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     processes: int = 1
     until: float = math.inf
-    """Of `time.monotonic()`. A stage that has come this far does one more step, or shard, at the most, and saves what it has."""
+    """A value of `time.monotonic()`. A stage that reaches it does at most one more step or shard, and saves its work."""
     step_seconds: float | None = None
-    """How long each step counts, whatever it takes: for a run that must take the same steps on any machine. None: as long as it takes."""
+    """Seconds that each step counts as, for a run that must take the same number of steps on any machine. None: its actual time."""
     _readings: list[int] = field(default_factory=lambda: [0])
 
     @property
@@ -35,11 +35,11 @@ class Machine:
 
     @property
     def name(self) -> str:
-        """What the seconds of `clock` are spent on, for the model card."""
+        """The hardware that the seconds of `clock` are measured on, for the model card."""
         return "one CPU core" if self.device.type == "cpu" else f"one {torch.cuda.get_device_name(self.device)}"
 
     def clock(self) -> float:
-        """Seconds as recipes count them: of this process's processor time, or, where a GPU does the work, of the clock on the wall."""
+        """Seconds as recipes count them: this process's CPU time, or wall-clock time where a GPU does the work."""
         if self.step_seconds is not None:  # stages read it once a step
             self._readings[0] += 1
             return self._readings[0] * self.step_seconds
@@ -47,7 +47,7 @@ class Machine:
 
 
 def in_processes(work: Work, recipe: Recipe, machine: Machine) -> None:
-    """Run `work(recipe, machine, process)` in each process, with one thread; in this one if it is alone."""
+    """Run `work(recipe, machine, process)` in each process, with one thread; in this process if there is only one."""
     if machine.processes == 1:
         work(recipe, machine, 0)
         return
@@ -59,7 +59,7 @@ def in_processes(work: Work, recipe: Recipe, machine: Machine) -> None:
     running = list(workers)
     while running:
         connection.wait([worker.sentinel for worker in running])
-        if any(worker.exitcode for worker in workers):  # the others may be waiting for it
+        if any(worker.exitcode for worker in workers):  # the other processes may be waiting for it
             for worker in running:
                 worker.terminate()
             raise SystemExit(f"a process of {work.__name__} failed; see its traceback above")

@@ -1,6 +1,6 @@
 """`python -m training.pack`: checkpoints small enough to carry, from which `python -m training` exports or trains further.
 
-Optimisers are left behind and the rest is FP16: a run that goes on from here warms up once more.
+It leaves out optimisers and stores the rest as FP16; a run that resumes from here warms up once more.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from training.shards import save
 
 LEFT_BEHIND = ("student", "optimisers", "optimiser", "against")
-"""Of the Dual-AR only the average of its weights is kept."""
+"""Entries that are left out. For the Dual-AR only the average of its weights is kept."""
 
 
 def pack(work: Path, to: Path) -> None:
-    """Write small ones of the checkpoints there are. The encoder keeps every bit: codes are made with it."""
+    """Write small copies of the existing checkpoints. The encoder keeps its full precision, since it makes the codes."""
     to.mkdir(parents=True, exist_ok=True)
     for name in ("encoder.pt", "head.pt", "dual_ar.pt"):
         if (work / name).exists():

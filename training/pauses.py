@@ -1,7 +1,7 @@
 """How long the teacher pauses within and between sentences, how much silence minnow's own segments begin and end with, and how far
 the levels of neighbouring segments lie apart.
 
-`python -m training.pauses` prints it; the pauses in minnow's `generation_config.json` follow from it.
+`python -m training.pauses` prints these figures; the pauses in minnow's `generation_config.json` follow from them.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def _report(what: str, values: list[float], unit: str = "s") -> None:
 
 
 def _level(wave: np.ndarray) -> float:
-    """Decibels of the part that is not silent."""
+    """Level in decibels of the part that is not silent."""
     return float(10 * np.log10(np.mean(np.square(wave[np.abs(wave) > LOUD]))))
 
 
 def _loud(wave: np.ndarray, rate: int) -> np.ndarray:
-    """Which windows of 10 ms are louder than what counts as silence, relative to the loudest sample."""
+    """Which windows of 10 ms are louder than the silence threshold, which is relative to the loudest sample."""
     size = round(WINDOW_SECONDS * rate)
     windows = np.abs(wave[: len(wave) // size * size]).reshape(-1, size).max(1)
     return windows > max(LOUD, 0.02 * windows.max())

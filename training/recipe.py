@@ -1,6 +1,6 @@
 """All numbers of the recipe: seeds, sizes, and how long each stage runs.
 
-A stage reads its part of a `Recipe` and writes files into `Recipe.folder`; what is already there is not made again.
+A stage reads its part of a `Recipe` and writes files into `Recipe.folder`; it does not make existing files again.
 Time is counted in seconds of work (`Machine.clock`), so a run that was paused or resumed trains as long as one that was not.
 """
 
@@ -14,7 +14,7 @@ from inference.model.config import GenerationDefaults
 
 @dataclass(frozen=True)
 class TextRecipe:
-    """How much of what is read aloud."""
+    """How much text of each kind to read aloud."""
 
     seed: int = 7
     generated: int = 23_000
@@ -29,12 +29,12 @@ class TextRecipe:
 
 @dataclass(frozen=True)
 class SpeechRecipe:
-    """What the teacher speaks."""
+    """The speech to make with the teacher."""
 
     utterances: int = 66_000
     per_shard: int = 1_000
     shards_with_audio: int = 12
-    """Log-mels of every utterance are kept, waveforms only of these shards: the head needs no more."""
+    """Shards that keep waveforms; the head needs no more. Every utterance keeps its log-mel."""
     seed: int = 0
 
 
@@ -71,10 +71,10 @@ class HeadRecipe:
     upsample_rate: float = 3e-4
     digit_noise: float = 0.03
     fine_weight: float = 0
-    """Of the mel distances that hear single pulses, against the others."""
+    """Weight of the mel distances that resolve single pulses, relative to the others."""
     modulation_weight: float = 2
     adversarial_seconds: float = 0
-    """After `seconds`. Off: in a first experiment it did not pay within 900 steps."""
+    """Seconds of adversarial training after `seconds`. Off: in a first experiment it did not pay off within 900 steps."""
     adversary_width: int = 16
     adversary_rate: float = 5e-4
     adversarial_rate: float = 4e-4
@@ -98,21 +98,21 @@ class DualARRecipe:
     fast_layers: int = 1
     max_seq_len: int = 2048
     seconds: float = 17_000
-    """Of work, all processes together."""
+    """Seconds of work, all processes together."""
     decay_seconds: float = 12_000
     meet_every: int = 40
-    """Steps after which several processes go on from the mean of their weights."""
+    """Steps after which several processes continue from the mean of their weights."""
     columns: int = 1_700
     loaders: int = 0
-    """Processes that make batches for the one that trains; 0: it makes them itself."""
+    """Processes that make batches for the training process; 0: it makes them itself."""
     rate: float = 2e-3
     weight_decay: float = 0.05
     average: float = 0.998
-    """Decay of the moving average of the weights, which is what is evaluated and exported."""
+    """Decay of the moving average of the weights; evaluation and export use this average."""
     fast_share: float = 0.3
     """Share of the frames whose codes the fast model is trained on in a step."""
     guided: tuple[tuple[int, tuple[int, ...]], ...] = ((1, (0, 0)), (2, (0, 0)), (3, (0, 2, 4)))
-    """Layers and, for each of their first heads, how many bytes past the one being spoken it should look."""
+    """Layers and, for each of their first heads, how many bytes past the spoken byte it should look."""
     guide_weight: float = 1.75
     guide_width: float = 1.5
     """Standard deviation, in bytes of text, of where a guided head may look."""
@@ -125,9 +125,9 @@ class DualARRecipe:
     noise: float = 0.7
     """At most this share of a noisy sequence's input frames is altered."""
     own_share: float = 0.3
-    """Share of the steps whose noise is not that but what the model itself would have said."""
+    """Share of the steps that use frames the model itself would have generated, instead of this noise."""
     own: float = 0.7
-    """At most this share of a sequence's input frames is then its own."""
+    """In such a step, at most this share of a sequence's input frames is the model's own."""
     own_temperature: float = 0.8
     bfloat16: bool = True
     seed: int = 0
@@ -146,7 +146,9 @@ MANNER = GenerationDefaults(
     sentence_pause=0.6,
     paragraph_pause=0.9,
 )
-"""One sentence a segment, without history: sequences of two utterances had at most 300 columns in training, and beyond that the text is lost."""
+"""One sentence per segment, without history: in training, sequences of two utterances had at most 300 columns, and beyond that the model
+loses the text.
+"""
 
 
 @dataclass(frozen=True)
@@ -160,14 +162,17 @@ class Recipe:
     head: HeadRecipe = field(default_factory=HeadRecipe)
     dual_ar: DualARRecipe = field(default_factory=DualARRecipe)
     manner: GenerationDefaults = field(default_factory=lambda: MANNER)
-    """How what is exported is spoken with where a request does not say."""
+    """The exported checkpoint's defaults for values that a request leaves out."""
     checkpoint_seconds: float = 150
     step_seconds: float | None = None
-    """What a step counts of these seconds, whatever it takes (`Machine.step_seconds`)."""
+    """Seconds that each step counts as, whatever its actual time (`Machine.step_seconds`)."""
 
     @classmethod
     def gpu(cls, folder: Path) -> Recipe:
-        """The same on one GPU, where a step costs much the same whatever its size: larger ones, fewer of them. README.md has the arithmetic."""
+        """The same recipe for one GPU, where a step costs about the same whatever its size: fewer and larger steps.
+
+        README.md has the arithmetic.
+        """
         cpu = cls(folder)
         return replace(
             cpu,

@@ -40,7 +40,7 @@ def byte_tokenizer(path: Path) -> Tokenizer:
 
 @dataclass(frozen=True)
 class Conversation:
-    """One conversation. `spoken` marks the columns to be predicted; `place` is the text column they stand at."""
+    """One conversation. `spoken` marks the columns to predict; `place` is the text column that each of them speaks."""
 
     columns: Tensor  # (1 + codebooks, time) int64
     spoken: Tensor  # (time,) bool
@@ -50,7 +50,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Batch:
-    """Everything is about the *next* column, but `columns`, which is what the model sees."""
+    """Training data. `columns` is the model's input; everything else describes the *next* column."""
 
     columns: Tensor  # (batch, 1 + codebooks, time)
     target: Tensor  # (batch, 1 + codebooks, time), IGNORE where nothing is predicted
@@ -63,7 +63,7 @@ class Batch:
 
 
 class SequenceBuilder:
-    """Builds sequences with the prompt the engine will use."""
+    """Builds sequences with the same prompt as the engine."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._prompts, self._tokenizer = PromptBuilder(tokenizer, CODEBOOKS), tokenizer
@@ -74,7 +74,7 @@ class SequenceBuilder:
         return self._prompts.system().shape[1]
 
     def size(self, text: bytes) -> int:
-        """Columns a text takes with its prompt and its end column."""
+        """Number of columns of a text with its prompt and its end column."""
         return self._prompts.segment(text.decode()).shape[1] + 1
 
     def prompt(self, text: str) -> Tensor:
@@ -82,7 +82,7 @@ class SequenceBuilder:
         return torch.cat((self._prompts.system(), self._prompts.segment(text)), dim=1)
 
     def build(self, utterances: Sequence[CodedUtterance], system: bool) -> Conversation:
-        """Utterances one after the other: to the later ones the earlier are references, or the text so far."""
+        """Put utterances one after the other: for later ones the earlier ones are references, or the text so far."""
         columns = [self._prompts.system()] if system else []
         time = sum(c.shape[1] for c in columns)
         spoken, places, phonemes = (
@@ -101,7 +101,7 @@ class SequenceBuilder:
         return Conversation(torch.cat(columns, 1), torch.cat(spoken), torch.cat(places), torch.cat(phonemes))
 
     def _answer(self, u: CodedUtterance) -> Tensor:
-        """The utterance's columns and <|im_end|>. The end column has code_0 = 0, as at inference, over the last frame's other codes."""
+        """The utterance's columns and <|im_end|>. The end column has code_0 = 0, as at inference, and the last frame's other codes."""
         codes = u.codes.long().T
         end = codes[:, -1:].clone()
         end[0] = 0
@@ -116,8 +116,8 @@ class SequenceBuilder:
     def noisy(self, batch: Batch, share: Tensor) -> Batch:
         """Alter about `share` (batch,) of each sequence's input frames: runs of other speech, and neighbouring digits.
 
-        A model that has only seen true pasts trusts what it hears more than what it reads, and loses the text at its first
-        own mistake. The swapped-in sounds are real ones from the same batch: unlike random codes they cannot be told by ear.
+        A model that has only seen true pasts trusts the audio more than the text, and loses its place in the text at its own first
+        mistake. The swapped-in sounds are real ones from the same batch: unlike random codes, the model cannot recognise them as wrong.
         """
         tokens, codes = batch.columns[:, 0], batch.columns[:, 1:].transpose(1, 2)
         begin = self._tokenizer.semantic_begin
@@ -132,7 +132,7 @@ class SequenceBuilder:
 
 
 class Frames:
-    """Every frame of the data, to be found by its first code."""
+    """Every frame of the data, indexed by its first code."""
 
     def __init__(self, codes: Tensor) -> None:
         """`codes` (frames, codebooks)."""
@@ -148,7 +148,7 @@ class Frames:
 
 
 def _swap_runs(codes: Tensor, pool: Tensor, share: Tensor) -> Tensor:
-    """Put runs of 1 to 4 consecutive frames of `pool` (n, codebooks) over codes (batch, time, codebooks)."""
+    """Overwrite parts of codes (batch, time, codebooks) with runs of 1 to 4 consecutive frames of `pool` (n, codebooks)."""
     shape, device = codes.shape[:2], codes.device
     starts = torch.rand(shape, device=device) < share[:, None] / 3
     lengths, sources = torch.randint(1, _MAX_RUN + 1, shape, device=device), torch.randint(0, len(pool), shape, device=device)
@@ -176,9 +176,10 @@ def collate(sequences: Sequence[Conversation]) -> Batch:
 
 
 def plan_epoch(sizes: Sequence[int], system_size: int, r: DualARRecipe, rng: random.Random) -> list[list[tuple[tuple[int, ...], bool]]]:
-    """Batches of (utterance indices, with system message?), each of sequences of one padded length; what does not fill a batch waits.
+    """Batches of (utterance indices, with system message?), each of sequences of one padded length; sequences that do not fill a batch
+    wait.
 
-    `sizes` are columns an utterance takes with its prompt.
+    `sizes` are the numbers of columns of each utterance with its prompt.
     """
     order = list(range(len(sizes)))
     rng.shuffle(order)

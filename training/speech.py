@@ -1,8 +1,8 @@
 """The teacher speaks: waveform at 44.1 kHz, its log-mel, and which byte and phoneme each moment belongs to.
 
-hibari's network decides how long each phoneme lasts. That figure is made an output of the network here, so
-every stretch of sound is known to belong to a phoneme and, through the phonemiser's words, to bytes of the text.
-It is what lets a small model learn, within minutes, where in the text it is speaking.
+hibari's network decides how long each phoneme lasts. This module adds that duration to the network's outputs, so that
+every stretch of sound maps to a phoneme and, through the phonemiser's words, to bytes of the text.
+This lets a small model learn, within minutes, its position in the text.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PHONEMES = 178
 
 @dataclass(frozen=True)
 class Utterance:
-    """One text as spoken. `phonemes` and `bytes` stand at every hop (512 samples) of the padded waveform."""
+    """One text as spoken. `phonemes` and `bytes` have one value for every hop (512 samples) of the padded waveform."""
 
     text: str
     wave: Tensor | None  # (samples,) int16, a whole number of code frames
@@ -51,7 +51,7 @@ class Utterance:
 
 
 class Teacher:
-    """hibari's voice `heart`, with phoneme durations. `folder` keeps the network with its extra output."""
+    """hibari's voice `heart`, with phoneme durations. The network with this extra output is stored in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._tts = Hibari(threads=1)
@@ -61,7 +61,7 @@ class Teacher:
         self._mel = LogMel(160)
 
     def speak(self, text: str, *, seed: int, keep_wave: bool = True) -> Utterance | None:
-        """None when the teacher has nothing to say or the utterance is longer than MAX_FRAMES."""
+        """Speak a text. Returns None when there is nothing to say or the utterance is longer than MAX_FRAMES."""
         spoken = self._synthesise(text, np.random.default_rng(seed))
         if spoken is None:
             return None
@@ -139,7 +139,7 @@ def spoken(teacher: Teacher, texts: Sequence[str], *, seed: int, keep_wave: bool
 
 
 def settle(phonemes: Tensor) -> Tensor:
-    """Stress marks become the vowel they mark, punctuation becomes a pause."""
+    """Replace stress marks by the vowel they mark, and punctuation by a pause."""
     marks = (phonemes == STRESS[0]) | (phonemes == STRESS[1])
     places = torch.arange(len(phonemes))
     following = torch.where(marks, len(phonemes) - 1, places).flip(0).cummin(0).values.flip(0)
@@ -160,7 +160,7 @@ def _with_durations(model: str, folder: Path) -> str:
 
 
 def _positions(plain: str, sentence: str) -> np.ndarray:
-    """For each character of the normalised text (and its end), where it stands in the original sentence."""
+    """For each character of the normalised text (and its end), its position in the original sentence."""
     positions = np.arange(len(plain) + 1, dtype=np.float64)
     if plain == sentence:
         return positions

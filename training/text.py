@@ -1,7 +1,7 @@
 """What is read aloud: WordNet's usage examples and glosses, and sentences filled into templates. Knows nothing of sound.
 
-Everything follows from one seed. The held-out sentences are set aside before anything else is drawn. All of it is written out in
-words, as minnow's `normalize` will give it.
+Everything follows from one seed. The held-out sentences are set aside before anything else is drawn. All text is spelled out in
+words, in the form that minnow's `normalize` produces.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _QUESTION = re.compile(r"(who|what|when|where|why|how|is|are|do|does|did|can|cou
 
 @dataclass(frozen=True)
 class TestSentence:
-    """A sentence never trained on, and what kind of reading it tests."""
+    """A sentence that is never trained on, and the kind of reading it tests."""
 
     text: str
     kind: str
@@ -39,7 +39,7 @@ class TestSentence:
 
 @dataclass(frozen=True)
 class Corpus:
-    """`train` is in the order in which it is to be spoken, so that any prefix is a fair mixture."""
+    """All texts. `train` is in the order in which the teacher speaks it, so that any prefix is a fair mixture."""
 
     test: tuple[TestSentence, ...]
     validation: tuple[str, ...]
@@ -82,7 +82,7 @@ def wordnet(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def punctuate(sentence: str, rng: random.Random) -> str:
-    """Mostly sentence case with a final mark, as a server is sent; one in seven stays bare."""
+    """Give most sentences a capital letter and a final mark, as in typical requests; one in seven stays bare."""
     if rng.random() < 0.14:
         return sentence
     sentence = sentence[0].upper() + sentence[1:]
@@ -116,7 +116,7 @@ class Generator:
         return list(dict.fromkeys([*made, *(self.fill(s) for s in self._short for _ in range(6))]))
 
     def everyday(self, count: int) -> list[str]:
-        """Greetings, requests, small talk: dictionaries hardly ever say hello. At most `count`, each text once."""
+        """Greetings, requests and small talk, which dictionaries hardly contain. At most `count`, each text once."""
         return list(dict.fromkeys(self.fill(self._rng.choice(self._everyday)) for _ in range(count)))
 
     def fill(self, template: str) -> str:
@@ -184,7 +184,7 @@ def _bare(sentence: str) -> str:
 
 
 def _joined(plain: list[str], made: list[str], count: int, rng: random.Random) -> Iterator[str]:
-    """Texts of two or three sentences, up to 200 characters: what a long request is split into."""
+    """Texts of two or three sentences, up to 200 characters, like the segments of a long request."""
     for _ in range(count):
         source = plain if rng.random() < 0.6 else made
         text = " ".join(punctuate(s, rng) for s in rng.sample(source, rng.choice([2, 2, 3])))
@@ -193,7 +193,7 @@ def _joined(plain: list[str], made: list[str], count: int, rng: random.Random) -
 
 
 def _with_glosses(spoken: list[str], glosses: list[str]) -> Iterator[str]:
-    """One gloss after every second text, then the glosses that are left: rare words come early, plain speech comes first."""
+    """One gloss after every second text, then the remaining glosses: rare words come early, but plain speech comes first."""
     rest = iter(glosses)
     for i, text in enumerate(spoken):
         yield text

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the worker. A missing package and Ctrl-C end it without a traceback."""
-    os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")  # at DEBUG its SDK writes what jobs say and hear into the log
+    os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")  # at DEBUG RunPod's SDK logs the jobs' input and output
     try:
         with needs("worker", "`python -m worker`"):
             for package in ("psutil", "worker.handler", "runpod"):  # before a model is loaded
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def serve() -> None:
-    """Load, warm up, report how long that took, and take jobs. A failed fitness check reports a model that cannot be loaded."""
+    """Load, warm up, report how long that took, and take jobs. If the model cannot be loaded, it reports a failed fitness check."""
     import psutil
     import runpod
 
@@ -58,7 +58,7 @@ def serve() -> None:
         items = [item async for item in handler(job)]
         return items[-1] if "error" in items[-1] else items
 
-    # The SDK's way to try a job out (--test_input) knows no generators.
+    # The SDK's test mode (--test_input) does not support generators.
     queue = "RUNPOD_WEBHOOK_GET_JOB" in os.environ
     runpod.serverless.start(
         {"handler": piece_by_piece if queue else at_once, "return_aggregate_stream": True, "concurrency_modifier": lambda _: engine.slots}
@@ -66,7 +66,7 @@ def serve() -> None:
 
 
 def _engine() -> tuple[SpeechEngine, VoiceStore]:
-    """The engine of the settings, warm, and the voices it may speak with."""
+    """The warmed-up engine that the settings describe, and the voices it may use."""
     import prometheus_client
 
     from inference.engine.startup import start_engine
@@ -80,7 +80,7 @@ def _engine() -> tuple[SpeechEngine, VoiceStore]:
 
 
 def _unfit(runpod: Any, reason: str) -> None:
-    """End as a failed fitness check does: the worker counts as unhealthy, before it has taken a job."""
+    """Exit as after a failed fitness check: RunPod counts the worker as unhealthy before it has taken a job."""
 
     def the_model_can_be_loaded() -> None:
         raise RuntimeError(reason)

@@ -24,20 +24,20 @@ from worker.job import INLINE_BYTES, Clip, Job, parse
 from worker.storage import Storage
 
 _PIECE = INLINE_BYTES * 3 // 4 - 1000
-"""Bytes that are less than INLINE_BYTES in base64, with what stands around them."""
+"""Bytes that in base64, with the fields around them, stay below INLINE_BYTES."""
 _PROGRESS_SECONDS = 10
 
 
 class Handler:
-    """One engine, and what jobs may reach. `progress(job, status)` tells RunPod how far a job is."""
+    """One engine, and the voices and storage that jobs may use. `progress(job, status)` reports a job's progress to RunPod."""
 
     def __init__(self, engine: SpeechEngine, voices: VoiceStore, storage: Storage, progress: Callable[[dict[str, Any], Any], None]) -> None:
         self._engine, self._voices, self._storage, self._progress = engine, voices, storage, progress
 
     async def __call__(self, job: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """Yield pieces of the file, where that was asked for, and last the result; or the one sentence that says why not.
+        """Yield pieces of the file if the job asks for them, then the result; or an error in one sentence.
 
-        A job that is cancelled or runs out of time is cancelled here by the SDK, which stops its speech within a frame.
+        The SDK cancels this generator when a job is cancelled or times out, which stops its speech within a frame.
         """
         try:
             asked = parse(job["input"])
@@ -80,7 +80,7 @@ class Handler:
                 yield _piece(piece, pieces)
                 pieces += 1
         made = bytes(content)
-        if asked.upload or not asked.stream:  # pieces alone are a stream: what their receiver joins has this checksum
+        if asked.upload or not asked.stream:  # without an upload, pieces are a stream: the file that the receiver joins has this checksum
             made = encoder.with_true_sizes(made)
         yield await self._result(job, asked, encoder, made, stream, seed, seconds, began, first)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from inference.errors import RequestError
 
 INLINE_BYTES = 1_000_000
-"""Most base64 characters that go through RunPod's queue in one piece: it drops larger answers."""
+"""Most base64 characters in one message through RunPod's queue, which drops larger answers."""
 _KEY = r"^[A-Za-z0-9][A-Za-z0-9!_.*'()/ -]{0,1023}$"
 
 
@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class Clip(_Strict):
-    """Someone to sound like: a clip, behind an https address or in base64, and what is said in it."""
+    """A voice to imitate: a clip, as an https URL or in base64, and its transcript."""
 
     text: str = Field(min_length=1, max_length=2000)
     url: str | None = None
@@ -48,7 +48,7 @@ Speaker = Annotated[
 
 
 class Upload(_Strict):
-    """Where the sound goes: a presigned PUT address, or a key in a bucket that the worker has the credentials of."""
+    """Where to upload the audio: a presigned PUT URL, or a key in a bucket for which the worker has credentials."""
 
     url: str | None = None
     key: str | None = Field(None, pattern=_KEY)
@@ -66,7 +66,7 @@ class Upload(_Strict):
 
 
 class Job(_Strict):
-    """A job's `input`. Fields that are not named here are refused by name."""
+    """A job's `input`. Unknown fields are refused by name."""
 
     version: Literal[1] = 1
     text: str | None = None
@@ -93,12 +93,12 @@ class Job(_Strict):
 
     @property
     def spoken(self) -> str:
-        """All that is to be said."""
+        """The whole text to speak."""
         return self.text if self.text is not None else "\n\n".join(self.segments or ())
 
 
 def parse(given: Any) -> Job:
-    """Raises RequestError that says which field is wrong and why."""
+    """Parse a job's input. Raises a RequestError that says which field is wrong and why."""
     try:
         return Job.model_validate(given)
     except ValidationError as e:

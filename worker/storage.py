@@ -19,22 +19,25 @@ from inference.errors import FishserveError, RequestError
 from worker.job import Upload
 
 MAX_BYTES, FETCH_SECONDS = 25_000_000, 30
-"""Of a clip that is fetched."""
+"""Limits for fetching a clip."""
 URL_SECONDS = 300
-"""How long an address of a result is good for."""
+"""How long a result's URL stays valid."""
 ATTEMPTS, FIRST_PAUSE = 4, 0.5
-"""Of an upload; seconds before the second, doubled each time."""
+"""Attempts of an upload; seconds before the second attempt, doubled each time."""
 _ATTEMPT_SECONDS = 60
 _PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 
 
 class StorageError(FishserveError):
-    """Storage refused, or could not be reached."""
+    """Storage refused a request, or could not be reached."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The bucket whose credentials the worker has, if any, and the web beside it. Its own address is trusted; others must be public."""
+    """The bucket that the worker has credentials for, if any, and other URLs.
+
+    The bucket's endpoint is trusted; other hosts must be public.
+    """
 
     endpoint: str | None = None
     access_key: str | None = None
@@ -43,12 +46,15 @@ class Storage:
 
     @classmethod
     def from_environment(cls) -> Storage:
-        """R2_ENDPOINT, R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY, R2_BUCKET_NAME."""
+        """Read R2_ENDPOINT, R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY and R2_BUCKET_NAME."""
         names = ("R2_ENDPOINT", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY", "R2_BUCKET_NAME")
         return cls(*(os.environ.get(name) or None for name in names))
 
     async def fetch(self, url: str) -> bytes:
-        """What lies at an address, at most MAX_BYTES. Raises RequestError for one that may not be asked, StorageError when it does not answer."""
+        """Fetch a URL's content, at most MAX_BYTES.
+
+        Raises RequestError for a URL that is not allowed, StorageError when it does not answer.
+        """
         content = bytearray()
         try:
             async with asyncio.timeout(FETCH_SECONDS), await self._client(url) as client, client.stream("GET", url) as response:
@@ -63,9 +69,9 @@ class Storage:
         return bytes(content)
 
     async def send(self, upload: Upload, content: bytes, media_type: str, job: str, result: dict[str, Any]) -> dict[str, str]:
-        """Put the content where it is to go, trying again where that may help, and see that it arrived whole. Raises RequestError, StorageError.
+        """Upload the content, retrying where that may help, and check that it arrived whole. Raises RequestError, StorageError.
 
-        Returns `{"url": ...}`, an address good for URL_SECONDS, with its `key`, or `{}` for an address that was given.
+        Returns `{"url": ...}`, a URL valid for URL_SECONDS, with its `key`, or `{}` for an upload to a given URL.
         """
         if upload.url is not None:
             await self._put(upload.url, content, media_type)
@@ -79,19 +85,19 @@ class Storage:
         return self._found(bucket, key)
 
     async def done(self, upload: Upload, job: str) -> dict[str, Any] | None:
-        """The result of this very job if it was sent to its key before, by a worker that died before it could say so."""
+        """The result of this very job, if a worker uploaded it to its key earlier but died before it could report it."""
         if upload.key is None:
             return None
         bucket, key = self._place(upload)
         try:
             head = await asyncio.to_thread(self._ask, "head_object", Bucket=bucket, Key=key)
-        except StorageError:  # usually: there is nothing; else sending will say what is wrong
+        except StorageError:  # usually there is no object; any other error will recur when sending
             return None
         if head["Metadata"].get("job") != job:
             return None
         return {**json.loads(head["Metadata"]["result"]), **self._found(bucket, key)}
 
-    # -- by address ------------------------------------------------------------------------------------------------------------
+    # -- by URL ----------------------------------------------------------------------------------------------------------------
 
     async def _put(self, url: str, content: bytes, media_type: str) -> None:
         pause = FIRST_PAUSE
@@ -117,7 +123,7 @@ class Storage:
             pause *= 2
 
     async def _client(self, url: str) -> httpx.AsyncClient:
-        """A client that connects to one checked machine, whatever its name may mean a moment later. Raises RequestError."""
+        """A client pinned to one checked IP address, even if the name resolves differently a moment later. Raises RequestError."""
         try:
             parts = urlsplit(url)
             port = parts.port or 443
@@ -161,7 +167,7 @@ class Storage:
         import boto3
         from botocore.config import Config
 
-        # R2 may refuse the checksums that newer clients add by themselves.
+        # R2 may refuse the checksums that newer clients add by default.
         config = Config(
             signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": ATTEMPTS, "mode": "standard"}, connect_timeout=10,
             read_timeout=_ATTEMPT_SECONDS, request_checksum_calculation="when_required", response_checksum_validation="when_required",
@@ -183,28 +189,28 @@ class Storage:
 
 
 class _Pinned(httpx.AsyncHTTPTransport):
-    """Connects to one machine; the name in the address is still the one that is asked for and whose certificate counts."""
+    """Connects to one IP address; the request still names the URL's host, and the certificate must match that name."""
 
     def __init__(self, address: str) -> None:
         super().__init__()
         self._address = address
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it there."""
+        """Send the request to that address."""
         request.extensions["sni_hostname"] = request.url.host
         request.url = request.url.copy_with(host=self._address)  # the Host header is set already
         return await super().handle_async_request(request)
 
 
 def _check_whole(etag: str, content: bytes) -> None:
-    """An ETag of 32 hexadecimal digits is the MD5 of what arrived; others say nothing."""
+    """Raise StorageError if the upload is damaged. An ETag of 32 hexadecimal digits is the MD5 of the stored bytes; others say nothing."""
     mark = etag.strip('"')
     if len(mark) == 32 and mark != hashlib.md5(content, usedforsecurity=False).hexdigest():
         raise StorageError("what arrived is not what was sent")
 
 
 def _public(address: str) -> bool:
-    """Whether it is a machine of the public net. Of IPv6 that is 2000::/3, without what leads on to an IPv4 address within it (6to4)."""
+    """Whether an IP address is on the public internet. In IPv6 that is 2000::/3, except 6to4 addresses, which embed an IPv4 address."""
     found = ipaddress.ip_address(address)
     return found.is_global and not found.is_multicast and (found.version == 4 or (found in _PUBLIC_IPV6 and found.sixtofour is None))
 
@@ -216,6 +222,6 @@ async def _some(response: httpx.Response) -> bytes:
 
 
 def _reason(body: bytes) -> str:
-    """S3's own word for what was wrong, from its XML."""
+    """S3's own error code, from its XML."""
     code = body.partition(b"<Code>")[2].partition(b"</Code>")[0].decode("ascii", "replace")
     return f" ({code})" if code.isalnum() and len(code) < 60 else ""

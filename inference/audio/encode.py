@@ -18,21 +18,21 @@ NATIVE_RATE = 44_100
 MIN_SPEED, MAX_SPEED = 0.25, 4.0
 MAX_VOLUME = 20.0
 _SLOWEST_STEP = 0.5
-"""FFmpeg's atempo slows down at most this much at once."""
+"""The most that one atempo filter of FFmpeg slows down."""
 _PIECE = 1024
-"""Samples pushed into atempo at once: it keeps the newest piece to itself, and fails on very short ones."""
+"""Samples pushed into atempo at once: atempo holds back the newest piece, and fails on very short ones."""
 _HELD_BACK = 8192
-"""Samples of silence that push out all that atempo keeps."""
+"""Samples of silence that push out everything atempo holds back."""
 
 _STREAMINFO = slice(8, 42)
-"""Where a FLAC file has it: after `fLaC` and a block's header of 4 bytes."""
+"""Its place in a FLAC file: after `fLaC` and a block header of 4 bytes."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """`rates` are the sample rates in Hz it may have, the first one its own choice; None: any from 8,000 to 48,000, by choice 44,100.
+    """`rates` are the allowed sample rates in Hz, the default first; None: any from 8,000 to 48,000, by default 44,100.
 
-    MP3 and AAC begin with a delay of so many samples, which at low rates is long enough to be heard.
+    MP3 and AAC begin with a delay of a fixed number of samples, which is audible at low rates.
     """
 
     media_type: str
@@ -55,7 +55,7 @@ FORMATS = {
 
 
 def choose_rate(kind: str, asked: int | None) -> int:
-    """The sample rate of a format: what is asked for, or its own choice. Raises RequestError when the format cannot have it."""
+    """The requested sample rate, or the format's default. Raises RequestError when the format does not support the rate."""
     rates = FORMATS[kind].rates
     if asked is None:
         return rates[0] if rates else NATIVE_RATE
@@ -76,7 +76,10 @@ class Encoder:
     def __init__(
         self, kind: str, sample_rate: int | None = None, speed: float = 1.0, bit_rate: int | None = None, volume: float = 0.0
     ) -> None:
-        """`bit_rate` (bits/s) is for MP3, Opus and AAC; None leaves it to the codec. `volume` in dB; what gets too loud is cut off."""
+        """`bit_rate` (bits/s) is for MP3, Opus and AAC; None leaves it to the codec.
+
+        `volume` is in dB; peaks that get too loud are clipped.
+        """
         self.kind, self.sample_rate = kind, choose_rate(kind, sample_rate)
         if not MIN_SPEED <= speed <= MAX_SPEED:
             raise RequestError(f"speed is {speed}; it must be between {MIN_SPEED} and {MAX_SPEED}", "speed")
@@ -90,12 +93,12 @@ class Encoder:
 
     @property
     def media_type(self) -> str:
-        """As an HTTP header has it."""
+        """The value for an HTTP Content-Type header."""
         media_type = FORMATS[self.kind].media_type
         return f"{media_type};rate={self.sample_rate};channels=1" if self.kind == "pcm" else media_type
 
     def encode(self, samples: np.ndarray) -> bytes:
-        """The bytes that this sound makes ready; some may wait for the next."""
+        """Encode samples; return the bytes that are ready. The encoder may hold some back until the next call."""
         if self._gain != 1:
             samples = np.clip(self._gain * samples, -1, 1).astype(np.float32)
         if self._tempo:
@@ -105,14 +108,17 @@ class Encoder:
         return self._writer.write(samples)
 
     def finish(self) -> bytes:
-        """What was still waiting, and the end of the file."""
+        """The bytes still held back, and the end of the file."""
         tail = self._tempo.rest() if self._tempo else np.zeros(0, np.float32)
         if self._resampler:
             tail = self._resampler.resample_chunk(tail, last=True)
         return self._writer.write(tail) + self._writer.close()
 
     def with_true_sizes(self, content: bytes) -> bytes:
-        """A whole, finished file with its length in its header; a stream begins before that is known. WAV and FLAC have such headers."""
+        """A whole, finished file with its length in its header, which a stream cannot know when it begins.
+
+        WAV and FLAC have such headers.
+        """
         return self._writer.with_true_sizes(content)
 
 
@@ -142,7 +148,7 @@ class _Plain:
 
 
 class _Sink:
-    """What FFmpeg writes to: no `seek`, so that it never goes back to what was sent already."""
+    """FFmpeg's output file. It has no `seek`, so FFmpeg never goes back to bytes that were already sent."""
 
     def __init__(self) -> None:
         self.waiting = bytearray()
@@ -175,7 +181,7 @@ class _Compressed:
         return self._sink.take()
 
     def close(self) -> bytes:
-        begun = b"" if self._written else self.write(np.zeros(self._rate // 50, np.float32))  # a file without any sound is not one
+        begun = b"" if self._written else self.write(np.zeros(self._rate // 50, np.float32))  # a file without any sound is invalid
         for packet in self._stream.encode(None):
             self._container.mux(packet)
         self._info = bytes(self._stream.codec_context.extradata or b"")
@@ -203,7 +209,7 @@ class _Tempo:
         self._graph.link_nodes(*nodes).configure()
 
     def change(self, samples: np.ndarray) -> np.ndarray:
-        """What the samples make ready."""
+        """Feed samples; return those that are ready."""
         samples = np.concatenate((self._waiting, samples))
         ready: list[np.ndarray] = []
         whole = len(samples) // _PIECE * _PIECE
@@ -215,7 +221,7 @@ class _Tempo:
         return np.concatenate(ready) if ready else np.zeros(0, np.float32)
 
     def rest(self) -> np.ndarray:
-        """What was still waiting, so that all in all there is as much as the speed makes of what was fed."""
+        """The samples still held back, so that the total length is the input's length divided by the speed."""
         total = round((self._fed + len(self._waiting)) / self._speed) - self._given
         last = self.change(np.zeros(_HELD_BACK, np.float32))
         self._graph.push(None)

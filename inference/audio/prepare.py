@@ -7,13 +7,13 @@ import numpy as np
 from inference.errors import AudioError
 
 SHORTEST, LONGEST = 1, 90
-"""Seconds a clip may last once its silence is gone. About 10 are best."""
+"""Seconds that a clip may last after its silence is trimmed. About 10 are best."""
 LOUDNESS = -23.0
 """dB below full scale: root mean square of the loud parts."""
 _LOUD, _SILENCE = 20.0, 40.0
-"""dB below the quietest frame of the loudest half second: what is louder is a loud part, what is quieter is silence."""
+"""dB below the quietest frame of the loudest half second. Frames above the first are loud parts; frames below the second are silence."""
 _HALF_A_SECOND = 50
-"""Frames. That much is speech in whatever can be used, and no click lasts as long."""
+"""Frames. Any usable clip has this much speech, and no click lasts this long."""
 _KEPT = 0.1
 """Seconds of silence left at either end."""
 _FRAME = 0.01
@@ -21,9 +21,9 @@ _PEAK = 0.99
 
 
 def prepare(samples: np.ndarray, sample_rate: int = 44_100) -> np.ndarray:
-    """Samples (n,) float32 -> the same, trimmed and at LOUDNESS, but never so loud that peaks are cut.
+    """Samples (n,) float32 -> the same, trimmed and at LOUDNESS, but never so loud that peaks are clipped.
 
-    Raises AudioError when nothing can be heard, or what can be heard is too short or too long.
+    Raises AudioError when the clip is silent, or when its audible part is too short or too long.
     """
     size = int(_FRAME * sample_rate)
     frames = samples[: len(samples) // size * size].reshape(-1, size)

@@ -17,13 +17,13 @@ MIN_RATE, MAX_RATE = 4_000, 384_000
 _ABSURD = 1e9
 """Times full scale."""
 _CONTAINERS = "aac,aiff,amr,asf,au,avi,caf,flac,flv,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,ogg,w64,wav,wv"
-"""Formats that hold sound themselves. FFmpeg also reads lists of other files and addresses, which nobody may have us open."""
+"""Formats that hold sound themselves. FFmpeg also reads lists of other files and URLs; a client must not make us open those."""
 
 
 def read_clip(source: str | Path | bytes, sample_rate: int = 44_100) -> np.ndarray:
-    """Samples (n,) float32 at `sample_rate` Hz, channels averaged; of a video its sound.
+    """Samples (n,) float32 at `sample_rate` Hz, channels averaged. A video gives its sound track.
 
-    Raises AudioError when it is no sound that can be read, is silent of samples, holds values that are not numbers, or lasts
+    Raises AudioError when the source is not readable audio, has no samples, holds values that are not numbers, or lasts
     more than ten minutes.
     """
     if isinstance(source, str):
@@ -43,22 +43,22 @@ def read_clip(source: str | Path | bytes, sample_rate: int = 44_100) -> np.ndarr
 
 
 def _decoded(file: BinaryIO, name: str, target: int) -> np.ndarray:
-    """Resampled as it is decoded, so that a small file with hours or millions of samples a second in it takes no memory."""
+    """Resample while decoding, so that a small file with hours of sound, or millions of samples a second, takes no memory."""
     pieces: list[np.ndarray] = []
     with av.open(file, "r", options={"format_whitelist": _CONTAINERS, "protocol_whitelist": ""}) as container:
         if not container.streams.audio:
             raise AudioError(f"{name} has no sound track", "reference")
         stream = container.streams.audio[0]
-        # Interleaved: of planes PyAV reads beyond the last one where there are 8 or more.
+        # Interleaved: with 8 or more planes, PyAV reads beyond the last one.
         floats, rate, read = av.AudioResampler(format="flt"), 0, 0
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
-            except av.InvalidDataError:  # a damaged piece, or what is not sound at the end of a file
+            except av.InvalidDataError:  # a damaged packet, or data other than sound at the end of a file
                 continue
             for frame in frames:
                 assert isinstance(frame, av.AudioFrame)
-                if not rate:  # the first frame's: what the header says can be half of it (AAC with SBR)
+                if not rate:  # the first frame's rate: the header may give half of it (AAC with SBR)
                     rate = frame.sample_rate
                     if not MIN_RATE <= rate <= MAX_RATE:
                         raise AudioError(f"{name} has {rate} samples a second; {MIN_RATE} to {MAX_RATE} are read", "reference")
@@ -67,7 +67,7 @@ def _decoded(file: BinaryIO, name: str, target: int) -> np.ndarray:
                     raise AudioError(f"{name} changes its sample rate from {rate} to {frame.sample_rate} Hz on the way", "reference")
                 for f in floats.resample(frame):
                     values = f.to_ndarray().reshape(-1, f.layout.nb_channels)
-                    if not (np.abs(values) < _ABSURD).all():  # NaN is not less, either
+                    if not (np.abs(values) < _ABSURD).all():  # NaN fails this, too
                         raise AudioError(f"{name} holds samples that are not numbers", "reference")
                     mono = values.mean(axis=1, dtype=np.float64).astype(np.float32)
                     pieces.append(to_target.resample_chunk(mono) if rate != target else mono)

@@ -13,20 +13,20 @@ from inference.audio.read import read_clip
 from inference.errors import AudioError
 
 SECONDS = 60
-"""More than the slowest ten minutes of sound need to be decoded."""
+"""Longer than decoding takes for the slowest ten minutes of sound."""
 _REFUSED = 3
 
 
 def decode_in_subprocess(source: Path | bytes, *, fit: bool = True) -> np.ndarray:
-    """As `read_clip`, and unless `fit` is false then `prepare`: samples (n,) float32 at 44.1 kHz. Raises AudioError.
+    """Run `read_clip` and, unless `fit` is false, `prepare`: samples (n,) float32 at 44.1 kHz. Raises AudioError.
 
-    FFmpeg and PyAV are native code, which a file can make crash (PyAV 17.1 to 18.1 frees a channel layout of its own order twice).
-    It takes 0.2 s longer than in this process.
+    FFmpeg and PyAV are native code, and a file can crash them (PyAV 17.1 to 18.1 frees a channel layout with a custom order twice).
+    The separate process takes 0.2 s longer than this one.
     """
     name, path, piped = (source.name, str(source.absolute()), b"") if isinstance(source, Path) else ("the clip", "-", source)
     command = [sys.executable, "-P", "-m", "inference.audio.subprocess_decoder", path, str(int(fit))]
     try:
-        # A group of its own: Ctrl-C lets running requests finish.
+        # A separate process group: Ctrl-C lets running requests finish.
         done = subprocess.run(command, input=piped, capture_output=True, timeout=SECONDS, check=False, process_group=0)
     except subprocess.TimeoutExpired:
         raise AudioError(f"{name} could not be decoded within {SECONDS} s", "reference") from None
@@ -36,7 +36,7 @@ def decode_in_subprocess(source: Path | bytes, *, fit: bool = True) -> np.ndarra
         raise AudioError(
             f"{name} broke its decoder (exit code {done.returncode}); convert it to WAV or MP3 in mono and try again", "reference"
         )
-    return np.frombuffer(done.stdout, np.float32).copy()  # into memory that may be written to, as torch wants it
+    return np.frombuffer(done.stdout, np.float32).copy()  # a copy in writable memory, as torch needs it
 
 
 def _main(source: str, fit: str) -> None:

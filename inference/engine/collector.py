@@ -1,7 +1,7 @@
 """Keeps Python's collector of reference cycles from walking through everything that was imported while an engine generates.
 
-A full collection would take 100 ms, and every stream would wait for it. What is frozen is never collected, so nothing stays
-frozen once the last engine has closed, and a second engine freezes nothing.
+A full collection would take 100 ms and stall every stream. Python never collects frozen objects, so closing the last engine
+unfreezes them, and a second engine freezes nothing more.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ _engines = 0
 
 
 def freeze() -> None:
-    """An engine starts. Garbage is collected first, or it would be kept."""
-    global _engines  # noqa: PLW0603 - the collector is the process's, too
+    """Call this when an engine starts. It collects garbage first; otherwise the garbage would be kept."""
+    global _engines  # noqa: PLW0603 - the collector is global, too
     with _lock:
         _engines += 1
         if _engines == 1:
@@ -24,7 +24,7 @@ def freeze() -> None:
 
 
 def unfreeze() -> None:
-    """An engine has ended."""
+    """Call this when an engine has ended."""
     global _engines  # noqa: PLW0603
     with _lock:
         _engines -= 1

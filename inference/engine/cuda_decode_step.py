@@ -1,7 +1,7 @@
 """The decode step in few CUDA kernels: computes the same as `inference.engine.decode_step`.
 
-Up to `NARROW` rows a layer is five kernels, beyond that the library multiplies matrices. Nothing is read back, nothing is allocated while it
-runs, and nothing depends on how long a row is but through `numbers`, so that one graph serves every length.
+Up to `NARROW` rows, a layer takes five kernels; beyond that, the library multiplies the matrices. A step reads nothing back and allocates
+nothing. It takes row lengths only from `numbers`, so one graph serves every length.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Layer:
 
     @staticmethod
     def of(packed: PackedBlock, block: Block) -> _Layer:
-        """The step's own weights: on CUDA they lie as they are needed here, and nothing is kept twice."""
+        """Take the step's own weights. On CUDA they already have the layout needed here, so nothing is stored twice."""
         before, after = ((norm.norm.weight, norm.norm.eps) for norm in (packed.attention_norm, packed.ffn_norm))
         a, f = block.attention, block.feed_forward
         wqkv, wo, w2 = _rows(packed.wqkv, a.wqkv), _rows(packed.wo, a.wo), _rows(packed.w2, f.w2)
@@ -43,12 +43,12 @@ class _Layer:
 
 
 def _rows(matrix: Matrix, *linears: nn.Linear) -> Tensor:
-    """The linear maps' weights side by side, (out, in): those of the matrix, where it has them so."""
+    """The linear layers' weights concatenated, (out, in); taken from `matrix` where it holds them in this form."""
     return matrix.weight.t().contiguous() if isinstance(matrix, Dense) else torch.cat([linear.weight for linear in linears])
 
 
 class FusedStep:
-    """`step` for frames of up to `rows` rows that may draw what `head` says. Its buffers are overwritten by every frame."""
+    """`step` for frames of up to `rows` rows, drawing from the ids of `head`. Every frame overwrites its buffers."""
 
     def __init__(self, step: Step, head: Head, rows: int, window: int) -> None:
         model = step.model
@@ -77,10 +77,11 @@ class FusedStep:
 
     @torch.inference_mode()
     def frame(self, numbers: Tensor, sampling: Tensor, active: Tensor, cache: KVCache, frames: Tensor) -> None:
-        """The next frame of cache rows 0, 1, ... into frames (rows, 1 + codebooks + 2) int64, as `inference.engine.decode_step.Step.frame` gives it.
+        """Write the next frame of cache rows 0, 1, ... into frames (rows, 1 + codebooks + 2) int64, in the format of
+        `inference.engine.decode_step.Step.frame`.
 
-        numbers (rows, ...) int64 and sampling (rows, 3) FP32 are as `inference.engine.graphs.Graphs` keeps them; those of the first `active`
-        (1,) int32 rows move on, and the others stay as they are.
+        numbers (rows, ...) int64 and sampling (rows, 3) FP32 are as `inference.engine.graphs.Graphs` keeps them. `active` (1,) int32 is a
+        number of rows: the first `active` rows advance, and the others stay as they are.
         """
         c, model, rows = self._model.config, self._model, len(frames)
         codebooks, begin = c.num_codebooks, self._model.semantic_begin
@@ -103,7 +104,7 @@ class FusedStep:
             hidden = _part(self._hidden, rows, c.fast_dim)
             kernels.linear(x, self._project[0], hidden, bias=self._project[1])
         for n in range(codebooks):
-            time = 2 if n == 0 else 1  # positions 0, of the hidden state, and 1, of the first code, are known together
+            time = 2 if n == 0 else 1  # positions 0 (the hidden state) and 1 (the first code) are known together
             x = _part(self._fast_x, rows * time, c.fast_dim)
             kernels.draw(
                 n, logits, numbers, sampling, hidden, frames, self._ids, model.fast_embeddings.weight, x, active,

@@ -1,8 +1,8 @@
 """One position of the Dual-AR model for a batch of rows, with as few operations as it takes.
 
-The arithmetic is `inference.model.dual_ar`'s and is proved equal to it in the tests. What differs is layout: weights stand
-as (in, out) or rounded to 8 bits, gate and up projections are one matrix, the queries of a key/value head are its batch of queries, a rotation
-is one complex product, and the first two codebook positions, both known once the token is drawn, are one pass.
+The arithmetic is that of `inference.model.dual_ar`; the tests prove the two equal. Only the layout differs. Weights are stored as (in, out)
+or rounded to 8 bits, and the gate and up projections are one matrix. The queries that share a key/value head form one batch, and a rotation
+is one complex product. One pass computes the first two codebook positions, both known once the token is drawn.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from inference.model.dual_ar import Block, DualAR, KVCache, RMSNorm
 
 
 class Slots(NamedTuple):
-    """One layer's cache in a pass: where new keys and values go, and what attention reads, in one piece for each group of rows that it treats at once,
-    (group's rows * kv, 1, end, head_dim).
+    """One layer's cache in a pass: where new keys and values go, and the keys and values that attention reads.
 
-    Without `at`, `new` takes a pass's keys and values whole. With it, rows and positions (batch,) int64, they go to those places
+    `keys` and `values` hold one tensor for each group of rows that attention handles at once, (group's rows * kv, 1, end, head_dim).
+    Without `at`, a pass's keys and values fill `new` whole. With `at`, rows and positions (batch,) int64, they go to those places
     of `new`, (rows, 2, kv, positions, head_dim).
     """
 
@@ -35,24 +35,28 @@ class Slots(NamedTuple):
 
     @staticmethod
     def same(cache: KVCache, rows: int, position: int) -> list[Slots]:
-        """For each layer: one new position, the same in rows 0, 1, ... New ones are (batch, 2, kv, head_dim)."""
+        """For each layer: one new position, the same in rows 0, 1, ...; new keys and values are (batch, 2, kv, head_dim)."""
         return _slots(_columns(cache, rows, position), [_read(cache, 0, rows, position + 1)])
 
     @staticmethod
     def pair(cache: KVCache, rows: int) -> list[Slots]:
-        """For each layer: positions 0 and 1. New ones are (batch, time, 2, kv, head_dim)."""
+        """For each layer: positions 0 and 1; new keys and values are (batch, time, 2, kv, head_dim)."""
         new = cache.both[:, :, :rows, :, :2].permute(0, 2, 4, 1, 3, 5)
         return _slots(new, [_read(cache, 0, rows, 2)])
 
     @staticmethod
     def ragged(cache: KVCache, positions: Tensor, end: int) -> list[Slots]:
-        """For each layer: one new position in each of rows 0, 1, ..., `positions` (batch,). New ones are (batch, 2, kv, head_dim)."""
+        """For each layer: one new position in each of rows 0, 1, ..., at `positions` (batch,); new keys and values are (batch, 2, kv,
+        head_dim).
+        """
         at = torch.arange(len(positions), device=positions.device), positions
         return _slots(cache.both.transpose(1, 2), [_read(cache, 0, len(positions), end)], at)
 
     @staticmethod
     def each(cache: KVCache, lengths: list[int]) -> list[Slots]:
-        """As `ragged`, but attention reads each row by itself and up to its own length, so that it adds up in the order it would alone."""
+        """As `ragged`, but attention reads each row separately, up to its own length, so that it sums in the same order as for the row
+        alone.
+        """
         read = [_read(cache, row, row + 1, length + 1) for row, length in enumerate(lengths)]
         if min(lengths) == max(lengths):
             return _slots(_columns(cache, len(lengths), lengths[0]), read)
@@ -61,16 +65,16 @@ class Slots(NamedTuple):
 
     @staticmethod
     def run(cache: KVCache, row: int, start: int, end: int) -> list[Slots]:
-        """For each layer: positions `start` to `end` of one row. New ones are (1, time, 2, kv, head_dim)."""
+        """For each layer: positions `start` to `end` of one row; new keys and values are (1, time, 2, kv, head_dim)."""
         new = cache.both[:, :, row, :, start:end].permute(0, 3, 1, 2, 4)[:, None]
         return _slots(new, [_read(cache, row, row + 1, end)])
 
     def flat(self) -> Slots:
-        """What one batched product reads: keys (rows * kv, head_dim, end) and values (rows * kv, end, head_dim) of the only group."""
+        """For one batched product: keys (rows * kv, head_dim, end) and values (rows * kv, end, head_dim) of the only group."""
         return self._replace(keys=(self.keys[0][:, 0].transpose(1, 2),), values=(self.values[0][:, 0],))
 
     def write(self, keys_and_values: Tensor) -> None:
-        """Put the new ones where they belong."""
+        """Write the new keys and values to their places."""
         if self.at is None:
             self.new.copy_(keys_and_values)
         else:
@@ -79,7 +83,7 @@ class Slots(NamedTuple):
 
 
 def _slots(new: Tensor, read: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]], at: tuple[Tensor, Tensor] | None = None) -> list[Slots]:
-    """One for each layer, from `new` (layers, ...) and what `_read` gave for each group of rows."""
+    """One `Slots` for each layer, from `new` (layers, ...) and the results of `_read` for each group of rows."""
     keys, values = (zip(*parts, strict=True) for parts in zip(*read, strict=True))
     return [Slots(*layer, at) for layer in zip(new.unbind(0), keys, values, strict=True)]
 
@@ -96,7 +100,7 @@ def _read(cache: KVCache, first: int, last: int, end: int) -> tuple[tuple[Tensor
 
 
 def _attend(q: Tensor, slots: Slots, mask: Tensor | None) -> Tensor:
-    """Queries (batch * kv, 1, queries, head_dim) -> the same, each group of rows by itself."""
+    """Queries (batch * kv, 1, queries, head_dim) -> the same shape, each group of rows separately."""
     if len(slots.keys) == 1:
         return F.scaled_dot_product_attention(q, slots.keys[0], slots.values[0], attn_mask=mask)
     parts = zip(q.chunk(len(slots.keys)), slots.keys, slots.values, strict=True)
@@ -104,7 +108,10 @@ def _attend(q: Tensor, slots: Slots, mask: Tensor | None) -> Tensor:
 
 
 def _attend_in_one(q: Tensor, slots: Slots, mask: Tensor | None) -> Tensor:
-    """As `_attend`, for few keys, `Slots.flat`: of all rows in two batched products, each of whose parts is the same however many there are."""
+    """As `_attend`, for few keys in the form of `Slots.flat`: two batched products over all rows.
+
+    A row's part does not depend on their number.
+    """
     bias, beta = (_UNREAD, 0) if mask is None else (mask, 1)
     scores = torch.baddbmm(bias, q[:, 0], slots.keys[0], beta=beta, alpha=1 / math.sqrt(q.shape[3]))
     return torch.bmm(scores.softmax(-1), slots.values[0])
@@ -120,9 +127,9 @@ def _pad(x: Tensor, rows: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Norm:
-    """RMSNorm. In FP32 as x / sqrt(||x||^2 + n eps) * sqrt(n) weight: half the operations, which for few rows is half the time.
+    """RMSNorm. In FP32 as x / sqrt(||x||^2 + n eps) * sqrt(n) weight: half the operations, and for few rows half the time.
 
-    None of them depends on how many rows there are: torch's hypot, say, rounds differently in vectors of eight.
+    None of these operations depends on the number of rows; torch's hypot, for example, rounds differently in vectors of eight.
     """
 
     norm: RMSNorm
@@ -159,24 +166,24 @@ class PackedBlock:
 
     @staticmethod
     def pack(block: Block, layouts: Layouts, few_keys: bool = False) -> PackedBlock:
-        """Lay the weights out anew."""
+        """Pack the layer's weights in the layouts that `layouts` chooses."""
         a, f = block.attention, block.feed_forward
         wqkv, wo, w13, w2 = (layouts.lay_out(*linears) for linears in ((a.wqkv,), (a.wo,), (f.w1, f.w3), (f.w2,)))
         attend = _attend_in_one if few_keys else _attend
         return PackedBlock(Norm.of(block.attention_norm), wqkv, wo, Norm.of(block.ffn_norm), w13, w2, a.n_head, a.n_kv, attend)
 
     def __call__(self, x: Tensor, turn: Tensor, slots: Slots, mask: Tensor | None = None, rows: int = 1, time: int = 1) -> Tensor:
-        """x (batch * time or more, dim), the positions of a row together, padded behind the last -> the same.
+        """x (batch * time or more, dim), the positions of a row adjacent, padding at the end -> the same shape.
 
-        turn (batch * time or 1, 1, head_dim / 2) complex. `mask` (broadcast over batch * kv, 1, queries, end) is added to the scores, or True where
-        a key may be seen; None when all may.
+        turn (batch * time or 1, 1, head_dim / 2) complex. `mask` (broadcast over batch * kv, 1, queries, end) is added to the scores, or is
+        True where a key may be seen; None when every key may be seen.
         """
         n_head, n_kv, size = self.n_head, self.n_kv, slots.values[0].shape[-1]
         qkv = self.wqkv.times(self.attention_norm(x)).view(-1, n_head + 2 * n_kv, size)
         qkv = qkv if len(qkv) == rows * time else qkv[: rows * time]
         _rotate(qkv.narrow(1, 0, n_head + n_kv), turn)
         q, kv = qkv.split((n_head, 2 * n_kv), dim=1)
-        # The queries of a kv head, of one position or of several, are one batch of queries to it.
+        # All queries of a kv head, for one position or several, form one batch of queries.
         if time == 1:
             slots.write(kv.view(-1, 2, n_kv, size))
             y = self.attend(q.reshape(-1, 1, n_head // n_kv, size), slots, mask)
@@ -191,8 +198,8 @@ class PackedBlock:
 
 @dataclass(frozen=True)
 class Head:
-    """What may be sampled: token `ids` (n,) with the matrix `tokens` that scores them, and the matrix `scores` that scores the
-    `codes` 0..m-1 of later codebooks.
+    """The ids that may be sampled: token `ids` (n,), scored by the matrix `tokens`, and the codes 0..`codes` - 1 of later codebooks,
+    scored by the matrix `scores`.
     """
 
     ids: Tensor
@@ -204,7 +211,7 @@ class Head:
 class Step:
     """A model packed for decoding up to `rows` rows, with the cache of its fast layers. Packing changes none of the model's values.
 
-    On a CPU a row gets the same bits alone and among others: its products by `layouts`, its attention by itself.
+    On a CPU a row gets the same bits alone and in a batch: `layouts` ensures it for products, and attention reads each row separately.
     """
 
     def __init__(self, model: DualAR, rows: int, weights: Weights = "native") -> None:
@@ -246,7 +253,7 @@ class Step:
     def prompt(self, columns: Tensor, cache: KVCache, row: int, start: int) -> Tensor:
         """New columns (1, 1 + codebooks, time) of one row that holds `start` positions -> hidden states before the final norm, (1, time, dim).
 
-        In a third of the operations that the model takes, which counts where asking for one takes longer than doing it.
+        It takes a third of the model's operations, which matters where launching an operation takes longer than running it.
         """
         end = start + columns.shape[2]
         seen = torch.arange(end, device=columns.device) <= torch.arange(start, end, device=columns.device)[:, None]
@@ -267,10 +274,10 @@ class Step:
         return _pad(x, self.layouts.padded(len(x)))
 
     def frame(self, hidden: Tensor, head: Head, pick: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """From slow hidden states (batch, dim) a frame for each row: token, codes, which of the head's ids the token is, and whether all
-        states were finite, (batch, 1 + codebooks + 2) int64.
+        """Generate a frame for each row from slow hidden states (batch, dim): (batch, 1 + codebooks + 2) int64.
 
-        `pick` chooses from the logits (batch, ids) of the nth draw: 0 is the token's, n is codebook n's.
+        A frame holds the token, its codes, the token's index in the head's ids, and whether all states were finite. `pick` chooses from
+        the logits (batch, ids) of the nth draw: draw 0 is the token's, draw n is codebook n's.
         """
         config, rows = self.model.config, len(hidden)
         size = self._frame_rows(rows)
@@ -288,7 +295,7 @@ class Step:
         return torch.stack((tokens, *codes, choices, healthy.long()), dim=1)
 
     def _frame_rows(self, rows: int) -> int:
-        """To how many rows the fast layers' passes are padded: their first has two positions of each."""
+        """The number of rows to which the fast layers' passes are padded; their first pass has two positions of each row."""
         while self.layouts.padded(rows) != rows or self.layouts.padded(2 * rows) != 2 * rows:
             rows += 1
         return rows
@@ -298,7 +305,9 @@ class Step:
         return hidden if self.project is None else self.project.times(self._padded(hidden))[: len(hidden)]
 
     def fast_pair(self, hidden: Tensor, code: Tensor) -> Tensor:
-        """Codebook positions 0, of hidden (batch, fast_dim), and 1, of code (batch,); the state of position 1, (batch, fast_dim)."""
+        """Run codebook positions 0, hidden (batch, fast_dim), and 1, code (batch,), in one pass -> the state of position 1, (batch,
+        fast_dim).
+        """
         rows = len(code)
         x = torch.stack((hidden, self._fast_embeddings.index_select(0, code)), dim=1).flatten(0, 1)
         turn = self._fast_turns[:2, None].repeat(rows, 1, 1)
@@ -307,7 +316,7 @@ class Step:
         return x[1::2]
 
     def fast(self, code: Tensor, position: int) -> Tensor:
-        """One later codebook position, of code (batch,) -> (batch, fast_dim)."""
+        """Run one later codebook position: code (batch,) -> (batch, fast_dim)."""
         rows = len(code)
         x, turn = self._fast_embeddings.index_select(0, code), self._fast_turns[position].view(1, 1, -1)
         for block, slots in zip(self.fast_blocks, self._slots_of(rows, position), strict=True):
@@ -315,7 +324,7 @@ class Step:
         return x
 
     def _slots_of(self, rows: int, position: int) -> list[Slots]:
-        """The fast layers' slots for a position: 1 stands for the pair 0 and 1."""
+        """The fast layers' slots for a position: position 1 means the pair 0 and 1."""
         if (rows, position) not in self._fast_slots:
             slots = Slots.pair(self._fast_cache, rows) if position == 1 else Slots.same(self._fast_cache, rows, position)
             self._fast_slots[rows, position] = [layer.flat() for layer in slots] if self._exact else slots
@@ -335,7 +344,7 @@ class Step:
 
 
 def _rotate(heads: Tensor, turn: Tensor) -> None:
-    """Turn interleaved pairs of heads (rows, heads, head_dim) in place, in FP32."""
+    """Rotate interleaved pairs of heads (rows, heads, head_dim) in place, in FP32."""
     if heads.dtype == torch.float32:
         heads.view(torch.complex64).mul_(turn)
     else:

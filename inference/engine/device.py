@@ -13,17 +13,18 @@ from inference.model import checkpoint as checkpoints
 from inference.model.checkpoint import Checkpoint
 
 USUAL_SLOTS = {"cpu": 8, "cuda": 64}
-"""A GPU reads its weights once for all slots, and has arithmetic to spare for so many; two or more cores do not."""
+"""A GPU reads its weights once for all slots, and has arithmetic to spare for that many; two or more CPU cores do not."""
 
 _threads: int | None = None
-"""What `use_threads` told torch last; torch itself has one number for the whole process, too."""
+"""The number that `use_threads` last set in torch. Torch, too, has one number for the whole process."""
 
 
 def use_threads(checkpoint: Checkpoint) -> Choice:
-    """Have torch compute with as many threads as pay for this model. Threads that begin later, as the engine's, take over the number.
+    """Have torch compute with the number of threads that pays off for this model. Threads that start later, such as the engine's, inherit
+    it.
 
-    A program that called `torch.set_num_threads` keeps its number. That can only be seen by the number: it differs from those that torch may start with.
-    `FISHSERVE_THREADS` and OpenMP's variables win over both. On CUDA nothing changes.
+    A program that called `torch.set_num_threads` keeps its number. Only the number reveals such a call: it differs from those that torch
+    may start with. `FISHSERVE_THREADS` and OpenMP's variables override both. On CUDA nothing changes.
     """
     global _threads  # noqa: PLW0603
     now = torch.get_num_threads()
@@ -39,13 +40,15 @@ def use_threads(checkpoint: Checkpoint) -> Choice:
         return Choice(now, "torch.set_num_threads was called")
     choice = cpu_threads.choose(sum(p.nbytes for p in checkpoint.lm.parameters()))
     _threads = choice.threads
-    if choice.threads != now:  # the call itself starts a pool of threads, for a library that nothing here uses
+    if choice.threads != now:  # the call itself starts a thread pool for a library that nothing here uses
         torch.set_num_threads(choice.threads)
     return choice
 
 
 def affordable_slots(checkpoint: Checkpoint, slots: int | None, budget: int | None) -> int:
-    """At most `slots` slots (None: what is usual for the device) of the whole context, with one more to compute prompts in, and what voices and
+    """The number of slots that fit in `budget` bytes, at most `slots` (None: the usual number for the device).
+
+    A slot holds the whole context. The budget also covers one more slot to compute prompts in, and the prefixes that cached voices and
     waiting requests may keep.
     """
     c = checkpoint.config
@@ -72,7 +75,7 @@ def allowed_weights(weights: Weights, device: torch.device) -> Weights:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:1" -> a device that is there. Raises RequestError when it is not."""
+    """ "auto", "cpu", "cuda" or "cuda:1" -> a device of this machine. Raises RequestError when there is no such device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,8 +1,8 @@
 """A whole frame as one CUDA graph: a frame is hundreds of small kernels, and asking for each takes longer than running it.
 
-What a sequence's next frame depends on stays on the device and moves on there, so that a step can start before the last one's frames
-have been looked at. There is one graph for each number of rows, in powers of two, all captured when the engine starts. The same
-step runs eagerly where there is nothing to capture with: in the tests, where it is held against the runner's own way.
+The state behind a sequence's next frame stays on the device and advances there, so a step can start before the runner has read the last
+step's frames. There is one graph for each number of rows, in powers of two, all captured when the engine starts. Where nothing can be
+captured, the same step runs eagerly: the tests compare it this way with the runner's own step.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from inference.engine.sampler import NONE
 from inference.model.dual_ar import KVCache
 
 FAR = 0.3
-"""How far, in standard deviations of its logits, an id may be behind the likeliest and still have been chosen for it: FP16 rounds by about a
-hundredth of one, and of ids chosen by a step that is wrong nearly all are behind by more than one.
+"""How far a graph's choice may lie behind the likeliest id, in standard deviations of the logits. FP16 rounds by about a hundredth of one;
+nearly all choices of a faulty step lie more than one behind.
 """
 T = TypeVar("T")
 log = logging.getLogger("fishserve")
@@ -33,29 +33,30 @@ class FrameStep(Protocol):
     """What `Graphs` captures: see `inference.engine.cuda_decode_step.FusedStep`."""
 
     def frame(self, numbers: Tensor, sampling: Tensor, active: Tensor, cache: KVCache, frames: Tensor) -> None:
-        """Write the next frame of cache rows 0, 1, ... and move the first `active` rows of `numbers` on."""
+        """Write the next frame of cache rows 0, 1, ... and advance the first `active` rows of `numbers`."""
         ...
 
 
 @dataclass(frozen=True)
 class PendingFrames:
-    """Frames on their way to host memory, where they are once `arrived` is over."""
+    """Frames on their way to host memory; the copy is complete once the event `arrived` has occurred."""
 
     frames: Tensor
     arrived: torch.cuda.Event | None
 
     def wait(self) -> Tensor:
-        """The frames, as `Step.frame` gives them, on the CPU."""
+        """Wait for the frames; return them on the CPU, in the format of `Step.frame`."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        return self.frames.clone()  # the memory is that of the frames after the next, too
+        return self.frames.clone()  # the frames after the next will overwrite this memory
 
 
 class Graphs:
-    """The frames of cache rows 0, 1, ..., each as `place` or `move` last left it.
+    """Generates the frames of cache rows 0, 1, ..., each from the state that `place` or `move` last gave it.
 
-    A row of `numbers` holds its next column (1 + codebooks), how many positions its cache has, its seed, the number of the next frame, and what the
-    penalty of each draw sees (codebooks, window), the frame with number n at n % window; a row of `sampling` temperature, top-p and penalty.
+    A row of `numbers` holds its next column (1 + codebooks), the number of positions in its cache, its seed, the number of the next frame,
+    and the ids that the penalty of each draw sees (codebooks, window), frame number n at n % window. A row of `sampling` holds temperature,
+    top-p and penalty.
     """
 
     def __init__(self, step: FrameStep, cache: KVCache, rows: int, codebooks: int, window: int) -> None:
@@ -75,13 +76,15 @@ class Graphs:
     def place(
         self, row: int, column: Tensor, length: int, seed: int, frame: int, history: Tensor, sampling: tuple[float, float, float]
     ) -> None:
-        """What the next frame of a row depends on: column (1 + codebooks,), history (codebooks, window) with the latest last, both int64 on the CPU."""
+        """Set the state of a row's next frame: column (1 + codebooks,) and history (codebooks, window), the latest last, both int64 on the
+        CPU.
+        """
         ring = history.roll(frame % self._window, dims=1)
         self._numbers[row].copy_(self._sent(torch.cat((column, torch.tensor((length, seed, frame)), ring.flatten()))), non_blocking=True)
         self._sampling[row].copy_(self._sent(torch.tensor(sampling, dtype=torch.float32)), non_blocking=True)
 
     def move(self, source: int, target: int) -> None:
-        """Make a row what another is."""
+        """Copy the state of row `source` to row `target`."""
         self._numbers[target] = self._numbers[source]
         self._sampling[target] = self._sampling[source]
 
@@ -108,17 +111,19 @@ class Graphs:
         self._step.frame(self._numbers[:size], self._sampling[:size], self._active, self._cache, self._frames[:size])
 
     def capture(self) -> None:
-        """Capture a graph for each number of rows. No row moves on meanwhile."""
+        """Capture a graph for each number of rows. No row advances meanwhile."""
         started, stream, pool = time.monotonic(), torch.cuda.Stream(), torch.cuda.graph_pool_handle()
-        for size in reversed(self.sizes):  # the largest first, so that the others find its memory
+        for size in reversed(self.sizes):  # the largest first, so that the others can reuse its memory
             self._graphs[size], _ = capture(partial(self._frame, size), stream, pool)
         log.info("captured %d graphs of a frame in %.1f s", len(self._graphs), time.monotonic() - started)
 
     @torch.inference_mode()
     def check(self, step: Step, head: Head) -> float:
-        """Run two greedy frames of every number of rows on made-up pasts. Raises RuntimeError if an id is chosen that `step` finds unlikely.
+        """Run two greedy frames for every number of rows on a random KV cache. Raises RuntimeError if a graph chooses an id that `step`
+        finds unlikely.
 
-        Step and graphs round differently, and so may choose differently where two ids are close: how far an id was behind at most is returned.
+        Step and graphs round differently, so they may choose differently where two ids are close. Returns how far, at most, a choice lay
+        behind the likeliest id, in standard deviations of the logits.
         """
         furthest = 0.0
         codes, device = head.codes, self._cache.both.device
@@ -146,7 +151,7 @@ class Graphs:
 
 
 def _behind(step: Step, hidden: Tensor, head: Head, frames: Tensor) -> float:
-    """How far at most the ids of `frames`, as `Step.frame` gives them, are behind those that `step` finds likeliest."""
+    """How far, at most, the ids of `frames` (in the format of `Step.frame`) lie behind those that `step` finds likeliest."""
     choices = torch.cat((frames[:, -2:-1], frames[:, 2:-2]), dim=1).to(hidden.device)
     distances = []
 
@@ -160,12 +165,14 @@ def _behind(step: Step, hidden: Tensor, head: Head, frames: Tensor) -> float:
 
 
 def capture(work: Callable[[], T], stream: torch.cuda.Stream, pool: Any) -> tuple[torch.cuda.CUDAGraph, T]:
-    """A graph of what `work` does on the device, and what it returned: tensors that each replay writes, and other graphs of the pool, too.
+    """Capture `work` as a graph; return the graph and the result of `work`: tensors that each replay overwrites, as do other graphs of the
+    pool.
 
-    Graphs that may run at the same time need pools and streams of their own: libraries keep scratch memory for each stream they are captured on.
+    Graphs that may run at the same time need separate pools and streams: libraries keep scratch memory for each stream they are captured
+    on.
     """
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # what is compiled or set up at a first call cannot be captured
+    with torch.cuda.stream(stream):  # the first call compiles and sets up, which cannot be captured
         work()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
@@ -175,7 +182,7 @@ def capture(work: Callable[[], T], stream: torch.cuda.Stream, pool: Any) -> tupl
 
 
 def capture_or_none(step: Step, head: Head, cache: KVCache, rows: int, window: int) -> Graphs | None:
-    """Graphs where the device has them; None on a CPU, and where something is amiss with them, which is logged: frames then run eagerly."""
+    """Captured and checked graphs; None on a CPU, and, with a warning in the log, where graphs fail. Frames then run eagerly."""
     device = cache.both.device
     if device.type != "cuda":
         return None
@@ -186,7 +193,7 @@ def capture_or_none(step: Step, head: Head, cache: KVCache, rows: int, window: i
             graphs = Graphs(FusedStep(step, head, rows, window), cache, rows, step.codebooks, window)
             graphs.capture()
             graphs.check(step, head)
-    except Exception as e:  # Triton, its compilers and the driver each have their own
+    except Exception as e:  # Triton, its compilers and the driver each raise their own kinds
         log.warning("CUDA graphs are not used, so that frames take several times as long: %s: %s", type(e).__name__, e)
         cache.both.zero_()
         return None

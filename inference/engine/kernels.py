@@ -1,8 +1,9 @@
 """The kernels of a frame on CUDA, in Triton: five a layer instead of fifteen, and one for a whole draw.
 
-A frame of one stream reads 1.7 GB of weights in steps of 2 to 17 MB, each of which takes a few microseconds: what decides is how soon a
-kernel's reads begin. So a kernel asks for its weights first and only then waits for the kernel before it, which on Hopper and later is still
-running (programmatic dependent launch). Each kernel is tested on a CPU, by Triton's interpreter, against the plain PyTorch it replaces.
+A frame of one stream reads 1.7 GB of weights in steps of 2 to 17 MB. A step takes a few microseconds, so speed depends on how soon a
+kernel's reads begin. A kernel therefore requests its weights first and only then waits for the previous kernel, which on Hopper and later
+is still running (programmatic dependent launch). The tests run each kernel on a CPU, in Triton's interpreter, against the plain PyTorch it
+replaces.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 NARROW = 8
-"""Rows up to which our own matrix product is used, which multiplies them one by one; the library's is made for more. Where they cross is not measured."""
+"""Up to this many rows we use our own matrix product, which multiplies rows one by one; the library's is built for more.
+
+Nobody has measured where the two cross.
+"""
 
 
 @triton.jit
 def _after_the_last(PDL: tl.constexpr):
-    """Let the next kernel start, and wait for what the one before wrote."""
+    """Let the next kernel start, and wait for the writes of the previous one."""
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
@@ -128,7 +132,7 @@ def _attend(qkv, cache, values, row_stride, head_stride, positions, turns, numbe
     width = (HEADS + 2) * KV * D
     keys = cache + row * row_stride + head * head_stride
     values_ = keys + values
-    for t in tl.static_range(TIME):  # whoever reads a new position writes it
+    for t in tl.static_range(TIME):  # the split that reads a new position also writes it
         place = length + t
         mine = (place >= start) & (place < stop)
         new = qkv + (row * TIME + t) * width + (HEADS * KV + head) * D
@@ -163,7 +167,7 @@ def _attend(qkv, cache, values, row_stride, head_stride, positions, turns, numbe
     target = out + ((row * TIME + time) * KV * HEADS + head * HEADS + query)[:, None] * D + d[None, :]
     if SPLITS == 1:
         tl.store(target, (y / total[:, None]).to(out.dtype.element_ty), mask=asked & (d < D)[None, :])
-    else:  # each part leaves its own, and whoever comes last puts all together
+    else:  # each split stores its partial result, and the last to finish combines them
         size: tl.constexpr = QUERIES * (2 * HALF + 2)
         parts = partial + (row * KV + head) * SPLITS * size
         grid = i[:, None] * 2 * HALF + d[None, :]
@@ -195,7 +199,7 @@ def _mixed(x):
 
 @triton.jit
 def _allowed(logits, i, frame, history, penalty, inside, FIRST: tl.constexpr, WINDOW: tl.constexpr):
-    """Logits of ids `i`, after the penalty; a first frame is never the end."""
+    """Logits of ids `i`, after the penalty; the first frame is never the end token."""
     x = tl.load(logits + i, mask=inside, other=float("-inf"))
     if FIRST:
         x = tl.where((i == 0) & (frame == 0), float("-inf"), x)
@@ -226,7 +230,7 @@ def _draw(n, logits, numbers, stride, sampling, hidden, frames, ids, embeddings,
     scores = _allowed(logits + row * N, i, frame, history, penalty, i < N, FIRST, WINDOW)
     p = tl.exp(scores - tl.max(scores, axis=0))
     p = tl.where(i < N, p / tl.sum(p, axis=0), 0.0)
-    # Probabilities are not negative, so that their bits order as they do; of equal ones the lower id comes first.
+    # Probabilities are not negative, so their bit patterns sort in the same order; on ties the lower id comes first.
     keys = (p.to(tl.int32, bitcast=True).to(tl.int64) << 32) | (BLOCK - 1 - i).to(tl.int64)
     keys = tl.sort(keys, descending=True)
     ranked = (BLOCK - 1 - (keys & 0xFFFFFFFF)).to(tl.int32)
@@ -239,7 +243,7 @@ def _draw(n, logits, numbers, stride, sampling, hidden, frames, ids, embeddings,
     uniform = (((bits >> 41) & 0x7FFFFF).to(tl.float32) + 0.5) * 1.1920928955078125e-07
     scores = tl.where(kept, scores - tl.log(-tl.log(uniform)), float("-inf"))
     choice = tl.sum(tl.where(i == tl.argmax(scores, axis=0), ranked, 0), axis=0)
-    choice = tl.minimum(choice, N - 1)  # whatever values that are not numbers led to
+    choice = tl.minimum(choice, N - 1)  # a valid index even where NaN logits led past the end
 
     if FIRST:
         token = tl.load(ids + choice)
@@ -267,7 +271,7 @@ def _advance(numbers, stride, frames, active, CODEBOOKS: tl.constexpr, WINDOW: t
     tl.store(here + i, tl.load(frame + i, mask=i <= CODEBOOKS, other=0), mask=i <= CODEBOOKS)
     tl.store(here + CODEBOOKS + 1, tl.load(here + CODEBOOKS + 1) + 1)
     tl.store(here + CODEBOOKS + 3, number + 1)
-    # The first frame never enters the window; after it the window is full of zeros, but for tokens, where zero means something else.
+    # The first frame never enters the window. After it the window is full of zeros, except for tokens, where zero means something else.
     history, w = here + CODEBOOKS + 4, tl.arange(0, WINDOW)
     if number == 0:
         for n in tl.static_range(1, CODEBOOKS):
@@ -279,7 +283,7 @@ def _advance(numbers, stride, frames, active, CODEBOOKS: tl.constexpr, WINDOW: t
             tl.store(history + n * WINDOW + slot, tl.load(frame + 1 + n))
 
 
-# -- what they are called with -------------------------------------------------------------------------------------
+# -- launchers -----------------------------------------------------------------------------------------------------
 
 
 def _power(n: int, least: int = 1) -> int:
@@ -297,10 +301,10 @@ def _how(x: Tensor, warps: int) -> dict[str, Any]:
 def embed(
     numbers: Tensor, tokens: Tensor, codes: Tensor, x: Tensor, *, codebooks: int, semantic: tuple[int, int], code_size: int, code_step: int
 ) -> None:
-    """Embed the column that each row of `numbers` begins with: x (rows, dim). `semantic` are the first semantic token and the one after the
-    last, `code_step` how many rows of `codes` a codebook has of its own.
+    """Embed the column at the start of each row of `numbers`: x (rows, dim).
 
-    It alone starts only when all before has ended: no kernel of a frame overlaps one of the frame before.
+    `semantic` is the first semantic token and the one after the last; `code_step` is the distance between two codebooks in rows of `codes`.
+    Only this kernel waits until all earlier work has ended, so no kernel of a frame overlaps one of the previous frame.
     """
     dim = x.shape[1]
     _embed[(len(x),)](
@@ -312,8 +316,10 @@ def linear(
     x: Tensor, weight: Tensor, out: Tensor, *,
     bias: Tensor | None = None, norm: tuple[Tensor, float] | None = None, gated: bool = False, add: Tensor | None = None,
 ) -> None:  # fmt: skip
-    """out (rows, n) = x (rows, k) times weight (n, k), or of two weights (2 n, k) silu(first) * second if `gated`; of x with `norm` (gain, eps),
-    plus `bias` (n,) and `add` (rows, n). Products are summed in FP32 and rounded once.
+    """out (rows, n) = x (rows, k) times weight (n, k), plus `bias` (n,) and `add` (rows, n).
+
+    If `gated`, weight is two weights (2 n, k), and silu(first product) * second product takes the product's place. With `norm` (gain, eps),
+    x is normalised first. Products are summed in FP32 and rounded once.
     """
     rows, k, n = len(x), x.shape[1], out.shape[1]
     gain, eps = norm or (x, 0.0)
@@ -342,7 +348,7 @@ def gate(both: Tensor, out: Tensor) -> None:
 class Attention:
     """Attention of one key/value head's queries over one layer's cache, for up to `rows` rows of a model of this shape.
 
-    Where the context is long and rows are few, its parts are read by several programs.
+    Where the context is long and rows are few, several programs each read a part of it.
     """
 
     def __init__(self, rows: int, n_head: int, kv_heads: int, head_dim: int, device: torch.device) -> None:
@@ -358,8 +364,8 @@ class Attention:
     ) -> None:  # fmt: skip
         """qkv (rows * time, (heads + 2 kv) * size) of the `time` next positions of rows 0, 1, ... -> out (rows * time, heads * size).
 
-        `cache` (2, rows, kv, positions, size) gets the new keys and values. A row holds `position` positions already, or, without that, what
-        column `length_at` of `numbers` says, and of those rows only the first `active` count. turns (positions, size / 2, 2) FP32.
+        The new keys and values are written to `cache` (2, rows, kv, positions, size). Each row already holds `position` positions. If that
+        is None, column `length_at` of `numbers` says how many, and only the first `active` rows count. turns (positions, size / 2, 2) FP32.
         """
         rows = len(qkv) // time
         splits = 1 if position is not None else max(1, min(MAX_SPLITS, 32 // (rows * self._kv)))
@@ -378,9 +384,11 @@ def draw(
     n: int, logits: Tensor, numbers: Tensor, sampling: Tensor, hidden: Tensor, frames: Tensor, ids: Tensor, embeddings: Tensor, x: Tensor,
     active: Tensor, *, codebooks: int, window: int, semantic_begin: int, code_size: int,
 ) -> None:  # fmt: skip
-    """The nth draw of a frame for the first `active` rows, as `inference.engine.sampler.sample`, from logits (rows, ids) FP32, into frames
-    (rows, 1 + codebooks + 2). Also what the fast layers read next: after the first, `hidden` and the code's embedding in turn, later
-    the latter alone. `numbers` are as `Rows` keeps them.
+    """Make the nth draw of a frame for the first `active` rows, as `inference.engine.sampler.sample` does: logits (rows, ids) FP32 ->
+    frames (rows, 1 + codebooks + 2).
+
+    It also writes the fast layers' next input to x: after the first draw `hidden` and the code's embedding, alternating; later the
+    embedding alone. `numbers` are as `inference.engine.graphs.Graphs` keeps them.
     """
     dim, count = embeddings.shape[1], logits.shape[1]
     _draw[(len(logits),)](
@@ -390,7 +398,7 @@ def draw(
 
 
 def advance(numbers: Tensor, frames: Tensor, active: Tensor, *, codebooks: int, window: int) -> None:
-    """Make the first `active` rows of `numbers` ready for the frame after `frames`."""
+    """Advance the first `active` rows of `numbers` to the frame after `frames`."""
     _advance[(len(frames),)](
         numbers, numbers.stride(0), frames, active, CODEBOOKS=codebooks, WINDOW=window, BLOCK=_power(1 + codebooks), **_how(numbers, 1)
     )

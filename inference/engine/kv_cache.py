@@ -1,6 +1,6 @@
 """Keys and values kept beyond the slot they were computed in, so that no prompt is computed twice.
 
-A whole voice is small (12 KB a position in FP16 at the released shape): copying it into a row takes microseconds on a GPU
+A whole voice is small (12 KB a position in FP16 at the released shape): copying it into a slot takes microseconds on a GPU
 and about a millisecond on a CPU, so there are no pages, only copies.
 """
 
@@ -15,12 +15,12 @@ from inference.engine import metrics
 from inference.model.dual_ar import KVCache
 
 KEPT_SHARE = 4
-"""The cache of voices may take a quarter of what the rows take, and so may what waiting requests keep of theirs."""
+"""The cached prefixes of voices may take a quarter of the slots' memory, and so may the prefixes that waiting requests keep."""
 
 
 @dataclass(frozen=True)
 class KVPrefix:
-    """Columns (1 + codebooks, n) int64 and what the slow layers remember of them, (layers, 2, kv_heads, n, head_dim)."""
+    """Columns (1 + codebooks, n) int64 and the slow layers' keys and values for them, (layers, 2, kv_heads, n, head_dim)."""
 
     columns: Tensor
     kept: Tensor
@@ -35,18 +35,18 @@ class KVPrefix:
         return self.kept.nbytes
 
     def shared(self, prompt: Tensor) -> int:
-        """How many leading columns `prompt` has in common with this past."""
+        """How many leading columns `prompt` has in common with this prefix."""
         n = min(self.columns.shape[1], prompt.shape[1])
         differs = (self.columns[:, :n] != prompt[:, :n]).any(0)
         return int(differs.int().argmax()) if bool(differs.any()) else n
 
     def restore(self, cache: KVCache, row: int, length: int) -> None:
-        """Put the first `length` positions into a row."""
+        """Copy the first `length` positions into a row."""
         cache.both[:, :, row, :, :length] = self.kept[:, :, :, :length]
 
 
 class PrefixCache:
-    """The pasts of voices, the least recently used forgotten first when together they exceed `budget` bytes."""
+    """The KV prefixes of voices. When together they exceed `budget` bytes, the least recently used are dropped first."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -57,7 +57,7 @@ class PrefixCache:
         return sum(past.bytes for past in self._pasts.values())
 
     def get(self, columns: Tensor) -> KVPrefix | None:
-        """The past of exactly these columns."""
+        """The prefix of exactly these columns, or None."""
         key = _key(columns)
         found = self._pasts.get(key)
         metrics.PREFIXES.labels("hit" if found else "miss").inc()
@@ -66,7 +66,7 @@ class PrefixCache:
         return found
 
     def put(self, past: KVPrefix) -> None:
-        """Keep a past, unless it alone exceeds the budget."""
+        """Keep a prefix, unless it alone exceeds the budget."""
         if past.bytes > self._budget:
             return
         self._pasts[_key(past.columns)] = past

@@ -24,9 +24,9 @@ class FinishReason(StrEnum):
     """Why speech ended."""
 
     STOP = "stop"
-    """The model came to an end."""
+    """The model ended the speech."""
     LENGTH = "length"
-    """A limit cut it."""
+    """A limit cut the speech off."""
     CANCELLED = "cancelled"
     ERROR = "error"
 
@@ -45,14 +45,15 @@ class Audio:
 
 @dataclass(frozen=True)
 class SpeechRequest:
-    """Text to speak and how. Raises RequestError, naming the field, when a value cannot be.
+    """Text to speak, and how to speak it. Raises RequestError, naming the field, when a value is not allowed.
 
-    Where `temperature`, `top_p`, `repetition_penalty` or `normalize` is None, the checkpoint's manner decides (`GenerationDefaults`).
+    Where `temperature`, `top_p`, `repetition_penalty` or `normalize` is None, the checkpoint's `GenerationDefaults` decide.
     `temperature` 0 takes the likeliest code each time. `top_p` keeps the likeliest tokens whose probabilities sum to
-    at most that. `repetition_penalty` makes codes of the last 16 frames less likely. `normalize` writes numbers, money, dates and
+    at most this value. `repetition_penalty` makes codes of the last 16 frames less likely. `normalize` writes numbers, money, dates and
     abbreviations out as English words before they are spoken. `chunk_length` is the most UTF-8
-    bytes of text in one segment; a checkpoint may want fewer (`GenerationDefaults`). `max_new_tokens` bounds the frames of each such segment (21.5 a second);
-    0 means whatever the model's context has room for, None at most 1024 and half of it. `seed` fixes every random draw; None draws a fresh one.
+    bytes of text in one segment; a checkpoint may lower it (`GenerationDefaults`). `max_new_tokens` limits the frames of each such segment
+    (21.5 a second); 0 allows as many as the model's context has room for, None at most 1024 and at most half of that context. `seed` fixes
+    every random draw; None draws a fresh seed.
 
     `compat="reference"` reproduces the reference implementation's columns, including its oddities: the first frame
     dropped, the end frame kept, control tokens in the text obeyed and undecodable codes sampled. It never normalises.
@@ -87,12 +88,12 @@ class SpeechRequest:
             raise RequestError(f"compat is {self.compat!r}; only 'reference' is known", "compat")
 
     def settled(self, manner: GenerationDefaults) -> SpeechRequest:
-        """This request with nothing left to the checkpoint."""
+        """This request with the checkpoint's defaults filled in."""
         names = ("temperature", "top_p", "repetition_penalty", "normalize")
         return replace(self, **{name: getattr(manner, name) for name in names if getattr(self, name) is None})
 
     def script(self, manner: GenerationDefaults) -> tuple[list[Line], float]:
-        """What a settled request has spoken in one go each, the silence before each, and the seconds of silence behind the last."""
+        """The lines of a settled request, each spoken in one go after its silence, and the seconds of silence after the last."""
         if self.compat == "reference":
             return [Line(piece, 0.0) for piece in split(self.text, self.chunk_length, compat=True)], 0.0
         return script(
@@ -122,5 +123,5 @@ def check_text(text: str, param: str) -> None:
 
 
 def _between(param: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # neither is a value that is not a number
+    if not low <= value <= high:  # NaN is not between them, either
         raise RequestError(f"{param} is {shown(value)}; it must be between {low} and {high}", param)

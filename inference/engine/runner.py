@@ -1,8 +1,8 @@
 """Runs the model for several sequences at once: prefill prompts, decode one frame for every slot.
 
-Rows of the cache are kept contiguous: when one leaves, the last takes its place, so that attention reads a plain
-slice. A prompt is computed piece by piece in a slot of its own behind them, so that a long one does not keep running slots
-waiting, and then moves in. The runner knows nothing of text, audio, queues or threads.
+The runner keeps the used slots of the cache contiguous: when a sequence leaves, the last slot moves into its place, so that
+attention reads a plain slice. It computes a prompt piece by piece in a separate slot behind the others, so that a long prompt
+does not keep running slots waiting; then the prompt moves into a slot. The runner knows nothing of text, audio, queues or threads.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from inference.model.config import CODES_PER_GROUP
 from inference.model.dual_ar import Span
 
 WINDOW = 16
-"""Frames the repetition penalty looks back."""
+"""Number of past frames that the repetition penalty considers."""
 NOISE_FRAMES = 32
-"""Frames whose noise is made at once."""
+"""Frames whose noise is generated at once."""
 PREFILL = 256
-"""Prompt columns run between two frames of the running slots."""
+"""Prompt columns computed between two frames of the running slots."""
 
 
 @dataclass(eq=False)
@@ -36,9 +36,10 @@ class Sequence:
     """One segment being generated, in one slot of the cache.
 
     `prompt` (1 + codebooks, time) int64 begins with `fixed` columns that other prompts share, and may begin with the
-    columns of a `past` computed before; at most `limit` frames follow it. `frames` are the generated columns, each
-    (1 + codebooks,) int64 on the CPU; the last is not in the cache yet. `history` (1 + codebooks, WINDOW) holds
-    what the penalty sees, in row 0 as indices into the head's ids; `noise` (frames, codebooks, TOP_RANKS), a function of `seed` (int64), is of the block of frames with that number. `finish` says why it ended: STOP (end token),
+    columns of a `past` computed earlier; at most `limit` frames follow it. `frames` are the generated columns, each
+    (1 + codebooks,) int64 on the CPU; the last is not in the cache yet. `history` (1 + codebooks, WINDOW) holds the ids
+    that the penalty sees, in row 0 as indices into the head's ids. `noise` is the number of a block of frames and that block's
+    noise (frames, codebooks, TOP_RANKS), a function of `seed` (int64). `finish` says why the sequence ended: STOP (end token),
     LENGTH (limit), ERROR (non-finite states).
     """
 
@@ -61,7 +62,7 @@ class Sequence:
 
     @property
     def column(self) -> Tensor:
-        """The one that the next frame follows."""
+        """The column that the next frame follows."""
         return self.frames[-1] if self.frames else self.prompt[:, -1]
 
 
@@ -80,17 +81,17 @@ class Runner:
         self._prefixes = PrefixCache(self.past_budget)
         self._speakable = self._speakable_head()
         self._graphs = capture_or_none(self._step, self._speakable, self._cache, slots, WINDOW)
-        self._flight: tuple[list[Sequence], PendingFrames] | None = None  # the frames on their way, and whose they are
-        self._placed = False  # whether the graphs know where each running sequence stands
+        self._flight: tuple[list[Sequence], PendingFrames] | None = None  # the sequences whose frames are pending, and the frames
+        self._placed = False  # whether the graphs hold the state of each running sequence
         self._draws = torch.arange(self._codebooks)
-        self._whole: Head | None = None  # made when a reference run first asks for it: on CUDA it is a large copy
+        self._whole: Head | None = None  # made for the first reference run: on CUDA it is a large copy
         self._controls: tuple[tuple[tuple[float, float, float], ...], Controls] | None = None
         self._staged: Sequence | None = None
         self.sequences: list[Sequence] = []
 
     @property
     def free(self) -> bool:
-        """Whether a sequence can be staged: none is, and there is a slot for it to move into."""
+        """Whether a sequence can be staged: no other is staged, and there is a slot for it to move into."""
         return self._staged is None and len(self.sequences) < self._staging
 
     @property
@@ -99,25 +100,25 @@ class Runner:
         return sum(s.length for s in (*self.sequences, *([self._staged] if self._staged else ())))
 
     def stage(self, sequence: Sequence) -> None:
-        """Take a sequence whose prompt is then computed by `prefill`. What its past or its voice's holds is copied."""
+        """Stage a sequence; `prefill` then computes its prompt. Columns that its own KV prefix or its voice's holds are copied instead."""
         self._staged, sequence.length = sequence, 0
         past = sequence.past or self._prefixes.get(sequence.prompt[:, : sequence.fixed])
         if past is not None:
             sequence.length = min(past.shared(sequence.prompt), sequence.prompt.shape[1] - 1)
             past.restore(self._cache, self._staging, sequence.length)
-        sequence.past = None  # it is in the slot now, and needs no memory twice
+        sequence.past = None  # the slot holds a copy now, so free this one
 
     def prefill(self) -> int:
-        """Run the next piece of the staged prompt; after the last, take a slot. Columns run.
+        """Run the next piece of the staged prompt; after the last piece, take a slot. Returns the number of columns run.
 
-        The first frame is drawn at once, but where there are graphs: these begin with the prompt's last column, in the next step.
+        Without graphs, the last piece also draws the first frame. With graphs, the next step runs the prompt's last column.
         """
         s = self._staged
         assert s is not None
         start, last = s.length, s.prompt.shape[1] - (self._graphs is not None)
         hidden = None
         if start < last:
-            # A voice ends a piece, so that the arithmetic is the same whether it was kept or is computed.
+            # A piece ends where the voice ends, so that the arithmetic is the same for a cached voice and a computed one.
             s.length = min(start + PREFILL, s.fixed if start < s.fixed else last)
             columns = self._sent(s.prompt[None, :, start : s.length])
             if self._graphs is None:
@@ -131,11 +132,11 @@ class Runner:
         return s.length - start
 
     def past_bytes(self, sequence: Sequence) -> int:
-        """What `past` would take."""
+        """The bytes that `past` would take."""
         return self._cache.both[:, :, sequence.slot, :, : sequence.length].nbytes
 
     def past(self, sequence: Sequence) -> KVPrefix:
-        """What a running sequence's slot holds, to go on from later."""
+        """A copy of a running sequence's slot, from which it can continue later."""
         frames = torch.stack(sequence.frames[:-1], dim=1) if len(sequence.frames) > 1 else sequence.prompt[:, :0]
         return KVPrefix.of(self._cache, sequence.slot, torch.cat((sequence.prompt, frames), dim=1))
 
@@ -152,15 +153,16 @@ class Runner:
             self._place(sequence)
 
     def step(self) -> None:
-        """Generate one frame for every sequence; those that are finished must have been removed.
+        """Generate one frame for every sequence. The caller must have removed finished sequences.
 
-        With graphs, frames come a step late: while these are looked at, the next are computed already. Beside a reference run there is none of that.
+        With graphs, frames arrive one step late: the device computes the next ones while the runner reads these. While a reference sequence
+        runs, all steps are eager.
         """
         if self._graphs is None:
             self._step_eagerly()
         elif not any(s.reference for s in self.sequences):
             self._step_ahead()
-        elif self._flight is not None:  # what is on its way comes first
+        elif self._flight is not None:  # collect pending frames first
             self._collect_pending()
         else:
             self._step_eagerly()
@@ -188,7 +190,7 @@ class Runner:
         self._flight = launched
 
     def _collect_pending(self) -> None:
-        """Take the frames on their way. Those of sequences that have left meanwhile, a surplus one each, are nobody's."""
+        """Take the pending frames. A sequence that has left meanwhile has one surplus frame, which is discarded."""
         if self._flight is None:
             return
         (sequences, flight), self._flight = self._flight, None
@@ -202,11 +204,11 @@ class Runner:
         self._graphs.place(s.slot, s.column, s.length, s.seed, len(s.frames), history, s.request.sampling)
 
     def _sent(self, x: Tensor) -> Tensor:
-        """On the device, without waiting for what that is doing."""
+        """Copy x to the device without waiting for the device's current work."""
         return x if self._device.type == "cpu" else x.pin_memory().to(self._device, non_blocking=True)
 
     def remove(self, sequence: Sequence) -> None:
-        """Free a sequence's slot, into whose place the last slot moves, or give up its staging."""
+        """Free a sequence's slot and move the last slot into its place; or unstage the sequence."""
         if self._staged is sequence:
             self._staged = None
         if sequence.slot < 0:
@@ -221,7 +223,7 @@ class Runner:
             if self._graphs is not None:
                 self._graphs.move(last.slot, slot)
             if last.finish is FinishReason.ERROR:
-                self._cache.clear(last.slot)  # its own removal will clear only where it stands then
+                self._cache.clear(last.slot)  # its own removal will clear only its new slot
             last.slot = slot
 
     def _speakable_head(self) -> Head:
@@ -245,7 +247,7 @@ class Runner:
         return Head(ids, output(tokens), codes, output(scores))
 
     def _finish_frame(self, hidden: Tensor, sequences: list[Sequence]) -> None:
-        """From slow hidden states (batch, dim) draw a frame for each sequence. Normal and reference slots differ in what they may draw."""
+        """Draw a frame for each sequence from slow hidden states (batch, dim). Normal and reference slots may draw different ids."""
         for reference in (False, True):
             group = [i for i, s in enumerate(sequences) if s.reference is reference]
             if group:
@@ -259,7 +261,7 @@ class Runner:
 
         def pick(draw: int, logits: Tensor) -> Tensor:
             if draw == 0 and head is self._speakable and not all(s.frames for s in sequences):
-                # The reference does not test its first frame for the end and goes on to speak; so do we.
+                # The reference does not test its first frame for the end token and continues to speak; so do we.
                 logits[[i for i, s in enumerate(sequences) if not s.frames], 0] = -torch.inf
             return sample(logits, seen[draw], controls, noise[draw], lambda count: self._rest(sequences, draw, count))
 
@@ -273,19 +275,19 @@ class Runner:
         return self._controls[1]
 
     def _seen(self, sequences: list[Sequence], head: Head) -> Seq[Tensor]:
-        """What the penalty falls on: tokens (batch, ids), then for each later codebook codes (batch, codes), bool."""
+        """Masks (bool) of the ids to penalise: tokens (batch, ids), then codes (batch, codes) for each later codebook."""
         history = torch.stack([s.history for s in sequences]).to(self._device)
         return seen_ids(history[:, 0], len(head.ids)), *seen_ids(history[:, 2:], head.codes).unbind(1)
 
     def _record(self, sequences: list[Sequence], frames: Tensor) -> None:
-        """Take what `Step.frame` gave."""
+        """Append the frames of `Step.frame` to their sequences, and set `finish` where a sequence ends."""
         for s, frame, (choice, healthy) in zip(sequences, frames[:, :-2], frames[:, -2:].tolist(), strict=True):
             first = not s.frames
             s.frames.append(frame)
-            if first:  # it never enters the window, which after it is full of zeros
+            if first:  # the first frame never enters the window, which is full of zeros after it
                 s.history.zero_()
                 if not s.reference:
-                    s.history[0] = NONE  # zero is a text token there, which is not among the speakable ones
+                    s.history[0] = NONE  # token id zero is a text token, which is not speakable
             elif s.request.sampling[2] != 1:
                 s.history = torch.cat((s.history[:, 1:], torch.cat((torch.tensor([choice]), frame[1:]))[:, None]), dim=1)
             if not healthy:
@@ -305,6 +307,6 @@ class Runner:
         return torch.stack([s.noise[1][len(s.frames) % NOISE_FRAMES] for s in sequences]).to(self._device).unbind(1)
 
     def _rest(self, sequences: list[Sequence], draw: int, count: int) -> Tensor:
-        """As much noise for the ranks after TOP_RANKS, (batch, count)."""
+        """The noise of a draw for the `count` ranks after TOP_RANKS, (batch, count)."""
         seeds, frames = torch.tensor([(s.seed, len(s.frames)) for s in sequences]).T
         return gumbel(seeds, frames, self._draws[draw : draw + 1], TOP_RANKS, count)[:, 0].to(self._device)

@@ -1,6 +1,6 @@
 """Chooses tokens from logits the way FishSpeech 1.5 does: penalty, then top-p, then temperature, then a draw.
 
-Written for few operations: nine draws a frame cost more than a small model's layers when each takes forty.
+It uses few operations: if each draw took forty, the nine draws of a frame would cost more than a small model's layers.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 TOP_RANKS = 32
-"""Ids that are put in order at first: more than top-p keeps of what a trained model says, and cheaper than all."""
+"""Number of ids ranked at first: more than top-p keeps of a trained model's distribution, and cheaper than ranking all."""
 NONE = -1
-"""Stands in a history for "nothing here"."""
+"""Marks an empty place in a history."""
 
 
 class Controls(NamedTuple):
     """How each row of a batch is sampled, FP32: `temperature` (batch, 1), `penalty` (batch, 1) or None where it is 1 for every row.
 
-    `bounds` (batch, TOP_RANKS) is what the sum of probabilities may reach at each rank: top-p, but no bound for the likeliest, which always stays.
+    `bounds` (batch, TOP_RANKS) limits the sum of probabilities at each rank: top-p, but no limit for the likeliest, which always stays.
     """
 
     temperature: Tensor
@@ -49,11 +49,11 @@ def penalise(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
 
 
 def rank(logits: Tensor, seen: Tensor | None, controls: Controls, whole: bool = False) -> tuple[Tensor, Tensor]:
-    """Scores (batch, ids) FP32 in falling order, whose softmax is what is sampled from, and the ids they belong to.
+    """Scores (batch, ids) FP32 in falling order, and their ids. The softmax of the scores is the distribution to sample from.
 
-    The top-p cut comes before the temperature and, unlike elsewhere, leaves out the id that crosses it; the likeliest
-    always stays. `seen` (batch, ids) bool may be None where nothing is penalised. `whole` puts all ids in order without
-    looking whether the first TOP_RANKS are enough, since a captured graph cannot look.
+    The top-p cut comes before the temperature and, unlike elsewhere, drops the id that crosses it; the likeliest
+    always stays. `seen` (batch, ids) bool may be None where nothing is penalised. `whole` ranks all ids without
+    checking whether the first TOP_RANKS are enough, since a captured graph cannot check.
     """
     if controls.penalty is not None:
         assert seen is not None
@@ -62,7 +62,7 @@ def rank(logits: Tensor, seen: Tensor | None, controls: Controls, whole: bool = 
     if not whole:
         ranked, ids = p.topk(min(TOP_RANKS, p.shape[1]))
         cut = ranked.cumsum(-1) > controls.bounds[:, : ranked.shape[1]]
-        whole = not cut[:, -1].all()  # more may stay: rare but for flat distributions and top_p 1
+        whole = not cut[:, -1].all()  # more may stay: rare except for flat distributions and top_p 1
     if whole:
         ranked, ids = p.sort(dim=-1, descending=True)
         cut = ranked.cumsum(-1) > controls.bounds[:, 1:2]
@@ -73,13 +73,13 @@ def rank(logits: Tensor, seen: Tensor | None, controls: Controls, whole: bool = 
 def gumbel(seeds: Tensor, frames: Tensor, draws: Tensor, first: int, count: int) -> Tensor:
     """-log of Exp(1) noise, (batch, draws, count) FP32, for the ranks from `first` on.
 
-    A function of each row's seed and frame number, (batch,) int64, and of which draw of the frame it is, (draws,) int64, and nothing else: the
-    noise of a request does not depend on who runs beside it, and a captured graph can make it.
+    It depends only on each row's seed and frame number, (batch,) int64, and on the number of the draw in the frame, (draws,) int64. So the
+    noise of a request does not depend on the requests beside it, and a captured graph can generate it.
     """
     keys = _mixed(_mixed(seeds + frames * _ODD)[:, None] + draws * _ODD)
     ranks = torch.arange(first, first + count, device=seeds.device)
     bits = _mixed(keys[..., None] + ranks * _ODD)
-    uniform = ((bits >> 41 & 0x7FFFFF).float() + 0.5) * 2.0**-23  # 23 bits, so that neither 0 nor 1 comes
+    uniform = ((bits >> 41 & 0x7FFFFF).float() + 0.5) * 2.0**-23  # 23 bits, so that neither 0 nor 1 occurs
     return uniform.log_().neg_().log_().neg_()
 
 
@@ -87,16 +87,17 @@ _ODD = 0x9E3779B97F4A7C15 - 2**64
 
 
 def _mixed(x: Tensor) -> Tensor:
-    """Every bit of x (int64) has a say in every bit of this: splitmix64's finisher (Steele, Lea, Flood 2014)."""
+    """Mix x (int64) so that every bit of it affects every bit of the result: splitmix64's finisher (Steele, Lea, Flood 2014)."""
     x = (x ^ (x >> 30 & 0x3FFFFFFFF)) * (0xBF58476D1CE4E5B9 - 2**64)
     x = (x ^ (x >> 27 & 0x1FFFFFFFFF)) * (0x94D049BB133111EB - 2**64)
     return x ^ (x >> 31 & 0x1FFFFFFFF)
 
 
 def sample(logits: Tensor, seen: Tensor | None, controls: Controls, noise: Tensor, rest: Callable[[int], Tensor] | None = None) -> Tensor:
-    """Draw one id for each row, (batch,) int64, by Gumbel `noise` (batch, TOP_RANKS) and, if more ids may stay, by as much again of the `rest`.
+    """Draw one id for each row, (batch,) int64, with Gumbel `noise` (batch, TOP_RANKS). If more ids may stay, `rest(count)` gives their
+    noise.
 
-    Without `rest` the noise is for all ids. argmax(log p - log Exp(1)) draws from p, as the first of independent exponential clocks of
+    Without `rest`, `noise` covers all ids. argmax(log p - log Exp(1)) draws from p, as the first of independent exponential clocks of
     rate p does.
     """
     scores, ids = rank(logits, seen, controls, whole=rest is None)

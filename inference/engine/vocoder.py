@@ -1,7 +1,7 @@
 """Decides when a request's frames become sound, and decodes those that are due together in one batch.
 
-On CUDA a pass of the decoder is a captured graph, on a stream of its own beside the frames that are generated meanwhile: it is hundreds of
-small kernels, and asking for each takes longer than running it.
+On CUDA a pass of the decoder is a captured graph on its own stream, which runs while the engine generates frames. A pass is hundreds of
+small kernels, and launching each takes longer than running it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from inference.model.config import CODES_PER_GROUP, SAMPLES_PER_FRAME
 FIRST_CHUNK = 4
 """Frames in the first chunk of a request: 186 ms of sound, heard as soon as they exist."""
 LARGEST_CHUNK = 32
-"""Each later chunk is twice the one before, up to this: larger ones cost less a frame."""
+"""Each later chunk is twice the one before, up to this: larger chunks cost less per frame."""
 CAPTURED_FRAMES = 128
 """Frames of all streams in the largest captured pass: enough to keep a large GPU busy, in about a gigabyte."""
 WRONG = 0.05
-"""How large a part of the sound a captured pass may differ by from an eager one: FP16 rounds by far less."""
+"""How much the sound of a captured pass may differ from an eager one's, as a part of the sound; FP16 rounds by far less."""
 log = logging.getLogger("fishserve")
 
 
@@ -53,7 +53,7 @@ class Vocoder:
         self._passes = capture_or_none(codec)
 
     def decode_due(self, due: Iterable[VocoderStream]) -> dict[VocoderStream, np.ndarray]:
-        """Decode all waiting frames of each stream; samples (n,) float32. Streams with equally many share a pass."""
+        """Decode all waiting frames of each stream; samples (n,) float32. Streams with equally many waiting frames share a pass."""
         batches: defaultdict[int, list[VocoderStream]] = defaultdict(list)
         for stream in due:
             batches[len(stream.waiting)].append(stream)
@@ -73,7 +73,7 @@ class Vocoder:
 
 @dataclass
 class _Pass:
-    """What a pass over so many streams and frames reads and writes. Without a graph it runs eagerly."""
+    """The inputs and outputs of a pass over a fixed number of streams and frames. Without a graph it runs eagerly."""
 
     codes: Tensor
     pasts: Tensor
@@ -82,7 +82,10 @@ class _Pass:
 
 
 class Passes:
-    """Passes over the next frames of several streams, in powers of two of both. What a stream remembers is one tensor: all layers' in a row."""
+    """Passes over the next frames of several streams; both numbers are powers of two.
+
+    A stream's past is one tensor, all layers concatenated.
+    """
 
     def __init__(self, codec: Codec) -> None:
         self._codec, device = codec, _device(codec)
@@ -95,9 +98,11 @@ class Passes:
         self._passes: dict[tuple[int, int], _Pass] = {}
 
     def decode(self, streams: list[CodecStream], codes: Tensor) -> Tensor:
-        """As `decode_streams`, codes and samples on the CPU; `past` of a stream is this class's own. Waits for the pass and for nothing else.
+        """As `decode_streams`, with codes and samples on the CPU; this class keeps a stream's `past` in its own form. Waits only for the
+        pass.
 
-        A number of frames that is no power of two from FIRST_CHUNK on must be a stream's last: it is filled up with others that are not heard.
+        The number of frames must be a power of two, at least FIRST_CHUNK. Only a stream's last frames may be any number: the pass pads them
+        with frames whose sound is dropped.
         """
         frames = max(FIRST_CHUNK, 1 << (codes.shape[2] - 1).bit_length())
         most = max(1, CAPTURED_FRAMES // frames)
@@ -141,7 +146,7 @@ class Passes:
         log.info("captured %d graphs of the codec's decoder in %.1f s", len(self._passes), time.monotonic() - started)
 
     def check(self) -> None:
-        """Decode two chunks by every pass. Raises RuntimeError if they are not what the codec makes of them eagerly."""
+        """Decode two chunks with every pass. Raises RuntimeError if the sound differs from the codec's eager result."""
         for rows, frames in self._passes:
             codes = (
                 torch.arange(rows * self._codec.config.groups * 2 * frames)
@@ -157,7 +162,7 @@ class Passes:
 
 
 def capture_or_none(codec: Codec) -> Passes | None:
-    """Passes as graphs where the device has them; None on a CPU, and where something is amiss with them, which is logged."""
+    """Captured and checked passes; None on a CPU, and, with a warning in the log, where graphs fail."""
     device = _device(codec)
     if device.type != "cuda":
         return None
@@ -177,7 +182,7 @@ def _device(codec: Codec) -> torch.device:
 
 
 def _innermost(layer: Tensor) -> Tensor:
-    """A layer's past as it lies in memory: channels last where it is an image."""
+    """A layer's past in memory order: channels last where it is an image."""
     return layer.movedim(1, -1) if layer.ndim == 4 else layer
 
 

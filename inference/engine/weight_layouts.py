@@ -1,8 +1,8 @@
-"""The matrices a decoding pass multiplies by, as they lie in memory, and the proof that neighbours do not change a row's result.
+"""Memory layouts of the matrices of a decoding pass, and the proof that other rows of a batch do not change a row's result.
 
-Libraries choose another kernel for one row than for several, and kernels add up in different orders. On a CPU a request must get the same codes
-alone and among others, so each layout is tried on the processor at hand with every number of rows there may be: the numbers at which a row's
-result has the same bits are kept, and other numbers are padded up to the next of them. A layout that holds at none is not used.
+Libraries use different kernels for one row and for several, and kernels sum in different orders. On a CPU a request must get the same codes
+alone and in a batch, so `Layouts` tries each layout on this processor with every number of rows that may occur. It keeps the numbers at
+which a row's result has the same bits, and pads other numbers up to the next of them. It does not use a layout without such a number.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Weights = Literal["native", "int8"]
 LARGE = 2 << 20
 """Bytes of a large matrix."""
 PROVED_ROWS = 16
-"""Every number of rows up to this is tried, beyond it the powers of two."""
+"""Every number of rows up to this is tried; beyond it, only powers of two."""
 
 
 class Matrix(Protocol):
-    """Linear maps side by side. `name` says how they lie in memory."""
+    """Linear layers concatenated along their outputs. `name` says how they lie in memory."""
 
     name: ClassVar[str]
 
@@ -41,9 +41,9 @@ class Matrix(Protocol):
 
 @dataclass(frozen=True)
 class Dense(Matrix):
-    """Weights (in, out) in the model's own precision, of which the model's become views, so that nothing is kept twice.
+    """Weights (in, out) in the model's own precision. The model's weights become views of them, so nothing is stored twice.
 
-    In memory they lie so on a CPU, and as (out, in) on CUDA, where our kernels read them too.
+    In memory they are (in, out) on a CPU, and (out, in) on CUDA, where our kernels read them too.
     """
 
     name = "as the model has them"
@@ -67,9 +67,9 @@ class Dense(Matrix):
 
 @dataclass(frozen=True)
 class Half(Matrix):
-    """Weights that are FP16's or BF16's own, kept as FP16 and multiplied in FP32, on a CPU whose torch has FBGEMM.
+    """Weights that FP16 or BF16 represents exactly, stored as FP16 and multiplied in FP32, on a CPU whose torch has FBGEMM.
 
-    Reads half the memory that FP32 does and moves no weight by more than 3e-8. The model keeps its FP32 weights for prompts.
+    Reads half the memory that FP32 does and changes no weight by more than 3e-8. The model keeps its FP32 weights for prompts.
     """
 
     name = "FP16 by FBGEMM"
@@ -79,7 +79,7 @@ class Half(Matrix):
     @staticmethod
     def of(*linears: nn.Linear) -> Half:
         weight = torch.cat([linear.weight for linear in linears])
-        with warnings.catch_warnings():  # torch calls this product deprecated, once, and its successor takes 20 µs longer to call
+        with warnings.catch_warnings():  # torch warns once that this product is deprecated; its successor takes 20 µs longer to call
             warnings.simplefilter("ignore", UserWarning)
             packed = torch.fbgemm_pack_gemm_matrix_fp16(weight)
             torch.fbgemm_linear_fp16_weight_fp32_activation(weight[:1] * 0, packed, weight[:, 0] * 0)
@@ -95,13 +95,16 @@ class Half(Matrix):
 
 
 def _fits(weight: Tensor) -> bool:
-    """Whether FP16 holds these weights. BF16's own it does, but for what is less than 8e-6 and loses up to 3e-8."""
+    """Whether FP16 holds these weights. It holds BF16 weights, except that those below 8e-6 lose up to 3e-8."""
     return bool((weight.half().float() - weight).abs().max() <= 2.0**-25)
 
 
 @dataclass(frozen=True)
 class OneDNN(Matrix):
-    """FP32 weights packed for oneDNN's blocked product, whose kernel for one row is also the one for several. The model keeps its own."""
+    """FP32 weights packed for oneDNN's blocked product, which uses one kernel for one row and for several.
+
+    The model keeps its own weights.
+    """
 
     name = "FP32 by oneDNN"
     packed: Tensor
@@ -122,23 +125,23 @@ class OneDNN(Matrix):
 
 
 _PACKED_FOR = 8
-"""Rows that oneDNN lays weights out for: for one it would choose another kernel."""
+"""Number of rows that oneDNN packs weights for; for one row it would choose another kernel."""
 
 
 @dataclass(frozen=True)
 class RowByRow(Matrix):
-    """A matrix that multiplies each row alone: slow for many, and the same for all by construction."""
+    """A matrix that multiplies each row separately: slow for many rows, but the same for each by construction."""
 
     name = "each row alone"
     matrix: Matrix
 
     def times(self, x: Tensor) -> Tensor:
-        return torch.cat([self.matrix.times(row.clone()) for row in x.split(1)])  # a clone, as where a row begins in memory counts, too
+        return torch.cat([self.matrix.times(row.clone()) for row in x.split(1)])  # a clone: a row's place in memory matters, too
 
 
 @dataclass(frozen=True)
 class Int8(Matrix):
-    """Large weights rounded to 8 bits with a scale for each output, by FBGEMM; each row of x is rounded with a scale of its own.
+    """Large weights rounded to 8 bits with a scale for each output, by FBGEMM; each row of x is rounded with its own scale.
 
     Reads a quarter of the memory that FP32 does. Rows do not influence each other's rounding.
     """
@@ -156,10 +159,10 @@ class Int8(Matrix):
     def of(*linears: nn.Linear) -> Int8:
         weight = torch.cat([linear.weight for linear in linears])
         scale = weight.abs().amax(dim=1).clamp(min=1e-12).double() / 127
-        with warnings.catch_warnings():  # torch calls quantised tensors deprecated and has nothing else yet to pack for FBGEMM from
+        with warnings.catch_warnings():  # torch deprecates quantised tensors, but FBGEMM can be packed from nothing else yet
             warnings.simplefilter("ignore", UserWarning)
             rounded = torch.quantize_per_channel(weight, scale, torch.zeros(len(scale), dtype=torch.int64), 0, torch.qint8)
-        levels = 127 if torch.cpu._is_vnni_supported() else 63  # without VNNI products of 8 by 8 bits are added in 16, which overflow
+        levels = 127 if torch.cpu._is_vnni_supported() else 63  # without VNNI, 8-bit products are summed in 16 bits, which overflow
         return Int8(torch.ops.quantized.linear_prepack(rounded, None), levels, _bias(linears))
 
     def times(self, x: Tensor) -> Tensor:
@@ -171,7 +174,10 @@ class Int8(Matrix):
 
 @dataclass(frozen=True)
 class Int8Small(Matrix):
-    """Small weights rounded to 8 bits, (out, in), in products of BF16: in a cache, what counts is how few operations surround them."""
+    """Small weights rounded to 8 bits, (out, in), multiplied in BF16.
+
+    They stay in a cache, so the operations around them decide the speed.
+    """
 
     name = "8 bits by torch"
     weight: Tensor
@@ -181,12 +187,12 @@ class Int8Small(Matrix):
     @staticmethod
     def of(*linears: nn.Linear) -> Int8Small:
         weight = torch.cat([linear.weight for linear in linears])
-        scale = (weight.abs().amax(dim=1).clamp(min=1e-12) / 127).bfloat16()  # rounded before it is divided by, so that it costs nothing
+        scale = (weight.abs().amax(dim=1).clamp(min=1e-12) / 127).bfloat16()  # rounded before the division, so it costs nothing
         return Int8Small((weight / scale.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale, _bias(linears))
 
     @staticmethod
     def works(*linears: nn.Linear) -> bool:
-        """torch's kernel reads past its inputs unless there is a multiple of 16 of them."""
+        """torch's kernel reads past its inputs unless their number is a multiple of 16."""
         return linears[0].in_features % 16 == 0
 
     def times(self, x: Tensor) -> Tensor:
@@ -198,7 +204,7 @@ Layout = type[Int8] | type[Int8Small] | type[Half] | type[OneDNN] | type[Dense]
 
 
 class Layouts:
-    """Chooses how the matrices of one model lie in memory, for passes of up to `rows` rows, and to how many rows a pass is padded."""
+    """Chooses the memory layout of one model's matrices, for passes of up to `rows` rows, and the number of rows a pass is padded to."""
 
     def __init__(self, weights: Weights, rows: int) -> None:
         self._weights = weights
@@ -209,7 +215,7 @@ class Layouts:
         self._chosen: dict[tuple[str, int, int], tuple[Matrix, int]] = {}
 
     def lay_out(self, *linears: nn.Linear) -> Matrix:
-        """The linear maps as one matrix: on a CPU in the first layout, the fastest first, that gives a row the same result among any others."""
+        """Pack the linear layers into one matrix: on a CPU in the fastest layout that gives a row the same result in any batch."""
         inputs, outputs = linears[0].in_features, sum(linear.out_features for linear in linears)
         if not _fp32_on_cpu(*linears):
             return self._noted(Dense.of(*linears), inputs, outputs)
@@ -232,20 +238,20 @@ class Layouts:
         return self.lay_out(linear)
 
     def padded(self, rows: int) -> int:
-        """How many rows to multiply where there are `rows`, so that each gets what it gets in any other number."""
+        """The number of rows to pad `rows` to, so that each row gets the same result as in a batch of any other size."""
         if self._allowed is None or rows in self._allowed:
             return rows
         return min(size for size in self._allowed if size > rows)
 
     def names(self) -> dict[str, int]:
-        """How many matrices lie in each layout."""
+        """The number of matrices in each layout."""
         names: Counter[str] = Counter()
         for (name, _, _), (_, count) in self._chosen.items():
             names[name] += count
         return dict(names)
 
     def cost(self, rows: int) -> float:
-        """What the padding of `rows` rows costs: the time of the products with it over their time without."""
+        """The cost of padding `rows` rows: the time of the products with padding, divided by their time without."""
         return self._seconds(self.padded(rows)) / self._seconds(rows)
 
     def _noted(self, matrix: Matrix, inputs: int, outputs: int) -> Matrix:
@@ -262,9 +268,9 @@ class Layouts:
 
 
 def agreeing_rows(matrix: Matrix, inputs: int, tried: frozenset[int]) -> frozenset[int]:
-    """The numbers of rows, of those tried, at which every row has the bits that it has in the largest; none if that is not one of them.
+    """The numbers of rows, among those tried, at which every row has the same bits as at the largest; none if the largest fails itself.
 
-    All rows are one row again and again: what a kernel adds up in which order depends on where a row stands, not on its values.
+    The test repeats one row: a kernel's order of summation depends on a row's position, not on its values.
     """
     row = torch.randn(1, inputs, generator=torch.Generator().manual_seed(0))
     products = {n: matrix.times(row.expand(n, -1).contiguous()) for n in tried}
@@ -274,7 +280,7 @@ def agreeing_rows(matrix: Matrix, inputs: int, tried: frozenset[int]) -> frozens
 
 
 def _layouts(weights: Weights, *linears: nn.Linear) -> list[Layout]:
-    """The layouts that may be tried for the linear maps, the fastest first. A call of oneDNN's takes 30 µs longer than one of the others."""
+    """The layouts to try for the linear layers, the fastest first. A call to oneDNN takes 30 µs longer than a call to the others."""
     eight_bit: list[Layout] = [layout for layout in (Int8, Int8Small) if weights == "int8" and layout.works(*linears)]
     half: list[Layout] = [Half] if Half.works(*linears) else []
     packed: list[Layout] = [OneDNN] if OneDNN.works(*linears) else []
@@ -292,7 +298,7 @@ def _fbgemm() -> bool:
 
 
 def large(*linears: nn.Linear) -> bool:
-    """Whether the linear maps side by side are read from memory rather than from a cache."""
+    """Whether the concatenated linear layers are read from memory rather than from a cache."""
     return sum(linear.weight.nbytes for linear in linears) >= LARGE
 
 

@@ -17,15 +17,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from inference.errors import RequestError
 
 OPEN = frozenset(["/", "/health", "/ready", "/ping"])
-"""Answered without a key, and so is what the page loads."""
+"""Paths that need no key; neither do the files that the page loads."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,63}) (?P<hash>[0-9a-f]{64})")
 
 
 class Keys:
-    """Names and hashes of keys, one a line in a file. It is read again when it has changed, so that a key can be taken back at once.
+    """Names and hashes of API keys, one per line in a file. A changed file is read again, so that revoking a key takes effect at once.
 
-    A key has 256 random bits, which nobody guesses, so that SHA-256 is hash enough.
+    A key has 256 random bits, which nobody can guess, so SHA-256 is a sufficient hash.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,11 +34,11 @@ class Keys:
         self._hashes: dict[str, bytes] = {}
 
     def names(self) -> list[str]:
-        """Raises RequestError when the file cannot be read."""
+        """The names of all keys. Raises RequestError when the file cannot be read."""
         return list(self._read())
 
     def name_of(self, key: str) -> str | None:
-        """Whose key it is; None for nobody's. All are compared, each in the same time whatever it is."""
+        """The name of a key, or None for an unknown key. It is compared with every hash, each in constant time."""
         asked, found = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest(), None
         for name, kept in self._read().items():
             if hmac.compare_digest(asked, kept):
@@ -46,7 +46,7 @@ class Keys:
         return found
 
     def add(self, name: str) -> str:
-        """A new key, which is shown this once. Raises RequestError."""
+        """Create a key and return it; it cannot be shown again. Raises RequestError."""
         if not _NAME.fullmatch(name):
             raise RequestError(f"{name[:80]!r} cannot be a key's name; it has 1 to 64 letters, digits, points, - and _")
         known = self._read() if self.path.exists() else {}
@@ -57,7 +57,7 @@ class Keys:
         return key
 
     def delete(self, name: str) -> None:
-        """From then on the key opens nothing. Raises RequestError."""
+        """Delete a key; requests with it are refused from then on. Raises RequestError."""
         known = self._read()
         if name not in known:
             raise RequestError(f"there is no key {name[:80]!r}; there are {', '.join(known) or 'none'}")
@@ -85,7 +85,7 @@ class Keys:
 
     def _write(self, hashes: dict[str, bytes]) -> None:
         try:
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent)  # for its owner's eyes alone
+            handle, temporary = tempfile.mkstemp(dir=self.path.parent)  # readable by its owner only
             with os.fdopen(handle, "w", encoding="ascii") as file:
                 file.writelines(f"{name} {kept.hex()}\n" for name, kept in hashes.items())
             Path(temporary).replace(self.path)
@@ -94,7 +94,7 @@ class Keys:
 
 
 class Guard:
-    """Answers 401 to whoever has no key, before anything of the request is read. The key's name is left in the scope, for the log."""
+    """Answers 401 to requests without a valid key, before reading their bodies. It stores the key's name in the scope, for the log."""
 
     def __init__(self, app: ASGIApp, keys: Keys, refuse: Callable[[str, int, str, dict[str, str]], Response]) -> None:
         self._app, self._keys, self._refuse = app, keys, refuse
@@ -108,13 +108,13 @@ class Guard:
         key = token.strip() if kind.lower() == "bearer" else headers.get(b"xi-api-key", b"").decode("latin-1")
         try:
             name = self._keys.name_of(key) if key else None
-        except RequestError:  # a file that cannot be read opens nothing
+        except RequestError:  # when the file cannot be read, no key is valid
             name = None
         if name is not None:
             scope["key"] = name
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})  # before it was accepted: the client sees 403
+            await send({"type": "websocket.close", "code": 1008})  # before accepting it: the client sees 403
         else:
             words = "the key is not known here" if key else "a key is missing; send it as `Authorization: Bearer KEY`"
             await self._refuse(scope["path"], 401, words, {"WWW-Authenticate": "Bearer"})(scope, receive, send)

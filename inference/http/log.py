@@ -18,15 +18,16 @@ from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PROBES = frozenset(["/health", "/ready", "/ping", "/metrics", "/healthz", "/readyz"])
-"""Asked for every few seconds by machines, which need no line."""
+"""Machines request these every few seconds; they are not logged."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestLog:
-    """Gives each request an id, which its client may choose by `X-Request-Id` and gets back, and writes its line when it has ended.
+    """Gives each request an id, and logs one line when the request has ended. A client may choose the id by `X-Request-Id`; the response
+    carries it.
 
-    An error that nobody expected is answered 500 here, and its line says where in the code it was; its own words, which may hold what a user said,
-    are written nowhere.
+    An unexpected error is answered with 500 here, and the log line says where in the code it occurred. Its message, which may hold a user's
+    text, is never written.
     """
 
     def __init__(self, app: ASGIApp, refuse: Callable[[str, int, str], Response]) -> None:
@@ -72,7 +73,7 @@ class RequestLog:
                 "at": [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(e.__traceback__)][-8:],
             }
             if line["status"] is not None or scope["type"] == "websocket":
-                raise  # the connection breaks off, so that nobody takes a part for the whole
+                raise  # abort the connection, so that no client takes a part for the whole
             words = f"an error inside the server ({type(e).__name__}); its log says more"
             await self._refuse(scope["path"], 500, words)(scope, watched, noted)
         finally:
@@ -81,11 +82,11 @@ class RequestLog:
 
 
 def quiet_uvicorn() -> None:
-    """Have uvicorn say that something broke, and not what was in it."""
+    """Have uvicorn log that an error occurred, but not the error's content."""
 
     def without_words(record: logging.LogRecord) -> bool:
         if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], asyncio.CancelledError):
-            return False  # a request that the end of the server cut off, of which uvicorn has told
+            return False  # a request cut off by the server's shutdown, which uvicorn has already logged
         record.exc_info = record.exc_text = None
         return True
 
@@ -98,7 +99,7 @@ def _write(scope: Scope, request_id: str, began: float, line: dict[str, Any]) ->
         "level": "error" if "error" in line else "info",
         "request_id": request_id,
         "method": scope.get("method", "WEBSOCKET"),
-        "route": getattr(scope.get("route"), "path", None),  # as it is written in the code: an address may hold what a user typed
+        "route": getattr(scope.get("route"), "path", None),  # as written in the code: a URL may hold a user's text
         **line,
         "duration_ms": _ms(began),
     }

@@ -12,7 +12,7 @@ SHARED_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def exposition() -> tuple[bytes, str]:
-    """The page and its media type. Across all processes when the shared directory is set, else this one's."""
+    """The page and its media type, for all processes when the shared directory is set, else for this one."""
     registry: CollectorRegistry = REGISTRY
     if SHARED_DIRECTORY in os.environ:
         registry = CollectorRegistry()

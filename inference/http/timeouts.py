@@ -13,9 +13,9 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 HEADER_SECONDS = 15
-"""A connection whose next request's headers are not complete after once to twice as long is closed."""
+"""The server closes a connection whose next request's headers are still incomplete after one to two times this long."""
 BODY_SECONDS = 120
-"""How long a body may take."""
+"""How long a request body may take to arrive."""
 
 
 # uvicorn picks the base class while it is imported (httptools, else h11), so mypy sees a variable and not a type.
@@ -23,7 +23,7 @@ class HeaderTimeoutProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's HTTP protocol with a header timeout."""
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait."""
+        """Start the header timeout."""
         super().connection_made(transport)
         self._waited = False
         self._look_later()
@@ -32,10 +32,10 @@ class HeaderTimeoutProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         self._next_look = self.loop.call_later(HEADER_SECONDS, self._look)
 
     def _look(self) -> None:
-        if self.transport.is_closing() or self.transport.get_protocol() is not self:  # it speaks WebSocket now
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:  # the connection is a WebSocket now
             return
         answering = self.cycle is not None and not self.cycle.response_complete
-        waiting = not answering and self.timeout_keep_alive_task is None  # else uvicorn itself waits, and ends it
+        waiting = not answering and self.timeout_keep_alive_task is None  # else uvicorn's own timeout applies
         if waiting and self._waited:
             self.transport.close()
             return
@@ -43,22 +43,25 @@ class HeaderTimeoutProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         self._look_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Cancel the header timeout."""
         self._next_look.cancel()
         super().connection_lost(exc)
 
 
 class DrainingWebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket, which cuts every conversation off when the server is to end; uvicorn waits for them as for all requests."""
+    """uvicorn's WebSocket protocol, but a shutdown does not cut off open connections; uvicorn waits for them as for all requests."""
 
     def shutdown(self) -> None:
-        """Let a conversation come to its own end."""
+        """Let an open connection end by itself."""
         if not self.handshake_complete:
             super().shutdown()
 
 
 class BodyLimit:
-    """Refuses larger request bodies with 413 before they are read whole. Paths that begin as one of `larger` may have `larger_limit` bytes."""
+    """Refuses request bodies over the limit with 413 before reading them whole.
+
+    Paths with a prefix in `larger` have the limit `larger_limit`.
+    """
 
     def __init__(
         self, app: ASGIApp, limit: int, refuse: Callable[[str, int, str], Response], larger: tuple[str, ...] = (), larger_limit: int = 0
@@ -78,7 +81,7 @@ class BodyLimit:
             except TimeoutError:
                 raise HTTPException(408, f"the request body took longer than {BODY_SECONDS} s") from None
             if not received.get("more_body"):
-                deadline = None  # what is waited for then is the client's leaving
+                deadline = None  # from here on it waits for the client's disconnect
             size += len(received.get("body", b""))
             if size > limit:
                 raise HTTPException(413, message)

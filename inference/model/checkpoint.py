@@ -35,7 +35,7 @@ _WEIGHT_NORM = ".parametrizations.weight.original"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model: everything needed to turn prompts into codes and codes into samples. `codec_id` tells its codec from others."""
+    """A loaded model: everything needed to turn prompts into codes and codes into samples. `codec_id` identifies its codec."""
 
     path: Path
     config: DualARConfig
@@ -48,7 +48,7 @@ class Checkpoint:
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """Type of the language model's and the decoder's weights on a device."""
+    """The dtype of the language model's and the decoder's weights on a device."""
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
@@ -56,8 +56,8 @@ def precision(device: torch.device) -> torch.dtype:
 def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkpoint:
     """Load a checkpoint directory onto a device.
 
-    On first load a safetensors copy is kept in `copies` (by default the user's cache folder), which later starts
-    map into memory. Raises CheckpointError, in one message, for whatever keeps the checkpoint from being used.
+    The first load writes a safetensors copy to `copies` (by default the user's cache folder), which later starts
+    map into memory. Raises CheckpointError, in one message, when the checkpoint cannot be used.
     """
     if not path.is_dir():
         raise CheckpointError(
@@ -80,9 +80,9 @@ def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkp
 
 
 def _identity(codec: Codec) -> str:
-    """12 hexadecimal digits that tell codecs apart: codes mean nothing to another than the one that made them.
+    """12 hexadecimal digits that identify a codec: codes mean nothing to any codec but the one that made them.
 
-    Of the encoder its biases and norms are looked at, since any training changes them; the head has no say.
+    The hash covers the quantizer and, of the encoder, only biases and norms, since any training changes them. It leaves out the head.
     """
     digest = hashlib.sha256()
     encoder = {f"backbone.{name}": tensor for name, tensor in codec.backbone.state_dict().items() if tensor.ndim == 1}
@@ -93,7 +93,7 @@ def _identity(codec: Codec) -> str:
 
 
 def default_copies() -> Path:
-    """Where safetensors copies are kept when nobody says otherwise."""
+    """The default folder for safetensors copies."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fishserve" / "weights"
 
 
@@ -183,7 +183,7 @@ def _load_codec(file: Path, copies: Path) -> Codec:
 def _place_codec(codec: Codec, device: torch.device) -> None:
     dtype = precision(device)
     codec.to(device)
-    torch.backends.cudnn.allow_tf32 = False  # else the encoder's FP32 is not, and codes differ from those made on a CPU
+    torch.backends.cudnn.allow_tf32 = False  # otherwise the encoder is not truly FP32, and codes differ from a CPU's
     codec.head.to(dtype)
     codec.head.lay_out()
     codec.quantizer.upsample.to(dtype)
@@ -242,7 +242,7 @@ def _tensors(file: Path, normalise: Callable[[Mapping[str, Tensor]], dict[str, T
             if metadata == origin:
                 return tensors
         except CheckpointError:
-            pass  # an unreadable copy is made anew
+            pass  # replace an unreadable copy
     tensors = _sound(file, normalise(_read_pth(file)))
     _write_copy(copy, tensors, origin)
     return tensors
@@ -265,7 +265,7 @@ def _read_pth(file: Path) -> dict[str, Tensor]:
         raw = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except CheckpointError:
         raise
-    except Exception as e:  # torch.load raises whatever its parsers meet in a foreign file
+    except Exception as e:  # on a foreign file torch.load raises any exception of its parsers
         reason = str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
         raise CheckpointError(f"{file} is not a readable torch checkpoint ({reason}); download it again") from None
     if isinstance(raw, dict) and isinstance(raw.get("state_dict"), dict):
@@ -284,7 +284,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _write_copy(copy: Path, tensors: Mapping[str, Tensor], origin: dict[str, str]) -> None:
-    """Write beside the target and rename, so that a reader never sees half a file. A copy that cannot be kept is no error."""
+    """Write beside the target and rename, so that a reader never sees half a file. A copy that cannot be written is no error."""
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=copy.parent) as scratch:

@@ -23,8 +23,9 @@ from inference.model.config import CODES_PER_GROUP, FSQ_LEVELS, SAMPLE_RATE, Cod
 
 @contextlib.contextmanager
 def _without_compiler() -> Iterator[None]:
-    """Keep einx, which vector-quantize-pytorch needs, from announcing its operations to torch.compile. Nothing here is compiled by it, and
-    the announcement imports torch._dynamo: 2 s and 140 MB in each process.
+    """Keep einx, which vector-quantize-pytorch needs, from registering its operations with torch.compile.
+
+    Nothing here uses torch.compile, and the registration imports torch._dynamo: 2 s and 140 MB in each process.
     """
     announce = torch.compiler.allow_in_graph
     torch.compiler.allow_in_graph = lambda operation: operation
@@ -44,13 +45,13 @@ MIN_SAMPLES = (N_FFT - HOP) // 2 + 1
 
 
 DECODE_FRAMES = 64
-"""Frames of a whole decode that are in flight at once; bounds its memory, at 10 MB a frame in the released shape."""
+"""Frames that a whole decode processes at once. This limits its memory: 10 MB a frame at the released shape."""
 
 
 class History:
     """The last inputs of every causal layer of the decoder, for a batch of streams.
 
-    Layers take their share in the order they run; a fresh history stands for silence before the stream.
+    Each layer takes the next entry, in the order the layers run. A new history means silence before the stream.
     """
 
     def __init__(self, past: Sequence[Tensor] = ()) -> None:
@@ -58,8 +59,9 @@ class History:
         self._next = 0
 
     def join(self, x: Tensor, keep: int, silu: bool = False) -> Tensor:
-        """Put the layer's `keep` last inputs before x (batch, channels, ..., time), and remember the new ones. With `silu` before silu(x), which
-        is for x (batch, channels, 1, time).
+        """Put the layer's `keep` last inputs before x (batch, channels, ..., time), and remember the new ones.
+
+        With `silu`, put them before silu(x); x is then (batch, channels, 1, time).
         """
         if self._next == len(self.past):
             self.past.append(_like(x, x.new_zeros(*x.shape[:-1], keep)))
@@ -68,7 +70,7 @@ class History:
             shape = (*x.shape[:-1], keep + x.shape[-1])
             joined = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
             joined[..., :keep] = past
-            torch.ops.aten.silu.out(x, out=joined[..., keep:])  # in its place at once, which saves a copy
+            torch.ops.aten.silu.out(x, out=joined[..., keep:])  # straight into its place, which saves a copy
         else:
             joined = torch.cat((past, F.silu(x) if silu else x), dim=-1)
         # A copy: a view would keep the layer's whole input alive.
@@ -93,10 +95,13 @@ class CausalConv(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(inner, outer, kernel, stride=stride, dilation=dilation, groups=groups)
         self.reach = (kernel - 1) * dilation + 1 - stride
-        self._laid_out: tuple[Tensor, Tensor, list[int]] | None = None  # kernel, bias, dilation: to ask modules for them costs time
+        self._laid_out: tuple[Tensor, Tensor, list[int]] | None = None  # kernel, bias, dilation: reading them from modules costs time
 
     def forward(self, x: Tensor, history: History | None = None, *, silu: bool = False) -> Tensor:
-        """Of x (batch, channels, time), or with a history also (batch, channels, 1, time) and there, if asked for, of silu(x)."""
+        """Convolve x (batch, channels, time).
+
+        With a history, x may also be (batch, channels, 1, time), and then `silu` convolves silu(x).
+        """
         if history is None:
             return self.conv(F.pad(x, (self.reach, -x.shape[-1] % self.conv.stride[0])))
         x = history.join(x, self.reach, silu)
@@ -111,7 +116,7 @@ class CausalConv(nn.Module):
         """Keep the kernel's channels innermost. Changes no value and no shape, but from then on the kernel must not change."""
         _channels_innermost(self.conv)
         kernel, bias = self.conv.weight, self.conv.bias
-        single = kernel.device.type == "cpu" and kernel.dtype == torch.float32  # with FP16 not every CPU can
+        single = kernel.device.type == "cpu" and kernel.dtype == torch.float32  # not every CPU can do this in FP16
         if single and torch.backends.mkldnn.is_available() and bias is not None:
             self._laid_out = kernel.detach()[:, :, None], bias.detach(), [1, *self.conv.dilation]
 
@@ -206,7 +211,8 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def lay_out(self) -> None:
-        """Keep what the library makes of every code of every group, (groups * 1000, dim / groups): asking it takes about a millisecond each time.
+        """Store the library's output for every code of every group, (groups * 1000, dim / groups): calling it takes about a millisecond
+        each time.
 
         From then on the codebooks and projections must not change.
         """
@@ -239,7 +245,7 @@ class Quantizer(nn.Module):
 def _fsq_encode(rvq: ResidualFSQ, x: Tensor) -> Tensor:
     """One group (batch, frames, width) -> codes (batch, frames) int64.
 
-    As the library's own forward, less the way back: it bounds here and FSQ bounds again, and the released codec relies on both.
+    The same as the library's own forward, without decoding: it bounds here and FSQ bounds again, and the released codec relies on both.
     """
     fsq = rvq.layers[0]
     return fsq(fsq.bound(rvq.project_in(x)))[1].long()
@@ -255,7 +261,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, history: History) -> Tensor:
         for conv1, conv2 in zip(self.convs1, self.convs2, strict=True):
-            # Adding to what was just made is three times as fast as making another.
+            # Adding in place to the new tensor is three times as fast as allocating another.
             x = conv2(conv1(x, history, silu=True), history, silu=True).add_(x)
         return x
 
@@ -363,7 +369,7 @@ class Codec(nn.Module):
 
 
 class CodecStream:
-    """One utterance decoded as its frames arrive, to the samples the whole would give."""
+    """One utterance, decoded as its frames arrive, with the same samples as a whole decode."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -377,10 +383,10 @@ class CodecStream:
 def decode_streams(streams: Sequence[CodecStream], codes: Tensor) -> Tensor:
     """The next frames of several streams of one codec in one pass: codes (streams, groups, frames) -> (streams, samples).
 
-    The streams may have come any distance; each gets what it would have got alone.
+    Each stream may be at any position; each gets the samples that it would get alone.
     """
     codec = streams[0]._codec
-    if len(streams) == 1:  # nothing to join or to part
+    if len(streams) == 1:  # nothing to concatenate or split
         history = History(streams[0].past)
         wave = codec.decode_next(codes, history)
         streams[0].past = history.past

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from inference.errors import CheckpointError
 from inference.text.segments import Chunk, Segmentation
 
-if TYPE_CHECKING:  # the doors read constants from here, in processes that have no use for torch
+if TYPE_CHECKING:  # the HTTP APIs read constants from here, in processes that do not need torch
     from torch import Tensor
 
 SAMPLE_RATE = 44_100
@@ -107,11 +107,11 @@ class DualARConfig:
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """How a checkpoint is spoken with where a request does not say: the optional `generation_config.json` beside its weights.
+    """A checkpoint's defaults for values that a request leaves out: the optional `generation_config.json` beside its weights.
 
-    The values here are those of the reference implementation. `normalize` writes numbers and signs out as English words first, and with
+    The values here are those of the reference implementation. `normalize` first writes numbers and signs out as English words, and with
     `spell_capitals` also acronyms and words in capitals. `chunk`, `max_segment_bytes` and the pauses are those of `Segmentation`.
-    `history` is how many columns of earlier segments stay in the context: 0 for none, None for as many as fit.
+    `history` is the number of columns of earlier segments that stay in the context: 0 for none, None for as many as fit.
     """
 
     temperature: float = 0.7
@@ -152,13 +152,13 @@ class GenerationDefaults:
 
     @property
     def segmentation(self) -> Segmentation:
-        """How text is cut for this checkpoint."""
+        """How this checkpoint's text is cut into segments."""
         return Segmentation(self.chunk, self.max_segment_bytes, self.clause_pause, self.sentence_pause, self.paragraph_pause)
 
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """Shape of the Firefly codec, read off its tensors: the official directory has no file for it."""
+    """Shape of the Firefly codec, inferred from its tensors: the official directory has no configuration file for it."""
 
     n_mels: int
     depths: tuple[int, ...]
@@ -182,7 +182,7 @@ class CodecConfig:
     def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> CodecConfig:
         """Infer the shape from tensor names and sizes (weight norm already folded).
 
-        Raises CheckpointError naming the first tensor without which the shape cannot be known.
+        Raises CheckpointError naming the first missing tensor that the shape depends on.
         """
 
         def shape(name: str) -> tuple[int, ...]:
@@ -238,7 +238,7 @@ _MOST = {"max_seq_len": 1 << 20, "vocab_size": 1 << 24}
 
 
 def _checked(shape: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with the types they are declared with."""
+    """The values, converted to their declared types. Raises CheckpointError."""
     kinds = {f.name: str(f.type) for f in fields(DualARConfig)}
     checked: dict[str, Any] = {}
     for name, value in shape.items():

@@ -49,7 +49,7 @@ class KVCache:
 
 @dataclass(frozen=True)
 class Span:
-    """Where new positions stand: rows `first_row ...` of the cache, `positions` (batch, time) int64.
+    """Where new positions go: rows `first_row ...` of the cache, `positions` (batch, time) int64.
 
     Queries read the cache up to `end`; `mask` (batch, 1, time, end) is True where a key may be seen,
     None when every key before `end` may (or, for a prompt from position 0, when it is plainly causal).
@@ -71,7 +71,7 @@ class Span:
 
     @staticmethod
     def step(lengths: list[int], device: torch.device) -> Span:
-        """One new position for each of rows 0, 1, ...; `lengths` are what they hold already."""
+        """One new position for each of rows 0, 1, ...; `lengths` are the numbers of positions that they already hold."""
         positions = torch.tensor(lengths, device=device)[:, None]
         end = max(lengths) + 1
         uniform = min(lengths) + 1 == end
@@ -177,7 +177,7 @@ class DualAR(nn.Module):
 
     @classmethod
     def without_values(cls, config: DualARConfig, semantic_begin: int) -> DualAR:
-        """A model on the meta device, whose tensors are to be assigned."""
+        """A model on the meta device; the caller assigns its tensors."""
         with torch.device("meta"), _WithoutInitialisation():
             return cls(config, semantic_begin)
 
@@ -231,7 +231,7 @@ class DualAR(nn.Module):
     def slow(self, columns: Tensor, cache: KVCache | None = None, span: Span | None = None) -> Tensor:
         """Run the slow layers over new columns (batch, 1 + codebooks, time).
 
-        Returns the hidden state *before* the final norm, (batch, time, dim): the fast model takes it so.
+        Returns the hidden state *before* the final norm, (batch, time, dim), which is the fast model's input.
         """
         x = self.embed(columns)
         rope = self.rope[: x.shape[1]] if span is None else self.rope[span.positions]
@@ -275,7 +275,7 @@ class DualAR(nn.Module):
 def rope_table(positions: int, head_dim: int, base: float) -> Tensor:
     """cos and sin of pos * base^(-2i / head_dim), (positions, head_dim / 2, 2) FP32 (arXiv:2104.09864).
 
-    Rounded to BF16, as the released model was trained with: exact tables change greedy paths.
+    Rounded to BF16, as in the released model's training: exact tables change greedy results.
     """
     device = torch.device("cpu")
     freqs = 1.0 / base ** (torch.arange(0, head_dim, 2, device=device).float() / head_dim)
@@ -284,7 +284,7 @@ def rope_table(positions: int, head_dim: int, base: float) -> Tensor:
 
 
 def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
-    """Turn interleaved pairs (2i, 2i + 1) of x (batch, time, heads, head_dim); rope (batch?, time, head_dim / 2, 2)."""
+    """Rotate interleaved pairs (2i, 2i + 1) of x (batch, time, heads, head_dim); rope (batch?, time, head_dim / 2, 2)."""
     pairs = x.float().unflatten(-1, (-1, 2))
     a, b = pairs.unbind(-1)
     cos, sin = rope.unsqueeze(-3).unbind(-1)

@@ -12,7 +12,7 @@ from inference.model.tokenizer import Tokenizer
 
 SYSTEM = "Speak out the provided text."
 REFERENCE_RESERVE = 1024
-"""Columns the reference implementation keeps free of context for what is generated next."""
+"""Columns that the reference implementation reserves for the speech to generate."""
 
 
 class PromptBuilder:
@@ -57,8 +57,8 @@ def context(fixed: Tensor, turns: Sequence[Tensor], room: int) -> Tensor:
     """The prompt for the newest segment of a long text.
 
     `fixed` is the system message and references; `turns` alternate segment, generation, segment, ... and end with
-    the newest segment. Whole older turns (segment and generation) are left out, oldest first, until all fits
-    in `room` columns; what is always kept is `fixed` and the newest segment.
+    the newest segment. Whole older turns (segment and generation) are left out, oldest first, until the prompt fits
+    in `room` columns. `fixed` and the newest segment are always kept.
     """
     kept = [turns[-1]]
     used = fixed.shape[1] + turns[-1].shape[1]
@@ -72,12 +72,14 @@ def context(fixed: Tensor, turns: Sequence[Tensor], room: int) -> Tensor:
 
 
 def reference_context(fixed: Tensor, turns: Sequence[Tensor], max_length: int) -> Tensor:
-    """The prompt the reference implementation builds, oddities included: a turn's length is counted twice at the limit,
-    the first pair is always kept, and a limit reached by the very newest items repeats the first pair.
+    """The prompt that the reference implementation builds, oddities included.
+
+    It counts a turn's length twice at the limit, always keeps the first pair, and repeats the first pair when the very newest
+    items reach the limit.
     """
     limit = max_length - REFERENCE_RESERVE - fixed.shape[1]
     count, i = 0, len(turns) - 1
-    for i, turn in enumerate(reversed(turns)):  # noqa: B007 - where it stopped is what counts
+    for i, turn in enumerate(reversed(turns)):  # noqa: B007 - the code below uses the last i
         count += turn.shape[1]
         if count + turn.shape[1] > limit:
             break

@@ -22,7 +22,7 @@ from inference.model.dual_ar import DualAR
 from inference.model.tokenizer import SPECIAL_TOKENS
 
 END_GAIN = {"tiny": 1.6, "full": 1.35}
-"""Size of the end token's output row against the others', for each shape: the noise of a sentence ends after a few seconds."""
+"""Scale of the end token's output row relative to the others, for each shape: a sentence's noise then ends after a few seconds."""
 
 _CARD = """---
 license: apache-2.0
@@ -85,7 +85,7 @@ def write(directory: Path, shape: str, seed: int, **changes: Any) -> None:
 
 
 def _write_tokenizer(directory: Path, ranks: int) -> None:
-    """All single bytes, then as many byte pairs and triples as are wanted."""
+    """All single bytes, then byte pairs and triples until there are `ranks` tokens."""
     tokens = (bytes(t) for n in (1, 2, 3) for t in product(range(256), repeat=n))
     lines = (f"{base64.b64encode(t).decode()} {i}\n" for i, t in enumerate(islice(tokens, ranks)))
     (directory / "tokenizer.tiktoken").write_text("".join(lines))

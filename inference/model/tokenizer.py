@@ -18,7 +18,7 @@ SPECIAL_TOKENS = (
 )
 
 # The seventh alternative is a typo kept in the released model: it matches white space before a literal "?!".
-# Digits and punctuation marks are pieces of their own.
+# Each digit and each punctuation mark is a separate piece.
 SPLIT_PATTERN = "|".join(
     (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
@@ -31,11 +31,11 @@ SPLIT_PATTERN = "|".join(
         r"\s+",
     )
 )
-_SLICE = 400_000  # characters encoded at once, as officially: longer runs overflow the regex engine's stack
+_SLICE = 400_000  # characters encoded at once, as in the official code: longer runs overflow the regex engine's stack
 
 
 class Tokenizer:
-    """Text to token ids. Control tokens in a user's text are text, unless `specials=True`."""
+    """Converts text to token ids. Control tokens in a user's text count as plain text, unless `specials=True`."""
 
     def __init__(self, ranks: dict[bytes, int]) -> None:
         n = len(ranks)
@@ -48,7 +48,7 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
-        """Read `tokenizer.tiktoken`: a line a token, base64 of its bytes, a space, its rank.
+        """Read `tokenizer.tiktoken`: one token per line, as base64 of its bytes, a space and its rank.
 
         Raises CheckpointError naming the first bad line, or the first byte that has no rank.
         """

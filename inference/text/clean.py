@@ -10,5 +10,5 @@ _QUOTES = str.maketrans({"‘": "'", "’": "'"})
 
 
 def clean(text: str) -> str:
-    """Strip white space at the ends, straighten single quotes, drop emoji, and make runs of commas one."""
+    """Strip white space at the ends, straighten single quotes, drop emoji, and reduce runs of commas to one."""
     return _COMMAS.sub(",", _EMOJI.sub("", text.strip().translate(_QUOTES)))

@@ -20,9 +20,9 @@ _NAMES = dict(
 
 
 def plain_letters(text: str) -> str:
-    """`text` with letters and digits in their plain form: bold, fullwidth, circled ones, ligatures; without invisible characters.
+    """`text` with bold, fullwidth and circled letters and digits and ligatures in plain form, and without invisible characters.
 
-    Superscripts, fractions and signs stay as they are: what they mean is not the plain digit.
+    Superscripts, fractions and signs stay as they are: they do not mean the plain digit.
     """
     return _STYLED.sub(lambda m: _plain(m[0]), text)
 
@@ -51,16 +51,16 @@ _WORDS = frozenset(
     them then there they this to too top try two up use very wait was way we well what when where which who why will with yes yet you your
     """.split()  # noqa: SIM905 - a list of so many strings is harder to read
 )
-"""Words that are words in capitals, too, in the middle of small letters. Of "US" and "IT" that is not so."""
+"""In capitals these are still words, even amid lower-case text; "US" and "IT" are not."""
 _SPOKEN = frozenset("aids asap fifa laser nasa nato okay opec pin radar ram rom scuba sim unesco unicef".split())  # noqa: SIM905
 _RESPELLED = {"ok": "okay", "nasa": "nassa"}
 _START = regex.compile(r"(?:[bcdfghjklmnpqrstvwxz]|[bcfgps]l|[bcdfgptw]r|s[ckmnptw]|[ct]h|sh|wh|th|[dt]w|qu|s[cpt]r|spl|kn|wr|ph)?[aeiouy]")
 
 
 def speakable_words(text: str) -> str:
-    """`text` with words in capitals in small letters, and acronyms and single letters as the names of letters.
+    """`text` with all-capital words put in lower case, and with acronyms and single letters spelled as letter names.
 
-    Words in capitals that stand together are words where they can be pronounced. "Hmm" is written "hum", which has a vowel.
+    Adjacent words in capitals are read as words if they can be pronounced. "Hmm" becomes "hum", which has a vowel.
     """
     text = _HUM.sub(lambda m: m[1] + "um", text)
     text = _INITIAL.sub(_initial, text)
@@ -75,7 +75,7 @@ def spell(letters: str) -> str:
 
 
 def _initial(m: regex.Match[str]) -> str:
-    """The point of an initial goes; that of "Plan B. The next step" stays."""
+    """Remove the full stop of an initial, but keep the one in "Plan B. The next step"."""
     return m[0] if m[1] == "I" or m[2] == "I" or m[2].lower() in _WORDS else spell(m[1]) + " "
 
 
@@ -105,7 +105,7 @@ def _word(m: regex.Match[str], *, shouted: bool, before: str = "") -> str:
 
 
 def _single(m: regex.Match[str], shouted: bool) -> str:
-    """A letter that stands alone: "I" and the article are words, other letters are names."""
+    """Read a single letter: "I" and the article "a" are words; other letters become their names."""
     if m[0][0] == "I":
         return "I"
     if m[0] == "A" and (m.string[m.end() : m.end() + 1] == " " or shouted):

@@ -33,10 +33,10 @@ _CJK = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]\p{P}*\Z")
 
 
 def plain(text: str) -> str:
-    """`text` without marks that a reader sees and a listener must not hear.
+    """`text` without the markup that readers see but listeners must not hear.
 
-    Of links their text stays, of addresses the host; headings, list items and table rows become sentences; code is spoken as it
-    stands; marks that mark nothing, as in `2 * 3` or `a_b`, stay. Emoji are dropped.
+    Links keep their text, and addresses keep the host. Headings, list items and table rows become sentences. Code stays as
+    written, and so do marks that are no markup, as in `2 * 3` or `a_b`. Emoji are dropped.
     """
     text = _ALIAS.sub(r"\2", text)
     text = _TAG.sub("", _LINE_TAG.sub("\n", text)) if "<" in text else text
@@ -47,7 +47,7 @@ def plain(text: str) -> str:
     text = _ROW.sub(lambda m: _sentence(", ".join(cell for c in m[1].split("|") if (cell := c.strip()))), text)
     text = _ITEM.sub(lambda m: _sentence(m[1]), _QUOTE.sub("", text))
     text = _CODE.sub(r"\2", text)
-    for pattern in (_STRONG, _STRONG, _UNDERLINED):  # twice: one may stand within another
+    for pattern in (_STRONG, _STRONG, _UNDERLINED):  # twice: they may be nested
         text = pattern.sub(r"\2", text)
     return regex.sub(r"(?<=\S)[ \t]{2,}(?=\S)", " ", _EMOJI.sub(" ", text)) if _EMOJI.search(text) else text
 

@@ -101,9 +101,9 @@ _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 
 
 def normalize(text: str) -> str:
-    """`text` with everything written in digits or signs spelled out in English, apart from its neighbours by a space.
+    """`text` with digits and signs spelled out as English words, separated from their neighbours by spaces.
 
-    No ASCII digit is left. What has no reading is left as it is.
+    No ASCII digit is left. Anything without a reading stays as it is.
     """
     for pattern, said in _RULES:
         text = pattern.sub(_apart(said), text)
@@ -236,4 +236,4 @@ _RULES = [
     _rule(r" {2,}", lambda _: " "),
     _rule(r" (?=[.,;:!?](?:\s|$))| $", lambda _: ""),
 ]
-"""In the order in which they are tried: what looks at more of its surroundings comes first."""
+"""In the order of application: rules that look at more of their surroundings come first."""

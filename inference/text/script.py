@@ -15,9 +15,9 @@ from inference.text.segments import AS_MUCH_AS_FITS, Segmentation, segments
 from inference.text.split import split
 
 MAX_PAUSE_SECONDS, MAX_PAUSES = 10.0, 100
-"""Seconds of pauses that stand together; pauses in one text."""
+"""Seconds of consecutive pauses in total; number of pauses in one text."""
 STRENGTHS = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.75, "x-strong": 1.0}
-"""Seconds of SSML's strengths of a break."""
+"""Seconds for each strength of SSML's `<break>`."""
 _PAUSE = regex.compile(r"\[pause:([^\[\]\n]{0,40})\]|<break\b([^<>]{0,200})/?>(?:\s*</break>)?", regex.IGNORECASE)
 _TIME = regex.compile(r"\s*(\d{1,6}(?:\.\d{1,6})?)\s*(ms|s)\s*", regex.IGNORECASE)
 _ATTRIBUTE = regex.compile(r"""\b(time|strength)\s*=\s*["']([^"']*)["']""", regex.IGNORECASE)
@@ -31,18 +31,18 @@ class Line(NamedTuple):
 
 
 def speakable(text: str) -> bool:
-    """Whether there is a letter or a digit in it, apart from pauses."""
+    """Whether the text has a letter or a digit outside its pauses."""
     return any(map(str.isalnum, _PAUSE.sub("", text)))
 
 
 def script(
     text: str, length: int, *, normalize: bool, spell_capitals: bool = False, segmentation: Segmentation = AS_MUCH_AS_FITS
 ) -> tuple[list[Line], float]:
-    """The lines of a text, each at most `length` UTF-8 bytes where it allows, and the seconds of silence behind the last.
+    """The lines of a text, each at most `length` UTF-8 bytes where the text allows, and the seconds of silence after the last.
 
     `[pause:1.2s]` and SSML's `<break time="500ms"/>` are pauses; they replace the pause that `segmentation` puts there. `normalize` writes
-    numbers and signs out as English words, with `spell_capitals` also acronyms and words in capitals. Raises RequestError for a pause
-    that cannot be, and when there is nothing to speak.
+    numbers and signs out as English words, with `spell_capitals` also acronyms and words in capitals. Raises RequestError for an invalid
+    pause, and when there is nothing to speak.
     """
     length = min(length, segmentation.max_segment_bytes or length)
     lines: list[Line] = []
@@ -55,7 +55,7 @@ def script(
         cut = segments(part, length, segmentation) if segmentation.chunk == "sentence" else [(s, 0.0) for s in split(part, length)]
         gap = 0.0
         for segment, pause in cut:
-            lines.append(Line(" ".join(segment.split()), silence + gap))  # a model that never saw a line break says odd things there
+            lines.append(Line(" ".join(segment.split()), silence + gap))  # a model that never saw a line break says odd things at one
             silence, gap = 0.0, pause
         if mark:
             silence, start, pauses = silence + _seconds(mark), mark.end(), pauses + 1

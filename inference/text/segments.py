@@ -12,7 +12,7 @@ from inference.text.clean import clean
 from inference.text.sentences import sentences
 
 MIN_LETTERS_ALONE = 4
-"""A sentence with fewer, such as "Oh." or "Hmm.", is spoken together with the next one: alone, a small model says something else."""
+"""A shorter sentence, such as "Oh." or "Hmm.", is spoken together with the next one: a small model misreads it on its own."""
 Chunk = Literal["bytes", "sentence"]
 
 
@@ -44,7 +44,7 @@ _WORDS = regex.compile(r"\S*+\s++|\S++")
 
 
 def segments(text: str, length: int, segmentation: Segmentation) -> list[tuple[str, float]]:
-    """Each sentence of `text`, and the seconds of silence that belong behind it.
+    """Each sentence of `text`, and the seconds of silence after it.
 
     A sentence of more than `length` bytes is cut into parts of about equal length: after clauses where it can be, else before
     conjunctions, else between words, else between characters. Sentences without a letter or a digit are left out.
@@ -54,7 +54,7 @@ def segments(text: str, length: int, segmentation: Segmentation) -> list[tuple[s
 
 
 def pause_after(text: str, segmentation: Segmentation) -> float:
-    """The seconds of silence that belong behind `text` when more follows. None belong behind a word in the middle of a clause."""
+    """The seconds of silence after `text` when more text follows; 0 after a word in the middle of a clause."""
     if _PARAGRAPH_END.search(text):
         return segmentation.paragraph_pause
     if _SENTENCE_END.search(text):
@@ -63,7 +63,10 @@ def pause_after(text: str, segmentation: Segmentation) -> float:
 
 
 def join_short(found: list[str]) -> list[str]:
-    """Sentences, very short ones joined with the next one of their paragraph. The last part is what still waits for a next one, or ""."""
+    """Sentences, with very short ones joined to the next one of their paragraph.
+
+    The last item still waits for a next sentence, or is "".
+    """
     joined = [""]
     for sentence in found:
         joined[-1] += sentence
@@ -85,7 +88,7 @@ def _parts(sentence: str, length: int) -> list[str]:
 
 
 def _packed(pieces: list[str], length: int) -> list[str]:
-    """Neighbouring pieces joined while the sum has at most `length` bytes, not counting white space at its end."""
+    """Join neighbouring pieces while the result has at most `length` bytes, not counting white space at its end."""
     packed, size = [[""]], 0
     for piece in pieces:
         if size and size + _size(piece.rstrip()) > length:

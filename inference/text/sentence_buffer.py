@@ -12,13 +12,13 @@ _LAST_PAUSE = re.compile(r".*[\s,;:，、；：]", re.DOTALL)
 
 
 class SentenceBuffer:
-    """Gives sentences out as they become complete, and parts of one that has more than `length` characters already."""
+    """Releases each sentence once it is complete, and parts of a sentence that already has more than `length` characters."""
 
     def __init__(self, length: int) -> None:
         self._length, self._waiting = length, ""
 
     def feed(self, text: str) -> str:
-        """What can be spoken now, "" for nothing yet. A sentence is complete when the next one has begun.
+        """Add text; return the text that can be spoken now, or "" for none yet. A sentence is complete when the next one has begun.
 
         Very short sentences wait for the next one, too.
         """
@@ -28,12 +28,12 @@ class SentenceBuffer:
             pause = _LAST_PAUSE.match(self._waiting)
             size = pause.end() if pause else len(self._waiting)
         ready = self._waiting[:size]
-        if not speakable(ready) and size <= self._length:  # it stays with what comes next
+        if not speakable(ready) and size <= self._length:  # it stays with the text that comes next
             return ""
         self._waiting = self._waiting[size:]
         return ready if speakable(ready) else ""
 
     def flush(self) -> str:
-        """All that is left, "" when there is nothing to speak in it."""
+        """The remaining text, or "" when there is nothing to speak in it."""
         ready, self._waiting = self._waiting, ""
         return ready if speakable(ready) else ""

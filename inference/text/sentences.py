@@ -19,13 +19,13 @@ _ABBREVIATIONS = frozenset(
     exmo bijv d.w.z dhr mevr np m.in tzw ul т.е т.д т.п г ул им
     """.split()  # noqa: SIM905 - a list of so many strings is harder to read
 )
-"""In small letters, without the last point."""
+"""In lower case, without the last full stop."""
 
 
 def sentences(text: str) -> list[str]:
-    """`text` cut after each sentence, with its closing quotes and the white space behind it; together the parts are the text.
+    """`text` cut after each sentence, including its closing quotes and the white space after it; joined, the parts are the text.
 
-    A point ends one only before white space, and neither after an abbreviation or an initial nor before a small letter.
+    A full stop ends a sentence only before white space, but not after an abbreviation or an initial, nor before a lower-case letter.
     """
     parts, start = [], 0
     for found in _MARKS.finditer(text):
@@ -46,7 +46,7 @@ def _ends(text: str, found: regex.Match[str]) -> bool:
 
 
 def _abbreviates(text: str, point: int, behind: int) -> bool:
-    """Whether the point there belongs to the word before it."""
+    """Whether the full stop at `point` belongs to the word before it."""
     last = _LAST_WORD.search(text, max(0, point - 12), point)
     word = last[0] if last else ""
     if word.isdigit():  # "am 3. Oktober"

@@ -12,8 +12,8 @@ from inference.text.clean import clean
 from inference.text.sentences import sentences
 
 _FLOAT = re.compile(r"(?<!\d)(\d++)\.(\d+)")  # looks at each digit once, however many there are
-# The point of a number must not end a sentence, so it is hidden while cutting, at the lengths the reference's own
-# marks `<`, `_f_` and `>` have. The reference also turns such marks in the user's text into a point.
+# A number's decimal point must not end a sentence, so it is hidden during the cut, by marks as long as the reference's
+# own `<`, `_f_` and `>`. The reference also turns such marks in the user's text into a point.
 _HIDDEN = "\x02{}\x03\x03\x03{}\x04"
 _UNHIDE = re.compile(r"\x02(\d+)\x03\x03\x03(\d+)\x04")
 _REFERENCE_MARK = re.compile(r"<(\d+)_f_(\d+)>")
@@ -23,10 +23,10 @@ _SILENT = frozenset(string.whitespace + string.punctuation)
 
 
 def split(text: str, length: int, *, compat: bool = False) -> list[str]:
-    """Segments of `text`, each at most `length` bytes where the text allows, none without something to speak.
+    """Segments of `text`, each at most `length` bytes where the text allows, and each with something to speak.
 
-    Cuts after sentences where possible, else after clauses, else after words, else between characters; what is shorter
-    than `length` is never cut, and short pieces are joined. `compat=True` is the reference's behaviour to the letter.
+    Cuts after sentences where possible, else after clauses, else after words, else between characters. It never cuts a piece
+    shorter than `length`, and joins short pieces. `compat=True` reproduces the reference's behaviour exactly.
     """
     if not compat:
         pieces: Iterable[str] = _each_long([clean(text)], length, sentences)

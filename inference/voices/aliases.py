@@ -3,4 +3,4 @@
 OPENAI_VOICES = frozenset(
     ["alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin", "cedar"]
 )
-"""They mean the default voice, unless there is a voice of that name."""
+"""Each means the default voice, unless a voice with that name exists."""

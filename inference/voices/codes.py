@@ -11,7 +11,7 @@ from inference.errors import AudioError
 
 
 def read_codes(path: Path) -> np.ndarray:
-    """Codes (codebooks, frames) int64 of a .npy file, at least one frame. Raises AudioError."""
+    """Read codes (codebooks, frames) int64, at least one frame, from a .npy file. Raises AudioError."""
     try:
         with path.open("rb") as file:
             codes = np.load(file, allow_pickle=False)

@@ -1,7 +1,7 @@
-"""Named voices on disk: a folder each, with a clip and `text.txt`, what is said in it.
+"""Named voices on disk: a folder each, with a clip and its transcript, `text.txt`.
 
-What a codec makes of a clip is kept beside it, as `codes-<codec>.npy`; it is as old as the clip, to the nanosecond, or it is of another. It can
-always be made again. A folder may have `codes.npy` instead of a clip, made with the model that is to speak.
+The codes of a clip are cached beside it, as `codes-<codec>.npy`. They are valid only if the file's modification time equals the clip's, to
+the nanosecond; they can always be made again. A folder may have `codes.npy` instead of a clip, made with the model that will speak.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from inference.voices.codes import read_codes
 from inference.voices.voice import Reference, Voice
 
 DEFAULT = "default"
-"""The name of no reference at all: the model's own voice."""
+"""The name for speech without a reference: the model's own voice."""
 MAX_TRANSCRIPT = 2000
 """Characters: more than anyone says in 90 s."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")
@@ -34,7 +34,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")
 
 @dataclass(frozen=True)
 class Entry:
-    """A voice as it lies on disk. `clip` is None where there are only codes; `age` is the clip's, in nanoseconds."""
+    """A voice on disk. `clip` is None where there are only codes; `age` is the clip's modification time in nanoseconds."""
 
     name: str
     text: str
@@ -50,12 +50,12 @@ class VoiceStore:
         self.directory = directory
 
     def names(self) -> list[str]:
-        """All voices that can be asked for, sorted, after the default one."""
+        """The default voice, then all named voices, sorted."""
         found = (p.parent.name for p in self.directory.glob("*/text.txt"))
         return [DEFAULT, *sorted(n for n in found if _NAME.fullmatch(n) and n != DEFAULT)]
 
     def entry(self, name: str) -> Entry:
-        """Raises VoiceNotFound, listing the names there are. A name never leads outside the directory."""
+        """A voice's entry. Raises VoiceNotFound, listing known names. A name never leads outside the directory."""
         folder = self.directory / name
         if name == DEFAULT or not _NAME.fullmatch(name) or not (folder / "text.txt").is_file():
             known = ", ".join(self.names()[:20])
@@ -69,7 +69,7 @@ class VoiceStore:
             raise self._damaged(name, e) from None
 
     def voice(self, name: str, codec: str) -> Voice | Entry:
-        """A voice in the codes of a codec (`Checkpoint.codec_id`); where its clip must be encoded first, what is on disk.
+        """A voice in the codes of a codec (`Checkpoint.codec_id`), or its `Entry` where the caller must encode the clip first.
 
         Raises VoiceNotFound.
         """
@@ -88,7 +88,10 @@ class VoiceStore:
         return entry
 
     def encoded(self, name: str, codec: str, encode: Callable[[np.ndarray], np.ndarray]) -> Voice:
-        """As `voice`; a clip that this codec has not encoded yet is encoded, as `SpeechEngine.encode` does it, and kept. Raises AudioError, too."""
+        """As `voice`, but encodes a clip that has no codes for this codec yet, with `encode` (`SpeechEngine.encode`), and keeps them.
+
+        Also raises AudioError.
+        """
         found = self.voice(name, codec)
         if isinstance(found, Voice):
             return found
@@ -97,7 +100,7 @@ class VoiceStore:
         return Voice((Reference(codes, found.text),), name)
 
     def clip(self, entry: Entry) -> np.ndarray:
-        """The samples (n,) at 44.1 kHz of a voice's clip, fit to be imitated. Raises VoiceNotFound."""
+        """The samples (n,) at 44.1 kHz of a voice's clip, prepared as a reference. Raises VoiceNotFound."""
         assert entry.clip is not None
         try:
             return decode_in_subprocess(entry.clip)
@@ -105,7 +108,7 @@ class VoiceStore:
             raise self._damaged(entry.name, e) from None
 
     def keep(self, entry: Entry, codec: str, codes: np.ndarray) -> None:
-        """Keep what a codec made of a voice's clip, where its folder is still there and can be written to."""
+        """Keep a codec's codes of a voice's clip, if the voice's folder still exists and is writable."""
         target = self.directory / entry.name / f"codes-{codec}.npy"
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         with contextlib.suppress(OSError):
@@ -118,7 +121,7 @@ class VoiceStore:
                 temporary.unlink(missing_ok=True)
 
     def add(self, name: str, audio: Path | bytes, text: str) -> Entry:
-        """A new voice from a clip and what is said in it. Raises RequestError, AudioError, VoiceExists."""
+        """Add a voice from a clip and its transcript. Raises RequestError, AudioError, VoiceExists."""
         target, text = self._new(name), text.strip()
         if not 0 < len(text) <= MAX_TRANSCRIPT:
             raise RequestError(f"the text has {len(text)} characters; what is said in the clip, 1 to {MAX_TRANSCRIPT}, is needed", "text")
@@ -135,20 +138,20 @@ class VoiceStore:
         return self.entry(name)
 
     def rename(self, name: str, new: str) -> None:
-        """Raises VoiceNotFound, RequestError, VoiceExists."""
+        """Rename a voice. Raises VoiceNotFound, RequestError, VoiceExists."""
         self.entry(name)
         with _writing():
             _move(self.directory / name, self._new(new))
 
     def delete(self, name: str) -> None:
-        """Raises VoiceNotFound. Whoever speaks with it goes on."""
+        """Delete a voice. Running requests that use it are unaffected. Raises VoiceNotFound."""
         self.entry(name)
         with _writing(), self._scratch() as scratch:
             _move(self.directory / name, scratch / "voice")
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """A folder on the same disk, gone afterwards."""
+        """A temporary folder on the same disk, removed afterwards."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=self.directory, ignore_cleanup_errors=True) as scratch:
             yield Path(scratch)
@@ -165,13 +168,13 @@ class VoiceStore:
         return self.directory / name
 
     def _damaged(self, name: str, error: Exception) -> VoiceNotFound:
-        """Without the way to the directory, which is nobody's business."""
+        """The error for a damaged voice, without the directory's path, which clients must not see."""
         return VoiceNotFound(f"voice {name!r} is damaged: {str(error).replace(f'{self.directory}{os.sep}', '')}", "voice")
 
 
 @contextlib.contextmanager
 def _writing() -> Iterator[None]:
-    """Raises FishserveError when the disk is full or may not be written to."""
+    """Raises FishserveError when the disk is full or not writable."""
     try:
         yield
     except OSError as e:

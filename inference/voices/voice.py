@@ -17,7 +17,7 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class Voice:
-    """Whom to sound like: zero or more references. Without one the model picks a voice of its own."""
+    """The speaker to imitate: zero or more references. Without one the model picks a voice itself."""
 
     references: tuple[Reference, ...] = ()
     name: str = ""
