@@ -12,7 +12,7 @@ import httpx
 clip, transcript = Path(sys.argv[1]), sys.argv[2]
 url = sys.argv[3] if len(sys.argv) > 3 else "http://127.0.0.1:8080"
 with httpx.Client(base_url=url, timeout=300) as client:
-    client.delete("/v1/references/delete", params={"reference_id": "example"})  # from the last time
+    client.request("DELETE", "/v1/references/delete", json={"reference_id": "example"})  # from the last time
     added = client.post("/v1/references/add", data={"id": "example", "text": transcript}, files={"audio": clip.read_bytes()})
     if added.is_error:
         sys.exit(added.text)

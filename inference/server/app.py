@@ -16,9 +16,10 @@ from inference.http.keys import Guard, Keys
 from inference.http.log import RequestLog
 from inference.http.metrics import exposition
 from inference.http.timeouts import BodyLimit
-from inference.server import elevenlabs, fish, openai, page, references
+from inference.server import elevenlabs, fish, fish_references, openai, page
 from inference.server.audio_responses import PING, EngineClient
 from inference.server.references import References
+from inference.server.state import State
 from inference.settings import Settings
 from inference.voices.store import VoiceStore
 
@@ -26,7 +27,7 @@ UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/v1/voices/add", "/model
 """Bodies sent here may hold clips, and be larger."""
 
 
-def create_app(speaker: EngineClient, settings: Settings) -> FastAPI:
+def create_app(engine: EngineClient, settings: Settings) -> FastAPI:
     """The public API over one engine."""
     app = FastAPI(title="fishserve", summary="FishSpeech 1.5 text to speech", redirect_slashes=False)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, refuse=_refusal, larger=UPLOADS, larger_limit=settings.max_upload_bytes)
@@ -37,11 +38,10 @@ def create_app(speaker: EngineClient, settings: Settings) -> FastAPI:
     app.add_middleware(RequestLog, refuse=_refusal)  # the last added is the first asked
     _register_errors(app)
     voices = VoiceStore(settings.voices_dir)
-    found = References(speaker, voices)
-    for door in (openai, elevenlabs, fish):
-        app.include_router(door.router(speaker, voices, found))
-    app.include_router(references.router(voices, found))
-    app.include_router(page.router())
+    app.state.server = State(engine, voices, References(engine, voices))
+    for door in (openai, elevenlabs, fish, fish_references):
+        app.include_router(door.router)
+    app.include_router(page.router)
 
     @app.get("/health", tags=["running it"])
     async def health() -> dict[str, str]:
@@ -51,13 +51,13 @@ def create_app(speaker: EngineClient, settings: Settings) -> FastAPI:
     @app.get("/ready", tags=["running it"])
     async def ready() -> JSONResponse:
         """200 once the model is loaded and warm, 503 before and when it has failed."""
-        state = await speaker.state()
+        state = await engine.state()
         return JSONResponse(state, 200 if state["status"] == "ready" else 503)
 
     @app.get("/ping", tags=["running it"], response_class=Response, responses={204: {}, 503: {}})
     async def ping() -> Response:
         """For RunPod's load balancer: 204 while the model loads, 200 when it can speak, 503 when it never will."""
-        return Response(status_code=PING[(await speaker.state())["status"]])
+        return Response(status_code=PING[(await engine.state())["status"]])
 
     @app.get("/metrics", tags=["running it"])
     async def metrics() -> Response:
@@ -74,7 +74,7 @@ def _refusal(path: str, status: int, message: str, headers: dict[str, str] | Non
 
 def _error(path: str, status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
     """An error in the shape that the clients of a path know."""
-    for door in (elevenlabs, fish, references):
+    for door in (elevenlabs, fish, fish_references):
         if path.startswith(door.PATHS):
             return door.error(status, message, headers)
     return error(status, message, param, headers)

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from inference.audio.encode import FORMATS, Encoder
 from inference.engine.request import SpeechRequest
 from inference.errors import RequestError
-from inference.server.audio_responses import EngineClient, file, started, voice_headers
-from inference.server.references import References
-from inference.voices.store import DEFAULT, VoiceStore
+from inference.server.audio_responses import file, started, voice_headers
+from inference.server.state import AppState, State
+from inference.voices.store import DEFAULT
 
 PATHS = ("/v1/text-to-speech/", "/v1/voices", "/v2/voices")
 """Paths whose errors use ElevenLabs' format."""
@@ -31,6 +31,8 @@ OUTPUTS: dict[str, tuple[str, int, int | None]] = {
 }  # fmt: skip
 """What `output_format` may be: a format, its sample rate in Hz, its bits a second."""
 _NORMALIZE = {"on": True, "off": False}
+_CONTENT: dict[int | str, dict[str, Any]] = {200: {"content": {f.media_type: {} for f in FORMATS.values()}}}
+router = APIRouter(tags=["ElevenLabs"])
 
 
 class VoiceSettings(BaseModel):
@@ -51,73 +53,73 @@ class SpeechBody(BaseModel):
     apply_text_normalization: Literal["auto", "on", "off"] | None = None
 
 
-def router(speaker: EngineClient, voices: VoiceStore, references: References) -> APIRouter:
-    """The routes of ElevenLabs that its clients need to list voices and to speak."""
-    routes = APIRouter(tags=["ElevenLabs"])
-    content: dict[int | str, dict[str, Any]] = {200: {"content": {f.media_type: {} for f in FORMATS.values()}}}
+@router.post("/v1/text-to-speech/{voice_id}", response_class=Response, responses=_CONTENT)
+async def convert(voice_id: str, body: SpeechBody, request: Request, state: AppState, output_format: str = "mp3_44100_128") -> Response:
+    """The whole file at once."""
+    return await _speak(voice_id, body, output_format, request, state, stream=False)
 
-    async def speak(voice_id: str, body: SpeechBody, output_format: str, request: Request, *, stream: bool) -> Response:
-        if output_format not in OUTPUTS:
-            raise RequestError(f"output_format is {output_format[:80]!r}; it can be {', '.join(OUTPUTS)}", "output_format")
-        kind, rate, bits = OUTPUTS[output_format]
-        speed = body.voice_settings.speed if body.voice_settings else None
-        encoder = Encoder(kind, rate, 1.0 if speed is None else speed, bits)
-        normalize = _NORMALIZE.get(body.apply_text_normalization or "auto")
-        voice = await references.voice(voice_id)
-        spoken = SpeechRequest(body.text, voice, seed=body.seed, normalize=normalize)
-        audio = await started(speaker, spoken, request)
-        if isinstance(audio, Response):
-            return audio
-        return await file(audio, encoder, request, stream=stream, headers=await voice_headers(speaker, voice))
 
-    @routes.post("/v1/text-to-speech/{voice_id}", response_class=Response, responses=content)
-    async def convert(voice_id: str, body: SpeechBody, request: Request, output_format: str = "mp3_44100_128") -> Response:
-        """The whole file at once."""
-        return await speak(voice_id, body, output_format, request, stream=False)
+@router.post("/v1/text-to-speech/{voice_id}/stream", response_class=Response, responses=_CONTENT)
+async def stream(voice_id: str, body: SpeechBody, request: Request, state: AppState, output_format: str = "mp3_44100_128") -> Response:
+    """The file as it is made."""
+    return await _speak(voice_id, body, output_format, request, state, stream=True)
 
-    @routes.post("/v1/text-to-speech/{voice_id}/stream", response_class=Response, responses=content)
-    async def stream(voice_id: str, body: SpeechBody, request: Request, output_format: str = "mp3_44100_128") -> Response:
-        """The file as it is made."""
-        return await speak(voice_id, body, output_format, request, stream=True)
 
-    @routes.get("/v1/voices")
-    async def list_voices() -> dict[str, Any]:
-        """All voices. A voice's id is its name."""
-        return {"voices": [_voice(name) for name in voices.names()]}
+@router.get("/v1/voices")
+async def list_voices(state: AppState) -> dict[str, Any]:
+    """All voices. A voice's id is its name."""
+    return {"voices": [_voice(name) for name in state.voices.names()]}
 
-    @routes.get("/v2/voices")
-    async def search_voices(search: str = "") -> dict[str, Any]:
-        """Those whose name holds `search`, all on one page."""
-        found = [_voice(name) for name in voices.names() if search.lower() in name.lower()]
-        return {"voices": found, "has_more": False, "total_count": len(found), "next_page_token": None}
 
-    @routes.get("/v1/voices/{voice_id}")
-    async def one_voice(voice_id: str) -> dict[str, Any]:
-        """One voice."""
-        return _voice(voice_id if voice_id == DEFAULT else voices.entry(voice_id).name)
+@router.get("/v2/voices")
+async def search_voices(state: AppState, search: str = "") -> dict[str, Any]:
+    """Those whose name holds `search`, all on one page."""
+    found = [_voice(name) for name in state.voices.names() if search.lower() in name.lower()]
+    return {"voices": found, "has_more": False, "total_count": len(found), "next_page_token": None}
 
-    @routes.post("/v1/voices/add")
-    async def add_voice(
-        name: Annotated[str, Form()], files: Annotated[list[UploadFile], File()], labels: Annotated[str, Form()] = "{}"
-    ) -> dict[str, Any]:
-        """A voice from one clip and what is said in it, which is its label `text`; its name is its id."""
-        text = _label(labels, "text")
-        if len(files) != 1 or text is None:
-            raise RequestError(
-                f"{len(files)} files {'without' if text is None else 'with'} the label `text` were sent; "
-                'send one file and its transcript as labels={"text": ...}; this server does not transcribe',
-                "labels",
-            )
-        await references.add(name, await files[0].read(), text)
-        return {"voice_id": name, "requires_verification": False}
 
-    @routes.delete("/v1/voices/{voice_id}")
-    async def delete_voice(voice_id: str) -> dict[str, str]:
-        """Forget a voice."""
-        await asyncio.to_thread(voices.delete, voice_id)
-        return {"status": "ok"}
+@router.get("/v1/voices/{voice_id}")
+async def one_voice(voice_id: str, state: AppState) -> dict[str, Any]:
+    """One voice."""
+    return _voice(voice_id if voice_id == DEFAULT else state.voices.entry(voice_id).name)
 
-    return routes
+
+@router.post("/v1/voices/add")
+async def add_voice(
+    state: AppState, name: Annotated[str, Form()], files: Annotated[list[UploadFile], File()], labels: Annotated[str, Form()] = "{}"
+) -> dict[str, Any]:
+    """A voice from one clip and what is said in it, which is its label `text`; its name is its id."""
+    text = _label(labels, "text")
+    if len(files) != 1 or text is None:
+        raise RequestError(
+            f"{len(files)} files {'without' if text is None else 'with'} the label `text` were sent; "
+            'send one file and its transcript as labels={"text": ...}; this server does not transcribe',
+            "labels",
+        )
+    await state.references.add(name, await files[0].read(), text)
+    return {"voice_id": name, "requires_verification": False}
+
+
+@router.delete("/v1/voices/{voice_id}")
+async def delete_voice(voice_id: str, state: AppState) -> dict[str, str]:
+    """Forget a voice."""
+    await asyncio.to_thread(state.voices.delete, voice_id)
+    return {"status": "ok"}
+
+
+async def _speak(voice_id: str, body: SpeechBody, output_format: str, request: Request, state: State, *, stream: bool) -> Response:
+    if output_format not in OUTPUTS:
+        raise RequestError(f"output_format is {output_format[:80]!r}; it can be {', '.join(OUTPUTS)}", "output_format")
+    kind, rate, bits = OUTPUTS[output_format]
+    speed = body.voice_settings.speed if body.voice_settings else None
+    encoder = Encoder(kind, rate, 1.0 if speed is None else speed, bits)
+    normalize = _NORMALIZE.get(body.apply_text_normalization or "auto")
+    voice = await state.references.voice(voice_id)
+    spoken = SpeechRequest(body.text, voice, seed=body.seed, normalize=normalize)
+    audio = await started(state.engine, spoken, request)
+    if isinstance(audio, Response):
+        return audio
+    return await file(audio, encoder, request, stream=stream, headers=await voice_headers(state.engine, voice))
 
 
 def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResponse:

@@ -21,6 +21,7 @@ from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from inference.server.audio_responses import EngineClient, check_ready, encoded, file, started, voice_headers
 from inference.server.references import References
 from inference.server.request_bodies import MSGPACK, Bytes, Lenient, accepts, read, unpacked, validated
+from inference.server.state import AppState
 from inference.text.sentence_buffer import SentenceBuffer
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Voice
@@ -36,6 +37,7 @@ _NEW_TOKENS = 1024
 """What its clients send for max_new_tokens without being asked to."""
 _ANYTHING = "Anything."
 _LONG_AGO = "1970-01-01T00:00:00Z"
+router = APIRouter(tags=["Fish Audio"])
 
 
 class InlineReference(Lenient):
@@ -114,101 +116,106 @@ class DecodeBody(Lenient):
     tokens: list[Codes] = Field(max_length=16, fail_fast=True)
 
 
-def router(speaker: EngineClient, voices: VoiceStore, references: References) -> APIRouter:
-    """The routes of Fish Audio that a server of one's own can have."""
-    routes = APIRouter(tags=["Fish Audio"])
+@router.post("/v1/tts", response_class=Response, openapi_extra=accepts(SpeechBody))
+async def tts(request: Request, state: AppState) -> Response:
+    """Speak a text."""
+    body = await read(request, SpeechBody)
+    encoder = body.encoder()
+    voice = await _voice_of(body, state.references)
+    audio = await started(state.engine, body.request(body.text, voice), request)
+    if isinstance(audio, Response):
+        return audio
+    return await file(audio, encoder, request, stream=body.is_streamed, headers=await voice_headers(state.engine, voice))
 
-    async def voice_of(body: SpeechBody) -> Voice:
-        if body.reference_id is not None or not body.references:
-            return await references.voice(body.reference_id or DEFAULT)
-        return Voice(tuple([await references.reference(r.audio, r.text) for r in body.references]))
 
-    @routes.post("/v1/tts", response_class=Response, openapi_extra=accepts(SpeechBody))
-    async def tts(request: Request) -> Response:
-        """Speak a text."""
-        body = await read(request, SpeechBody)
-        encoder = body.encoder()
-        voice = await voice_of(body)
-        audio = await started(speaker, body.request(body.text, voice), request)
-        if isinstance(audio, Response):
-            return audio
-        return await file(audio, encoder, request, stream=body.is_streamed, headers=await voice_headers(speaker, voice))
+@router.websocket("/v1/tts/live")
+async def live(socket: WebSocket, state: AppState) -> None:
+    """Speak a text while it is being written."""
+    await socket.accept()
+    await _Conversation(socket, state.engine, lambda body: _voice_of(body, state.references)).hold()
 
-    @routes.websocket("/v1/tts/live")
-    async def live(socket: WebSocket) -> None:
-        """Speak a text while it is being written."""
-        await socket.accept()
-        await _Conversation(socket, speaker, voice_of).hold()
 
-    @routes.post("/v1/vqgan/encode", response_class=Response, openapi_extra=accepts(EncodeBody))
-    async def encode(request: Request) -> Response:
-        """Clips of any format to codes, (codebooks, frames) each."""
-        body = await read(request, EncodeBody)
-        waves: list[np.ndarray] = []
-        for clip in body.audios:
-            waves.append(await references.read(clip))
-            if (seconds := len(waves[-1]) / SAMPLE_RATE) > MAX_SECONDS:
-                raise RequestError(f"a clip lasts {seconds:.0f} s; at most {MAX_SECONDS} s are encoded", "audios")
-        await check_ready(speaker)
-        return _packed({"tokens": [(await speaker.encode(wave)).tolist() for wave in waves]})
+@router.post("/v1/vqgan/encode", response_class=Response, openapi_extra=accepts(EncodeBody))
+async def encode(request: Request, state: AppState) -> Response:
+    """Clips of any format to codes, (codebooks, frames) each."""
+    body = await read(request, EncodeBody)
+    waves: list[np.ndarray] = []
+    for clip in body.audios:
+        waves.append(await state.references.read(clip))
+        if (seconds := len(waves[-1]) / SAMPLE_RATE) > MAX_SECONDS:
+            raise RequestError(f"a clip lasts {seconds:.0f} s; at most {MAX_SECONDS} s are encoded", "audios")
+    await check_ready(state.engine)
+    return _packed({"tokens": [(await state.engine.encode(wave)).tolist() for wave in waves]})
 
-    @routes.post("/v1/vqgan/decode", response_class=Response, openapi_extra=accepts(DecodeBody))
-    async def decode(request: Request) -> Response:
-        """Codes to sound: samples of 16-bit floating point at 44.1 kHz."""
-        body = await read(request, DecodeBody)
-        codes = [_codes(tokens) for tokens in body.tokens]
-        await check_ready(speaker)
-        sounds = [await speaker.decode(c) for c in codes]
-        return _packed({"audios": [sound.astype(np.float16).tobytes() for sound in sounds]})
 
-    @routes.get("/model")
-    async def models(page_size: int = 10, page_number: int = 1, title: str = "") -> dict[str, Any]:
-        """The voices, as models."""
-        found = [name for name in voices.names() if title.lower() in name.lower()]
-        start = max(0, page_size) * max(0, page_number - 1)
-        return {"total": len(found), "items": [_model(voices, name) for name in found[start : start + max(0, page_size)]]}
+@router.post("/v1/vqgan/decode", response_class=Response, openapi_extra=accepts(DecodeBody))
+async def decode(request: Request, state: AppState) -> Response:
+    """Codes to sound: samples of 16-bit floating point at 44.1 kHz."""
+    body = await read(request, DecodeBody)
+    codes = [_codes(tokens) for tokens in body.tokens]
+    await check_ready(state.engine)
+    sounds = [await state.engine.decode(c) for c in codes]
+    return _packed({"audios": [sound.astype(np.float16).tobytes() for sound in sounds]})
 
-    @routes.get("/model/{name}")
-    async def model(name: str) -> dict[str, Any]:
-        """One voice."""
-        return _model(voices, name)
 
-    @routes.post("/model", status_code=201)
-    async def create(
-        title: Annotated[str, Form()],
-        clips: Annotated[list[UploadFile], File(alias="voices")],
-        texts: Annotated[list[str] | None, Form()] = None,
-    ) -> dict[str, Any]:
-        """A voice from one clip and what is said in it; its title is its id."""
-        if len(clips) != 1 or len(texts or ()) != 1:
-            raise RequestError(
-                f"{len(clips)} voices and {len(texts or ())} texts were sent; "
-                "send one clip as `voices` and its transcript as `texts`; this server does not transcribe",
-                "texts",
-            )
-        await references.add(title, await clips[0].read(), *(texts or ()))
-        return _model(voices, title)
+@router.get("/model")
+async def models(state: AppState, page_size: int = 10, page_number: int = 1, title: str = "") -> dict[str, Any]:
+    """The voices, as models."""
+    found = [name for name in state.voices.names() if title.lower() in name.lower()]
+    start = max(0, page_size) * max(0, page_number - 1)
+    return {"total": len(found), "items": [_model(state.voices, name) for name in found[start : start + max(0, page_size)]]}
 
-    @routes.patch("/model/{name}", openapi_extra=accepts(ChangeBody, form=True))
-    async def rename(name: str, request: Request) -> dict[str, Any]:
-        """A new title, which is then its id, too, as a form, JSON or msgpack. Other properties are accepted and not kept."""
-        title = (await _change(request)).title or name
-        if title != name:
-            voices.rename(name, title)
-        return _model(voices, title)
 
-    @routes.delete("/model/{name}")
-    async def delete(name: str) -> dict[str, str]:
-        """Forget a voice."""
-        voices.delete(name)
-        return {"message": f"{name} was deleted"}
+@router.get("/model/{name}")
+async def model(name: str, state: AppState) -> dict[str, Any]:
+    """One voice."""
+    return _model(state.voices, name)
 
-    @routes.get("/wallet/self/api-credit")
-    async def credit() -> dict[str, str]:
-        """Nothing is paid for here; clients that look for credit find some."""
-        return {"_id": "self", "user_id": "self", "credit": "1000000", "created_at": _LONG_AGO, "updated_at": _LONG_AGO}
 
-    return routes
+@router.post("/model", status_code=201)
+async def create(
+    state: AppState,
+    title: Annotated[str, Form()],
+    clips: Annotated[list[UploadFile], File(alias="voices")],
+    texts: Annotated[list[str] | None, Form()] = None,
+) -> dict[str, Any]:
+    """A voice from one clip and what is said in it; its title is its id."""
+    if len(clips) != 1 or len(texts or ()) != 1:
+        raise RequestError(
+            f"{len(clips)} voices and {len(texts or ())} texts were sent; "
+            "send one clip as `voices` and its transcript as `texts`; this server does not transcribe",
+            "texts",
+        )
+    await state.references.add(title, await clips[0].read(), *(texts or ()))
+    return _model(state.voices, title)
+
+
+@router.patch("/model/{name}", openapi_extra=accepts(ChangeBody, form=True))
+async def rename(name: str, request: Request, state: AppState) -> dict[str, Any]:
+    """A new title, which is then its id, too, as a form, JSON or msgpack. Other properties are accepted and not kept."""
+    title = (await _change(request)).title or name
+    if title != name:
+        state.voices.rename(name, title)
+    return _model(state.voices, title)
+
+
+@router.delete("/model/{name}")
+async def delete(name: str, state: AppState) -> dict[str, str]:
+    """Forget a voice."""
+    state.voices.delete(name)
+    return {"message": f"{name} was deleted"}
+
+
+@router.get("/wallet/self/api-credit")
+async def credit() -> dict[str, str]:
+    """Nothing is paid for here; clients that look for credit find some."""
+    return {"_id": "self", "user_id": "self", "credit": "1000000", "created_at": _LONG_AGO, "updated_at": _LONG_AGO}
+
+
+async def _voice_of(body: SpeechBody, references: References) -> Voice:
+    if body.reference_id is not None or not body.references:
+        return await references.voice(body.reference_id or DEFAULT)
+    return Voice(tuple([await references.reference(r.audio, r.text) for r in body.references]))
 
 
 def _model(voices: VoiceStore, name: str) -> dict[str, Any]:

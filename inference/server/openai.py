@@ -15,11 +15,12 @@ from inference.audio.encode import FORMATS, Encoder, openai_rate
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError
 from inference.model.config import SAMPLES_PER_FRAME
-from inference.server.audio_responses import EngineClient, encoded, file, started, voice_headers
-from inference.server.references import References
+from inference.server.audio_responses import encoded, file, started, voice_headers
+from inference.server.state import AppState
 from inference.voices.aliases import OPENAI_VOICES
 from inference.voices.store import DEFAULT, VoiceStore
 
+router = APIRouter(prefix="/v1", tags=["OpenAI"])
 _SPEECH_FIELDS = ("seed", "temperature", "top_p", "repetition_penalty", "normalize", "chunk_length", "max_new_tokens")
 
 
@@ -50,41 +51,38 @@ class SpeechBody(BaseModel):
     max_new_tokens: int | None = None
 
 
-def router(speaker: EngineClient, voices: VoiceStore, references: References) -> APIRouter:
-    """The routes under /v1 that OpenAI has, and the list of voices that its clients look for."""
-    routes = APIRouter(prefix="/v1", tags=["OpenAI"])
+@router.post("/audio/speech", response_class=Response, responses={200: {"content": {f.media_type: {} for f in FORMATS.values()}}})
+async def speech(body: SpeechBody, request: Request, state: AppState) -> Response:
+    """Speak a text."""
+    encoder = Encoder(body.response_format, openai_rate(body.response_format, body.sample_rate), body.speed)
+    voice = await state.references.voice(_voice(body.voice, state.voices))
+    spoken = SpeechRequest(body.input, voice, **{name: getattr(body, name) for name in _SPEECH_FIELDS})
+    audio = await started(state.engine, spoken, request)
+    if isinstance(audio, Response):
+        return audio
+    headers = await voice_headers(state.engine, voice)
+    if body.stream_format == "sse":
+        headers |= {"X-Sample-Rate": str(encoder.sample_rate)}
+        return StreamingResponse(_events(audio, encoder, body.input), media_type="text/event-stream", headers=headers)
+    return await file(audio, encoder, request, stream=body.stream, headers=headers)
 
-    @routes.post("/audio/speech", response_class=Response, responses={200: {"content": {f.media_type: {} for f in FORMATS.values()}}})
-    async def speech(body: SpeechBody, request: Request) -> Response:
-        """Speak a text."""
-        encoder = Encoder(body.response_format, openai_rate(body.response_format, body.sample_rate), body.speed)
-        voice = await references.voice(_voice(body.voice, voices))
-        spoken = SpeechRequest(body.input, voice, **{name: getattr(body, name) for name in _SPEECH_FIELDS})
-        audio = await started(speaker, spoken, request)
-        if isinstance(audio, Response):
-            return audio
-        headers = await voice_headers(speaker, voice)
-        if body.stream_format == "sse":
-            headers |= {"X-Sample-Rate": str(encoder.sample_rate)}
-            return StreamingResponse(_events(audio, encoder, body.input), media_type="text/event-stream", headers=headers)
-        return await file(audio, encoder, request, stream=body.stream, headers=headers)
 
-    @routes.get("/models")
-    async def models() -> dict[str, Any]:
-        """The model that speaks; `POST /v1/audio/speech` accepts any name for it."""
-        return {"object": "list", "data": [_model((await speaker.state()).get("model", "loading"))]}
+@router.get("/models")
+async def models(state: AppState) -> dict[str, Any]:
+    """The model that speaks; `POST /v1/audio/speech` accepts any name for it."""
+    return {"object": "list", "data": [_model((await state.engine.state()).get("model", "loading"))]}
 
-    @routes.get("/models/{model}")
-    async def model(model: str) -> dict[str, Any]:
-        """The model that speaks, under the name that was asked for, as `POST /v1/audio/speech` accepts it."""
-        return _model(model)
 
-    @routes.get("/audio/voices")
-    async def list_voices() -> dict[str, list[str]]:
-        """Names that `voice` may have, besides OpenAI's own, which mean `default`."""
-        return {"voices": voices.names()}
+@router.get("/models/{model}")
+async def model(model: str) -> dict[str, Any]:
+    """The model that speaks, under the name that was asked for, as `POST /v1/audio/speech` accepts it."""
+    return _model(model)
 
-    return routes
+
+@router.get("/audio/voices")
+async def list_voices(state: AppState) -> dict[str, list[str]]:
+    """Names that `voice` may have, besides OpenAI's own, which mean `default`."""
+    return {"voices": state.voices.names()}
 
 
 def _model(name: str) -> dict[str, Any]:

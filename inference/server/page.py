@@ -21,20 +21,18 @@ _FILES = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def router() -> APIRouter:
-    """`/` and what it loads from `/page/`."""
-    routes = APIRouter(include_in_schema=False)
-    served = {file.name: file.read_bytes() for file in _FILES.iterdir() if file.suffix in _TYPES}
-    tags = {name: f'"{hashlib.sha256(content).hexdigest()[:24]}"' for name, content in served.items()}
+_SERVED = {file.name: file.read_bytes() for file in _FILES.iterdir() if file.suffix in _TYPES}
+_TAGS = {name: f'"{hashlib.sha256(content).hexdigest()[:24]}"' for name, content in _SERVED.items()}
+router = APIRouter(include_in_schema=False)
 
-    @routes.api_route("/", methods=["GET", "HEAD"])
-    @routes.api_route("/page/{name}", methods=["GET", "HEAD"])
-    async def page(request: Request, name: str = "index.html") -> Response:
-        if name not in served:
-            raise HTTPException(404, "Not Found")
-        headers = HEADERS | {"ETag": tags[name]}
-        if tags[name] in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        return Response(served[name], media_type=_TYPES[Path(name).suffix], headers=headers)
 
-    return routes
+@router.api_route("/", methods=["GET", "HEAD"])
+@router.api_route("/page/{name}", methods=["GET", "HEAD"])
+async def page(request: Request, name: str = "index.html") -> Response:
+    """A file of the playground."""
+    if name not in _SERVED:
+        raise HTTPException(404, "Not Found")
+    headers = HEADERS | {"ETag": _TAGS[name]}
+    if _TAGS[name] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(_SERVED[name], media_type=_TYPES[Path(name).suffix], headers=headers)

@@ -1,4 +1,4 @@
-"""Voices for the HTTP APIs: encodes stored and submitted clips once each; routes to add, list, rename and delete voices."""
+"""Voices for the HTTP APIs: encodes stored and submitted clips, once each."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
-from starlette.datastructures import UploadFile
 
 from inference.audio.subprocess_decoder import decode_in_subprocess
-from inference.errors import Overloaded, RequestError
+from inference.errors import Overloaded
 from inference.server.audio_responses import EngineClient, check_ready
-from inference.server.request_bodies import Bytes, Lenient, accepts, read, validated
 from inference.voices.store import Entry, VoiceStore
 from inference.voices.voice import Reference, Voice
 
 T = TypeVar("T")
-PATHS = ("/v1/references/",)
-"""Paths whose errors use the format of Fish's self-hosted server."""
 MAX_BYTES = 32 * 2**20
 """Codes kept in memory: of about 1,000 of the longest clips."""
 MAX_CLIPS = 16
@@ -100,72 +94,3 @@ class References:
                 return await asyncio.to_thread(work)
         finally:
             self._reading -= 1
-
-
-class AddBody(Lenient):
-    """A new voice: its name, a clip, and what is said in it."""
-
-    id: str
-    audio: Bytes
-    text: str
-
-
-class DeleteBody(Lenient):
-    """The voice to forget."""
-
-    reference_id: str
-
-
-class UpdateBody(Lenient):
-    """A voice's name, and its new one."""
-
-    old_reference_id: str
-    new_reference_id: str
-
-
-def router(voices: VoiceStore, references: References) -> APIRouter:
-    """The routes under /v1/references, as Fish's self-hosted server has them."""
-    routes = APIRouter(prefix="/v1/references", tags=["voices"])
-
-    @routes.post("/add", openapi_extra=accepts(AddBody, form=True))
-    async def add(request: Request) -> dict[str, Any]:
-        """Add a voice from a clip of 1 to 90 s, in any format, and what is said in it."""
-        body = await _form(request) if "form" in request.headers.get("content-type", "") else await read(request, AddBody)
-        await references.add(body.id, body.audio, body.text)
-        return {"success": True, "message": f"{body.id} was added", "reference_id": body.id}
-
-    @routes.get("/list")
-    async def names() -> dict[str, Any]:
-        """The names of all voices."""
-        found = voices.names()
-        return {"success": True, "reference_ids": found, "message": f"{len(found)} voices"}
-
-    @routes.delete("/delete", openapi_extra=accepts(DeleteBody))
-    async def delete(request: Request) -> dict[str, Any]:
-        """Forget a voice."""
-        name = (await read(request, DeleteBody)).reference_id
-        await asyncio.to_thread(voices.delete, name)
-        return {"success": True, "message": f"{name} was deleted", "reference_id": name}
-
-    @routes.post("/update", openapi_extra=accepts(UpdateBody))
-    async def update(request: Request) -> dict[str, Any]:
-        """Rename a voice."""
-        body = await read(request, UpdateBody)
-        await asyncio.to_thread(voices.rename, body.old_reference_id, body.new_reference_id)
-        names = {"old_reference_id": body.old_reference_id, "new_reference_id": body.new_reference_id}
-        return {"success": True, "message": f"{body.old_reference_id} is now {body.new_reference_id}", **names}
-
-    return routes
-
-
-def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResponse:
-    """An error in the shape of Fish's self-hosted server."""
-    return JSONResponse({"success": False, "message": message}, status, headers)
-
-
-async def _form(request: Request) -> AddBody:
-    async with request.form(max_files=1) as form:
-        fields: dict[str, Any] = dict(form)
-        if not isinstance(fields.get("audio"), UploadFile):
-            raise RequestError("audio is missing, or is not a file", "audio")
-        return validated(AddBody, fields | {"audio": await fields["audio"].read()})

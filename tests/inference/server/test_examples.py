@@ -51,10 +51,12 @@ def test_samples_come_on_standard_output(minnow, tmp_path):
 def test_a_clip_makes_a_voice_again_and_again(minnow, tmp_path):
     clip = httpx.post(f"{minnow.url}/v1/audio/speech", json={"input": "The kettle is on.", "response_format": "wav"}, timeout=HANG_SECONDS)
     (tmp_path / "clip.wav").write_bytes(clip.content)
-    for _ in range(2):
-        example("voice_from_clip.py", "clip.wav", "The kettle is on.", minnow.url, directory=tmp_path)
-    assert seconds((tmp_path / "voice.wav").read_bytes()) > 0.5
-    httpx.request("DELETE", f"{minnow.url}/v1/references/delete", json={"reference_id": "example"})
+    try:
+        for _ in range(2):
+            example("voice_from_clip.py", "clip.wav", "The kettle is on.", minnow.url, directory=tmp_path)
+        assert seconds((tmp_path / "voice.wav").read_bytes()) > 0.5
+    finally:
+        httpx.request("DELETE", f"{minnow.url}/v1/references/delete", json={"reference_id": "example"})
 
 
 def test_each_line_becomes_a_file(server, tmp_path):

@@ -224,7 +224,10 @@ def test_sigterm_lets_a_running_request_finish_and_leaves_no_process(checkpoint,
         *_, last = map(ormsgpack.unpackb, live)
     assert last == {"event": "finish", "reason": "stop"}
     client.join(HANG_SECONDS)
-    assert got == [expected]
+    # Beside the conversation a sample may differ in its last bit.
+    samples, alone = (np.frombuffer(content[44:], "<i2").astype(int) for content in (*got, expected))
+    assert len(samples) == len(alone)
+    assert abs(samples - alone).max() <= 1
     assert server.process.wait(HANG_SECONDS) == 0
     wait(lambda: server.members() == [])
 

@@ -305,7 +305,7 @@ class Visit:
         self.context = browser.new_context(permissions=["clipboard-read", "clipboard-write", "microphone"], **options)
         self.context.set_default_timeout(1000 * HANG_SECONDS)
         self.context.route("https://challenges.cloudflare.com/**", self._widget)
-        self.complaints, self.asked = [], []
+        self.complaints, self.asked, self.loaded = [], [], []
         self.page = self.tab()
 
     def _widget(self, route):
@@ -316,6 +316,7 @@ class Visit:
         page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda e: self.complaints.append(str(e)))
         page.on("request", lambda r: self.asked.append(r.url))
+        page.on("requestfinished", lambda r: self.loaded.append(r.url))
         return page
 
     def open(self, path="", page=None):

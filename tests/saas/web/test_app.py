@@ -215,7 +215,7 @@ def test_too_many_requests_count_down(member):
 
 
 def test_offline_is_said_and_ends_by_itself(member):
-    come_true(member.page, lambda: any("settings" in url for url in member.asked))  # the last of the other pages
+    come_true(member.page, lambda: any("settings" in url for url in member.loaded) and {*member.asked} == {*member.loaded})  # every page
     member.context.set_offline(True)
     member.go("Settings")
     member.says("You are offline.")

@@ -1,0 +1,31 @@
+"""The server's state, and the dependency that gives it to routes: `state: AppState`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from inference.server.audio_responses import EngineClient
+from inference.server.references import References
+from inference.voices.store import VoiceStore
+
+
+@dataclass(frozen=True)
+class State:
+    """Lives as long as the app, which has it as `app.state.server`."""
+
+    engine: EngineClient
+    voices: VoiceStore
+    references: References
+
+
+async def state_of(connection: HTTPConnection) -> State:
+    """The state of the app that answers."""
+    state: State = connection.app.state.server
+    return state
+
+
+AppState = Annotated[State, Depends(state_of)]
