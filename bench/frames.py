@@ -68,7 +68,7 @@ def _prompt(checkpoint: Checkpoint, seed: int) -> torch.Tensor:
 
 
 def _add(checkpoint: Checkpoint, runner: Runner, seeds: range, temperature: float = 0.7) -> list[Sequence]:
-    request = SpeechRequest("x", temperature=temperature).settled(GenerationDefaults())
+    request = SpeechRequest("x", temperature=temperature).resolved(GenerationDefaults())
     sequences = [Sequence(request, _prompt(checkpoint, seed), MAX_FRAMES, seed) for seed in seeds]
     for s in sequences:
         runner.stage(s)

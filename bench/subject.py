@@ -41,7 +41,7 @@ class Subject:
         assert runner is not None
         started = now(self._checkpoint.device)
         for seed, columns in enumerate(prompts):
-            runner.stage(Sequence(SpeechRequest("x").settled(GenerationDefaults()), torch.tensor(columns), frames + 2, seed))
+            runner.stage(Sequence(SpeechRequest("x").resolved(GenerationDefaults()), torch.tensor(columns), frames + 2, seed))
             while len(runner.sequences) <= seed:
                 runner.prefill()
         prefill = (now(self._checkpoint.device) - started) / len(prompts)

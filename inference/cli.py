@@ -156,9 +156,9 @@ def show_text(
     from inference.hub import locate
     from inference.model.config import GenerationDefaults
 
-    manner = GenerationDefaults.from_file(locate(_settings(checkpoint=checkpoint).checkpoint) / "generation_config.json")
-    request = SpeechRequest(_text(text), normalize=normalize, chunk_length=chunk_length, compat=compat).settled(manner)
-    lines, last = request.script(manner)
+    defaults = GenerationDefaults.from_file(locate(_settings(checkpoint=checkpoint).checkpoint) / "generation_config.json")
+    request = SpeechRequest(_text(text), normalize=normalize, chunk_length=chunk_length, compat=compat).resolved(defaults)
+    lines, last = request.script(defaults)
     if as_json:
         segments = [{"pause": line.silence, "text": line.text} for line in lines]
         typer.echo(json.dumps({"segments": segments, "pause_at_end": last}, ensure_ascii=False))

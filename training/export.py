@@ -27,7 +27,7 @@ def export(recipe: Recipe, target: Path) -> None:
     student = training.averaged()
     config = {"model_type": "dual_ar", **asdict(student.model.config)}
     (target / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    (target / "generation_config.json").write_text(json.dumps(asdict(recipe.manner), indent=1) + "\n", encoding="utf-8")
+    (target / "generation_config.json").write_text(json.dumps(asdict(recipe.defaults), indent=1) + "\n", encoding="utf-8")
     shutil.copyfile(recipe.folder / "tokenizer.tiktoken", target / "tokenizer.tiktoken")
     names = [*SPECIAL_TOKENS, *(f"semantic:{i}" for i in range(SEMANTIC_TOKENS))]
     ids = {f"<|{name}|>": training.tokenizer.special(name) for name in names}

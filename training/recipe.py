@@ -161,7 +161,7 @@ class Recipe:
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     head: HeadRecipe = field(default_factory=HeadRecipe)
     dual_ar: DualARRecipe = field(default_factory=DualARRecipe)
-    manner: GenerationDefaults = field(default_factory=lambda: MANNER)
+    defaults: GenerationDefaults = field(default_factory=lambda: MANNER)
     """The exported checkpoint's defaults for values that a request leaves out."""
     checkpoint_seconds: float = 150
     step_seconds: float | None = None

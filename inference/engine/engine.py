@@ -102,7 +102,7 @@ class SpeechEngine:
         request when too many do. A `live` request ends only after `complete`; until then `extend` gives it more text. Raises RequestError at
         once when this model cannot speak the request, Overloaded when too many wait already, EngineClosed after `close`.
         """
-        request = request.settled(self.checkpoint.manner)
+        request = request.resolved(self.checkpoint.defaults)
         segments, silences = self._prompting.segments(request)
         fixed = self._prompting.fixed(request)
         self._prompting.check_room(request, fixed, segments)

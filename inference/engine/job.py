@@ -1,4 +1,4 @@
-"""Job: one request inside the engine, from the queue to its last chunk, and what the engine hands out for it."""
+"""A request inside the engine, from the queue to its last chunk, and everything the engine delivers for it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Job:
     def add_text(self, segments: list[Tensor], silences: list[float], gap: float) -> None:
         """Append text to a live job."""
         self.segments += segments
-        between = self.silences[-1] + silences[0] or self.gap  # a requested pause replaces the natural one
+        between = (self.silences[-1] + silences[0]) or self.gap  # a requested pause replaces the natural one
         self.silences, self.gap = [*self.silences[:-1], between, *silences[1:]], gap
 
     def next_segment(self) -> None:

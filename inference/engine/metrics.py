@@ -17,7 +17,7 @@ CHUNK_GAP = Histogram(
 )
 REAL_TIME_FACTOR = Histogram(
     "fishserve_real_time_factor",
-    "Seconds of audio for each second from a request's first work to its end.",
+    "Times real time: seconds of audio for each second from a request's first work to its end.",
     buckets=(0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 50),
 )
 BATCH = Histogram("fishserve_batch_size", "Requests that got a frame in one step.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))

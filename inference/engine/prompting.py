@@ -23,7 +23,7 @@ class Prompting:
     """The prompts of one checkpoint. Columns are (1 + codebooks, time) int64."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._config, self._manner = checkpoint.config, checkpoint.manner
+        self._config, self._defaults = checkpoint.config, checkpoint.defaults
         tokenizer, codebooks = checkpoint.tokenizer, checkpoint.config.num_codebooks
         self._builders = {compat: PromptBuilder(tokenizer, codebooks, specials=compat == "reference") for compat in (None, "reference")}
 
@@ -33,12 +33,12 @@ class Prompting:
 
     def segments(self, request: SpeechRequest) -> tuple[list[Tensor], list[float]]:
         """The columns of each segment, and the seconds of silence before each and after the last."""
-        lines, last = request.script(self._manner)
+        lines, last = request.script(self._defaults)
         return [self.builder(request).segment(line.text) for line in lines], [*(line.silence for line in lines), last]
 
     def gap(self, request: SpeechRequest) -> float:
         """Seconds of natural pause after a request's text when more text follows."""
-        return 0.0 if request.compat == "reference" else pause_after(request.text, self._manner.segmentation)
+        return 0.0 if request.compat == "reference" else pause_after(request.text, self._defaults.segmentation)
 
     def fixed(self, request: SpeechRequest) -> Tensor:
         """The columns that every segment begins with: the system message and the voice's references. Raises RequestError for unusable codes."""
@@ -92,7 +92,7 @@ class Prompting:
 
     def context_room(self, request: SpeechRequest, fixed: Tensor, newest: Tensor) -> int:
         """Columns that `fixed`, earlier segments and the newest one may take together."""
-        room, history = self._config.max_seq_len - self._reserve(request), self._manner.history
+        room, history = self._config.max_seq_len - self._reserve(request), self._defaults.history
         return room if history is None else min(room, fixed.shape[1] + newest.shape[1] + history)
 
     def _reserve(self, request: SpeechRequest) -> int:

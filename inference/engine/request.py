@@ -87,23 +87,23 @@ class SpeechRequest:
         if self.compat not in (None, "reference"):
             raise RequestError(f"compat is {self.compat!r}; only 'reference' is known", "compat")
 
-    def settled(self, manner: GenerationDefaults) -> SpeechRequest:
+    def resolved(self, defaults: GenerationDefaults) -> SpeechRequest:
         """This request with the checkpoint's defaults filled in."""
         names = ("temperature", "top_p", "repetition_penalty", "normalize")
-        return replace(self, **{name: getattr(manner, name) for name in names if getattr(self, name) is None})
+        return replace(self, **{name: getattr(defaults, name) for name in names if getattr(self, name) is None})
 
-    def script(self, manner: GenerationDefaults) -> tuple[list[Line], float]:
-        """The lines of a settled request, each spoken in one go after its silence, and the seconds of silence after the last."""
+    def script(self, defaults: GenerationDefaults) -> tuple[list[Line], float]:
+        """The lines of a resolved request, each spoken in one go after its silence, and the seconds of silence after the last."""
         if self.compat == "reference":
             return [Line(piece, 0.0) for piece in split(self.text, self.chunk_length, compat=True)], 0.0
         return script(
             self.text, self.chunk_length,
-            normalize=bool(self.normalize), spell_capitals=manner.spell_capitals, segmentation=manner.segmentation,
+            normalize=bool(self.normalize), spell_capitals=defaults.spell_capitals, segmentation=defaults.segmentation,
         )  # fmt: skip
 
     @property
     def sampling(self) -> tuple[float, float, float]:
-        """Temperature, top_p and repetition penalty of a settled request."""
+        """Temperature, top_p and repetition penalty of a resolved request."""
         assert self.temperature is not None
         assert self.top_p is not None
         assert self.repetition_penalty is not None

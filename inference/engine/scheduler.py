@@ -87,7 +87,7 @@ class Scheduler:
             self._changed.notify()
 
     def _refuse_overload(self) -> None:
-        waiting = len(self.running) + len(self.waiting) - self._slots  # the first jobs to wait are as good as in the free slots
+        waiting = len(self.running) + len(self.waiting) - self._slots  # the free slots belong to the first jobs in the queue
         if waiting < self._queue:
             return
         metrics.REFUSED.inc()
@@ -202,7 +202,7 @@ class Scheduler:
         assert sequence is not None
         with self._changed:
             kept = sum(j.kv_prefix.bytes for j in (*self.waiting, *self._parked()) if j.kv_prefix)
-        reused = self._checkpoint.manner.history != 0
+        reused = self._checkpoint.defaults.history != 0
         job.kv_prefix = (
             self._runner.past(sequence) if reused and kept + self._runner.past_bytes(sequence) <= self._runner.past_budget else None
         )

@@ -39,7 +39,7 @@ class Checkpoint:
 
     path: Path
     config: DualARConfig
-    manner: GenerationDefaults
+    defaults: GenerationDefaults
     tokenizer: Tokenizer
     lm: DualAR
     codec: Codec
@@ -64,7 +64,7 @@ def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkp
             f"{path} is not a directory; a checkpoint is a directory with config.json, model.pth, tokenizer.tiktoken and a codec"
         )
     config = DualARConfig.from_file(path / "config.json")
-    manner = GenerationDefaults.from_file(path / "generation_config.json")
+    defaults = GenerationDefaults.from_file(path / "generation_config.json")
     tokenizer = Tokenizer.from_file(path / "tokenizer.tiktoken")
     if tokenizer.n_vocab > config.vocab_size:
         raise CheckpointError(f"{path}: the tokenizer has {tokenizer.n_vocab} ids but config.json's vocab_size is {config.vocab_size}")
@@ -76,7 +76,7 @@ def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkp
     codec_id = _identity(codec)
     _place_codec(codec, device)
     verify_precision(lm, codec, device)
-    return Checkpoint(path, config, manner, tokenizer, lm.eval(), codec.eval(), device, codec_id)
+    return Checkpoint(path, config, defaults, tokenizer, lm.eval(), codec.eval(), device, codec_id)
 
 
 def _identity(codec: Codec) -> str:

@@ -47,7 +47,7 @@ class Stored:
 
 
 def upload_key(key: str) -> str:
-    """Where a client may put what will be at `key` once it has been looked at: an address to put stays good for a while after that."""
+    """Where a client uploads an object, before the API has checked it and copied it to `key`: a presigned URL outlives the check."""
     return UPLOADS + key
 
 

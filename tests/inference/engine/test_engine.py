@@ -403,8 +403,8 @@ def test_nothing_to_load_says_what_to_do(tmp_path, monkeypatch):
 @pytest.fixture
 def by_sentence(golden):
     """An engine whose checkpoint wants one sentence a segment, no history, and a pause of 0.25 s."""
-    manner = GenerationDefaults(chunk="sentence", history=0, sentence_pause=0.25, paragraph_pause=0.5)
-    with SpeechEngine(replace(golden, manner=manner), slots=2) as engine:
+    defaults = GenerationDefaults(chunk="sentence", history=0, sentence_pause=0.25, paragraph_pause=0.5)
+    with SpeechEngine(replace(golden, defaults=defaults), slots=2) as engine:
         yield engine
 
 
@@ -420,7 +420,7 @@ def test_without_history_each_sentence_sees_only_itself(by_sentence):
 
 def test_a_limited_history_keeps_the_turns_that_fit(golden):
     fixed, turns = torch.zeros(9, 10), [torch.zeros(9, n) for n in (5, 20, 5, 20, 5)]
-    with SpeechEngine(replace(golden, manner=GenerationDefaults(history=30)), slots=1) as engine:
+    with SpeechEngine(replace(golden, defaults=GenerationDefaults(history=30)), slots=1) as engine:
         prompt, _ = engine._prompting.prompt(SpeechRequest("x", max_new_tokens=9), fixed, turns)
         assert prompt.shape[1] == 10 + 25 + 5
 

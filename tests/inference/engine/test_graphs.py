@@ -21,7 +21,7 @@ NAMES = ("plain", "one_ref", "two_refs", "long_single")
 def sequence(i, limit, compat=None):
     temperature, top_p, penalty = SAMPLING[i]
     request = SpeechRequest("x", temperature=temperature, top_p=top_p, repetition_penalty=penalty, compat=compat)
-    return Sequence(request.settled(GenerationDefaults()), PROMPTS[NAMES[i]].long(), limit, seed=i - 2)
+    return Sequence(request.resolved(GenerationDefaults()), PROMPTS[NAMES[i]].long(), limit, seed=i - 2)
 
 
 def add(runner, *sequences):
@@ -101,7 +101,7 @@ def test_nobodys_rows_are_not_touched(golden):
 
 def test_whole_numbers_do_for_settings(golden):
     for runner in (Runner(golden, slots=1), with_graphs(Runner(golden, slots=1))):
-        request = SpeechRequest("x", temperature=1, top_p=1, repetition_penalty=1).settled(GenerationDefaults())
+        request = SpeechRequest("x", temperature=1, top_p=1, repetition_penalty=1).resolved(GenerationDefaults())
         add(runner, Sequence(request, PROMPTS["plain"].long(), 5, seed=1))
         runner.step()
         runner.step()

@@ -13,7 +13,7 @@ RUNS = golden_json("lm_tiny/greedy.json")
 
 def sequence(name, penalty=1.2, limit=48, compat="reference", **fields):
     request = SpeechRequest("x", temperature=0, repetition_penalty=penalty, compat=compat, **fields)
-    return Sequence(request.settled(GenerationDefaults()), PROMPTS[name].long(), limit, seed=0)
+    return Sequence(request.resolved(GenerationDefaults()), PROMPTS[name].long(), limit, seed=0)
 
 
 def add(runner, s):
@@ -80,7 +80,7 @@ def test_a_reference_run_beside_a_normal_one_changes_neither(golden):
 def test_only_what_the_codec_can_decode_is_sampled(golden):
     runner = Runner(golden, slots=1)
     s = sequence("plain", limit=60, compat=None)
-    s.request = SpeechRequest("x", temperature=2, top_p=1).settled(GenerationDefaults())
+    s.request = SpeechRequest("x", temperature=2, top_p=1).resolved(GenerationDefaults())
     add(runner, s)
     finish(runner)
     frames = torch.stack(s.frames)

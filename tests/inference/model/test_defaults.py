@@ -42,14 +42,14 @@ def test_a_file_that_cannot_be_followed_is_refused(tmp_path, content, words):
 
 
 def test_a_request_has_its_way_where_it_says_so():
-    settled = SpeechRequest("hi", temperature=0.1, normalize=False).settled(GenerationDefaults(0.5, 0.6, 1.0, normalize=True))
-    assert settled.sampling == (0.1, 0.6, 1.0)
-    assert settled.normalize is False
+    resolved = SpeechRequest("hi", temperature=0.1, normalize=False).resolved(GenerationDefaults(0.5, 0.6, 1.0, normalize=True))
+    assert resolved.sampling == (0.1, 0.6, 1.0)
+    assert resolved.normalize is False
 
 
 def test_how_text_is_cut_and_remembered_stays_out_of_a_request(tmp_path):
     file = tmp_path / "generation_config.json"
     file.write_text(json.dumps({"chunk": "sentence", "max_segment_bytes": 50, "history": 0, "sentence_pause": 0.3}))
-    manner = GenerationDefaults.from_file(file)
-    assert manner.segmentation == Segmentation("sentence", 50, sentence_pause=0.3)
-    assert SpeechRequest("hi").settled(manner).chunk_length == 200
+    defaults = GenerationDefaults.from_file(file)
+    assert defaults.segmentation == Segmentation("sentence", 50, sentence_pause=0.3)
+    assert SpeechRequest("hi").resolved(defaults).chunk_length == 200
