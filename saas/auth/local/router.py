@@ -24,7 +24,7 @@ from saas.state import AppState, State
 
 
 class _GoTrueRoute(APIRoute):
-    """Answers errors as GoTrue does, which supabase-js reads: code, error_code and msg."""
+    """Returns errors in GoTrue's format, which supabase-js reads: code, error_code and msg."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -52,7 +52,7 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
 
 
 async def local_auth_of(request: Request) -> LocalAuth:
-    """The app's authentication, made when it is first asked for."""
+    """The app's authentication, created on first use."""
     state = request.app.state
     if not hasattr(state, "auth"):
         state.auth = LocalAuth(state.saas.settings)
@@ -64,7 +64,7 @@ Auth = Annotated[LocalAuth, Depends(local_auth_of)]
 
 
 async def signed_in(request: Request, auth: Auth) -> tuple[str, str]:
-    """The ids of the user and the session that ask. Raises ApiError 401."""
+    """The ids of the caller's user and session. Raises ApiError 401."""
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer":
         raise ApiError(401, "This needs a session: sign in.", "no_authorization")
@@ -77,19 +77,19 @@ router = APIRouter(prefix="/auth/v1", route_class=_GoTrueRoute, include_in_schem
 
 @router.get("/.well-known/jwks.json")
 async def jwks(auth: Auth) -> dict[str, Any]:
-    """The key that sessions are verified by."""
+    """The public key that verifies sessions."""
     return auth.jwks
 
 
 @router.get("/settings")
 async def what_there_is() -> dict[str, Any]:
-    """Which ways to sign in there are."""
+    """The available ways to sign in."""
     return {"external": {"email": True}, "disable_signup": False, "mailer_autoconfirm": False}
 
 
 @router.post("/signup")
 async def sign_up(body: SignUp, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
-    """A new user, once the link in the message is opened. The answer is the same where the address has an account: the id is nobody's."""
+    """Sign up; opening the emailed link confirms the user. The answer is the same if the address has an account: its id is random."""
     await _may_write(request, state, body, "sign-up")
     user = await create_user(state.database, body.email, body.password, confirmed=False)
     if user is None:
@@ -104,7 +104,7 @@ async def sign_up(body: SignUp, request: Request, state: AppState, auth: Auth, r
 
 @router.post("/resend")
 async def resend(body: Resend, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
-    """The message of a sign-up once more."""
+    """Send the sign-up message again."""
     await _may_write(request, state, body)
     user = await _find(state.database, body.email)
     if user is not None and not user["confirmed_at"]:
@@ -114,7 +114,7 @@ async def resend(body: Resend, request: Request, state: AppState, auth: Auth, re
 
 @router.post("/otp")
 async def magic_link(body: Otp, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
-    """A link that signs in."""
+    """Send a link that signs in."""
     await _may_write(request, state, body)
     user = await _find(state.database, body.email)
     if user is None and body.create_user:
@@ -126,7 +126,7 @@ async def magic_link(body: Otp, request: Request, state: AppState, auth: Auth, r
 
 @router.post("/recover")
 async def recover(body: Address, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
-    """A link that signs in to choose a new password."""
+    """Send a link that signs in to choose a new password."""
     await _may_write(request, state, body)
     user = await _find(state.database, body.email)
     if user is not None:
@@ -136,13 +136,13 @@ async def recover(body: Address, request: Request, state: AppState, auth: Auth, 
 
 @router.post("/verify")
 async def verify(body: Verification, request: Request, state: AppState, auth: Auth) -> dict[str, Any]:
-    """A session for a link's token."""
+    """Exchange a link's token for a session."""
     return await auth.open_session(state.database, await _of_link(request, state, body.type, body.token_hash))
 
 
 @router.get("/verify")
 async def follow_link(request: Request, state: AppState, auth: Auth, token: str, type: str, redirect_to: str = "") -> RedirectResponse:
-    """Open a link: on to the app, which finds the session behind the #."""
+    """Open a link: redirect to the app, which reads the session after the #."""
     try:
         opened = await auth.open_session(state.database, await _of_link(request, state, type, token))
         told = {k: opened[k] for k in ("access_token", "refresh_token", "expires_in", "expires_at", "token_type")} | {"type": type}
@@ -153,7 +153,7 @@ async def follow_link(request: Request, state: AppState, auth: Auth, token: str,
 
 @router.post("/token")
 async def token(body: Grant, request: Request, state: AppState, auth: Auth, grant_type: str) -> dict[str, Any]:
-    """A session for a password, or for a refresh token."""
+    """Exchange a password or a refresh token for a session."""
     if grant_type == "password":
         async with auth.lock(state.limiter.address(request)):
             user = await _by_password(request, state, body)
@@ -165,13 +165,13 @@ async def token(body: Grant, request: Request, state: AppState, auth: Auth, gran
 
 @router.get("/user")
 async def show_user(caller: SignedIn, state: AppState) -> dict[str, Any]:
-    """Who is signed in."""
+    """The signed-in user."""
     return await _still(caller, state)
 
 
 @router.put("/user")
 async def change_user(body: Change, caller: SignedIn, state: AppState) -> dict[str, Any]:
-    """A new password; every other session ends."""
+    """Set a new password and end every other session."""
     await _still(caller, state)
     hashed = None if body.password is None else await asyncio.to_thread(hash_password, body.password)
     return await LocalRepository(state.database).update_user(*caller, hashed)
@@ -179,7 +179,7 @@ async def change_user(body: Change, caller: SignedIn, state: AppState) -> dict[s
 
 @router.post("/logout", status_code=204)
 async def sign_out(caller: SignedIn, state: AppState, scope: Literal["global", "local", "others"] = "global") -> None:
-    """End this session, the others, or all."""
+    """End this session, the user's other sessions, or all, depending on `scope`."""
     await LocalRepository(state.database).close_sessions(*caller, scope)
 
 
@@ -189,15 +189,15 @@ async def _find(database: Database, email: str) -> dict[str, Any] | None:
 
 
 async def _may_write(request: Request, state: State, body: Guarded, action: Action = "sign-in") -> None:
-    """As `_person`, for what writes somebody a message: that is counted, so that nobody fills the disk or a mailbox."""
+    """As `_person`, for routes that send a message. It counts each message, so that nobody can fill the disk or a mailbox."""
     name = f"mail:{state.limiter.address(request)}"
     await state.limiter.may_try(name, "password")
-    await state.limiter.failed(name, "password")  # each counts, not only what fails
+    await state.limiter.failed(name, "password")  # each attempt counts, not only failures
     await _person(request, state, body, action)
 
 
 async def _person(request: Request, state: State, body: Guarded, action: Action = "sign-in") -> None:
-    """Refuse a robot, and an address that has tried too often."""
+    """Refuse a robot, and a network address that has tried too often."""
     await state.limiter.may_try(state.limiter.address(request), "password")
     if state.turnstile is not None:
         await state.turnstile.verify(body.gotrue_meta_security.captcha_token, action)
@@ -226,7 +226,7 @@ async def _of_link(request: Request, state: State, purpose: str, token: str) -> 
         if user is not None:
             return user
     await state.limiter.failed(address, "password")
-    raise ApiError(403, "The link has been used or is too old; ask for another.", "otp_expired")
+    raise ApiError(403, "The link has been used or has expired; request a new one.", "otp_expired")
 
 
 async def _still(caller: tuple[str, str], state: State) -> dict[str, Any]:

@@ -26,7 +26,7 @@ test("a failure costs nothing, and that is said", () => {
 });
 
 test("a connection that broke says how far it came, and what became of the rest", () => {
-  expect(saying(shown({ cut: true, seconds: 2.5 }))).toBe("The connection broke off after 2.5 s.");
+  expect(saying(shown({ cut: true, seconds: 2.5 }))).toBe("The connection was lost after 2.5 s.");
   expect(saying(shown({ cut: true }))).toBe(t.speak.brokeEarly);
   expect(costing(shown({ cut: true }))).toBe(t.speak.cutRunning);
   expect(costing(shown({ cut: true, job: job("succeeded", 30) }))).toContain(t.speak.kept);

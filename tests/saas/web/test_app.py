@@ -19,7 +19,7 @@ pytestmark = [
 def test_from_the_first_visit_to_the_last(visit, product):
     page, address = visit.page, "newcomer@example.com"
     visit.open()
-    page.get_by_role("link", name="Make an account").click()
+    page.get_by_role("link", name="Create an account").click()
     visit.fill("E-mail", address)
     visit.fill("Password", PASSWORD)
     visit.says("You are a person.")
@@ -48,7 +48,7 @@ def test_from_the_first_visit_to_the_last(visit, product):
     visit.press("Add a voice")
     page.locator("input[type=file]").set_input_files(clip())
     visit.says("clip.wav, 2.0 s")
-    visit.fill("What is said in it, word for word", "Hum.")
+    visit.fill("Transcript, word for word", "Hum.")
     visit.fill("Name", "Hummer")
     visit.press("Save voice")
     expect(page.get_by_role("dialog")).to_be_visible()  # nobody has agreed yet
@@ -86,7 +86,7 @@ def test_from_the_first_visit_to_the_last(visit, product):
     visit.go("Settings")
     visit.press("Delete my account and all my audio")
     expect(page.get_by_role("button", name="Delete for good")).to_be_disabled()
-    page.get_by_label(f"Type {address} to go on").fill(address)
+    page.get_by_label(f"Type {address} to continue").fill(address)
     visit.press("Delete for good")
     visit.says("Your account and all your audio are deleted.")
     product.database.sql("update deleted_objects set due_at = now()")  # a quarter of an hour later the clip's upload address is dead
@@ -182,8 +182,8 @@ def test_a_connection_that_breaks_says_so_and_what_it_cost(browser, product):
     visit.press("Speak")
     visit.heard(1)
     wire.cut()
-    visit.says("The connection broke off after")
-    visit.says("What was made is kept in your history.")
+    visit.says("The connection was lost after")
+    visit.says("The audio so far is kept in your history.")
     expect(visit.page.get_by_role("button", name="Speak", exact=True).or_(visit.page.get_by_role("button", name="Stop"))).to_be_enabled()
     (job,) = product.database.sql("select status, charged, reserved, seconds from jobs where user_id = %s", user)
     assert job["status"] == "succeeded"
@@ -199,7 +199,7 @@ def test_stop_ends_the_work_and_what_was_made_is_kept(member):
     member.heard(1)
     member.press("Stop")
     member.says("Stopped after")
-    member.says("What was made is kept in your history.")
+    member.says("The audio so far is kept in your history.")
 
 
 def test_too_many_requests_count_down(member):
@@ -288,16 +288,16 @@ def test_history_is_searched_heard_downloaded_and_deleted(member, product):
     member.speak("A green hill.")
     member.go("History")
     expect(member.page.locator(".rows > li")).to_have_count(2)
-    member.page.get_by_label("Search what was said").fill("boat")
+    member.page.get_by_label("Search your speech").fill("boat")
     expect(member.page.locator(".rows > li")).to_have_count(1)
     member.press("Play “The red boat sails over the quiet sea tonight.”")
     member.heard(1)
     with member.page.expect_download() as download:
         member.press("Download “The red boat sails over the quiet sea tonight.”")
     assert abs(decoded_seconds(download.value.path()) - member.length()) < 0.1
-    member.page.get_by_label("Search what was said").fill("nothing like it")
+    member.page.get_by_label("Search your speech").fill("nothing like it")
     member.says("Nothing with “nothing like it” in it.")
-    member.page.get_by_label("Search what was said").fill("")
+    member.page.get_by_label("Search your speech").fill("")
     member.press("Delete “The red boat sails over the quiet sea tonight.”")
     member.page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
     expect(member.page.locator(".rows > li")).to_have_count(1)
@@ -309,7 +309,7 @@ def test_a_key_is_shown_once_opens_what_it_may_and_is_revoked(member, product):
     member.fill("Name", "A program")
     member.page.get_by_label("read history and balance").uncheck()
     member.says("You are a person.")
-    member.press("Make a key")
+    member.press("Create a key")
     expect(member.page.get_by_role("heading", name="Your new key")).to_be_focused()
     member.press("Copy the key")
     key = member.page.evaluate("navigator.clipboard.readText()")
@@ -338,7 +338,7 @@ def test_a_voice_is_recorded_renamed_heard_and_deleted(member, product):
     member.says("Recording, 2 s")  # the false microphone beeps
     member.press("Stop recording")
     member.says("recording, 2.")
-    expect(member.page.get_by_label("What is said in it, word for word")).to_have_value(re.compile("^The boat left"))
+    expect(member.page.get_by_label("Transcript, word for word")).to_have_value(re.compile("^The boat left"))
     member.fill("Name", "Mine")
     member.page.get_by_label("This is my own voice").check()
     member.press("Save voice")
@@ -370,7 +370,7 @@ def test_a_link_signs_in_once_and_a_forgotten_password_is_replaced(visit, produc
     visit.press("Sign out")
     expect(visit.page.get_by_role("heading", name="Sign in")).to_be_visible()
     visit.page.goto(link)
-    visit.says("The link has been used or is too old.")
+    visit.says("The link has been used or has expired.")
     visit.page.get_by_role("link", name="Forgotten?").click()
     visit.fill("E-mail", address)
     visit.says("You are a person.")
