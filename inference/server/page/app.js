@@ -161,7 +161,7 @@ async function speak() {
   if (!error) $("status").textContent = `Done: ${made}, made in ${(figures.seconds ?? 0).toFixed(1)} s.`;
   else if (error.name === "AbortError") $("status").textContent = player.length ? `Stopped after ${made}.` : "Stopped.";
   else {
-    $("status").textContent = player.length ? `It broke off after ${made}.` : "Nothing was spoken.";
+    $("status").textContent = player.length ? `The connection was lost after ${made}.` : "Nothing was spoken.";
     explain(error);
   }
 }
@@ -191,7 +191,7 @@ function stop() {
 
 function explain(error) {
   if (!(error instanceof Refused)) {
-    fail("The connection broke off. What was made until then is kept.");
+    fail("The connection was lost. The audio so far is kept.");
   } else if (error.status === 401) {
     $("key-form").hidden = false;
     $("key").focus();
