@@ -1,6 +1,6 @@
 """fishserve's front door: `from fishserve import SpeechEngine, SpeechRequest, Voice`, and `python -m fishserve`.
 
-The engine itself is in the package `inference`, whose names these are.
+The engine itself is in the package `inference`, which defines these names.
 """
 
 from typing import TYPE_CHECKING, Any

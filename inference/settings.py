@@ -24,31 +24,31 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a server can have several, comma-separated.")
     cpu_weights: Literal["native", "int8"] = Field("native", description="int8: decode with 8-bit weights on CPU, faster and less exact.")
     threads: int | None = Field(
-        None, ge=1, le=1024, description="Threads that compute on a CPU. Empty: as many as pay; `fishserve doctor` says how many and why."
+        None, ge=1, le=1024, description="Threads that compute on a CPU. Empty: as many as help; `fishserve doctor` says how many and why."
     )
     slots: int | None = Field(
         None, ge=1, le=512, validation_alias=AliasChoices("slots", "FISHSERVE_SLOTS", _OLD_SLOTS),
-        description="Requests generated at once; more wait their turn. Empty: 8, on CUDA 64.",
+        description="Requests generated at once; more wait in the queue. Empty: 8, on CUDA 64.",
     )  # fmt: skip
     kv_gib: float | None = Field(
-        None, gt=0, description="GiB for keys and values; fewer slots when they take more. Empty: on CUDA half of what is free."
+        None, gt=0, description="GiB for keys and values; reduces the slots if they need more. Empty: on CUDA half of the free memory."
     )
     queue: int = Field(64, ge=1, description="Requests that may wait; further ones are refused with 429.")
-    voices_dir: Path = Field(Path("voices"), description="Where named voices live.")
-    cache_dir: Path | None = Field(None, description="Where memory-mapped copies of weights are kept; empty: the user's cache folder.")
-    host: str = Field("127.0.0.1", description="Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")
+    voices_dir: Path = Field(Path("voices"), description="Directory of named voices.")
+    cache_dir: Path | None = Field(None, description="Directory for memory-mapped copies of weights; empty: the user's cache folder.")
+    host: str = Field("127.0.0.1", description="Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for all its addresses.")
     port: int = Field(
         8080, ge=1, le=65535, validation_alias=AliasChoices("port", "FISHSERVE_PORT", "PORT"), description="Port to listen on."
     )
     port_health: int | None = Field(
         None, ge=1, le=65535, validation_alias=AliasChoices("port_health", "FISHSERVE_PORT_HEALTH", "PORT_HEALTH"),
-        description="Another port for /ping alone, as RunPod's load balancer may ask for; empty: none.",
+        description="Second port that answers only /ping, as RunPod's load balancer may ask for; empty: none.",
     )  # fmt: skip
 
-    metrics_port: int | None = Field(None, ge=1024, le=65535, description="Where the RunPod worker shows its metrics; empty: nowhere.")
-    keys_file: Path | None = Field(None, description="File of the hashes of keys; empty: everyone may ask.")
+    metrics_port: int | None = Field(None, ge=1024, le=65535, description="Port where the RunPod worker shows its metrics; empty: none.")
+    keys_file: Path | None = Field(None, description="File with the hashes of API keys; empty: no authentication.")
     cors_origins: str = Field(
-        "", description="Comma-separated origins whose pages may send requests, such as https://example.com. Empty: only its own."
+        "", description="Comma-separated origins whose pages may send requests, such as https://example.com. Empty: only the server's own."
     )
 
     @property

@@ -53,7 +53,7 @@ _SHOWN = [
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The API. Its state is made when it starts. Raises ConfigurationError for settings that must not be served with."""
+    """Build the API. It creates its state when it starts. Raises ConfigurationError for settings that are not safe to serve with."""
     check(settings)
 
     @asynccontextmanager
@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         expose_headers=_SHOWN,
     )  # fmt: skip
     app.add_middleware(Watch, https=settings.public_url.startswith("https:"))
-    app.add_middleware(RequestLog, refuse=errors.refusal)  # the last added is the first asked
+    app.add_middleware(RequestLog, refuse=errors.refusal)  # the middleware added last runs first
     errors.register(app)
     for domain in (observability, auth, credits, billing, voices, jobs):
         app.include_router(domain.router)
@@ -85,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def check(settings: Settings) -> None:
-    """Raises ConfigurationError for what must not be served with; `fishserve saas check` looks for much more."""
+    """Raises ConfigurationError for settings that are not safe to serve with; `fishserve saas check` checks much more."""
     if settings.environment == "production":
         if settings.turnstile_is_a_test:
             raise ConfigurationError(
@@ -102,13 +102,13 @@ def check(settings: Settings) -> None:
 
 
 def complete(settings: Settings) -> None:
-    """Raises ConfigurationError for what is missing: each part says itself what it needs, before anything is started."""
+    """Raises ConfigurationError for missing settings. Each part checks its own, before anything starts."""
     connect(settings)
     backend_of(settings, httpx.AsyncClient(), Bucket.of(settings))
 
 
 def connect(settings: Settings) -> Database:
-    """PostgreSQL itself where DATABASE_URL is set, else Supabase's API. Raises ConfigurationError when neither is."""
+    """PostgreSQL itself where DATABASE_URL is set, else Supabase's API. Raises ConfigurationError when neither is configured."""
     if settings.database_url:
         from saas.postgres import PostgresDatabase
 
@@ -121,7 +121,7 @@ def connect(settings: Settings) -> Database:
 
 
 async def _start(settings: Settings, stack: AsyncExitStack) -> State:
-    """Everything the routes use, closed again by the stack in the opposite order."""
+    """Create everything the routes use; the stack closes it in reverse order."""
     http = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False))
     store = Counted(connect(settings))
     stack.push_async_callback(store.close)

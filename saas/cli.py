@@ -1,4 +1,4 @@
-"""`fishserve saas`: the SaaS API on a machine without a GPU, and the check of what it is set up with. Imports what it needs when it is asked to run."""
+"""`fishserve saas`: serves the SaaS API, checks its setup, grants credits. Imports its packages only when a command runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def saas(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0: any that is free.")] = None,
     embedded: Annotated[bool, typer.Option("--embedded", help="Everything on this machine, with no account anywhere.")] = False,
 ) -> None:
-    """Serve the SaaS API. What it works with is named by the environment: docs/saas.md."""
+    """Serve the SaaS API. Environment variables configure it: docs/saas.md."""
     if context.invoked_subcommand is not None:
         return
     with needs("embedded" if embedded else "saas", "`fishserve saas --embedded`" if embedded else "`fishserve saas`"):
@@ -73,7 +73,7 @@ def grant(
 
 @app.command()
 def bucket() -> None:
-    """Give the bucket its CORS policy, for the app's origin alone, and the rules by which what lies there ends by itself."""
+    """Set the bucket's CORS policy, for the app's origin alone, and the expiry of its objects."""
     with needs("saas", "`fishserve saas bucket`"):
         import asyncio
 

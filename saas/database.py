@@ -12,17 +12,17 @@ from typing import Any, Protocol
 from uuid import UUID
 
 CALL_SECONDS = 10
-"""After which a database counts as not there."""
+"""After this long without an answer, the database counts as unavailable."""
 ATTEMPTS = 5
-"""Of a call that met another transaction in its way."""
+"""The most attempts for a call that conflicts with other transactions."""
 
 
 class DatabaseError(Exception):
-    """A call failed in a way that no caller can mend: a defect, or a database that is not fishserve's."""
+    """A call failed in a way that no caller can fix: a bug, or a database that is not fishserve's."""
 
 
 class Refused(DatabaseError):
-    """A rule said no, for which `message` gives people the reason; `status` is HTTP's, 400 to 499."""
+    """A rule refused the call. `message` tells people the reason; `status` is an HTTP status, 400 to 499."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -30,25 +30,31 @@ class Refused(DatabaseError):
 
 
 class Unavailable(DatabaseError):
-    """The database cannot be reached or is too busy. A call that changes something may have happened: repeat it with the same key."""
+    """The database cannot be reached or is too busy. A call that changes something may have succeeded: retry it with the same key."""
 
 
 class Database(Protocol):
-    """What the API needs of a database."""
+    """The interface that the API needs from a database."""
 
     async def call(self, function: str, **arguments: Any) -> Any:
-        """What public.<function> returns, decoded from JSON; the argument `user_id` is sent as p_user_id. Raises Refused and Unavailable."""
+        """Call public.<function> and return its result, decoded from JSON. The argument `user_id` is sent as p_user_id.
+
+        Raises Refused and Unavailable.
+        """
 
     async def close(self) -> None:
-        """Ends its connections."""
+        """Close the connections."""
 
 
 class SerializationConflict(Exception):
-    """Two transactions met, and this one was rolled back: it may be tried again."""
+    """Two transactions conflicted and this one was rolled back: it can be retried."""
 
 
 def failure(function: str, code: str | None, message: str | None) -> Exception:
-    """What a failed call raises, by its SQLSTATE or PostgREST's or HTTP's code. What else the server says may quote rows and is left out."""
+    """The exception for a failed call, by its SQLSTATE, PostgREST code or HTTP status.
+
+    It leaves out everything else the server says, which may quote rows.
+    """
     code = code or ""
     if code.startswith("PT4") and code[2:].isdecimal():
         return Refused(int(code[2:]), message or "this is not allowed")
@@ -74,7 +80,7 @@ def failure(function: str, code: str | None, message: str | None) -> Exception:
 
 
 async def persistently(function: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
-    """What an attempt returns, made again where another transaction was in its way."""
+    """The result of an attempt, retried when it conflicts with another transaction."""
     try:
         for again in range(ATTEMPTS):
             try:
@@ -90,7 +96,7 @@ async def persistently(function: str, attempt: Callable[[], Awaitable[Any]]) -> 
 
 
 def named(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments as the functions name them, in types that JSON has."""
+    """Arguments under the names that the SQL functions use, as JSON types."""
     return {f"p_{name}": _plain(value) for name, value in arguments.items()}
 
 

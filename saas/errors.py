@@ -1,4 +1,4 @@
-"""How the API says no: one shape, OpenAI's, a sentence for people in it, and never a traceback."""
+"""Error answers of the API: in OpenAI's format, with a sentence for people and never a traceback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUSY = "the database cannot be reached just now; nothing was charged, try again 
 
 
 class Complaint(BaseModel):
-    """What was wrong: a sentence for people, and words for programs."""
+    """What was wrong: a sentence for people, and codes for programs."""
 
     message: str
     type: str
@@ -27,16 +27,19 @@ class Complaint(BaseModel):
 
 
 class Problem(BaseModel):
-    """Every answer that is not 2xx."""
+    """The body of every answer that is not 2xx."""
 
     error: Complaint
 
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": Problem, "description": "What was asked for is not right, not allowed or not there; or there were too many requests."},
-    "503": {"model": Problem, "description": "Something needed does not answer just now; nothing was charged."},
+    "4XX": {
+        "model": Problem,
+        "description": "The request is invalid, not allowed or names something that does not exist; or there were too many requests.",
+    },
+    "503": {"model": Problem, "description": "A service that the API needs does not answer now; nothing was charged."},
 }
-"""What OpenAPI says of them."""
+"""The OpenAPI descriptions of error answers."""
 
 
 class ApiError(FishserveError):
@@ -50,12 +53,12 @@ class ApiError(FishserveError):
 
 
 def refusal(path: str, status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:  # noqa: ARG001
-    """An error as the middlewares say it."""
+    """An error in the middlewares' format."""
     return error(status, message, headers=headers)
 
 
 def register(app: FastAPI) -> None:
-    """Every error a request can end with, in that shape."""
+    """Register handlers that return every error in this format."""
 
     @app.exception_handler(ApiError)
     async def api(_: Request, e: ApiError) -> JSONResponse:

@@ -25,13 +25,13 @@ from saas.settings import TEST_SECRETS, Settings
 from saas.storage.bucket import Bucket, StorageError
 
 SECONDS = 10
-"""For which each service is waited for."""
+"""How long to wait for each service."""
 _STYLES = {"ok": "green", "wrong": "bold red", "look": "yellow"}
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that must be so. `look`: only a person can tell."""
+    """One item of the check. `look`: only a person can tell."""
 
     name: str
     state: Literal["ok", "wrong", "look"]
@@ -43,12 +43,12 @@ Looking = Callable[[Settings, httpx.AsyncClient], AsyncIterator[Item]]
 
 
 def examine(settings: Settings, console: Console) -> bool:
-    """Look at everything and print what was found, and under what is wrong what to do. Whether nothing is wrong."""
+    """Check everything and print the findings, with the remedy under each wrong item. Returns whether nothing is wrong."""
     return show(asyncio.run(look(settings)), console)
 
 
 def show(items: list[Item], console: Console) -> bool:
-    """Print items. Whether nothing is wrong."""
+    """Print items. Returns whether nothing is wrong."""
     for item in items:
         console.print(f"{item.state:<6} {item.name:<24} {item.found}", style=_STYLES[item.state])
         if item.do:
@@ -59,7 +59,7 @@ def show(items: list[Item], console: Console) -> bool:
 
 
 async def look(settings: Settings) -> list[Item]:
-    """Every item, in the order of docs/go-live.md. What cannot be looked at is wrong."""
+    """Check every item, in the order of docs/go-live.md. An item that cannot be checked is wrong."""
     async with httpx.AsyncClient(timeout=SECONDS, follow_redirects=False) as http:
         return [
             item
@@ -69,13 +69,13 @@ async def look(settings: Settings) -> list[Item]:
 
 
 async def guarded(name: str, looking: Looking, settings: Settings, http: httpx.AsyncClient) -> list[Item]:
-    """The items of one function; one that fails must not hide the others."""
+    """The items of one check function. A function that fails must not hide the items of the others."""
     items: list[Item] = []
     try:
         async with asyncio.timeout(3 * SECONDS):
             async for item in looking(settings, http):
                 items.append(item)
-    except Exception as e:  # one that cannot be looked at must not hide the others
+    except Exception as e:  # a check that fails must not hide the others
         items.append(Item(name, "wrong", f"could not be looked at: {type(e).__name__}", "see that the service can be reached from here"))
     return items
 
@@ -289,7 +289,7 @@ async def _redis(s: Settings) -> Item:
 
 
 def _is_secret(key: str) -> bool:
-    """Whether a key of Supabase opens everything: a secret one, or the older service_role's token."""
+    """Whether a Supabase key gives full access: a secret key, or the older service_role token."""
     try:
         role: Any = jwt.decode(key, options={"verify_signature": False}).get("role")
     except jwt.PyJWTError:
@@ -301,4 +301,4 @@ _LOOKED_AT: dict[str, Looking] = {
     "environment": _settings, "database": database, "sessions": _supabase, "bucket": _bucket, "speech": _speech, "Stripe": _stripe,
     "API reachable": _outside, "Turnstile": _turnstile, "Sentry": _others,
 }  # fmt: skip
-"""By the name of the item that is wrong where none of them can be looked at."""
+"""Check functions, by the name of the item that is reported as wrong when the function fails."""

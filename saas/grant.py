@@ -17,7 +17,7 @@ from saas.settings import Settings
 
 
 async def grant(settings: Settings, email: str, credits: int, reference: str | None) -> tuple[int, bool]:
-    """The balance afterwards, and whether anything was granted: a reference counts once. Raises RequestError, FishserveError."""
+    """Grant credits. Returns the new balance and whether any were granted: a reference grants once. Raises RequestError, FishserveError."""
     if not settings.is_configured:
         embedded = database_url(settings.directory)
         if embedded is None:

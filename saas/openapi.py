@@ -1,4 +1,7 @@
-"""The API's OpenAPI document, from which the app's types are made: `python -m saas.openapi`. Without its words, which are not the app's business."""
+"""The API's OpenAPI document, from which the app's types are made: `python -m saas.openapi`.
+
+It leaves out descriptions and summaries, which the app does not need.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from inference.extras import needs
 
 
 def document() -> dict[str, Any]:
-    """The same whatever the environment says: no route depends on it. Raises MissingExtra when the API's packages are not installed."""
+    """The document, which is the same in every environment. Raises MissingExtra when the API's packages are not installed."""
     with needs("saas", "`python -m saas.openapi`"):
         from saas import settings
         from saas.app import create_app

@@ -1,4 +1,7 @@
-"""The SaaS API before a running server's own doors: `fishserve serve --plugin saas`. One process, one port; the doors answer the API alone."""
+"""The SaaS API in front of a server's own HTTP APIs: `fishserve serve --plugin saas`.
+
+One process, one port; the server's own APIs answer only the SaaS API.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,24 @@ from saas.app import complete, create_app
 from saas.settings import Settings, read
 
 PROBES = frozenset(["/health", "/ready", "/ping"])
-"""What asks here is told of the engine; `/healthz` and `/readyz` are of the API."""
+"""Requests to these paths report on the engine; `/healthz` and `/readyz` report on the API."""
 
 
 class Plugin:
-    """Made before the server starts, from the API's own settings. Raises ConfigurationError for what is missing in them."""
+    """Created before the server starts, from the API's own settings. Raises ConfigurationError for missing settings."""
 
     def __init__(self, url: str) -> None:
-        """`url` reaches the server from its own machine."""
+        """`url` is the server's address on its own machine."""
         self._key = secrets.token_urlsafe(32)
         given = {"fishserve_url": url, "fishserve_key": self._key, "runpod_endpoint_id": ""}
         settings: Settings = read(**given)
         complete(settings)
         self.app = web.address(settings)
-        """Where people find the app, or that it is not built."""
+        """The app's address, or a note that the app is not built."""
         self.api = create_app(settings)
 
     def before(self, doors: ASGIApp) -> ASGIApp:
-        """The app that the server has instead of its doors: whoever has the key that only this process knows is let through to them."""
+        """The app that the server runs instead of `doors`. It passes requests with a key that only this process knows to `doors`."""
         expected = f"Bearer {self._key}".encode()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,16 +14,16 @@ from saas.database import DatabaseError, Refused, Unavailable, failure, named, p
 
 
 class PostgresDatabase:
-    """A pool of connections. They are made when the first call comes, so a database that is down does not keep the API from starting."""
+    """A pool of connections. The first call opens them, so a database that is down does not prevent the API from starting."""
 
     def __init__(self, url: str, connections: int = 10) -> None:
-        # No prepared statements: a pooler between (Supavisor, pgbouncer) gives each transaction another connection.
+        # No prepared statements: a pooler in between (Supavisor, pgbouncer) gives each transaction another connection.
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             url,
             open=False,
             min_size=1,
             max_size=connections,
-            timeout=3600,  # a call gives up long before
+            timeout=3600,  # a call times out long before
             kwargs={"autocommit": True, "prepare_threshold": None, "connect_timeout": 5, "application_name": "fishserve"},
             check=_check,
         )
@@ -49,7 +49,7 @@ class PostgresDatabase:
 
 
 async def _check(connection: AsyncConnection[Any]) -> None:
-    """A server that went away has said good-bye, or closed: there is something to read. Only then is it asked, which takes a round trip."""
+    """A server that went away has sent a last message or closed: there is something to read. Only then check it, with a round trip."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN | select.POLLERR | select.POLLHUP)
     if poll.poll(0):
@@ -63,7 +63,7 @@ def _statement(function: str, names: tuple[str, ...]) -> sql.Composed:
 
 
 def _literal(value: Any) -> Any:
-    """As text of no type, which PostgreSQL reads as whatever the function takes; arrays are psycopg's."""
+    """A value as untyped text, which PostgreSQL reads as the type that the function takes; psycopg converts arrays."""
     if isinstance(value, dict):
         return json.dumps(value)
     return str(value) if isinstance(value, bool | int | float) else value

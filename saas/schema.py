@@ -1,7 +1,7 @@
 """The files of sql/: in order, as one text to paste at Supabase (`python -m saas.schema` writes it), and applied to a PostgreSQL of one's own
 (`python -m saas.schema migrate`, to the one in DATABASE_URL).
 
-A file that has been applied anywhere is never edited: a database keeps the checksum of each, and one that another revision made is refused.
+Never edit a file that has been applied anywhere: a database stores each file's checksum, and a database of another revision is refused.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 SQL = next(folder for folder in (_HERE / "sql", _HERE.parent / "sql") if folder.is_dir())
-"""Inside the package where it is installed, beside it in the repository."""
+"""Inside the package when it is installed, beside it in the repository."""
 WHOLE = SQL / "supabase_schema.sql"
 _LOCK = 0x66697368  # "fish": one process migrates at a time
 _BEFORE_CHECKSUMS = "20261125001200_health"
-"""The last migration of databases that know no checksums. What they hold is compared with FINGERPRINT instead."""
+"""The last migration of databases without checksums. Their content is compared with FINGERPRINT instead."""
 FINGERPRINT = "55bdb8d2761b61900644e4d905b1419c"
-"""Of the functions and columns that sql/embedded and the migrations up to _BEFORE_CHECKSUMS make."""
+"""The fingerprint of the functions and columns that sql/embedded and the migrations up to _BEFORE_CHECKSUMS create."""
 _FINGERPRINT = """
 select md5(string_agg(line, E'\n' order by line collate "C")) from (
   select format('%s.%s(%s) %s', p.pronamespace::regnamespace, p.proname, pg_get_function_identity_arguments(p.oid), md5(p.prosrc)) as line
@@ -46,7 +46,7 @@ class OtherRevision(FishserveError):
 
 
 def migrations() -> list[Path]:
-    """In the order they are applied."""
+    """The migrations, in the order in which they are applied."""
     return sorted((SQL / "migrations").glob("*.sql"))
 
 
@@ -56,7 +56,7 @@ def checksum(file: Path) -> str:
 
 
 def version() -> str:
-    """What the function health() answers as schema_version where every migration is in."""
+    """The schema_version that the function health() returns once every migration is applied."""
     return migrations()[-1].stem
 
 
@@ -74,7 +74,7 @@ begin;
 
 
 def problem(applied: dict[str, str | None]) -> str | None:
-    """What is wrong with the migrations of a database, or None. One that was applied by hand has no checksum, and counts as the same."""
+    """What is wrong with a database's migrations, or None. A migration applied by hand has no checksum and counts as unchanged."""
     known = {file.stem: checksum(file) for file in migrations()}
     for name, sha256 in sorted(applied.items()):
         if name not in known:
@@ -86,8 +86,8 @@ def problem(applied: dict[str, str | None]) -> str | None:
 
 
 def migrate(url: str) -> list[str]:
-    """Bring a database up to date and return what was missing, each file one transaction. A PostgreSQL that is not Supabase's first gets what
-    Supabase has (sql/embedded). Raises OtherRevision, psycopg.Error; needs the rights of the owner."""
+    """Bring a database up to date, one transaction per file, and return the names of the missing files. A PostgreSQL that is not Supabase's
+    first gets the parts that Supabase has (sql/embedded). Raises OtherRevision, psycopg.Error; needs the owner's rights."""
     import psycopg
 
     applied = []
@@ -106,7 +106,7 @@ def migrate(url: str) -> list[str]:
 
 
 def _apply(connection: psycopg.Connection, table: str, files: list[Path], *, names_itself: bool) -> list[str]:
-    """Apply the files that a table does not name. Raises OtherRevision for one that had another text."""
+    """Apply the files that a table does not list. Raises OtherRevision for a listed file that had another text."""
     known = {file.stem: checksum(file) for file in files}
     done = _names(connection, table)
     for name, sha256 in done.items():
@@ -151,7 +151,7 @@ def _has_checksums(connection: psycopg.Connection, table: str) -> bool:
 
 
 def _names(connection: psycopg.Connection, table: str) -> dict[str, str | None]:
-    """What a table of migrations names, with the checksums it has."""
+    """The migrations that a table lists, with their checksums if it has any."""
     if connection.execute("select to_regclass(%s) is null", [table]).fetchone() == (True,):
         return {}
     sha256 = "sha256" if _has_checksums(connection, table) else "null"
@@ -159,7 +159,7 @@ def _names(connection: psycopg.Connection, table: str) -> dict[str, str | None]:
 
 
 def main() -> None:
-    """Write the one text, or migrate."""
+    """Write the schema as one text, or migrate."""
     if sys.argv[1:] != ["migrate"]:
         WHOLE.write_text(whole(), encoding="utf-8")
     elif url := os.environ.get("DATABASE_URL"):

@@ -19,7 +19,7 @@ LICENCE = (
     "FishSpeech 1.5's weights are licensed CC BY-NC-SA 4.0: you may not sell what they speak, unless Fish Audio permits it or other weights speak. "
     "Say what permits it in FISHSERVE_SAAS_MODEL_LICENCE."
 )
-"""What a seller must not miss."""
+"""A notice that a seller must not miss."""
 
 
 def serve(settings: Settings, console: Console, hint: str = "`fishserve saas check` checks the setup") -> None:

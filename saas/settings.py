@@ -13,46 +13,46 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from inference.errors import ConfigurationError
 
 TEST_SECRETS = ("1x", "2x", "3x")
-"""Cloudflare's Turnstile secrets that answer the same to every token begin so."""
+"""Prefixes of Cloudflare's Turnstile test secrets, which give every token the same answer."""
 
 
 def _named(*names: str) -> Any:
-    """Read from a variable of that name, without our prefix; the first is the field's own."""
+    """Read a field from variables of these names, without our prefix; the first is the field's own name."""
     return AliasChoices(*names)
 
 
 class Settings(BaseSettings):
-    """Empty variables count as not set. A service whose settings are empty is not there, and what needs it says so."""
+    """Empty variables count as not set. A service with empty settings is disabled, and the features that need it say so."""
 
     model_config = SettingsConfigDict(env_prefix="FISHSERVE_SAAS_", env_ignore_empty=True, populate_by_name=True)
 
     environment: Literal["production", "development", "embedded"] = Field(
-        "production", description="production refuses test secrets, development takes them; `fishserve saas --embedded` sets embedded."
+        "production", description="production refuses test secrets, development accepts them; `fishserve saas --embedded` sets embedded."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8090, ge=0, le=65535, description="Port to listen on; 0: any that is free.")
-    public_url: str = Field(
-        "http://127.0.0.1:8090", description="Where this API is reached from outside; RunPod's and Stripe's webhooks come here."
+    public_url: str = Field("http://127.0.0.1:8090", description="Public address of this API; RunPod and Stripe send their webhooks to it.")
+    app_url: str = Field(
+        "", description="Address of the app; empty: `/app` of public_url. Browsers may send requests only from its origin."
     )
-    app_url: str = Field("", description="Where the app is reached; empty: `/app` of public_url. Its origin alone may ask from a browser.")
     trusted_proxies: str = Field(
         "", description="Comma-separated networks trusted to set CF-Connecting-IP: Cloudflare's, or 127.0.0.1/32 behind its tunnel."
     )
-    speech_per_minute: int = Field(10, ge=1, description="Requests for speech a minute that a user may make, by all keys together.")
-    key_speech_per_minute: int = Field(10, ge=1, description="Requests for speech a minute that one key may make.")
-    requests_per_minute: int = Field(240, ge=1, description="Requests of any kind a minute that a user may make.")
+    speech_per_minute: int = Field(10, ge=1, description="Speech requests per minute for a user, all keys together.")
+    key_speech_per_minute: int = Field(10, ge=1, description="Speech requests per minute for one key.")
+    requests_per_minute: int = Field(240, ge=1, description="Requests of any kind per minute for a user.")
     sensitive_per_minute: int = Field(
-        10, ge=1, description="New keys, checkouts and closed accounts a minute of a user; wrong passwords from an address."
+        10, ge=1, description="New keys, checkouts and closed accounts per minute for a user; wrong passwords per minute from an address."
     )
-    failures_per_minute: int = Field(60, ge=1, description="Wrong keys a minute after which an address must wait.")
-    max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body. Clips do not come here: they go to the bucket.")
-    max_characters: int = Field(5000, ge=1, description="Longest text of one request.")
+    failures_per_minute: int = Field(60, ge=1, description="Wrong keys per minute after which an address must wait.")
+    max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body, in bytes. Clips go to the bucket instead.")
+    max_characters: int = Field(5000, ge=1, description="Longest text of one request, in characters.")
     model: str = Field(
-        "FishSpeech 1.5", description="Name of the model, as the app shows it. Where it is not set, --embedded takes the engine's own."
+        "FishSpeech 1.5", description="Name of the model, as the app shows it. If it is not set, --embedded uses the engine's name for it."
     )
     model_licence: str = Field(
         "",
-        description="What permits you to sell speech of that model, in your words; FishSpeech 1.5's own licence, CC BY-NC-SA 4.0, does not.",
+        description="Your permission to sell that model's speech, in your words; FishSpeech 1.5's licence, CC BY-NC-SA 4.0, gives none.",
     )
     directory: Path = Field(Path("var/saas"), description="Where --embedded keeps its database, its bucket and its keys.")
 
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
     supabase_publishable_key: str = Field(
         "", validation_alias=_named("supabase_publishable_key", "supabase_anon_key"),
-        description="sb_publishable_..., which the app is told.",
+        description="sb_publishable_..., which the API gives to the app.",
     )  # fmt: skip
     database_url: SecretStr | None = Field(
         None,
@@ -73,29 +73,37 @@ class Settings(BaseSettings):
     jwt_issuer: str = Field("", description="The `iss` of sessions; empty: SUPABASE_URL/auth/v1.")
     jwt_audience: str = Field("authenticated", description="The `aud` of sessions.")
     legacy_jwt_secret: SecretStr | None = Field(
-        None, description="Only for a project that still signs sessions by HS256: its JWT secret. Sessions by JWKS are then refused."
+        None, description="Only for a project that still signs sessions with HS256: its JWT secret. Sessions by JWKS are then refused."
     )
 
     r2_endpoint: str = Field("", validation_alias=_named("r2_endpoint"), description="https://ACCOUNT.r2.cloudflarestorage.com")
-    r2_access_key_id: str = Field("", validation_alias=_named("r2_access_key_id"), description="Of an API token for this bucket alone.")
-    r2_secret_access_key: SecretStr | None = Field(None, validation_alias=_named("r2_secret_access_key"), description="Its secret.")
-    r2_bucket_name: str = Field("", validation_alias=_named("r2_bucket_name"), description="A private bucket.")
+    r2_access_key_id: str = Field(
+        "", validation_alias=_named("r2_access_key_id"), description="Access key of an API token for this bucket alone."
+    )
+    r2_secret_access_key: SecretStr | None = Field(
+        None, validation_alias=_named("r2_secret_access_key"), description="Secret of that API token."
+    )
+    r2_bucket_name: str = Field("", validation_alias=_named("r2_bucket_name"), description="Name of a private bucket.")
 
     runpod_api_key: SecretStr | None = Field(
-        None, validation_alias=_named("runpod_api_key"), description="A key that may use the endpoint."
+        None, validation_alias=_named("runpod_api_key"), description="An API key that may use the endpoint."
     )
     runpod_endpoint_id: str = Field(
-        "", validation_alias=_named("runpod_endpoint_id"), description="A queue endpoint with the worker's image."
+        "", validation_alias=_named("runpod_endpoint_id"), description="ID of a queue endpoint with the worker's image."
     )
     runpod_base_url: str = Field("https://api.runpod.ai/v2", validation_alias=_named("runpod_base_url"), description="RunPod's API.")
     runpod_upload: Literal["key", "url"] = Field(
         "key",
-        description="How its workers store results: with the bucket's credentials, which they then have, or by an address that each job brings.",
+        description="How workers upload results: with the bucket's credentials, which they then have (key), or by presigned URLs (url).",
     )
     fishserve_url: str = Field(
-        "", validation_alias=_named("fishserve_url"), description="A fishserve that speaks, instead of RunPod: http://gpu.internal:8080"
+        "",
+        validation_alias=_named("fishserve_url"),
+        description="Address of a fishserve server, instead of RunPod: http://gpu.internal:8080",
     )
-    fishserve_key: SecretStr | None = Field(None, validation_alias=_named("fishserve_key"), description="Its key, where it wants one.")
+    fishserve_key: SecretStr | None = Field(
+        None, validation_alias=_named("fishserve_key"), description="API key of that server, if it requires one."
+    )
 
     stripe_secret_key: SecretStr | None = Field(
         None,
@@ -108,19 +116,21 @@ class Settings(BaseSettings):
     stripe_base_url: str = Field("https://api.stripe.com", validation_alias=_named("stripe_base_url"), description="Stripe's API.")
 
     turnstile_secret_key: SecretStr | None = Field(
-        None, validation_alias=_named("turnstile_secret_key"), description="Secret of the widget; empty: no check that a person is one."
+        None, validation_alias=_named("turnstile_secret_key"), description="Secret of the widget; empty: no CAPTCHA."
     )
     turnstile_site_key: str = Field("", validation_alias=_named("turnstile_site_key"), description="Public key of the widget.")
     turnstile_base_url: str = Field(
         "https://challenges.cloudflare.com", validation_alias=_named("turnstile_base_url"), description="Cloudflare's API."
     )
 
-    sentry_dsn: str = Field("", validation_alias=_named("sentry_dsn"), description="Where errors are reported; empty: nowhere.")
+    sentry_dsn: str = Field(
+        "", validation_alias=_named("sentry_dsn"), description="Sentry project that receives error reports; empty: none."
+    )
     redis_url: str = Field(
         "", validation_alias=_named("redis_url"), description="Redis or Valkey that counts requests; empty: this process counts alone."
     )
     metrics_key: SecretStr | None = Field(
-        None, description="What /metrics wants as a bearer token; empty: /metrics answers this machine alone."
+        None, description="Bearer token that /metrics requires; empty: /metrics answers only this machine."
     )
 
     @field_validator(
@@ -158,12 +168,12 @@ class Settings(BaseSettings):
 
     @property
     def is_configured(self) -> bool:
-        """Whether a database is named; without one, only embedded mode has one."""
+        """Whether the settings name a database; if not, only embedded mode has one."""
         return bool(self.database_url or (self.supabase_url and self.supabase_secret_key))
 
     @property
     def app(self) -> str:
-        """Where the app is."""
+        """The address of the app."""
         return self.app_url or f"{self.public_url}/app"
 
     @property
@@ -174,7 +184,7 @@ class Settings(BaseSettings):
 
     @property
     def issuer(self) -> str:
-        """What sessions must have as `iss`; their keys are at `.well-known/jwks.json` under it."""
+        """The `iss` that sessions must have; their public keys are at `.well-known/jwks.json` under it."""
         return self.jwt_issuer or f"{self.supabase_url}/auth/v1"
 
     @property
@@ -185,7 +195,7 @@ class Settings(BaseSettings):
 
 
 def read(**given: Any) -> Settings:
-    """The settings, those given that are not None winning over the environment. Raises ConfigurationError, which never shows a secret."""
+    """Read the settings; each of `given` that is not None overrides the environment. Raises ConfigurationError, never showing a secret."""
     try:
         return Settings(**{k: v for k, v in given.items() if v is not None})
     except ValidationError as e:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class State:
-    """Made when the app starts, closed when it ends."""
+    """Created when the app starts, closed when it ends."""
 
     settings: Settings
     database: Database
@@ -49,4 +49,4 @@ def state_of(request: Request) -> State:
 
 
 AppState = Annotated[State, Depends(state_of)]
-"""What a route writes to get it: `state: AppState`."""
+"""A route gets the state by the parameter `state: AppState`."""

@@ -12,11 +12,11 @@ from saas.database import Unavailable, failure, named, persistently
 
 
 class SupabaseDatabase:
-    """A project, by its address and its secret (or older service_role) key. Raises SupabaseException for an address that is none."""
+    """A project, with its address and its secret (or older service_role) key. Raises SupabaseException for an invalid address."""
 
     def __init__(self, url: str, key: str, connections: int = 20) -> None:
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._http = httpx.AsyncClient(timeout=None, limits=limits)  # a call gives up by itself
+        self._http = httpx.AsyncClient(timeout=None, limits=limits)  # a call has its own timeout
         options = AsyncClientOptions(httpx_client=self._http, auto_refresh_token=False, persist_session=False)
         self._client = AsyncClient(url, key, options)
 

@@ -1,7 +1,7 @@
 """SpeechEngine: many requests at once through one model, each a stream of audio.
 
-One thread generates. It admits, prefills, decodes one frame for every running sequence, vocodes what is due and hands the
-chunks out. It sleeps only when there is nothing to do. The caller of `encode` and `decode` waits for them, the engine does not.
+One thread generates. It admits requests, prefills, decodes one frame for every running sequence, vocodes frames that are due and
+delivers the chunks. It sleeps only when there is nothing to do. Callers of `encode` and `decode` wait for the result; the engine does not.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class SpeechEngine:
         self.checkpoint = checkpoint
         self.sample_rate = SAMPLE_RATE
         self._slots = affordable_slots(checkpoint, slots, kv_bytes)
-        use_threads(checkpoint)  # before weights are laid out, a part for each thread
+        use_threads(checkpoint)  # before the weights are laid out in one part per thread
         self._runner = run_in_short_lived_thread(Runner)(checkpoint, self._slots, allowed_weights(weights, checkpoint.device))
         self._vocoder = Vocoder(checkpoint.codec)
         self._prompting = Prompting(checkpoint)
         self._scheduler = Scheduler(checkpoint, self._runner, self._prompting, self._slots, queue)
         collector.freeze()
-        self._unfreeze = weakref.finalize(self, collector.unfreeze)  # once
+        self._unfreeze = weakref.finalize(self, collector.unfreeze)  # runs only once
         self._thread = threading.Thread(target=self._loop, name="fishserve-engine", daemon=True)
         self._thread.start()
         _open.add(self)
@@ -76,7 +76,7 @@ class SpeechEngine:
         """Load a checkpoint directory or a Hugging Face repository (`owner/name`, or `owner/name@revision`).
 
         None means the embedded voice. `device` is "auto" (CUDA when there is one), "cpu" or "cuda[:n]".
-        Raises CheckpointError when there is nothing to load or it cannot be used, PrecisionError when it breaks the policy.
+        Raises CheckpointError when there is no usable checkpoint, PrecisionError when the checkpoint breaks the precision policy.
         """
         return cls(checkpoints.load(locate(checkpoint), pick_device(device), copies), slots, queue, weights, kv_bytes)
 
@@ -98,9 +98,9 @@ class SpeechEngine:
     ) -> RequestHandle:  # fmt: skip
         """Start speaking. The engine's thread hands each chunk, then the end, to `deliver`, which must not block.
 
-        `audio=False` makes no sound, only the handle's codes. `unread` says how many delivered chunks wait to be read; the engine stops a
-        request when too many do. A `live` request ends only after `complete`; until then `extend` gives it more text. Raises RequestError at
-        once when this model cannot speak the request, Overloaded when too many wait already, EngineClosed after `close`.
+        `audio=False` produces no audio, only the handle's codes. `unread` returns how many delivered chunks wait to be read; the engine
+        stops a request with too many. A `live` request ends only after `complete`; until then `extend` gives it more text. Raises
+        RequestError at once when this model cannot speak the request, Overloaded when too many wait already, EngineClosed after `close`.
         """
         request = request.resolved(self.checkpoint.defaults)
         segments, silences = self._prompting.segments(request)
@@ -166,7 +166,7 @@ class SpeechEngine:
         return Audio(_alone(self.checkpoint.codec.decode, tensor.long().to(self.checkpoint.device)))
 
     def voice(self, wave: np.ndarray, text: str, name: str = "") -> Voice:
-        """A voice from a clip: mono samples (n,) at 44.1 kHz, 0.5 to 90 s, and what is said in it. Raises AudioError."""
+        """A voice from a clip (mono samples (n,) at 44.1 kHz, 0.5 to 90 s) and its transcript. Raises AudioError."""
         seconds = len(wave) / SAMPLE_RATE
         if not MIN_REFERENCE_SECONDS <= seconds <= MAX_REFERENCE_SECONDS:
             raise AudioError(
@@ -182,12 +182,12 @@ class SpeechEngine:
 
     @property
     def alive(self) -> bool:
-        """False once it is closed, or a fault it could not recover from has ended it."""
+        """False once the engine is closed, or an unrecoverable fault has ended it."""
         return not self._scheduler.closed
 
     @property
     def ending(self) -> str:
-        """Why it is no longer alive."""
+        """Why the engine is no longer alive."""
         return self._scheduler.ending
 
     def close(self) -> None:
@@ -218,7 +218,7 @@ class SpeechEngine:
             self._release()
 
     def _iterate(self) -> None:
-        """One round: schedule and prefill a bounded piece, decode a frame for every running job, hand out what is ready."""
+        """One round: schedule and prefill a bounded piece, decode a frame for every running job, deliver the chunks that are ready."""
         started = time.monotonic()
         try:
             self._scheduler.schedule()
@@ -233,7 +233,7 @@ class SpeechEngine:
         self._scheduler.observe()
 
     def _update(self) -> None:
-        """Take new frames from the runner, decode and deliver what is due, and move on until no running segment is finished."""
+        """Take new frames from the runner, decode and deliver the chunks that are due, and repeat until no running segment is finished."""
         scheduler = self._scheduler
         while True:
             for job in list(scheduler.running):
@@ -263,7 +263,7 @@ _open: weakref.WeakSet[SpeechEngine] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """A thread still inside torch when the interpreter goes would abort the process."""
+    """Close all engines: a thread still inside torch when the interpreter exits would abort the process."""
     for engine in list(_open):
         engine.close()
 
@@ -271,5 +271,5 @@ def _close_all() -> None:
 @run_in_short_lived_thread
 @torch.inference_mode()
 def _alone(work: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
-    """Apply the codec, which takes batches, to one."""
+    """Apply the codec, which takes batches, to a single item."""
     return work(x[None])[0].cpu().numpy()

@@ -22,11 +22,11 @@ from inference.model.codec import Codec
 from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
 
 MAX_UNREAD = 400
-"""Chunks, ten minutes of sound, that may wait for a consumer. The engine stops a request whose consumer has stopped reading."""
+"""The most chunks (ten minutes of audio) that may wait for a consumer. The engine stops a request whose consumer stops reading."""
 
 
 class JobStatus(Enum):
-    """Where a job is."""
+    """The state of a job."""
 
     WAITING = "waiting"
     """In the queue, for its first segment or its next one."""
@@ -78,7 +78,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """It wants no slot any more."""
+        """The job needs no slot any more."""
         return self.handle.cancelled or (self.spoken and not self.open)
 
     @property
@@ -141,7 +141,7 @@ class Job:
         self.handle.deliver(Audio(samples))
 
     def finish_segment(self) -> None:
-        """Take a sequence that has finished into the context. Raises GenerationError when the sequence is faulty."""
+        """Add the finished sequence to the context. Raises GenerationError when the sequence is faulty."""
         s = self.sequence
         assert s is not None
         if s.finish is FinishReason.ERROR:
@@ -150,7 +150,7 @@ class Job:
         self.turns.append(torch.stack(s.frames, dim=1))
 
     def end(self, error: Exception | None, reason: FinishReason) -> None:
-        """Hand the caller the end: the last silence, the codes, the reason, the error."""
+        """Deliver the end to the caller: the last silence, the codes, the reason, the error."""
         self.status = JobStatus.ENDED
         metrics.REQUESTS.labels(reason).inc()
         if reason in (FinishReason.STOP, FinishReason.LENGTH):
@@ -163,13 +163,13 @@ class Job:
         self.handle.deliver(error)
 
     def _deliver_silence(self, seconds: float) -> None:
-        """Silence counts as sound, but not in the metrics of how fast the engine makes sound."""
+        """Deliver silence, which counts as audio, but not in the metrics of how fast the engine generates audio."""
         silence = np.zeros(round(seconds * SAMPLE_RATE) * self.audio, np.float32)
         metrics.AUDIO_SECONDS.inc(len(silence) / SAMPLE_RATE)
         for start in range(0, len(silence), SAMPLE_RATE):
             self.handle.deliver(Audio(silence[start : start + SAMPLE_RATE]))
 
     def _segment_seed(self) -> int:
-        """64 bits that depend on all 63 of the request's seed and on the segment's number."""
+        """A 64-bit seed that depends on all 63 bits of the request's seed and on the segment's number."""
         words = self.seed.to_bytes(8, "little") + len(self.turns).to_bytes(8, "little")
         return int.from_bytes(hashlib.sha256(words).digest()[:8], "little", signed=True)

@@ -96,5 +96,5 @@ class Prompting:
         return room if history is None else min(room, fixed.shape[1] + newest.shape[1] + history)
 
     def _reserve(self, request: SpeechRequest) -> int:
-        """Positions kept free of context for the speech of one segment."""
+        """Positions that context must leave free for the speech of one segment."""
         return request.max_new_tokens or min(DEFAULT_NEW_TOKENS, self._config.max_seq_len // 2)

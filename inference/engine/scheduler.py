@@ -58,30 +58,30 @@ class Scheduler:
         return self._live.get(handle)
 
     def extend(self, job: Job, segments: list[Tensor], silences: list[float], gap: float) -> None:
-        """Append text to a live job. Raises RequestError when it has too much."""
+        """Append text to a live job. Raises RequestError when the job has too much text."""
         with self._changed:
             if len(job.segments) + len(segments) > MAX_LIVE_SEGMENTS:
                 raise RequestError(f"more than {MAX_LIVE_SEGMENTS:,} pieces of text in one request; begin another", "text")
             job.add_text(segments, silences, gap)
-            if job.status is JobStatus.PARKED:  # to its listener this is a new beginning
+            if job.status is JobStatus.PARKED:  # for its listener, the audio starts anew
                 job.heard, job.submitted = 0.0, time.monotonic()
                 self._requeue(job)
                 self._changed.notify()
 
     def complete(self, handle: RequestHandle) -> None:
-        """No more text will come for a live job."""
+        """Record that no more text will come for a live job."""
         with self._changed:
             if job := self._live.get(handle):
                 job.open = False
                 self._changed.notify()
 
     def wake(self) -> None:
-        """Have the engine look at its jobs: one was cancelled."""
+        """Make the engine check its jobs: one was cancelled."""
         with self._changed:
             self._changed.notify()
 
     def close(self) -> None:
-        """Have the engine end."""
+        """Make the engine end."""
         with self._changed:
             self.closed = True
             self._changed.notify()
@@ -117,11 +117,11 @@ class Scheduler:
                     job.status = JobStatus.DECODING
             except GenerationError as e:
                 self.fail(job, e)
-            except Exception as e:  # memory running out, say: it concerns this job alone
+            except Exception as e:  # for example out of memory: it affects only this job
                 self.fail(job, self._device_fault(e))
 
     def finish_segment(self, job: Job) -> None:
-        """Move a job on whose sequence has finished: to its next segment, to waiting for text, or to its end."""
+        """Advance a job whose sequence has finished: to its next segment, to waiting for text, or to its end."""
         if not self.attempt(job, job.finish_segment):
             return
         if job.spoken and not job.open:
@@ -157,7 +157,7 @@ class Scheduler:
             self.running.clear()
 
     def observe(self) -> None:
-        """Set the metrics of how many jobs there are."""
+        """Set the metrics for the number of jobs."""
         metrics.RUNNING.set(len(self.running))
         metrics.WAITING.set(len(self.waiting))
         metrics.POSITIONS.set(self._runner.positions)
@@ -195,8 +195,9 @@ class Scheduler:
         self._runner.stage(job.start_sequence(prompt, limit, self._checkpoint.codec))
 
     def _leave_slot(self, job: Job) -> None:
-        """Between two segments other jobs may go first, as many as there are slots. The KV cache of the segments so far is kept while there
-        is memory for it; otherwise it is computed again.
+        """Free the slot between two segments: other jobs, as many as there are slots, may go first.
+
+        The KV cache of the segments so far is kept while there is memory for it; otherwise it is computed again.
         """
         sequence = job.sequence
         assert sequence is not None

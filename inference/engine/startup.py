@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def start_engine(settings: Settings) -> SpeechEngine:
-    """An engine that has spoken once. Raises as SpeechEngine.load does."""
+    """Load an engine and have it speak once. Raises the same errors as SpeechEngine.load."""
     s = settings
     engine = SpeechEngine.load(
         s.checkpoint, s.device, slots=s.slots, queue=s.queue, weights=s.cpu_weights, kv_bytes=s.kv_bytes, copies=s.cache_dir

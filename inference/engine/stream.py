@@ -37,7 +37,7 @@ class RequestHandle:
             self._wake()
 
     def deliver(self, item: Item) -> None:
-        """Hand an item to the caller. A callback that fails, because its event loop is closed say, cancels the request."""
+        """Hand an item to the caller. A callback that fails, for example because its event loop is closed, cancels the request."""
         try:
             self._deliver(item)
         except Exception:
@@ -45,13 +45,13 @@ class RequestHandle:
 
 
 class Submit(Protocol):
-    """`SpeechEngine.submit`, or what stands in for it."""
+    """`SpeechEngine.submit`, or a substitute for it."""
 
     def __call__(self, request: SpeechRequest, deliver: Callable[[Item], None], *, unread: Callable[[], int] = int) -> RequestHandle: ...
 
 
 class _Stream:
-    """What both kinds of stream have."""
+    """The parts that both kinds of stream share."""
 
     _handle: RequestHandle
 
@@ -71,7 +71,7 @@ class _Stream:
         return self._handle.queued_seconds
 
     def cancel(self) -> None:
-        """Stop within one decode step. Chunks already made can still be read."""
+        """Stop within one decode step. Chunks already generated can still be read."""
         if hasattr(self, "_handle"):  # not when the engine refused the request
             self._handle.cancel()
 
@@ -93,7 +93,7 @@ class SpeechStream(_Stream):
         item = self._items.get()
         if isinstance(item, Audio):
             return item
-        self._items.put(item)  # the end stays the end, however often it is asked for
+        self._items.put(item)  # every later read gets the end again
         if isinstance(item, Exception):
             raise item
         raise StopIteration
@@ -119,11 +119,11 @@ class AsyncSpeechStream(_Stream):
     def feed(
         self, more: AsyncIterator[str], extend: Callable[[RequestHandle, str], None], complete: Callable[[RequestHandle], None]
     ) -> None:
-        """Give the request, a live one, all text of `more` as it comes. An error of `more` or of `extend` ends the stream."""
+        """Append all text of `more` to the live request as it arrives. An error from `more` or `extend` ends the stream."""
         self._feeding = asyncio.ensure_future(_feed(self._handle, self._items, more, extend, complete))
 
     def cancel(self) -> None:
-        """As SpeechStream.cancel; takes no more text either."""
+        """As SpeechStream.cancel; the stream also stops taking text."""
         super().cancel()
         if self._feeding is not None and not self._feeding.get_loop().is_closed():
             self._feeding.cancel()
@@ -139,7 +139,7 @@ class AsyncSpeechStream(_Stream):
             raise
         if isinstance(item, Audio):
             return item
-        self._items.put_nowait(item)  # the end stays the end, however often it is asked for
+        self._items.put_nowait(item)  # every later read gets the end again
         self.cancel()
         if isinstance(item, Exception):
             raise item
@@ -157,7 +157,7 @@ class AsyncSpeechStream(_Stream):
 
 
 def _deliverer(items: asyncio.Queue[Item]) -> Callable[[Item], None]:
-    """Puts items into the running loop's queue from any thread. It holds no stream, so that a dropped stream is cancelled."""
+    """Puts items into the running loop's queue from any thread. It keeps no reference to the stream, so a dropped stream is cancelled."""
     loop = asyncio.get_running_loop()
 
     def deliver(item: Item) -> None:

@@ -24,7 +24,7 @@ from inference.settings import Settings
 from inference.voices.store import VoiceStore
 
 UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/v1/voices/add", "/model")
-"""Bodies sent here may hold clips, and be larger."""
+"""Request bodies on these paths may contain clips, so they may be larger."""
 
 
 def create_app(engine: EngineClient, settings: Settings) -> FastAPI:
@@ -35,7 +35,7 @@ def create_app(engine: EngineClient, settings: Settings) -> FastAPI:
         app.add_middleware(Guard, keys=Keys(settings.keys_file), refuse=_refusal)
     if settings.origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"])
-    app.add_middleware(RequestLog, refuse=_refusal)  # the last added is the first asked
+    app.add_middleware(RequestLog, refuse=_refusal)  # the middleware added last runs first
     _register_errors(app)
     voices = VoiceStore(settings.voices_dir)
     app.state.server = State(engine, voices, References(engine, voices))
@@ -50,13 +50,13 @@ def create_app(engine: EngineClient, settings: Settings) -> FastAPI:
 
     @app.get("/ready", tags=["running it"])
     async def ready() -> JSONResponse:
-        """200 once the model is loaded and warm, 503 before and when it has failed."""
+        """200 once the model is loaded and warm; 503 while it loads and after it has failed."""
         state = await engine.state()
         return JSONResponse(state, 200 if state["status"] == "ready" else 503)
 
     @app.get("/ping", tags=["running it"], response_class=Response, responses={204: {}, 503: {}})
     async def ping() -> Response:
-        """For RunPod's load balancer: 204 while the model loads, 200 when it can speak, 503 when it never will."""
+        """For RunPod's load balancer: 204 while the model loads, 200 when it is ready, 503 when it has failed."""
         return Response(status_code=PING[(await engine.state())["status"]])
 
     @app.get("/metrics", tags=["running it"])
@@ -73,7 +73,7 @@ def _refusal(path: str, status: int, message: str, headers: dict[str, str] | Non
 
 
 def _error(path: str, status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error in the shape that the clients of a path know."""
+    """An error in the format that the clients of this path expect."""
     for door in (elevenlabs, fish, fish_references):
         if path.startswith(door.PATHS):
             return door.error(status, message, headers)

@@ -18,12 +18,12 @@ from inference.voices.voice import Voice
 
 CLIENT_GONE = 499
 PING = {"loading": 204, "ready": 200, "failed": 503}
-"""What RunPod's load balancer wants to hear of each state."""
+"""The status code that RunPod's load balancer expects for each state."""
 _GONE: Any = object()
 
 
 class EngineClient(Protocol):
-    """What the doors need of an engine, wherever it runs."""
+    """The interface that the HTTP APIs need from an engine, wherever the engine runs."""
 
     def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncIterator[Audio]: ...
 
@@ -41,9 +41,9 @@ class EngineClient(Protocol):
 
 
 async def started(speaker: EngineClient, speech: SpeechRequest, request: Request) -> AsyncIterator[Audio] | Response:
-    """The chunks of a request, once the first is there, so that what goes wrong before it has its status code.
+    """Wait for a request's first chunk, then return all its chunks. An error before the first chunk can still set the status code.
 
-    A response instead when the client has gone. Raises NotReady.
+    Returns a response instead when the client has disconnected. Raises NotReady.
     """
     await check_ready(speaker)
     chunks = speaker.astream(speech)
@@ -62,13 +62,13 @@ async def check_ready(speaker: EngineClient) -> None:
 
 
 async def voice_headers(speaker: EngineClient, voice: Voice) -> dict[str, str]:
-    """What a reply says where the model ignores the voice that was asked for."""
+    """Headers that tell the client that the model ignores the requested voice; empty when it does not."""
     ignored = voice.references and (await speaker.state()).get("model") == MINNOW
     return {VOICE_IGNORED: ONE_VOICE} if ignored else {}
 
 
 async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncIterator[bytes]:
-    """The bytes of a file, as its sound comes. Encoding happens in a thread, so that nobody else waits for it."""
+    """Encode chunks to the bytes of a file as they arrive. A thread does the encoding, so that no other request waits for it."""
     try:
         async for chunk in audio:
             if content := await asyncio.to_thread(encoder.encode, chunk.samples):
@@ -82,7 +82,7 @@ async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncIterato
 async def file(
     audio: AsyncIterator[Audio], encoder: Encoder, request: Request, *, stream: bool, headers: dict[str, str] | None = None
 ) -> Response:
-    """A file as it is made or, when not streamed, whole: with a Content-Length and true sizes in its header."""
+    """Stream the file as it is generated or, without `stream`, return it whole, with a Content-Length and true sizes in its header."""
     headers = {"X-Sample-Rate": str(encoder.sample_rate), **(headers or {})}
     if stream:
         return StreamingResponse(encoded(audio, encoder), media_type=encoder.media_type, headers=headers)
@@ -93,7 +93,7 @@ async def file(
 
 
 async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request) -> bytes | None:
-    """All bytes of a file; None when the client goes away meanwhile."""
+    """All bytes of a file; None when the client disconnects first."""
 
     async def gather() -> bytes:
         return b"".join([content async for content in encoded(audio, encoder)])
@@ -103,7 +103,7 @@ async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request)
 
 
 async def unless_gone(request: Request, work: Any) -> Any:
-    """The result of `work`, or _GONE when the client leaves first; then `work` is cancelled."""
+    """The result of `work`. If the client disconnects first, cancel `work` and return _GONE."""
 
     async def leave() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -120,7 +120,7 @@ async def unless_gone(request: Request, work: Any) -> Any:
 
 
 async def _resume(first: Audio | None, rest: AsyncIterator[Audio]) -> AsyncIterator[Audio]:
-    """The chunks again, the first of which was already taken."""
+    """Yield `first`, which the caller has already taken, and then the remaining chunks."""
     try:
         if first is not None:
             yield first

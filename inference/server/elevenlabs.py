@@ -22,28 +22,28 @@ PATHS = ("/v1/text-to-speech/", "/v1/voices", "/v2/voices")
 _KILOBITS = (32, 64, 96, 128, 192)
 _RATES = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 OUTPUTS: dict[str, tuple[str, int, int | None]] = {
-    # An MP3 says its rate itself. Below 44.1 kHz it begins with a pause that can be heard, so there are none.
+    # An MP3 states its own rate. Below 44.1 kHz it begins with an audible pause, so all MP3s here are at 44.1 kHz.
     "mp3_22050_32": ("mp3", 44_100, 32_000), "mp3_24000_48": ("mp3", 44_100, 48_000),
     **{f"mp3_44100_{k}": ("mp3", 44_100, 1000 * k) for k in _KILOBITS},
     **{f"opus_48000_{k}": ("opus", 48_000, 1000 * k) for k in _KILOBITS},
     **{f"{kind}_{rate}": (kind, rate, None) for kind in ("pcm", "wav") for rate in _RATES},
     "ulaw_8000": ("ulaw", 8_000, None), "alaw_8000": ("alaw", 8_000, None),
 }  # fmt: skip
-"""What `output_format` may be: a format, its sample rate in Hz, its bits a second."""
+"""The values that `output_format` may have: each maps to a format, its sample rate in Hz and its bits per second."""
 _NORMALIZE = {"on": True, "off": False}
 _CONTENT: dict[int | str, dict[str, Any]] = {200: {"content": {f.media_type: {} for f in FORMATS.values()}}}
 router = APIRouter(tags=["ElevenLabs"])
 
 
 class VoiceSettings(BaseModel):
-    """Of ElevenLabs' settings this model knows the speed; the others are accepted and change nothing."""
+    """ElevenLabs' voice settings. Only `speed` has an effect; the other settings are accepted and ignored."""
 
     model_config = ConfigDict(extra="ignore")
     speed: float | None = None
 
 
 class SpeechBody(BaseModel):
-    """ElevenLabs' `POST /v1/text-to-speech/{voice_id}`. What is not named here is accepted and changes nothing."""
+    """The body of ElevenLabs' `POST /v1/text-to-speech/{voice_id}`. Fields not listed here are accepted and ignored."""
 
     model_config = ConfigDict(extra="ignore")
     text: str
@@ -55,13 +55,13 @@ class SpeechBody(BaseModel):
 
 @router.post("/v1/text-to-speech/{voice_id}", response_class=Response, responses=_CONTENT)
 async def convert(voice_id: str, body: SpeechBody, request: Request, state: AppState, output_format: str = "mp3_44100_128") -> Response:
-    """The whole file at once."""
+    """Speak a text and return the whole file at once."""
     return await _speak(voice_id, body, output_format, request, state, stream=False)
 
 
 @router.post("/v1/text-to-speech/{voice_id}/stream", response_class=Response, responses=_CONTENT)
 async def stream(voice_id: str, body: SpeechBody, request: Request, state: AppState, output_format: str = "mp3_44100_128") -> Response:
-    """The file as it is made."""
+    """Speak a text and stream the file as it is generated."""
     return await _speak(voice_id, body, output_format, request, state, stream=True)
 
 
@@ -73,7 +73,7 @@ async def list_voices(state: AppState) -> dict[str, Any]:
 
 @router.get("/v2/voices")
 async def search_voices(state: AppState, search: str = "") -> dict[str, Any]:
-    """Those whose name holds `search`, all on one page."""
+    """All voices whose name contains `search`, on one page."""
     found = [_voice(name) for name in state.voices.names() if search.lower() in name.lower()]
     return {"voices": found, "has_more": False, "total_count": len(found), "next_page_token": None}
 
@@ -88,7 +88,7 @@ async def one_voice(voice_id: str, state: AppState) -> dict[str, Any]:
 async def add_voice(
     state: AppState, name: Annotated[str, Form()], files: Annotated[list[UploadFile], File()], labels: Annotated[str, Form()] = "{}"
 ) -> dict[str, Any]:
-    """A voice from one clip and what is said in it, which is its label `text`; its name is its id."""
+    """Add a voice from one clip and its transcript, sent as the label `text`. The voice's name is its id."""
     text = _label(labels, "text")
     if len(files) != 1 or text is None:
         raise RequestError(
@@ -102,7 +102,7 @@ async def add_voice(
 
 @router.delete("/v1/voices/{voice_id}")
 async def delete_voice(voice_id: str, state: AppState) -> dict[str, str]:
-    """Forget a voice."""
+    """Delete a voice."""
     await asyncio.to_thread(state.voices.delete, voice_id)
     return {"status": "ok"}
 
@@ -123,8 +123,8 @@ async def _speak(voice_id: str, body: SpeechBody, output_format: str, request: R
 
 
 def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResponse:
-    """An error in ElevenLabs' shape."""
-    status = 400 if status == 409 else status  # their client asks again after a 409, without the form's fields
+    """An error in ElevenLabs' format."""
+    status = 400 if status == 409 else status  # their client retries after a 409, without the form's fields
     kinds = {404: "not_found", 413: "payload_too_large", 429: "too_many_concurrent_requests"}
     kind = kinds.get(status) or ("invalid_request" if status < 500 else "server_error")
     return JSONResponse({"detail": {"status": kind, "message": message}}, status, headers)
@@ -135,7 +135,7 @@ def _voice(name: str) -> dict[str, Any]:
 
 
 def _label(labels: str, name: str) -> str | None:
-    """Labels are a JSON object in a field of a form."""
+    """One of the labels, which are a JSON object in a form field."""
     try:
         value = json.loads(labels)[name]
     except (ValueError, TypeError, KeyError, RecursionError):

@@ -26,9 +26,9 @@ Address = tuple[int, str]
 
 
 class EngineProcess:
-    """`inbox.get(timeout=…)` gives (HTTP process, uid, time, message). `send` takes an address and a chunk, then None or an error.
+    """`inbox.get(timeout=…)` returns (HTTP process, uid, time, message). `send` takes an address and a chunk, at the end None or an error.
 
-    `report` takes the state: loading, ready or failed. `run` returns when the parent has ended, or the engine cannot go on.
+    `report` takes the state: loading, ready or failed. `run` returns when the parent has ended or the engine cannot continue.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class EngineProcess:
         self._handles: dict[str, RequestHandle] = {}
 
     def run(self) -> None:
-        """Load the model, then answer."""
+        """Load the model, then answer messages."""
         from inference.engine.startup import start_engine
 
         self._report(LOADING)
@@ -55,7 +55,7 @@ class EngineProcess:
         self._report({"status": "failed", "error": engine.ending})
 
     def _send_all(self) -> None:
-        """In a separate thread, so that the engine never waits for the HTTP process."""
+        """Send the answers, in a separate thread, so that the engine never waits for the HTTP process."""
         while True:
             self._send(*self._outbox.get())
 
@@ -100,7 +100,7 @@ class EngineProcess:
         else:
             handle = engine.submit(message, deliver)
         self._handles[uid] = handle
-        if handle.finish_reason:  # it ended before it was put there
+        if handle.finish_reason:  # the request ended before its handle was stored
             self._handles.pop(uid, None)
 
 
@@ -116,7 +116,7 @@ def _append(engine: SpeechEngine, handle: RequestHandle, text: str | None) -> No
 
 
 class CodecWorker:
-    """Encodes and decodes whole clips, one at a time, in a separate thread: speech does not wait for them."""
+    """Encodes and decodes whole clips, one at a time, in a separate thread, so that speech does not wait for them."""
 
     def __init__(self, engine: SpeechEngine, outbox: queue.SimpleQueue[tuple[Address, Any]]) -> None:
         self._engine, self._outbox = engine, outbox

@@ -29,44 +29,44 @@ from inference.voices.voice import Voice
 PATHS = ("/v1/tts", "/v1/vqgan/", "/model", "/wallet/")
 """Paths whose errors use Fish Audio's format."""
 MAX_SECONDS = 90
-"""Of a clip to encode, of codes to decode: one takes the device's spare moments from others."""
+"""The longest clip to encode, or codes to decode: each takes the device's spare time from other requests."""
 MAX_FRAMES, MAX_CODEBOOKS = int(MAX_SECONDS * SAMPLE_RATE / SAMPLES_PER_FRAME), 64
 IDLE_SECONDS = 300
 """How long a live connection may wait for its next event."""
 _NEW_TOKENS = 1024
-"""What its clients send for max_new_tokens without being asked to."""
+"""The value that Fish Audio's clients send for max_new_tokens by default."""
 _ANYTHING = "Anything."
 _LONG_AGO = "1970-01-01T00:00:00Z"
 router = APIRouter(tags=["Fish Audio"])
 
 
 class InlineReference(Lenient):
-    """A clip to imitate and what is said in it."""
+    """A clip to imitate, and its transcript."""
 
     audio: Bytes
     text: str
 
 
 class Prosody(Lenient):
-    """`speed` at the same pitch; `volume` in dB, -20 to 20."""
+    """`speed` keeps the pitch; `volume` is in dB, -20 to 20."""
 
     speed: float = 1.0
     volume: float = 0.0
 
 
 class SpeechBody(Lenient):
-    """Fish Audio's request. What is not named here is accepted and changes nothing."""
+    """Fish Audio's speech request. Fields not listed here are accepted and ignored."""
 
     text: str
-    reference_id: str | None = Field(None, description="A voice of this server; null: the model's own choice.")
+    reference_id: str | None = Field(None, description="A voice of this server; null: the model chooses one.")
     references: list[InlineReference] = Field([], max_length=8)
     format: Literal["wav", "pcm", "mp3", "opus"] = "wav"
     sample_rate: int | None = None
     mp3_bitrate: Literal[64, 128, 192] = 128
     opus_bitrate: Literal[-1000, 24, 32, 48, 64] = 32
     prosody: Prosody = Prosody()
-    streaming: bool | None = Field(None, description="null: all formats but WAV, which then has true sizes in its header.")
-    normalize: bool = Field(True, description="false leaves numbers and signs as they are; true does what the model needs.")
+    streaming: bool | None = Field(None, description="Stream the audio; null: all formats but WAV, whose header then has true sizes.")
+    normalize: bool = Field(True, description="false leaves numbers and signs as they are; true writes them out if the model needs it.")
     chunk_length: int = 200
     seed: int | None = None
     temperature: float | None = None
@@ -76,16 +76,16 @@ class SpeechBody(Lenient):
 
     @property
     def is_streamed(self) -> bool:
-        """Whether the sound is sent as it is made."""
+        """Whether the audio is sent as it is generated."""
         return self.format != "wav" if self.streaming is None else self.streaming
 
     def encoder(self) -> Encoder:
-        """The file that was asked for. Raises RequestError."""
+        """The encoder for the requested file. Raises RequestError."""
         bits = {"mp3": 1000 * self.mp3_bitrate, "opus": 1000 * self.opus_bitrate if self.opus_bitrate > 0 else None}
         return Encoder(self.format, self.sample_rate, self.prosody.speed, bits.get(self.format), self.prosody.volume)
 
     def request(self, text: str, voice: Voice) -> SpeechRequest:
-        """What the engine is asked. Raises RequestError."""
+        """The request to the engine. Raises RequestError."""
         return SpeechRequest(
             text, voice, self.seed, self.temperature, self.top_p, self.repetition_penalty, None if self.normalize else False,
             self.chunk_length, None if self.max_new_tokens == _NEW_TOKENS else self.max_new_tokens,
@@ -99,19 +99,19 @@ class EncodeBody(Lenient):
 
 
 class ChangeBody(Lenient):
-    """What is new of a voice."""
+    """The new properties of a voice."""
 
     title: str | None = None
 
 
 Code = Annotated[int, Field(ge=0, lt=2**31)]
-# The first fault ends it: a body has room for millions, and each would be written down.
+# Validation stops at the first error: a body has room for millions, and pydantic would record each.
 Row = Annotated[list[Code], Field(max_length=MAX_FRAMES, fail_fast=True)]
 Codes = Annotated[list[Row], Field(min_length=1, max_length=MAX_CODEBOOKS, fail_fast=True)]
 
 
 class DecodeBody(Lenient):
-    """Codes, (codebooks, frames) each, to turn into sound."""
+    """Codes to turn into audio, (codebooks, frames) each."""
 
     tokens: list[Codes] = Field(max_length=16, fail_fast=True)
 
@@ -130,14 +130,14 @@ async def tts(request: Request, state: AppState) -> Response:
 
 @router.websocket("/v1/tts/live")
 async def live(socket: WebSocket, state: AppState) -> None:
-    """Speak a text while it is being written."""
+    """Speak a text while the client is still writing it."""
     await socket.accept()
     await _Conversation(socket, state.engine, lambda body: _voice_of(body, state.references)).hold()
 
 
 @router.post("/v1/vqgan/encode", response_class=Response, openapi_extra=accepts(EncodeBody))
 async def encode(request: Request, state: AppState) -> Response:
-    """Clips of any format to codes, (codebooks, frames) each."""
+    """Turn clips of any format into codes, (codebooks, frames) each."""
     body = await read(request, EncodeBody)
     waves: list[np.ndarray] = []
     for clip in body.audios:
@@ -150,7 +150,7 @@ async def encode(request: Request, state: AppState) -> Response:
 
 @router.post("/v1/vqgan/decode", response_class=Response, openapi_extra=accepts(DecodeBody))
 async def decode(request: Request, state: AppState) -> Response:
-    """Codes to sound: samples of 16-bit floating point at 44.1 kHz."""
+    """Turn codes into audio: 16-bit floating-point samples at 44.1 kHz."""
     body = await read(request, DecodeBody)
     codes = [_codes(tokens) for tokens in body.tokens]
     await check_ready(state.engine)
@@ -160,7 +160,7 @@ async def decode(request: Request, state: AppState) -> Response:
 
 @router.get("/model")
 async def models(state: AppState, page_size: int = 10, page_number: int = 1, title: str = "") -> dict[str, Any]:
-    """The voices, as models."""
+    """List the voices, as models."""
     found = [name for name in state.voices.names() if title.lower() in name.lower()]
     start = max(0, page_size) * max(0, page_number - 1)
     return {"total": len(found), "items": [_model(state.voices, name) for name in found[start : start + max(0, page_size)]]}
@@ -179,7 +179,7 @@ async def create(
     clips: Annotated[list[UploadFile], File(alias="voices")],
     texts: Annotated[list[str] | None, Form()] = None,
 ) -> dict[str, Any]:
-    """A voice from one clip and what is said in it; its title is its id."""
+    """Add a voice from one clip and its transcript. The voice's title is its id."""
     if len(clips) != 1 or len(texts or ()) != 1:
         raise RequestError(
             f"{len(clips)} voices and {len(texts or ())} texts were sent; "
@@ -192,7 +192,7 @@ async def create(
 
 @router.patch("/model/{name}", openapi_extra=accepts(ChangeBody, form=True))
 async def rename(name: str, request: Request, state: AppState) -> dict[str, Any]:
-    """A new title, which is then its id, too, as a form, JSON or msgpack. Other properties are accepted and not kept."""
+    """Rename a voice; the new title also becomes its id. Send a form, JSON or msgpack. Other properties are accepted but not stored."""
     title = (await _change(request)).title or name
     if title != name:
         state.voices.rename(name, title)
@@ -201,14 +201,14 @@ async def rename(name: str, request: Request, state: AppState) -> dict[str, Any]
 
 @router.delete("/model/{name}")
 async def delete(name: str, state: AppState) -> dict[str, str]:
-    """Forget a voice."""
+    """Delete a voice."""
     state.voices.delete(name)
     return {"message": f"{name} was deleted"}
 
 
 @router.get("/wallet/self/api-credit")
 async def credit() -> dict[str, str]:
-    """Nothing is paid for here; clients that look for credit find some."""
+    """A fixed credit balance, for clients that check it. This server charges nothing."""
     return {"_id": "self", "user_id": "self", "credit": "1000000", "created_at": _LONG_AGO, "updated_at": _LONG_AGO}
 
 
@@ -230,19 +230,19 @@ def _model(voices: VoiceStore, name: str) -> dict[str, Any]:
 
 
 def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResponse:
-    """An error in Fish Audio's shape."""
+    """An error in Fish Audio's format."""
     return JSONResponse({"status": status, "message": message}, status, headers)
 
 
 class _Conversation:
-    """One live connection: text comes in events, is spoken as soon as a sentence is complete, and goes out as pieces of one file."""
+    """One live connection: text arrives in events; the server speaks each sentence once it is complete and sends pieces of one file."""
 
     def __init__(self, socket: WebSocket, speaker: EngineClient, voice_of: Callable[[SpeechBody], Awaitable[Voice]]) -> None:
         self._socket, self._speaker, self._voice_of = socket, speaker, voice_of
         self._texts: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def hold(self) -> None:
-        """Until the client has heard all it asked for, has gone, or has asked for what cannot be."""
+        """Run until the client has received everything it asked for, has disconnected, or has caused an error."""
         try:
             await self._speak()
             last: list[dict[str, Any]] = [{"event": "finish", "reason": "stop"}]
@@ -250,7 +250,7 @@ class _Conversation:
             return
         except FishserveError as e:
             last = [{"event": "error", "error": str(e)}, {"event": "finish", "reason": "error"}]
-        with suppress(WebSocketDisconnect, RuntimeError):  # it may have gone meanwhile
+        with suppress(WebSocketDisconnect, RuntimeError):  # the client may have disconnected meanwhile
             for event in last:
                 await self._send(**event)
             await self._socket.close()
@@ -275,12 +275,12 @@ class _Conversation:
         except ValidationError as e:
             raise RequestError(complaint(e.errors()[0])[0]) from None
         check_text(body.text, "text")
-        body.encoder(), body.request(_ANYTHING, Voice())  # what cannot be is said at once, not with the first sentence
+        body.encoder(), body.request(_ANYTHING, Voice())  # reports an invalid request now, not at the first sentence
         await check_ready(self._speaker)
         return body
 
     async def _listen(self, body: SpeechBody) -> NoReturn:
-        """Take events until the client goes."""
+        """Take events until the client disconnects."""
         incoming = SentenceBuffer(body.chunk_length)
         ready = incoming.feed(body.text)
         while True:
@@ -315,7 +315,7 @@ class _Conversation:
 
     async def _event(self, timeout: float | None = IDLE_SECONDS) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(timeout):  # wait_for of Python 3.11 forgets a cancellation that comes with a message
+            async with asyncio.timeout(timeout):  # Python 3.11's wait_for loses a cancellation that arrives with a message
                 message = await self._socket.receive()
         except TimeoutError:
             raise RequestError(f"no event came for {IDLE_SECONDS} s") from None

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/references", tags=["voices"])
 
 
 class AddBody(Lenient):
-    """A new voice: its name, a clip, and what is said in it."""
+    """A new voice: its name, a clip and the clip's transcript."""
 
     id: str
     audio: Bytes
@@ -27,13 +27,13 @@ class AddBody(Lenient):
 
 
 class DeleteBody(Lenient):
-    """The voice to forget."""
+    """The voice to delete."""
 
     reference_id: str
 
 
 class UpdateBody(Lenient):
-    """A voice's name, and its new one."""
+    """A voice's name, and its new name."""
 
     old_reference_id: str
     new_reference_id: str
@@ -41,7 +41,7 @@ class UpdateBody(Lenient):
 
 @router.post("/add", openapi_extra=accepts(AddBody, form=True))
 async def add(request: Request, state: AppState) -> dict[str, Any]:
-    """Add a voice from a clip of 1 to 90 s, in any format, and what is said in it."""
+    """Add a voice from a clip of 1 to 90 s, in any format, and its transcript."""
     body = await _form(request) if "form" in request.headers.get("content-type", "") else await read(request, AddBody)
     await state.references.add(body.id, body.audio, body.text)
     return {"success": True, "message": f"{body.id} was added", "reference_id": body.id}
@@ -56,7 +56,7 @@ async def names(state: AppState) -> dict[str, Any]:
 
 @router.delete("/delete", openapi_extra=accepts(DeleteBody))
 async def delete(request: Request, state: AppState) -> dict[str, Any]:
-    """Forget a voice."""
+    """Delete a voice."""
     name = (await read(request, DeleteBody)).reference_id
     await asyncio.to_thread(state.voices.delete, name)
     return {"success": True, "message": f"{name} was deleted", "reference_id": name}
@@ -72,7 +72,7 @@ async def update(request: Request, state: AppState) -> dict[str, Any]:
 
 
 def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResponse:
-    """An error in the shape of Fish's self-hosted server."""
+    """An error in the format of Fish's self-hosted server."""
     return JSONResponse({"success": False, "message": message}, status, headers)
 
 

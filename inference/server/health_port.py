@@ -12,7 +12,7 @@ from inference.server.audio_responses import PING
 
 
 class HealthPort(ThreadingHTTPServer):
-    """Answers in the background. `status` says loading, ready or failed."""
+    """Answers in the background. `status` returns loading, ready or failed."""
 
     def __init__(self, host: str, port: int, status: Callable[[], str]) -> None:
         class Ping(BaseHTTPRequestHandler):

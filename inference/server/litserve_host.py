@@ -1,4 +1,4 @@
-"""Hosts the doors and the engines on LitServe: one process for HTTP, one for each device. Only this module knows LitServe.
+"""Hosts the HTTP APIs and the engines on LitServe: one process for HTTP, one for each device. Only this module knows LitServe.
 
 LitServe starts the processes and moves messages between them. Its own routes are removed: they answer 200 to failed
 streams and cannot cancel. The model is loaded after LitServe has begun to listen, so that a server
@@ -41,17 +41,17 @@ from inference.server.shutdown import InFlight, Shutdown
 from inference.settings import Settings
 
 _PATH = "/_engine"
-_STATE = "fishserve"  # our keys, with a device's number, beside LitServe's own in the dictionary that all its processes share
-_ANY_PORT = 8080  # LitServe wants one from 1024 on; the socket is ours
+_STATE = "fishserve"  # prefix of our keys (a device's number follows); LitServe's own keys share this dictionary, as do its processes
+_ANY_PORT = 8080  # LitServe requires a port from 1024 up; we open the socket ourselves
 _END_SECONDS = 5
 _POLL_SECONDS = 0.1
 
 
 class EngineApi(ls.LitAPI):
-    """LitServe requires one; the loop does all the work."""
+    """LitServe requires an API object; EngineLoop does all the work."""
 
     def setup(self, device: str) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us after draining
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends this process after draining
 
 
 class EngineLoop(LitLoop):
@@ -64,7 +64,7 @@ class EngineLoop(LitLoop):
     def __call__(
         self, lit_api: ls.LitAPI, device: str, worker_id: int, request_queue: Any, transport: Any, shared: Any, callbacks: Any
     ) -> None:
-        """Serve until the parent ends this process. A model that cannot be loaded ends it at once."""
+        """Serve until the parent ends this process. If the model cannot be loaded, the process ends at once."""
 
         def send(address: Address, item: Any) -> None:
             if isinstance(item, Exception):
@@ -80,7 +80,7 @@ class EngineLoop(LitLoop):
 
 
 class LitServeChannel:
-    """The way from the HTTP process to a device's process, through LitServe's queues."""
+    """The channel from the HTTP process to a device's process, through LitServe's queues."""
 
     def __init__(self, server: Server, number: int) -> None:
         self._server, self._number = server, number
@@ -100,7 +100,7 @@ class LitServeChannel:
 
 
 class _Responses:
-    """Takes what LitServe appends for a request."""
+    """Takes the responses that LitServe appends for a request."""
 
     def __init__(self, unread: Unread) -> None:
         self._unread = unread
@@ -113,7 +113,7 @@ class _Responses:
 
 
 def _unpickled(content: bytes) -> Exception:
-    """Never raises: LitServe would stop handing out anything."""
+    """Never raises: an exception here would stop LitServe from delivering any response."""
     try:
         return pickle.loads(content)
     except Exception as e:
@@ -121,34 +121,34 @@ def _unpickled(content: bytes) -> Exception:
 
 
 class Server(ls.LitServer):
-    """A LitServer that ends quietly."""
+    """A LitServer that shuts down quietly."""
 
     def _perform_graceful_shutdown(self, *arguments: Any, **named: Any) -> None:
-        """LitServe waits as long as uvicorn does, and so kills it just as it ends; a few seconds more let it."""
+        """LitServe waits as long as uvicorn does, and so kills uvicorn just as it ends; a few more seconds let uvicorn finish."""
         logging.getLogger("litserve").setLevel(logging.CRITICAL)
         self.uvicorn_graceful_timeout += _END_SECONDS
         super()._perform_graceful_shutdown(*arguments, **named)
 
 
 class Plugin(Protocol):
-    """What stands before the server's own doors, which then need no keys of their own."""
+    """An app in front of the server's own APIs, which then need no API keys."""
 
     def before(self, doors: ASGIApp) -> ASGIApp:
-        """The app that answers instead."""
+        """The app that answers instead of `doors`."""
         ...
 
     def lifespan(self) -> AbstractAsyncContextManager[object]:
-        """As long as the server's app lives."""
+        """A context that lasts as long as the server's app."""
         ...
 
 
 def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None) -> Server:
-    """A LitServer that answers on our routes alone. `requests` is a shared number, kept at how many are being answered."""
+    """A LitServer that answers on our routes alone. `requests` is a shared number that holds the count of running requests."""
     loops = [EngineLoop(settings.model_copy(update={"device": d}), i) for i, d in enumerate(settings.devices)]
-    # One API a device, since LitServe lets the workers of an API take from one queue, where a cancellation finds the wrong one.
+    # One API for each device: LitServe's workers of one API share a queue, where a cancellation may reach the wrong worker.
     apis = [EngineApi(stream=True, loop=loop, api_path=f"{_PATH}{i}") for i, loop in enumerate(loops)]
     server = Server(apis, accelerator="cpu", devices=1, timeout=False, disable_openapi_url=True)
-    server._monitor_workers = False  # it tears down from a thread while the main one waits; `_watch` is simpler
+    server._monitor_workers = False  # LitServe's monitor tears down from a thread while the main thread waits; `_watch` is simpler
     server.app.router.routes.clear()
     quiet_uvicorn()
     if requests is not None:
@@ -170,9 +170,10 @@ def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None
 
 
 def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str], None] = print) -> str | None:
-    """Serve until SIGTERM or Ctrl-C, then let running requests finish. Returns why it ended, if that is an error.
+    """Serve until SIGTERM or Ctrl-C, then let running requests finish. Returns the error that ended it, or None.
 
-    `say` prints a line for the user: when the model is ready, and what Ctrl-C waits for. Raises ConfigurationError for an address that cannot be used.
+    `say` prints a line for the user: when the model is ready, and what Ctrl-C waits for.
+    Raises ConfigurationError for an address that cannot be used.
     """
     began = time.monotonic()
     listening = listen(settings.host, settings.port, "FISHSERVE_PORT")
@@ -197,9 +198,9 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
         threading.Thread(target=watch, daemon=True).start()
         if health:
             HealthPort(settings.host, health, lambda: _status(server))
-        # The handler runs in the main thread, which is inside a call to LitServe's manager; only another thread may call it.
+        # The handler runs in the main thread, which is inside a call to LitServe's manager; only another thread may call the manager.
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=shutdown.finish).start())
-        # LitServe makes its socket itself, for three hosts only; it gets the one that is open already.
+        # LitServe creates its socket itself, and accepts three hosts only; this gives it the socket that is already open.
         with patch.object(uvicorn.Config, "bind_socket", lambda _: listening):
             server.run(
                 host="127.0.0.1", port=_ANY_PORT, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
@@ -209,20 +210,20 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
 
 
 def _stop(server: Server) -> None:
-    """Have LitServe end; it cannot before it has begun."""
+    """Tell LitServe to end, after waiting for it to start: it cannot end before that."""
     while (event := getattr(server, "_shutdown_event", None)) is None:
         time.sleep(_POLL_SECONDS)
     event.set()
 
 
 def _states(server: Server) -> set[str]:
-    """Loading, ready or failed, of the devices. Raises OSError or EOFError when LitServe's manager, which knows them, has ended."""
+    """The devices' states: loading, ready or failed. Raises OSError or EOFError when LitServe's manager, which holds them, has ended."""
     shared = getattr(server, "workers_setup_status", {})
     return {shared.get(f"{_STATE}{i}", LOADING)["status"] for i in range(len(server.litapi_connector.lit_apis))}
 
 
 def _status(server: Server) -> str:
-    """The worst of the states."""
+    """The worst of the devices' states."""
     try:
         states = _states(server)
     except (OSError, EOFError):
@@ -231,7 +232,7 @@ def _status(server: Server) -> str:
 
 
 def _wait_ready(server: Server) -> bool:
-    """Wait until every device can speak. False when one of them failed or the server ends before."""
+    """Wait until every device is ready. False when a device fails or the server ends first."""
     while True:
         event = getattr(server, "_shutdown_event", None)
         with suppress(OSError, EOFError):
@@ -244,12 +245,12 @@ def _wait_ready(server: Server) -> bool:
 
 
 def _watch(server: Server, failure: list[str]) -> None:
-    """End the server when a device's process ends: without it the requests that are there would hang."""
+    """End the server when a device's process ends; otherwise that process's requests would hang."""
     while len(getattr(server, "inference_workers", ())) < len(server.litapi_connector.lit_apis):
         time.sleep(_POLL_SECONDS)
     workers = {worker.sentinel: number for number, worker in enumerate(server.inference_workers)}
     number = workers[wait(list(workers))[0]]
-    with suppress(OSError, EOFError):  # the manager of what is asked here has ended: the server is ending
+    with suppress(OSError, EOFError):  # LitServe's manager has ended: the server is ending
         if not server._shutdown_event.is_set():
             state = server.workers_setup_status.get(f"{_STATE}{number}", {})
             failure.append(state.get("error") or f"the engine's process ended with exit code {server.inference_workers[number].exitcode}")

@@ -9,19 +9,19 @@ import numpy as np
 from inference.engine.request import SpeechRequest
 
 LOADING = {"status": "loading"}
-"""The state of an engine that has not said anything yet."""
+"""The state of an engine that has not reported one yet."""
 
 
 @dataclass(frozen=True)
 class LiveRequest:
-    """A request to which `AppendText` will follow."""
+    """A request whose further text `AppendText` messages will bring."""
 
     request: SpeechRequest
 
 
 @dataclass(frozen=True)
 class AppendText:
-    """Text that a live request is to speak next; None says that no more will come."""
+    """The next text of a live request; None means that no more text will come."""
 
     uid: str
     text: str | None
@@ -36,14 +36,14 @@ class Encode:
 
 @dataclass(frozen=True)
 class Decode:
-    """Codes (codebooks, frames) to turn into sound."""
+    """Codes (codebooks, frames) to turn into audio."""
 
     codes: np.ndarray
 
 
 @dataclass(frozen=True)
 class Cancel:
-    """The client of a request has left."""
+    """The client of a request has disconnected."""
 
     uid: str
 

@@ -31,22 +31,22 @@ class VoiceId(BaseModel):
 
 
 class SpeechBody(BaseModel):
-    """OpenAI's `POST /v1/audio/speech`, and the model's own controls. Any `model` name is accepted."""
+    """The body of OpenAI's `POST /v1/audio/speech`, plus the model's own controls. Any `model` name is accepted."""
 
     input: str
     model: str | None = None
     voice: str | VoiceId = DEFAULT
     instructions: str | None = Field(None, description="Accepted for compatibility; this model takes no instructions.")
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
-    speed: float = Field(1.0, description="0.25 to 4, at the same pitch.")
+    speed: float = Field(1.0, description="0.25 to 4; the pitch stays the same.")
     stream_format: Literal["audio", "sse"] = "audio"
-    sample_rate: int | None = Field(None, description="Hz; null: 44,100, but 48,000 for opus and 24,000 for pcm.")
-    stream: bool = Field(True, description="False waits for the whole, which then has a Content-Length and a WAV header with true sizes.")
+    sample_rate: int | None = Field(None, description="In Hz. null: 44,100, except 48,000 for opus and 24,000 for pcm.")
+    stream: bool = Field(True, description="false returns the whole file at once, with a Content-Length and, in a WAV header, true sizes.")
     seed: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     repetition_penalty: float | None = None
-    normalize: bool | None = Field(None, description="Write numbers and signs out as English words first; null: as the model needs it.")
+    normalize: bool | None = Field(None, description="Write numbers and signs out as English words first. null: if the model needs it.")
     chunk_length: int = 200
     max_new_tokens: int | None = None
 
@@ -69,19 +69,19 @@ async def speech(body: SpeechBody, request: Request, state: AppState) -> Respons
 
 @router.get("/models")
 async def models(state: AppState) -> dict[str, Any]:
-    """The model that speaks; `POST /v1/audio/speech` accepts any name for it."""
+    """The model in use. `POST /v1/audio/speech` accepts any name for it."""
     return {"object": "list", "data": [_model((await state.engine.state()).get("model", "loading"))]}
 
 
 @router.get("/models/{model}")
 async def model(model: str) -> dict[str, Any]:
-    """The model that speaks, under the name that was asked for, as `POST /v1/audio/speech` accepts it."""
+    """The model in use, under the requested name: `POST /v1/audio/speech` accepts any name."""
     return _model(model)
 
 
 @router.get("/audio/voices")
 async def list_voices(state: AppState) -> dict[str, list[str]]:
-    """Names that `voice` may have, besides OpenAI's own, which mean `default`."""
+    """The names that `voice` accepts, besides OpenAI's own voice names, which mean `default`."""
     return {"voices": state.voices.names()}
 
 
@@ -95,7 +95,7 @@ def _voice(asked: str | VoiceId, voices: VoiceStore) -> str:
 
 
 async def _events(audio: AsyncIterator[Audio], encoder: Encoder, text: str) -> AsyncIterator[str]:
-    """Server-sent events: the file in base64 pieces, then how many characters were spoken in how many frames."""
+    """Server-sent events: the file in base64 pieces, then the numbers of characters spoken and frames generated."""
     frames = 0
 
     async def counted() -> AsyncIterator[Audio]:
@@ -110,7 +110,7 @@ async def _events(audio: AsyncIterator[Audio], encoder: Encoder, text: str) -> A
     except Exception as e:
         message = str(e) if isinstance(e, FishserveError) else f"an error inside the server ({type(e).__name__}); its log says more"
         yield _event("speech.audio.error", error={"message": message, "type": "server_error", "param": None, "code": None})
-        raise  # so that it is logged, and the connection ends as one that failed
+        raise  # so that the server logs the error and ends the connection as failed
     yield _event("speech.audio.done", usage={"input_tokens": len(text), "output_tokens": frames, "total_tokens": len(text) + frames})
 
 

@@ -16,7 +16,7 @@ HEADERS = {
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
     "Cache-Control": "no-cache",
 }
-"""Nothing but this server's own files is loaded or run, and every visit asks whether they have changed."""
+"""Browsers load and run only this server's own files, and check on every visit whether they have changed."""
 _FILES = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 

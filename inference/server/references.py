@@ -18,13 +18,13 @@ from inference.voices.voice import Reference, Voice
 
 T = TypeVar("T")
 MAX_BYTES = 32 * 2**20
-"""Codes kept in memory: of about 1,000 of the longest clips."""
+"""The limit for codes kept in memory: room for about 1,000 clips of the maximum length."""
 MAX_CLIPS = 16
 """Clips that may wait to be read."""
 
 
 class References:
-    """Turns names and clips into what the engine imitates. A clip is encoded once, however many ask for it at the same time."""
+    """Turns names and clips into voices that the engine imitates. A clip is encoded once, even if many requests need it at once."""
 
     def __init__(self, speaker: EngineClient, store: VoiceStore) -> None:
         self._speaker, self._store = speaker, store
@@ -40,7 +40,7 @@ class References:
         found = self._store.voice(name, codec)
         if isinstance(found, Voice):
             return found
-        # Its codes are on disk from now on, or, where that cannot be written to, in memory.
+        # From now on its codes are on disk, or in memory if the disk is not writable.
         codes = await self._codes(f"{name}/{codec}/{found.age}", lambda: self._encode_voice(found, codec))
         return Voice((Reference(codes, found.text),), name)
 
@@ -51,22 +51,23 @@ class References:
         return Reference(await self._codes(key, lambda: self._encode_clip(audio)), text)
 
     async def add(self, name: str, audio: bytes, text: str) -> None:
-        """As VoiceStore.add. Raises Overloaded, too."""
+        """As VoiceStore.add, but also raises Overloaded."""
         await self._aside(lambda: self._store.add(name, audio, text))
 
     async def read(self, audio: bytes) -> np.ndarray:
-        """Samples (n,) at 44.1 kHz of a clip, as they are. Raises AudioError, Overloaded."""
+        """The samples (n,) of a clip at 44.1 kHz, not prepared as a reference. Raises AudioError, Overloaded."""
         return await self._aside(lambda: decode_in_subprocess(audio, fit=False))
 
     async def _codes(self, key: str, work: Callable[[], Awaitable[np.ndarray]]) -> np.ndarray:
-        """What is kept, or comes of work that may be under way already. It goes on when one of those who wait for it leaves."""
+        """The cached codes, or the result of `work`, which may already be running. `work` continues when a caller is cancelled."""
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
         task = self._running.get(key)
         if task is None:
             task = self._running[key] = asyncio.ensure_future(self._keep(key, work))
-            task.add_done_callback(lambda t: (self._running.pop(key), t.cancelled() or t.exception()))  # looked at, even if nobody waits
+            # Retrieve the exception even if no caller waits for it.
+            task.add_done_callback(lambda t: (self._running.pop(key), t.cancelled() or t.exception()))
         return await asyncio.shield(task)
 
     async def _keep(self, key: str, work: Callable[[], Awaitable[np.ndarray]]) -> np.ndarray:
@@ -85,7 +86,7 @@ class References:
         return await self._speaker.encode(await self._aside(lambda: decode_in_subprocess(audio)))
 
     async def _aside(self, work: Callable[[], T]) -> T:
-        """Clips are read two at a time: sound on its way out goes through the same threads, and must not wait for them."""
+        """Run `work`, which reads a clip, at most two at a time: outgoing audio uses the same threads and must not wait for clips."""
         if self._reading >= MAX_CLIPS:
             raise Overloaded(f"{MAX_CLIPS} clips are waiting to be read already; try again in a few seconds", 5)
         self._reading += 1

@@ -17,17 +17,17 @@ from inference.errors import EngineClosed, GenerationError
 from inference.server.messages import AppendText, Cancel, Decode, Encode, LiveRequest, Message
 
 MAX_UNREAD = 400
-"""Chunks, ten minutes of sound, that may wait for a client."""
+"""The most chunks that may wait for a client: ten minutes of audio."""
 
 
 class Channel(Protocol):
-    """The way to one engine's process."""
+    """The connection to one engine's process."""
 
     def open(self, uid: str, unread: Unread) -> None:
         """From now on `unread` gets the chunks for `uid`, then None or an error."""
 
     def close(self, uid: str) -> None:
-        """Nobody waits for `uid` any more."""
+        """No caller waits for `uid` any more."""
 
     def put(self, uid: str, message: Message) -> None:
         """Send a message. May block."""
@@ -37,7 +37,7 @@ class Channel(Protocol):
 
 
 class Unread(deque[Any]):
-    """Items that the client has not taken yet. A client that stops reading has its request stopped, instead of filling the memory.
+    """Items that the client has not taken yet. If the client stops reading, its request is stopped before it fills the memory.
 
     The channel appends in the event loop's thread, then sets `arrived`.
     """
@@ -57,14 +57,14 @@ class Unread(deque[Any]):
 
 
 class Engines:
-    """The engines of all devices as one: a request goes to the one with the fewest."""
+    """The engines of all devices as one: a request goes to the engine with the fewest requests."""
 
     def __init__(self, engines: list[RemoteEngine]) -> None:
         self._engines = engines
         self._ready: dict[str, str] | None = None
 
     async def state(self) -> dict[str, str]:
-        """Failed or loading as long as one engine is, else ready; ready is remembered, since only the end of a process undoes it."""
+        """Failed or loading while any engine is, else ready. Ready is cached, since only the end of a process changes it."""
         if self._ready is None:
             states = [await engine.state() for engine in self._engines]
             if unready := [s for s in states if s["status"] != "ready"]:
@@ -103,7 +103,7 @@ class RemoteEngine:
         return await asyncio.to_thread(self._channel.state)
 
     def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncGenerator[Audio]:
-        """As SpeechEngine.astream; leaving early tells the engine to stop."""
+        """As SpeechEngine.astream; closing it early tells the engine to stop."""
         return self._items(request if more is None else LiveRequest(request), more)
 
     async def ask(self, message: Encode | Decode) -> np.ndarray:
@@ -130,7 +130,7 @@ class RemoteEngine:
                 ended = item is None or isinstance(item, Exception)
                 if isinstance(item, Exception):
                     raise item
-                if ended and unread.overflowed:  # no clean end: the client must not take a part for the whole
+                if ended and unread.overflowed:  # not a clean end: the client must not mistake a part for the whole
                     raise GenerationError(f"{MAX_UNREAD} chunks of audio were not read; this request was stopped")
                 if ended:
                     return
@@ -140,7 +140,7 @@ class RemoteEngine:
             if feeding is not None:
                 feeding.cancel()
             self._channel.close(uid)
-            if not ended:  # after the request, and in a thread: this task may be cancelled already
+            if not ended:  # cancel after the request is sent, and in a thread: this task may be cancelled already
                 put.add_done_callback(lambda _: self._cancel(uid))
 
     async def _feed(self, uid: str, put: asyncio.Future[None], more: AsyncIterator[str]) -> None:
@@ -155,7 +155,7 @@ class RemoteEngine:
     async def _wait(self, arrived: asyncio.Event) -> None:
         """Wait for the next item. Raises EngineClosed when the engine's process has ended and none will come."""
         try:
-            async with asyncio.timeout(1.0):  # wait_for of Python 3.11 forgets a cancellation that comes with an item
+            async with asyncio.timeout(1.0):  # Python 3.11's wait_for loses a cancellation that arrives with an item
                 await arrived.wait()
             arrived.clear()
         except TimeoutError:

@@ -23,7 +23,7 @@ def _bytes(value: Any) -> Any:
 
 
 Bytes = Annotated[bytes, BeforeValidator(_bytes), WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
-"""As msgpack has them, or in base64, as JSON must."""
+"""Raw bytes in msgpack, base64 in JSON."""
 
 
 class Lenient(BaseModel):
@@ -38,14 +38,14 @@ class Lenient(BaseModel):
 
 
 async def read(request: Request, model: type[Body]) -> Body:
-    """A body in msgpack or JSON, as its Content-Type says. Raises RequestValidationError, RequestError."""
+    """Read a body as msgpack or JSON, according to its Content-Type. Raises RequestValidationError, RequestError."""
     packed = request.headers.get("content-type", "").partition(";")[0].strip() == MSGPACK
     content = await request.body()
     return await asyncio.to_thread(lambda: validated(model, unpacked(content) if packed else _json(content)))  # it may be large
 
 
 def validated(model: type[Body], data: Any) -> Body:
-    """`data` as the model has it. Raises RequestValidationError."""
+    """Validate `data` against the model. Raises RequestValidationError."""
     try:
         return model.model_validate(data)
     except ValidationError as e:
@@ -60,7 +60,7 @@ def _json(content: bytes) -> Any:
 
 
 def unpacked(content: bytes) -> Any:
-    """What msgpack holds. Raises RequestError."""
+    """Decode msgpack. Raises RequestError."""
     try:
         return ormsgpack.unpackb(content, option=ormsgpack.OPT_NON_STR_KEYS)
     except ValueError:
@@ -68,7 +68,7 @@ def unpacked(content: bytes) -> Any:
 
 
 def accepts(model: type[BaseModel], *, form: bool = False) -> dict[str, Any]:
-    """What OpenAPI says of a body that is read by hand; `form`: it may come as a form with a file, too."""
+    """The OpenAPI description of a body that the route parses itself. `form`: clients may also send it as a form with a file."""
     schema = {"schema": model.model_json_schema()}
     content = {"application/json": schema, MSGPACK: schema}
     if form:

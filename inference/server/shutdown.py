@@ -15,13 +15,13 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_INTERRUPTED = 130  # the exit code of what Ctrl-C ended
+_INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
 
 
 class Shutdown:
-    """`say` prints a line for the user. `stop`, once it is set, tells the server to take no more requests and to end after those that run.
+    """`say` prints a line for the user. `stop`, once set, tells the server to accept no more requests and to end after the running ones.
 
-    `requests` is a shared number, kept by `InFlight`; `folder` holds temporary files; `ready` is whether the model is loaded.
+    `requests` is a shared number that `InFlight` updates; `folder` holds temporary files; `ready` is whether the model is loaded.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -40,7 +40,7 @@ class Shutdown:
         self.stop()
 
     def interrupt(self) -> None:
-        """What Ctrl-C does."""
+        """Handle Ctrl-C."""
         if not self._asked and (self.ready or self.requests.value):
             self.finish()
             return
@@ -51,7 +51,7 @@ class Shutdown:
 
     @contextmanager
     def on_ctrl_c(self) -> Iterator[None]:
-        """Ctrl-C reaches every process of the group. It is blocked in this process and so in all that it starts; a thread here waits for it."""
+        """Ctrl-C reaches every process of the group. This process and all that it starts block it; a thread here waits for it."""
         over = threading.Event()
 
         def wait() -> None:
@@ -70,7 +70,7 @@ class Shutdown:
 
 
 class InFlight:
-    """Middleware that counts requests and conversations while they are answered."""
+    """Middleware that counts the running requests and conversations."""
 
     def __init__(self, app: ASGIApp, count: Any) -> None:
         self._app, self._count = app, count

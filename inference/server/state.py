@@ -15,7 +15,7 @@ from inference.voices.store import VoiceStore
 
 @dataclass(frozen=True)
 class State:
-    """Lives as long as the app, which has it as `app.state.server`."""
+    """The server's state, at `app.state.server`. It lives as long as the app."""
 
     engine: EngineClient
     voices: VoiceStore

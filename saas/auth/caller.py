@@ -11,9 +11,9 @@ from uuid import UUID
 
 Scope = Literal["speak", "voices", "read"]
 SCOPES: frozenset[str] = frozenset(["speak", "voices", "read"])
-"""What a key may be allowed: to speak, to manage voices, to read. A session may do all of it, and what no key may."""
+"""The permissions that a key can have: to speak, to manage voices, to read. A session has them all, and some that no key can have."""
 KEY = re.compile(r"fsk_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
-"""An API key: its prefix, its secret."""
+"""An API key: its prefix and its secret."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Caller:
 
 
 def new_key() -> tuple[str, str, str]:
-    """A key's prefix, the key, and the stored hash of its secret. The secret has 256 random bits, so that SHA-256 is enough."""
+    """A key's prefix, the key, and the stored hash of its secret. The secret has 256 random bits, so SHA-256 is enough."""
     prefix, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     return prefix, f"fsk_{prefix}_{secret}", hashed(secret)
 
 
 def hashed(secret: str) -> str:
-    """What the database keeps of a key's secret."""
+    """The hash of a key's secret, which the database stores instead of the secret."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -15,14 +15,14 @@ from saas.database import Refused
 from saas.errors import ApiError
 from saas.state import AppState, State
 
-_BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="A session's token, or a key: fsk_...")
+_BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="A session token, or an API key: fsk_...")
 """For the OpenAPI document alone: `identify` reads the header itself."""
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
-@cache  # one function a scope, so that FastAPI asks it once a request
+@cache  # one function for each scope, so that FastAPI calls it once per request
 def caller(scope: Scope | None) -> Callable[..., Awaitable[Caller]]:
-    """A dependency: the caller, who may do what `scope` says. None: only someone signed in, no key."""
+    """A dependency: the caller, who must have `scope`. None accepts only a session, not an API key."""
 
     async def asked(request: Request, state: AppState, _: Annotated[Any, Security(_BEARER)]) -> Caller:
         found = await identify(request, state)
@@ -48,7 +48,7 @@ async def identify(request: Request, state: State) -> Caller:
             headers=_CHALLENGE,
         )
     found = await (_by_key(token, state, request) if token.startswith("fsk_") else state.tokens.caller(token))
-    request.scope["key"] = str(found.key_id or found.user_id)  # for the log: an id, which opens nothing
+    request.scope["key"] = str(found.key_id or found.user_id)  # for the log: an id, which grants no access
     await state.limiter.hit("any", found, request)
     return found
 
@@ -58,7 +58,7 @@ async def _by_key(token: str, state: State, request: Request) -> Caller:
     if parts is None:
         raise ApiError(401, "this is no key of ours: they look like fsk_0123456789ab_...", "invalid_key", headers=_CHALLENGE)
     address = state.limiter.address(request)
-    await state.limiter.may_try(address)  # nobody guesses a key, but each guess costs the database a question
+    await state.limiter.may_try(address)  # nobody can guess a key, but each guess costs a database query
     try:
         found = await state.accounts.owner_of_key(parts[1], hashed(parts[2]))
     except Refused as e:

@@ -9,7 +9,7 @@ from saas.database import Database
 
 
 class KeyOwner(TypedDict):
-    """Whose API key it is, and what it may do."""
+    """The owner of an API key, and the key's scopes."""
 
     user_id: str
     key_id: str
@@ -23,12 +23,12 @@ class AccountRepository:
         self._database = database
 
     async def profile(self, user_id: UUID) -> dict[str, Any]:
-        """The fields of `Profile`, and the balance. Refuses an account that was closed."""
+        """The fields of `Profile`, and the balance. Raises Refused for a closed account."""
         row: dict[str, Any] = await self._database.call("get_profile", user_id=user_id)
         return row
 
     async def rename(self, user_id: UUID, display_name: str | None) -> dict[str, Any]:
-        """Another display name. Returns the profile."""
+        """Set another display name. Returns the profile."""
         row: dict[str, Any] = await self._database.call("update_profile", user_id=user_id, display_name=display_name)
         return row
 
@@ -37,12 +37,12 @@ class AccountRepository:
         await self._database.call("close_account", user_id=user_id)
 
     async def keys(self, user_id: UUID) -> list[dict[str, Any]]:
-        """The fields of `Key`, for each key that is valid."""
+        """The fields of `Key` for each valid key."""
         rows: list[dict[str, Any]] = await self._database.call("list_api_keys", user_id=user_id)
         return rows
 
     async def add_key(self, user_id: UUID, name: str, prefix: str, hash: str, scopes: list[str]) -> dict[str, Any]:
-        """A new key. Returns the fields of `Key`."""
+        """Add a key. Returns the fields of `Key`."""
         made = await self._database.call("create_api_key", user_id=user_id, name=name, prefix=prefix, hash=hash, scopes=scopes)
         row: dict[str, Any] = made["key"]
         return row
@@ -52,11 +52,11 @@ class AccountRepository:
         await self._database.call("revoke_api_key", user_id=user_id, key_id=key_id)
 
     async def owner_of_key(self, prefix: str, hash: str) -> KeyOwner:
-        """Raises Refused 401 for a key that does not exist."""
+        """The owner of a key. Raises Refused 401 for a key that does not exist."""
         found: KeyOwner = await self._database.call("authenticate_api_key", prefix=prefix, hash=hash)
         return found
 
     async def find(self, email: str) -> dict[str, Any] | None:
-        """The profile with that address."""
+        """The profile with that email address; None if there is none."""
         row: dict[str, Any] | None = await self._database.call("find_profile", email=email)
         return row

@@ -24,7 +24,7 @@ router = APIRouter(prefix="/api", tags=["account"])
 
 @router.get("/config")
 async def config(state: AppState) -> Config:
-    """What the app must know before anybody is signed in."""
+    """The configuration that the app needs before a user signs in."""
     s = state.settings
     return Config(
         supabase_url=s.supabase_url, supabase_key=s.supabase_publishable_key,
@@ -36,25 +36,25 @@ async def config(state: AppState) -> Config:
 
 @router.get("/me")
 async def me(state: AppState, caller: Annotated[Caller, Depends(caller("read"))]) -> Profile:
-    """Who is asking."""
+    """The caller's profile."""
     return Profile.model_validate(await state.accounts.profile(caller.user_id))
 
 
 @router.patch("/me")
 async def change(body: ProfileChange, state: AppState, caller: SignedIn) -> Profile:
-    """Another name to be shown."""
+    """Change the display name."""
     return Profile.model_validate(await state.accounts.rename(caller.user_id, body.display_name))
 
 
 @router.delete("/me", status_code=204)
 async def close(state: AppState, caller: Sensitive) -> None:
-    """Close the account: jobs that run end, every voice and result is deleted, what is left of the ledger has no name on it."""
+    """Close the account: running jobs end, all voices and results are deleted, and the remaining ledger entries name nobody."""
     await state.accounts.close(caller.user_id)
 
 
 @router.get("/keys")
 async def keys(state: AppState, caller: SignedIn) -> list[Key]:
-    """The keys that open something."""
+    """The API keys that are valid."""
     return [Key.model_validate(key) for key in await state.accounts.keys(caller.user_id)]
 
 
@@ -62,7 +62,7 @@ async def keys(state: AppState, caller: SignedIn) -> list[Key]:
 async def add_key(
     body: KeyWanted, state: AppState, caller: Sensitive, person: Annotated[str | None, Header(alias=HEADER)] = None
 ) -> NewKey:
-    """A new key, shown this once. Where the app has Turnstile, its token is wanted."""
+    """Create an API key, which is shown only in this answer. If the app uses Turnstile, send its token."""
     if state.turnstile is not None:
         await state.turnstile.verify(person, "create-key")
     prefix, secret, hashed = new_key()
@@ -72,5 +72,5 @@ async def add_key(
 
 @router.delete("/keys/{key_id}", status_code=204)
 async def revoke(key_id: UUID, state: AppState, caller: SignedIn) -> None:
-    """Take a key back. From then on it opens nothing."""
+    """Revoke an API key. It stops working at once."""
     await state.accounts.revoke_key(caller.user_id, key_id)

@@ -14,13 +14,13 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 
 
 class Body(BaseModel):
-    """A request's body. A field that is not known is a mistake, and said to be one."""
+    """A request body. An unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Profile(BaseModel):
-    """Who is signed in."""
+    """The profile of a user."""
 
     id: UUID
     email: str | None
@@ -31,20 +31,20 @@ class Profile(BaseModel):
 
 
 class ProfileChange(Body):
-    """What a user may change of it."""
+    """The changes that a user can make to the profile."""
 
     display_name: Name
 
 
 class KeyWanted(Body):
-    """A new key's name, and what it may do."""
+    """A new API key's name and scopes."""
 
     name: Name
     scopes: list[Scope] = Field(["speak", "read"], min_length=1, max_length=3)
 
 
 class Key(BaseModel):
-    """A key as it can be shown: not the key."""
+    """The public details of an API key, without its secret."""
 
     id: UUID
     name: str
@@ -56,21 +56,21 @@ class Key(BaseModel):
 
 
 class NewKey(BaseModel):
-    """A key, and this once the whole of it."""
+    """A new API key with its secret, which is shown only once."""
 
     key: Key
-    secret: str = Field(description="Send it as `Authorization: Bearer fsk_...`. It is shown this once, and kept nowhere.")
+    secret: str = Field(description="Send it as `Authorization: Bearer fsk_...`. It is shown only once, and stored nowhere.")
 
 
 class Limits(BaseModel):
-    """What one may ask for."""
+    """The limits on requests."""
 
     characters: int
     speech_per_minute: int
 
 
 class Config(BaseModel):
-    """What the app must know before anybody is signed in. All of it is public."""
+    """The configuration that the app needs before a user signs in. All of it is public."""
 
     supabase_url: str
     supabase_key: str

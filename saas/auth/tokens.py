@@ -16,9 +16,9 @@ from saas.settings import Settings
 
 ALGORITHMS = ["ES256", "RS256"]
 LIFE = 600.0
-"""Seconds after which the keys are asked for anew; a key that was taken back opens nothing from then on."""
+"""Seconds after which the public keys are fetched again; from then on, a revoked key verifies no sessions."""
 PAUSE = 10.0
-"""Seconds between two askings, however many tokens name a key that is not known."""
+"""Seconds between two fetches, even if many tokens name an unknown key."""
 LEEWAY = 10
 _CLAIMS = ["exp", "sub", "aud", "iss"]
 
@@ -34,7 +34,7 @@ class Tokens:
         self._asking = asyncio.Lock()
 
     async def caller(self, token: str) -> Caller:
-        """Whose session it is. Raises ApiError 401, or 503 when there are no keys to verify it with."""
+        """The user whose session it is. Raises ApiError 401, or 503 when there are no keys to verify the token with."""
         try:
             claims = self._legacy(token) if self._secret is not None else await self._verified(token)
             if claims.get("role", "authenticated") != "authenticated":
@@ -48,7 +48,7 @@ class Tokens:
         return Caller(user, None, SCOPES, email if isinstance(email, str) else None)
 
     async def _verified(self, token: str) -> dict[str, Any]:
-        """By a public key. Which algorithms may be, we say and not the token; a shared secret is never among them."""
+        """Verify a token with a public key. We choose the allowed algorithms, not the token; none of them uses a shared secret."""
         header = jwt.get_unverified_header(token)
         key = await self._key(str(header.get("kid", "")))
         if key is None or header.get("alg") not in ALGORITHMS:
@@ -56,7 +56,7 @@ class Tokens:
         return jwt.decode(token, key, ALGORITHMS, audience=self._audience, issuer=self._issuer, leeway=LEEWAY, options={"require": _CLAIMS})
 
     def _legacy(self, token: str) -> dict[str, Any]:
-        """By the secret of a project that still signs with one, where the settings name it."""
+        """Verify a token with the shared secret of a project that still signs with one, if the settings name it."""
         assert self._secret is not None
         secret = self._secret.get_secret_value()
         return jwt.decode(
@@ -66,7 +66,7 @@ class Tokens:
     async def _key(self, kid: str) -> jwt.PyJWK | None:
         if self._wanting(kid) or (kid not in self._keys and self._asking.locked()):
             async with self._asking:
-                if self._wanting(kid):  # nobody else asked meanwhile
+                if self._wanting(kid):  # no other request has fetched the keys meanwhile
                     await self._fetch()
         if not self._keys:
             raise ApiError(
@@ -79,7 +79,7 @@ class Tokens:
         return (kid not in self._keys or now - self._got > LIFE) and now - self._asked > PAUSE
 
     async def _fetch(self) -> None:
-        """The keys anew. When they cannot be had, those that are known stay: Supabase's bad minute must not be everybody's."""
+        """Fetch the keys. If that fails, keep the known ones, so that a short outage at Supabase does not sign everybody out."""
         self._asked = time.monotonic()
         try:
             answer = await self._http.get(f"{self._issuer}/.well-known/jwks.json", timeout=5)

@@ -13,23 +13,23 @@ from saas.settings import Settings
 
 HEADER = "cf-turnstile-response"
 Action = Literal["create-key", "sign-in", "sign-up"]
-"""What the widget says it is for. The app must give each widget the same name (`data-action`)."""
+"""The action that a widget is for. The app must give its widget the same name (`data-action`)."""
 _LONGEST = 2048
 SECONDS = 5.0
-"""For which Cloudflare is waited."""
+"""How long to wait for Cloudflare."""
 
 
 class Turnstile:
-    """Asks Cloudflare about a token. A token is good once, for 300 s."""
+    """Verifies tokens with Cloudflare. A token is valid once, for 300 s."""
 
     def __init__(self, settings: Settings, secret: SecretStr, http: httpx.AsyncClient) -> None:
         self._http, self._secret = http, secret
         self._address = f"{settings.turnstile_base_url}/turnstile/v0/siteverify"
         self._host = urlsplit(settings.app).hostname
-        self._is_a_test = settings.turnstile_is_a_test  # of which Cloudflare says neither the host nor the action
+        self._is_a_test = settings.turnstile_is_a_test  # for test secrets Cloudflare reports neither the host nor the action
 
     async def verify(self, token: str | None, action: Action) -> None:
-        """Raises ApiError: 403 when no person asks, or not from our page, or not for this; 503 when Cloudflare does not say."""
+        """Raises ApiError: 403 if the CAPTCHA failed or was for another page or action; 503 if Cloudflare gives no answer."""
         if not token or len(token) > _LONGEST:
             raise ApiError(403, f"the CAPTCHA token is missing; send it as {HEADER}", "turnstile_missing")
         answer = await self._ask(token)

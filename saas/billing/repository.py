@@ -24,12 +24,12 @@ class PaymentRepository:
         self._database = database
 
     async def packs(self) -> list[Pack]:
-        """What is for sale, the cheapest first."""
+        """The packs for sale, the cheapest first."""
         rows: list[Pack] = await self._database.call("list_packs")
         return rows
 
     async def customer(self, user_id: UUID) -> str | None:
-        """Stripe's id of a user, None before the first purchase. Refuses an account that was closed."""
+        """A user's customer id at Stripe, None before the first purchase. Raises Refused for a closed account."""
         profile = await self._database.call("get_profile", user_id=user_id)
         customer: str | None = profile["stripe_customer"]
         return customer
@@ -38,7 +38,7 @@ class PaymentRepository:
         self, *, event_id: str, type: str, user_id: UUID | None, credits: int | None, reference: str, kind: str, share: float | None,
         customer: str | None, receipt_url: str | None,
     ) -> bool:  # fmt: skip
-        """Book an event of Stripe. False when it was booked before."""
+        """Book an event from Stripe. False if it was already booked."""
         done = await self._database.call(
             "apply_stripe_event", event_id=event_id, type=type, user_id=user_id, credits=credits, reference=reference, kind=kind, share=share,
             customer=customer, receipt_url=receipt_url,

@@ -19,13 +19,13 @@ router = APIRouter(prefix="/api", tags=["billing"])
 
 @router.post("/billing/checkout")
 async def checkout(body: Wanted, state: AppState, caller: Annotated[Caller, Depends(limited("sensitive", None))]) -> Checkout:
-    """A page of Stripe on which to buy a pack. Credits come when Stripe says that it was paid."""
+    """Create a Stripe page on which to buy a pack. The credits arrive once Stripe confirms the payment."""
     return Checkout(url=await _payments(state).checkout(caller, body.pack))
 
 
 @router.post("/webhook/stripe")
 async def webhook(request: Request, state: AppState, stripe_signature: Annotated[str, Header()] = "") -> dict[str, Outcome]:
-    """For Stripe. What it sends is read as it came, byte for byte, since that is what it signed."""
+    """The webhook for Stripe. The body is verified byte for byte as Stripe sent it, since Stripe signs those bytes."""
     try:
         outcome = await _payments(state).deliver(await request.body(), stripe_signature)
     except ApiError:

@@ -14,6 +14,6 @@ class Wanted(BaseModel):
 
 
 class Checkout(BaseModel):
-    """Where to pay."""
+    """The address of the payment page."""
 
     url: str

@@ -1,6 +1,6 @@
 """Credits for money: Stripe's page to pay on, and what Stripe tells us afterwards.
 
-What an event means is decided here; what it does to credits is the database's `apply_stripe_event`, once an event and in any order of arrival.
+This module decides what an event means. The database's `apply_stripe_event` changes the credits: once per event, in any order of arrival.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from saas.observability import reports
 from saas.settings import Settings
 
 PACKS_KEPT = 30.0
-"""Seconds for which the packs for sale are remembered, since everybody asks for them."""
+"""Seconds for which the packs for sale are cached, since every visitor requests them."""
 MARK = "fishserve_credits"
-"""In the metadata of our payments; an account of Stripe may sell other things."""
+"""Marks our payments in their metadata, since a Stripe account may sell other things."""
 EVENTS = (
     "checkout.session.completed", "checkout.session.async_payment_succeeded", "charge.refunded",
     "charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated",
 )  # fmt: skip
-"""What the webhook must be sent; `fishserve saas check` looks whether it is."""
+"""The events that Stripe must send to the webhook; `fishserve saas check` checks that it does."""
 Outcome = Literal["applied", "repeated", "ignored", "refused"]
 
 
 @dataclass(frozen=True)
 class Movement:
-    """What an event says of one payment, as `apply_stripe_event` takes it. `share` is how much of the money went back, in all, up to now."""
+    """What an event says about one payment, as `apply_stripe_event` takes it. `share` is the total share of the money refunded so far."""
 
     kind: Literal["purchase", "refund", "dispute", "reinstate"]
     reference: str
@@ -44,7 +44,7 @@ class Movement:
 
 
 class Payments:
-    """Stripe, by its own library."""
+    """Stripe, through its own library."""
 
     def __init__(self, settings: Settings, secret: str, database: Database) -> None:
         self._settings, self._payments = settings, PaymentRepository(database)
@@ -56,23 +56,23 @@ class Payments:
         self._packs: tuple[float, list[Pack]] = (float("-inf"), [])
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         await self._http.close_async()
 
     async def packs(self) -> list[Pack]:
-        """What is for sale, the cheapest first. Raises Unavailable."""
+        """The packs for sale, the cheapest first. Raises Unavailable."""
         if time.monotonic() - self._packs[0] > PACKS_KEPT:
             self._packs = (time.monotonic(), await self._payments.packs())
         return self._packs[1]
 
     async def checkout(self, caller: Caller, pack_id: str) -> str:
-        """The address of a page of Stripe on which that user can buy that pack. Raises ApiError, Refused, Unavailable."""
+        """The address of a Stripe page on which this user can buy this pack. Raises ApiError, Refused, Unavailable."""
         packs = await self.packs()
         pack = next((p for p in packs if p["id"] == pack_id), None)
         if pack is None:
             names = ", ".join(str(p["id"]) for p in packs) or "none"
             raise ApiError(404, f"there is no pack {pack_id[:80]!r}; there are {names}", "pack_not_found", "pack")
-        customer = await self._payments.customer(caller.user_id)  # refuses an account that was closed
+        customer = await self._payments.customer(caller.user_id)  # raises Refused for a closed account
         metadata = {MARK: str(pack["credits"]), "user_id": str(caller.user_id), "pack": str(pack["id"])}
         product = {"name": f"{pack['credits']:,} credits"}
         price = {"currency": pack["currency"], "unit_amount": pack["amount_cents"], "product_data": product}
@@ -107,7 +107,7 @@ class Payments:
         return session.url
 
     async def deliver(self, body: bytes, signature: str) -> Outcome:
-        """What a delivery of the webhook did. Raises ApiError 400 for what Stripe did not sign, Unavailable when it must come again."""
+        """Apply a webhook delivery; return the outcome. Raises ApiError 400 if Stripe did not sign it, Unavailable if Stripe must retry."""
         try:
             event = stripe.Webhook.construct_event(body, signature, self._webhook_secret).to_dict()
             name, kind, content = str(event["id"]), str(event["type"]), event["data"]["object"]
@@ -122,13 +122,13 @@ class Payments:
                 event_id=name, type=kind, user_id=movement.user_id, credits=movement.credits, reference=movement.reference, kind=movement.kind,
                 share=movement.share, customer=movement.customer, receipt_url=receipt,
             )  # fmt: skip
-        except Refused:  # sending it again changes nothing; a person must look
+        except Refused:  # a retry would change nothing; a person must look
             reports.alarm("an event of Stripe was refused by the database", event=name, type=kind)
             return "refused"
         return "applied" if applied else "repeated"
 
     async def _receipt(self, payment: str) -> str | None:
-        """The address of a payment's receipt, where Stripe tells it at once: credits do not wait for that."""
+        """The address of a payment's receipt, if Stripe returns it at once: credits do not wait for it."""
         try:
             intent = await self._stripe.v1.payment_intents.retrieve_async(
                 payment, {"expand": ["latest_charge"]}, {"max_network_retries": 0}
@@ -140,15 +140,15 @@ class Payments:
 
 
 def read(kind: str, content: Any) -> Movement | None:
-    """What an event of that type says of a payment of ours, or None. `content` is its object, which is signed and still may be of any shape."""
+    """What an event says about one of our payments, or None. `content` is the event's object: signed, but of any structure."""
     try:
         if kind in ("checkout.session.completed", "checkout.session.async_payment_succeeded"):
             return _purchase(content)
         if kind == "charge.refunded":
             return Movement("refund", str(content["payment_intent"]), share=_share(content["amount_refunded"], content["amount"]))
-        if kind == "charge.dispute.created" and not str(content["status"]).startswith("warning"):  # a question only; no money has moved
+        if kind == "charge.dispute.created" and not str(content["status"]).startswith("warning"):  # only an inquiry; no money has moved
             return Movement("dispute", str(content["payment_intent"]))
-        if kind == "charge.dispute.funds_withdrawn":  # also of a question that became a dispute, which is created no second time
+        if kind == "charge.dispute.funds_withdrawn":  # also for an inquiry that became a dispute, which sends no second `created`
             return Movement("dispute", str(content["payment_intent"]))
         if kind == "charge.dispute.funds_reinstated":
             return Movement("reinstate", str(content["payment_intent"]))
@@ -158,7 +158,7 @@ def read(kind: str, content: Any) -> Movement | None:
 
 
 def _purchase(session: Any) -> Movement | None:
-    """A session that was paid. One that will be, by a bank that takes days, comes again as async_payment_succeeded."""
+    """The purchase of a paid session. A session paid by a slow bank transfer comes again as async_payment_succeeded."""
     metadata = session.get("metadata") or {}
     if MARK not in metadata or session["payment_status"] != "paid":
         return None

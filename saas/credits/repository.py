@@ -16,24 +16,24 @@ class CreditRepository:
         self._database = database
 
     async def balance(self, user_id: UUID) -> Credits:
-        """What a user has."""
+        """A user's balance and debt."""
         return Credits.model_validate(await self._database.call("get_profile", user_id=user_id))
 
     async def ledger(self, user_id: UUID, before: int | None, limit: int) -> list[Entry]:
-        """The newest first, from before an entry's id on."""
+        """A user's ledger entries, the newest first. `before` an entry's id: only older ones."""
         found: list[dict[str, Any]] = await self._database.call("ledger", user_id=user_id, before=before, limit=limit)
         return [Entry.model_validate(entry) for entry in found]
 
     async def usage(self, user_id: UUID, days: int) -> list[Day]:
-        """The days on which something was spoken."""
+        """The days on which a user's jobs generated speech."""
         found: list[dict[str, Any]] = await self._database.call("usage", user_id=user_id, days=days)
         return [Day.model_validate(day) for day in found]
 
     async def estimate(self, text: str, speed: float) -> Estimate:
-        """What would be reserved for a text."""
+        """The reservation that a text would need."""
         return Estimate.model_validate(await self._database.call("estimate_credits", text=text, speed=speed))
 
     async def grant(self, user_id: str, credits: int, reference: str | None) -> tuple[int, bool]:
-        """The balance after a grant, and whether it was applied: a reference grants once."""
+        """The balance after a grant, and whether it was applied: a reference grants only once."""
         granted = await self._database.call("grant_credits", user_id=user_id, credits=credits, reference=reference)
         return int(granted["balance"]), bool(granted["applied"])

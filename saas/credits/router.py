@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api", tags=["credits"])
 
 @router.get("/credits")
 async def balance(state: AppState, caller: Reader) -> Credits:
-    """What one has."""
+    """Your balance and debt."""
     return await state.credits.balance(caller.user_id)
 
 
@@ -31,13 +31,13 @@ async def ledger(
     before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[Entry]:
-    """Every change of it, the newest first; `before` an entry's id come the older ones."""
+    """Every change of your balance, the newest first. `before` an entry's id: only older entries."""
     return await state.credits.ledger(caller.user_id, before, limit)
 
 
 @router.get("/usage")
 async def usage(state: AppState, caller: Reader, days: Annotated[int, Query(ge=1, le=366)] = 30) -> list[Day]:
-    """What was spoken, a day at a time."""
+    """The speech you generated, per day."""
     return await state.credits.usage(caller.user_id, days)
 
 

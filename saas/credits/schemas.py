@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Credits(BaseModel):
-    """What a user has. Debt is what a refund took back that had been spent; the next credits repay it."""
+    """A user's balance and debt. Debt is the part of a refund whose credits were already spent; the next credits repay it."""
 
     balance: int
     debt: int
@@ -29,7 +29,7 @@ class Entry(BaseModel):
 
 
 class Day(BaseModel):
-    """What was spoken on a day, in UTC."""
+    """The speech generated on one day, in UTC."""
 
     day: date
     jobs: int
@@ -39,7 +39,7 @@ class Day(BaseModel):
 
 
 class Text(BaseModel):
-    """A text to be priced."""
+    """A text to price."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -48,7 +48,7 @@ class Text(BaseModel):
 
 
 class Estimate(BaseModel):
-    """The most that a text can cost, and about how long it is."""
+    """The most that a text can cost, and its approximate duration."""
 
     credits: int
     seconds: float

@@ -16,13 +16,13 @@ from saas.settings import Settings
 
 
 def examine(settings: Settings, url: str, console: Console) -> bool:
-    """Look at the API that answers at `url`, its database and its app. Whether nothing is wrong."""
+    """Check the API at `url`, its database and its app. Returns whether nothing is wrong."""
     console.print(f"Embedded mode at {url}: for trying it out on one machine. docs/go-live.md lists what serving customers takes.")
     return show(asyncio.run(look(settings, url)), console)
 
 
 async def look(settings: Settings, url: str) -> list[Item]:
-    """Every item."""
+    """Check every item."""
     here = settings.model_copy(update={"public_url": url, "database_url": SecretStr(database_url(settings.directory) or "")})
     async with httpx.AsyncClient(timeout=SECONDS, follow_redirects=False, trust_env=False) as http:
         looking = {"API": _api, "database": database, "app": _app}

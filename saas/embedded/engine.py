@@ -17,7 +17,7 @@ _PATIENCE = 30
 
 
 def start(folder: Path) -> tuple[Program, dict[str, Any]]:
-    """The process, and the settings that lead to it. It has the checkpoint of FISHSERVE_CHECKPOINT, or the bundled voice."""
+    """Start the process; return it and the settings to reach it. It loads the checkpoint of FISHSERVE_CHECKPOINT, or the bundled voice."""
     keys = folder / "engine-keys"
     keys.unlink(missing_ok=True)
     key, (port,) = Keys(keys).add("saas"), free_ports(1)
@@ -29,7 +29,7 @@ def start(folder: Path) -> tuple[Program, dict[str, Any]]:
 
 
 def ready(settings: Settings) -> bool:
-    """Whether it can speak."""
+    """Whether the engine is ready."""
     try:
         return httpx.get(f"{settings.fishserve_url}/ready", timeout=5, trust_env=False).status_code == 200
     except httpx.TransportError:
@@ -37,6 +37,6 @@ def ready(settings: Settings) -> bool:
 
 
 def model(settings: Settings) -> str:
-    """The name of the model that speaks; ask once it is ready."""
+    """The name of the engine's model; call this once the engine is ready."""
     state = httpx.get(f"{settings.fishserve_url}/ready", timeout=5, trust_env=False).json()
     return str(state["model"])

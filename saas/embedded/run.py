@@ -1,6 +1,6 @@
 """`fishserve saas --embedded`: PostgreSQL, SeaweedFS, a fishserve that speaks, the API before them, and a first user whose key is shown once.
 
-All data is in one folder and stays there; what opens the bucket and the engine is made anew at each start, and both answer this machine alone.
+All data is in one folder and stays there. Each start creates new credentials for the bucket and the engine; both answer only this machine.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from saas.storage.bucket import Bucket
 
 EMAIL = "you@localhost"
 CREDITS = 100_000
-"""What the first user has: almost three hours of speech at the default price."""
+"""Credits of the first user: almost three hours of speech at the default price."""
 SIGN_UP_CREDITS = 10_000
-"""What each further user gets at sign-up, unless the table `settings` says otherwise: a quarter of an hour of speech."""
+"""Credits that each further user gets at sign-up, unless the table `settings` says otherwise: a quarter of an hour of speech."""
 _WATCH_SECONDS = 1.0
 _SIGNS = (signal.SIGTERM, signal.SIGINT)
 
 
 class _Stop(BaseException):
-    """SIGTERM or Ctrl-C, wherever this process is."""
+    """Raised by SIGTERM or Ctrl-C, wherever this process is."""
 
 
 def run(settings: Settings, console: Console) -> None:
-    """Start everything, serve until Ctrl-C or SIGTERM, end everything. Raises FishserveError for what does not start, or ends."""
+    """Start everything, serve until Ctrl-C or SIGTERM, end everything. Raises FishserveError if a program does not start, or ends."""
     for sign in _SIGNS:
         signal.signal(sign, _stop)
     failed: list[Program] = []
@@ -88,7 +88,7 @@ def run(settings: Settings, console: Console) -> None:
 
 def _stop(_: int, __: FrameType | None) -> None:
     for sign in _SIGNS:
-        signal.signal(sign, signal.SIG_IGN)  # ending everything takes seconds, and must not be broken off by the next one
+        signal.signal(sign, signal.SIG_IGN)  # ending everything takes seconds, and the next signal must not interrupt it
     raise _Stop
 
 
@@ -98,7 +98,7 @@ def _with(settings: Settings, **changed: Any) -> Settings:
 
 @contextmanager
 def _own_folder(directory: Path) -> Iterator[Path]:
-    """The folder, which no other process works with meanwhile. Raises RequestError."""
+    """The data folder, locked against other processes. Raises RequestError."""
     folder = directory.resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def _own_folder(directory: Path) -> Iterator[Path]:
 
 
 def _address(settings: Settings) -> dict[str, Any]:
-    """The API is its own Supabase, at an address of this machine unless another is set. Raises RequestError for a port that is taken."""
+    """The API is its own Supabase, at this machine's address unless another is set. Raises RequestError for a port in use."""
     with listen(settings.host, settings.port, "FISHSERVE_SAAS_PORT") as probe:
         port = probe.getsockname()[1]
     url = settings.public_url if "public_url" in settings.model_fields_set else url_of(settings.host, port)
@@ -124,7 +124,7 @@ def _address(settings: Settings) -> dict[str, Any]:
 
 
 async def _prepare(settings: Settings, owner_url: str, console: Console) -> None:
-    """The bucket's rules, and the first user."""
+    """Set the bucket's rules and create the first user."""
     bucket = Bucket.of(settings)
     await bucket.apply(settings.app_origin)
     bucket.close()
@@ -133,7 +133,7 @@ async def _prepare(settings: Settings, owner_url: str, console: Console) -> None
     try:
         password = secrets.token_urlsafe(9)
         user = await create_user(database, EMAIL, password, confirmed=True)
-        if user is None:  # not the first time
+        if user is None:  # not the first start
             return
         async with await psycopg.AsyncConnection.connect(owner_url) as connection:
             await connection.execute("update public.settings set grant_on_sign_up = %s", [SIGN_UP_CREDITS])
@@ -146,7 +146,7 @@ async def _prepare(settings: Settings, owner_url: str, console: Console) -> None
 
 
 def _watch(programs: list[Program], over: threading.Event, failed: list[Program]) -> None:
-    """End this process when one of the others does: what it had is still there when all is started again."""
+    """End this process when one of the others ends. Their data is still there after a restart."""
     while not failed:
         if over.wait(_WATCH_SECONDS):
             return

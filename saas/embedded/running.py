@@ -10,12 +10,12 @@ _ADDRESS = "address"
 
 
 def remember(directory: Path, url: str) -> None:
-    """Write down where the API answers."""
+    """Store the API's address."""
     (directory / _ADDRESS).write_text(url, encoding="utf-8")
 
 
 def address(directory: Path) -> str | None:
-    """The URL of the API that runs on a data folder, or None when none does."""
+    """The URL of the API that runs on a data folder, or None if none is running."""
     with suppress(OSError), (directory / "lock").open("r+") as lock:
         try:
             flock(lock, LOCK_EX | LOCK_NB)
@@ -25,7 +25,7 @@ def address(directory: Path) -> str | None:
 
 
 def database_url(directory: Path) -> str | None:
-    """The URL of the embedded database while it runs, of the role that may call functions only."""
+    """The URL of the embedded database while it runs, for the role that may only call functions."""
     if address(directory) is None:
         return None
     with suppress(OSError, IndexError):

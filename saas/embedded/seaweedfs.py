@@ -22,11 +22,11 @@ from saas.settings import Settings
 
 BUCKET = "fishserve"
 _PATIENCE = 3
-"""It writes as it goes, so that nothing is lost when it is killed; by itself it takes half a minute to end."""
+"""SeaweedFS writes continuously, so killing it loses nothing; by itself it takes half a minute to end."""
 
 
 def start(folder: Path) -> tuple[Program, dict[str, Any]]:
-    """The process, and the settings that lead to it. Its keys are made anew each time. Raises RequestError."""
+    """Start the process; return it and the settings to reach it. Each start creates new keys. Raises RequestError."""
     beside = Path(sys.executable).with_name("weed")
     program = str(beside) if beside.exists() else shutil.which("weed")
     if program is None:
@@ -36,7 +36,7 @@ def start(folder: Path) -> tuple[Program, dict[str, Any]]:
         "dir": folder / "bucket", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3.port": ports[0], "master.port": ports[1], "volume.port": ports[2],
         "filer.port": ports[3], "s3.config": _keys(folder, access, secret), "s3.port.iceberg": 0, "s3.port.lance": 0, "volume.max": 100,
         "master.volumeSizeLimitMB": 256, "master.telemetry": "false",
-        "master.electionTimeout": "1s",  # it elects itself at each start, and else waits 18 s for others
+        "master.electionTimeout": "1s",  # it elects itself at each start; otherwise it waits 18 s for others
     }  # fmt: skip
     started = Program(
         "SeaweedFS", [program, "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in flags.items())], folder / "log" / "bucket.log",
@@ -48,7 +48,7 @@ def start(folder: Path) -> tuple[Program, dict[str, Any]]:
 
 
 def ready(settings: Settings) -> bool:
-    """Whether it stores things and finds them again; the bucket is made where it is not there yet."""
+    """Whether the server stores an object and reads it back. Creates the bucket if it does not exist."""
     assert settings.r2_secret_access_key
     s3 = boto3.client(
         "s3", endpoint_url=settings.r2_endpoint, aws_access_key_id=settings.r2_access_key_id, region_name="auto",
@@ -58,7 +58,7 @@ def ready(settings: Settings) -> bool:
     try:
         if BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
             s3.create_bucket(Bucket=BUCKET)
-        s3.put_object(Bucket=BUCKET, Key="started", Body=b"started")  # one without content would go to no volume
+        s3.put_object(Bucket=BUCKET, Key="started", Body=b"started")  # an empty object would go to no volume
         s3.get_object(Bucket=BUCKET, Key="started")["Body"].read()
     except (BotoCoreError, ClientError):
         return False

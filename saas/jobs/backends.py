@@ -13,7 +13,7 @@ from saas.storage.bucket import Bucket
 
 
 def backend_of(settings: Settings, http: httpx.AsyncClient, bucket: Bucket) -> Streaming | Queued:
-    """RunPod where its endpoint is set, else the fishserve that is. Raises ConfigurationError when neither is."""
+    """RunPod if its endpoint is set, else the fishserve server. Raises ConfigurationError when neither is configured."""
     if settings.runpod_endpoint_id and settings.runpod_api_key:
         return RunPod(
             http, bucket, settings.runpod_base_url, settings.runpod_endpoint_id, settings.runpod_api_key.get_secret_value(), settings.public_url,

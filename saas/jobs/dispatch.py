@@ -1,4 +1,4 @@
-"""What a job is to a backend that speaks, and what a backend says of it. Knows neither credits nor users' requests."""
+"""The interface between jobs and speech backends: what a backend gets and what it answers. Knows neither credits nor users' requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Ending = Literal["failed", "cancelled"]
 
 
 class BackendUnavailable(FishserveError):
-    """The backend cannot now: it is full, restarting or not there. `seconds` is when to try again, where it said so."""
+    """The backend cannot do this now: it is full, restarting or unreachable. `seconds` is the time until a retry, if it said so."""
 
     def __init__(self, message: str, seconds: float | None = None) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class BackendUnavailable(FishserveError):
 
 
 class JobRejected(FishserveError):
-    """The backend never will: what it says is wrong with the job, for its user to read."""
+    """The backend will never accept the job. The message tells the user what is wrong with it."""
 
 
 class JobUnknown(FishserveError):
@@ -37,7 +37,7 @@ class JobUnknown(FishserveError):
 
 
 class Result(BaseModel):
-    """A result that is in the bucket. The same words in its metadata let it be found again when nobody else remembers it."""
+    """A result in the bucket. Its metadata repeat these fields, so that the result can be found when no process remembers it."""
 
     seconds: float = Field(ge=0)
     frames: int = Field(ge=0)
@@ -45,12 +45,12 @@ class Result(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
     def metadata(self, job_id: str) -> dict[str, str]:
-        """What is put with the object, as the RunPod worker puts it, too."""
+        """The object's metadata, in the same format that the RunPod worker writes."""
         return {"job": job_id, "result": self.model_dump_json()}
 
     @classmethod
     def found(cls, stored: Stored) -> Result | None:
-        """The result an object says it is."""
+        """The result that an object's metadata describe; None if they describe none."""
         try:
             return cls.model_validate(json.loads(stored.metadata["result"]))
         except (KeyError, ValueError, ValidationError):
@@ -59,14 +59,14 @@ class Result(BaseModel):
 
 @dataclass(frozen=True)
 class Accepted:
-    """The backend has the job under this id, and will say when it is done."""
+    """The backend has the job under this id, and will report when it is done."""
 
     backend_id: str
 
 
 @dataclass(frozen=True)
 class Terminated:
-    """The backend is done with the job, and there is no result. `message` is for its user."""
+    """The job ended at the backend without a result. `message` is for the job's user."""
 
     status: Ending
     message: str
@@ -74,7 +74,7 @@ class Terminated:
 
 @dataclass(frozen=True)
 class Options:
-    """How a text is to be spoken; what is None is left to the model."""
+    """How to speak a text. The model decides the options that are None."""
 
     format: str = "mp3"
     speed: float = 1.0
@@ -93,19 +93,19 @@ class Options:
         return choose_rate(self.format, self.sample_rate)
 
     def asdict(self) -> dict[str, Any]:
-        """As it is kept with the job."""
+        """The options as stored with the job."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
     def media_type(self) -> str:
-        """Of the result. Raw samples say nothing of themselves: they are 16-bit, mono."""
+        """The media type of the result. Raw samples have no header: they are 16-bit, mono."""
         kind = FORMATS[self.format].media_type
         return f"{kind};rate={self.rate};channels=1" if self.format == "pcm" else kind
 
 
 @dataclass(frozen=True)
 class VoiceClip:
-    """Someone to sound like: where the clip lies, its hash, and what is said in it."""
+    """A voice to imitate: the key of its clip, the clip's hash and its transcript."""
 
     key: str
     sha256: str | None
@@ -125,24 +125,24 @@ class Order:
 
     @classmethod
     def of(cls, row: ClaimedRow) -> Order:
-        """From a row that was claimed."""
+        """The order for a claimed row."""
         voice = row.get("voice")
         speaker = VoiceClip(voice["object_key"], voice.get("sha256"), voice["transcript"]) if voice else None
         return cls(row["id"], row["user_id"], row["idempotency_key"], row["text"], Options(**row["options"]), speaker)
 
     @property
     def key(self) -> str:
-        """Where the result goes."""
+        """The key of the result in the bucket."""
         return result_key(self.user_id, self.job_id, self.options.format)
 
     @property
     def seed(self) -> int:
-        """The one that was asked for, else the job's own: done again, it says the same in the same way."""
+        """The requested seed, else the job's own, so that a retry speaks the text in the same way."""
         return seed_of(self.job_id) if self.options.seed is None else self.options.seed
 
 
 class Speech(Protocol):
-    """Speech as it is made: iterated over, the bytes of a file. `seconds` and `frames` are of what was given so far."""
+    """Speech as it is generated. Iterating yields the bytes of a file; `seconds` and `frames` count the speech so far."""
 
     @property
     def seconds(self) -> float: ...
@@ -153,7 +153,7 @@ class Speech(Protocol):
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
     async def finish(self) -> bytes:
-        """The end of a file that is not to go on."""
+        """The last bytes of the file; nothing may follow them."""
         ...
 
     def whole(self, content: bytes) -> bytes:
@@ -163,19 +163,19 @@ class Speech(Protocol):
 
 @runtime_checkable
 class Streaming(Protocol):
-    """A backend that speaks into a connection this process holds. If the process dies, so does the speech, and another begins anew."""
+    """A backend that speaks over a connection of this process. If the process dies, the speech is lost and another process starts over."""
 
     name: str
     slots: int
 
     def open(self, order: Order) -> AbstractAsyncContextManager[Speech]:
-        """Begin; leaving the block early stops the backend. Raises BackendUnavailable, JobRejected, as does iterating."""
+        """Start speaking; leaving the block early stops the backend. Opening and iterating raise BackendUnavailable and JobRejected."""
         ...
 
 
 @runtime_checkable
 class Queued(Protocol):
-    """A backend that keeps jobs itself, whatever becomes of this process."""
+    """A backend with its own queue, whose jobs outlive this process."""
 
     name: str
     slots: int
@@ -185,7 +185,7 @@ class Queued(Protocol):
         ...
 
     async def status(self, backend_id: str, order_key: str | None) -> Result | Terminated | None:
-        """None while it is under way. What is made must be at `order_key`, where one is given. Raises BackendUnavailable, JobUnknown."""
+        """None while the job is queued or running. Its result must be at `order_key`, if given. Raises BackendUnavailable, JobUnknown."""
         ...
 
     async def cancel(self, backend_id: str) -> None:
@@ -193,7 +193,7 @@ class Queued(Protocol):
         ...
 
     def token(self, user_id: str, idempotency_key: str) -> str:
-        """What a job's webhook must come with."""
+        """The token that a job's webhook must carry."""
         ...
 
 
@@ -201,5 +201,5 @@ Backend = Streaming | Queued
 
 
 def sha256(text: str) -> str:
-    """In hexadecimal. Half of a surrogate pair counts as a character."""
+    """SHA-256 in hexadecimal. Half of a surrogate pair counts as a character."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -23,9 +23,9 @@ from saas.storage.bucket import Bucket
 log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 10
 MAX_PAUSE = 60
-"""Seconds between attempts, from 1 on doubled each time."""
+"""The most seconds between attempts. The pause starts at 1 s and doubles each time."""
 GATHER_SECONDS = 0.05
-"""Between two questions for jobs: one that comes alone need not wait."""
+"""Seconds between two claims. A job that arrives alone does not wait."""
 
 
 class Dispatcher:
@@ -37,11 +37,11 @@ class Dispatcher:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def wake(self) -> None:
-        """There may be jobs to claim."""
+        """Tell the dispatcher that there may be jobs to claim."""
         self._wake.set()
 
     async def stream(self, row: JobRow) -> Stream | None:
-        """The job's speech as it is made, where the backend can and no process has claimed it."""
+        """Claim the job and stream its speech. None if the backend cannot stream, or a process has already claimed the job."""
         if isinstance(self._backend, Queued):
             return None
         claimed = await self._jobs.claim(row["id"], LEASE_SECONDS)
@@ -52,7 +52,7 @@ class Dispatcher:
         return stream
 
     async def _run_stream(self, order: Order, stream: Stream) -> None:
-        """A client that leaves stops the speech. What was made until then is finished, kept and charged; nothing made costs nothing."""
+        """A client that disconnects stops the speech. The audio so far is finished, stored and charged; no audio costs nothing."""
         try:
             content, speech = await self._synthesize(order, stream)
             if stream.left and not speech.frames:
@@ -86,7 +86,7 @@ class Dispatcher:
 
     @asynccontextmanager
     async def _leased(self, order: Order, *, heard: bool) -> AsyncIterator[None]:
-        """Say that the job is being done here, and go on saying so. One that was ended elsewhere stops here, too. Raises Refused for that."""
+        """Mark the job as running here and renew its lease. A job that ended elsewhere stops here, too. Raises Refused if it has ended."""
         await self._jobs.start(order.job_id, self._backend.name, heard=heard)
         speaking = asyncio.current_task()
         assert speaking
@@ -106,14 +106,14 @@ class Dispatcher:
             renewing.cancel()
 
     async def dispatch(self) -> None:
-        """Start as many jobs as there is room for; then wait for others, or for room."""
+        """Start as many jobs as there are free slots, then wait for more jobs or slots."""
         self._wake.clear()
         free = self._backend.slots - len(self._tasks)
         claimed = await self._jobs.claim_due(free, LEASE_SECONDS) if free > 0 else []
         self._full = len(claimed) >= free
         for row in claimed:
             self._start(row["id"], partial(self._work, row))
-        await asyncio.sleep(GATHER_SECONDS)  # what comes together is claimed together
+        await asyncio.sleep(GATHER_SECONDS)  # jobs that arrive together are claimed together
         with suppress(TimeoutError):
             async with asyncio.timeout(POLL_SECONDS):
                 await self._wake.wait()
@@ -166,7 +166,7 @@ class Dispatcher:
         if isinstance(outcome, Accepted):
             try:
                 await self._jobs.start(order.job_id, backend.name, backend_id=outcome.backend_id)
-            except Refused:  # it was cancelled meanwhile
+            except Refused:  # the job was cancelled meanwhile
                 await backend.cancel(outcome.backend_id)
         elif isinstance(outcome, Result):
             await self._outcomes.settle_checked(order.job_id, order.key, outcome)
@@ -183,11 +183,11 @@ class Dispatcher:
         if task := self._tasks.get(row["id"]):
             task.cancel()
         if (backend_id := row["backend_id"]) and isinstance(self._backend, Queued):
-            with suppress(BackendUnavailable):  # it will run to its end then, and its result be deleted
+            with suppress(BackendUnavailable):  # then the job runs to its end and its result is deleted
                 await self._backend.cancel(backend_id)
 
     async def close(self) -> None:
-        """Leave what is under way to others, at once."""
+        """Stop the running jobs and release their leases, so that other processes can take them at once."""
         tasks = dict(self._tasks)
         for task in tasks.values():
             task.cancel()

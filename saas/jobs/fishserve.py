@@ -1,6 +1,6 @@
 """A fishserve that speaks, on another machine or in this process behind loopback: asked for raw samples, which become a file here.
 
-That way every format, what is charged and the bytes are the same whichever machine spoke, and a stream can be counted while it goes on.
+That way the formats, the charge and the bytes are the same whichever machine spoke, and a stream can be counted while it runs.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ SAMPLES_PER_FRAME = 2048
 """Of FishSpeech 1.5's codec, at 44.1 kHz."""
 MAX_CLIP_BYTES = 25_000_000
 _REFUSALS = (400, 404, 413, 422)
-"""What is wrong with the job, not with the server."""
+"""Statuses for a fault in the job, not in the server."""
 
 
 class Fishserve:
-    """One server, asked for at most `slots` speeches at once; it has its own queue behind that."""
+    """One server, which gets at most `slots` requests at once and has its own queue behind them."""
 
     name = "fishserve"
 
@@ -62,23 +62,23 @@ class Fishserve:
 
 
 class FishSpeech:
-    """A file as its sound arrives. Encoding happens in a thread, so that nobody else waits for it."""
+    """Encodes a file as its audio arrives, in a thread, so that no other request waits for it."""
 
     def __init__(self, response: httpx.Response, encoder: Encoder, speed: float) -> None:
         self._response, self._encoder, self._speed, self._samples = response, encoder, speed, 0
 
     @property
     def frames(self) -> int:
-        """Frames of the codec given so far."""
+        """Codec frames received so far."""
         return self._samples // SAMPLES_PER_FRAME
 
     @property
     def seconds(self) -> float:
-        """Of sound, at the speed it has in the file."""
+        """Seconds of audio, at the file's speed."""
         return round(self._samples / NATIVE_RATE / self._speed, 3)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Raises Later when the connection breaks."""
+        """The bytes of the file as they are encoded. `open` turns a broken connection into BackendUnavailable."""
         odd = b""
         async for piece in self._response.aiter_bytes():
             content = odd + piece
@@ -90,7 +90,7 @@ class FishSpeech:
                 yield made
 
     async def finish(self) -> bytes:
-        """The end of the file, of which nothing may be given after."""
+        """The last bytes of the file; nothing may follow them."""
         return await asyncio.to_thread(self._encoder.finish)
 
     def whole(self, content: bytes) -> bytes:

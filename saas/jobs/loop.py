@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 
 async def again(work: Callable[[], Awaitable[None]], pause: float) -> None:
-    """Do the work, wait `pause` seconds, and so on until this task is cancelled."""
+    """Repeat the work, with `pause` seconds in between, until this task is cancelled."""
     task = asyncio.current_task()
     assert task
-    while not task.cancelling():  # a library may swallow a cancellation that comes together with its answer
+    while not task.cancelling():  # a library may swallow a cancellation that arrives with its answer
         try:
             await work()
             await asyncio.sleep(pause)
@@ -34,5 +34,5 @@ async def again(work: Callable[[], Awaitable[None]], pause: float) -> None:
 
 
 def words(error: Exception) -> str:
-    """What may be in a log: our own sentences, and of other errors their type."""
+    """An error as it may appear in a log: our own messages, but only the type of other errors."""
     return str(error) if isinstance(error, FishserveError) else type(error).__name__

@@ -11,9 +11,9 @@ from saas.storage.bucket import Bucket
 
 RUNNING = frozenset(["queued", "running"])
 LEASE_SECONDS = 30
-"""How long a job belongs to one process. The process renews it while it works; one that has died does not."""
+"""How long a process owns a job. It renews the lease while it works; a dead process does not."""
 POLL_SECONDS = 2.0
-"""Between looks at the database for what another process did."""
+"""Seconds between checks of the database for changes by other processes."""
 
 
 class Outcomes:
@@ -24,7 +24,7 @@ class Outcomes:
         self._events: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     async def found(self, key: str) -> Result | None:
-        """The result that the bucket holds already, made by a process that died before it could say so."""
+        """The result that the bucket already holds, from a process that died before it could report it."""
         stored = await self._bucket.head(key)
         return None if stored is None else Result.found(stored)
 
@@ -34,7 +34,7 @@ class Outcomes:
         self.tell(job_id)
 
     async def settle_checked(self, job_id: str, key: str, made: Result) -> None:
-        """As `settle`, after a look whether the file is there; refund when it is not."""
+        """As `settle`, but check first that the file is in the bucket; refund if it is not."""
         stored = await self._bucket.head(key)
         if stored is None or stored.bytes != made.bytes:
             await self.refund(job_id, "failed", "its result did not arrive; try again")

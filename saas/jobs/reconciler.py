@@ -20,20 +20,20 @@ _BATCH = 100
 
 
 class Reconciler:
-    """Jobs that the backend keeps itself."""
+    """Checks the jobs in the backend's own queue."""
 
     def __init__(self, jobs: JobRepository, bucket: Bucket, backend: Backend, outcomes: Outcomes) -> None:
         self._jobs, self._bucket, self._backend, self._outcomes = jobs, bucket, backend, outcomes
 
     async def webhook(self, job_id: str, token: str, backend_id: Any) -> None:
-        """RunPod says that a job has ended. Whoever says so must have the job's token, and RunPod is asked before it is believed.
+        """Handle RunPod's report that a job has ended. The sender must have the job's token, and RunPod itself must confirm the report.
 
-        Raises Refused 404, BackendUnavailable, Unavailable: then RunPod says it again, and `reconcile` asks in any case.
+        Raises Refused 404, BackendUnavailable, Unavailable: then RunPod retries the webhook, and `reconcile` asks in any case.
         """
         row = await self._jobs.of_token(job_id, sha256(token))
         if not isinstance(self._backend, Queued) or not isinstance(backend_id, str):
             return
-        if row["status"] in RUNNING and row["backend_id"] is None:  # the process that sent it died before it could say so
+        if row["status"] in RUNNING and row["backend_id"] is None:  # the process that sent the job died before it could record it
             row = await self._jobs.start(job_id, self._backend.name, backend_id=backend_id)
         await self._look(row, backend_id)
 
@@ -54,7 +54,7 @@ class Reconciler:
     async def _look(self, row: JobRow, backend_id: str) -> None:
         key = result_key(row["user_id"], row["id"], row["options"].get("format", "mp3"))
         if row["status"] not in RUNNING:
-            if row["object_key"] != key:  # too late: it was paid back, or deleted
+            if row["object_key"] != key:  # too late: the job was refunded or deleted
                 await self._bucket.delete(key)
             return
         own = backend_id == row["backend_id"]
@@ -65,19 +65,19 @@ class Reconciler:
                 return
             outcome = Terminated("failed", "it was lost on the way; try again")
         if outcome is None:
-            await self._jobs.renew_lease(row["id"], LEASE_SECONDS)  # others are asked about first, next time
+            await self._jobs.renew_lease(row["id"], LEASE_SECONDS)  # next time, other jobs are checked first
         elif isinstance(outcome, Result):
             await self._outcomes.settle_checked(row["id"], key, outcome)
         elif own:
-            # A second job of the same text, sent by a process that died, may have done it; its file is as good.
+            # A second job for the same text, sent by a process that died, may have stored a result; its file is as good.
             if made := await self._outcomes.found(key):
                 await self._outcomes.settle(row["id"], key, made)
             else:
                 ended = await self._outcomes.refund(row["id"], outcome.status, outcome.message)
-                if ended["object_key"] != key:  # nobody settled it meanwhile
-                    await self._bucket.delete(key)  # by an address its worker may have put something there
+                if ended["object_key"] != key:  # no process settled it meanwhile
+                    await self._bucket.delete(key)  # its worker may have uploaded a file to a presigned URL
 
 
 def _age(row: JobRow) -> float:
-    """Seconds since it was handed on."""
+    """Seconds since the job went to the backend."""
     return (datetime.now(UTC) - datetime.fromisoformat(row["started_at"])).total_seconds()

@@ -40,7 +40,7 @@ class JobRow(TypedDict):
 
 
 class ClaimedRow(JobRow):
-    """A job that this process has claimed, with its voice where it names one that is ready."""
+    """A job that this process has claimed, with its voice if it names one that is ready."""
 
     voice: VoiceRow | None
 
@@ -101,22 +101,22 @@ class JobRepository:
         return key
 
     async def claim(self, job_id: str, lease_seconds: int) -> ClaimedRow | None:
-        """One job, None when another process has it or it has ended."""
+        """Claim one job; None when another process has it or it has ended."""
         row: ClaimedRow | None = await self._database.call("claim_job", job_id=job_id, lease_seconds=lease_seconds)
         return row
 
     async def claim_due(self, limit: int, lease_seconds: int) -> list[ClaimedRow]:
-        """Jobs that no process works on, the oldest first."""
+        """Claim jobs that no process works on, the oldest first."""
         rows: list[ClaimedRow] = await self._database.call("claim_jobs", limit=limit, lease_seconds=lease_seconds)
         return rows
 
     async def start(self, job_id: str, backend: str, *, backend_id: str | None = None, heard: bool = False) -> JobRow:
-        """A backend has the job. `heard`: a client listens to it. Raises Refused 409 when it has ended."""
+        """Record that a backend has the job. `heard`: a client is listening. Raises Refused 409 when the job has ended."""
         row: JobRow = await self._database.call("start_job", job_id=job_id, backend=backend, backend_id=backend_id, heard=heard)
         return row
 
     async def renew_lease(self, job_id: str, lease_seconds: int) -> bool:
-        """Keep a job for this process. False when it has ended."""
+        """Keep a job for this process. False when the job has ended."""
         answer = await self._database.call("renew_lease", job_id=job_id, lease_seconds=lease_seconds)
         return bool(answer["renewed"])
 
@@ -132,12 +132,12 @@ class JobRepository:
         return answer["job"]
 
     async def of_token(self, job_id: str, token_hash: str) -> JobRow:
-        """The job whose webhook comes with this token. Raises Refused 404."""
+        """The job whose webhook carries this token. Raises Refused 404."""
         row: JobRow = await self._database.call("job_of_token", job_id=job_id, token_hash=token_hash)
         return row
 
     async def running(self, limit: int) -> list[JobRow]:
-        """Jobs that a backend has, those not asked about for longest first."""
+        """Jobs that a backend has, those checked longest ago first."""
         rows: list[JobRow] = await self._database.call("running_jobs", limit=limit)
         return rows
 
@@ -147,7 +147,7 @@ class JobRepository:
         return rows
 
     async def expire_results(self) -> None:
-        """Put results past their time on the list of objects to delete."""
+        """Put expired results on the list of objects to delete."""
         await self._database.call("expire_results")
 
     async def objects_to_delete(self, limit: int) -> list[str]:

@@ -35,14 +35,14 @@ Canceller = Annotated[Caller, Depends(caller("speak"))]
 Reader = Annotated[Caller, Depends(caller("read"))]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,200}$")]
 OPENAI_SECONDS = 280.0
-"""How long OpenAI's route waits for a backend that gives a file only when it is whole."""
+"""How long OpenAI's route waits for a backend that returns only whole files."""
 _LOOK = 0.5
-"""Seconds between looks whether a client is still there."""
+"""Seconds between checks that the client is still connected."""
 
 
 @router.post("/api/tts", responses={202: {"model": JobOut}})
 async def speak(body: SpeechBody, caller: SpeechCaller, state: AppState, idempotency_key: Key = None) -> Response:
-    """Speak a text: 200 with the result's address when it is ready within `wait_seconds`, else 202, and the job can be asked about."""
+    """Speak a text. 200 with the result's URL if it is ready within `wait_seconds`; otherwise 202, and you can poll the job."""
     _check_length(body.text, "text", state)
     user, voice = str(caller.user_id), str(body.voice_id) if body.voice_id else None
     taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.text, voice, body.options)
@@ -59,33 +59,37 @@ async def jobs(
     caller: Reader, state: AppState, before: datetime | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50,
     search: Annotated[str | None, Query(max_length=200)] = None,
 ) -> list[JobOut]:  # fmt: skip
-    """Your jobs, the newest first, without addresses; `before` is the created_at of the last one you have."""
+    """Your jobs, the newest first, without result URLs. For the next page, set `before` to the created_at of the last job you have."""
     return [JobOut.model_validate(row) for row in await state.jobs.list(str(caller.user_id), before, limit, search)]
 
 
 @router.get("/api/jobs/{job_id}")
 async def job(job_id: UUID, caller: Reader, state: AppState) -> JobOut:
-    """One job, with a fresh address of its result."""
+    """One job, with a new URL of its result."""
     return _out(await state.jobs.wait(str(caller.user_id), str(job_id), 0), state.jobs)
 
 
 @router.post("/api/jobs/{job_id}/cancel")
 async def cancel(job_id: UUID, caller: Canceller, state: AppState) -> JobOut:
-    """Stop a job and have its credits back. One that has ended stays as it is; one that is listened to ends when its listener leaves."""
+    """Cancel a job and get its credits back. A job that has ended stays as it is.
+
+    A job that streams to a client cannot be cancelled; it ends when that client disconnects.
+    """
     return _out(await state.jobs.cancel(str(caller.user_id), str(job_id)), state.jobs)
 
 
 @router.delete("/api/jobs/{job_id}", status_code=204)
 async def delete(job_id: UUID, caller: Canceller, state: AppState) -> None:
-    """Delete a job's text and its result. One that has not ended is cancelled first."""
+    """Delete a job's text and its result. A job that has not ended is cancelled first."""
     await state.jobs.delete(str(caller.user_id), str(job_id))
 
 
 @router.post("/v1/audio/speech", response_class=Response, responses={200: {"content": {f.media_type: {} for f in FORMATS.values()}}})
 async def openai_speech(body: OpenAIBody, caller: SpeechCaller, state: AppState, request: Request, idempotency_key: Key = None) -> Response:
-    """Speak a text, as OpenAI's clients ask for it: the file comes while it is made, where the backend can.
+    """Speak a text, for OpenAI's clients. The file is streamed as it is generated, if the backend can.
 
-    A client that leaves while it listens pays for what was made until then, which is kept with the job; one that leaves before pays nothing.
+    If you disconnect during the stream, you pay for the audio generated so far, which is kept with the job.
+    If you disconnect before it starts, you pay nothing.
     """
     _check_length(body.input, "input", state)
     user = str(caller.user_id)
@@ -116,13 +120,13 @@ async def openai_speech(body: OpenAIBody, caller: SpeechCaller, state: AppState,
 
 @router.get("/v1/models")
 async def models(state: AppState) -> Models:
-    """The model that speaks; `POST /v1/audio/speech` accepts any name for it."""
+    """The model in use. `POST /v1/audio/speech` accepts any name for it."""
     return Models(data=[Model(id=state.settings.model)])
 
 
 @router.get("/v1/models/{model}")
 async def model(model: str) -> Model:
-    """The model that speaks, under the name that was asked for, as `POST /v1/audio/speech` accepts it."""
+    """The model in use, under the requested name: `POST /v1/audio/speech` accepts any name."""
     return Model(id=model)
 
 
@@ -130,10 +134,10 @@ async def model(model: str) -> Model:
 async def runpod(
     body: WebhookBody, state: AppState, job: UUID, token: Annotated[str, Query(min_length=1, max_length=200)]
 ) -> dict[str, bool]:
-    """RunPod says that a job has ended."""
+    """RunPod reports that a job has ended."""
     try:
         await state.jobs.webhook(str(job), token, body.id)
-    except BackendUnavailable as e:  # RunPod says it again
+    except BackendUnavailable as e:  # RunPod retries the webhook
         raise ApiError(503, str(e), headers={"Retry-After": "10"}) from None
     return {"ok": True}
 
@@ -163,7 +167,7 @@ def _answer(row: JobRow, service: Jobs, status: int) -> JSONResponse:
 
 
 async def _voice(asked: str, user_id: str, state: State) -> str | None:
-    """The id of a voice that is named by its id or its name; None for the model's own. Raises ApiError."""
+    """The id of the voice with this id or name; None for the model's own voice. Raises ApiError."""
     if asked == "default":
         return None
     rows = [row for row in await state.voices.list(user_id) if row["status"] == "ready"]
@@ -177,7 +181,7 @@ async def _voice(asked: str, user_id: str, state: State) -> str | None:
 
 
 async def _unless_gone(work: Any, request: Request, give_up: Callable[[], Awaitable[object]]) -> bool:
-    """Wait for something that comes before the answer begins. False, and it is given up, when the client leaves meanwhile."""
+    """Wait for `work` before the answer begins. If the client disconnects first, call `give_up` and return False."""
     task = asyncio.ensure_future(work)
     try:
         while not task.done():
@@ -189,7 +193,7 @@ async def _unless_gone(work: Any, request: Request, give_up: Callable[[], Awaita
         return True
     except JobRejected as e:
         raise ApiError(400, str(e), "cannot_be_spoken", "input") from None
-    except Refused:  # it was cancelled meanwhile
+    except Refused:  # the job was cancelled meanwhile
         raise ApiError(409, "the job was cancelled", "cancelled") from None
     except FishserveError as e:
         raise ApiError(503, f"{e}; nothing was charged, try again", "unavailable", headers={"Retry-After": "5"}) from None
@@ -215,7 +219,7 @@ async def _once(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def _events(pieces: AsyncIterator[bytes], characters: int, frames: Callable[[], int]) -> AsyncIterator[str]:
-    """Server-sent events: the file in base64 pieces, then how many characters were spoken in how many frames."""
+    """Server-sent events: the file in base64 pieces, then the numbers of characters spoken and frames generated."""
     async for piece in pieces:
         yield _event("speech.audio.delta", audio=base64.b64encode(piece).decode())
     spoken = frames()

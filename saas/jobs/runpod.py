@@ -15,11 +15,11 @@ from saas.jobs.dispatch import Accepted, BackendUnavailable, JobRejected, JobUnk
 from saas.storage.bucket import Bucket
 
 SYNC_CHARACTERS, SYNC_SECONDS, MAX_SYNC = 200, 8, 16
-"""Shorter texts are waited for, so long, so many at once: they are ready before a webhook would be."""
+"""For texts up to this long, wait this many seconds, for this many jobs at once: the result is ready before a webhook would be."""
 EXECUTION_SECONDS, TTL_SECONDS = 600, 3600
-"""How long a job may run, and how long it may wait and run."""
+"""How long a job may run, and how long it may wait and run in total."""
 ADDRESS_SECONDS = TTL_SECONDS + 300
-"""A job may wait that long before its worker asks for the clip or sends the result."""
+"""How long presigned URLs are valid: a job may wait that long before its worker downloads the clip or uploads the result."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _UNDER_WAY = ("IN_QUEUE", "IN_PROGRESS")
 _FAULT = Terminated("failed", "the machine that was speaking failed; try again")
@@ -30,7 +30,10 @@ _ENDS = {
 
 
 class RunPod:
-    """One queue endpoint, sent at most `slots` jobs at the same moment. `by_key`: its workers have the bucket's credentials; else each job brings an address to put its result."""
+    """One queue endpoint, which is sent at most `slots` jobs at the same moment.
+
+    `by_key`: its workers have the bucket's credentials; otherwise each job carries a presigned URL for its result.
+    """
 
     name = "runpod"
 
@@ -44,11 +47,11 @@ class RunPod:
         self._secret = hmac.digest(api_key.encode(), b"fishserve webhooks", "sha256")
 
     def token(self, user_id: str, idempotency_key: str) -> str:
-        """What the webhook of a job comes with. It can be made again from what the database has, which knows only its hash."""
+        """The token in a job's webhook. It can be derived again from the job's row; the database stores only its hash."""
         return hmac.new(self._secret, f"{user_id}/{idempotency_key}".encode(), hashlib.sha256).hexdigest()
 
     async def send(self, order: Order) -> Result | Accepted | Terminated:
-        """As Queued.send. A connection that breaks may leave a second job behind, whose result is the same file."""
+        """As Queued.send. A broken connection may leave a second job behind, whose result is the same file."""
         body = {
             "input": self._input(order), "webhook": self._webhook(order),
             "policy": {"executionTimeout": 1000 * EXECUTION_SECONDS, "ttl": 1000 * TTL_SECONDS},
@@ -70,7 +73,7 @@ class RunPod:
         return self._read(await self._ask("GET", f"status/{_checked(backend_id)}"), order_key)
 
     async def cancel(self, backend_id: str) -> None:
-        """As Queued.cancel. A job that has ended or is not known needs none."""
+        """As Queued.cancel. A job that has ended or is unknown needs no cancelling."""
         try:
             await self._ask("POST", f"cancel/{_checked(backend_id)}")
         except JobUnknown:
@@ -119,7 +122,7 @@ class RunPod:
         return _ENDS.get(status or "") or Terminated("failed", _sentence(answer.get("error")))
 
     def _result(self, output: Any, order_key: str | None) -> Result | Terminated:
-        """What the worker gave last: the result, or the sentence that says why there is none."""
+        """The worker's last output: the result, or the sentence that says why there is none."""
         last = output[-1] if isinstance(output, list) and output else output
         if not isinstance(last, dict) or "error" in last:
             return Terminated("failed", _sentence(last.get("error") if isinstance(last, dict) else None))
@@ -131,13 +134,13 @@ class RunPod:
 
 
 def _checked(backend_id: Any) -> str:
-    """It becomes part of an address. Raises Gone for what cannot be one of RunPod's ids."""
+    """The id as part of a URL. Raises JobUnknown for a value that cannot be one of RunPod's ids."""
     if not isinstance(backend_id, str) or not _ID.fullmatch(backend_id):
         raise JobUnknown("that is no id of a RunPod job")
     return quote(backend_id)
 
 
 def _sentence(error: Any) -> str:
-    """The worker's one sentence for people; of a crash, whose words are for its log, that it was one."""
+    """The worker's one sentence for people. For a crash, whose text belongs in the log, a sentence that only says so."""
     words = error.strip() if isinstance(error, str) else ""
     return words if words and len(words) <= 500 and not words.startswith("{") and "\n" not in words else _FAULT.message

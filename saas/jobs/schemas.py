@@ -18,18 +18,18 @@ class SpeechBody(BaseModel):
     """A text to speak."""
 
     text: str = Field(min_length=1)
-    voice_id: UUID | None = Field(None, description="One of your voices; null: the model's own.")
+    voice_id: UUID | None = Field(None, description="One of your voices; null: the model's own voice.")
     format: Format = "mp3"
-    speed: float = Field(1.0, ge=0.25, le=4.0, description="At the same pitch.")
-    sample_rate: int | None = Field(None, description="Hz; null: 44,100, and 48,000 for opus.")
-    seed: int | None = Field(None, ge=0, le=2**53, description="The same seed says the same text in the same way.")
+    speed: float = Field(1.0, ge=0.25, le=4.0, description="The pitch stays the same.")
+    sample_rate: int | None = Field(None, description="In Hz. null: 44,100, except 48,000 for opus.")
+    seed: int | None = Field(None, ge=0, le=2**53, description="With the same seed, the same text is spoken in the same way.")
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    wait_seconds: float = Field(0, ge=0, le=60, description="Answer when it is done, if it is so soon.")
+    wait_seconds: float = Field(0, ge=0, le=60, description="How long to wait for the result before answering.")
 
     @property
     def options(self) -> Options:
-        """How it is to be spoken."""
+        """How to speak the text."""
         return Options(self.format, self.speed, self.seed, self.temperature, self.top_p, self.sample_rate)
 
 
@@ -40,16 +40,16 @@ class VoiceId(BaseModel):
 
 
 class OpenAIBody(BaseModel):
-    """OpenAI's `POST /v1/audio/speech`, and the model's own controls. Any `model` name is accepted."""
+    """The body of OpenAI's `POST /v1/audio/speech`, plus the model's own controls. Any `model` name is accepted."""
 
     input: str = Field(min_length=1)
     model: str | None = None
-    voice: str | VoiceId = Field("default", description="The id or name of one of your voices; OpenAI's names mean the model's own.")
+    voice: str | VoiceId = Field("default", description="The id or name of one of your voices; OpenAI's names mean the model's own voice.")
     instructions: str | None = Field(None, description="Accepted for compatibility; this model takes no instructions.")
     response_format: Format = "mp3"
     speed: float = Field(1.0, ge=0.25, le=4.0)
-    sample_rate: int | None = Field(None, description="Hz; null: 44,100, but 48,000 for opus and 24,000 for pcm.")
-    stream: bool = Field(True, description="False waits for the whole, which then has a Content-Length and a WAV header with true sizes.")
+    sample_rate: int | None = Field(None, description="In Hz. null: 44,100, except 48,000 for opus and 24,000 for pcm.")
+    stream: bool = Field(True, description="false returns the whole file at once, with a Content-Length and, in a WAV header, true sizes.")
     stream_format: Literal["audio", "sse"] = "audio"
     seed: int | None = Field(None, ge=0, le=2**53)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -57,13 +57,13 @@ class OpenAIBody(BaseModel):
 
     @property
     def options(self) -> Options:
-        """How it is to be spoken."""
+        """How to speak the text."""
         rate = openai_rate(self.response_format, self.sample_rate)
         return Options(self.response_format, self.speed, self.seed, self.temperature, self.top_p, rate)
 
 
 class Model(BaseModel):
-    """A model as OpenAI describes one."""
+    """A model in OpenAI's format."""
 
     id: str
     object: Literal["model"] = "model"
@@ -72,14 +72,14 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """The models there are: one."""
+    """The list of models, which has one entry."""
 
     object: Literal["list"] = "list"
     data: list[Model]
 
 
 class JobOut(BaseModel):
-    """A job. `url` is good for 300 s; ask again for another."""
+    """A job. `url` is valid for 300 s; get the job again for a new one."""
 
     id: UUID
     status: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
@@ -87,8 +87,8 @@ class JobOut(BaseModel):
     characters: int
     voice_id: UUID | None = None
     options: dict[str, Any]
-    reserved: int = Field(description="Credits that were set aside: the most it can cost.")
-    charged: int = Field(description="Credits it cost.")
+    reserved: int = Field(description="Credits that were reserved: the most that the job can cost.")
+    charged: int = Field(description="Credits that the job cost.")
     seconds: float | None = None
     bytes: int | None = None
     sha256: str | None = None
@@ -101,6 +101,6 @@ class JobOut(BaseModel):
 
 
 class WebhookBody(BaseModel):
-    """What RunPod says of a job. Nothing in it is believed but the id, which is asked about."""
+    """RunPod's message about a job. The API uses only its id, and asks RunPod about it."""
 
     id: str

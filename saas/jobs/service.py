@@ -1,7 +1,7 @@
-"""Jobs, from paid-for text to a file or a refund. All that is certain is in the database and the bucket.
+"""Jobs, from paid-for text to a file or a refund. All durable state is in the database and the bucket.
 
-A process may die at any line. Its work is then found again: a job that nobody handed on is claimed again when its lease is over, one
-at RunPod is asked for, and a file that is in the bucket is settled and not made twice.
+A process may die at any line. Other processes then find its work: a job that was not sent on is claimed again when its lease ends, RunPod
+is asked about each job it has, and a file in the bucket is settled instead of generated twice.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Jobs:
         self._sweeper = Sweeper(self._jobs, bucket, self._dispatcher, self._outcomes)
 
     async def run(self) -> None:
-        """Hand on claimed jobs, look after those handed on, and clear away those that have ended, until cancelled."""
+        """Dispatch claimed jobs, reconcile those that were sent on, and clean up those that have ended, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(again(self._dispatcher.dispatch, 0))
@@ -57,9 +57,9 @@ class Jobs:
         self, user_id: str, key_id: str | None, idempotency_key: str | None, text: str, voice_id: str | None, options: Options,
         *, dispatch: bool = True,
     ) -> Taken:  # fmt: skip
-        """Reserve the credits and take the job, once for each idempotency key. Raises Refused, Unavailable.
+        """Reserve the credits and accept the job, once for each idempotency key. Raises Refused, Unavailable.
 
-        Without `dispatch` the caller claims it, or leaves it to the next round.
+        Without `dispatch` the caller claims the job, or leaves it to the next round.
         """
         key = idempotency_key or secrets.token_hex(16)
         asked = json.dumps([text, voice_id, options.asdict()], sort_keys=True)
@@ -73,7 +73,7 @@ class Jobs:
         return taken
 
     def wake(self) -> None:
-        """There may be something to hand on."""
+        """Tell the dispatcher that there may be jobs to claim."""
         self._dispatcher.wake()
 
     async def list(self, user_id: str, before: datetime | None, limit: int, search: str | None) -> list[JobRow]:
@@ -81,7 +81,7 @@ class Jobs:
         return await self._jobs.of_user(user_id, before, limit, search)
 
     async def wait(self, user_id: str, job_id: str, seconds: float) -> JobRow:
-        """The job once it has ended, or as it is after so long."""
+        """The job once it has ended, or its state after `seconds`."""
         deadline = asyncio.get_running_loop().time() + seconds
         event = self._outcomes.event(job_id)
         while True:
@@ -94,7 +94,7 @@ class Jobs:
                     await event.wait()
 
     async def cancel(self, user_id: str, job_id: str) -> JobRow:
-        """End a job that has not ended, and give back what it reserved. Raises Refused 404, and 409 for one that is being listened to."""
+        """Cancel a job that has not ended and return its reservation. Raises Refused 404, and 409 while a client is listening to it."""
         answer = await self._jobs.cancel(user_id, job_id)
         if answer["changed"]:
             self._outcomes.tell(job_id)
@@ -102,18 +102,18 @@ class Jobs:
         return answer["job"]
 
     async def abandon(self, job_id: str) -> None:
-        """End a job whose only client left before it heard anything."""
+        """End a job whose only client disconnected before it received any audio."""
         await self._dispatcher.stop(await self._outcomes.refund(job_id, "cancelled", "its client left before anything was spoken"))
 
     async def delete(self, user_id: str, job_id: str) -> None:
-        """Forget a job and its result. Raises Refused as `cancel` does."""
+        """Delete a job and its result. Raises Refused as `cancel` does."""
         await self.cancel(user_id, job_id)
         if key := await self._jobs.delete(user_id, job_id):
-            with suppress(StorageError):  # the list of objects to delete has it
+            with suppress(StorageError):  # the list of objects to delete contains it
                 await self._bucket.delete(key)
 
     def url(self, row: JobRow) -> str | None:
-        """Where the result of a job is, for 300 s."""
+        """A URL of a job's result, valid for 300 s; None without a result."""
         key = row.get("object_key")
         if row["status"] != "succeeded" or not key:
             return None

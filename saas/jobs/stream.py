@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 
 class Stream:
-    """Pieces of a file on their way to one client, who may leave."""
+    """Pieces of a file on their way to one client, which may disconnect."""
 
     def __init__(self) -> None:
         self._pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
@@ -15,26 +15,26 @@ class Stream:
         self.left, self.frames = False, 0
 
     def give(self, piece: bytes) -> None:
-        """The next piece."""
+        """Add the next piece."""
         self._pieces.put_nowait(piece)
 
     def end(self, error: Exception | None = None) -> None:
-        """There are no more."""
+        """End the stream, or break it off with an error."""
         self._pieces.put_nowait(error)
 
     async def begin(self) -> None:
-        """Wait for the first piece. Raises what went wrong before it."""
+        """Wait for the first piece. Raises the error that came before it."""
         self._first = await self._pieces.get()
         if isinstance(self._first, Exception):
             raise self._first
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """To be iterated after `begin`. Sets `left` when the client leaves early."""
+        """Iterate after `begin`. Sets `left` when the client disconnects early."""
         try:
             piece = self._first
             while piece is not None:
                 if isinstance(piece, Exception):
-                    raise piece  # no clean end: nobody must take a part for the whole
+                    raise piece  # not a clean end: no client must mistake a part for the whole
                 yield piece
                 piece = await self._pieces.get()
         finally:

@@ -9,18 +9,18 @@ from saas.storage.bucket import Bucket, upload_key
 
 SWEEP_SECONDS = 10.0
 EXPIRE_SECONDS = 2 * 3600
-"""After which a reservation ends whatever became of its job: longer than any backend may take."""
+"""Seconds after which a reservation ends, whatever its job's state: longer than any backend may take."""
 _BATCH = 100
 
 
 class Sweeper:
-    """Clears away what has ended."""
+    """Cleans up after jobs."""
 
     def __init__(self, jobs: JobRepository, bucket: Bucket, dispatcher: Dispatcher, outcomes: Outcomes) -> None:
         self._jobs, self._bucket, self._dispatcher, self._outcomes = jobs, bucket, dispatcher, outcomes
 
     async def sweep(self) -> None:
-        """End what was forgotten, and delete what is not to be kept."""
+        """End forgotten jobs and delete files that are not to be kept."""
         for row in await self._jobs.expire_reservations(EXPIRE_SECONDS):
             self._outcomes.tell(row["id"])
             await self._dispatcher.stop(row)
@@ -32,5 +32,5 @@ class Sweeper:
         while keys := await self._jobs.objects_to_delete(_BATCH):
             for key in keys:
                 await self._bucket.delete(key)
-                await self._bucket.delete(upload_key(key))  # a clip that was never looked at is still there
+                await self._bucket.delete(upload_key(key))  # a clip that was never checked is still there
                 await self._jobs.object_deleted(key)

@@ -13,11 +13,11 @@ from saas.auth.dependencies import caller
 from saas.state import AppState
 
 
-@cache  # one function a pair, so that FastAPI asks it once a request
+@cache  # one function for each pair, so that FastAPI calls it once per request
 def limited(kind: Literal["speech", "sensitive"], scope: Scope | None) -> Callable[..., Awaitable[Caller]]:
-    """A dependency: as `caller(scope)`, and counted as what it asks for."""
+    """A dependency: as `caller(scope)`, but it also counts the request against the limit of `kind`."""
 
-    # A default, not an annotation: those are read as text, in which FastAPI does not find `scope`.
+    # A default, not an annotation: annotations are text here, in which FastAPI does not find `scope`.
     async def counted(request: Request, state: AppState, caller: Caller = Depends(caller(scope))) -> Caller:  # noqa: B008
         await state.limiter.hit(kind, caller, request)
         return caller

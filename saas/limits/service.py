@@ -1,5 +1,5 @@
-"""How often somebody may ask, counted in Redis or Valkey, or in this process alone. Who cannot be counted in Redis is counted here,
-except where that would let someone guess: then nobody may."""
+"""Rate limits, counted in Redis or Valkey, or in this process alone. If Redis does not answer, this process counts,
+except where that would let someone guess: those requests are refused."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Answer = TypeVar("Answer")
 Kind = Literal["any", "speech", "sensitive"]
 Guess = Literal["key", "password"]
 PAUSE = 2.0
-"""Seconds for which a Redis that failed is not asked again."""
+"""Seconds to wait after Redis failed before asking it again."""
 REDIS_SECONDS = 0.5
-"""After which a Redis that does not answer has failed."""
+"""Seconds without an answer after which Redis counts as failed."""
 _FORWARDED = ("cf-connecting-ip", "x-forwarded-for", "forwarded")
 
 
@@ -52,23 +52,23 @@ class Limiter:
             self._pool = ConnectionPool.from_url(
                 _redis(settings.redis_url), socket_connect_timeout=REDIS_SECONDS, socket_timeout=REDIS_SECONDS
             )
-            options: dict[str, Any] = {"connection_pool": self._pool}  # which its annotations leave out
+            options: dict[str, Any] = {"connection_pool": self._pool}  # its annotations leave this option out
             storage = RedisStorage("redis://", wrap_exceptions=True, implementation="redispy", key_prefix="fishserve", **options)
             self._shared = MovingWindowRateLimiter(storage)
 
     async def close(self) -> None:
-        """Let go of Redis."""
+        """Close the connections to Redis."""
         if self._pool is not None:
             await self._pool.aclose()
 
     async def hit(self, kind: Kind, caller: Caller, request: Request) -> None:
-        """Count a request of somebody. Raises ApiError: 429, or 503 when something sensitive cannot be counted."""
+        """Count a caller's request. Raises ApiError: 429 above the limit, 503 when a sensitive request cannot be counted."""
         if kind == "speech" and caller.key_id is not None:
             await self._take("speech of a key", str(caller.key_id), request)
         await self._take(kind, str(caller.user_id), request)
 
     async def may_try(self, address: str, what: Guess = "key") -> None:
-        """Raises ApiError 429 when too much that was tried from an address was wrong, and 503 when that cannot be known of a password."""
+        """Raises ApiError 429 after too many wrong attempts from an address, and 503 when wrong passwords cannot be counted."""
         limit = self._limits[what]
         try:
             allowed = await self._ask(lambda limiter: limiter.test(limit, what, address), alone=what == "key")
@@ -79,11 +79,11 @@ class Limiter:
             raise await self._refusal(limit, what, address)
 
     async def failed(self, address: str, what: Guess = "key") -> None:
-        """Remember that a key or password from an address was wrong."""
+        """Record a wrong key or password from an address."""
         await self._ask(lambda limiter: limiter.hit(self._limits[what], what, address))
 
     def address(self, request: Request) -> str:
-        """Where a request comes from: the peer, or what a proxy that is trusted says of it. Of IPv6 the network, of which a client has all."""
+        """The client's address: the peer's, or the one that a trusted proxy reports. For IPv6 the network, since a client has all of it."""
         found = _parsed(request.client.host if request.client else "")
         if found is not None and any(found in network for network in self._proxies):
             found = _parsed(request.headers.get("cf-connecting-ip", "")) or found
@@ -102,7 +102,7 @@ class Limiter:
             raise await self._refusal(limit, kind, name)
         if kind != "any":
             wait, left = await self._window(limit, kind, name)
-            if left <= int(request.state.more_headers.get("X-RateLimit-Remaining", left)):  # of two limits, the one that is nearer
+            if left <= int(request.state.more_headers.get("X-RateLimit-Remaining", left)):  # of two limits, report the nearer one
                 request.state.more_headers.update(_headers(limit, wait, left))
 
     async def _refusal(self, limit: RateLimitItem, kind: str, name: str) -> ApiError:
@@ -113,12 +113,12 @@ class Limiter:
         )  # fmt: skip
 
     async def _window(self, limit: RateLimitItem, kind: str, name: str) -> tuple[int, int]:
-        """Seconds until there is room again, and how many more may come now."""
+        """Seconds until the window has room again, and how many more requests it allows now."""
         window = await self._ask(lambda limiter: limiter.get_window_stats(limit, kind, name))
         return max(1, math.ceil(window.reset_time - time.time())), window.remaining
 
     async def _ask(self, question: Callable[[MovingWindowRateLimiter], Awaitable[Answer]], *, alone: bool = True) -> Answer:
-        """Ask Redis; `alone`: when it does not answer, ask this process. Else raises StorageError."""
+        """Ask Redis. If it does not answer, count in this process when `alone`, else raise StorageError."""
         try:
             if time.monotonic() < self._asleep_until:
                 raise StorageError(ConnectionError("it failed just now"))
@@ -139,7 +139,7 @@ def _uncounted() -> ApiError:
 
 
 def is_local(request: Request) -> bool:
-    """Whether this machine asks, and not a proxy on it for somebody else."""
+    """Whether the request comes from this machine itself, and not through a proxy on it."""
     peer = _parsed(request.client.host if request.client else "")
     return peer is not None and peer.is_loopback and not any(name in request.headers for name in _FORWARDED)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Line(logging.Formatter):
-    """A record as JSON, or as a line for people. Of an exception only its type and place: its message may hold a user's text."""
+    """A record as JSON, or as a line for people. It keeps only an exception's type and place: the message may hold a user's text."""
 
     def __init__(self, for_people: bool) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ def _readable(entry: dict[str, Any], created: float) -> str:
 
 
 def start() -> None:
-    """Everything of importance, to standard error. Not what libraries say of their daily work: addresses are in it."""
+    """Log warnings and errors to standard error. The libraries' routine messages are left out: they contain addresses."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Line(for_people=sys.stderr.isatty()))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

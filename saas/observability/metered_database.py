@@ -29,7 +29,7 @@ class Counted:
 
 
 def _count(function: str, arguments: dict[str, Any], answer: Any) -> None:
-    """What a function has changed, which its answer says: doing it twice changes nothing the second time."""
+    """Count the changes that a function's answer reports. A repeated call changes nothing and counts nothing."""
     if function == "process_audio_request" and not answer["replayed"]:
         metrics.JOBS.labels("queued").inc()
         metrics.CREDITS.labels("reserved").inc(answer["job"]["reserved"])

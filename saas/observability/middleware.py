@@ -18,11 +18,11 @@ _ALWAYS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-"""Where a route says otherwise of one of these, it has its way."""
+"""Default headers. A route's own value of a header wins."""
 
 
 class Watch:
-    """Measures requests, reports what nobody expected, and puts headers on answers: these, and a route's `request.state.more_headers`."""
+    """Measures requests, reports unexpected errors, and adds the default headers and a route's `request.state.more_headers` to answers."""
 
     def __init__(self, app: ASGIApp, *, https: bool) -> None:
         self._app = app
@@ -57,7 +57,7 @@ class Watch:
 
 
 def _route(scope: Any) -> str:
-    """As it is written in the code; what a client typed would make a series of each address."""
+    """The route's path as the code writes it; a client's path would create a metric series for each address."""
     return getattr(scope.get("route"), "path", None) or "none"
 
 

@@ -8,11 +8,11 @@ from saas import schema
 from saas.database import Database, DatabaseError, Refused, Unavailable
 
 KEPT = 2.0
-"""Seconds for which the database's answer is kept, since anybody may ask for it."""
+"""Seconds for which the database's answer is cached, since anybody may request it."""
 
 
 class Readiness:
-    """Remembers the last answer for a moment."""
+    """Caches the last answer for a moment."""
 
     def __init__(self) -> None:
         self._last: tuple[float, dict[str, str]] = (float("-inf"), {})

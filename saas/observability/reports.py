@@ -15,9 +15,9 @@ STOP_SECONDS = 2.0
 
 
 def start(settings: Settings) -> None:
-    """Report to the project that SENTRY_DSN names, where it names one.
+    """Report to the project that SENTRY_DSN names, if it is set.
 
-    Nothing is collected by itself (no integration, no trace, no breadcrumb): `report` and `alarm` are the only ways there.
+    Sentry collects nothing by itself (no integration, no trace, no breadcrumb): only `report` and `alarm` send anything.
     """
     if settings.sentry_dsn:
         sentry_sdk.init(
@@ -28,26 +28,26 @@ def start(settings: Settings) -> None:
 
 
 def report(error: BaseException, **tags: str) -> None:
-    """An exception that nobody expected. `tags` are words of the code, never of a user."""
+    """Report an unexpected exception. `tags` come from the code, never from a user."""
     with sentry_sdk.new_scope() as scope:
         scope.set_tags(tags)
         scope.capture_exception(error)
 
 
 def alarm(message: str, **tags: str) -> None:
-    """Something that a person must look at, though nothing broke. Neither message nor tags hold what a user said."""
+    """Report something that a person must look at, though nothing broke. Neither message nor tags hold a user's words."""
     with sentry_sdk.new_scope() as scope:
         scope.set_tags(tags)
         scope.capture_message(message, "error")
 
 
 def stop() -> None:
-    """Send what is still here; takes up to STOP_SECONDS."""
+    """Send the reports that are still pending; takes up to STOP_SECONDS."""
     sentry_sdk.flush(STOP_SECONDS)
 
 
 def scrubbed(event: Any, _: Any) -> Any:
-    """An event without the words of its exceptions, which may quote a text, a key or an address, and without what we do not know."""
+    """An event without unknown fields, and without its exceptions' messages, which may quote a text, a key or an address."""
     event = {name: value for name, value in event.items() if name in _KEPT}
     for exception in event.get("exception", {}).get("values", ()):
         exception["value"] = "(not sent)"

@@ -16,11 +16,11 @@ from inference.errors import ConfigurationError, FishserveError, RequestError
 from saas.settings import Settings
 
 URL_SECONDS = 300
-"""How long an address that a user gets is good for."""
+"""How long a presigned URL for a user is valid."""
 UPLOADS, RESULTS = "uploads/", "results/"
-"""Beginnings of keys. S3's lifecycle rules know objects by these alone."""
+"""Key prefixes. S3's lifecycle rules select objects by these alone."""
 UPLOAD_DAYS, RESULT_DAYS = 1, 90
-"""After which the bucket deletes what lies there by itself, whatever becomes of this program. Results are gone long before: SQL says when."""
+"""Days after which the bucket itself deletes objects with these prefixes. Results are deleted long before: SQL decides when."""
 _CORS = Path(__file__).with_name("cors.json")
 _CONNECTIONS = 32
 
@@ -39,7 +39,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the bucket says of an object. `metadata` is what was put with it."""
+    """The bucket's description of an object. `metadata` was stored with it."""
 
     bytes: int
     content_type: str
@@ -57,11 +57,11 @@ def result_key(user_id: str, job_id: str, extension: str) -> str:
 
 
 class Bucket:
-    """Blocking calls go to threads. Every method but those that make addresses raises StorageError."""
+    """Blocking calls run in threads. All methods except those that create presigned URLs raise StorageError."""
 
     def __init__(self, endpoint: str, access_key: str, secret_key: str, name: str) -> None:
         self.name = name
-        # R2 may refuse the checksums that newer clients add by themselves.
+        # R2 may refuse the checksums that newer clients add by default.
         config = Config(
             signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": 3, "mode": "standard"}, connect_timeout=5,
             read_timeout=60, max_pool_connections=_CONNECTIONS, request_checksum_calculation="when_required",
@@ -82,14 +82,14 @@ class Bucket:
     # -- addresses ---------------------------------------------------------------------------------------------------------------
 
     def get_url(self, key: str, *, seconds: int = URL_SECONDS, filename: str | None = None) -> str:
-        """An address to read from; with a filename browsers save it under that."""
+        """A presigned URL to read an object. Browsers save it under `filename`, if given."""
         parameters = {"Bucket": self.name, "Key": key}
         if filename:
             parameters["ResponseContentDisposition"] = f'attachment; filename="{filename}"'
         return str(self._s3.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds))
 
     def put_url(self, key: str, content_type: str, size: int | None, *, seconds: int = URL_SECONDS) -> Upload:
-        """An address that takes an object of that type and, unless None, exactly that many bytes: both are signed."""
+        """A presigned URL to upload an object of this type and, unless `size` is None, exactly this many bytes: both are signed."""
         parameters: dict[str, Any] = {"Bucket": self.name, "Key": key, "ContentType": content_type}
         if size is not None:
             parameters["ContentLength"] = size
@@ -99,12 +99,12 @@ class Bucket:
     # -- objects -----------------------------------------------------------------------------------------------------------------
 
     async def head(self, key: str) -> Stored | None:
-        """None when there is nothing."""
+        """The description of an object; None when there is no object."""
         found = await self._ask("head_object", Key=key, missing_ok=True)
         return None if found is None else Stored(found["ContentLength"], found.get("ContentType", ""), found["Metadata"])
 
     async def read(self, key: str, most: int) -> bytes | None:
-        """The whole object, of which no more than `most` bytes are ever read; None when there is nothing. Raises RequestError above that."""
+        """The whole object; None when there is no object. Raises RequestError above `most` bytes, without reading the rest."""
 
         def whole() -> bytes | None:
             found = self._call("get_object", Key=key, missing_ok=True)
@@ -127,22 +127,22 @@ class Bucket:
         await self._ask("put_object", Key=key, Body=content, ContentType=content_type, Metadata=metadata or {})
 
     async def delete(self, key: str) -> None:
-        """What is not there is deleted already."""
+        """Delete an object. A missing object counts as deleted."""
         await self._ask("delete_object", Key=key)
 
     # -- the bucket --------------------------------------------------------------------------------------------------------------
 
     async def reachable(self) -> None:
-        """Raises StorageError when it is not, or its keys open nothing."""
+        """Raises StorageError when the bucket is unreachable or refuses the credentials."""
         await self._ask("head_bucket")
 
     async def apply(self, origin: str) -> None:
-        """Let pages of that origin alone use its addresses, and have it forget by itself what everything else has forgotten to delete."""
+        """Allow only pages of this origin to use presigned URLs, and set lifecycle rules that delete objects nothing else has deleted."""
         await self._ask("put_bucket_cors", CORSConfiguration=cors(origin))
         await self._ask("put_bucket_lifecycle_configuration", LifecycleConfiguration=LIFECYCLE)
 
     async def cors_origins(self) -> list[str]:
-        """The origins whose pages may use its addresses."""
+        """The origins whose pages may use the bucket's presigned URLs."""
         found = await self._ask("get_bucket_cors", missing_ok=True)
         return [origin for rule in (found or {}).get("CORSRules", ()) for origin in rule["AllowedOrigins"]]
 

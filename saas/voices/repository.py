@@ -29,7 +29,7 @@ class VoiceRepository:
         self._database = database
 
     async def create(self, user_id: str, *, name: str, transcript: str, content_type: str, bytes: int) -> VoiceRow:
-        """A pending voice."""
+        """Create a pending voice."""
         answer = await self._database.call(
             "create_voice", user_id=user_id, name=name, transcript=transcript, content_type=content_type, bytes=bytes
         )
@@ -45,15 +45,15 @@ class VoiceRepository:
         return rows
 
     async def rename(self, user_id: str, voice_id: str, name: str) -> VoiceRow:
-        """Another name."""
+        """Rename a voice."""
         return _voice(await self._database.call("rename_voice", user_id=user_id, voice_id=voice_id, name=name))
 
     async def confirm(self, user_id: str, voice_id: str, seconds: float, sha256: str) -> VoiceRow:
-        """The clip is good. Raises Refused when the voice was deleted meanwhile."""
+        """Accept the clip. Raises Refused when the voice was deleted meanwhile."""
         return _voice(await self._database.call("confirm_voice", user_id=user_id, voice_id=voice_id, seconds=seconds, sha256=sha256))
 
     async def refuse(self, user_id: str, voice_id: str, reason: str) -> None:
-        """The clip is not good."""
+        """Refuse the clip."""
         await self._database.call("refuse_voice", user_id=user_id, voice_id=voice_id, reason=reason)
 
     async def delete(self, user_id: str, voice_id: str) -> None:

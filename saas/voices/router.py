@@ -21,14 +21,14 @@ Reader = Annotated[Caller, Depends(caller("read"))]
 
 @router.post("", status_code=201)
 async def create(body: NewVoice, caller: Manager, state: AppState) -> CreatedVoice:
-    """Announce a clip. PUT it to the address in the answer, then confirm."""
+    """Create a voice and announce its clip. PUT the clip to the URL in the answer, then confirm."""
     row, upload = await state.voices.create(str(caller.user_id), body)
     return CreatedVoice(voice=_out(row), upload=UploadOut(url=upload.url, headers=upload.headers))
 
 
 @router.post("/{voice_id}/confirm")
 async def confirm(voice_id: UUID, caller: Manager, state: AppState) -> VoiceOut:
-    """The clip is uploaded: it is looked at, and the voice is ready, or the answer says why not."""
+    """Confirm that the clip is uploaded. The API checks it; then the voice is ready, or the answer says why not."""
     return _out(await state.voices.confirm(str(caller.user_id), str(voice_id)), state.voices)
 
 
@@ -40,19 +40,19 @@ async def voices(caller: Reader, state: AppState) -> list[VoiceOut]:
 
 @router.get("/{voice_id}")
 async def voice(voice_id: UUID, caller: Reader, state: AppState) -> VoiceOut:
-    """One voice, and where its clip can be heard for 300 s."""
+    """One voice, with a URL of its clip that is valid for 300 s."""
     return _out(await state.voices.get(str(caller.user_id), str(voice_id)), state.voices)
 
 
 @router.patch("/{voice_id}")
 async def rename(voice_id: UUID, body: Rename, caller: Manager, state: AppState) -> VoiceOut:
-    """Give it another name."""
+    """Rename a voice."""
     return _out(await state.voices.rename(str(caller.user_id), str(voice_id), body.name))
 
 
 @router.delete("/{voice_id}", status_code=204)
 async def delete(voice_id: UUID, caller: Manager, state: AppState) -> None:
-    """Delete it, its clip included."""
+    """Delete a voice and its clip."""
     await state.voices.delete(str(caller.user_id), str(voice_id))
 
 

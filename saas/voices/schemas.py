@@ -9,17 +9,17 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 MAX_BYTES = 25_000_000
-"""Of a clip."""
+"""The largest clip."""
 
 
 class NewVoice(BaseModel):
-    """A voice to be, and the clip that will be uploaded for it. Whose voice it is must have agreed."""
+    """A new voice, and the clip that you will upload for it. The person whose voice it is must have agreed."""
 
     name: str = Field(min_length=1, max_length=100)
-    transcript: str = Field(min_length=1, max_length=2000, description="What is said in the clip, word for word.")
-    content_type: str = Field(pattern=r"^(audio|video)/[a-z0-9.+-]{1,60}$", description="As it will be uploaded: audio/wav, audio/mpeg...")
+    transcript: str = Field(min_length=1, max_length=2000, description="The clip's exact words.")
+    content_type: str = Field(pattern=r"^(audio|video)/[a-z0-9.+-]{1,60}$", description="Its media type: audio/wav, audio/mpeg...")
     bytes: int = Field(ge=1, le=MAX_BYTES, description="The clip's exact size.")
-    consent: Literal[True] = Field(description="The person whose voice it is has agreed to its being imitated.")
+    consent: Literal[True] = Field(description="The person whose voice it is has agreed to its imitation.")
 
 
 class Rename(BaseModel):
@@ -29,7 +29,7 @@ class Rename(BaseModel):
 
 
 class VoiceOut(BaseModel):
-    """A voice. `clip_url` is good for 300 s, and given where one voice is asked for."""
+    """A voice. `clip_url` is valid for 300 s; only requests for a single voice return it."""
 
     id: UUID
     name: str
@@ -52,7 +52,7 @@ class UploadOut(BaseModel):
 
 
 class CreatedVoice(BaseModel):
-    """A voice that waits for its clip; confirm it when that is uploaded."""
+    """A voice that waits for its clip. Confirm it when the clip is uploaded."""
 
     voice: VoiceOut
     upload: UploadOut

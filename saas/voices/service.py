@@ -1,7 +1,7 @@
-"""A voice's life: a row and an address to upload to, a clip that was looked at, and nothing left at the end.
+"""Voices of users: create a row and an upload URL, check the uploaded clip, delete all of it.
 
-The clip is uploaded beside its final place and copied there by this program once it is known to be one: the address to upload to stays good for
-a while, and nobody must exchange a clip after it was looked at.
+The client uploads the clip beside its final place, and this program copies it there after checking it: the presigned URL stays valid for
+a while, and nobody must replace a clip after the check.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from saas.voices.schemas import NewVoice
 
 SAMPLE_RATE = 44_100
 MAX_WAITING, AT_ONCE = 16, 2
-"""Users whose clips may wait to be decoded, and clips that are."""
+"""How many users' clips may wait to be decoded, and how many clips are decoded at once."""
 
 
 class Voices:
@@ -34,14 +34,14 @@ class Voices:
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def create(self, user_id: str, asked: NewVoice) -> tuple[VoiceRow, Upload]:
-        """A pending voice, and where its clip goes."""
+        """Create a pending voice, and a presigned URL for its clip."""
         row = await self._voices.create(
             user_id, name=asked.name, transcript=asked.transcript, content_type=asked.content_type, bytes=asked.bytes
         )
         return row, self._bucket.put_url(upload_key(row["object_key"]), row["content_type"], row["bytes"])
 
     async def confirm(self, user_id: str, voice_id: str) -> VoiceRow:
-        """Look at what was uploaded, and make the voice ready. Raises ApiError that says why not: 409 before an upload, 422 for no good clip."""
+        """Check the uploaded clip and make the voice ready. Raises ApiError that says why not: 409 before an upload, 422 for a bad clip."""
         row = await self.get(user_id, voice_id)
         if row["status"] == "ready":
             return row
@@ -66,14 +66,14 @@ class Voices:
             sha256 = hashlib.sha256(content).hexdigest()
         try:
             ready = await self._voices.confirm(user_id, voice_id, seconds, sha256)
-        except Refused:  # it was deleted meanwhile, and the clip that was there until now with it
+        except Refused:  # the voice was deleted meanwhile, with the clip that was stored until then
             await self._bucket.delete(row["object_key"])
             raise
         await self._bucket.delete(uploaded)
         return ready
 
     async def list(self, user_id: str) -> list[VoiceRow]:
-        """The newest first."""
+        """A user's voices, the newest first."""
         return await self._voices.list(user_id)
 
     async def get(self, user_id: str, voice_id: str) -> VoiceRow:
@@ -81,11 +81,11 @@ class Voices:
         return await self._voices.get(user_id, voice_id)
 
     async def rename(self, user_id: str, voice_id: str, name: str) -> VoiceRow:
-        """Its name, and nothing else, can be changed."""
+        """Rename a voice. Nothing else of it can be changed."""
         return await self._voices.rename(user_id, voice_id, name)
 
     async def delete(self, user_id: str, voice_id: str) -> None:
-        """Its words go at once and its clip before the answer; should the bucket not answer, the list of what is to be deleted has it."""
+        """Delete a voice's texts at once and its clip before the answer. If the bucket fails, the list of objects to delete has it."""
         row = await self.get(user_id, voice_id)
         await self._voices.delete(user_id, voice_id)
         with suppress(StorageError):
@@ -93,12 +93,12 @@ class Voices:
                 await self._bucket.delete(key)
 
     def clip_url(self, row: VoiceRow) -> str | None:
-        """Where to listen to it, for 300 s."""
+        """A URL of the clip, valid for 300 s; None unless the voice is ready."""
         return self._bucket.get_url(row["object_key"]) if row["status"] == "ready" else None
 
     @asynccontextmanager
     async def _in_turn(self, user_id: str) -> AsyncIterator[None]:
-        """A clip's turn to be held in memory and decoded. One user's clips do not stand in everybody's way. Raises Overloaded."""
+        """Wait for a turn to load and decode a clip. One user's clips do not hold up the other users. Raises Overloaded."""
         if user_id in self._looking:
             raise Overloaded("a clip of yours is being looked at already; try again in a few seconds", 5)
         if len(self._looking) >= MAX_WAITING:

@@ -1,4 +1,4 @@
-"""The app for people, as Vite built it, under /app. Where it has not been built, a page says how; everything else works without it."""
+"""The app for people, as Vite built it, under /app. If it is not built, a page says how to build it; everything else works without it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_built() -> bool:
 
 
 def policy(settings: Settings) -> str:
-    """The app's Content-Security-Policy: its own files, Turnstile's script, and whom it must ask: the API, Supabase, the bucket."""
+    """The app's Content-Security-Policy: its own files, Turnstile's script, and connections to the API, Supabase and the bucket."""
     own = {"'self'", _origin(settings.public_url), _origin(settings.supabase_url), _bucket(settings)} - {""}
     turnstile = f" {TURNSTILE}" if settings.turnstile_site_key else ""
     rules = {
@@ -47,12 +47,12 @@ def policy(settings: Settings) -> str:
 
 
 def address(settings: Settings) -> str:
-    """Where people find the app, or what it takes to build it."""
+    """The app's address, or what it takes to build the app."""
     return settings.app if settings.app_url or is_built() else "not built; it takes Node 20.19 or newer and `make web`"
 
 
 def router(settings: Settings, dist: Path = DIST) -> APIRouter:
-    """/app and what is under it. A path that is no file is a page of the app, which knows itself whether there is such a page."""
+    """/app and the paths under it. A path that is not a file is a page of the app; the app itself knows whether that page exists."""
     plain = {str(f.relative_to(dist)): f.read_bytes() for f in dist.rglob("*") if f.suffix in _TYPES} if dist.is_dir() else {}
     files = {name: {"": content, "gzip": gzip.compress(content, 9, mtime=0)} for name, content in plain.items()}
     tags = {name: hashlib.sha256(content).hexdigest()[:24] for name, content in plain.items()}
@@ -97,5 +97,5 @@ def _origin(url: str) -> str:
 
 
 def _bucket(settings: Settings) -> str:
-    """Where clips are uploaded to and results come from."""
+    """The bucket's origin, for uploading clips and downloading results."""
     return _origin(settings.r2_endpoint)

@@ -26,7 +26,7 @@ class Mailbox:
         """Send a link that signs in once; on a terminal, print it too."""
         subject, words = _MESSAGES[purpose]
         self.post(to, subject, f"{words}\n\n{link}\n\nIt works once, for one hour.\n")
-        if sys.stderr.isatty():  # a log that is kept must not hold a link that signs in
+        if sys.stderr.isatty():  # a stored log must not contain a link that signs in
             print(f"Mail to {to}: {words} {link}", file=sys.stderr, flush=True)
 
     def post(self, to: str, subject: str, text: str) -> None:

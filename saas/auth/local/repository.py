@@ -11,7 +11,7 @@ User = dict[str, Any]
 
 
 class Found(TypedDict):
-    """A user, and the hash of the password where there is one."""
+    """A user, and the password hash if the user has a password."""
 
     user: User
     password_hash: str | None
@@ -31,7 +31,7 @@ class LocalRepository:
         self._database = database
 
     async def create_user(self, email: str, password_hash: str | None, confirmed: bool) -> User | None:
-        """A new user; None when the address has one."""
+        """Create a user; None when the address already has an account."""
         user: User | None = await self._database.call("local_create_user", email=email, password_hash=password_hash, confirmed=confirmed)
         return user
 
@@ -41,34 +41,34 @@ class LocalRepository:
         return found
 
     async def update_user(self, user_id: str, session_id: str, password_hash: str | None) -> User:
-        """Another password; every other session ends."""
+        """Set a new password and end every other session."""
         user: User = await self._database.call("local_update_user", user_id=user_id, session_id=session_id, password_hash=password_hash)
         return user
 
     async def open_session(self, user_id: str, refresh_hash: str) -> Opened:
-        """A new session."""
+        """Open a session."""
         opened: Opened = await self._database.call("local_open_session", user_id=user_id, refresh_hash=refresh_hash)
         return opened
 
     async def renew_session(self, old_hash: str, new_hash: str) -> Opened | None:
-        """The session of a refresh token, which is replaced; None when it has ended."""
+        """The session of a refresh token, with the token replaced; None when the session has ended."""
         opened: Opened | None = await self._database.call("local_renew_session", old_hash=old_hash, new_hash=new_hash)
         return opened
 
     async def session_user(self, user_id: str, session_id: str) -> User | None:
-        """The user of a session; None when it has ended."""
+        """The user of a session; None when the session has ended."""
         user: User | None = await self._database.call("local_session_user", user_id=user_id, session_id=session_id)
         return user
 
     async def close_sessions(self, user_id: str, session_id: str, scope: str) -> None:
-        """End this session, the others, or all."""
+        """End this session, the user's other sessions, or all, depending on `scope`."""
         await self._database.call("local_close_sessions", user_id=user_id, session_id=session_id, scope=scope)
 
     async def create_token(self, user_id: str, purpose: Purpose, hash: str, seconds: int) -> None:
-        """A link's token, valid once and for so long."""
+        """Store a link's token, valid once and for `seconds`."""
         await self._database.call("local_create_token", user_id=user_id, purpose=purpose, hash=hash, seconds=seconds)
 
     async def use_token(self, purpose: str, hash: str) -> User | None:
-        """The user of a link's token, which is used up; None when it is not valid."""
+        """Use up a link's token and return its user; None when the token is not valid."""
         user: User | None = await self._database.call("local_use_token", purpose=purpose, hash=hash)
         return user

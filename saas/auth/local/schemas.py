@@ -6,10 +6,10 @@ from typing import Literal
 from pydantic import BaseModel, Field, field_validator
 
 MIN_PASSWORD, MAX_PASSWORD = 8, 200
-"""Characters."""
+"""In characters."""
 ADDRESS = re.compile(r"""[^@\s\x00-\x1f"(),:;<>\[\]\\]{1,64}@[^@\s\x00-\x1f"(),:;<>\[\]\\]{1,190}""")
 Purpose = Literal["signup", "magiclink", "recovery"]
-"""What a link is for."""
+"""The purpose of a link."""
 
 
 class Captcha(BaseModel):

@@ -1,4 +1,4 @@
-"""Sessions of embedded mode: ES256 tokens, refresh tokens, sign-in links. The public key stands where the API looks for Supabase's."""
+"""Sessions of embedded mode: ES256 tokens, refresh tokens, sign-in links. The API finds the public key where it looks for Supabase's."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ LINK_SECONDS = 3600
 
 
 class Signer:
-    """The key that signs sessions, kept in one file. Made where it is not there yet."""
+    """The key that signs sessions, kept in one file. Created if the file does not exist."""
 
     def __init__(self, file: Path, issuer: str) -> None:
         self.issuer = issuer
@@ -44,7 +44,7 @@ class Signer:
         self.jwks = {"keys": [public | {"kid": self._id, "use": "sig", "alg": "ES256", "key_ops": ["verify"]}]}
 
     def sign(self, user: dict[str, Any], session_id: str, now: float) -> str:
-        """A token that says who is signed in until SESSION_SECONDS from `now` (Unix seconds)."""
+        """A session token for a user, valid until SESSION_SECONDS after `now` (Unix seconds)."""
         claims = {
             "iss": self.issuer, "aud": "authenticated", "role": "authenticated", "sub": user["id"], "email": user["email"],
             "session_id": session_id, "aal": "aal1", "is_anonymous": False, "iat": int(now), "exp": int(now) + SESSION_SECONDS,
@@ -53,7 +53,7 @@ class Signer:
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self._id})
 
     def read(self, token: str) -> tuple[str, str]:
-        """The user's and the session's id. Raises ApiError 401 for what this key did not sign, or signed too long ago."""
+        """The user's and the session's id. Raises ApiError 401 for a token that this key did not sign, or signed too long ago."""
         try:
             claims = jwt.decode(
                 token, self._key.public_key(), algorithms=["ES256"], audience="authenticated", issuer=self.issuer, leeway=0,
@@ -75,17 +75,17 @@ class LocalAuth:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def lock(self, address: str) -> asyncio.Lock:
-        """Held while a password from an address is checked: concurrent guesses are counted one by one."""
+        """A lock to hold while checking a password from a network address, so that concurrent guesses are counted one by one."""
         return self._locks.setdefault(address, asyncio.Lock())
 
     async def open_session(self, database: Database, user: dict[str, Any]) -> dict[str, Any]:
-        """A new session as GoTrue gives one."""
+        """Open a session and return it in GoTrue's format."""
         refresh = secrets.token_urlsafe(32)
         opened = await LocalRepository(database).open_session(user["id"], token_hash(refresh))
         return self._session(opened, refresh)
 
     async def renew(self, database: Database, refresh: str) -> dict[str, Any]:
-        """The session with its next tokens. Raises ApiError 400 when it has ended."""
+        """The session with new tokens. Raises ApiError 400 when it has ended."""
         following = secrets.token_urlsafe(32)
         renewed = await LocalRepository(database).renew_session(token_hash(refresh), token_hash(following))
         if renewed is None:
@@ -93,21 +93,21 @@ class LocalAuth:
         return self._session(renewed, following)
 
     async def send_link(self, database: Database, user: dict[str, Any], purpose: Purpose, back: str) -> None:
-        """Write the user a link that signs in once, and leads to `back` in the app."""
+        """Send the user a link that signs in once and leads to `back` in the app."""
         token = secrets.token_urlsafe(32)
         await LocalRepository(database).create_token(user["id"], purpose, token_hash(token), LINK_SECONDS)
         query = urlencode({"token": token, "type": purpose, "redirect_to": self.landing(back)})
         self._mailbox.send_link(user["email"], purpose, f"{self._public_url}/auth/v1/verify?{query}")
 
     def tell_of_account(self, email: str) -> None:
-        """Somebody signed up with an address that has an account. A form must not tell strangers so: the address alone is told."""
+        """Tell the owner of an account that somebody signed up with its address. Only this mail says so: a form must not tell strangers."""
         words = (
             f"Somebody, perhaps you, wanted an account for this address, which has one. Sign in, or choose a new password:\n\n{self._app}\n"
         )
         self._mailbox.post(email, "You have an account already", words)
 
     def landing(self, redirect_to: str) -> str:
-        """Where a link may lead: into the app, and nowhere else."""
+        """The address that a link leads to: `redirect_to` if it is inside the app, else the app itself."""
         inside = redirect_to == self._app or redirect_to.startswith(f"{self._app}/")
         return redirect_to if inside and not re.search(r"[#\\\s]", redirect_to) else self._app
 
@@ -120,11 +120,11 @@ class LocalAuth:
 
 
 async def create_user(database: Database, email: str, password: str | None, *, confirmed: bool) -> dict[str, Any] | None:
-    """A new user as GoTrue shows one, or None where the address has one already. Without a password, links alone sign in."""
+    """Create a user, in GoTrue's format; None if the address already has an account. Without a password, only links sign in."""
     hashed = None if password is None else await asyncio.to_thread(hash_password, password)
     return await LocalRepository(database).create_user(email, hashed, confirmed)
 
 
 def token_hash(token: str) -> str:
-    """What the database keeps of a token."""
+    """The hash of a token, which the database stores instead of the token."""
     return hashlib.sha256(token.encode()).hexdigest()
