@@ -46,6 +46,8 @@ MIN_REFERENCE_SECONDS, MAX_REFERENCE_SECONDS = 0.5, 90
 class SpeechEngine:
     """Text to speech with one loaded model. Thread-safe. Close it, or use it in a `with` statement.
 
+    One class, since it is the whole public API; prompts, jobs and scheduling have their own modules.
+
     `weights="int8"` decodes with weights rounded to 8 bits, on CPU alone: faster and less exact (docs/performance.md). `slots` is how many requests
     are generated at once (by default 8, on CUDA 64), fewer if their keys and values would exceed `kv_bytes` (by default, on CUDA, half of the
     memory that is free); up to `queue` more wait their turn, further ones are refused.

@@ -67,7 +67,7 @@ class Sequence:
 
 
 class Runner:
-    """Owns the cache and the device. Not thread-safe: one thread calls it."""
+    """Owns the cache and the device. One class, since all its methods move the same slots. Not thread-safe: one thread calls it."""
 
     def __init__(self, checkpoint: Checkpoint, slots: int, weights: Weights = "native") -> None:
         self._lm, self._device = checkpoint.lm, checkpoint.device
