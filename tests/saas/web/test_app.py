@@ -384,7 +384,7 @@ def test_a_link_signs_in_once_and_a_forgotten_password_is_replaced(visit, produc
     visit.open("speak")
     visit.go("Settings")
     visit.press("Sign out")
-    for password, outcome in ((PASSWORD, "Incorrect email or password"), ("another long sentence", "You see what it costs")):
+    for password, outcome in ((PASSWORD, "Incorrect email or password"), ("another long sentence", "You see the price")):
         visit.fill("E-mail", address)
         visit.fill("Password", password)
         visit.says("You are a person.")

@@ -60,7 +60,7 @@ def test_supabase_js_signs_up_signs_in_renews_and_signs_out(browser, place):
     visit.go("Settings")
     expect(page.get_by_label("E-mail").first).to_have_value(address)
     visit.press("Sign out")
-    for password, outcome in (("not my password", "Incorrect email or password"), (PASSWORD, "You see what it costs")):
+    for password, outcome in (("not my password", "Incorrect email or password"), (PASSWORD, "You see the price")):
         visit.fill("E-mail", address)
         visit.fill("Password", password)
         visit.press("Sign in")
