@@ -197,8 +197,9 @@ def resting(worker):
 
 def test_sigterm_lets_running_jobs_finish(queue, checkpoint, bucket, worker):
     with Worker(queue, checkpoint, **bucket.environment).ready() as other, resting(worker):
-        job = queue.run(text=LONG[:200], max_new_tokens=200, seed=1, format="mp3")
-        wait(lambda: queue.status(job)["status"] == "IN_PROGRESS")
+        job = queue.run(text=LONG[:600], max_new_tokens=200, seed=1, format="mp3")
+        # A job that the SDK has taken and not begun at SIGTERM is left to another worker.
+        wait(lambda: other.metric("fishserve_requests_running") or queue.status(job)["status"] == "COMPLETED")
         other.process.send_signal(signal.SIGTERM)
         assert other.process.wait(HANG_SECONDS) == 0
         assert queue.status(job)["status"] == "COMPLETED"
