@@ -63,6 +63,7 @@ def seconds(text):
     return float(value) / (1000 if unit == "ms" else 1)
 
 
+@pytest.mark.drill  # on a busy machine the recorder, not the page, has lost blocks of sound: the cause is not known
 def test_a_click_speaks_and_every_sample_is_played_in_order(browser, server):
     visit = Visit(browser, server.url, bypass_csp=True).ready()
     visit.page.evaluate(LISTEN, RECORDER)
