@@ -91,7 +91,7 @@ def test_a_page_of_another_origin_speaks_where_it_may(browser, checkpoint, voice
         page = browser.new_page()
         page.goto(f"{origin}/browser.html?server={allowing.url}")
         page.get_by_role("button", name="Speak").click()
-        page.wait_for_function("document.getElementById('sound').duration > 0", timeout=1000 * HANG_SECONDS)
+        page.wait_for_function("document.getElementById('sound').duration > 0", polling=100, timeout=1000 * HANG_SECONDS)
         page.goto(f"{origin}/browser.html?server={server.url}")
         page.get_by_role("button", name="Speak").click()
         expect(page.locator("#status")).to_have_text("Failed to fetch")
