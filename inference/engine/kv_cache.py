@@ -50,28 +50,28 @@ class PrefixCache:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._pasts: OrderedDict[bytes, KVPrefix] = OrderedDict()
+        self._prefixes: OrderedDict[bytes, KVPrefix] = OrderedDict()
 
     @property
     def bytes(self) -> int:
-        return sum(past.bytes for past in self._pasts.values())
+        return sum(prefix.bytes for prefix in self._prefixes.values())
 
     def get(self, columns: Tensor) -> KVPrefix | None:
         """The prefix of exactly these columns, or None."""
         key = _key(columns)
-        found = self._pasts.get(key)
+        found = self._prefixes.get(key)
         metrics.PREFIXES.labels("hit" if found else "miss").inc()
         if found:
-            self._pasts.move_to_end(key)
+            self._prefixes.move_to_end(key)
         return found
 
-    def put(self, past: KVPrefix) -> None:
+    def put(self, prefix: KVPrefix) -> None:
         """Keep a prefix, unless it alone exceeds the budget."""
-        if past.bytes > self._budget:
+        if prefix.bytes > self._budget:
             return
-        self._pasts[_key(past.columns)] = past
+        self._prefixes[_key(prefix.columns)] = prefix
         while self.bytes > self._budget:
-            self._pasts.popitem(last=False)
+            self._prefixes.popitem(last=False)
         metrics.PREFIX_BYTES.set(self.bytes)
 
 

@@ -36,7 +36,7 @@ class Sequence:
     """One segment being generated, in one slot of the cache.
 
     `prompt` (1 + codebooks, time) int64 begins with `fixed` columns that other prompts share, and may begin with the
-    columns of a `past` computed earlier; at most `limit` frames follow it. `frames` are the generated columns, each
+    columns of a `kv_prefix` computed earlier; at most `limit` frames follow it. `frames` are the generated columns, each
     (1 + codebooks,) int64 on the CPU; the last is not in the cache yet. `history` (1 + codebooks, WINDOW) holds the ids
     that the penalty sees, in row 0 as indices into the head's ids. `noise` is the number of a block of frames and that block's
     noise (frames, codebooks, TOP_RANKS), a function of `seed` (int64). `finish` says why the sequence ended: STOP (end token),
@@ -48,7 +48,7 @@ class Sequence:
     limit: int
     seed: int
     fixed: int = 0
-    past: KVPrefix | None = None
+    kv_prefix: KVPrefix | None = None
     slot: int = -1
     length: int = 0
     frames: list[Tensor] = field(default_factory=list)
@@ -77,8 +77,8 @@ class Runner:
         self._semantic_begin = checkpoint.tokenizer.semantic_begin
         self._cache = self._lm.new_cache(slots + 1, checkpoint.config.max_seq_len)
         self._staging = slots  # the slot behind the others, where prompts are computed
-        self.past_budget = self._cache.both.nbytes // KEPT_SHARE
-        self._prefixes = PrefixCache(self.past_budget)
+        self.kv_prefix_budget = self._cache.both.nbytes // KEPT_SHARE
+        self._prefixes = PrefixCache(self.kv_prefix_budget)
         self._speakable = self._speakable_head()
         self._graphs = capture_or_none(self._step, self._speakable, self._cache, slots, WINDOW)
         self._flight: tuple[list[Sequence], PendingFrames] | None = None  # the sequences whose frames are pending, and the frames
@@ -102,11 +102,11 @@ class Runner:
     def stage(self, sequence: Sequence) -> None:
         """Stage a sequence; `prefill` then computes its prompt. Columns that its own KV prefix or its voice's holds are copied instead."""
         self._staged, sequence.length = sequence, 0
-        past = sequence.past or self._prefixes.get(sequence.prompt[:, : sequence.fixed])
-        if past is not None:
-            sequence.length = min(past.shared(sequence.prompt), sequence.prompt.shape[1] - 1)
-            past.restore(self._cache, self._staging, sequence.length)
-        sequence.past = None  # the slot holds a copy now, so free this one
+        prefix = sequence.kv_prefix or self._prefixes.get(sequence.prompt[:, : sequence.fixed])
+        if prefix is not None:
+            sequence.length = min(prefix.shared(sequence.prompt), sequence.prompt.shape[1] - 1)
+            prefix.restore(self._cache, self._staging, sequence.length)
+        sequence.kv_prefix = None  # the slot holds a copy now, so free this one
 
     def prefill(self) -> int:
         """Run the next piece of the staged prompt; after the last piece, take a slot. Returns the number of columns run.
@@ -131,11 +131,11 @@ class Runner:
             self._take_slot(s, hidden)
         return s.length - start
 
-    def past_bytes(self, sequence: Sequence) -> int:
-        """The bytes that `past` would take."""
+    def kv_prefix_bytes(self, sequence: Sequence) -> int:
+        """The bytes that `kv_prefix` would take."""
         return self._cache.both[:, :, sequence.slot, :, : sequence.length].nbytes
 
-    def past(self, sequence: Sequence) -> KVPrefix:
+    def kv_prefix(self, sequence: Sequence) -> KVPrefix:
         """A copy of a running sequence's slot, from which it can continue later."""
         frames = torch.stack(sequence.frames[:-1], dim=1) if len(sequence.frames) > 1 else sequence.prompt[:, :0]
         return KVPrefix.of(self._cache, sequence.slot, torch.cat((sequence.prompt, frames), dim=1))

@@ -204,9 +204,8 @@ class Scheduler:
         with self._changed:
             kept = sum(j.kv_prefix.bytes for j in (*self.waiting, *self._parked()) if j.kv_prefix)
         reused = self._checkpoint.defaults.history != 0
-        job.kv_prefix = (
-            self._runner.past(sequence) if reused and kept + self._runner.past_bytes(sequence) <= self._runner.past_budget else None
-        )
+        fits = kept + self._runner.kv_prefix_bytes(sequence) <= self._runner.kv_prefix_budget
+        job.kv_prefix = self._runner.kv_prefix(sequence) if reused and fits else None
         self._free_slot(job)
         with self._changed:
             self.running.remove(job)

@@ -230,9 +230,9 @@ def test_two_slots_that_fault_together_leave_nothing_behind(golden):
 
 
 @pytest.mark.parametrize("budget", [0, 10**9])
-def test_a_long_text_is_the_same_whether_its_past_was_kept(golden, budget):
+def test_a_long_text_is_the_same_whether_its_prefix_was_kept(golden, budget):
     engine = ByHand(golden, slots=1)
-    engine._runner.past_budget = budget
+    engine._runner.kv_prefix_budget = budget
     request = SpeechRequest("One here. Another there. A third one.", voice(40), temperature=0, chunk_length=15, max_new_tokens=8)
     ticket = engine.submit(request, lambda _: None)
     engine.finish()
@@ -253,7 +253,7 @@ def test_the_slots_keep_to_a_budget_of_memory(golden):
     cache = engine._runner._cache
     # Three requests and the row where prompts are computed; a quarter as much for voices, and a quarter for those that wait.
     assert cache.k.nbytes + cache.v.nbytes == 4 * row
-    assert engine._runner.past_budget == row
+    assert engine._runner.kv_prefix_budget == row
     with pytest.raises(RequestError, match="GiB for keys and values is too little"):
         ByHand(golden, kv_bytes=row)
 
@@ -265,21 +265,21 @@ def test_a_device_has_its_usual_number_of_slots(golden, device, slots):
     assert affordable_slots(there, 3, 2**40) == 3
 
 
-def test_pasts_are_shared_as_far_as_columns_agree(golden):
+def test_prefixes_are_shared_as_far_as_columns_agree(golden):
     prompt = golden_tensors("lm_tiny/prompts.safetensors")["plain"].long()
-    past = KVPrefix.of(golden.lm.new_cache(1, 64), 0, prompt)
-    assert past.shared(prompt) == prompt.shape[1]
-    assert past.shared(torch.cat((prompt, prompt), dim=1)) == prompt.shape[1]
+    prefix = KVPrefix.of(golden.lm.new_cache(1, 64), 0, prompt)
+    assert prefix.shared(prompt) == prompt.shape[1]
+    assert prefix.shared(torch.cat((prompt, prompt), dim=1)) == prompt.shape[1]
     changed = prompt.clone()
     changed[3, 7] += 1
-    assert past.shared(changed) == 7
+    assert prefix.shared(changed) == 7
 
 
 def test_voices_are_forgotten_least_recently_used_first(golden):
-    def past(n):
+    def prefix(n):
         return KVPrefix.of(golden.lm.new_cache(1, 64), 0, torch.full((9, 10), n))
 
-    a, b, c = map(past, range(3))
+    a, b, c = map(prefix, range(3))
     cache = PrefixCache(2 * a.bytes)
     cache.put(a)
     cache.put(b)
