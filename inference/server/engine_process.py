@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable
@@ -28,7 +27,7 @@ Address = tuple[int, str]
 class EngineProcess:
     """`inbox.get(timeout=…)` returns (HTTP process, uid, time, message). `send` takes an address and a chunk, at the end None or an error.
 
-    `report` takes the state: loading, ready or failed. `run` returns when the parent has ended or the engine cannot continue.
+    `report` takes the state: loading, ready or failed. `run` returns when the engine cannot continue.
     """
 
     def __init__(
@@ -61,8 +60,7 @@ class EngineProcess:
 
     def _receive_all(self, engine: SpeechEngine) -> None:
         codec_worker = CodecWorker(engine, self._outbox)
-        parent = os.getppid()
-        while os.getppid() == parent and engine.alive:
+        while engine.alive:
             try:
                 consumer, uid, _, message = self._inbox.get(timeout=1.0)
             except queue.Empty:

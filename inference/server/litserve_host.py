@@ -8,6 +8,7 @@ that is still loading is alive (/health) but not ready (/ready).
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import pickle
 import signal
@@ -32,6 +33,7 @@ from inference.http.log import quiet_uvicorn
 from inference.http.metrics import SHARED_DIRECTORY
 from inference.http.timeouts import DrainingWebSocketProtocol, HeaderTimeoutProtocol
 from inference.listening import listen, url_of
+from inference.processes import end_with_parent, forks_end_with_parent
 from inference.server.app import create_app
 from inference.server.engine_process import Address, EngineProcess
 from inference.server.health_port import HealthPort
@@ -51,6 +53,7 @@ class EngineApi(ls.LitAPI):
     """LitServe requires an API object; EngineLoop does all the work."""
 
     def setup(self, device: str) -> None:
+        end_with_parent(multiprocessing.parent_process().pid)  # type: ignore[union-attr, arg-type]
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends this process after draining
 
 
@@ -185,6 +188,7 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
     shutdown = Shutdown(say)
     with tempfile.TemporaryDirectory(prefix="fishserve-metrics-") as shared, shutdown.on_ctrl_c():
         os.environ[SHARED_DIRECTORY] = shutdown.folder = shared
+        forks_end_with_parent()  # LitServe's manager and the HTTP process
         server = build(settings, plugin, shutdown.requests)
         shutdown.stop = lambda: _stop(server)
         failure: list[str] = []

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from inference.errors import FishserveError
+from inference.processes import end_with_parent
 
 READY_SECONDS = 180
-_PR_SET_PDEATHSIG = 1
 
 
 class NotStarted(FishserveError):
@@ -34,7 +33,7 @@ class Program:
             # A separate process group: Ctrl-C reaches only this process, which then ends the others in order.
             self.process = subprocess.Popen(
                 list(command), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=os.environ | environment, process_group=0,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - it makes one system call
+                preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - it makes two system calls
             )  # fmt: skip
 
     def wait_ready(self, ready: Callable[[], bool]) -> None:
@@ -71,8 +70,3 @@ def free_ports(count: int) -> list[int]:
             if port not in found:
                 found.append(port)
     return found
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

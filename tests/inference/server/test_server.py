@@ -331,6 +331,14 @@ def test_ctrl_c_while_it_loads_ends_it(checkpoint, tmp_path, served):
     wait(lambda: server.members() == [])
 
 
+@pytest.mark.parametrize("words", ["loading; listening", "ready after"])
+def test_killed_it_leaves_no_process_behind(checkpoint, tmp_path, served, words):
+    server = served(Server(checkpoint, tmp_path))
+    server.wait(lambda: words in server.words())
+    server.process.kill()
+    wait(lambda: server.members() == [])
+
+
 def test_ctrl_c_while_it_speaks_says_what_it_waits_for_and_the_next_one_stops_it(tmp_path, served):
     server = served(Server(EMBEDDED_VOICE, tmp_path).wait_ready())  # which takes seconds for a text, not a moment
     with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG}, timeout=HANG_SECONDS) as response:
