@@ -216,13 +216,13 @@ def soak(
     """Run mixed lengths, clients that leave and faults for a long time. Fails unless memory is flat and every request ends once."""
     from bench.record import facts, recording
     from bench.soak import soak as run
-    from inference import SpeechEngine
+    from inference.engine.startup import engine_for
 
     loaded, chosen = _checkpoint(checkpoint, device)
     settings = {"minutes": minutes, "clients": clients, "slots": slots, "faults": faults, "seed": seed, "weights": chosen.cpu_weights}
     with (
         _recorded(recording(out, "soak", settings, facts(loaded))) as record,
-        SpeechEngine(loaded, slots=slots, queue=chosen.queue, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
+        engine_for(loaded, chosen, slots) as engine,
     ):
         well = run(engine, 60 * minutes, clients, seed, record, _step, faults)
     if not well:
@@ -243,15 +243,15 @@ def busy(
     """Speed beside other programs that keep the cores busy, as a share of the speed alone."""
     from bench.busy import measure
     from bench.record import facts, recording
-    from inference import SpeechEngine
     from inference.cpu_threads import allowed_cpus
+    from inference.engine.startup import engine_for
 
     loaded, chosen = _checkpoint(checkpoint, device)
     neighbours = neighbours or len(allowed_cpus())
     settings = {"neighbours": neighbours, "rounds": rounds, "seconds": seconds, "weights": chosen.cpu_weights}
     with (
         _recorded(recording(out, "busy", settings, facts(loaded))) as record,
-        SpeechEngine(loaded, slots=1, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
+        engine_for(loaded, chosen, slots=1) as engine,
     ):
         measure(engine, neighbours, rounds, seconds, record, _step)
 
@@ -320,7 +320,7 @@ def _in_process(
     from bench.record import facts, recording
     from bench.serving import Objective
     from bench.targets import engine_target
-    from inference import SpeechEngine
+    from inference.engine.startup import engine_for
 
     levels, objective = _levels(concurrency), Objective(first_audio, share)
     loaded, chosen = _checkpoint(checkpoint, device)
@@ -330,7 +330,7 @@ def _in_process(
     }  # fmt: skip
     with (
         _recorded(recording(out, command, settings, facts(loaded))) as record,
-        SpeechEngine(loaded, slots=max(levels), queue=chosen.queue, weights=chosen.cpu_weights, kv_bytes=chosen.kv_bytes) as engine,
+        engine_for(loaded, chosen, max(levels)) as engine,
     ):
         null = NullTarget()
         try:
@@ -382,15 +382,15 @@ def _step(name: str, seconds: float | None) -> AbstractContextManager[None]:
 
 
 def _checkpoint(checkpoint: str | None, device: str | None) -> tuple[Loaded, Settings]:
-    from inference.engine.device import pick_device, use_threads
+    from inference.engine.device import use_threads
+    from inference.engine.startup import load_checkpoint
     from inference.hub import locate
-    from inference.model import checkpoint as checkpoints
     from inference.settings import read
 
     settings = read(checkpoint=checkpoint, device=device)
     where = locate(settings.checkpoint)
     with console.status("loading the model"):
-        loaded = checkpoints.load(where, pick_device(settings.device), settings.cache_dir)
+        loaded = load_checkpoint(where, settings)
     use_threads(loaded)  # also without an engine: measure each stage as it runs when serving
     return loaded, settings
 

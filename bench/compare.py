@@ -134,7 +134,9 @@ def _command(who: str, checkpoint: Path, threads: int, device: torch.device) -> 
     if who in OURS:
         return [sys.executable, "-m", "bench.subject", *arguments]
     if not list(checkpoint.glob("model.pth")):
-        raise RequestError(f"the reference reads model.pth, which {checkpoint} does not have; give a checkpoint in the official format")
+        raise RequestError(
+            f"{checkpoint} has no model.pth, which the reference implementation reads; give a checkpoint in the official format"
+        )
     return [REFERENCE, "-m", "bench.reference.subject", *arguments, "compiled" if who == "compiled" else "eager"]
 
 
@@ -151,7 +153,7 @@ def _shortened(checkpoint: Path) -> Iterator[Path]:
 
 
 def _prompts(checkpoint: Path) -> Iterator[list[list[int]]]:
-    """Columns (1 + codebooks, time) of prompts, for ours and the reference alike."""
+    """Columns (1 + codebooks, time) of prompts, for ours and the reference implementation alike."""
     codebooks = DualARConfig.from_file(checkpoint / "config.json").num_codebooks
     builder = PromptBuilder(Tokenizer.from_file(checkpoint / "tokenizer.tiktoken"), codebooks)
     for prompt in prompts(["long"]):

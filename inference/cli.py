@@ -352,13 +352,13 @@ def _settings(**given: Any) -> Settings:
 
 @contextmanager
 def _engine(settings: Settings) -> Iterator[SpeechEngine]:
-    from inference import SpeechEngine
+    from inference.engine.startup import engine_for, load_checkpoint
     from inference.hub import locate
 
     where = locate(settings.checkpoint)
     _say_what_speaks(where)
     with console.status("loading the model"):
-        engine = SpeechEngine.load(where, settings.device, slots=1, weights=settings.cpu_weights, copies=settings.cache_dir)
+        engine = engine_for(load_checkpoint(where, settings), settings, slots=1)
     with engine:
         yield engine
 

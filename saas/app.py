@@ -25,7 +25,7 @@ from saas.credits import router as credits
 from saas.credits.repository import CreditRepository
 from saas.database import Database
 from saas.jobs import router as jobs
-from saas.jobs.backends import backend_of
+from saas.jobs.backend_choice import backend_of
 from saas.jobs.service import Jobs
 from saas.limits.service import Limiter
 from saas.observability import reports

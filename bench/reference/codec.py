@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 
 
 def load(checkpoint: Path, device: str = "cpu") -> Any:
-    """The codec, in FP32 as the reference runs it."""
+    """The codec, in FP32 as the reference implementation runs it."""
     tensors = torch.load(next(checkpoint.glob("firefly-gan-vq-fsq-*.pth")), weights_only=True)
     stages = {name.split(".")[2] for name in tensors if name.startswith("backbone.stages.")}
     groups = {name.split(".")[3] for name in tensors if name.startswith("quantizer.residual_fsq.rvqs.")}

@@ -17,7 +17,7 @@ from fish_speech_lib.fish_speech.models.text2semantic.inference import generate_
 
 from bench.reference import codec
 
-GREEDY_TOP_P = 1e-6  # keeps the likeliest token alone; the reference has no greedy mode
+GREEDY_TOP_P = 1e-6  # keeps the likeliest token alone; the reference implementation has no greedy mode
 
 
 def speak(checkpoint: Path, request: dict[str, Any]) -> np.ndarray:

@@ -40,7 +40,7 @@ class Subject:
         }  # fmt: skip
 
     def frames(self, prompts: list[Any], frames: int) -> dict[str, Any]:
-        """Seconds of the prompt with the first frame, then of each frame. One prompt: the reference has no batches."""
+        """Seconds of the prompt with the first frame, then of each frame. One prompt: the reference implementation has no batches."""
         codebooks = self.model.config.num_codebooks
         prompt = torch.tensor(prompts[0], dtype=torch.int, device=self.device)
         positions = torch.arange(prompt.shape[1], device=self.device)

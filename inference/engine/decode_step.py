@@ -283,7 +283,7 @@ class Step:
         size = self._frame_rows(rows)
         choices = pick(0, self.token_logits(hidden, head.tokens))
         tokens = head.ids[choices]
-        # A reference run may draw a token past the code tables; the reference fails there, we take the last code.
+        # The reference implementation fails when a token past the code tables is drawn; we take the last code.
         codes = [(tokens - self.model.semantic_begin).clamp(0, config.codebook_size - 1)]
         states = []
         for i in range(1, config.num_codebooks):

@@ -109,7 +109,7 @@ class Job:
         return self.sequence
 
     def take_frames(self) -> None:
-        """Pass new frames on to the vocoder: all but the end frame (the reference: all but the first).
+        """Pass new frames on to the vocoder: all but the end frame (the reference implementation: all but the first).
 
         Raises GenerationError for a code that no codec can decode.
         """

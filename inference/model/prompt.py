@@ -16,7 +16,7 @@ REFERENCE_RESERVE = 1024
 
 
 class PromptBuilder:
-    """Builds prompts for one model. `specials=True` lets control tokens in text through, as the reference does."""
+    """Builds prompts for one model. `specials=True` lets control tokens in text through, as the reference implementation does."""
 
     def __init__(self, tokenizer: Tokenizer, num_codebooks: int, *, specials: bool = False) -> None:
         self._tokenizer, self._codebooks, self._specials = tokenizer, num_codebooks, specials

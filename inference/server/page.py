@@ -21,13 +21,13 @@ _FILES = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-_SERVED = {file.name: file.read_bytes() for file in _FILES.iterdir() if file.suffix in _TYPES}
+_SERVED = {file.relative_to(_FILES).as_posix(): file.read_bytes() for file in _FILES.rglob("*") if file.suffix in _TYPES}
 _TAGS = {name: f'"{hashlib.sha256(content).hexdigest()[:24]}"' for name, content in _SERVED.items()}
 router = APIRouter(include_in_schema=False)
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-@router.api_route("/page/{name}", methods=["GET", "HEAD"])
+@router.api_route("/page/{name:path}", methods=["GET", "HEAD"])
 async def page(request: Request, name: str = "index.html") -> Response:
     """A file of the playground."""
     if name not in _SERVED:

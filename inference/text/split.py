@@ -12,7 +12,7 @@ from inference.text.clean import clean
 from inference.text.sentences import sentences
 
 _FLOAT = re.compile(r"(?<!\d)(\d++)\.(\d+)")  # looks at each digit once, however many there are
-# A number's decimal point must not end a sentence, so it is hidden during the cut, by marks as long as the reference's
+# A number's decimal point must not end a sentence, so it is hidden during the cut, by marks as long as the reference implementation's
 # own `<`, `_f_` and `>`. The reference also turns such marks in the user's text into a point.
 _HIDDEN = "\x02{}\x03\x03\x03{}\x04"
 _UNHIDE = re.compile(r"\x02(\d+)\x03\x03\x03(\d+)\x04")
@@ -26,7 +26,7 @@ def split(text: str, length: int, *, compat: bool = False) -> list[str]:
     """Segments of `text`, each at most `length` bytes where the text allows, and each with something to speak.
 
     Cuts after sentences where possible, else after clauses, else after words, else between characters. It never cuts a piece
-    shorter than `length`, and joins short pieces. `compat=True` reproduces the reference's behaviour exactly.
+    shorter than `length`, and joins short pieces. `compat=True` reproduces the reference implementation's behaviour exactly.
     """
     if not compat:
         pieces: Iterable[str] = _each_long([clean(text)], length, sentences)

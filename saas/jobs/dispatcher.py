@@ -12,7 +12,7 @@ from typing import cast
 
 from inference.errors import FishserveError
 from saas.database import Refused, Unavailable
-from saas.jobs.dispatch import Accepted, Backend, BackendUnavailable, JobRejected, Order, Queued, Result, Speech, Streaming
+from saas.jobs.backend import Accepted, Backend, BackendUnavailable, JobRejected, Order, Queued, Result, Speech, Streaming
 from saas.jobs.loop import words
 from saas.jobs.outcomes import LEASE_SECONDS, POLL_SECONDS, Outcomes
 from saas.jobs.repository import ClaimedRow, JobRepository, JobRow

@@ -16,7 +16,7 @@ import numpy as np
 import ormsgpack
 
 from inference.audio.encode import NATIVE_RATE, Encoder
-from saas.jobs.dispatch import BackendUnavailable, JobRejected, Order, VoiceClip
+from saas.jobs.backend import BackendUnavailable, JobRejected, Order, VoiceClip
 from saas.storage.bucket import Bucket
 
 SAMPLES_PER_FRAME = 2048

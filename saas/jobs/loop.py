@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from inference.errors import FishserveError
 from saas.database import Refused, Unavailable
-from saas.jobs.dispatch import BackendUnavailable
+from saas.jobs.backend import BackendUnavailable
 from saas.jobs.outcomes import POLL_SECONDS
 from saas.observability import reports
 from saas.storage.bucket import StorageError

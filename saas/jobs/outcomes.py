@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakValueDictionary
 
-from saas.jobs.dispatch import Ending, Result
+from saas.jobs.backend import Ending, Result
 from saas.jobs.repository import JobRepository, JobRow
 from saas.storage.bucket import Bucket
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from saas.jobs.dispatch import Backend, BackendUnavailable, JobUnknown, Queued, Result, Terminated, sha256
+from saas.jobs.backend import Backend, BackendUnavailable, JobUnknown, Queued, Result, Terminated, sha256
 from saas.jobs.outcomes import LEASE_SECONDS, RUNNING, Outcomes
 from saas.jobs.repository import JobRepository, JobRow
 from saas.storage.bucket import Bucket, result_key

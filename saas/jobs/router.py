@@ -21,7 +21,7 @@ from saas.auth.caller import Caller
 from saas.auth.dependencies import caller
 from saas.database import Refused
 from saas.errors import ApiError
-from saas.jobs.dispatch import BackendUnavailable, JobRejected
+from saas.jobs.backend import BackendUnavailable, JobRejected
 from saas.jobs.outcomes import RUNNING
 from saas.jobs.repository import JobRow
 from saas.jobs.schemas import JobOut, Model, Models, OpenAIBody, SpeechBody, WebhookBody

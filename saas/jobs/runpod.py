@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import httpx
 from pydantic import ValidationError
 
-from saas.jobs.dispatch import Accepted, BackendUnavailable, JobRejected, JobUnknown, Order, Result, Terminated
+from saas.jobs.backend import Accepted, BackendUnavailable, JobRejected, JobUnknown, Order, Result, Terminated
 from saas.storage.bucket import Bucket
 
 SYNC_CHARACTERS, SYNC_SECONDS, MAX_SYNC = 200, 8, 16

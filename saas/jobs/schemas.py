@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from inference.audio.encode import openai_rate
-from saas.jobs.dispatch import Options
+from saas.jobs.backend import Options
 
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 

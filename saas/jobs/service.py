@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from saas.database import Database
-from saas.jobs.dispatch import Backend, Options, Queued, sha256
+from saas.jobs.backend import Backend, Options, Queued, sha256
 from saas.jobs.dispatcher import Dispatcher
 from saas.jobs.loop import again
 from saas.jobs.outcomes import POLL_SECONDS, RUNNING, Outcomes

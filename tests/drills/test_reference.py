@@ -47,7 +47,7 @@ def test_greedy_codes_and_sound_equal_the_reference(tmp_path, changes):
 
 
 def silence_undecodable(path):
-    """Random weights would emit codes the codec lacks, which the reference cannot decode; trained ones do not."""
+    """Random weights would emit codes the codec lacks, which the reference implementation cannot decode; trained ones do not."""
     tensors = torch.load(path, weights_only=True)
     tensors["fast_output.weight"][1000:] = 0
     head = "output.weight" if "output.weight" in tensors else "embeddings.weight"

@@ -1,13 +1,15 @@
 /** The page: what is asked for, the sound that comes, and what can be done with it. */
 
-import { call, ready, Refused, samples, sentence, setKey, voiceNames } from "./api.js";
-import { copy, curl, python } from "./code.js";
+import { call, ready, Refused, sentence, setKey, voiceNames } from "./api.js";
+import { curl, python } from "./code.js";
 import { AudioPlayer } from "./audio-player.js";
 import { EXAMPLES } from "./examples.js";
-import { output, Player, RATE } from "./player.js";
+import { copy } from "./shared/clipboard.js";
+import { samples } from "./shared/pcm.js";
+import { output, Player, RATE } from "./shared/player.js";
 import { keepFields, recall, remember, themeButton } from "./settings.js";
 import { voicesDialog } from "./voices.js";
-import { fileName, save, wav } from "./wav.js";
+import { fileName, save, wav } from "./shared/wav.js";
 
 const MOST_CHARACTERS = 100_000;
 const CHARACTERS_PER_SECOND = 15; // of English speech

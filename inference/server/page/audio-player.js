@@ -1,7 +1,7 @@
 /** A play button, a waveform and a clock, moving together over one player. */
 
-import { RATE } from "./player.js";
-import { Wave } from "./wave.js";
+import { RATE } from "./shared/player.js";
+import { Wave } from "./shared/wave.js";
 
 let sounding = null; // only one plays at a time
 

@@ -1,5 +1,7 @@
 /** What is remembered between visits. Works, forgetting, where storage is switched off. */
 
+import { flip, isDark, system } from "./shared/theme.js";
+
 export function recall(name) {
   try {
     return localStorage.getItem(`fishserve.${name}`);
@@ -26,21 +28,15 @@ export function keepFields() {
   }
 }
 
-/** The button between light and dark. Choosing what the system has anyway follows the system again. */
+/** The button between light and dark. */
 export function themeButton(button) {
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const root = document.documentElement;
-  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
   const show = () => {
     button.setAttribute("aria-label", isDark() ? "Light colours" : "Dark colours");
     button.querySelector("use").setAttribute("href", `page/icons.svg#${isDark() ? "light" : "dark"}`);
     dispatchEvent(new Event("themechange"));
   };
   button.addEventListener("click", () => {
-    const dark = !isDark();
-    if (dark === system.matches) delete root.dataset.theme;
-    else root.dataset.theme = dark ? "dark" : "light";
-    remember("theme", root.dataset.theme ?? null);
+    flip();
     show();
   });
   system.addEventListener("change", show);

@@ -1,8 +1,8 @@
 /** The dialog in which voices are added, renamed and deleted. */
 
 import { call, sentence, voiceNames } from "./api.js";
-import { output, Player, RATE } from "./player.js";
-import { record, unable } from "./recorder.js";
+import { output, Player, RATE } from "./shared/player.js";
+import { record, unable } from "./shared/recorder.js";
 import { AudioPlayer } from "./audio-player.js";
 
 const SHORTEST = 1; // s

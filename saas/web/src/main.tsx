@@ -1,5 +1,6 @@
 /** Starts the app: asks the server what it is, then shows it. */
 
+import "shared/style.css";
 import "./style.css";
 
 import { onlineManager, QueryClient, QueryClientProvider } from "@tanstack/react-query";

@@ -1,4 +1,4 @@
-import { samples as pcm } from "page/api.js";
+import { samples as pcm } from "shared/pcm.js";
 import { expect, test } from "vitest";
 
 import { mp3FrameLength, mp3Frames, Resampler, sixteen, withoutHead } from "./sound";

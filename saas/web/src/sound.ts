@@ -1,7 +1,7 @@
 /** Sound that comes while it is made: bytes of any format to samples, laid into a player and its waveform. */
 
-import { samples as pcm } from "page/api.js";
-import { output, Player, RATE } from "page/player.js";
+import { samples as pcm } from "shared/pcm.js";
+import { output, Player, RATE } from "shared/player.js";
 
 export const LIVE = ["mp3", "opus", "aac", "flac", "wav"] as const;
 export type Format = (typeof LIVE)[number];

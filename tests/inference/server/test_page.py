@@ -38,7 +38,7 @@ registerProcessor("recorder", class extends AudioWorkletProcessor {
 });
 """
 LISTEN = """async (recorder) => {
-  const { output } = await import("/page/player.js");
+  const { output } = await import("/page/shared/player.js");
   const context = output();
   await context.audioWorklet.addModule(URL.createObjectURL(new Blob([recorder], { type: "text/javascript" })));
   const tap = new AudioWorkletNode(context, "recorder");
@@ -460,7 +460,7 @@ def test_nothing_is_wider_than_the_window(visit):
 def test_its_files_are_guarded_and_asked_for_again_only_when_changed(server):
     page = httpx.get(server.url)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    for path in ("/", *re.findall(r'(?:href|src)="(page/[\w.]+)', page.text)):
+    for path in ("/", *re.findall(r'(?:href|src)="(page/[\w./]+)', page.text)):
         response = httpx.get(f"{server.url}/{path.lstrip('/')}")
         assert response.status_code == 200
         assert response.headers["content-security-policy"].startswith("default-src 'self';")
@@ -468,5 +468,5 @@ def test_its_files_are_guarded_and_asked_for_again_only_when_changed(server):
         assert response.headers["cache-control"] == "no-cache"
         again = httpx.get(response.url, headers={"if-none-match": response.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
-    for name in ("nothing.js", "..%2fpage.py", "%2e%2e/page.py", ""):
+    for name in ("nothing.js", "..%2fpage.py", "%2e%2e/page.py", "shared/nothing.js", "shared/..%2f..%2fpage.py", ""):
         assert httpx.get(f"{server.url}/page/{name}").status_code == 404

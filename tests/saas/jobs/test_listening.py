@@ -6,7 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from saas.database import Refused
-from saas.jobs.dispatch import Options
+from saas.jobs.backend import Options
 from saas.jobs.service import Jobs
 from saas.postgres import PostgresDatabase
 from saas.storage.bucket import Bucket

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from saas.database import Refused
-from saas.jobs.dispatch import Options, Result, Terminated
+from saas.jobs.backend import Options, Result, Terminated
 from saas.jobs.service import Jobs
 from saas.postgres import PostgresDatabase
 from saas.storage.bucket import Bucket, result_key

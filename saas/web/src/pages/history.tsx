@@ -1,7 +1,7 @@
 /** What was spoken: searched, heard, downloaded, deleted. */
 
 import { useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
-import { fileName, save } from "page/wav.js";
+import { fileName, save } from "shared/wav.js";
 import { useDeferredValue, useState } from "react";
 import { Link } from "wouter";
 

@@ -1,7 +1,7 @@
 /** Keys for programs: made and shown once, listed, revoked. */
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { copy } from "page/code.js";
+import { copy } from "shared/clipboard.js";
 import { type FormEvent, useEffect, useRef, useState } from "react";
 
 import { api, type Config, type Key, ok, Refused } from "../api";

@@ -1,7 +1,7 @@
 /** The dialog that makes a voice: a clip, its words, a name, and the consent of whose voice it is. */
 
 import { useQueryClient } from "@tanstack/react-query";
-import { record, unable } from "page/recorder.js";
+import { record, unable } from "shared/recorder.js";
 import { type DragEvent, type FormEvent, useEffect, useRef, useState } from "react";
 
 import { api, ok, plain, Refused } from "../api";

@@ -1,7 +1,7 @@
 /** Type, see what it costs, hear it while it is made. */
 
 import { keepPreviousData, useQuery, useQueryClient } from "@tanstack/react-query";
-import { fileName, save } from "page/wav.js";
+import { fileName, save } from "shared/wav.js";
 import { type KeyboardEvent, useEffect, useRef, useState } from "react";
 import { Link } from "wouter";
 

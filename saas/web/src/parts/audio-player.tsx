@@ -1,7 +1,7 @@
 /** A play button, a waveform and a clock over one take. */
 
-import { output, RATE } from "page/player.js";
-import { Wave } from "page/wave.js";
+import { output, RATE } from "shared/player.js";
+import { Wave } from "shared/wave.js";
 import { type ReactNode, useEffect, useRef, useState } from "react";
 
 import { clock } from "../format";

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from inference.errors import ConfigurationError
-from saas.jobs.dispatch import Queued, Streaming
+from saas.jobs.backend import Queued, Streaming
 from saas.jobs.fishserve import Fishserve
 from saas.jobs.runpod import RunPod
 from saas.settings import Settings
