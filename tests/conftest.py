@@ -1,11 +1,13 @@
 """Shared pieces: the golden data, the golden checkpoint, and an engine on it."""
 
 import atexit
+import functools
 import inspect
 import json
 import os
 import shutil
 import signal
+import ssl
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +42,9 @@ pytest_plugins = ["tests.guard"]
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("fishserve", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
 hypothesis.settings.load_profile("fishserve")
+
+# Each call of httpx.get makes a TLS context of its own, which takes 30 ms of a core to read all certificates. They share one.
+ssl.create_default_context = functools.cache(ssl.create_default_context)
 
 for phase in ("connect", "read", "write", "pool"):  # what is asked without a word of how long may take so long
     setattr(inspect.signature(httpx.get).parameters["timeout"].default, phase, HANG_SECONDS)

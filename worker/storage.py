@@ -8,8 +8,9 @@ import ipaddress
 import json
 import os
 import socket
+import ssl
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -136,7 +137,7 @@ class Storage:
         if parts.hostname is None:
             raise RequestError("an address names no machine")
         if own:
-            return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS)
+            return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS, verify=_tls())
         try:
             found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except (OSError, ValueError, UnicodeError):
@@ -188,11 +189,17 @@ class Storage:
             raise StorageError(f"the bucket does not answer: {type(e).__name__}") from None
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """Certificates of all authorities. Reading them takes 30 ms of a core, too long for every request."""
+    return httpx.create_ssl_context()
+
+
 class _Pinned(httpx.AsyncHTTPTransport):
     """Connects to one IP address; the request still names the URL's host, and the certificate must match that name."""
 
     def __init__(self, address: str) -> None:
-        super().__init__()
+        super().__init__(verify=_tls())
         self._address = address
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

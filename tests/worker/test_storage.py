@@ -36,6 +36,7 @@ def https(tmp_path, monkeypatch):
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(*form))
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    monkeypatch.setattr("worker.storage._tls", httpx.create_ssl_context)  # which trusts that file
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
