@@ -3,7 +3,7 @@
 set -euo pipefail
 missing=()
 [ -d /usr/share/wordnet ] || missing+=(wordnet-base) # sentences for the training recipe
-[ -x /usr/bin/chromium ] || missing+=(chromium) # what the page is tried in
+[ -x /usr/bin/chromium-headless-shell ] || [ -x /usr/bin/chromium ] || missing+=(chromium-headless-shell) # what the pages are tried in
 [ -x /usr/bin/node ] || missing+=(nodejs) # runs OpenAI's other client
 [ -x /usr/bin/npm ] || missing+=(npm)
 [ -x /usr/lib/postgresql/15/bin/postgres ] || missing+=(postgresql-15) # the SaaS layer's database

@@ -14,8 +14,8 @@ import soundfile
 from playwright.sync_api import expect, sync_playwright
 
 from inference.hub import EMBEDDED_VOICE
+from tests.browser import CHROMIUM
 from tests.inference.server.conftest import Server
-from tests.inference.server.visit import CHROMIUM
 from tests.waiting import HANG_SECONDS
 
 IMAGES = Path(__file__).parents[3] / "docs" / "img"

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser import CHROMIUM
 from tests.inference.server.conftest import Server
-from tests.inference.server.visit import CHROMIUM
 from tests.waiting import HANG_SECONDS
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

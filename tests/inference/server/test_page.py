@@ -18,8 +18,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from inference.http.keys import Keys
+from tests.browser import CHROMIUM
 from tests.inference.server.conftest import Server
-from tests.inference.server.visit import CHROMIUM, Visit
+from tests.inference.server.visit import Visit
 from tests.waiting import HANG_SECONDS, wait
 
 pytestmark = pytest.mark.system(CHROMIUM, "chromium")

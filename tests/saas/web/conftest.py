@@ -27,6 +27,7 @@ from inference.hub import EMBEDDED_VOICE
 from saas import create_app
 from saas.settings import Settings
 from saas.storage.bucket import cors
+from tests.browser import CHROMIUM
 from tests.inference.server.conftest import Server
 from tests.npm import alone, npm, packages
 from tests.saas.api_harness import StandIn
@@ -35,7 +36,6 @@ from tests.waiting import HANG_SECONDS
 from tests.worker.conftest import ROOT
 
 WEB = ROOT / "saas" / "web"
-CHROMIUM = "/usr/bin/chromium"
 WEBHOOK_SECRET = "whsec_test"
 SITE_KEY = "0x4AAAAAAAtest"
 PASSWORD = "a long sentence to sign in with"

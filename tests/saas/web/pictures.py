@@ -9,7 +9,8 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.saas.web.conftest import CHROMIUM, PASSWORD, ROOT, Visit
+from tests.browser import CHROMIUM
+from tests.saas.web.conftest import PASSWORD, ROOT, Visit
 
 pytestmark = [pytest.mark.system(CHROMIUM, "chromium"), pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")]
 IMAGES = ROOT / "docs" / "img"

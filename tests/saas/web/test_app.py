@@ -6,7 +6,8 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.saas.web.conftest import CHROMIUM, PASSWORD, Visit, Wire, come_true
+from tests.browser import CHROMIUM
+from tests.saas.web.conftest import PASSWORD, Visit, Wire, come_true
 from tests.saas.web.looking import HELLO, LONG, WATCH, clip, decoded_seconds, expire, ledger, session_of
 from tests.waiting import HANG_SECONDS
 

@@ -6,9 +6,10 @@ from playwright.sync_api import expect
 
 from saas import create_app
 from saas.settings import Settings
+from tests.browser import CHROMIUM
 from tests.saas.api_harness import NOWHERE
 from tests.saas.conftest import JWT_SECRET, free_port
-from tests.saas.web.conftest import CHROMIUM, PASSWORD, Visit, serving_on
+from tests.saas.web.conftest import PASSWORD, Visit, serving_on
 
 pytestmark = pytest.mark.system(CHROMIUM, "chromium")
 
