@@ -21,8 +21,8 @@ from inference.model.config import SEMANTIC_TOKENS, CodecConfig, DualARConfig
 from inference.model.dual_ar import DualAR
 from inference.model.tokenizer import SPECIAL_TOKENS
 
-END_GAIN = {"tiny": 1.6, "full": 1.35}
-"""Scale of the end token's output row relative to the others, for each shape: a sentence's noise then ends after a few seconds."""
+END_GAIN = {"tiny": 2.0, "full": 1.35}
+"""Scale of the end token's output row relative to the others, for each shape: a sentence's noise then ends after one or a few seconds."""
 
 _CARD = """---
 license: apache-2.0

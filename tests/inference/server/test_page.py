@@ -24,7 +24,7 @@ from tests.inference.server.visit import Visit
 from tests.waiting import HANG_SECONDS, wait
 
 pytestmark = pytest.mark.system(CHROMIUM, "chromium")
-BRIEF, SHORT, LASTING = 6, 1, 17  # seeds with which the noise of "Hello." ends after 0.7, 1.8 and 4.0 s
+BRIEF, SHORT, LASTING = 6, 1, 30  # seeds with which the noise of "Hello." ends after 0.7, 1.8 and 4.3 s
 LONG = " ".join(["This is a sentence that takes a while."] * 40)
 RECORDER = """
 registerProcessor("recorder", class extends AudioWorkletProcessor {

@@ -211,12 +211,12 @@ def served():
 
 def test_sigterm_lets_a_running_request_finish_and_leaves_no_process(checkpoint, tmp_path, served):
     server = served(Server(checkpoint, tmp_path).wait_ready())
-    expected, got = speak(server, input=LONG[:150], max_new_tokens=200).content, []
-    client = threading.Thread(target=lambda: got.append(speak(server, input=LONG[:150], max_new_tokens=200).content))
+    expected, got = speak(server, input=LONG[:600], max_new_tokens=200).content, []
+    client = threading.Thread(target=lambda: got.append(speak(server, input=LONG[:600], max_new_tokens=200).content))
     client.start()
     wait(lambda: server.metric("fishserve_requests_running"))
     with connect(f"ws://127.0.0.1:{server.port}/v1/tts/live", max_size=None) as live:
-        start = {"text": LONG[:150], "format": "pcm", "max_new_tokens": 200, "seed": 1}
+        start = {"text": LONG[:600], "format": "pcm", "max_new_tokens": 200, "seed": 1}
         for event in ({"event": "start", "request": start}, {"event": "stop"}):
             live.send(ormsgpack.packb(event))
         assert ormsgpack.unpackb(live.recv(HANG_SECONDS))["event"] == "audio"
