@@ -97,6 +97,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Torch and NumPy draw the same numbers in a test, whatever ran before it."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
 @pytest.fixture(scope="session")
 def golden_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The golden language model and codec side by side, as a released checkpoint has them."""

@@ -127,10 +127,11 @@ class Graphs:
         """
         furthest = 0.0
         codes, device = head.codes, self._cache.both.device
+        generator = torch.Generator(device).manual_seed(0)  # the same check at every start
         for rows in self.sizes:
             lengths = [(37 * row + 150) % min(200, self._cache.positions - 2) for row in range(rows)]
             past = self._cache.both[:, :, :rows, :, : max(lengths) + 2]
-            past.normal_()
+            past.normal_(generator=generator)
             columns = torch.arange(rows * self._codebooks).view(rows, -1) * 7 % codes
             columns = torch.cat((head.ids[1 + columns[:, :1].to(device)].cpu(), columns), dim=1)
             nothing = torch.full((self._codebooks, self._window), NONE)
