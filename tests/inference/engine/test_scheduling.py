@@ -437,7 +437,7 @@ def small(golden_directory):
 
 
 def test_every_request_ends_once_and_unharmed_by_others(small):  # noqa: ARG001 - sets the machine's checkpoint
-    run_state_machine_as_test(Scheduling, settings=settings(max_examples=15, stateful_step_count=30))
+    run_state_machine_as_test(Scheduling, settings=settings(max_examples=8, stateful_step_count=30))
 
 
 class SchedulingAhead(Scheduling):
@@ -458,4 +458,4 @@ class SchedulingAhead(Scheduling):
 
 
 def test_frames_on_their_way_are_nobody_elses(small):  # noqa: ARG001 - sets the machine's checkpoint
-    run_state_machine_as_test(SchedulingAhead, settings=settings(max_examples=8, stateful_step_count=30))
+    run_state_machine_as_test(SchedulingAhead, settings=settings(max_examples=5, stateful_step_count=30))
