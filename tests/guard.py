@@ -167,6 +167,7 @@ class Plugin:
         finally:
             if nextitem is None or nextitem.path != item.path:
                 gc.collect()  # a socket that nobody closed is this file's error, and not that of a test which runs when it is found
+                gc.freeze()  # later collections pass over what lives now, modules above all: they would cost the run half a minute
                 collect_unraisable(item.config)
                 before = psutil.Process().memory_info().rss
                 trim()
