@@ -15,9 +15,10 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 from unittest.mock import patch
 
@@ -79,7 +80,8 @@ class EngineLoop(LitLoop):
         def report(state: dict[str, str]) -> None:
             shared[self._state] = state
 
-        EngineProcess(self._settings, request_queue, send, report).run()
+        with suppress(EOFError, ConnectionError):  # LitServe's manager, which holds the queue, has ended, so the server ends
+            EngineProcess(self._settings, request_queue, send, report).run()
 
 
 class LitServeChannel:
@@ -124,7 +126,14 @@ def _unpickled(content: bytes) -> Exception:
 
 
 class Server(ls.LitServer):
-    """A LitServer that shuts down quietly."""
+    """A LitServer that shuts down quietly and knows its HTTP processes."""
+
+    http_processes: Sequence[BaseProcess] = ()
+
+    def _start_server(self, *arguments: Any, **named: Any) -> dict[int, BaseProcess]:
+        workers: dict[int, BaseProcess] = super()._start_server(*arguments, **named)
+        self.http_processes = list(workers.values())
+        return workers
 
     def _perform_graceful_shutdown(self, *arguments: Any, **named: Any) -> None:
         """LitServe waits as long as uvicorn does, and so kills uvicorn just as it ends; a few more seconds let uvicorn finish."""
@@ -206,10 +215,15 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=shutdown.finish).start())
         # LitServe creates its socket itself, and accepts three hosts only; this gives it the socket that is already open.
         with patch.object(uvicorn.Config, "bind_socket", lambda _: listening):
-            server.run(
-                host="127.0.0.1", port=_ANY_PORT, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
-                http=HeaderTimeoutProtocol, ws=DrainingWebSocketProtocol,
-            )  # fmt: skip
+            try:
+                server.run(
+                    host="127.0.0.1", port=_ANY_PORT, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
+                    http=HeaderTimeoutProtocol, ws=DrainingWebSocketProtocol,
+                )  # fmt: skip
+            except (EOFError, ConnectionError):  # what LitServe's manager holds is gone, and nothing can end in order
+                failure.append("LitServe's manager process ended")
+                for process in multiprocessing.active_children():
+                    process.kill()
         return failure[0] if failure else None
 
 
@@ -217,7 +231,8 @@ def _stop(server: Server) -> None:
     """Tell LitServe to end, after waiting for it to start: it cannot end before that."""
     while (event := getattr(server, "_shutdown_event", None)) is None:
         time.sleep(_POLL_SECONDS)
-    event.set()
+    with suppress(OSError, EOFError):  # LitServe's manager has ended, so the server ends anyway
+        event.set()
 
 
 def _states(server: Server) -> set[str]:
@@ -249,14 +264,21 @@ def _wait_ready(server: Server) -> bool:
 
 
 def _watch(server: Server, failure: list[str]) -> None:
-    """End the server when a device's process ends; otherwise that process's requests would hang."""
-    while len(getattr(server, "inference_workers", ())) < len(server.litapi_connector.lit_apis):
-        time.sleep(_POLL_SECONDS)
-    workers = {worker.sentinel: number for number, worker in enumerate(server.inference_workers)}
-    number = workers[wait(list(workers))[0]]
+    """End the server when a device's process or the HTTP process ends; otherwise requests would hang."""
+    ended: list[Any] = []
+    while not ended:  # until LitServe has started them all, there are more to come
+        processes = {p.sentinel: p for p in (*getattr(server, "inference_workers", ()), *server.http_processes)}
+        ended = wait(list(processes), None if server.http_processes else _POLL_SECONDS)
+    process = processes[ended[0]]
+    process.join()
     with suppress(OSError, EOFError):  # LitServe's manager has ended: the server is ending
-        if not server._shutdown_event.is_set():
-            state = server.workers_setup_status.get(f"{_STATE}{number}", {})
-            failure.append(state.get("error") or f"the engine's process ended with exit code {server.inference_workers[number].exitcode}")
-            server.workers_setup_status[f"{_STATE}{number}"] = {"status": "failed", "error": failure[0]}
-            server._shutdown_event.set()
+        if server._shutdown_event.is_set():
+            return
+        if process in server.http_processes:
+            failure.append(f"the HTTP process ended with exit code {process.exitcode}")
+        else:
+            key = f"{_STATE}{server.inference_workers.index(process)}"
+            error = server.workers_setup_status.get(key, {}).get("error")
+            failure.append(error or f"the engine's process ended with exit code {process.exitcode}")
+            server.workers_setup_status[key] = {"status": "failed", "error": failure[0]}
+        server._shutdown_event.set()

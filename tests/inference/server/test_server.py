@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import openai
 import ormsgpack
+import psutil
 import pytest
 import soundfile
 from websockets.sync.client import connect
@@ -328,6 +329,17 @@ def test_ctrl_c_while_it_loads_ends_it(checkpoint, tmp_path, served):
     interrupt(server)
     assert server.process.wait(HANG_SECONDS) in (0, 130)
     assert server.words() == before
+    wait(lambda: server.members() == [])
+
+
+@pytest.mark.parametrize(("place", "name"), [(0, "LitServe's manager process"), (-1, "the HTTP process")])
+def test_without_one_of_its_processes_it_ends_and_says_why(checkpoint, tmp_path, served, place, name):
+    server = served(Server(checkpoint, tmp_path).wait_ready())
+    forks = [p for p in psutil.Process(server.process.pid).children() if not {"-c", "-B"} & set(p.cmdline())]
+    sorted(forks, key=lambda p: p.pid)[place].kill()
+    assert server.process.wait(HANG_SECONDS) == 2
+    assert f"error: {name} ended" in server.words()
+    assert "Traceback" not in server.words()
     wait(lambda: server.members() == [])
 
 
