@@ -40,7 +40,9 @@ from tests.waiting import HANG_SECONDS
 
 pytest_plugins = ["tests.guard"]
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("fishserve", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.register_profile(
+    "fishserve", max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+)
 hypothesis.settings.load_profile("fishserve")
 
 # Each call of httpx.get makes a TLS context of its own, which takes 30 ms of a core to read all certificates. They share one.
