@@ -6,17 +6,15 @@ import sys
 import psutil
 import pytest
 
+from tests.processes import Started
 from tests.waiting import wait
 
 FORKED = """
 import os, signal, time
 from inference.processes import forks_end_with_parent
 forks_end_with_parent()
-if not os.fork():
-    if not os.fork():
-        print(os.getpid(), flush=True)
-    time.sleep(3600)
-print(os.getpid(), flush=True)
+if not os.fork() and not os.fork():
+    print("all there", flush=True)
 time.sleep(3600)
 """
 TOO_LATE = """
@@ -30,13 +28,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tell
 
 
 def test_a_fork_and_a_forks_fork_end_when_the_first_is_killed():
-    process = subprocess.Popen([sys.executable, "-c", FORKED], stdout=subprocess.PIPE, text=True)
-    with process:
-        pids = {int(process.stdout.readline()) for _ in range(2)}
-        children = psutil.Process(process.pid).children(recursive=True)
+    first = Started()
+    first.start([sys.executable, "-c", FORKED], lambda: "all there" in first.words())
+    with first:
+        children = first.family()
         assert len(children) == 2
-        assert process.pid in pids
-        process.kill()
+        first.process.kill()
         wait(lambda: not any(c.is_running() and c.status() != psutil.STATUS_ZOMBIE for c in children))
 
 
