@@ -54,7 +54,6 @@ class EngineApi(ls.LitAPI):
     """LitServe requires an API object; EngineLoop does all the work."""
 
     def setup(self, device: str) -> None:
-        end_with_parent(multiprocessing.parent_process().pid)  # type: ignore[union-attr, arg-type]
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends this process after draining
 
 
@@ -63,12 +62,13 @@ class EngineLoop(LitLoop):
 
     def __init__(self, settings: Settings, number: int) -> None:
         super().__init__()
-        self._settings, self._state = settings, f"{_STATE}{number}"
+        self._settings, self._state, self._parent = settings, f"{_STATE}{number}", os.getpid()
 
     def __call__(
         self, lit_api: ls.LitAPI, device: str, worker_id: int, request_queue: Any, transport: Any, shared: Any, callbacks: Any
     ) -> None:
         """Serve until the parent ends this process. If the model cannot be loaded, the process ends at once."""
+        end_with_parent(self._parent)
 
         def send(address: Address, item: Any) -> None:
             if isinstance(item, Exception):

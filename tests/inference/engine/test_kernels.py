@@ -239,7 +239,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(
-    ("changes", "rows", "active"), [(CHANGES[0], 3, 2), (CHANGES[1], 2, 1), (CHANGES[2], 1, 1), (CHANGES[1], 5, 2)], ids=str
+    ("changes", "rows", "active"), [(CHANGES[0], 4, 3), (CHANGES[1], 2, 1), (CHANGES[2], 1, 1), (CHANGES[1], 9, 2)], ids=str
 )
 def test_a_frame_is_the_plain_steps(changes, rows, active):
     """Two frames one after the other: also what the second depends on moved on as it should."""

@@ -68,7 +68,7 @@ def checkpoint(tmp_path_factory):
     directory = tmp_path_factory.mktemp("medium")
     changes = {"dim": 384, "n_head": 6, "n_local_heads": 2, "intermediate_size": 1536, "n_layer": 2}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(random_checkpoint.END_GAIN, "tiny", 1.0)  # it speaks on for 40 frames
+        patch.setitem(random_checkpoint.END_GAIN, "tiny", 1.0)  # it speaks on for 64 frames
         random_checkpoint.write(directory, "tiny", 0, **changes)
     return checkpoints.load(directory, torch.device("cpu"))
 
@@ -81,8 +81,8 @@ def test_codes_are_the_same_alone_and_beside_seven_who_join_and_leave(checkpoint
     if not exact:
         monkeypatch.setattr(Half, "works", lambda *_: False)
     with SpeechEngine(checkpoint, slots=8, weights=weights) as engine:
-        request = SpeechRequest("The boat leaves at nine.", voice=voice, seed=5, temperature=temperature, max_new_tokens=40)
+        request = SpeechRequest("The boat leaves at nine.", voice=voice, seed=5, temperature=temperature, max_new_tokens=64)
         alone = engine.generate_codes(request)
         among = codes_among_others(engine, request, 7)
-    assert alone.shape[1] > 30
+    assert alone.shape[1] > 40
     assert np.array_equal(alone, among)

@@ -12,8 +12,8 @@ from inference.server import litserve_host
 from inference.settings import Settings
 
 ATTRIBUTES = {
-    "_get_request_queue", "_monitor_workers", "_perform_graceful_shutdown", "_shutdown_event", "_start_server", "app", "inference_workers", "litapi_connector",
-    "response_buffer", "uvicorn_graceful_timeout", "workers_setup_status",
+    "_get_request_queue", "_monitor_workers", "_perform_graceful_shutdown", "_shutdown_event", "_start_server", "app", "inference_workers",
+    "litapi_connector", "response_buffer", "uvicorn_graceful_timeout", "workers_setup_status",
 }  # fmt: skip
 
 

@@ -16,10 +16,15 @@ export function ThemeButton() {
     dispatchEvent(new Event("themechange"));
   }, [on]);
   return (
-    <button type="button" className="quiet square" aria-label={on ? t.light : t.dark} onClick={() => {
+    <button
+      type="button"
+      className="quiet square"
+      aria-label={on ? t.light : t.dark}
+      onClick={() => {
         flip();
         setOn(isDark());
-      }}>
+      }}
+    >
       <Icon name={on ? "light" : "dark"} />
     </button>
   );
