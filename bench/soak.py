@@ -43,7 +43,7 @@ FEWEST_SAMPLES = 3
 
 
 class Client:
-    """One request and its outcome. The client cancels `leaves` seconds after submitting; a `deaf` client never reads."""
+    """One request and its outcome. The client cancels `leaves` seconds after submitting; a `deaf` client never reads before that."""
 
     def __init__(self, engine: SpeechEngine, request: SpeechRequest, leaves: float | None, deaf: bool) -> None:
         self.leaves = None if leaves is None else time.monotonic() + leaves
@@ -52,7 +52,7 @@ class Client:
 
     def _deliver(self, item: Audio | Exception | None) -> None:
         if isinstance(item, Audio):
-            self.unread += 10_000 if self.deaf else 0  # pretend that many wait: the engine stops a deaf client at its second chunk
+            self.unread += self.deaf
         else:
             self.ends += 1
 
@@ -130,7 +130,8 @@ def _client(engine: SpeechEngine, prompt: Prompt, rng: random.Random, voices: li
     voice = rng.choice(voices) if rng.random() < 0.5 else Voice()
     limit = rng.choice((None, 5, 60))
     request = SpeechRequest(prompt.text, voice, seed=prompt.number, max_new_tokens=limit)
-    return Client(engine, request, rng.uniform(0, 3) if rng.random() < 0.2 else None, rng.random() < 0.05)
+    deaf = rng.random() < 0.05
+    return Client(engine, request, rng.uniform(0, 3) if deaf or rng.random() < 0.2 else None, deaf)
 
 
 def _voice(engine: SpeechEngine, rng: random.Random) -> Voice:

@@ -21,9 +21,6 @@ from inference.errors import GenerationError
 from inference.model.codec import Codec
 from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
 
-MAX_UNREAD = 400
-"""The most chunks (ten minutes of audio) that may wait for a consumer. The engine stops a request whose consumer stops reading."""
-
 
 class JobStatus(Enum):
     """The state of a job."""
@@ -46,6 +43,10 @@ class Job:
     `fixed` (1 + codebooks, time) are the prompt columns of the voice. `segments` are the prompt columns of each piece of text, `silences` the
     seconds of silence before each piece and after the last. `turns` alternate a segment and the frames generated for it; `codes` are the frames
     that were spoken. A `live` job accepts more text while it is `open`; `gap` is the natural pause, in seconds, before such text.
+
+    `starting` says that the next segment is the first one a listener waits for. `columns` are the text columns of the current segment, and
+    `columns_to_come` those of all later ones. Times are those of `time.monotonic`: `queued` is when it joined
+    the queue, `began` when its segment got a slot, `audible_until` when a listener who plays all of it as it comes has nothing left to hear.
     """
 
     request: SpeechRequest
@@ -70,6 +71,21 @@ class Job:
     admitted: float = 0.0
     heard: float = 0.0
     seconds: float = 0.0
+    starting: bool = True
+    columns: int = 0
+    columns_to_come: int = 0
+    queued: float = 0.0
+    began: float = 0.0
+    audible_until: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.columns_to_come = sum(s.shape[1] for s in self.segments)
+
+    def columns_left(self, now: float, seconds_per_column: float) -> float:
+        """About how many columns of text are still to be spoken."""
+        if self.sequence is None:
+            return self.columns_to_come
+        return self.columns_to_come + max(0.1 * self.columns, self.columns - (now - self.began) / seconds_per_column)
 
     @property
     def spoken(self) -> bool:
@@ -89,17 +105,21 @@ class Job:
     def add_text(self, segments: list[Tensor], silences: list[float], gap: float) -> None:
         """Append text to a live job."""
         self.segments += segments
+        self.columns_to_come += sum(s.shape[1] for s in segments)
         between = (self.silences[-1] + silences[0]) or self.gap  # a requested pause replaces the natural one
         self.silences, self.gap = [*self.silences[:-1], between, *silences[1:]], gap
 
     def next_segment(self) -> None:
         """Move on to the next segment, after the silence before it."""
+        self.began, self.starting = time.monotonic(), False
         if not self.admitted:
-            self.admitted = time.monotonic()
+            self.admitted = self.began
             self.handle.queued_seconds = self.admitted - self.submitted
         number = len(self.turns) // 2
         self._deliver_silence(self.silences[number])
         self.turns.append(self.segments[number])
+        self.columns = self.segments[number].shape[1]
+        self.columns_to_come -= self.columns
 
     def start_sequence(self, prompt: Tensor, limit: int, codec: Codec) -> Sequence:
         """The sequence that generates the current segment: at most `limit` frames after the `prompt`."""
@@ -126,19 +146,16 @@ class Job:
                 raise GenerationError(f"the model produced a code of {CODES_PER_GROUP} or more, which no codec can decode")
 
     def deliver_chunk(self, samples: np.ndarray) -> None:
-        """Hand a chunk to the caller. Raises GenerationError for samples that are not finite, and when too many chunks are unread."""
+        """Hand a chunk to the caller. Raises GenerationError for samples that are not finite."""
         if not np.isfinite(samples).all():
             raise GenerationError("the codec produced samples that are not numbers; this request was stopped")
-        if self.handle.unread() > MAX_UNREAD:
-            raise GenerationError(f"{MAX_UNREAD} chunks of audio were not read; this request was stopped")
         now = time.monotonic()
         if self.heard:
             metrics.CHUNK_GAP.observe(now - self.heard)
         else:
             metrics.FIRST_AUDIO.observe(now - self.submitted)
-        metrics.AUDIO_SECONDS.inc(len(samples) / SAMPLE_RATE)
         self.heard, self.seconds = now, self.seconds + len(samples) / SAMPLE_RATE
-        self.handle.deliver(Audio(samples))
+        self._deliver(samples)
 
     def finish_segment(self) -> None:
         """Add the finished sequence to the context. Raises GenerationError when the sequence is faulty."""
@@ -165,9 +182,14 @@ class Job:
     def _deliver_silence(self, seconds: float) -> None:
         """Deliver silence, which counts as audio, but not in the metrics of how fast the engine generates audio."""
         silence = np.zeros(round(seconds * SAMPLE_RATE) * self.audio, np.float32)
-        metrics.AUDIO_SECONDS.inc(len(silence) / SAMPLE_RATE)
         for start in range(0, len(silence), SAMPLE_RATE):
-            self.handle.deliver(Audio(silence[start : start + SAMPLE_RATE]))
+            self._deliver(silence[start : start + SAMPLE_RATE])
+
+    def _deliver(self, samples: np.ndarray) -> None:
+        seconds = len(samples) / SAMPLE_RATE
+        metrics.AUDIO_SECONDS.inc(seconds)
+        self.audible_until = max(self.audible_until, time.monotonic()) + seconds
+        self.handle.deliver(Audio(samples))
 
     def _segment_seed(self) -> int:
         """A 64-bit seed that depends on all 63 bits of the request's seed and on the segment's number."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from torch import Tensor
@@ -16,6 +15,7 @@ from inference.engine.prompting import Prompting
 from inference.engine.request import FinishReason
 from inference.engine.runner import PREFILL, Runner
 from inference.engine.stream import RequestHandle
+from inference.engine.waiting import RetryTimes, WaitingJobs
 from inference.errors import EngineClosed, GenerationError, Overloaded, RequestError
 from inference.model.checkpoint import Checkpoint
 
@@ -32,12 +32,12 @@ class Scheduler:
 
     def __init__(self, checkpoint: Checkpoint, runner: Runner, prompting: Prompting, slots: int, queue: int) -> None:
         self.running: list[Job] = []
-        self.waiting: deque[Job] = deque()
+        self.waiting = WaitingJobs(slots)
         self.closed, self.ending = False, "the engine was closed"
         self._checkpoint, self._runner, self._prompting = checkpoint, runner, prompting
         self._slots, self._queue = slots, queue
         self._live: dict[RequestHandle, Job] = {}
-        self._seconds_per_request = 1.0
+        self._retry_times = RetryTimes(slots)
         self._changed = threading.Condition()
 
     # -- from any thread -------------------------------------------------------------------------------------------
@@ -45,13 +45,16 @@ class Scheduler:
     def submit(self, job: Job) -> None:
         """Queue a job. Raises Overloaded when too many wait already, EngineClosed after the end."""
         with self._changed:
-            if self.closed:
-                raise EngineClosed(self.ending)
-            self._refuse_overload()
+            self._check_open()
             if job.live:
                 self._live[job.handle] = job
-            self.waiting.append(job)
+            self.waiting.add(job)
             self._changed.notify()
+
+    def check_open(self) -> None:
+        """Raises as `submit` would, before the work of making a job."""
+        with self._changed:
+            self._check_open()
 
     def live_job(self, handle: RequestHandle) -> Job | None:
         """The live job of a handle, None when it has ended."""
@@ -64,7 +67,7 @@ class Scheduler:
                 raise RequestError(f"more than {MAX_LIVE_SEGMENTS:,} pieces of text in one request; begin another", "text")
             job.add_text(segments, silences, gap)
             if job.status is JobStatus.PARKED:  # for its listener, the audio starts anew
-                job.heard, job.submitted = 0.0, time.monotonic()
+                job.heard, job.submitted, job.starting = 0.0, time.monotonic(), True
                 self._requeue(job)
                 self._changed.notify()
 
@@ -86,12 +89,14 @@ class Scheduler:
             self.closed = True
             self._changed.notify()
 
-    def _refuse_overload(self) -> None:
+    def _check_open(self) -> None:
+        if self.closed:
+            raise EngineClosed(self.ending)
         waiting = len(self.running) + len(self.waiting) - self._slots  # the free slots belong to the first jobs in the queue
         if waiting < self._queue:
             return
         metrics.REFUSED.inc()
-        seconds = self._seconds_per_request * waiting / self._slots
+        seconds = self._retry_times.next((*self.running, *self.waiting))
         raise Overloaded(f"{waiting} requests are waiting already; try again in about {math.ceil(seconds)} s", seconds)
 
     # -- in the engine's thread ------------------------------------------------------------------------------------
@@ -99,10 +104,13 @@ class Scheduler:
     def wait_for_work(self) -> bool:
         """Sleep until there is something to do. False when the engine is closed."""
         with self._changed:
-            while not (self.closed or self.waiting or self.running or any(job.finished for job in self._parked())):
+            while not (self.closed or self.running or any(self._wanted(job) for job in (*self.waiting, *self._parked()))):
                 metrics.RUNNING.set(0)
                 self._changed.wait()
             return not self.closed
+
+    def _wanted(self, job: Job) -> bool:
+        return job.finished or (job.status is JobStatus.WAITING and not job.handle.is_behind())
 
     def schedule(self) -> None:
         """End cancelled jobs, then admit waiting ones and prefill: up to PREFILL columns in all, so that no long prompt holds up running jobs."""
@@ -124,6 +132,7 @@ class Scheduler:
         """Advance a job whose sequence has finished: to its next segment, to waiting for text, or to its end."""
         if not self.attempt(job, job.finish_segment):
             return
+        self._retry_times.finished(job.columns, time.monotonic() - job.began)
         if job.spoken and not job.open:
             self._retire(job, job.reason)
         else:
@@ -180,11 +189,11 @@ class Scheduler:
         return next((j for j in self.running if j.status is JobStatus.PREFILLING), None)
 
     def _admit(self) -> Job | None:
-        """Take the first waiting job when a slot is free."""
+        """Take the waiting job that goes next, when a slot is free for it."""
         with self._changed:
-            if not self.waiting or not self._runner.free:
+            job = self.waiting.take(len(self.running)) if self._runner.free else None
+            if job is None:
                 return None
-            job = self.waiting.popleft()
             self.running.append(job)
             job.status = JobStatus.PREFILLING
             return job
@@ -195,7 +204,7 @@ class Scheduler:
         self._runner.stage(job.start_sequence(prompt, limit, self._checkpoint.codec))
 
     def _leave_slot(self, job: Job) -> None:
-        """Free the slot between two segments: other jobs, as many as there are slots, may go first.
+        """Free the slot between two segments: other jobs may go first.
 
         The KV cache of the segments so far is kept while there is memory for it; otherwise it is computed again.
         """
@@ -216,7 +225,7 @@ class Scheduler:
 
     def _requeue(self, job: Job) -> None:
         job.status = JobStatus.WAITING
-        self.waiting.insert(self._slots, job)
+        self.waiting.add(job)
 
     def _retire(self, job: Job, reason: FinishReason, error: Exception | None = None) -> None:
         with self._changed:
@@ -236,8 +245,6 @@ class Scheduler:
 
     def _end(self, job: Job, error: Exception | None, reason: FinishReason) -> None:
         self._live.pop(job.handle, None)
-        if job.admitted and not job.live and reason in (FinishReason.STOP, FinishReason.LENGTH):
-            self._seconds_per_request += 0.1 * (time.monotonic() - job.admitted - self._seconds_per_request)
         job.end(error, reason)
 
     def _device_fault(self, error: Exception) -> GenerationError:

@@ -12,6 +12,8 @@ import numpy as np
 
 from inference.engine.request import Audio, FinishReason, SpeechRequest
 
+MAX_UNREAD, READ_ON = 8, 4
+"""A request with more unread chunks than the first gets no further segment, until there are no more than the second. A chunk is up to 1.5 s."""
 Item = Audio | Exception | None
 """What a request delivers: chunks of audio, then None, or the error that ended it."""
 
@@ -20,12 +22,12 @@ class RequestHandle:
     """The engine's and the caller's shared view of one request: is it still wanted, and how did it end?
 
     `finish_reason` is None while it runs. `queued_seconds` is how long it waited before work on it began, None until then. `codes` (codebooks,
-    frames) int64 are set when it ends. `unread` counts the delivered chunks that wait to be read.
+    frames) int64 are set when it ends. `unread` counts the delivered chunks that wait to be read; a caller who passes it calls `was_read`.
     """
 
     def __init__(self, deliver: Callable[[Item], None], wake: Callable[[], None], unread: Callable[[], int]) -> None:
-        self._deliver, self._wake, self.unread = deliver, wake, unread
-        self.cancelled = False
+        self._deliver, self._wake, self._unread = deliver, wake, unread
+        self._behind = self.cancelled = False
         self.finish_reason: FinishReason | None = None
         self.queued_seconds: float | None = None
         self.codes: np.ndarray | None = None
@@ -34,6 +36,18 @@ class RequestHandle:
         """Stop within one decode step. May be called from any thread, any time, more than once."""
         if not self.cancelled and self.finish_reason is None:
             self.cancelled = True
+            self._wake()
+
+    def is_behind(self) -> bool:
+        """Whether so many chunks are unread that no more should be made now."""
+        limit = READ_ON if self._behind else MAX_UNREAD
+        self._behind = True  # first, so that the reader who reads between this line and the next one wakes the engine
+        self._behind = self._unread() > limit
+        return self._behind
+
+    def was_read(self) -> None:
+        """The reader has taken a chunk: the engine goes on if it had waited for that. May be called from any thread."""
+        if self._behind and self._unread() <= READ_ON:
             self._wake()
 
     def deliver(self, item: Item) -> None:
@@ -92,6 +106,7 @@ class SpeechStream(_Stream):
     def __next__(self) -> Audio:
         item = self._items.get()
         if isinstance(item, Audio):
+            self._handle.was_read()
             return item
         self._items.put(item)  # every later read gets the end again
         if isinstance(item, Exception):
@@ -138,6 +153,7 @@ class AsyncSpeechStream(_Stream):
             self.cancel()
             raise
         if isinstance(item, Audio):
+            self._handle.was_read()
             return item
         self._items.put_nowait(item)  # every later read gets the end again
         self.cancel()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError, GenerationError, Overloaded
 from inference.hub import name_of
-from inference.server.messages import LOADING, AppendText, Cancel, Decode, Encode, LiveRequest
+from inference.server.messages import LOADING, AppendText, Cancel, Decode, Encode, LiveRequest, WasRead
 from inference.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class EngineProcess:
     ) -> None:
         self._settings, self._inbox, self._send, self._report = settings, inbox, send, report
         self._outbox: queue.SimpleQueue[tuple[Address, Any]] = queue.SimpleQueue()
-        self._handles: dict[str, RequestHandle] = {}
+        self._requests: dict[str, _Request] = {}
 
     def run(self) -> None:
         """Load the model, then answer messages."""
@@ -75,31 +75,45 @@ class EngineProcess:
             except Exception as e:
                 self._outbox.put(((consumer, uid), GenerationError(f"the request could not be started: {type(e).__name__}")))
 
-    def _handle(self, engine: SpeechEngine, address: Address, message: SpeechRequest | LiveRequest | AppendText | Cancel) -> None:
-        if isinstance(message, Cancel):
-            if handle := self._handles.get(message.uid):
-                handle.cancel()
-        elif isinstance(message, AppendText):
-            if handle := self._handles.get(message.uid):
-                _append(engine, handle, message.text)
-        else:
+    def _handle(self, engine: SpeechEngine, address: Address, message: SpeechRequest | LiveRequest | AppendText | Cancel | WasRead) -> None:
+        if isinstance(message, SpeechRequest | LiveRequest):
             self._start(engine, address, message)
+        elif request := self._requests.get(message.uid):
+            if isinstance(message, Cancel):
+                request.handle.cancel()
+            elif isinstance(message, WasRead):
+                request.taken += message.chunks
+                request.handle.was_read()
+            else:
+                _append(engine, request.handle, message.text)
 
     def _start(self, engine: SpeechEngine, address: Address, message: SpeechRequest | LiveRequest) -> None:
         _, uid = address
+        request = _Request()
 
         def deliver(item: Audio | Exception | None) -> None:
+            request.delivered += 1
             self._outbox.put((address, item))
             if not isinstance(item, Audio):
-                self._handles.pop(uid, None)
+                self._requests.pop(uid, None)
 
-        if isinstance(message, LiveRequest):
-            handle = engine.submit(message.request, deliver, live=True)
-        else:
-            handle = engine.submit(message, deliver)
-        self._handles[uid] = handle
-        if handle.finish_reason:  # the request ended before its handle was stored
-            self._handles.pop(uid, None)
+        speech = message.request if isinstance(message, LiveRequest) else message
+        request.handle = engine.submit(speech, deliver, unread=request.unread, live=speech is not message)
+        self._requests[uid] = request
+        if request.handle.finish_reason:  # the request ended before it was stored
+            self._requests.pop(uid, None)
+
+
+class _Request:
+    """A request that the engine has. The engine's thread counts what was `delivered`, the receiving thread what the client has `taken`."""
+
+    handle: RequestHandle
+
+    def __init__(self) -> None:
+        self.delivered = self.taken = 0
+
+    def unread(self) -> int:
+        return self.delivered - self.taken
 
 
 def _append(engine: SpeechEngine, handle: RequestHandle, text: str | None) -> None:

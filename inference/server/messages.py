@@ -48,4 +48,12 @@ class Cancel:
     uid: str
 
 
-Message = SpeechRequest | LiveRequest | AppendText | Encode | Decode | Cancel
+@dataclass(frozen=True)
+class WasRead:
+    """The client of a request has taken this many chunks more."""
+
+    uid: str
+    chunks: int
+
+
+Message = SpeechRequest | LiveRequest | AppendText | Encode | Decode | Cancel | WasRead

@@ -6,25 +6,23 @@ import asyncio
 import threading
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Protocol
 
 import numpy as np
 
 from inference.engine.request import Audio, SpeechRequest
-from inference.errors import EngineClosed, GenerationError
-from inference.server.messages import AppendText, Cancel, Decode, Encode, LiveRequest, Message
-
-MAX_UNREAD = 400
-"""The most chunks that may wait for a client: ten minutes of audio."""
+from inference.engine.stream import READ_ON
+from inference.errors import EngineClosed
+from inference.server.messages import AppendText, Cancel, Decode, Encode, LiveRequest, Message, WasRead
 
 
 class Channel(Protocol):
     """The connection to one engine's process."""
 
     def open(self, uid: str, unread: Unread) -> None:
-        """From now on `unread` gets the chunks for `uid`, then None or an error."""
+        """From now on `unread` gets the chunks for `uid`, then None or an error. It appends them in the event loop's thread, then sets `arrived`."""
 
     def close(self, uid: str) -> None:
         """No caller waits for `uid` any more."""
@@ -37,23 +35,11 @@ class Channel(Protocol):
 
 
 class Unread(deque[Any]):
-    """Items that the client has not taken yet. If the client stops reading, its request is stopped before it fills the memory.
+    """Items that the client has not taken yet."""
 
-    The channel appends in the event loop's thread, then sets `arrived`.
-    """
-
-    def __init__(self, overflow: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._overflow = overflow
-        self.overflowed = False
         self.arrived = asyncio.Event()
-
-    def append(self, item: Any) -> None:
-        """Take an item."""
-        super().append(item)
-        if len(self) == MAX_UNREAD and not self.overflowed:
-            self.overflowed = True
-            self._overflow()
 
 
 class Engines:
@@ -115,7 +101,7 @@ class RemoteEngine:
         self, message: SpeechRequest | LiveRequest | Encode | Decode, more: AsyncIterator[str] | None = None
     ) -> AsyncGenerator[Any]:
         uid = uuid.uuid4().hex
-        unread = Unread(lambda: self._cancel(uid))
+        unread, taken = Unread(), 0
         self._channel.open(uid, unread)
         ended = False
         self.busy += 1
@@ -130,18 +116,19 @@ class RemoteEngine:
                 ended = item is None or isinstance(item, Exception)
                 if isinstance(item, Exception):
                     raise item
-                if ended and unread.overflowed:  # not a clean end: the client must not mistake a part for the whole
-                    raise GenerationError(f"{MAX_UNREAD} chunks of audio were not read; this request was stopped")
                 if ended:
                     return
                 yield item
+                taken += 1
+                if taken % READ_ON == 0:
+                    self._put_soon(uid, WasRead(uid, READ_ON))
         finally:
             self.busy -= 1
             if feeding is not None:
                 feeding.cancel()
             self._channel.close(uid)
             if not ended:  # cancel after the request is sent, and in a thread: this task may be cancelled already
-                put.add_done_callback(lambda _: self._cancel(uid))
+                put.add_done_callback(lambda _: self._put_soon(uid, Cancel(uid)))
 
     async def _feed(self, uid: str, put: asyncio.Future[None], more: AsyncIterator[str]) -> None:
         await asyncio.shield(put)
@@ -149,8 +136,8 @@ class RemoteEngine:
             await asyncio.to_thread(self._channel.put, uid, AppendText(uid, text))
         await asyncio.to_thread(self._channel.put, uid, AppendText(uid, None))
 
-    def _cancel(self, uid: str) -> None:
-        threading.Thread(target=self._channel.put, args=(uid, Cancel(uid)), daemon=True).start()
+    def _put_soon(self, uid: str, message: Message) -> None:
+        threading.Thread(target=self._channel.put, args=(uid, message), daemon=True).start()
 
     async def _wait(self, arrived: asyncio.Event) -> None:
         """Wait for the next item. Raises EngineClosed when the engine's process has ended and none will come."""

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from prometheus_client import REGISTRY
 
-from inference import Audio, GenerationError, Overloaded, Reference, RequestError, SpeechEngine, SpeechRequest, Voice
-from inference.engine import job as job_module
+from inference import Audio, Overloaded, Reference, RequestError, SpeechEngine, SpeechRequest, Voice
 from inference.engine import runner as runner_module
 from inference.engine import scheduler as scheduler_module
+from inference.engine import stream as stream_module
 from inference.engine.device import affordable_slots
 from inference.engine.graphs import PendingFrames
 from inference.engine.kv_cache import KVPrefix, PrefixCache
 from inference.model import checkpoint as checkpoints
 from tests.conftest import golden_tensors
 from tests.inference.engine.eager_step import with_graphs
+from tests.waiting import wait
 
 TEXTS = ("Hello there.", "One. Two two. Three three three.", "A rather longer sentence, which takes a little more of the context.")
 
@@ -207,14 +208,41 @@ def test_whoever_hears_a_pause_hears_the_next_words_soon(golden):
     assert len(items[heard].samples) == len(items[0].samples)
 
 
-def test_a_consumer_that_stops_reading_is_stopped(golden, monkeypatch):
-    monkeypatch.setattr(job_module, "MAX_UNREAD", 2)
+def test_a_consumer_that_stops_reading_is_waited_for_and_stops_nobody(golden):
+    """No more is made for it than one segment past the limit, and once it reads, it hears the same as one that always did."""
     engine = ByHand(golden, slots=1)
-    stream = engine.stream(SpeechRequest("Hello. " * 40, seed=1, chunk_length=10, max_new_tokens=8))
-    engine.finish()
-    with pytest.raises(GenerationError, match="were not read"):
-        list(stream)
+    request = SpeechRequest("Hello. " * 12, seed=1, chunk_length=10, max_new_tokens=8)
+    whole = engine.generate(request)
+    stream = engine.stream(request)
+    for _ in range(100):
+        engine.turn()
+    waiting = stream._items.qsize()
+    assert stream_module.MAX_UNREAD < waiting <= stream_module.MAX_UNREAD + 2  # a segment of eight frames is two chunks
     assert engine._runner.free
+    other = engine.submit(SpeechRequest("Hello.", seed=1, max_new_tokens=8), lambda _: None)
+    while other.finish_reason is None:
+        engine.turn()
+    assert other.codes.shape[1] > 0
+    assert stream.finish_reason is None
+    read = 0
+    while True:
+        if not stream._items.qsize():
+            engine.turn()
+        elif next(stream, None):
+            read += 1
+        else:
+            break
+    assert read > waiting
+    assert np.array_equal(stream.codes, whole)
+
+
+def test_a_reader_who_comes_back_wakes_the_engine(golden):
+    """The engine's thread sleeps while it waits for a reader alone."""
+    with SpeechEngine(golden, slots=1) as engine:
+        stream = engine.stream(SpeechRequest("Hello. " * 12, seed=1, chunk_length=10, max_new_tokens=8))
+        wait(lambda: stream._items.qsize() > stream_module.MAX_UNREAD and not engine._scheduler.running)
+        assert sum(1 for _ in stream) > 12
+        assert stream.finish_reason is not None
 
 
 def test_two_slots_that_fault_together_leave_nothing_behind(golden):
@@ -341,13 +369,20 @@ class Scheduling(RuleBasedStateMachine):
         full = (
             len(self.engine._scheduler.running) + len(self.engine._scheduler.waiting) >= self.engine._slots + self.engine._scheduler._queue
         )
+        entry = {"request": request, "items": items, "spoilt": False, "unread": 0}
         try:
-            ticket = self.engine.submit(request, items.append)
+            entry["ticket"] = self.engine.submit(request, items.append, unread=lambda: entry["unread"])
         except Overloaded:
             assert full
         else:
             assert not full
-            self.requests.append({"request": request, "items": items, "ticket": ticket, "spoilt": False})
+            self.requests.append(entry)
+
+    @rule(data=st.data(), unread=st.sampled_from((0, 99)))
+    def stop_reading_or_read_on(self, data, unread):
+        if chosen := self._drawn(data, lambda r: "unread" in r):
+            chosen["unread"] = unread
+            chosen["ticket"].was_read()
 
     @rule(text=st.sampled_from(TEXTS), seed=st.integers(0, 2))
     def submit_live(self, text, seed):
@@ -418,6 +453,7 @@ class Scheduling(RuleBasedStateMachine):
             return
         for r in self.requests:
             self.engine.complete(r["ticket"])
+            r["unread"] = 0
         self.engine.finish()
         self.engine.turn()
         assert self.engine._scheduler._live == {}
@@ -436,8 +472,12 @@ def small(golden_directory):
     Scheduling.checkpoint = checkpoints.load(golden_directory, torch.device("cpu"))
 
 
-def test_every_request_ends_once_and_unharmed_by_others(small):  # noqa: ARG001 - sets the machine's checkpoint
-    run_state_machine_as_test(Scheduling, settings=settings(max_examples=8, stateful_step_count=30))
+EXAMPLES = pytest.mark.parametrize("examples", [5, pytest.param(300, marks=pytest.mark.drill)])
+
+
+@EXAMPLES
+def test_every_request_ends_once_and_unharmed_by_others(small, examples):  # noqa: ARG001 - sets the machine's checkpoint
+    run_state_machine_as_test(Scheduling, settings=settings(max_examples=examples, stateful_step_count=30))
 
 
 class SchedulingAhead(Scheduling):
@@ -457,5 +497,6 @@ class SchedulingAhead(Scheduling):
             self.engine.turn()
 
 
-def test_frames_on_their_way_are_nobody_elses(small):  # noqa: ARG001 - sets the machine's checkpoint
-    run_state_machine_as_test(SchedulingAhead, settings=settings(max_examples=5, stateful_step_count=30))
+@EXAMPLES
+def test_frames_on_their_way_are_nobody_elses(small, examples):  # noqa: ARG001 - sets the machine's checkpoint
+    run_state_machine_as_test(SchedulingAhead, settings=settings(max_examples=examples, stateful_step_count=30))

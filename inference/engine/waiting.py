@@ -1,0 +1,97 @@
+"""Which waiting request gets the next free slot, and when a refused one should come back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+
+from inference.engine.job import Job
+
+FEWEST_SLOTS_TO_KEEP_ONE = 4
+"""With at least this many slots, one is kept for first segments while more requests wait than there are slots."""
+FIRST_GUESS = 0.1
+"""Seconds that one text column takes to speak, before any segment has been finished."""
+
+MOST_ROUNDS = 4
+"""However many callers are refused, none is sent away for longer than it takes to speak what there is so many times."""
+
+
+class WaitingJobs:
+    """Jobs that wait for a slot, in the order in which they came.
+
+    First segments go first, so a short request waits for segments that run, never for a queue of long texts. The other jobs go in the order
+    in which their listeners' audio runs out; of those who have none left, the one that waits longest. So that a stream of new requests
+    cannot stop them, one of them goes after every `slots` first segments. A job whose listener is behind with reading does not go at all.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._jobs: list[Job] = []
+        self._starts_in_a_row = 0
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs)
+
+    def add(self, job: Job) -> None:
+        """Queue a job."""
+        job.queued = time.monotonic()
+        self._jobs.append(job)
+
+    def remove(self, job: Job) -> None:
+        """Take a job out that is not wanted any more."""
+        self._jobs.remove(job)
+
+    def clear(self) -> None:
+        """Take all jobs out."""
+        self._jobs.clear()
+
+    def take(self, running: int) -> Job | None:
+        """Take out the job that goes next, beside `running` others; None when none may."""
+        if running >= self._slots:
+            return None
+        ready = [job for job in self._jobs if not job.handle.is_behind()]
+        first = next((job for job in ready if job.starting), None)
+        later = min((job for job in ready if not job.starting), key=lambda job: max(job.queued, job.audible_until), default=None)
+        if later is not None and (first is None or self._starts_in_a_row >= self._slots):
+            kept = self._slots >= FEWEST_SLOTS_TO_KEEP_ONE and running == self._slots - 1 and running + len(ready) > self._slots
+            job = None if first is None and kept else later
+        else:
+            job = first
+        if job is None:
+            return None
+        self._starts_in_a_row = self._starts_in_a_row + 1 if job.starting else 0
+        self._jobs.remove(job)
+        return job
+
+
+class RetryTimes:
+    """Tells each refused caller when the queue will have a place for it.
+
+    The slots are shared about equally, and a job that ends is followed by another. So a job with `c` columns of text left ends when each of
+    the `n` jobs has had as many: after `n * c / slots` columns of a slot's time. Each caller who is refused is told of another end; when there
+    are more callers than jobs, of the end of a job that will begin then.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._seconds_per_column: float | None = None
+        self._promised: list[float] = []
+
+    def finished(self, columns: int, seconds: float) -> None:
+        """Record how long a segment of `columns` text columns had a slot."""
+        taken = seconds / columns
+        self._seconds_per_column = taken if self._seconds_per_column is None else 0.9 * self._seconds_per_column + 0.1 * taken
+
+    def next(self, jobs: Iterable[Job]) -> float:
+        """Seconds after which the next refused caller should come back. `jobs` are all that run or wait."""
+        now, pace = time.monotonic(), self._seconds_per_column or FIRST_GUESS
+        left = sorted(job.columns_left(now, pace) for job in jobs)
+        self._promised = [at for at in self._promised if at > now]
+        rounds, place = divmod(min(len(self._promised), MOST_ROUNDS * len(left) - 1), len(left))
+        columns = rounds * sum(left) + len(left) * left[place]
+        seconds = pace * columns / self._slots
+        self._promised.append(now + seconds)
+        return seconds

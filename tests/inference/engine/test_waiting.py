@@ -1,0 +1,169 @@
+"""Who goes next, and when who was refused comes back: the rules alone, on jobs that speak nothing."""
+
+import math
+from collections import Counter
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.engine import waiting
+from inference.engine.waiting import RetryTimes, WaitingJobs
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(waiting, "time", clock)
+    return clock
+
+
+class Speech:
+    """A job of `segments` segments, each of which has a slot for `length` seconds and gives `sound` seconds to hear."""
+
+    def __init__(self, name, segments, length=10, sound=5.0, behind=False):
+        self.name, self.left, self.length, self.sound = name, segments, length, sound
+        self.starting, self.queued, self.audible_until, self.ends = True, 0.0, 0.0, math.inf
+        self.handle = SimpleNamespace(is_behind=lambda: behind)
+
+    def columns_left(self, now, pace):
+        running = (self.ends - now) if self.ends < math.inf else 0
+        return (self.left * self.length + running) / pace
+
+
+class Slots:
+    """An engine that needs no model: `second` lets a second pass."""
+
+    def __init__(self, slots, clock):
+        self.slots, self.clock, self.waiting, self.running, self.started = slots, clock, WaitingJobs(slots), [], []
+        self.done = []
+
+    def add(self, job):
+        self.waiting.add(job)
+
+    def second(self):
+        for job in [j for j in self.running if j.ends <= self.clock.now]:
+            self.running.remove(job)
+            job.ends = math.inf
+            (self.waiting.add if job.left else self.done.append)(job)
+        while job := self.waiting.take(len(self.running)):
+            job.left, job.starting, job.ends = job.left - 1, False, self.clock.now + job.length
+            job.audible_until = max(job.audible_until, self.clock.now) + job.sound
+            self.running.append(job)
+            self.started.append(job.name)
+        self.clock.now += 1
+
+
+@pytest.mark.parametrize("long_ones", [1, 8, 40, 400])
+def test_a_short_request_waits_for_segments_that_run_and_not_for_a_queue(clock, long_ones):
+    slots = Slots(8, clock)
+    for n in range(long_ones):
+        slots.add(Speech(f"long{n}", 50, length=10 + n % 5))
+    for _ in range(200 + 4 * long_ones):
+        slots.second()
+    slots.add(Speech("short", 1))
+    for _ in range(15 if long_ones == 8 else 1):  # eight use all slots, until one of their segments ends; of more, one slot is kept
+        slots.second()
+    assert "short" in slots.started
+
+
+def test_without_others_every_slot_is_used(clock):
+    slots = Slots(8, clock)
+    for n in range(8):
+        slots.add(Speech(n, 5))
+    for _ in range(35):
+        slots.second()
+        assert len(slots.running) == 8
+
+
+@given(data=st.data(), slots=st.integers(1, 9), jobs=st.lists(st.integers(1, 6), min_size=1, max_size=30))
+def test_everybody_goes_on_and_first_segments_keep_their_order(data, slots, jobs):
+    """Whatever comes and however it is mixed: first segments start as they came, and nobody is passed over for ever."""
+    clock = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting, "time", clock)
+        engine = Slots(slots, clock)
+        for name, segments in enumerate(jobs):
+            engine.add(Speech(name, segments, data.draw(st.integers(1, 20)), data.draw(st.floats(0, 30))))
+            for _ in range(data.draw(st.integers(0, 5))):
+                engine.second()
+        for _ in range(20 * sum(jobs) + 100):
+            engine.second()
+    assert list(dict.fromkeys(engine.started)) == list(range(len(jobs)))
+    assert Counter(engine.started) == Counter(dict(enumerate(jobs)))
+    assert not engine.running
+
+
+@pytest.mark.parametrize("slots", [1, 2, 8])
+def test_an_endless_stream_of_short_requests_does_not_stop_a_long_one(clock, slots):
+    engine = Slots(slots, clock)
+    long = Speech("long", 10)
+    engine.add(long)
+    for n in range(2000):
+        if len(engine.waiting) < 4:
+            engine.add(Speech(n, 1))
+        engine.second()
+    assert long in engine.done
+    passed = [i for i, name in enumerate(engine.started) if name == "long"]
+    assert all(b - a <= 2 * slots + 2 for a, b in pairwise(passed))
+
+
+def test_whose_audio_runs_out_first_goes_first(clock):
+    jobs = WaitingJobs(1)
+    for name, until in (("a", 1030.0), ("b", 1010.0), ("c", 1020.0)):
+        job = Speech(name, 1)
+        job.starting, job.audible_until = False, until
+        jobs.add(job)
+    assert [jobs.take(0).name for _ in range(3)] == ["b", "c", "a"]
+    # Who hears nothing any more is not in a greater hurry for having heard nothing longer.
+    for name, until in (("a", 900.0), ("b", 100.0), ("c", 500.0)):
+        job = Speech(name, 1)
+        job.starting, job.audible_until = False, until
+        jobs.add(job)
+        clock.now += 1
+    assert [jobs.take(0).name for _ in range(3)] == ["a", "b", "c"]
+
+
+def test_who_does_not_read_does_not_go_and_stops_nobody(clock):  # noqa: ARG001 - the jobs' times
+    jobs = WaitingJobs(2)
+    jobs.add(Speech("deaf", 1, behind=True))
+    jobs.add(Speech("other", 1))
+    assert jobs.take(0).name == "other"
+    assert jobs.take(1) is None
+    assert len(jobs) == 1
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=8, max_size=60), slots=st.integers(1, 8), callers=st.integers(1, 40))
+def test_callers_who_come_back_when_told_are_seldom_refused_again(lengths, slots, callers):
+    """As many as may wait do, and each place that comes free is promised to one caller: he finds it."""
+    clock = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting, "time", clock)
+        engine, times, room = Slots(slots, clock), RetryTimes(slots), len(lengths)
+        for n, segments in enumerate(lengths):
+            engine.add(Speech(n, segments, length=2))
+        times.finished(20, 2)
+        due, refused = dict.fromkeys(range(callers), clock.now), Counter()
+        for _ in range(100_000):
+            for caller in [c for c, at in due.items() if at <= clock.now]:
+                if len(engine.running) + len(engine.waiting) < room:
+                    engine.add(Speech(f"caller{caller}", 5, length=2))
+                    del due[caller]
+                else:
+                    refused[caller] += 1
+                    due[caller] = clock.now + max(1, math.ceil(times.next((*engine.running, *engine.waiting))))
+            if not due:
+                break
+            engine.second()
+    assert not due
+    assert max(refused.values()) <= 6
+    assert sum(refused.values()) <= 3 * callers
