@@ -33,9 +33,8 @@ class Segmentation:
 
 AS_MUCH_AS_FITS = Segmentation()
 """FishSpeech 1.5's: as many sentences as fit, and the model makes the pauses."""
-_CLAUSE_END = regex.compile(r"""[,;:–—，、；：،؛]["'”’)\]]*\s*\Z""")
-_SENTENCE_END = regex.compile(r"""[\p{Sentence_Break=STerm}\p{Sentence_Break=ATerm}…\u037e][\p{Pe}\p{Pf}"']*\s*\Z|\n\s*\Z""")
-_PARAGRAPH_END = regex.compile(r"\n\s*\n\s*\Z")
+_CLAUSE_END = regex.compile(r"""[,;:–—，、；：،؛]["'”’)\]]*\Z""")
+_SENTENCE_END = regex.compile(r"""[\p{Sentence_Break=STerm}\p{Sentence_Break=ATerm}…\u037e][\p{Pe}\p{Pf}"']*\Z""")
 _CLAUSES = regex.compile(
     r"(?>.*?(?:[,;:–—.!?…](?=[\p{Sentence_Break=Close}]*\s)|[，、；：،؛՝፣፤၊])[\p{Sentence_Break=Close}]*+\s*+)|.+", regex.DOTALL
 )
@@ -55,11 +54,17 @@ def segments(text: str, length: int, segmentation: Segmentation) -> list[tuple[s
 
 def pause_after(text: str, segmentation: Segmentation) -> float:
     """The seconds of silence after `text` when more text follows; 0 after a word in the middle of a clause."""
-    if _PARAGRAPH_END.search(text):
+    written, lines = text.rstrip(), _line_ends(text)
+    if lines > 1:
         return segmentation.paragraph_pause
-    if _SENTENCE_END.search(text):
+    if lines or _SENTENCE_END.search(written):
         return segmentation.sentence_pause
-    return segmentation.clause_pause if _CLAUSE_END.search(text) else 0.0
+    return segmentation.clause_pause if _CLAUSE_END.search(written) else 0.0
+
+
+def _line_ends(text: str) -> int:
+    """The line breaks in the white space that ends a text."""
+    return text[len(text.rstrip()) :].count("\n")
 
 
 def join_short(found: list[str]) -> list[str]:
@@ -70,7 +75,7 @@ def join_short(found: list[str]) -> list[str]:
     joined = [""]
     for sentence in found:
         joined[-1] += sentence
-        if sum(map(str.isalnum, joined[-1])) >= MIN_LETTERS_ALONE or _PARAGRAPH_END.search(sentence):
+        if sum(map(str.isalnum, joined[-1])) >= MIN_LETTERS_ALONE or _line_ends(sentence) > 1:
             joined.append("")
     return joined
 
