@@ -51,10 +51,20 @@ class Settings(BaseSettings):
         "", description="Comma-separated origins whose pages may send requests, such as https://example.com. Empty: only the server's own."
     )
 
+    hosts: str = Field(
+        "", description="Comma-separated host names of a server without keys, such as tts.example.com, or * for any. "
+        "Empty: IP addresses and local names.",
+    )  # fmt: skip
+
     @property
     def origins(self) -> list[str]:
         """The names in `cors_origins`."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
+    def host_names(self) -> list[str]:
+        """The names in `hosts`."""
+        return [name.strip().lower() for name in self.hosts.split(",") if name.strip()]
 
     @property
     def devices(self) -> list[str]:

@@ -8,7 +8,7 @@ import uvicorn
 from rich.console import Console
 
 from inference.http.log import quiet_uvicorn
-from inference.http.timeouts import HeaderTimeoutProtocol
+from inference.http.protocols import HTTPProtocol
 from inference.listening import listen, url_of
 from saas import web
 from saas.app import complete, create_app
@@ -34,7 +34,7 @@ def serve(settings: Settings, console: Console, hint: str = "`fishserve saas che
     logs.start()
     quiet_uvicorn()
     config = uvicorn.Config(
-        app, http=HeaderTimeoutProtocol, log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=30,
+        app, http=HTTPProtocol, log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=30,
     )  # fmt: skip
     with suppress(KeyboardInterrupt):  # uvicorn raises it again when all requests have ended
         uvicorn.Server(config).run([listening])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -24,8 +25,8 @@ _PIECE = 1024
 _HELD_BACK = 8192
 """Samples of silence that push out everything atempo holds back."""
 
-_STREAMINFO = slice(8, 42)
-"""Its place in a FLAC file: after `fLaC` and a block header of 4 bytes."""
+_STREAMINFO_AT, _STREAMINFO_BYTES = 8, 34
+"""Its place in a FLAC file, after `fLaC` and a block header of 4 bytes, and its size."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Encoder:
             raise RequestError(f"speed is {speed}; it must be between {MIN_SPEED} and {MAX_SPEED}", "speed")
         if not -MAX_VOLUME <= volume <= MAX_VOLUME:
             raise RequestError(f"volume is {volume}; it must be between {-MAX_VOLUME} and {MAX_VOLUME} dB", "volume")
+        self._busy = threading.Lock()
         self._gain = 10 ** (volume / 20)
         self._tempo = _Tempo(speed) if speed != 1 else None
         self._resampler = None if self.sample_rate == NATIVE_RATE else soxr.ResampleStream(NATIVE_RATE, self.sample_rate, 1, "float32")
@@ -99,6 +101,10 @@ class Encoder:
 
     def encode(self, samples: np.ndarray) -> bytes:
         """Encode samples; return the bytes that are ready. The encoder may hold some back until the next call."""
+        with self._busy:
+            return self._encode(samples)
+
+    def _encode(self, samples: np.ndarray) -> bytes:
         if self._gain != 1:
             samples = np.clip(self._gain * samples, -1, 1).astype(np.float32)
         if self._tempo:
@@ -109,17 +115,28 @@ class Encoder:
 
     def finish(self) -> bytes:
         """The bytes still held back, and the end of the file."""
-        tail = self._tempo.rest() if self._tempo else np.zeros(0, np.float32)
-        if self._resampler:
-            tail = self._resampler.resample_chunk(tail, last=True)
-        return self._writer.write(tail) + self._writer.close()
+        with self._busy:
+            tail = self._tempo.rest() if self._tempo else np.zeros(0, np.float32)
+            if self._resampler:
+                tail = self._resampler.resample_chunk(tail, last=True)
+            return self._writer.write(tail) + self._writer.close()
+
+    def close(self) -> None:
+        """Free what an unfinished file holds, FFmpeg's threads and buffers, once no other thread encodes."""
+        with self._busy:
+            self._writer.abandon()
 
     def with_true_sizes(self, content: bytes) -> bytes:
         """A whole, finished file with its length in its header, which a stream cannot know when it begins.
 
         WAV and FLAC have such headers.
         """
-        return self._writer.with_true_sizes(content)
+        at, sizes = self.true_sizes(len(content))
+        return content[:at] + sizes + content[at + len(sizes) :]
+
+    def true_sizes(self, size: int) -> tuple[int, bytes]:
+        """What a whole, finished file of `size` bytes must have instead of what was written: the position, and the bytes."""
+        return self._writer.true_sizes(size)
 
 
 class _Writer(Protocol):
@@ -127,7 +144,9 @@ class _Writer(Protocol):
 
     def close(self) -> bytes: ...
 
-    def with_true_sizes(self, content: bytes) -> bytes: ...
+    def abandon(self) -> None: ...
+
+    def true_sizes(self, size: int, /) -> tuple[int, bytes]: ...
 
 
 class _Plain:
@@ -142,9 +161,11 @@ class _Plain:
     def close(self) -> bytes:
         return b""
 
-    def with_true_sizes(self, content: bytes) -> bytes:
-        start = self._header_bytes
-        return wav_header(self._rate, len(content) - start) + content[start:] if start else content
+    def abandon(self) -> None:
+        pass
+
+    def true_sizes(self, size: int, /) -> tuple[int, bytes]:
+        return 0, wav_header(self._rate, size - self._header_bytes) if self._header_bytes else b""
 
 
 class _Sink:
@@ -188,11 +209,14 @@ class _Compressed:
         self._container.close()
         return begun + self._sink.take()
 
-    def with_true_sizes(self, content: bytes) -> bytes:
+    def abandon(self) -> None:
+        self._container.close()
+        self._sink.take()
+
+    def true_sizes(self, _size: int, /) -> tuple[int, bytes]:
         # FFmpeg's encoder ends with a STREAMINFO that has the number of samples and their MD5.
-        if self._kind == "flac" and len(self._info) == _STREAMINFO.stop - _STREAMINFO.start and content.startswith(b"fLaC"):
-            return content[: _STREAMINFO.start] + self._info + content[_STREAMINFO.stop :]
-        return content
+        complete = self._kind == "flac" and len(self._info) == _STREAMINFO_BYTES
+        return _STREAMINFO_AT, self._info if complete else b""
 
 
 class _Tempo:

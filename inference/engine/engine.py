@@ -41,6 +41,8 @@ from inference.threads import run_in_short_lived_thread
 from inference.voices.voice import Reference, Voice
 
 MIN_REFERENCE_SECONDS, MAX_REFERENCE_SECONDS = 0.5, 90
+HANGING_SECONDS = 60
+"""A round that takes longer has hung: the slowest machines need a few seconds for the largest piece of a prompt."""
 
 
 class SpeechEngine:
@@ -64,6 +66,7 @@ class SpeechEngine:
         self._vocoder = Vocoder(checkpoint.codec)
         self._prompting = Prompting(checkpoint)
         self._scheduler = Scheduler(checkpoint, self._runner, self._prompting, self._slots, queue)
+        self._round_began: float | None = None
         collector.freeze()
         self._unfreeze = weakref.finalize(self, collector.unfreeze)  # runs only once
         self._thread = threading.Thread(target=self._loop, name="fishserve-engine", daemon=True)
@@ -189,6 +192,11 @@ class SpeechEngine:
         return not self._scheduler.closed
 
     @property
+    def hangs(self) -> bool:
+        """Whether one round of the engine has taken so long that it will not end."""
+        return self._round_began is not None and time.monotonic() - self._round_began > HANGING_SECONDS
+
+    @property
     def ending(self) -> str:
         """Why the engine is no longer alive."""
         return self._scheduler.ending
@@ -222,7 +230,7 @@ class SpeechEngine:
 
     def _iterate(self) -> None:
         """One round: schedule and prefill a bounded piece, decode a frame for every running job, deliver the chunks that are ready."""
-        started = time.monotonic()
+        started = self._round_began = time.monotonic()
         try:
             self._scheduler.schedule()
             self._update()
@@ -232,6 +240,7 @@ class SpeechEngine:
             self._update()
         except Exception as e:
             self._scheduler.fail_running(e)
+        self._round_began = None
         metrics.STEP.observe(time.monotonic() - started)
         self._scheduler.observe()
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PROBES = frozenset(["/health", "/ready", "/ping", "/metrics", "/healthz", "/readyz"])
@@ -67,6 +68,8 @@ class RequestLog:
 
         try:
             await self._app(scope, watched, noted)
+        except ClientDisconnect:  # while it sent the body
+            line["client_gone"] = True
         except Exception as e:
             line["error"] = {
                 "type": type(e).__name__,

@@ -11,11 +11,12 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from inference.errors import EngineClosed, FishserveError, NotReady, Overloaded, RequestError, VoiceExists, VoiceNotFound
+from inference.http.bodies import BodyLimit
 from inference.http.error_responses import complaint, error
 from inference.http.keys import Guard, Keys
 from inference.http.log import RequestLog
 from inference.http.metrics import exposition
-from inference.http.timeouts import BodyLimit
+from inference.http.origins import OwnPagesOnly
 from inference.server import elevenlabs, fish, fish_references, openai, page
 from inference.server.audio_responses import PING, EngineClient
 from inference.server.references import References
@@ -27,12 +28,16 @@ UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/v1/voices/add", "/model
 """Request bodies on these paths may contain clips, so they may be larger."""
 
 
-def create_app(engine: EngineClient, settings: Settings) -> FastAPI:
-    """The public API over one engine."""
+def create_app(engine: EngineClient, settings: Settings, *, guarded: bool = False) -> FastAPI:
+    """The public API over one engine. `guarded`: an app in front of it decides who may use it."""
     app = FastAPI(title="fishserve", summary="FishSpeech 1.5 text to speech", redirect_slashes=False)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, refuse=_refusal, larger=UPLOADS, larger_limit=settings.max_upload_bytes)
-    if settings.keys_file is not None:
+    app.add_middleware(
+        BodyLimit, limit=settings.max_body_bytes, refuse=_refusal, larger=UPLOADS, larger_limit=settings.max_upload_bytes, many=fish.MANY_VALUES,
+    )  # fmt: skip
+    if settings.keys_file is not None and not guarded:
         app.add_middleware(Guard, keys=Keys(settings.keys_file), refuse=_refusal)
+    elif not guarded:
+        app.add_middleware(OwnPagesOnly, origins=settings.origins, hosts=settings.host_names, refuse=_refusal)
     if settings.origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(RequestLog, refuse=_refusal)  # the middleware added last runs first

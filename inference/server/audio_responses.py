@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+import os
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import aclosing
+from typing import IO, Any, Protocol
 
 import numpy as np
 from fastapi import Request
@@ -12,13 +15,16 @@ from fastapi.responses import Response, StreamingResponse
 
 from inference.audio.encode import Encoder
 from inference.engine.request import Audio, SpeechRequest
-from inference.errors import NotReady
+from inference.errors import NotReady, RequestError
 from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
 from inference.voices.voice import Voice
 
 CLIENT_GONE = 499
 PING = {"loading": 204, "ready": 200, "failed": 503}
 """The status code that RunPod's load balancer expects for each state."""
+SPOOL_BYTES, READ_BYTES = 4_000_000, 65_536
+"""A whole reply of more than the first is kept on disk until it is sent, in pieces of the second."""
+MAX_WHOLE_BYTES = 1_000_000_000
 _GONE: Any = object()
 
 
@@ -35,7 +41,7 @@ class EngineClient(Protocol):
         """Codes (codebooks, frames) -> samples (n,) float32. Raises AudioError, Overloaded."""
         ...
 
-    async def state(self) -> dict[str, str]:
+    async def state(self) -> dict[str, Any]:
         """`{"status": "loading" | "ready" | "failed", ...}`."""
         ...
 
@@ -67,7 +73,7 @@ async def voice_headers(speaker: EngineClient, voice: Voice) -> dict[str, str]:
     return {VOICE_IGNORED: ONE_VOICE} if ignored else {}
 
 
-async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncIterator[bytes]:
+async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncGenerator[bytes]:
     """Encode chunks to the bytes of a file as they arrive. A thread does the encoding, so that no other request waits for it."""
     try:
         async for chunk in audio:
@@ -76,6 +82,7 @@ async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncIterato
         if content := await asyncio.to_thread(encoder.finish):
             yield content
     finally:
+        asyncio.get_running_loop().run_in_executor(None, encoder.close)
         await _close(audio)
 
 
@@ -86,20 +93,45 @@ async def file(
     headers = {"X-Sample-Rate": str(encoder.sample_rate), **(headers or {})}
     if stream:
         return StreamingResponse(encoded(audio, encoder), media_type=encoder.media_type, headers=headers)
-    content = await whole(audio, encoder, request)
-    if content is None:
+    content = await unless_gone(request, _spooled(audio, encoder))
+    if content is _GONE:
         return Response(status_code=CLIENT_GONE)
-    return Response(encoder.with_true_sizes(content), media_type=encoder.media_type, headers=headers)
+    size = content.seek(0, os.SEEK_END)
+    return StreamingResponse(_read(content), media_type=encoder.media_type, headers={**headers, "Content-Length": str(size)})
 
 
-async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request) -> bytes | None:
-    """All bytes of a file; None when the client disconnects first."""
+async def _spooled(audio: AsyncIterator[Audio], encoder: Encoder) -> IO[bytes]:
+    """The whole file, on disk when it is large. Raises RequestError when it is too large, NotReady when the disk is full."""
+    content = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - whoever sends it closes it
+    try:
+        async with aclosing(encoded(audio, encoder)) as pieces:
+            async for piece in pieces:
+                if content.tell() + len(piece) > MAX_WHOLE_BYTES:
+                    raise RequestError(f"the file has more than {MAX_WHOLE_BYTES:,} bytes; ask for it streamed or in another format")
+                await asyncio.to_thread(content.write, piece)
+        at, sizes = encoder.true_sizes(content.tell())
+        content.seek(at)
+        content.write(sizes)
+    except OSError as e:
+        content.close()
+        raise NotReady(f"the reply cannot be kept on this server's disk ({e.strerror}); ask for it streamed") from None
+    except BaseException:
+        content.close()
+        raise
+    return content
 
-    async def gather() -> bytes:
-        return b"".join([content async for content in encoded(audio, encoder)])
 
-    content = await unless_gone(request, gather())
-    return None if content is _GONE else content
+async def _read(content: IO[bytes]) -> AsyncIterator[bytes]:
+    with content:
+        content.seek(0)
+        while piece := await asyncio.to_thread(content.read, READ_BYTES):
+            yield piece
+
+
+async def answer_unless_gone(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """The response that `work` makes, which ends when the client disconnects."""
+    done = await unless_gone(request, work)
+    return Response(status_code=CLIENT_GONE) if done is _GONE else done
 
 
 async def unless_gone(request: Request, work: Any) -> Any:

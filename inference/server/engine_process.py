@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError, GenerationError, Overloaded
 from inference.hub import name_of
-from inference.server.messages import LOADING, AppendText, Cancel, Decode, Encode, LiveRequest, WasRead
+from inference.server.messages import LOADING, AppendText, Cancel, Decode, Encode, LiveRequest, State, WasRead
 from inference.settings import Settings
 
 if TYPE_CHECKING:
     from inference.engine.engine import SpeechEngine
     from inference.engine.stream import RequestHandle
 
+BEAT_SECONDS = 1.0
+"""How often the process says that it is ready, so that one that hangs is noticed."""
 MAX_CLIPS = 16
 """Clips that may wait to be encoded or decoded."""
 
@@ -30,9 +33,7 @@ class EngineProcess:
     `report` takes the state: loading, ready or failed. `run` returns when the engine cannot continue.
     """
 
-    def __init__(
-        self, settings: Settings, inbox: Any, send: Callable[[Address, Any], None], report: Callable[[dict[str, str]], None]
-    ) -> None:
+    def __init__(self, settings: Settings, inbox: Any, send: Callable[[Address, Any], None], report: Callable[[State], None]) -> None:
         self._settings, self._inbox, self._send, self._report = settings, inbox, send, report
         self._outbox: queue.SimpleQueue[tuple[Address, Any]] = queue.SimpleQueue()
         self._requests: dict[str, _Request] = {}
@@ -47,8 +48,6 @@ class EngineProcess:
         except FishserveError as e:
             self._report({"status": "failed", "error": str(e)})
             return
-        c = engine.checkpoint
-        self._report({"status": "ready", "model": name_of(c.path), "device": str(c.device), "codec": c.codec_id})
         threading.Thread(target=self._send_all, daemon=True).start()
         self._receive_all(engine)
         self._report({"status": "failed", "error": engine.ending})
@@ -59,25 +58,38 @@ class EngineProcess:
             self._send(*self._outbox.get())
 
     def _receive_all(self, engine: SpeechEngine) -> None:
-        codec_worker = CodecWorker(engine, self._outbox)
+        c = engine.checkpoint
+        ready = {"status": "ready", "model": name_of(c.path), "device": str(c.device), "codec": c.codec_id}
+        codec_worker, reported = CodecWorker(engine, self._outbox), 0.0
         while engine.alive:
+            if time.monotonic() - reported >= BEAT_SECONDS and not engine.hangs:
+                reported = time.monotonic()
+                self._report({**ready, "at": reported})
             try:
-                consumer, uid, _, message = self._inbox.get(timeout=1.0)
+                consumer, uid, _, message = self._inbox.get(timeout=BEAT_SECONDS)
             except queue.Empty:
                 continue
             try:
                 if isinstance(message, Encode | Decode):
                     codec_worker.put((consumer, uid), message)
                 else:
-                    self._handle(engine, (consumer, uid), message)
+                    self._handle(engine, codec_worker, (consumer, uid), message)
             except FishserveError as e:
                 self._outbox.put(((consumer, uid), e))
             except Exception as e:
                 self._outbox.put(((consumer, uid), GenerationError(f"the request could not be started: {type(e).__name__}")))
 
-    def _handle(self, engine: SpeechEngine, address: Address, message: SpeechRequest | LiveRequest | AppendText | Cancel | WasRead) -> None:
+    def _handle(
+        self,
+        engine: SpeechEngine,
+        codec_worker: CodecWorker,
+        address: Address,
+        message: SpeechRequest | LiveRequest | AppendText | Cancel | WasRead,
+    ) -> None:
         if isinstance(message, SpeechRequest | LiveRequest):
             self._start(engine, address, message)
+        elif isinstance(message, Cancel) and codec_worker.cancel(message.uid):
+            pass
         elif request := self._requests.get(message.uid):
             if isinstance(message, Cancel):
                 request.handle.cancel()
@@ -133,18 +145,29 @@ class CodecWorker:
     def __init__(self, engine: SpeechEngine, outbox: queue.SimpleQueue[tuple[Address, Any]]) -> None:
         self._engine, self._outbox = engine, outbox
         self._inbox: queue.Queue[tuple[Address, Encode | Decode]] = queue.Queue(MAX_CLIPS)
+        self._wanted: set[str] = set()
         threading.Thread(target=self._work, daemon=True).start()
 
     def put(self, address: Address, message: Encode | Decode) -> None:
         """Raises Overloaded when too many clips are waiting."""
+        self._wanted.add(address[1])
         try:
             self._inbox.put_nowait((address, message))
         except queue.Full:
+            self._wanted.remove(address[1])
             raise Overloaded(f"{MAX_CLIPS} clips are waiting to be encoded or decoded already; try again in a few seconds", 5) from None
+
+    def cancel(self, uid: str) -> bool:
+        """Skip a clip if it is still waiting. Returns whether it was."""
+        waited = uid in self._wanted
+        self._wanted.discard(uid)
+        return waited
 
     def _work(self) -> None:
         while True:
             address, message = self._inbox.get()
+            if not self.cancel(address[1]):
+                continue
             try:
                 done = self._engine.encode(message.wave) if isinstance(message, Encode) else self._engine.decode(message.codes).samples
                 self._outbox.put((address, done))

@@ -15,10 +15,10 @@ from pydantic import Field, ValidationError
 
 from inference.audio.encode import Encoder
 from inference.engine.request import SpeechRequest, check_text
-from inference.errors import FishserveError, RequestError
+from inference.errors import FishserveError, RequestError, VoiceNotFound
 from inference.http.error_responses import complaint
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from inference.server.audio_responses import EngineClient, check_ready, encoded, file, started, voice_headers
+from inference.server.audio_responses import EngineClient, answer_unless_gone, check_ready, encoded, file, started, voice_headers
 from inference.server.references import References
 from inference.server.request_bodies import MSGPACK, Bytes, Lenient, accepts, read, unpacked, validated
 from inference.server.state import AppState
@@ -30,7 +30,9 @@ PATHS = ("/v1/tts", "/v1/vqgan/", "/model", "/wallet/")
 """Paths whose errors use Fish Audio's format."""
 MAX_SECONDS = 90
 """The longest clip to encode, or codes to decode: each takes the device's spare time from other requests."""
-MAX_FRAMES, MAX_CODEBOOKS = int(MAX_SECONDS * SAMPLE_RATE / SAMPLES_PER_FRAME), 64
+MAX_FRAMES, MAX_CODEBOOKS, MAX_CLIPS = int(MAX_SECONDS * SAMPLE_RATE / SAMPLES_PER_FRAME), 64, 16
+MANY_VALUES = {"/v1/vqgan/decode": MAX_FRAMES * 8 * MAX_CLIPS + 1000}
+"""The paths whose bodies hold many values, and how many: the codes of the longest clips, with eight codebooks as FishSpeech has."""
 IDLE_SECONDS = 300
 """How long a live connection may wait for its next event."""
 _NEW_TOKENS = 1024
@@ -95,7 +97,7 @@ class SpeechBody(Lenient):
 class EncodeBody(Lenient):
     """Clips to turn into codes."""
 
-    audios: list[Bytes] = Field(max_length=16)
+    audios: list[Bytes] = Field(max_length=MAX_CLIPS)
 
 
 class ChangeBody(Lenient):
@@ -113,7 +115,7 @@ Codes = Annotated[list[Row], Field(min_length=1, max_length=MAX_CODEBOOKS, fail_
 class DecodeBody(Lenient):
     """Codes to turn into audio, (codebooks, frames) each."""
 
-    tokens: list[Codes] = Field(max_length=16, fail_fast=True)
+    tokens: list[Codes] = Field(max_length=MAX_CLIPS, fail_fast=True)
 
 
 @router.post("/v1/tts", response_class=Response, openapi_extra=accepts(SpeechBody))
@@ -139,23 +141,31 @@ async def live(socket: WebSocket, state: AppState) -> None:
 async def encode(request: Request, state: AppState) -> Response:
     """Turn clips of any format into codes, (codebooks, frames) each."""
     body = await read(request, EncodeBody)
-    waves: list[np.ndarray] = []
-    for clip in body.audios:
-        waves.append(await state.references.read(clip))
-        if (seconds := len(waves[-1]) / SAMPLE_RATE) > MAX_SECONDS:
-            raise RequestError(f"a clip lasts {seconds:.0f} s; at most {MAX_SECONDS} s are encoded", "audios")
-    await check_ready(state.engine)
-    return _packed({"tokens": [(await state.engine.encode(wave)).tolist() for wave in waves]})
+
+    async def encoded_clips() -> Response:
+        waves: list[np.ndarray] = []
+        for clip in body.audios:
+            waves.append(await state.references.read(clip))
+            if (seconds := len(waves[-1]) / SAMPLE_RATE) > MAX_SECONDS:
+                raise RequestError(f"a clip lasts {seconds:.0f} s; at most {MAX_SECONDS} s are encoded", "audios")
+        await check_ready(state.engine)
+        return _packed({"tokens": [(await state.engine.encode(wave)).tolist() for wave in waves]})
+
+    return await answer_unless_gone(request, encoded_clips())
 
 
 @router.post("/v1/vqgan/decode", response_class=Response, openapi_extra=accepts(DecodeBody))
 async def decode(request: Request, state: AppState) -> Response:
     """Turn codes into audio: 16-bit floating-point samples at 44.1 kHz."""
-    body = await read(request, DecodeBody)
+    body = await read(request, DecodeBody, MANY_VALUES[request.url.path])
     codes = [_codes(tokens) for tokens in body.tokens]
-    await check_ready(state.engine)
-    sounds = [await state.engine.decode(c) for c in codes]
-    return _packed({"audios": [sound.astype(np.float16).tobytes() for sound in sounds]})
+
+    async def decoded() -> Response:
+        await check_ready(state.engine)
+        sounds = [await state.engine.decode(c) for c in codes]
+        return _packed({"audios": [sound.astype(np.float16).tobytes() for sound in sounds]})
+
+    return await answer_unless_gone(request, decoded())
 
 
 @router.get("/model")
@@ -163,7 +173,11 @@ async def models(state: AppState, page_size: int = 10, page_number: int = 1, tit
     """List the voices, as models."""
     found = [name for name in state.voices.names() if title.lower() in name.lower()]
     start = max(0, page_size) * max(0, page_number - 1)
-    return {"total": len(found), "items": [_model(state.voices, name) for name in found[start : start + max(0, page_size)]]}
+    items = []
+    for name in found[start : start + max(0, page_size)]:
+        with suppress(VoiceNotFound):  # damaged, or deleted meanwhile
+            items.append(_model(state.voices, name))
+    return {"total": len(found), "items": items}
 
 
 @router.get("/model/{name}")
@@ -322,7 +336,7 @@ class _Conversation:
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         content = message.get("bytes")
-        event = unpacked(content) if content is not None else None
+        event = await asyncio.to_thread(unpacked, content) if content is not None else None
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
             raise RequestError("a message is not an event; events are maps with an `event`, in msgpack, as binary messages")
         return event

@@ -32,7 +32,7 @@ from starlette.types import ASGIApp
 from inference.errors import GenerationError
 from inference.http.log import quiet_uvicorn
 from inference.http.metrics import SHARED_DIRECTORY
-from inference.http.timeouts import DrainingWebSocketProtocol, HeaderTimeoutProtocol
+from inference.http.protocols import HTTPProtocol, WebSocketProtocol
 from inference.listening import listen, url_of
 from inference.processes import end_with_parent, forks_end_with_parent
 from inference.server.app import create_app
@@ -169,7 +169,7 @@ def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None
     if plugin is None:
         server.app.mount("/", create_app(engines, settings))
         return server
-    server.app.mount("/", plugin.before(create_app(engines, settings.model_copy(update={"keys_file": None}))))
+    server.app.mount("/", plugin.before(create_app(engines, settings, guarded=True)))
     own = server.app.router.lifespan_context
 
     @asynccontextmanager
@@ -218,7 +218,7 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
             try:
                 server.run(
                     host="127.0.0.1", port=_ANY_PORT, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
-                    http=HeaderTimeoutProtocol, ws=DrainingWebSocketProtocol,
+                    http=HTTPProtocol, ws=WebSocketProtocol, ws_per_message_deflate=False, ws_max_size=settings.max_upload_bytes,
                 )  # fmt: skip
             except (EOFError, ConnectionError):  # what LitServe's manager holds is gone, and nothing can end in order
                 failure.append("LitServe's manager process ended")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from inference.engine.request import SpeechRequest
 
-LOADING = {"status": "loading"}
+State = dict[str, Any]
+"""`status` is loading, ready or failed. A ready engine has `model`, `device`, `codec` and `at`, when it said so (`time.monotonic`); a failed one `error`."""
+LOADING: State = {"status": "loading"}
 """The state of an engine that has not reported one yet."""
 
 

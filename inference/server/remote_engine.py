@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -15,7 +16,9 @@ import numpy as np
 from inference.engine.request import Audio, SpeechRequest
 from inference.engine.stream import READ_ON
 from inference.errors import EngineClosed
-from inference.server.messages import AppendText, Cancel, Decode, Encode, LiveRequest, Message, WasRead
+from inference.server.messages import LOADING, AppendText, Cancel, Decode, Encode, LiveRequest, Message, State, WasRead
+
+KNOWN_SECONDS, HANGING_SECONDS = 1.0, 4.0
 
 
 class Channel(Protocol):
@@ -30,8 +33,8 @@ class Channel(Protocol):
     def put(self, uid: str, message: Message) -> None:
         """Send a message. May block."""
 
-    def state(self) -> dict[str, str]:
-        """Loading, ready or failed. May block."""
+    def state(self) -> State:
+        """What the engine reported last. May block."""
 
 
 class Unread(deque[Any]):
@@ -47,16 +50,16 @@ class Engines:
 
     def __init__(self, engines: list[RemoteEngine]) -> None:
         self._engines = engines
-        self._ready: dict[str, str] | None = None
+        self._known, self._known_at = LOADING, 0.0
 
-    async def state(self) -> dict[str, str]:
-        """Failed or loading while any engine is, else ready. Ready is cached, since only the end of a process changes it."""
-        if self._ready is None:
+    async def state(self) -> State:
+        """Failed or loading while any engine is, else ready, which is asked again after a second."""
+        if self._known["status"] != "ready" or time.monotonic() - self._known_at > KNOWN_SECONDS:
             states = [await engine.state() for engine in self._engines]
-            if unready := [s for s in states if s["status"] != "ready"]:
-                return next((s for s in unready if s["status"] == "failed"), unready[0])
-            self._ready = states[0] | {"device": ", ".join(s["device"] for s in states)}
-        return self._ready
+            unready = [s for s in states if s["status"] != "ready"]
+            self._known_at = time.monotonic()
+            self._known = next((s for s in unready if s["status"] == "failed"), unready[0]) if unready else _all(states)
+        return self._known
 
     async def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncIterator[Audio]:
         """As SpeechEngine.astream."""
@@ -77,6 +80,11 @@ class Engines:
         return min(self._engines, key=lambda engine: engine.busy)
 
 
+def _all(states: list[State]) -> State:
+    """Several ready engines as one."""
+    return {k: v for k, v in states[0].items() if k != "at"} | {"device": ", ".join(s["device"] for s in states)}
+
+
 class RemoteEngine:
     """One engine. `busy` is how many requests it has."""
 
@@ -84,9 +92,16 @@ class RemoteEngine:
         self._channel = channel
         self.busy = 0
 
-    async def state(self) -> dict[str, str]:
-        """Loading, ready or failed."""
-        return await asyncio.to_thread(self._channel.state)
+    async def state(self) -> State:
+        """Loading, ready or failed, as which an engine counts that has not said for a few seconds that it is ready."""
+        try:
+            async with asyncio.timeout(HANGING_SECONDS):
+                state = await asyncio.to_thread(self._channel.state)
+        except TimeoutError:
+            return {"status": "failed", "error": "the processes of the server do not answer"}
+        if state["status"] == "ready" and (silent := time.monotonic() - state["at"]) > HANGING_SECONDS:
+            return {"status": "failed", "error": f"the engine's process has not answered for {silent:.0f} s"}
+        return state
 
     def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncGenerator[Audio]:
         """As SpeechEngine.astream; closing it early tells the engine to stop."""

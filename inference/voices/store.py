@@ -27,6 +27,8 @@ from inference.voices.voice import Reference, Voice
 
 DEFAULT = "default"
 """The name for speech without a reference: the model's own voice."""
+MAX_VOICES = 1000
+"""Voices that clients may add: a clip of 90 s takes about 4 MB."""
 MAX_TRANSCRIPT = 2000
 """Characters: more than anyone says in 90 s."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")
@@ -127,6 +129,8 @@ class VoiceStore:
             raise RequestError(f"the text has {len(text)} characters; what is said in the clip, 1 to {MAX_TRANSCRIPT}, is needed", "text")
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise RequestError("the text holds a lone surrogate; it is not valid Unicode", "text")
+        if len(self.names()) > MAX_VOICES:
+            raise RequestError(f"there are {MAX_VOICES:,} voices already; delete some first", "voice")
         samples = decode_in_subprocess(audio)
         with _writing(), self._scratch() as scratch:
             folder = scratch / "voice"

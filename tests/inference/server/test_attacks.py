@@ -1,0 +1,154 @@
+"""What one client, one page or one process can do to a server and to everybody else who uses it."""
+
+import concurrent.futures
+import contextlib
+import io
+import signal
+import socket
+import threading
+
+import httpx
+import ormsgpack
+import pytest
+import soundfile
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from tests.inference.server.conftest import Server, free_port
+from tests.waiting import HANG_SECONDS, wait
+
+LONG = " ".join(["This is a sentence that takes a while."] * 120)
+
+
+def speak(server, **body):
+    body = {"input": "Hello.", "max_new_tokens": 10, "seed": 1, "response_format": "pcm"} | body
+    return httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=HANG_SECONDS)
+
+
+def http_process(server):
+    """The process that has the most connections' descriptors: the one that answers."""
+    return next(p for p in server.members() if any(c.status == "LISTEN" for c in p.net_connections()) and p.pid != server.process.pid)
+
+
+def test_a_short_text_is_spoken_while_forty_long_ones_wait_for_their_next_segments(server):
+    enough = threading.Event()
+
+    def listen(seed):
+        body = {"input": LONG, "response_format": "pcm", "seed": seed, "chunk_length": 40}
+        with httpx.stream("POST", f"{server.url}/v1/audio/speech", json=body, timeout=HANG_SECONDS) as response:
+            for _ in response.iter_bytes():
+                if enough.is_set():
+                    return "left"
+        return "ended"
+
+    with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        crowd = [pool.submit(listen, seed) for seed in range(40)]
+        try:
+            wait(lambda: server.metric("fishserve_requests_waiting") >= 30)
+            assert [speak(server, seed=seed).status_code for seed in range(3)] == [200] * 3
+            assert server.metric("fishserve_requests_waiting") >= 30
+        finally:
+            enough.set()
+        assert "ended" not in {listener.result() for listener in crowd}
+    wait(lambda: server.metric("fishserve_requests_running") == 0)
+
+
+def test_a_whole_reply_is_not_kept_in_memory(server):
+    process = http_process(server)
+    speak(server, response_format="wav", stream=False, speed=0.5)
+    before = process.memory_info().rss
+    text = " ".join(["Hello. [pause:10s]"] * 12)
+    response = speak(server, input=text, response_format="wav", stream=False, speed=0.25)
+    assert len(response.content) > 40_000_000
+    assert process.memory_info().rss - before < 20_000_000
+    assert soundfile.info(io.BytesIO(response.content)).frames * 2 == len(response.content) - 44
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "kind", "status"),
+    [
+        ("/v1/tts", b"[" + b"[]," * 1_000_000 + b"[]]", "application/json", 413),
+        ("/v1/audio/speech", b'{"input": [' + b"[]," * 300_000 + b"[]]}", "application/json", 413),
+        ("/v1/text-to-speech/default", b'{"text": [' + b"{}," * 300_000 + b"{}]}", "application/json", 413),
+        ("/v1/audio/speech", b"[" * 100_000, "application/json", 400),
+        ("/v1/tts", b"\xdd\x01\x00\x00\x00" + b"\x90" * 20_000_000, "application/msgpack", 400),
+        ("/v1/references/add", b"&" * 20_000_000, "application/x-www-form-urlencoded", 413),
+        ("/v1/tts", b"\xdf\x01\x00\x00\x00" + b"\x80" * 20_000_000, "application/msgpack", 400),
+    ],
+    ids=["fish", "openai", "elevenlabs", "deep", "msgpack", "form", "maps"],
+)
+def test_a_body_of_nothing_but_values_is_refused_before_they_are_made(server, path, content, kind, status):
+    process = http_process(server)
+    before = process.memory_info().rss
+    response = httpx.post(f"{server.url}{path}", content=content, headers={"Content-Type": kind}, timeout=HANG_SECONDS)
+    assert response.status_code == status
+    assert process.memory_info().rss - before < 120_000_000
+
+
+def test_sockets_take_nothing_compressed_and_no_more_values_than_an_event_has(server):
+    with connect(f"ws://127.0.0.1:{server.port}/v1/tts/live") as client:
+        assert "Sec-WebSocket-Extensions" not in client.response.headers
+        client.send(b"\xdc\xff\xff" + b"\x90" * 65_535)
+        last = ormsgpack.unpackb(client.recv())
+    assert last["event"] == "error"
+    assert "more than 10,000 values" in last["error"]
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null"])
+def test_other_sites_pages_cannot_use_it(server, origin):
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://127.0.0.1:{server.port}/v1/tts/live", origin=origin)
+    assert refused.value.response.status_code == 403
+    body = b'{"old_reference_id": "anna", "new_reference_id": "eve"}'
+    for kind in ("text/plain", "application/json", "application/x-www-form-urlencoded"):
+        response = httpx.post(f"{server.url}/v1/references/update", content=body, headers={"Origin": origin, "Content-Type": kind})
+        assert response.status_code == 403
+        assert "FISHSERVE_CORS_ORIGINS" in response.json()["message"]
+    assert "anna" in httpx.get(f"{server.url}/v1/references/list").json()["reference_ids"]
+
+
+def test_a_name_that_a_stranger_made_lead_here_is_refused(server):
+    for path in ("/v1/references/list", "/", "/docs", "/metrics"):
+        assert httpx.get(f"{server.url}{path}", headers={"Host": f"evil.example:{server.port}"}).status_code == 403
+    assert httpx.get(f"{server.url}/ready", headers={"Host": "evil.example"}).status_code == 200
+
+
+def test_a_client_that_leaves_while_it_sends_is_no_error(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"POST /v1/tts HTTP/1.1\r\nHost: x\r\nX-Request-Id: left-early\r\nContent-Length: 100\r\n\r\n{")
+    line = wait(lambda: next((line for line in server.words().splitlines() if "left-early" in line), None))
+    assert '"client_gone": true' in line
+    assert '"level": "info"' in line
+
+
+@pytest.fixture
+def own(checkpoint, voices):
+    with Server(checkpoint, voices, PORT_HEALTH=str(free_port())).wait_ready() as server:
+        yield server
+
+
+def test_a_process_that_computes_and_hangs_is_not_ready_and_may_come_back(own):
+    engine = own.engine()
+    engine.send_signal(signal.SIGSTOP)
+    response = wait(lambda: next((r for r in [httpx.get(f"{own.url}/ready")] if r.status_code == 503), None))
+    assert "has not answered" in response.json()["error"]
+    assert speak(own).status_code == 503
+    assert httpx.get(f"{own.url}/health").status_code == 200
+    engine.send_signal(signal.SIGCONT)
+    own.wait_ready()
+    assert speak(own).status_code == 200
+
+
+def test_idle_connections_to_the_health_port_end(checkpoint, voices):
+    port = free_port()
+    with Server(checkpoint, voices, PORT_HEALTH=str(port)).wait_ready() as server, contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        wait(lambda: _answers(port))
+        assert max(p.num_threads() for p in server.members()) < 100
+
+
+def _answers(port):
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"http://127.0.0.1:{port}/ping").status_code == 200
+    return False
