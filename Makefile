@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check --constraint constraints.t
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help install serve say saas web test check bench gpu drill reference clean
+.PHONY: help install serve say saas web test check bench attack gpu drill reference clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '%-10s %s\n' "$$name" "$$what"; done
@@ -49,6 +49,9 @@ bench: $(DEV) ## measure this machine, CPU or GPU, in about 10 minutes once inst
 	$(BENCH) codec -o var/bench/codec.json
 	$(BENCH) roofline -o var/bench/roofline.json
 	$(BENCH) report var/bench/latency.json var/bench/throughput.json var/bench/codec.json var/bench/roofline.json
+
+attack: $(DEV) ## attack a server on this machine with what has stopped servers before: make attack URL=http://127.0.0.1:8080, in about 5 minutes
+	$(BENCH) attack $(or $(URL),http://127.0.0.1:8080)
 
 FULL := --checkpoint var/full --device cuda
 gpu: $(DEV) var/full/config.json ## prove and measure the CUDA path at the released shape, in about 8 minutes on one GPU; JSON goes to bench/results/

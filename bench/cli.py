@@ -275,6 +275,32 @@ def saas(
 
 
 @app.command()
+def attack(
+    url: Annotated[str, typer.Argument(help="A server on this machine that nobody needs, as http://127.0.0.1:8080.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Only the attacks that take a second or two.")] = False,
+    siege: Annotated[float, typer.Option(min=0, help="Minutes of 56 ordinary clients, then as many with 8 attackers beside them.")] = 0,
+    out: Out = None,
+) -> None:
+    """Attack a server of yours, each time with a small input, and say what it took. Fails unless it speaks afterwards. Key: FISHSERVE_BENCH_KEY."""
+    from bench.attack import ATTACKERS, ATTACKS, QUICK, Target, measure
+    from bench.attack import siege as besiege
+    from bench.record import facts, recording
+
+    target, names = Target(url, os.environ.get("FISHSERVE_BENCH_KEY")), QUICK if quick else tuple(ATTACKS)
+    with _recorded(recording(out, "attack", {"attacks": list(names)}, facts(None))) as record:
+
+        def add(row: dict[str, object]) -> None:
+            record.runs.append(row)
+            console.print(f"{row['attack']}: {row['answer']}")
+
+        for attackers in (0, ATTACKERS) if siege else ():
+            record.runs.append(asyncio.run(besiege(target, 60 * siege, attackers)))
+        speaks = asyncio.run(measure(target, () if siege else names, add))
+    if not speaks:
+        raise RequestError("the server does not speak any more")
+
+
+@app.command()
 def cost(
     result: Annotated[Path, typer.Argument(help="JSON of `throughput`, `latency` or `http`.")],
     price: Annotated[float, typer.Option(min=0, help="What an hour of the machine costs, in any currency.")],

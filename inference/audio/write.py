@@ -11,7 +11,17 @@ UNKNOWN_SIZE = 0xFFFFFFFF
 
 def pcm16(samples: np.ndarray) -> bytes:
     """float32 in [-1, 1] -> signed 16-bit little-endian."""
-    return np.clip(samples * 32768, -32768, 32767).astype("<i2").tobytes()
+    return int16(samples).tobytes()
+
+
+def int16(samples: np.ndarray) -> np.ndarray:
+    """float32 in [-1, 1] -> little-endian int16."""
+    return np.clip(samples * 32768, -32768, 32767).astype("<i2")
+
+
+def float32(samples: np.ndarray) -> np.ndarray:
+    """The inverse of `int16`: turned into int16 again, they are the same."""
+    return samples.astype(np.float32) / 32768
 
 
 def wav_header(sample_rate: int, data_bytes: int | None = None) -> bytes:

@@ -21,6 +21,8 @@ from inference.model.checkpoint import Checkpoint
 
 MAX_LIVE_SEGMENTS = 1000
 """Pieces of text that one live request may have in all: two hours of speech or more."""
+MAX_BEHIND = 256
+"""Jobs that may wait for their readers, beside the queue; each holds a segment's audio and some chunks, about 4 MB."""
 
 
 class Scheduler:
@@ -92,12 +94,13 @@ class Scheduler:
     def _check_open(self) -> None:
         if self.closed:
             raise EngineClosed(self.ending)
-        waiting = len(self.running) + len(self.waiting) - self._slots  # the free slots belong to the first jobs in the queue
-        if waiting < self._queue:
+        behind = sum(job.handle.is_behind() for job in self.waiting)
+        waiting = len(self.running) + len(self.waiting) - behind - self._slots  # the free slots belong to the first jobs in the queue
+        if waiting < self._queue and behind < MAX_BEHIND:
             return
         metrics.REFUSED.inc()
         seconds = self._retry_times.next((*self.running, *self.waiting))
-        raise Overloaded(f"{waiting} requests are waiting already; try again in about {math.ceil(seconds)} s", seconds)
+        raise Overloaded(f"{waiting + behind} requests are waiting already; try again in about {math.ceil(seconds)} s", seconds)
 
     # -- in the engine's thread ------------------------------------------------------------------------------------
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from inference.audio.write import int16
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError, GenerationError, Overloaded
 from inference.hub import name_of
-from inference.server.messages import LOADING, AppendText, Cancel, Decode, Encode, LiveRequest, State, WasRead
+from inference.server.messages import LOADING, AppendText, Cancel, Decode, Encode, LiveRequest, Message, State, WasRead
 from inference.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 1.0
 """How often the process says that it is ready, so that one that hangs is noticed."""
+LONG_TEXT = 2000
+"""Characters above which a text is prepared in a thread of its own, so that short texts need not wait for it."""
 MAX_CLIPS = 16
 """Clips that may wait to be encoded or decoded."""
 
@@ -37,6 +43,8 @@ class EngineProcess:
         self._settings, self._inbox, self._send, self._report = settings, inbox, send, report
         self._outbox: queue.SimpleQueue[tuple[Address, Any]] = queue.SimpleQueue()
         self._requests: dict[str, _Request] = {}
+        self._preparing: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def run(self) -> None:
         """Load the model, then answer messages."""
@@ -61,6 +69,7 @@ class EngineProcess:
         c = engine.checkpoint
         ready = {"status": "ready", "model": name_of(c.path), "device": str(c.device), "codec": c.codec_id}
         codec_worker, reported = CodecWorker(engine, self._outbox), 0.0
+        preparer = ThreadPoolExecutor(1, "fishserve-texts")
         while engine.alive:
             if time.monotonic() - reported >= BEAT_SECONDS and not engine.hangs:
                 reported = time.monotonic()
@@ -69,34 +78,47 @@ class EngineProcess:
                 consumer, uid, _, message = self._inbox.get(timeout=BEAT_SECONDS)
             except queue.Empty:
                 continue
-            try:
-                if isinstance(message, Encode | Decode):
-                    codec_worker.put((consumer, uid), message)
-                else:
-                    self._handle(engine, codec_worker, (consumer, uid), message)
-            except FishserveError as e:
-                self._outbox.put(((consumer, uid), e))
-            except Exception as e:
-                self._outbox.put(((consumer, uid), GenerationError(f"the request could not be started: {type(e).__name__}")))
+            address = (consumer, uid)
+            if isinstance(message, Encode | Decode):
+                self._answer(address, partial(codec_worker.put, address, message))
+            elif isinstance(message, Cancel) and codec_worker.cancel(uid):
+                pass
+            elif self._is_prepared_later(uid, message):
+                preparer.submit(self._prepare, engine, address, message)
+            else:
+                self._answer(address, partial(self._handle, engine, address, message))
 
-    def _handle(
-        self,
-        engine: SpeechEngine,
-        codec_worker: CodecWorker,
-        address: Address,
-        message: SpeechRequest | LiveRequest | AppendText | Cancel | WasRead,
-    ) -> None:
+    def _is_prepared_later(self, uid: str, message: Message) -> bool:
+        """Whether a message is for the thread that prepares long texts: so are all that come for a request before it is done with them."""
+        with self._lock:
+            later = uid in self._preparing or _length(message) > LONG_TEXT
+            self._preparing.update([uid] * later)
+        return later
+
+    def _prepare(self, engine: SpeechEngine, address: Address, message: Message) -> None:
+        self._answer(address, partial(self._handle, engine, address, message))
+        with self._lock:
+            self._preparing -= Counter([address[1]])  # which keeps only those above zero
+
+    def _answer(self, address: Address, work: Callable[[], None]) -> None:
+        """Do the work; an error is its request's answer."""
+        try:
+            work()
+        except FishserveError as e:
+            self._outbox.put((address, e))
+        except Exception as e:
+            self._outbox.put((address, GenerationError(f"the request could not be started: {type(e).__name__}")))
+
+    def _handle(self, engine: SpeechEngine, address: Address, message: Message) -> None:
         if isinstance(message, SpeechRequest | LiveRequest):
             self._start(engine, address, message)
-        elif isinstance(message, Cancel) and codec_worker.cancel(message.uid):
-            pass
-        elif request := self._requests.get(message.uid):
+        elif request := self._requests.get(address[1]):
             if isinstance(message, Cancel):
                 request.handle.cancel()
             elif isinstance(message, WasRead):
                 request.taken += message.chunks
                 request.handle.was_read()
-            else:
+            elif isinstance(message, AppendText):
                 _append(engine, request.handle, message.text)
 
     def _start(self, engine: SpeechEngine, address: Address, message: SpeechRequest | LiveRequest) -> None:
@@ -105,7 +127,7 @@ class EngineProcess:
 
         def deliver(item: Audio | Exception | None) -> None:
             request.delivered += 1
-            self._outbox.put((address, item))
+            self._outbox.put((address, int16(item.samples) if isinstance(item, Audio) else item))
             if not isinstance(item, Audio):
                 self._requests.pop(uid, None)
 
@@ -126,6 +148,13 @@ class _Request:
 
     def unread(self) -> int:
         return self.delivered - self.taken
+
+
+def _length(message: Message) -> int:
+    """The characters of text that a message holds."""
+    if isinstance(message, LiveRequest):
+        message = message.request
+    return len(message.text or "") if isinstance(message, SpeechRequest | AppendText) else 0
 
 
 def _append(engine: SpeechEngine, handle: RequestHandle, text: str | None) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from inference.audio.write import float32
 from inference.engine.request import Audio, SpeechRequest
 from inference.engine.stream import READ_ON
 from inference.errors import EngineClosed
@@ -38,7 +39,7 @@ class Channel(Protocol):
 
 
 class Unread(deque[Any]):
-    """Items that the client has not taken yet."""
+    """Items that the client has not taken yet: chunks as int16, which take half the memory of float32; codes or samples; the end or an error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +117,7 @@ class RemoteEngine:
         self, message: SpeechRequest | LiveRequest | Encode | Decode, more: AsyncIterator[str] | None = None
     ) -> AsyncGenerator[Any]:
         uid = uuid.uuid4().hex
-        unread, taken = Unread(), 0
+        unread, taken, speech = Unread(), 0, isinstance(message, SpeechRequest | LiveRequest)
         self._channel.open(uid, unread)
         ended = False
         self.busy += 1
@@ -133,9 +134,9 @@ class RemoteEngine:
                     raise item
                 if ended:
                     return
-                yield item
+                yield Audio(float32(item)) if speech else item
                 taken += 1
-                if taken % READ_ON == 0:
+                if speech and taken % READ_ON == 0:
                     self._put_soon(uid, WasRead(uid, READ_ON))
         finally:
             self.busy -= 1

@@ -184,6 +184,23 @@ def test_a_consumer_that_stops_reading_is_waited_for_and_stops_nobody(golden):
     assert np.array_equal(stream.codes, whole)
 
 
+def test_who_does_not_read_takes_no_place_in_the_queue(golden, monkeypatch):
+    monkeypatch.setattr(scheduler_module, "MAX_BEHIND", 2)
+    engine = ByHand(golden, slots=1, queue=1)
+    for _ in range(2):
+        engine.submit(SpeechRequest("Hello. " * 9, seed=1, chunk_length=10, max_new_tokens=8), lambda _: None, unread=lambda: 99)
+        for _ in range(30):
+            engine.turn()
+    assert [job.handle.is_behind() for job in engine._scheduler.waiting] == [True, True]
+    with pytest.raises(Overloaded, match="requests are waiting already"):  # there are too many of them
+        engine.submit(SpeechRequest("Hello."), lambda _: None)
+    monkeypatch.setattr(scheduler_module, "MAX_BEHIND", 3)
+    for _ in range(2):
+        engine.submit(SpeechRequest("Hello.", max_new_tokens=3), lambda _: None)
+    with pytest.raises(Overloaded, match="requests are waiting already"):  # one has the slot, one the place
+        engine.submit(SpeechRequest("Hello."), lambda _: None)
+
+
 def test_a_reader_who_comes_back_wakes_the_engine(golden):
     """The engine's thread sleeps while it waits for a reader alone."""
     with SpeechEngine(golden, slots=1) as engine:

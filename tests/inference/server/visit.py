@@ -45,6 +45,17 @@ class Visit:
     def says(self, part, words, **options):
         expect(getattr(self, part)).to_contain_text(words, **options)
 
+    def watch_label(self, part):
+        """Note each label that a button has from now on, however shortly."""
+        getattr(self, part).evaluate("""button => {
+            window.labels = []
+            new MutationObserver(() => window.labels.push(button.getAttribute("aria-label"))).observe(button, {attributes: true})
+        }""")
+
+    def had_label(self, label):
+        """Wait until the watched button has, or has had, a label."""
+        self.page.wait_for_function("label => window.labels.includes(label)", arg=label, timeout=1000 * HANG_SECONDS)
+
     def speak(self, text="Hello.", seed=None):
         self.text.fill(text)
         if seed is not None:

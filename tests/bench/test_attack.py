@@ -1,0 +1,72 @@
+"""The quick attacks on a real server: it holds, and a server that does not is found out."""
+
+import asyncio
+import socket
+import threading
+
+import pytest
+
+from bench.attack import ATTACKS, QUICK, Target, measure
+from inference.errors import RequestError
+from inference.model import random_checkpoint
+from tests.inference.server.conftest import Server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("attacked")
+    random_checkpoint.write(folder / "tiny", "tiny", 1)
+    with Server(folder / "tiny", folder / "voices").wait_ready() as server:
+        yield server
+
+
+def attacked(url, names):
+    shown = []
+    speaks = asyncio.run(measure(Target(url, None), names, shown.append))
+    return speaks, {row["attack"]: row for row in shown}
+
+
+def test_what_has_stopped_servers_does_not_stop_this_one(server):
+    speaks, rows = attacked(server.url, QUICK)
+    assert speaks
+    assert list(rows) == list(QUICK)
+    for name in ("URL of 50 MB", "8 million headers", "8 million trailers"):
+        assert rows[name]["answer"] in ("431", "closed")
+        assert rows[name]["memory_grew_mb"] < 30
+    assert rows["compressed message"]["answer"] == "not negotiated"
+    assert rows["page of another site"]["answer"] == "change 403, own name 403, socket 403"
+    assert rows["pings, pongs, empty fragments"]["answer"] == "closed, closed, closed"
+
+
+def test_a_server_that_does_not_answer_is_found_out(monkeypatch):
+    monkeypatch.setattr("bench.attack.LONGEST_SECONDS", 0.5)
+
+    async def hold(target):
+        async with target.connection() as (reader, _):
+            await reader.read(1)
+        return "answered"
+
+    monkeypatch.setitem(ATTACKS, "hold", hold)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connections = []
+
+        def accept():
+            for _ in range(2):
+                connections.append(listening.accept()[0])
+            while True:  # then it speaks no more
+                connections.append(listening.accept()[0])
+                connections[-1].close()
+
+        threading.Thread(target=accept, daemon=True).start()
+        speaks, rows = attacked(f"http://127.0.0.1:{listening.getsockname()[1]}", ["hold"])
+        for connection in connections:
+            connection.close()
+    assert not speaks
+    assert rows["hold"]["answer"].startswith("not over")
+    assert rows["hold"]["health_held_seconds"] > 0.3
+
+
+@pytest.mark.parametrize("url", ["http://example.com", "https://127.0.0.1:8080", "127.0.0.1:8080", "http://10.0.0.1:8080"])
+def test_only_a_server_on_this_machine_is_attacked(url):
+    with pytest.raises(RequestError, match="not on this machine"):
+        Target(url, None)
