@@ -41,7 +41,7 @@ from tests.waiting import HANG_SECONDS
 pytest_plugins = ["tests.guard"]
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(
-    "fishserve", max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+    "fishserve", max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
 )
 hypothesis.settings.load_profile("fishserve")
 

@@ -33,10 +33,10 @@ check imports "$bin/lint-imports" --no-cache
 check "system packages" bash tests/system.sh
 grep -h '^cannot install' var/log/system-packages.log || true
 
-echo "[6/6] tests, four files at a time: some of them wait:"
+echo "[6/6] tests, three files at a time: some of them wait:"
 tests_began=$SECONDS
 # Threads come and go in the tests: with an arena of memory for each, glibc keeps hundreds of megabytes that nobody uses.
-MALLOC_ARENA_MAX=2 ONEDNN_PRIMITIVE_CACHE_CAPACITY=256 "$bin/pytest" --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations 15
+MALLOC_ARENA_MAX=2 ONEDNN_PRIMITIVE_CACHE_CAPACITY=256 "$bin/pytest" --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 15
 code=$?
 [ $code -eq 5 ] && echo "pytest found no tests: it was started outside the repository, or its options select none"
 note tests $code $((SECONDS - tests_began))
