@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from inference.errors import ConfigurationError
-from inference.http.log import RequestLog
 from inference.http.bodies import BodyLimit
+from inference.http.log import RequestLog
 from saas import errors, web
 from saas.auth import router as auth
 from saas.auth.local import router as local
