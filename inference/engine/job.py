@@ -36,6 +36,17 @@ class JobStatus(Enum):
     ENDED = "ended"
 
 
+class Urgency(Enum):
+    """How soon a waiting job's next segment is wanted."""
+
+    SHORT = "short"
+    """It is all that a listener waits for: the only segment, or what comes next in a conversation."""
+    FIRST = "first"
+    """It is the first of several."""
+    LATER = "later"
+    """The listener hears the ones before."""
+
+
 @dataclass(eq=False)
 class Job:
     """A request in the engine.
@@ -86,6 +97,13 @@ class Job:
         if self.sequence is None:
             return self.columns_to_come
         return self.columns_to_come + max(0.1 * self.columns, self.columns - (now - self.began) / seconds_per_column)
+
+    @property
+    def urgency(self) -> Urgency:
+        """How soon the next segment is wanted."""
+        if not self.starting:
+            return Urgency.LATER
+        return Urgency.SHORT if self.live or len(self.segments) == 1 else Urgency.FIRST
 
     @property
     def spoken(self) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
-from inference.engine.job import Job
+from inference.engine.job import Job, Urgency
 
 FEWEST_SLOTS_TO_KEEP_ONE = 4
-"""With at least this many slots, one is kept for first segments while more requests wait than there are slots."""
+"""With at least this many slots, one is kept for short requests while there are more requests than slots."""
 FIRST_GUESS = 0.1
 """Seconds that one text column takes to speak, before any segment has been finished."""
 
@@ -19,15 +19,16 @@ MOST_ROUNDS = 4
 class WaitingJobs:
     """Jobs that wait for a slot, in the order in which they came.
 
-    First segments go first, so a short request waits for segments that run, never for a queue of long texts. The other jobs go in the order
-    in which their listeners' audio runs out; of those who have none left, the one that waits longest. So that a stream of new requests
-    cannot stop them, one of them goes after every `slots` first segments. A job whose listener is behind with reading does not go at all.
+    Short requests go first, and then the first segments of long ones, so a short request waits for segments that run, never for a queue of
+    long texts. Later segments go in the order in which their listeners' audio runs out; of those who have none left, the one that waits
+    longest. So that a stream of short requests cannot stop the others, one of them goes after every `slots` jobs that were preferred to it.
+    A job whose listener is behind with reading does not go at all.
     """
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._jobs: list[Job] = []
-        self._starts_in_a_row = 0
+        self._passed_over = 0
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -53,18 +54,25 @@ class WaitingJobs:
         if running >= self._slots:
             return None
         ready = [job for job in self._jobs if not job.handle.is_behind()]
-        first = next((job for job in ready if job.starting), None)
-        later = min((job for job in ready if not job.starting), key=lambda job: max(job.queued, job.audible_until), default=None)
-        if later is not None and (first is None or self._starts_in_a_row >= self._slots):
-            kept = self._slots >= FEWEST_SLOTS_TO_KEEP_ONE and running == self._slots - 1 and running + len(ready) > self._slots
-            job = None if first is None and kept else later
-        else:
-            job = first
-        if job is None:
+        first = [next((job for job in ready if job.urgency is urgency), None) for urgency in (Urgency.SHORT, Urgency.FIRST)]
+        later = (job for job in ready if job.urgency is Urgency.LATER)
+        each = [job for job in (*first, min(later, key=lambda job: max(job.queued, job.audible_until), default=None)) if job]
+        if not each:
             return None
-        self._starts_in_a_row = self._starts_in_a_row + 1 if job.starting else 0
+        preferred, *others = each
+        if others and self._passed_over >= self._slots:
+            job = min(others, key=lambda job: job.queued)
+        elif preferred.urgency is not Urgency.SHORT and self._keeps_slot(running, len(ready)):
+            return None
+        else:
+            job = preferred
+        self._passed_over = self._passed_over + 1 if others and job is preferred else 0
         self._jobs.remove(job)
         return job
+
+    def _keeps_slot(self, running: int, ready: int) -> bool:
+        """Whether the last free slot is kept for a short request."""
+        return self._slots >= FEWEST_SLOTS_TO_KEEP_ONE and running == self._slots - 1 and running + ready > self._slots
 
 
 class RetryTimes:

@@ -43,6 +43,8 @@ def port_pairs(count):
     found = []
     while len(found) < count:
         port = random.randrange(11_000, 30_000)
+        if any(abs(port - other) in (0, 10_000) for other in found):
+            continue
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", port))
             other.bind(("127.0.0.1", port + 10_000))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.engine import waiting
+from inference.engine.job import Urgency
 from inference.engine.waiting import RetryTimes, WaitingJobs
 
 
@@ -33,7 +34,12 @@ class Speech:
     def __init__(self, name, segments, length=10, sound=5.0, behind=False):
         self.name, self.left, self.length, self.sound = name, segments, length, sound
         self.starting, self.queued, self.audible_until, self.ends = True, 0.0, 0.0, math.inf
+        self.short = segments == 1
         self.handle = SimpleNamespace(is_behind=lambda: behind)
+
+    @property
+    def urgency(self):
+        return Urgency.LATER if not self.starting else Urgency.SHORT if self.short else Urgency.FIRST
 
     def columns_left(self, now, pace):
         running = (self.ends - now) if self.ends < math.inf else 0
@@ -63,12 +69,13 @@ class Slots:
         self.clock.now += 1
 
 
+@pytest.mark.parametrize("spoken", [2, 200])
 @pytest.mark.parametrize("long_ones", [1, 8, 40, 400])
-def test_a_short_request_waits_for_segments_that_run_and_not_for_a_queue(clock, long_ones):
+def test_a_short_request_waits_for_segments_that_run_and_not_for_a_queue(clock, long_ones, spoken):
     slots = Slots(8, clock)
     for n in range(long_ones):
         slots.add(Speech(f"long{n}", 50, length=10 + n % 5))
-    for _ in range(200 + 4 * long_ones):
+    for _ in range(spoken):
         slots.second()
     slots.add(Speech("short", 1))
     for _ in range(15 if long_ones == 8 else 1):  # eight use all slots, until one of their segments ends; of more, one slot is kept
@@ -98,7 +105,9 @@ def test_everybody_goes_on_and_first_segments_keep_their_order(data, slots, jobs
                 engine.second()
         for _ in range(20 * sum(jobs) + 100):
             engine.second()
-    assert list(dict.fromkeys(engine.started)) == list(range(len(jobs)))
+    began = list(dict.fromkeys(engine.started))
+    for short in (True, False):
+        assert [name for name in began if (jobs[name] == 1) is short] == [name for name, n in enumerate(jobs) if (n == 1) is short]
     assert Counter(engine.started) == Counter(dict(enumerate(jobs)))
     assert not engine.running
 

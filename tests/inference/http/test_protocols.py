@@ -62,12 +62,12 @@ class Running:
         wait(lambda: self.server.started)
 
     def send(self, *pieces):
-        """The first kilobytes of the answer to raw bytes; b"" when the connection is closed without one."""
+        """The answer to raw bytes, until the connection is closed; b"" without one."""
         with socket.create_connection(("127.0.0.1", self.port), HANG_SECONDS) as client, contextlib.suppress(ConnectionError):
             with contextlib.suppress(ConnectionError):
                 for piece in pieces:
                     client.sendall(piece)
-            return client.recv(4096)
+            return b"".join(iter(lambda: client.recv(4096), b""))
         return b""
 
     def connections(self):
@@ -83,12 +83,13 @@ def running():
 
 
 def test_usual_requests_are_answered(running):
-    for head in (b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /a HTTP/1.1\r\nHost: x\r\nCookie: " + b"c" * 30_000 + b"\r\n\r\n"):
+    once = b"Host: x\r\nConnection: close\r\n"
+    for head in (b"GET /a HTTP/1.1\r\n" + once + b"\r\n", b"GET /a HTTP/1.1\r\n" + once + b"Cookie: " + b"c" * 30_000 + b"\r\n\r\n"):
         assert running.send(head).startswith(b"HTTP/1.1 200")
     many = b"".join(b"X-%d: y\r\n" % n for n in range(90))
-    assert running.send(b"GET / HTTP/1.1\r\n" + many + b"\r\n").startswith(b"HTTP/1.1 200")
+    assert running.send(b"GET / HTTP/1.1\r\n" + once + many + b"\r\n").startswith(b"HTTP/1.1 200")
     body = b"".join(b"1\r\n.\r\n" for _ in range(100_000))  # 600 kB of framing around 100 kB
-    answer = running.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", body, b"0\r\nA: b\r\n\r\n")
+    answer = running.send(b"POST / HTTP/1.1\r\n" + once + b"Transfer-Encoding: chunked\r\n\r\n", body, b"0\r\nA: b\r\n\r\n")
     assert answer.endswith(b"\r\n\r\n100000")
 
 
