@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,9 @@ class EngineProcess:
 
     def _send_all(self) -> None:
         """Send the answers, in a separate thread, so that the engine never waits for the HTTP process."""
-        while True:
-            self._send(*self._outbox.get())
+        with suppress(OSError, EOFError):  # nobody is left who could get an answer
+            while True:
+                self._send(*self._outbox.get())
 
     def _receive_all(self, engine: SpeechEngine) -> None:
         c = engine.checkpoint

@@ -130,6 +130,9 @@ class Server(ls.LitServer):
 
     http_processes: Sequence[BaseProcess] = ()
 
+    def verify_worker_status(self) -> None:
+        """LitServe waits here until a device's process has started, for ever if that was killed; `_watch` notices, so nothing waits."""
+
     def _start_server(self, *arguments: Any, **named: Any) -> dict[int, BaseProcess]:
         workers: dict[int, BaseProcess] = super()._start_server(*arguments, **named)
         self.http_processes = list(workers.values())
@@ -202,13 +205,13 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
         shutdown.stop = lambda: _stop(server)
         failure: list[str] = []
 
-        def watch() -> None:
+        def announce() -> None:
             if _wait_ready(server):
                 shutdown.ready = True
                 say(f"ready after {time.monotonic() - began:.0f} s: {url}")
-            _watch(server, failure)
 
-        threading.Thread(target=watch, daemon=True).start()
+        threading.Thread(target=announce, daemon=True).start()
+        threading.Thread(target=_watch, args=(server, failure), daemon=True).start()  # from the beginning: loading may need too much memory
         if health:
             HealthPort(settings.host, health, lambda: _status(server))
         # The handler runs in the main thread, which is inside a call to LitServe's manager; only another thread may call the manager.
@@ -228,11 +231,16 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
 
 
 def _stop(server: Server) -> None:
-    """Tell LitServe to end, after waiting for it to start: it cannot end before that."""
+    """Tell LitServe to end."""
+    with suppress(OSError, EOFError):  # LitServe's manager has ended, so the server ends anyway
+        _shutdown_event(server).set()
+
+
+def _shutdown_event(server: Server) -> Any:
+    """What ends LitServe, once it has started: it cannot end before that."""
     while (event := getattr(server, "_shutdown_event", None)) is None:
         time.sleep(_POLL_SECONDS)
-    with suppress(OSError, EOFError):  # LitServe's manager has ended, so the server ends anyway
-        event.set()
+    return event
 
 
 def _states(server: Server) -> set[str]:
@@ -272,7 +280,7 @@ def _watch(server: Server, failure: list[str]) -> None:
     process = processes[ended[0]]
     process.join()
     with suppress(OSError, EOFError):  # LitServe's manager has ended: the server is ending
-        if server._shutdown_event.is_set():
+        if _shutdown_event(server).is_set():
             return
         if process in server.http_processes:
             failure.append(f"the HTTP process ended with exit code {process.exitcode}")
@@ -281,4 +289,4 @@ def _watch(server: Server, failure: list[str]) -> None:
             error = server.workers_setup_status.get(key, {}).get("error")
             failure.append(error or f"the engine's process ended with exit code {process.exitcode}")
             server.workers_setup_status[key] = {"status": "failed", "error": failure[0]}
-        server._shutdown_event.set()
+        _shutdown_event(server).set()

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -153,7 +153,11 @@ class RemoteEngine:
         await asyncio.to_thread(self._channel.put, uid, AppendText(uid, None))
 
     def _put_soon(self, uid: str, message: Message) -> None:
-        threading.Thread(target=self._channel.put, args=(uid, message), daemon=True).start()
+        def put() -> None:
+            with suppress(OSError, EOFError):  # the server is ending
+                self._channel.put(uid, message)
+
+        threading.Thread(target=put, daemon=True).start()
 
     async def _wait(self, arrived: asyncio.Event) -> None:
         """Wait for the next item. Raises EngineClosed when the engine's process has ended and none will come."""

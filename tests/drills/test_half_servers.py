@@ -33,7 +33,7 @@ def process_of(server, role):
         return server.engine().pid
 
     def forks():
-        children = [p for p in server.members() if p.ppid() == server.process.pid and not any("-c" in word for word in p.cmdline())]
+        children = [p for p in server.members() if p.ppid() == server.process.pid and "-c" not in p.cmdline()]
         return sorted(children, key=lambda p: p.create_time()) if len(children) == 2 else None
 
     manager, http = wait(forks)
@@ -90,6 +90,8 @@ def test_it_is_never_half_a_server(checkpoint, tmp_path, monkeypatch, role, sent
             assert code == 2
             assert "Traceback" not in words
         port = server.port
+        for process in server.members():
+            process.send_signal(signal.SIGCONT)
     monkeypatch.setattr("tests.inference.server.conftest.free_port", lambda: port)
     with Server(checkpoint, tmp_path).wait_ready() as again:
         assert speaks(again)

@@ -139,6 +139,14 @@ def test_a_process_that_computes_and_hangs_is_not_ready_and_may_come_back(own):
     assert speak(own).status_code == 200
 
 
+def test_a_server_whose_engine_is_killed_while_it_loads_ends_and_says_why(held, tmp_path):
+    directory, _ = held
+    with Server(directory, tmp_path / "voices") as server:
+        server.engine().kill()
+        assert server.process.wait(HANG_SECONDS) == 2
+        assert "the engine's process ended with exit code -9" in server.words()
+
+
 def test_idle_connections_to_the_health_port_end(checkpoint, voices):
     port = free_port()
     with Server(checkpoint, voices, PORT_HEALTH=str(port)).wait_ready() as server, contextlib.ExitStack() as stack:

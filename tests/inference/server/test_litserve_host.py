@@ -13,7 +13,7 @@ from inference.settings import Settings
 
 ATTRIBUTES = {
     "_get_request_queue", "_monitor_workers", "_perform_graceful_shutdown", "_shutdown_event", "_start_server", "app", "inference_workers",
-    "litapi_connector", "response_buffer", "uvicorn_graceful_timeout", "workers_setup_status",
+    "litapi_connector", "response_buffer", "uvicorn_graceful_timeout", "verify_worker_status", "workers_setup_status",
 }  # fmt: skip
 
 
