@@ -103,9 +103,10 @@ class SpeechEngine:
     ) -> RequestHandle:  # fmt: skip
         """Start speaking. The engine's thread hands each chunk, then the end, to `deliver`, which must not block.
 
-        `audio=False` produces no audio, only the handle's codes. `unread` returns how many delivered chunks wait to be read: with too many, the
-        next segment waits until the reader has called the handle's `was_read`. A `live` request ends only after `complete`; until then `extend` gives it more text. Raises
-        RequestError at once when this model cannot speak the request, Overloaded when too many wait already, EngineClosed after `close`.
+        `audio=False` produces no audio, only the handle's codes. `unread` returns how many delivered chunks wait to be read:
+        with too many, the next segment waits until the reader has called the handle's `was_read`. A `live` request ends only after
+        `complete`; until then `extend` gives it more text. Raises RequestError at once when this model cannot speak the request, Overloaded
+        when too many wait already, EngineClosed after `close`.
         """
         self._scheduler.check_open()
         request = request.resolved(self.checkpoint.defaults)

@@ -11,7 +11,6 @@ FEWEST_SLOTS_TO_KEEP_ONE = 4
 """With at least this many slots, one is kept for short requests while there are more requests than slots."""
 FIRST_GUESS = 0.1
 """Seconds that one text column takes to speak, before any segment has been finished."""
-
 MOST_ROUNDS = 4
 """However many callers are refused, none is sent away for longer than it takes to speak what there is so many times."""
 

@@ -1,1 +1,1 @@
-"""What every HTTP API here shares: request log, timeouts, error bodies, metrics page, API keys. Knows no model, engine or route."""
+"""What every HTTP API here shares: request log, limits, error bodies, metrics page, API keys. Knows no model, engine or route."""

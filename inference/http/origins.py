@@ -24,7 +24,7 @@ class OwnPagesOnly:
     """
 
     def __init__(self, app: ASGIApp, origins: list[str], hosts: list[str], refuse: Callable[[str, int, str], Response]) -> None:
-        self._app, self._origins, self._refuse = app, frozenset(origins), refuse
+        self._app, self._origins, self._refuse = app, frozenset(origin.lower() for origin in origins), refuse
         self._hosts = frozenset([*hosts, *(urlsplit(origin).hostname or "" for origin in origins)])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
