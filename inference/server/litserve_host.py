@@ -18,14 +18,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from multiprocessing.connection import wait
+from multiprocessing.managers import SyncManager
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 from unittest.mock import patch
 
 import litserve as ls
+import litserve.server
 import uvicorn
 from fastapi import FastAPI
 from litserve.loops import LitLoop
+from litserve.loops.loops import inference_worker
 from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
 from starlette.types import ASGIApp
 
@@ -80,8 +83,13 @@ class EngineLoop(LitLoop):
         def report(state: dict[str, str]) -> None:
             shared[self._state] = state
 
-        with suppress(EOFError, ConnectionError):  # LitServe's manager, which holds the queue, has ended, so the server ends
-            EngineProcess(self._settings, request_queue, send, report).run()
+        EngineProcess(self._settings, request_queue, send, report).run()
+
+
+def _run_engine(*arguments: Any) -> None:
+    """The engine's process: LitServe's own function, which ends quietly when LitServe's manager has ended, as the server then does."""
+    with suppress(EOFError, ConnectionError):
+        inference_worker(*arguments)
 
 
 class LitServeChannel:
@@ -133,16 +141,26 @@ class Server(ls.LitServer):
     def verify_worker_status(self) -> None:
         """LitServe waits here until a device's process has started, for ever if that was killed; `_watch` notices, so nothing waits."""
 
+    def launch_inference_worker(self, lit_api: ls.LitAPI) -> list[BaseProcess]:
+        with patch.object(litserve.server, "inference_worker", _run_engine):
+            processes: list[BaseProcess] = super().launch_inference_worker(lit_api)
+        return processes
+
     def _start_server(self, *arguments: Any, **named: Any) -> dict[int, BaseProcess]:
         workers: dict[int, BaseProcess] = super()._start_server(*arguments, **named)
         self.http_processes = list(workers.values())
         return workers
 
-    def _perform_graceful_shutdown(self, *arguments: Any, **named: Any) -> None:
-        """LitServe waits as long as uvicorn does, and so kills uvicorn just as it ends; a few more seconds let uvicorn finish."""
+    def _perform_graceful_shutdown(self, manager: SyncManager, *arguments: Any, **named: Any) -> None:
+        """LitServe waits as long as uvicorn does, and so kills uvicorn just as it ends; a few more seconds let uvicorn finish.
+
+        Raises ConnectionError when LitServe's manager has ended: nothing can then end in order.
+        """
+        if not manager._process.is_alive():  # type: ignore[attr-defined]  # typeshed leaves it out
+            raise ConnectionError
         logging.getLogger("litserve").setLevel(logging.CRITICAL)
         self.uvicorn_graceful_timeout += _END_SECONDS
-        super()._perform_graceful_shutdown(*arguments, **named)
+        super()._perform_graceful_shutdown(manager, *arguments, **named)
 
 
 class Plugin(Protocol):
@@ -223,7 +241,7 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
                     host="127.0.0.1", port=_ANY_PORT, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
                     http=HTTPProtocol, ws=WebSocketProtocol, ws_per_message_deflate=False, ws_max_size=settings.max_upload_bytes,
                 )  # fmt: skip
-            except (EOFError, ConnectionError):  # what LitServe's manager holds is gone, and nothing can end in order
+            except (EOFError, ConnectionError):  # what LitServe's manager holds is gone
                 failure.append("LitServe's manager process ended")
                 for process in multiprocessing.active_children():
                     process.kill()

@@ -12,7 +12,7 @@ from inference.server import litserve_host
 from inference.settings import Settings
 
 ATTRIBUTES = {
-    "_get_request_queue", "_monitor_workers", "_perform_graceful_shutdown", "_shutdown_event", "_start_server", "app", "inference_workers",
+    "_get_request_queue", "_monitor_workers", "_perform_graceful_shutdown", "_shutdown_event", "_start_server", "app", "inference_workers", "launch_inference_worker",
     "litapi_connector", "response_buffer", "uvicorn_graceful_timeout", "verify_worker_status", "workers_setup_status",
 }  # fmt: skip
 
@@ -39,3 +39,10 @@ def test_responses_are_put_and_found_as_before():
 
 def test_uvicorn_asks_its_configuration_for_the_socket():
     assert parameters(uvicorn.Config.bind_socket) == ["self"]
+
+
+def test_the_engines_process_runs_litserves_function_in_ours(checkpoint):
+    server = litserve_host.build(Settings(checkpoint=str(checkpoint)))
+    assert parameters(server._perform_graceful_shutdown)[0] == "manager"
+    assert parameters(litserve.LitServer.launch_inference_worker) == ["self", "lit_api"]
+    assert "target=inference_worker," in inspect.getsource(litserve.LitServer.launch_inference_worker)
