@@ -17,6 +17,8 @@ THREADS = "FISHSERVE_THREADS"
 OMP_THREADS = "OMP_NUM_THREADS"
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Each of these decides how an idle OpenMP thread waits. A user who set one of them has chosen."""
+SPINS = 10_000
+"""How often an idle thread of libgomp looks for work before it sleeps: less than a millisecond. docs/performance.md says what others cost."""
 COUNTS = (OMP_THREADS, "MKL_NUM_THREADS")
 """Each of these decides with how many threads torch starts."""
 PREPARED = "FISHSERVE_PREPARED"
@@ -42,15 +44,17 @@ class Choice:
 def prepare(root: Path = Path("/")) -> None:
     """Set the OpenMP variables that the user has not set. Child processes inherit them.
 
-    `OMP_WAIT_POLICY=PASSIVE` makes an idle thread sleep. By default it spins: libgomp, which torch ships on Linux, spins 300,000
-    times (milliseconds) before it sleeps. When another program needs the core, the spinning thread uses up its own time slice, then the thread
-    it waits for does not run either, and speech took ten times as long. It is the standard variable, so libgomp and LLVM's libomp (macOS) and Intel's
-    libiomp5 (Windows) all obey it; MKL and oneDNN in torch's wheels compute on the same runtime. Their own variables, GOMP_SPINCOUNT and KMP_BLOCKTIME, take precedence
-    over it.
+    By default an idle thread spins: libgomp, which torch ships on Linux, spins 300,000 times (milliseconds) before it sleeps.
+    When another program needs the core, the spinning thread uses up its own time slice, then the thread it waits for does not run either,
+    and speech took ten times as long. A thread that sleeps at once is slower to wake than most operations are long: at the released shape that
+    cost a tenth of the speed of an idle machine. `SPINS` turns are enough for those, and few enough for the neighbours.
+
+    GOMP_SPINCOUNT is libgomp's own variable and takes precedence there. LLVM's libomp (macOS) and Intel's libiomp5 (Windows) know only the
+    standard `OMP_WAIT_POLICY`. MKL and oneDNN in torch's wheels compute on the same runtime.
     """
     chosen = {}
     if not any(_users(name) for name in WAITING):
-        chosen["OMP_WAIT_POLICY"] = "PASSIVE"
+        chosen |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(SPINS)}
     if not any(_users(name) for name in COUNTS):
         chosen[OMP_THREADS] = str(available(root).threads)
     os.environ.update(chosen)
@@ -101,7 +105,7 @@ def waiting() -> str:
     found = [f"{name}={os.environ[name]}" for name in WAITING if os.environ.get(name)]
     if not found:
         return "OpenMP's default: spin for a while, then sleep"
-    return f"{', '.join(found)}, {'set by the user' if any(map(_users, WAITING)) else 'so that idle threads sleep'}"
+    return f"{', '.join(found)}, {'set by the user' if any(map(_users, WAITING)) else 'so that idle threads soon sleep'}"
 
 
 def allowed_cpus() -> set[int]:

@@ -135,9 +135,12 @@ def test_a_child_does_not_take_what_was_prepared_for_the_users_choice(monkeypatc
     monkeypatch.setattr(cpu_threads, "allowed_cpus", lambda: {0, 1})  # a child may have fewer
     prepare(tmp_path)
     assert os.environ["OMP_NUM_THREADS"] == "2"
-    assert waiting() == "OMP_WAIT_POLICY=PASSIVE, so that idle threads sleep"
+    assert waiting() == f"OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT={cpu_threads.SPINS}, so that idle threads soon sleep"
     assert choose(1, tmp_path).threads == 1
-    assert not {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", cpu_threads.PREPARED} & unprepared({n: v for n, v in os.environ.items() if v}).keys()
+    assert (
+        not {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", cpu_threads.PREPARED}
+        & unprepared({n: v for n, v in os.environ.items() if v}).keys()
+    )
     monkeypatch.setenv("OMP_NUM_THREADS", "5")  # set after it, as for a process that is started with it
     assert choose(1, tmp_path).threads == 5
 
@@ -204,7 +207,7 @@ def test_torchs_own_runtime_was_told_before_it_was_loaded(start, golden_director
     done = subprocess.run([sys.executable, *start], capture_output=True, text=True, env=environment, timeout=HANG_SECONDS, check=False)
     found = [line.partition("]")[2].strip() or line.strip() for line in done.stderr.splitlines()]
     assert "OMP_NUM_THREADS = '3'" in found
-    assert "GOMP_SPINCOUNT = '0'" in found
+    assert f"GOMP_SPINCOUNT = '{cpu_threads.SPINS}'" in found
 
 
 @needs_libgomp
