@@ -185,9 +185,10 @@ def test_runpods_load_balancer_hears_when_it_can_send_work(held, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads another process's environment and libraries in /proc")
 def test_the_process_that_computes_was_told_how_to_wait_before_it_began(checkpoint, voices):
-    unset = dict.fromkeys(("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "FISHSERVE_PREPARED"), "")
+    unset = dict.fromkeys(("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "FISHSERVE_PREPARED"), "")
     with Server(checkpoint, voices, FISHSERVE_THREADS="3", **unset).wait_ready() as server:
         process = Path(f"/proc/{server.engine().pid}")
         assert "libtorch_cpu" in (process / "maps").read_text()
         environment = dict(word.split("=", 1) for word in (process / "environ").read_text().split("\0") if word)
-        assert (environment["OMP_WAIT_POLICY"], environment["OMP_NUM_THREADS"]) == ("PASSIVE", "3")
+        expected = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000", "OMP_NUM_THREADS": "3"}
+        assert {name: environment[name] for name in expected} == expected
