@@ -52,7 +52,7 @@ def prepare(root: Path = Path("/")) -> None:
     GOMP_SPINCOUNT is libgomp's own variable and takes precedence there. LLVM's libomp (macOS) and Intel's libiomp5 (Windows) know only the
     standard `OMP_WAIT_POLICY`. MKL and oneDNN in torch's wheels compute on the same runtime.
     """
-    chosen = {}
+    chosen: dict[str, str] = {}
     if not any(_users(name) for name in WAITING):
         chosen |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(SPINS)}
     if not any(_users(name) for name in COUNTS):

@@ -1,4 +1,6 @@
-"""Hosts the HTTP APIs and the engines on LitServe: one process for HTTP, one for each device. Only this module knows LitServe.
+"""Hosts the HTTP APIs and the engines on LitServe: one process for HTTP, one for each device.
+
+Only this module and `litserve_engine` know LitServe.
 
 LitServe starts the processes and moves messages between them. Its own routes are removed: they answer 200 to failed
 streams and cannot cancel. The model is loaded after LitServe has begun to listen, so that a server
@@ -27,9 +29,7 @@ import litserve as ls
 import litserve.server
 import uvicorn
 from fastapi import FastAPI
-from litserve.loops import LitLoop
-from litserve.loops.loops import inference_worker
-from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
+from litserve.utils import LitAPIStatus, ResponseBufferItem
 from starlette.types import ASGIApp
 
 from inference.errors import GenerationError
@@ -37,59 +37,19 @@ from inference.http.log import quiet_uvicorn
 from inference.http.metrics import SHARED_DIRECTORY
 from inference.http.protocols import HTTPProtocol, WebSocketProtocol
 from inference.listening import listen, url_of
-from inference.processes import end_with_parent, forks_end_with_parent
+from inference.processes import forks_end_with_parent
 from inference.server.app import create_app
-from inference.server.engine_process import Address, EngineProcess
 from inference.server.health_port import HealthPort
+from inference.server.litserve_engine import STATE, EngineApi, EngineLoop, run_engine
 from inference.server.messages import LOADING, Message
 from inference.server.remote_engine import Engines, RemoteEngine, Unread
 from inference.server.shutdown import InFlight, Shutdown
 from inference.settings import Settings
 
 _PATH = "/_engine"
-_STATE = "fishserve"  # prefix of our keys (a device's number follows); LitServe's own keys share this dictionary, as do its processes
 _ANY_PORT = 8080  # LitServe requires a port from 1024 up; we open the socket ourselves
 _END_SECONDS = 5
 _POLL_SECONDS = 0.1
-
-
-class EngineApi(ls.LitAPI):
-    """LitServe requires an API object; EngineLoop does all the work."""
-
-    def setup(self, device: str) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends this process after draining
-
-
-class EngineLoop(LitLoop):
-    """Runs an EngineProcess in the process that LitServe starts for a device."""
-
-    def __init__(self, settings: Settings, number: int) -> None:
-        super().__init__()
-        self._settings, self._state, self._parent = settings, f"{_STATE}{number}", os.getpid()
-
-    def __call__(
-        self, lit_api: ls.LitAPI, device: str, worker_id: int, request_queue: Any, transport: Any, shared: Any, callbacks: Any
-    ) -> None:
-        """Serve until the parent ends this process. If the model cannot be loaded, the process ends at once."""
-        end_with_parent(self._parent)
-
-        def send(address: Address, item: Any) -> None:
-            if isinstance(item, Exception):
-                self.put_error_response(transport, *address, item, LoopResponseType.STREAMING)
-            else:
-                status = LitAPIStatus.FINISH_STREAMING if item is None else LitAPIStatus.OK
-                self.put_response(transport, *address, item, status, LoopResponseType.STREAMING)
-
-        def report(state: dict[str, str]) -> None:
-            shared[self._state] = state
-
-        EngineProcess(self._settings, request_queue, send, report).run()
-
-
-def _run_engine(*arguments: Any) -> None:
-    """The engine's process: LitServe's own function, which ends quietly when LitServe's manager has ended, as the server then does."""
-    with suppress(EOFError, ConnectionError):
-        inference_worker(*arguments)
 
 
 class LitServeChannel:
@@ -109,7 +69,7 @@ class LitServeChannel:
         requests.put((self._server.app.response_queue_id, uid, time.monotonic(), message))
 
     def state(self) -> dict[str, str]:
-        return dict(self._server.workers_setup_status.get(f"{_STATE}{self._number}", LOADING))
+        return dict(self._server.workers_setup_status.get(f"{STATE}{self._number}", LOADING))
 
 
 class _Responses:
@@ -142,7 +102,7 @@ class Server(ls.LitServer):
         """LitServe waits here until a device's process has started, for ever if that was killed; `_watch` notices, so nothing waits."""
 
     def launch_inference_worker(self, lit_api: ls.LitAPI) -> list[BaseProcess]:
-        with patch.object(litserve.server, "inference_worker", _run_engine):
+        with patch.object(litserve.server, "inference_worker", run_engine):
             processes: list[BaseProcess] = super().launch_inference_worker(lit_api)
         return processes
 
@@ -264,7 +224,7 @@ def _shutdown_event(server: Server) -> Any:
 def _states(server: Server) -> set[str]:
     """The devices' states: loading, ready or failed. Raises OSError or EOFError when LitServe's manager, which holds them, has ended."""
     shared = getattr(server, "workers_setup_status", {})
-    return {shared.get(f"{_STATE}{i}", LOADING)["status"] for i in range(len(server.litapi_connector.lit_apis))}
+    return {shared.get(f"{STATE}{i}", LOADING)["status"] for i in range(len(server.litapi_connector.lit_apis))}
 
 
 def _status(server: Server) -> str:
@@ -303,7 +263,7 @@ def _watch(server: Server, failure: list[str]) -> None:
         if process in server.http_processes:
             failure.append(f"the HTTP process ended with exit code {process.exitcode}")
         else:
-            key = f"{_STATE}{server.inference_workers.index(process)}"
+            key = f"{STATE}{server.inference_workers.index(process)}"
             error = server.workers_setup_status.get(key, {}).get("error")
             failure.append(error or f"the engine's process ended with exit code {process.exitcode}")
             server.workers_setup_status[key] = {"status": "failed", "error": failure[0]}

@@ -40,6 +40,13 @@ assert inference.SpeechRequest("hello").text == "hello"
 """
 
 
+ENGINE_ALONE = """
+import sys
+import inference.server.litserve_engine, inference.engine.startup
+assert not {"inference.server.app", "inference.audio.encode", "av"} & sys.modules.keys()
+"""
+
+
 def run(code, *arguments):
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
@@ -56,3 +63,7 @@ def test_the_engine_runs_on_a_bare_gpu_image(golden_directory):
 
 def test_the_doors_the_command_and_saas_start_without_torch():
     run(NO_TORCH)
+
+
+def test_a_devices_process_loads_no_doors():
+    run(ENGINE_ALONE)
