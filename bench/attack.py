@@ -291,10 +291,16 @@ async def measure(target: Target, names: Iterable[str], add: Callable[[dict[str,
     return status == 200
 
 
-SHOPPERS, ATTACKERS, THINK_SECONDS = 56, 8, 15.0
-"""Clients who speak, now and then, and those who attack beside them; how long each waits at most before he goes on."""
+SHOPPERS, ATTACKERS = 56, 8
+"""Clients who speak now and then, and those who attack beside them."""
+BUSY = 0.5
+"""The share of its time that the server would be busy with the shoppers, if it spoke to one at a time."""
+RESTS_SECONDS = 15.0
+"""How long an attacker rests at most."""
 SIEGE = tuple(name for name in ATTACKS if name not in ("150 callers of a full queue", "whole reply of 350 MB"))
 """The attacks of a siege: the others ask for so much speech that everybody has less, as with any customer."""
+SENTENCES = (1, 2, 3, 4)
+"""What a shopper's text may have."""
 DOORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/v1/audio/speech", {"input": "", "response_format": "mp3"}), ("/v1/audio/speech", {"input": "", "stream_format": "sse"}),
     ("/v1/text-to-speech/default/stream", {"text": ""}), ("/v1/tts", {"text": "", "format": "opus"}),
@@ -308,21 +314,23 @@ async def siege(target: Target, seconds: float, attackers: int) -> dict[str, Any
     waits, peak, before = [0.0], [0], target.memory()
     rng = random.Random(attackers)
 
-    async def shop(client: httpx.AsyncClient, door: tuple[str, dict[str, Any]]) -> None:
+    async def speak(client: httpx.AsyncClient, door: tuple[str, dict[str, Any]], sentences: int) -> tuple[int, float]:
+        """The status, and the seconds until the first byte of audio."""
         path, body = door
-        field = "text" if "text" in body else "input"
+        field, began, first = "text" if "text" in body else "input", time.monotonic(), 0.0
+        async with client.stream("POST", path, json=body | {field: "The boat leaves at nine in the morning. " * sentences}) as response:
+            async for _ in response.aiter_bytes():
+                first = first or time.monotonic() - began
+        return response.status_code, first
+
+    async def shop(client: httpx.AsyncClient, door: tuple[str, dict[str, Any]], rests: float) -> None:
         while True:
-            await asyncio.sleep(rng.uniform(0, THINK_SECONDS))
-            began, sentences = time.monotonic(), rng.randint(1, 4)
+            await asyncio.sleep(rng.uniform(0, rests))
             try:
-                async with client.stream(
-                    "POST", path, json=body | {field: "The boat leaves at nine in the morning. " * sentences}
-                ) as response:
-                    async for _ in response.aiter_bytes():
-                        if began:
-                            heard.append(time.monotonic() - began)
-                            began = 0.0
-                answers[str(response.status_code)] += 1
+                status, first = await speak(client, door, rng.choice(SENTENCES))
+                answers[str(status)] += 1
+                if status == 200:
+                    heard.append(first)
             except httpx.HTTPError as e:
                 answers[type(e).__name__] += 1
 
@@ -331,10 +339,14 @@ async def siege(target: Target, seconds: float, attackers: int) -> dict[str, Any
         while True:
             with contextlib.suppress(httpx.HTTPError, OSError, asyncio.IncompleteReadError):
                 await ATTACKS[mood.choice(SIEGE)](target)
-            await asyncio.sleep(mood.uniform(0, THINK_SECONDS))
+            await asyncio.sleep(mood.uniform(0, RESTS_SECONDS))
 
     async with target.client() as client:
-        work = [asyncio.ensure_future(shop(client, DOORS[number % len(DOORS)])) for number in range(SHOPPERS)]
+        began = time.monotonic()
+        for sentences in SENTENCES:
+            await speak(client, DOORS[0], sentences)
+        rests = 2 * SHOPPERS * (time.monotonic() - began) / len(SENTENCES) / BUSY  # twice the mean
+        work = [asyncio.ensure_future(shop(client, DOORS[number % len(DOORS)], rests)) for number in range(SHOPPERS)]
         work += [asyncio.ensure_future(attack(number)) for number in range(attackers)]
         work.append(asyncio.ensure_future(_probe(target, waits, peak)))
         await asyncio.sleep(seconds)
@@ -345,7 +357,7 @@ async def siege(target: Target, seconds: float, attackers: int) -> dict[str, Any
     heard.sort()
     waits.sort()
     return {
-        "attackers": attackers, "seconds": seconds, "answers": dict(answers), "first_audio_p50": round(_at(heard, 0.5), 3),
+        "attackers": attackers, "seconds": seconds, "shoppers_rest_seconds": round(rests / 2, 1), "answers": dict(answers), "first_audio_p50": round(_at(heard, 0.5), 3),
         "first_audio_p95": round(_at(heard, 0.95), 3), "health_p99": round(_at(waits, 0.99), 3), "health_longest": round(waits[-1], 3),
         "memory_mb": {"before": round(before / 1e6), "peak": round(peak[0] / 1e6), "after": round(target.memory() / 1e6)},
     }  # fmt: skip

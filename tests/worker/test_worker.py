@@ -243,7 +243,9 @@ def test_a_worker_whose_model_cannot_be_loaded_ends_before_it_takes_a_job(queue,
 
 
 @pytest.mark.parametrize(
-    ("given", "code", "words"), [(SMALL, 0, "'frames': 20"), ({"text": ""}, 1, "nothing to speak")], ids=["good", "bad"]
+    ("given", "code", "words"),
+    [(SMALL, 0, "'frames': 20"), pytest.param({"text": ""}, 1, "nothing to speak", marks=pytest.mark.drill)],
+    ids=["good", "bad"],
 )
 def test_a_job_can_be_tried_without_a_queue(checkpoint, given, code, words):
     done = subprocess.run(

@@ -19,6 +19,7 @@ export function voicesDialog(onchange) {
   const audioPlayer = new AudioPlayer({ wave: $("clip-wave"), play: $("clip-play"), clock: $("clip-clock"), what: "the clip" });
   let clip = null; // what will be sent: {blob, name}
   let recording = null;
+  const lines = new Map(); // of the stored voices, by name
 
   $("sentence").textContent = SENTENCE;
   $("voices-open").addEventListener("click", async () => {
@@ -147,12 +148,26 @@ export function voicesDialog(onchange) {
   async function list(chosen) {
     try {
       const names = await voiceNames();
-      $("stored").replaceChildren(...names.filter((name) => name !== "default").map(entry));
+      show(names.filter((name) => name !== "default"));
       $("none-stored").hidden = names.length > 1;
       onchange(names, chosen);
     } catch (e) {
       fail(e.message);
     }
+  }
+
+  /** One line for each name. Lines that are there stay: somebody may be writing in one. */
+  function show(names) {
+    for (const [name, line] of lines) {
+      if (names.includes(name)) continue;
+      line.remove();
+      lines.delete(name);
+    }
+    names.forEach((name, i) => {
+      if (lines.has(name)) return;
+      lines.set(name, entry(name));
+      $("stored").insertBefore(lines.get(name), $("stored").children[i] ?? null);
+    });
   }
 
   /** A line for one voice, with what can be done to it. Questions are asked in the line itself. */
@@ -163,6 +178,7 @@ export function voicesDialog(onchange) {
     async function change(path, method, json, chosen) {
       try {
         await call(path, { method, json });
+        show([...lines.keys()].filter((other) => other !== name)); // it is another line now, or none
         await list(chosen);
         $("voices-title").focus();
       } catch (e) {

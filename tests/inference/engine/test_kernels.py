@@ -238,7 +238,11 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "rows", "active"), [(CHANGES[0], 4, 3), (CHANGES[1], 9, 2), (CHANGES[2], 1, 1)], ids=str)
+@pytest.mark.parametrize(
+    ("changes", "rows", "active"),
+    [(CHANGES[0], 4, 3), (CHANGES[1], 2, 2), pytest.param(CHANGES[1], 9, 2, marks=pytest.mark.drill), (CHANGES[2], 1, 1)],
+    ids=str,
+)
 def test_a_frame_is_the_plain_steps(changes, rows, active):
     """Two frames one after the other: also what the second depends on moved on as it should."""
     lm = model(**changes)

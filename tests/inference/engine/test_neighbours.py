@@ -73,7 +73,7 @@ def checkpoint(tmp_path_factory):
     return checkpoints.load(directory, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8], ids=["greedy", "seeded"])
+@pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.drill), 0.8], ids=["greedy", "seeded"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_codes_are_the_same_alone_and_beside_seven_who_join_and_leave(checkpoint, kind, temperature, monkeypatch):
     weights, exact = KINDS[kind]

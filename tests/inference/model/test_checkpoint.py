@@ -159,7 +159,7 @@ def test_a_directory_that_is_not_there(tmp_path):
         checkpoints.load(tmp_path / "nowhere", CPU)
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(st.data())
 @pytest.mark.parametrize("name", ["model.pth", CODEC_FILE])
 def test_a_truncated_or_corrupt_file_is_one_clear_error(golden_directory, golden, tmp_path_factory, name, data):

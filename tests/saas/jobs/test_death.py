@@ -1,4 +1,7 @@
-"""The API is killed right before and after everything it does with a job, and started again: every job ends, paid for once or paid back."""
+"""The API is killed right before and after everything it does with a job, and started again: every job ends, paid for once or paid back.
+
+The suite tries every third of these points, the drill all of them.
+"""
 
 import contextlib
 import json
@@ -28,6 +31,8 @@ RUNPOD = [
     "after claim_jobs", "before send", "after send", "before start_job", "after start_job", "before job_of_token", "before status", "after status",
     "before settle_job", "after settle_job",
 ]  # fmt: skip
+
+POINTS = pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.drill)], ids=["each third", "all"])
 
 
 @pytest.fixture(scope="module")
@@ -125,20 +130,22 @@ def holder():
         yield stack.enter_context
 
 
-def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, speaker, holder):
+@POINTS
+def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, speaker, holder, every):
+    speech, streams, refunds = SPEECH[::every], STREAMS[::every], REFUNDS[::every]
     settings = told(data, bucket, FISHSERVE_URL=speaker.url)
     account = holder(Account(data, ""))
-    for dies in SPEECH:
+    for dies in speech:
         time_stands(data)
         process, url = start(settings, dies)
         ask(account, url, "/api/tts", {"text": "Hello there.", "seed": 3}, key_of("speech", dies))
         wait(lambda process=process: not alive(process))
-    for dies in STREAMS:
+    for dies in streams:
         time_stands(data)
         process, url = start(settings, dies)
         ask(account, url, "/v1/audio/speech", {"input": "Hello there.", "seed": 3}, key_of("stream", dies))
         wait(lambda process=process: not alive(process))
-    for dies in REFUNDS:
+    for dies in refunds:
         time_stands(data)
         process, url = start(settings, dies)
         ask(account, url, "/api/tts", {"text": "?!"}, key_of("refund", dies))
@@ -147,10 +154,10 @@ def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, s
     time_passes(data)
     process, url = start(settings)
     account.http.base_url = url
-    spoken = [ask(account, url, "/api/tts", {"text": "Hello there.", "seed": 3}, key_of("speech", dies)).json() for dies in SPEECH]
+    spoken = [ask(account, url, "/api/tts", {"text": "Hello there.", "seed": 3}, key_of("speech", dies)).json() for dies in speech]
     rows = data.sql("select id, idempotency_key as key from jobs where user_id = %s", account.id)
     ended = {row["key"]: account.ended({"id": str(row["id"])}) for row in rows}
-    assert len(ended) == len(SPEECH) + len(STREAMS) + len(REFUNDS)
+    assert len(ended) == len(speech) + len(streams) + len(refunds)
     for key, job in ended.items():
         if key.startswith("refund"):
             check_refunded(account, job, "failed")
@@ -162,12 +169,14 @@ def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, s
     process.send_signal(signal.SIGTERM)
 
 
+@POINTS
 @pytest.mark.usefixtures("worker")
-def test_killed_around_runpod_it_loses_no_credit_and_no_result(start, data, bucket, cloud, holder):
+def test_killed_around_runpod_it_loses_no_credit_and_no_result(start, data, bucket, cloud, holder, every):
+    points = RUNPOD[::every]
     settings = told(data, bucket, **cloud.settings)
     account = holder(Account(data, ""))
     text = "Long enough not to be waited for. " * 7
-    for dies in RUNPOD:
+    for dies in points:
         process, url = start(settings, dies)
         ask(account, url, "/api/tts", {"text": text, "seed": 3}, key_of("runpod", dies))
         wait(lambda process=process: not alive(process))
@@ -176,9 +185,9 @@ def test_killed_around_runpod_it_loses_no_credit_and_no_result(start, data, buck
     process, url = start(settings)
     account.http.base_url = url
     # Some died of what another had left, before they could be asked: those are taken now, the others answered again.
-    taken = [ask(account, url, "/api/tts", {"text": text, "seed": 3}, key_of("runpod", dies)).json() for dies in RUNPOD]
+    taken = [ask(account, url, "/api/tts", {"text": text, "seed": 3}, key_of("runpod", dies)).json() for dies in points]
     jobs = [account.ended(job) for job in taken]
-    assert data.sql("select count(*) from jobs where user_id = %s", account.id) == [{"count": len(RUNPOD)}]
+    assert data.sql("select count(*) from jobs where user_id = %s", account.id) == [{"count": len(points)}]
     for job in jobs:
         check_paid(account, job)
     assert len({job["sha256"] for job in jobs}) == 1
