@@ -385,7 +385,11 @@ def test_a_voice_is_saved_spoken_with_renamed_and_deleted(visit, server):
     visit.speak(seed=BRIEF)
     visit.says("status", "Done")
     slow = []
-    visit.page.route("**/v1/audio/voices", lambda route: slow.append(route), times=1)  # a builtin cannot be one
+
+    def hold(route):
+        slow.append(route)
+
+    visit.page.route("**/v1/audio/voices", hold, times=1)
     visit.voices_open.click()
     visit.page.get_by_role("button", name="Rename bella").click()
     visit.page.get_by_label("New name of bella").fill("clara")
