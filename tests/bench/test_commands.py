@@ -173,6 +173,7 @@ def test_codec_roofline_and_rounding(bench, tiny, monkeypatch):
     assert "frame, 3 streams" in words
 
 
+@pytest.mark.drill
 def test_a_thing_beside_itself_is_compared_in_turns(bench, tiny):
     code, words, body = bench("compare", "--baseline", "short", "--rounds", 1, "--threads", 1, "--checkpoint", tiny)
     assert code == 0

@@ -195,9 +195,9 @@ needs_libgomp = pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP
     [
         ("-c", "from inference import SpeechEngine; SpeechEngine"),
         ("-c", "import worker.handler"),
-        ("-c", "import training.machine"),
+        pytest.param(("-c", "import training.machine"), marks=pytest.mark.drill),
         ("-m", "inference.cli", "doctor"),
-        ("-m", "inference.cli", "bench", "rounding", "-o", "/dev/null/none"),
+        pytest.param(("-m", "inference.cli", "bench", "rounding", "-o", "/dev/null/none"), marks=pytest.mark.drill),
     ],
     ids=["library", "worker", "training", "doctor", "bench"],
 )

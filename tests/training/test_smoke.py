@@ -1,17 +1,13 @@
 """The whole recipe, very small: text, teacher, encoder, codes, head, Dual-AR, export; what comes out loads and speaks."""
 
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 import torch
 
-import training
 from inference.model import checkpoint
 from tests.training.fake_device import ELSEWHERE, second_device
 from training.__main__ import main, run_stage
@@ -70,27 +66,33 @@ def progress(folder):
     return shards | {name: state.get("steps", state.get("step")) for name, state in trained.items()}
 
 
+STAGES = ("speech", "encoder", "codes", "head", "dual-ar")
+
+
+def smoke(folder, wordnet):
+    recipe = Recipe.smoke(folder)
+    return replace(recipe, text=replace(recipe.text, wordnet=wordnet))
+
+
+def aside():
+    """A process of its own: the teacher's memory goes with it."""
+    return ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (1,))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, wordnet):
-    """The smoke recipe after its run, the last stages by command, and what each had come to when its time was up at once, before it went on."""
-    recipe, stopped = Recipe.smoke(tmp_path_factory.mktemp("minnow")), {}
-    recipe = replace(recipe, text=replace(recipe.text, wordnet=wordnet))
-    target = recipe.folder / "checkpoint"
-    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (1,)) as aside:  # the teacher's memory goes with it
-        for stage in ("speech", "encoder", "codes", "head", "dual-ar"):
-            before = progress(recipe.folder)
-            aside.submit(run_stage, stage, recipe, target, Machine(until=0.0, step_seconds=recipe.step_seconds)).result()
-            stopped[stage] = {name: steps for name, steps in progress(recipe.folder).items() if name not in before}
-            if stage != "dual-ar":
-                aside.submit(run_stage, stage, recipe, target, Machine(step_seconds=recipe.step_seconds)).result()
-    command = [sys.executable, "-m", "training", "dual-ar", "export", "card", "--recipe", "smoke", "--processes", "2"]
-    subprocess.run([*command, "--work", recipe.folder], cwd=Path(training.__file__).parents[1], check=True)
-    return recipe, stopped
+    """The smoke recipe after its run, the last stages by command."""
+    recipe = smoke(tmp_path_factory.mktemp("minnow"), wordnet)
+    with aside() as other:
+        for stage in STAGES[:-1]:
+            other.submit(run_stage, stage, recipe, recipe.folder / "checkpoint", Machine(step_seconds=recipe.step_seconds)).result()
+        other.submit(main, ["dual-ar", "export", "card", "--recipe", "smoke", "--work", str(recipe.folder)]).result()
+    return recipe
 
 
 @needs_wordnet
 def test_recipe_runs_from_text_to_a_checkpoint_that_loads(made, tmp_path):
-    recipe, _ = made
+    recipe = made
     head = torch.load(recipe.folder / "head.pt", weights_only=True)
     assert head["steps"] > head["against_steps"] > 0
     target = recipe.folder / "checkpoint"
@@ -101,8 +103,23 @@ def test_recipe_runs_from_text_to_a_checkpoint_that_loads(made, tmp_path):
 
 
 @needs_wordnet
-def test_a_stage_whose_time_is_up_saves_one_step_or_shard_and_goes_on(made):
-    recipe, stopped = made
+def test_every_stage_leaves_what_it_made(made):
+    done = progress(made.folder)
+    assert "encoder_training.pt" not in done
+    assert done.keys() >= {"speech_0000.pt", "speech_0001.pt", "codes_0000.pt", "codes_0001.pt"}
+    assert min(done[name] for name in ("encoder.pt", "head.pt", "dual_ar.pt")) > 1
+
+
+@needs_wordnet
+@pytest.mark.drill
+def test_a_stage_whose_time_is_up_saves_one_step_or_shard_and_goes_on(tmp_path, wordnet):
+    recipe, stopped = smoke(tmp_path, wordnet), {}
+    with aside() as other:
+        for stage in STAGES:
+            before = progress(recipe.folder)
+            for machine in (Machine(until=0.0, step_seconds=recipe.step_seconds), Machine(step_seconds=recipe.step_seconds)):
+                other.submit(run_stage, stage, recipe, tmp_path / "checkpoint", machine).result()
+                stopped.setdefault(stage, {name: steps for name, steps in progress(recipe.folder).items() if name not in before})
     assert stopped == {
         "speech": {"held_test.pt": None},
         "encoder": {"encoder_training.pt": 1},
@@ -110,22 +127,19 @@ def test_a_stage_whose_time_is_up_saves_one_step_or_shard_and_goes_on(made):
         "head": {"head.pt": 1},
         "dual-ar": {"dual_ar.pt": 1},
     }
-    done = progress(recipe.folder)
-    assert "encoder_training.pt" not in done
-    assert done.keys() >= {"speech_0000.pt", "speech_0001.pt", "codes_0000.pt", "codes_0001.pt"}
-    assert min(done[name] for name in ("encoder.pt", "head.pt", "dual_ar.pt")) > 1
+    assert min(progress(recipe.folder)[name] for name in ("encoder.pt", "head.pt", "dual_ar.pt")) > 1
 
 
 @needs_wordnet
 def test_stages_after_the_one_that_ran_out_of_minutes_wait(made, tmp_path, capsys):
-    main(["codes", "export", "--recipe", "smoke", "--work", str(made[0].folder), "--to", str(tmp_path / "to"), "--minutes", "0"])
+    main(["codes", "export", "--recipe", "smoke", "--work", str(made.folder), "--to", str(tmp_path / "to"), "--minutes", "0"])
     assert "0 minutes are up in stage codes" in capsys.readouterr().out
     assert not (tmp_path / "to").exists()
 
 
 @needs_wordnet
 def test_a_packed_checkpoint_is_small_and_trains_further(made, tmp_path):
-    recipe, _ = made
+    recipe = made
     for path in (*recipe.folder.glob("*.pt"), recipe.folder / "tokenizer.tiktoken"):
         shutil.copy(path, tmp_path)
     pack(recipe.folder, tmp_path)
@@ -148,8 +162,8 @@ def test_a_packed_checkpoint_is_small_and_trains_further(made, tmp_path):
 
 @needs_wordnet
 def test_all_that_is_trained_and_measured_stays_on_the_device(made, tmp_path):
-    recipe = replace(made[0], folder=tmp_path, dual_ar=replace(made[0].dual_ar, own_share=0.0))
-    for path in made[0].folder.glob("*.pt"):
+    recipe = replace(made, folder=tmp_path, dual_ar=replace(made.dual_ar, own_share=0.0))
+    for path in made.folder.glob("*.pt"):
         if path.name not in ("head.pt", "dual_ar.pt"):
             shutil.copy(path, tmp_path)
     machine = Machine(ELSEWHERE)

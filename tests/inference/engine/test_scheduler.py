@@ -171,7 +171,7 @@ def small(golden_directory):
     Scheduling.checkpoint = checkpoints.load(golden_directory, torch.device("cpu"))
 
 
-EXAMPLES = pytest.mark.parametrize("examples", [5, pytest.param(300, marks=pytest.mark.drill)])
+EXAMPLES = pytest.mark.parametrize("examples", [3, pytest.param(300, marks=pytest.mark.drill)])
 
 
 @EXAMPLES
