@@ -385,7 +385,10 @@ def talk(server, *messages):
         with contextlib.suppress(ConnectionClosed):
             for message in messages:
                 socket.send(ormsgpack.packb(message) if isinstance(message, dict) else message)
-        return [ormsgpack.unpackb(event) for event in socket]
+        events = [ormsgpack.unpackb(socket.recv(HANG_SECONDS))]
+        while events[-1]["event"] != "finish":
+            events.append(ormsgpack.unpackb(socket.recv(HANG_SECONDS)))
+        return events
 
 
 START = {"event": "start", "request": {"text": "", "format": "pcm", "max_new_tokens": 20}}
