@@ -18,7 +18,7 @@ from inference.http.keys import Guard, Keys
 from inference.http.log import RequestLog
 from inference.http.metrics import exposition
 from inference.http.origins import OwnPagesOnly
-from inference.server import elevenlabs, elevenlabs_account, elevenlabs_live, fish, fish_live, fish_references, openai, page
+from inference.server import elevenlabs, elevenlabs_account, elevenlabs_live, fish, fish_live, fish_references, openai, page, realtime
 from inference.server.audio_responses import PING, EngineClient
 from inference.server.references import References
 from inference.server.state import State
@@ -49,7 +49,7 @@ def create_app(engine: EngineClient, settings: Settings, *, guarded: bool = Fals
     _register_errors(app)
     voices = VoiceStore(settings.voices_dir)
     app.state.server = State(engine, voices, References(engine, voices, settings.aliases))
-    for door in (openai, elevenlabs_account, elevenlabs, elevenlabs_live, fish, fish_live, fish_references):
+    for door in (openai, realtime, elevenlabs_account, elevenlabs, elevenlabs_live, fish, fish_live, fish_references):
         app.include_router(door.router)
     app.include_router(page.router)
 

@@ -77,7 +77,7 @@ async def started(
     """
     await check_ready(speaker)
     if speech is None:
-        return _silence()
+        return silence()
     chunks = speaker.astream(speech)
     first = asyncio.ensure_future(anext(chunks, None))
     if await unless_gone(request, asyncio.wait((first,), timeout=FIRST_BYTE_SECONDS if streamed else None)) is _GONE:
@@ -115,7 +115,7 @@ async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncGenerat
             yield content
     finally:
         asyncio.get_running_loop().run_in_executor(None, encoder.close)
-        await _close(audio)
+        await close(audio)
 
 
 async def file(
@@ -189,7 +189,8 @@ async def unless_gone(request: Request, work: Any) -> Any:
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-async def _silence() -> AsyncIterator[Audio]:
+async def silence() -> AsyncIterator[Audio]:
+    """The speech of a text of signs only."""
     yield Audio(np.zeros(round(SILENCE_SECONDS * SAMPLE_RATE), np.float32))
 
 
@@ -211,9 +212,10 @@ async def _resume(first: asyncio.Future[Audio | None], rest: AsyncIterator[Audio
 async def _stop(first: asyncio.Future[Audio | None], rest: AsyncIterator[Audio]) -> None:
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
-    await _close(rest)
+    await close(rest)
 
 
-async def _close(chunks: AsyncIterator[Audio]) -> None:
+async def close(chunks: AsyncIterator[Audio]) -> None:
+    """End a stream of audio early."""
     if hasattr(chunks, "aclose"):
         await chunks.aclose()

@@ -47,7 +47,7 @@ class VoiceSettings(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
     speed: float | None = None
-    stability: float | None = Field(None, description="0 to 1. The temperature is 1 - stability, and at least 0.1.")
+    stability: float | None = Field(default=None, description="0 to 1. The temperature is 1 - stability, and at least 0.1.")
 
     @property
     def temperature(self) -> float | None:

@@ -6,8 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import MutableMapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, Literal
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
@@ -19,7 +18,7 @@ from inference.http.error_responses import complaint
 from inference.server.elevenlabs import NORMALIZE, VoiceSettings, encoder_for
 from inference.server.live_speech import LiveSpeech
 from inference.server.request_bodies import Lenient
-from inference.server.sockets import Inbox, race
+from inference.server.sockets import Inbox, json_message, race
 from inference.server.state import AppState, State
 from inference.text.segments import ends_sentence
 from inference.voices.voice import Voice
@@ -40,7 +39,7 @@ class Options(Lenient):
 
     output_format: str = "mp3_44100_128"
     auto_mode: bool = False
-    inactivity_timeout: float = Field(20, gt=0, le=180)
+    inactivity_timeout: float = Field(default=20, gt=0, le=180)
     seed: int | None = None
     apply_text_normalization: Literal["auto", "on", "off"] = "auto"
 
@@ -51,7 +50,7 @@ class Message(Lenient):
     text: str | None = None
     flush: bool = False
     voice_settings: VoiceSettings = VoiceSettings()
-    context_id: str = Field(_ONLY, validation_alias=AliasChoices("context_id", "contextId"))
+    context_id: str = Field(default=_ONLY, validation_alias=AliasChoices("context_id", "contextId"))
     close_context: bool = False
     close_socket: bool = False
 
@@ -73,7 +72,7 @@ class Conversation:
 
     def __init__(self, socket: WebSocket, state: State, *, several: bool) -> None:
         self._socket, self._state, self._several = socket, state, several
-        self._inbox = Inbox(socket, _message)
+        self._inbox = Inbox(socket, lambda message: json_message(message, Message))
         self._options = Options()
         self._voice = Voice()
         self._open: dict[str, LiveSpeech] = {}
@@ -112,6 +111,8 @@ class Conversation:
             if seconds > 0:
                 if message := await self._inbox.next(seconds):
                     return message
+            elif any(speech.is_speaking for speech in self._open.values()):
+                self._active = time.monotonic()
             elif self._several:
                 for name in list(self._open):
                     self._open.pop(name).end()
@@ -168,9 +169,10 @@ class Conversation:
         context = self._named(name)
         with suppress(WebSocketDisconnect, RuntimeError):  # the client has disconnected
             try:
-                async for content in speech.pieces():
-                    self._active = time.monotonic()
-                    await self._send(audio=base64.b64encode(content).decode(), isFinal=None, **_NO_TIMES, **context)
+                async with aclosing(speech.pieces()) as pieces:
+                    async for content in pieces:
+                        self._active = time.monotonic()
+                        await self._send(audio=base64.b64encode(content).decode(), isFinal=None, **_NO_TIMES, **context)
                 await self._send(audio=None, isFinal=True, **_NO_TIMES, **context)
             except FishserveError as e:
                 if self._open.get(name) is speech:
@@ -203,13 +205,5 @@ def _options(query: dict[str, str]) -> Options:
     """Raises RequestError."""
     try:
         return Options.model_validate(query)
-    except ValidationError as e:
-        raise RequestError(complaint(e.errors()[0])[0]) from None
-
-
-def _message(message: MutableMapping[str, Any]) -> Message:
-    """What an ASGI message holds. Raises RequestError."""
-    try:
-        return Message.model_validate_json(message.get("text") or message.get("bytes") or "")
     except ValidationError as e:
         raise RequestError(complaint(e.errors()[0])[0]) from None

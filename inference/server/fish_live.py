@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 import ormsgpack
@@ -77,8 +77,9 @@ class Conversation:
         return speech
 
     async def _send_audio(self, speech: LiveSpeech) -> None:
-        async for content in speech.pieces():
-            await self._send(event="audio", audio=content)
+        async with aclosing(speech.pieces()) as pieces:
+            async for content in pieces:
+                await self._send(event="audio", audio=content)
 
     async def _listen(self, speech: LiveSpeech) -> None:
         """Take the speech's text, then wait: the speech ends when it is spoken. Raises RequestError."""

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+
+import numpy as np
 
 from inference.audio.encode import Encoder
-from inference.engine.request import SpeechRequest, check_text
-from inference.server.audio_responses import ANYTHING, EngineClient, encoded
+from inference.engine.request import Audio, SpeechRequest, check_text
+from inference.server.audio_responses import ANYTHING, EngineClient, close, encoded, silence
 from inference.text.sentence_buffer import SentenceBuffer
+
+_SIGNS = ""
+"""Among the texts: there were signs alone."""
+_SPOKEN = Audio(np.zeros(0, np.float32))
+"""As the engine says that all text so far is spoken."""
 
 
 class LiveSpeech:
-    """One speech in one file. `add` text, `flush` when what was added is to be spoken now, and `end` it; `pieces` are the bytes meanwhile."""
+    """One speech in one file. `add` text, `flush` when what was added is to be spoken now, and `end` it; `pieces` are the bytes meanwhile.
+
+    `is_speaking` is False while it waits for text.
+    """
 
     def __init__(self, engine: EngineClient, request: Callable[[str], SpeechRequest], encoder: Encoder) -> None:
         """`request` makes the engine's request for the first text. Raises RequestError when it cannot be made for any text."""
         self._engine, self._request, self._encoder = engine, request, encoder
         self._buffer = SentenceBuffer(request(ANYTHING).chunk_length)
         self._texts: asyncio.Queue[str | None] = asyncio.Queue()
+        self.is_speaking = False
 
     def add(self, text: str) -> None:
         """Add text. Raises RequestError when it is too long or not Unicode."""
@@ -27,28 +37,41 @@ class LiveSpeech:
         self._speak(self._buffer.feed(text))
 
     def flush(self) -> None:
-        """Speak all text so far, even if its last sentence is not complete."""
+        """Speak all text so far, even if its last sentence is not complete. Signs alone, such as "...", are silence if they come first."""
+        signs = self._buffer.holds_signs
         self._speak(self._buffer.flush())
+        if signs:
+            self._texts.put_nowait(_SIGNS)
 
     def end(self) -> None:
         """No more text will come; `pieces` end when all that was to be spoken is spoken. Text that was not flushed is dropped."""
         self._texts.put_nowait(None)
 
-    async def pieces(self) -> AsyncGenerator[bytes]:
+    def pieces(self) -> AsyncGenerator[bytes]:
         """The bytes of the file, as they are made. Nothing is held back while the speech waits for text. Raises FishserveError."""
-        first = await self._texts.get()
+        return encoded(self._audio(), self._encoder)
+
+    async def _audio(self) -> AsyncGenerator[Audio]:
+        while (first := await self._texts.get()) == _SIGNS:
+            async for chunk in silence():
+                yield chunk
+            yield _SPOKEN
         if first is None:
-            self._encoder.close()
             return
-        speech = self._engine.astream(self._request(first), self._later())
-        async with aclosing(encoded(speech, self._encoder)) as pieces:
-            async for piece in pieces:
-                yield piece
+        audio = self._engine.astream(self._request(first), self._later())
+        try:
+            async for chunk in audio:
+                self.is_speaking = len(chunk.samples) > 0
+                yield chunk
+        finally:
+            await close(audio)
 
     def _speak(self, text: str) -> None:
         if text:
+            self.is_speaking = True
             self._texts.put_nowait(text)
 
     async def _later(self) -> AsyncIterator[str]:
         while (text := await self._texts.get()) is not None:
-            yield text
+            if text != _SIGNS:
+                yield text

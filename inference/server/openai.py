@@ -57,7 +57,7 @@ class SpeechBody(Lenient):
 async def speech(body: SpeechBody, request: Request, state: AppState) -> Response:
     """Speak a text."""
     encoder = Encoder(body.response_format, openai_rate(body.response_format, body.sample_rate), body.speed)
-    voice = await state.references.voice(_voice(body.voice, state))
+    voice = await state.references.voice(voice_name(body.voice, state))
     fields = {name: getattr(body, name) for name in _SPEECH_FIELDS}
     spoken = request_for(body.input, lambda text: SpeechRequest(text, voice, **fields))
     audio = await started(state.engine, spoken, request, streamed=body.stream or body.stream_format == "sse")
@@ -104,7 +104,7 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "fishserve"}
 
 
-def _voice(asked: str | VoiceId, state: State) -> str:
+def voice_name(asked: str | VoiceId, state: State) -> str:
     """The name of the voice: OpenAI's names mean the default one, unless a stored voice or an alias has the name."""
     name = asked if isinstance(asked, str) else asked.id
     known = name not in OPENAI_VOICES or name in state.references.aliases or name in state.voices.names()

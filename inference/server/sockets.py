@@ -7,14 +7,20 @@ from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from fastapi import WebSocket, WebSocketDisconnect
+from pydantic import BaseModel, ValidationError
 from starlette.types import Scope
 
+from inference.errors import RequestError
+from inference.http.error_responses import complaint
 from inference.http.protocols import WebSocketProtocol
 
 MAX_UNREAD = 64
 """Messages that are read before they are needed; a client that has sent more waits."""
 _DRAINING = "fishserve.draining"
+MAX_JSON = 1_000_000
+"""Characters in a JSON message: more than the longest text has, however it is escaped, and few enough values to hold."""
 T = TypeVar("T")
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class DrainingWebSocketProtocol(WebSocketProtocol):
@@ -64,6 +70,18 @@ class Inbox(Generic[T]):
 
     async def _until_draining(self) -> None:
         await self._draining.wait()
+
+
+def json_message(message: MutableMapping[str, Any], model: type[Body]) -> Body:
+    """What an ASGI message holds in JSON. Raises RequestError."""
+    content = message.get("text") or message.get("bytes") or ""
+    if len(content) > MAX_JSON:
+        raise RequestError(f"a message has more than {MAX_JSON:,} characters")
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as e:
+        sentence, param = complaint(e.errors()[0])
+        raise RequestError(sentence.replace("the request body", "the message"), param) from None
 
 
 async def race(*work: Coroutine[Any, Any, Any]) -> Any:

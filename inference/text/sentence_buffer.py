@@ -39,6 +39,11 @@ class SentenceBuffer:
         self._waiting = self._waiting[size:]
         return ready if speakable(ready) else ""
 
+    @property
+    def holds_signs(self) -> bool:
+        """Whether the text that waits has signs alone, such as "..." or an emoji."""
+        return bool(self._waiting.strip()) and not speakable(self._waiting)
+
     def flush(self) -> str:
         """The remaining text, or "" when there is nothing to speak in it."""
         ready, self._waiting = self._waiting, ""

@@ -64,6 +64,7 @@ def same(a, b):
     return len(a) == len(b) and np.abs(np.frombuffer(a, "<i2").astype(int) - np.frombuffer(b, "<i2")).max() <= 4
 
 
+@pytest.mark.filterwarnings("ignore:ConnectionClosed.code is deprecated")  # the client's own
 def test_their_own_client_hears_a_text_as_it_is_written(minnow, whole):
     client = ElevenLabs(base_url=minnow.url, api_key="any")
     client.text_to_speech._ws_base_url = minnow.url.replace("http", "ws")  # it asks for TLS, whatever the address says
@@ -139,10 +140,15 @@ def test_a_context_closed_before_its_flush_says_no_more(minnow):
     assert heard == [{"audio": None, "isFinal": True, "alignment": None, "normalizedAlignment": None, "contextId": "a"}]
 
 
-def test_signs_alone_are_final_at_once(minnow):
+def test_signs_alone_are_a_short_silence(minnow, whole):
     with socket(minnow) as talk:
         heard = talk({"text": "... ", "context_id": "a", "flush": True}, {"context_id": "a", "close_context": True})
-    assert (audio(heard, "a"), finals(heard)) == (b"", ["a"])
+        assert (audio(heard, "a"), finals(heard)) == (bytes(2 * 8820), ["a"])
+        heard = talk(
+            {"text": "... ", "context_id": "b", "flush": True}, {"text": SENTENCE, "context_id": "b", "flush": True},
+            {"text": "... ", "context_id": "b", "flush": True}, {"context_id": "b", "close_context": True},
+        )  # fmt: skip
+        assert same(audio(heard, "b"), bytes(2 * 8820) + whole)
 
 
 def test_an_inactive_client_is_told_and_its_contexts_end(minnow, whole):
@@ -165,7 +171,9 @@ def test_an_inactive_client_is_told_and_its_contexts_end(minnow, whole):
         ({}, ["{"], "invalid_request", "not valid JSON"),
         ({}, [b"\xff"], "invalid_request", ""),
         ({}, [{"text": 3}], "invalid_request", "text is '3'"),
-        ({}, [{"text": "\ud800"}], "invalid_request", "surrogate"),
+        ({}, [{"text": "\ud800"}], "invalid_request", "the message is not valid JSON"),
+        ({}, [json.dumps({"x": [[]] * 300_000})], "invalid_request", "more than 1,000,000 characters"),
+        ({}, ["[" * 900_000], "invalid_request", "not valid JSON"),
     ],
     ids=str,
 )

@@ -376,7 +376,9 @@ def test_a_pause_is_silence_in_what_is_streamed(server, client):
 
 
 def test_nothing_said_is_nothing_heard(client):
-    assert list(client.tts.stream_websocket(iter(["", " ...", ""]))) == []
+    assert list(client.tts.stream_websocket(iter(["", " ", ""]))) == []
+    signs = b"".join(client.tts.stream_websocket(iter(["", " ...", ""]), format="pcm"))
+    assert signs == bytes(2 * 8820)
 
 
 def talk(server, *messages):

@@ -55,6 +55,15 @@ def test_where_nothing_can_be_spoken_nothing_is(pieces):
     assert fed(pieces) == ([], "")
 
 
+@pytest.mark.parametrize(
+    ("text", "signs"), [("", False), (" \n", False), ("... ", True), ("😀", True), ("[pause:1s]", True), ("a...", False)]
+)
+def test_signs_alone_are_told_from_nothing(text, signs):
+    incoming = SentenceBuffer(200)
+    incoming.feed(text)
+    assert incoming.holds_signs is signs
+
+
 def test_a_pause_stays_with_what_follows():
     assert fed(["[pause:1s] ", "Hello. ", "You"]) == (["[pause:1s] Hello. "], "You")
 
