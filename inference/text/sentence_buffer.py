@@ -34,7 +34,8 @@ class SentenceBuffer:
         if not size and len(self._waiting) > self._length:
             size = self._cut()
         ready = self._waiting[:size]
-        if not speakable(ready) and size <= self._length:  # it stays with the text that comes next
+        bold = ready.count("**") % 2 == 1 and len(self._waiting) <= self._length  # a bold passage that has not ended goes whole
+        if bold or (not speakable(ready) and size <= self._length):  # it stays with the text that comes next
             return ""
         self._waiting = self._waiting[size:]
         return ready if speakable(ready) else ""

@@ -44,6 +44,14 @@ def test_a_long_sentence_is_not_cut_inside_a_number_a_link_or_a_tag(whole, never
     assert len(rest.split()) > 1 or rest == never_apart
 
 
+@pytest.mark.parametrize("step", [1, 5, 1000])
+def test_a_bold_passage_of_several_sentences_stays_whole(step):
+    whole = "So. **Note this. It is bold.** Next one. And"
+    ready, rest = fed([whole[i : i + step] for i in range(0, len(whole), step)])
+    assert "".join(ready) + rest == whole
+    assert any("**Note this. It is bold.**" in part for part in ready)
+
+
 def test_text_without_blanks_does_not_wait_for_them():
     ready, rest = fed(list("文" * 250))
     assert ready == ["文" * 201]
