@@ -109,17 +109,21 @@ class Conversation:
         while self._speaking:
             seconds = self._active + self._options.inactivity_timeout - time.monotonic()
             if seconds > 0:
-                if message := await self._inbox.next(seconds):
+                message: Message | None = await race(self._inbox.next(seconds), self._all_spoken())
+                if message:
                     return message
             elif any(speech.is_speaking for speech in self._open.values()):
                 self._active = time.monotonic()
             elif self._several:
                 for name in list(self._open):
                     self._open.pop(name).end()
-                await asyncio.wait(self._speaking)
+                await self._all_spoken()
             else:
                 raise InputTimeout(f"no text came for {self._options.inactivity_timeout:g} s; send a space to keep the connection open")
         return await self._inbox.next_or_end(IDLE_SECONDS)
+
+    async def _all_spoken(self) -> None:
+        await asyncio.wait(self._speaking)
 
     async def _take(self, message: Message) -> bool:
         """Do what a message says. Returns whether the client is done. Raises FishserveError on a connection that has one context."""

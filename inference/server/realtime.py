@@ -137,9 +137,13 @@ class Session:
 
     async def _next(self) -> Event | RequestError | None:
         while self._speaking:
-            if event := await self._inbox.next(IDLE_SECONDS):
+            event: Event | RequestError | None = await race(self._inbox.next(IDLE_SECONDS), self._spoken(self._speaking))
+            if event:
                 return event
         return await self._inbox.next_or_end(IDLE_SECONDS)
+
+    async def _spoken(self, response: asyncio.Task[None]) -> None:
+        await asyncio.wait((response,))
 
     async def _do(self, event: Event) -> None:
         """Do what an event says. Raises FishserveError."""
