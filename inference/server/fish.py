@@ -34,7 +34,7 @@ BIT_RATES = {"mp3": (64, 128, 192), "opus": (24, 32, 48, 64)}
 _CODEC_DECIDES = -1000
 _NEW_TOKENS = 1024
 """The value that Fish Audio's clients send for max_new_tokens by default."""
-_LONG_AGO = "1970-01-01T00:00:00Z"
+_LONG_AGO, _NEVER = "1970-01-01T00:00:00Z", "9999-12-31T00:00:00Z"
 router = APIRouter(tags=["Fish Audio"])
 
 
@@ -231,6 +231,15 @@ async def delete(name: str, state: AppState) -> dict[str, str]:
 async def credit() -> dict[str, str]:
     """A fixed credit balance, for clients that check it. This server charges nothing."""
     return {"_id": "self", "user_id": "self", "credit": "1000000", "created_at": _LONG_AGO, "updated_at": _LONG_AGO}
+
+
+@router.get("/wallet/self/package")
+async def package() -> dict[str, Any]:
+    """A fixed package, for clients that check it. This server charges nothing."""
+    return {
+        "_id": "self", "user_id": "self", "type": "self-hosted", "total": 1_000_000, "balance": 1_000_000,
+        "created_at": _LONG_AGO, "updated_at": _LONG_AGO, "finished_at": _NEVER,
+    }  # fmt: skip
 
 
 async def voice_of(body: SpeechBody, references: References) -> Voice:

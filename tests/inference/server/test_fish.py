@@ -301,8 +301,10 @@ def test_of_a_body_full_of_faults_the_first_is_enough(server):
 
 def test_there_is_credit(server, client):
     assert client.account.get_credits().credit > 0
+    assert client.account.get_package().balance > 0
     with old(server) as session:
         assert session.get_api_credit().credit > 0
+        assert session.get_package().total > 0
 
 
 # -- WebSocket ---------------------------------------------------------------------------------------------------------------------
