@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.errors import ConfigurationError
@@ -51,6 +51,8 @@ class Settings(BaseSettings):
         "", description="Comma-separated origins whose pages may send requests, such as https://example.com. Empty: only the server's own."
     )
 
+    voice_aliases: str = Field("", description="Comma-separated other names of voices, such as alloy=anna, nova=bella. Empty: none.")
+    keep_alive_seconds: int = Field(5, ge=1, le=3600, description="How long an idle connection stays open for the next request.")
     hosts: str = Field(
         "", description="Comma-separated host names of a server without keys, such as tts.example.com, or * for any. "
         "Empty: IP addresses and local names.",
@@ -60,6 +62,20 @@ class Settings(BaseSettings):
     def origins(self) -> list[str]:
         """The names in `cors_origins`."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The names in `voice_aliases`, and their voices."""
+        pairs = [[part.strip() for part in pair.split("=")] for pair in self.voice_aliases.split(",") if pair.strip()]
+        return {parts[0]: parts[1] for parts in pairs}
+
+    @field_validator("voice_aliases")
+    @classmethod
+    def _are_pairs(cls, value: str) -> str:
+        for pair in filter(str.strip, value.split(",")):
+            if len(parts := pair.split("=")) != 2 or not all(map(str.strip, parts)):
+                raise ValueError(f"{pair.strip()[:80]!r} is not NAME=VOICE")
+        return value
 
     @property
     def host_names(self) -> list[str]:

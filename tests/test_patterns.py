@@ -20,7 +20,7 @@ FAR_FROM_LINEAR = 4
 """How many times longer than in proportion the long text may take; a quadratic pattern takes 8 times longer, a cubic one 64 times."""
 LEAST_SECONDS = 0.001
 """Of a core: below this there is nothing to compare."""
-BOUNDED = ("script._TIME", "sentence_buffer._LAST_PAUSE", "sentences._LAST_WORD")
+BOUNDED = ("script._TIME", "sentences._LAST_WORD")
 """Patterns of `inference.text` that match at one place, or search in a few characters alone."""
 SAMPLES = {r"\s": " ", r"\d": "1", r"\w": "a", r"\S": "a", r"\D": "a", r"\W": "-", r"\X": "a", r"\n": "\n", r"\t": "\t", ".": "a"}
 # A class, a property, an escape, a repetition, an assertion or the head of a group, or a plain character.

@@ -44,7 +44,7 @@ class Format:
 
 
 FORMATS = {
-    "mp3": Format("audio/mpeg", "mp3", "libmp3lame", (44_100, 48_000), (("write_xing", "0"), ("id3v2_version", "0"))),
+    "mp3": Format("audio/mpeg", "mp3", "libmp3lame", (44_100, 48_000, 32_000), (("write_xing", "0"), ("id3v2_version", "0"))),
     "opus": Format("audio/ogg", "ogg", "libopus", (48_000, 24_000, 16_000, 12_000, 8_000), (("page_duration", "20000"),)),
     "aac": Format("audio/aac", "adts", "aac", (44_100, 48_000)),
     "flac": Format("audio/flac", "flac", "flac"),
@@ -88,8 +88,8 @@ class Encoder:
             raise RequestError(f"volume is {volume}; it must be between {-MAX_VOLUME} and {MAX_VOLUME} dB", "volume")
         self._busy = threading.Lock()
         self._gain = 10 ** (volume / 20)
-        self._tempo = _Tempo(speed) if speed != 1 else None
-        self._resampler = None if self.sample_rate == NATIVE_RATE else soxr.ResampleStream(NATIVE_RATE, self.sample_rate, 1, "float32")
+        self._speed = speed
+        self._begin()
         plain = kind in ("wav", "pcm")
         self._writer: _Writer = _Plain(kind, self.sample_rate) if plain else _Compressed(FORMATS[kind], self.sample_rate, bit_rate)
 
@@ -113,13 +113,27 @@ class Encoder:
             samples = self._resampler.resample_chunk(samples)
         return self._writer.write(samples)
 
+    def flush(self) -> bytes:
+        """The bytes still held back, in a file that continues. A compressed format gets some silence, which pushes out its last frames."""
+        with self._busy:
+            content = self._writer.write(self._rest()) + self._writer.flush()
+            self._begin()
+            return content
+
     def finish(self) -> bytes:
         """The bytes still held back, and the end of the file."""
         with self._busy:
-            tail = self._tempo.rest() if self._tempo else np.zeros(0, np.float32)
-            if self._resampler:
-                tail = self._resampler.resample_chunk(tail, last=True)
-            return self._writer.write(tail) + self._writer.close()
+            return self._writer.write(self._rest()) + self._writer.close()
+
+    def _begin(self) -> None:
+        """Change speed and rate of the samples that come next, apart from earlier ones."""
+        self._tempo = _Tempo(self._speed) if self._speed != 1 else None
+        self._resampler = None if self.sample_rate == NATIVE_RATE else soxr.ResampleStream(NATIVE_RATE, self.sample_rate, 1, "float32")
+
+    def _rest(self) -> np.ndarray:
+        """The samples that the changes of speed and rate hold back."""
+        tail = self._tempo.rest() if self._tempo else np.zeros(0, np.float32)
+        return self._resampler.resample_chunk(tail, last=True) if self._resampler else tail
 
     def close(self) -> None:
         """Free what an unfinished file holds, FFmpeg's threads and buffers, once no other thread encodes."""
@@ -142,6 +156,8 @@ class Encoder:
 class _Writer(Protocol):
     def write(self, samples: np.ndarray) -> bytes: ...
 
+    def flush(self) -> bytes: ...
+
     def close(self) -> bytes: ...
 
     def abandon(self) -> None: ...
@@ -157,6 +173,9 @@ class _Plain:
     def write(self, samples: np.ndarray) -> bytes:
         header, self._header = self._header, b""
         return header + pcm16(samples)
+
+    def flush(self) -> bytes:
+        return b""
 
     def close(self) -> bytes:
         return b""
@@ -192,14 +211,23 @@ class _Compressed:
         assert isinstance(stream, av.AudioStream)
         if bit_rate is not None:
             stream.bit_rate = bit_rate
-        self._stream = stream
+        self._stream, self._encoded = stream, 0
 
     def write(self, samples: np.ndarray) -> bytes:
         if len(samples):
             for packet in self._stream.encode(_frame(samples, self._rate, self._written)):
+                assert packet.pts is not None
+                self._encoded = packet.pts + (packet.duration or 0)  # in samples, without the codec's delay
                 self._container.mux(packet)
             self._written += len(samples)
         return self._sink.take()
+
+    def flush(self) -> bytes:
+        size = self._stream.codec_context.frame_size
+        content, goal = self._sink.take(), self._written + (size if self._kind == "ogg" else 0)  # Ogg keeps the newest frame
+        while size and self._encoded < goal:
+            content += self.write(np.zeros(size, np.float32))
+        return content
 
     def close(self) -> bytes:
         begun = b"" if self._written else self.write(np.zeros(self._rate // 50, np.float32))  # a file without any sound is invalid

@@ -90,7 +90,10 @@ class SpeechEngine:
         return SpeechStream(self.submit, request)
 
     def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncSpeechStream:
-        """As `stream`, for asyncio: leaving the loop early cancels the request. `more` yields text that comes later, as for `extend`."""
+        """As `stream`, for asyncio: leaving the loop early cancels the request. `more` yields text that comes later, as for `extend`.
+
+        With `more`, a chunk without samples says that all text so far is spoken and that the engine waits for the next.
+        """
         if more is None:
             return AsyncSpeechStream(self.submit, request)
         stream = AsyncSpeechStream(partial(self.submit, live=True), request)

@@ -197,6 +197,10 @@ class Job:
         self.handle.finish_reason = reason
         self.handle.deliver(error)
 
+    def say_spoken(self) -> None:
+        """Tell the caller of a live job that all its text so far is spoken: a chunk without samples."""
+        self.handle.deliver(Audio(np.zeros(0, np.float32)))
+
     def _deliver_silence(self, seconds: float) -> None:
         """Deliver silence, which counts as audio, but not in the metrics of how fast the engine generates audio."""
         silence = np.zeros(round(seconds * SAMPLE_RATE) * self.audio, np.float32)

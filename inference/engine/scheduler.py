@@ -221,10 +221,12 @@ class Scheduler:
         self._free_slot(job)
         with self._changed:
             self.running.remove(job)
-            if job.spoken:
+            if parked := job.spoken:
                 job.status = JobStatus.PARKED
             else:
                 self._requeue(job)
+        if parked:
+            job.say_spoken()
 
     def _requeue(self, job: Job) -> None:
         job.status = JobStatus.WAITING

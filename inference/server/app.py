@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inference.errors import EngineClosed, FishserveError, NotReady, Overloaded, RequestError, VoiceExists, VoiceNotFound
 from inference.http.bodies import BodyLimit
@@ -17,13 +18,16 @@ from inference.http.keys import Guard, Keys
 from inference.http.log import RequestLog
 from inference.http.metrics import exposition
 from inference.http.origins import OwnPagesOnly
-from inference.server import elevenlabs, fish, fish_references, openai, page
+from inference.server import elevenlabs, elevenlabs_account, elevenlabs_live, fish, fish_live, fish_references, openai, page, realtime
 from inference.server.audio_responses import PING, EngineClient
 from inference.server.references import References
 from inference.server.state import State
 from inference.settings import Settings
+from inference.voices.notice import VOICE_IGNORED
 from inference.voices.store import VoiceStore
 
+EXPOSED = ("X-Sample-Rate", VOICE_IGNORED, "X-Request-Id", "Retry-After")
+"""Headers that pages of other origins may read."""
 UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/v1/voices/add", "/model")
 """Request bodies on these paths may contain clips, so they may be larger."""
 
@@ -39,12 +43,13 @@ def create_app(engine: EngineClient, settings: Settings, *, guarded: bool = Fals
     elif not guarded:
         app.add_middleware(OwnPagesOnly, origins=settings.origins, hosts=settings.host_names, refuse=_refusal)
     if settings.origins:
-        app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"])
+        app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"], expose_headers=EXPOSED)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(RequestLog, refuse=_refusal)  # the middleware added last runs first
     _register_errors(app)
     voices = VoiceStore(settings.voices_dir)
-    app.state.server = State(engine, voices, References(engine, voices))
-    for door in (openai, elevenlabs, fish, fish_references):
+    app.state.server = State(engine, voices, References(engine, voices, settings.aliases))
+    for door in (openai, realtime, elevenlabs_account, elevenlabs, elevenlabs_live, fish, fish_live, fish_references):
         app.include_router(door.router)
     app.include_router(page.router)
 
@@ -71,6 +76,17 @@ def create_app(engine: EngineClient, settings: Settings, *, guarded: bool = Fals
         return Response(content, media_type=media_type)
 
     return app
+
+
+class HeadAsGet:
+    """Answers HEAD as GET; the HTTP server leaves out the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
 
 
 def _refusal(path: str, status: int, message: str, headers: dict[str, str] | None = None) -> Response:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
+from functools import partial
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -14,15 +15,24 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from inference.audio.encode import Encoder
-from inference.engine.request import Audio, SpeechRequest
+from inference.engine.request import Audio, SpeechRequest, check_text
 from inference.errors import NotReady, RequestError
+from inference.model.config import SAMPLE_RATE
+from inference.text.script import speakable
 from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
 from inference.voices.voice import Voice
 
 CLIENT_GONE = 499
+ANYTHING = "Anything."
+"""A text for a request that is only checked."""
+SILENCE_SECONDS = 0.2
+"""How long a text of signs only is."""
+FIRST_BYTE_SECONDS = 4.0
+"""Clients such as LiveKit's disconnect when nothing comes for 5 s: streamed audio that has to wait longer sends `WAITING_SAMPLES` of silence."""
+WAITING_SAMPLES = 1024
 PING = {"loading": 204, "ready": 200, "failed": 503}
 """The status code that RunPod's load balancer expects for each state."""
-SPOOL_BYTES, READ_BYTES = 4_000_000, 65_536
+SPOOL_BYTES, READ_BYTES = 4_000_000, 65_535
 """A whole reply of more than the first is kept on disk until it is sent, in pieces of the second."""
 MAX_WHOLE_BYTES = 1_000_000_000
 _GONE: Any = object()
@@ -46,17 +56,35 @@ class EngineClient(Protocol):
         ...
 
 
-async def started(speaker: EngineClient, speech: SpeechRequest, request: Request) -> AsyncIterator[Audio] | Response:
+def request_for(text: str, make: Callable[[str], SpeechRequest]) -> SpeechRequest | None:
+    """The request that `make` makes for a text; None for a text of signs only, such as "..." or an emoji.
+
+    Agents send such texts, too, and expect silence. Raises RequestError.
+    """
+    check_text(text, "text")
+    silent = bool(text.strip()) and not speakable(text)
+    request = make(ANYTHING if silent else text)
+    return None if silent else request
+
+
+async def started(
+    speaker: EngineClient, speech: SpeechRequest | None, request: Request, *, streamed: bool = False
+) -> AsyncIterator[Audio] | Response:
     """Wait for a request's first chunk, then return all its chunks. An error before the first chunk can still set the status code.
 
-    Returns a response instead when the client has disconnected. Raises NotReady.
+    None is spoken as a short silence. If `streamed` audio has to wait for long, it begins with silence. Returns a response instead when
+    the client has disconnected. Raises NotReady.
     """
     await check_ready(speaker)
+    if speech is None:
+        return silence()
     chunks = speaker.astream(speech)
-    first = await unless_gone(request, anext(chunks, None))
-    if first is _GONE:
-        await _close(chunks)
+    first = asyncio.ensure_future(anext(chunks, None))
+    if await unless_gone(request, asyncio.wait((first,), timeout=FIRST_BYTE_SECONDS if streamed else None)) is _GONE:
+        await _stop(first, chunks)
         return Response(status_code=CLIENT_GONE)
+    if first.done():
+        first.result()  # raises its error while that can still be the response
     return _resume(first, chunks)
 
 
@@ -74,16 +102,20 @@ async def voice_headers(speaker: EngineClient, voice: Voice) -> dict[str, str]:
 
 
 async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncGenerator[bytes]:
-    """Encode chunks to the bytes of a file as they arrive. A thread does the encoding, so that no other request waits for it."""
+    """Encode chunks to the bytes of a file as they arrive. A thread does the encoding, so that no other request waits for it.
+
+    After a chunk without samples, which says that live speech waits for text, nothing is held back.
+    """
     try:
         async for chunk in audio:
-            if content := await asyncio.to_thread(encoder.encode, chunk.samples):
+            work = partial(encoder.encode, chunk.samples) if len(chunk.samples) else encoder.flush
+            if content := await asyncio.to_thread(work):
                 yield content
         if content := await asyncio.to_thread(encoder.finish):
             yield content
     finally:
         asyncio.get_running_loop().run_in_executor(None, encoder.close)
-        await _close(audio)
+        await close(audio)
 
 
 async def file(
@@ -98,6 +130,12 @@ async def file(
         return Response(status_code=CLIENT_GONE)
     size = content.seek(0, os.SEEK_END)
     return StreamingResponse(_read(content), media_type=encoder.media_type, headers={**headers, "Content-Length": str(size)})
+
+
+async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request) -> AsyncIterator[bytes] | Response:
+    """The whole file with true sizes, in pieces whose sizes are divisible by three, or a response when the client has disconnected."""
+    content = await unless_gone(request, _spooled(audio, encoder))
+    return Response(status_code=CLIENT_GONE) if content is _GONE else _read(content)
 
 
 async def _spooled(audio: AsyncIterator[Audio], encoder: Encoder) -> IO[bytes]:
@@ -151,17 +189,33 @@ async def unless_gone(request: Request, work: Any) -> Any:
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-async def _resume(first: Audio | None, rest: AsyncIterator[Audio]) -> AsyncIterator[Audio]:
-    """Yield `first`, which the caller has already taken, and then the remaining chunks."""
+async def silence() -> AsyncIterator[Audio]:
+    """The speech of a text of signs only."""
+    yield Audio(np.zeros(round(SILENCE_SECONDS * SAMPLE_RATE), np.float32))
+
+
+async def _resume(first: asyncio.Future[Audio | None], rest: AsyncIterator[Audio]) -> AsyncIterator[Audio]:
+    """Yield the first chunk, and then the remaining ones. While the first does not come, a little silence keeps the client waiting."""
     try:
-        if first is not None:
-            yield first
+        while not first.done():
+            yield Audio(np.zeros(WAITING_SAMPLES, np.float32))
+            yield Audio(np.zeros(0, np.float32))  # an encoder holds nothing back
+            await asyncio.wait((first,), timeout=FIRST_BYTE_SECONDS)
+        if (chunk := first.result()) is not None:
+            yield chunk
         async for chunk in rest:
             yield chunk
     finally:
-        await _close(rest)
+        await _stop(first, rest)
 
 
-async def _close(chunks: AsyncIterator[Audio]) -> None:
+async def _stop(first: asyncio.Future[Audio | None], rest: AsyncIterator[Audio]) -> None:
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await close(rest)
+
+
+async def close(chunks: AsyncIterator[Audio]) -> None:
+    """End a stream of audio early."""
     if hasattr(chunks, "aclose"):
         await chunks.aclose()

@@ -1,23 +1,25 @@
-"""The ElevenLabs API: speech and voices."""
+"""The ElevenLabs API over HTTP: speech and voices."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from inference.audio.encode import FORMATS, Encoder
-from inference.engine.request import SpeechRequest
+from inference.engine.request import Audio, SpeechRequest
 from inference.errors import RequestError
-from inference.server.audio_responses import file, started, voice_headers
+from inference.server.audio_responses import encoded, file, request_for, started, voice_headers, whole
 from inference.server.state import AppState, State
 from inference.voices.store import DEFAULT
 
-PATHS = ("/v1/text-to-speech/", "/v1/voices", "/v2/voices")
+PATHS = ("/v1/text-to-speech/", "/v1/voices", "/v2/voices", "/v1/user", "/v1/history")
 """Paths whose errors use ElevenLabs' format."""
 _KILOBITS = (32, 64, 96, 128, 192)
 _RATES = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -30,16 +32,31 @@ OUTPUTS: dict[str, tuple[str, int, int | None]] = {
     "ulaw_8000": ("ulaw", 8_000, None), "alaw_8000": ("alaw", 8_000, None),
 }  # fmt: skip
 """The values that `output_format` may have: each maps to a format, its sample rate in Hz and its bits per second."""
-_NORMALIZE = {"on": True, "off": False}
+MIN_TEMPERATURE = 0.1
+"""The temperature at full stability: with none at all, speech may repeat itself."""
+NORMALIZE = {"on": True, "off": False}
+"""What `apply_text_normalization` means; `auto` leaves it to the model."""
+NO_TIMES: dict[str, None] = {"alignment": None, "normalized_alignment": None}
+"""There are no word times yet."""
 _CONTENT: dict[int | str, dict[str, Any]] = {200: {"content": {f.media_type: {} for f in FORMATS.values()}}}
 router = APIRouter(tags=["ElevenLabs"])
 
 
 class VoiceSettings(BaseModel):
-    """ElevenLabs' voice settings. Only `speed` has an effect; the other settings are accepted and ignored."""
+    """ElevenLabs' voice settings. The settings not listed here are accepted and ignored."""
 
     model_config = ConfigDict(extra="ignore")
     speed: float | None = None
+    stability: float | None = Field(default=None, description="0 to 1. The temperature is 1 - stability, and at least 0.1.")
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature of sampling that the stability means. Raises RequestError."""
+        if self.stability is None:
+            return None
+        if not 0 <= self.stability <= 1:
+            raise RequestError(f"stability is {self.stability}; it must be between 0 and 1", "voice_settings")
+        return max(MIN_TEMPERATURE, 1 - self.stability)
 
 
 class SpeechBody(BaseModel):
@@ -63,6 +80,31 @@ async def convert(voice_id: str, body: SpeechBody, request: Request, state: AppS
 async def stream(voice_id: str, body: SpeechBody, request: Request, state: AppState, output_format: str = "mp3_44100_128") -> Response:
     """Speak a text and stream the file as it is generated."""
     return await _speak(voice_id, body, output_format, request, state, stream=True)
+
+
+@router.post("/v1/text-to-speech/{voice_id}/with-timestamps")
+async def convert_with_times(
+    voice_id: str, body: SpeechBody, request: Request, state: AppState, output_format: str = "mp3_44100_128"
+) -> Response:
+    """Speak a text and return the whole file in base64, in JSON. There are no word times yet: the alignments are null."""
+    audio, encoder, headers = await _started(voice_id, body, output_format, request, state, streamed=False)
+    if isinstance(audio, Response):
+        return audio
+    pieces = await whole(audio, encoder, request)
+    if isinstance(pieces, Response):
+        return pieces
+    return StreamingResponse(_whole_with_times(pieces), media_type="application/json", headers=headers)
+
+
+@router.post("/v1/text-to-speech/{voice_id}/stream/with-timestamps")
+async def stream_with_times(
+    voice_id: str, body: SpeechBody, request: Request, state: AppState, output_format: str = "mp3_44100_128"
+) -> Response:
+    """Speak a text and stream the file in base64, a JSON object a line. There are no word times yet: the alignments are null."""
+    audio, encoder, headers = await _started(voice_id, body, output_format, request, state, streamed=True)
+    if isinstance(audio, Response):
+        return audio
+    return StreamingResponse(_streamed_with_times(encoded(audio, encoder)), media_type="application/json", headers=headers)
 
 
 @router.get("/v1/voices")
@@ -108,18 +150,46 @@ async def delete_voice(voice_id: str, state: AppState) -> dict[str, str]:
 
 
 async def _speak(voice_id: str, body: SpeechBody, output_format: str, request: Request, state: State, *, stream: bool) -> Response:
+    audio, encoder, headers = await _started(voice_id, body, output_format, request, state, streamed=stream)
+    if isinstance(audio, Response):
+        return audio
+    return await file(audio, encoder, request, stream=stream, headers=headers)
+
+
+async def _started(
+    voice_id: str, body: SpeechBody, output_format: str, request: Request, state: State, *, streamed: bool
+) -> tuple[AsyncIterator[Audio] | Response, Encoder, dict[str, str]]:
+    """The audio, or a response when the client has disconnected; the encoder for it; headers of the response. Raises FishserveError."""
+    settings = body.voice_settings or VoiceSettings()
+    encoder = encoder_for(output_format, settings)
+    voice = await state.references.voice(voice_id)
+    normalize = NORMALIZE.get(body.apply_text_normalization or "auto")
+    temperature = settings.temperature
+    spoken = request_for(body.text, lambda text: SpeechRequest(text, voice, body.seed, temperature, normalize=normalize))
+    audio = await started(state.engine, spoken, request, streamed=streamed)
+    return audio, encoder, {"X-Sample-Rate": str(encoder.sample_rate), **await voice_headers(state.engine, voice)}
+
+
+def encoder_for(output_format: str, settings: VoiceSettings) -> Encoder:
+    """The encoder for an `output_format`. Raises RequestError."""
     if output_format not in OUTPUTS:
         raise RequestError(f"output_format is {output_format[:80]!r}; it can be {', '.join(OUTPUTS)}", "output_format")
     kind, rate, bits = OUTPUTS[output_format]
-    speed = body.voice_settings.speed if body.voice_settings else None
-    encoder = Encoder(kind, rate, 1.0 if speed is None else speed, bits)
-    normalize = _NORMALIZE.get(body.apply_text_normalization or "auto")
-    voice = await state.references.voice(voice_id)
-    spoken = SpeechRequest(body.text, voice, seed=body.seed, normalize=normalize)
-    audio = await started(state.engine, spoken, request)
-    if isinstance(audio, Response):
-        return audio
-    return await file(audio, encoder, request, stream=stream, headers=await voice_headers(state.engine, voice))
+    return Encoder(kind, rate, 1.0 if settings.speed is None else settings.speed, bits)
+
+
+async def _whole_with_times(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """One JSON object around a whole file."""
+    yield b'{"audio_base64": "'
+    async for piece in pieces:
+        yield base64.b64encode(piece)
+    yield b'", "alignment": null, "normalized_alignment": null}'
+
+
+async def _streamed_with_times(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A JSON object a line for each piece of a file."""
+    async for piece in pieces:
+        yield json.dumps({"audio_base64": base64.b64encode(piece).decode(), **NO_TIMES}).encode() + b"\n"
 
 
 def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResponse:

@@ -1,28 +1,24 @@
-"""The Fish Audio API: speech over HTTP and WebSocket, voices as models, codes."""
+"""The Fish Audio API over HTTP: speech, voices as models, codes."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import ormsgpack
-from fastapi import APIRouter, File, Form, Request, UploadFile, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field
 
 from inference.audio.encode import Encoder
-from inference.engine.request import SpeechRequest, check_text
-from inference.errors import FishserveError, RequestError, VoiceNotFound
-from inference.http.error_responses import complaint
+from inference.engine.request import SpeechRequest
+from inference.errors import RequestError, VoiceNotFound, shown
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from inference.server.audio_responses import EngineClient, answer_unless_gone, check_ready, encoded, file, started, voice_headers
+from inference.server.audio_responses import answer_unless_gone, check_ready, file, request_for, started, voice_headers
 from inference.server.references import References
-from inference.server.request_bodies import MSGPACK, Bytes, Lenient, accepts, read, unpacked, validated
+from inference.server.request_bodies import MSGPACK, Bytes, Lenient, accepts, read, validated
 from inference.server.state import AppState
-from inference.text.sentence_buffer import SentenceBuffer
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Voice
 
@@ -33,13 +29,26 @@ MAX_SECONDS = 90
 MAX_FRAMES, MAX_CODEBOOKS, MAX_CLIPS = int(MAX_SECONDS * SAMPLE_RATE / SAMPLES_PER_FRAME), 64, 16
 MANY_VALUES = {"/v1/vqgan/decode": MAX_FRAMES * 8 * MAX_CLIPS + 1000}
 """The paths whose bodies hold many values, and how many: the codes of the longest clips, with eight codebooks as FishSpeech has."""
-IDLE_SECONDS = 300
-"""How long a live connection may wait for its next event."""
+BIT_RATES = {"mp3": (64, 128, 192), "opus": (24, 32, 48, 64)}
+"""The kbit/s that a request may ask for. Fish's API counts in kbit/s for MP3 and now in bit/s for Opus; its clients mix them."""
+_CODEC_DECIDES = -1000
 _NEW_TOKENS = 1024
 """The value that Fish Audio's clients send for max_new_tokens by default."""
-_ANYTHING = "Anything."
-_LONG_AGO = "1970-01-01T00:00:00Z"
+_LONG_AGO, _NEVER = "1970-01-01T00:00:00Z", "9999-12-31T00:00:00Z"
 router = APIRouter(tags=["Fish Audio"])
+
+
+def _one_speaker(value: Any) -> Any:
+    """Fish's newer models take a list of speakers; this one speaks with one voice."""
+    if not isinstance(value, list) or not value or not all(isinstance(v, str | list) for v in value):
+        return value
+    if len(value) > 1:
+        raise ValueError(f"{len(value)} speakers were named; this model speaks with one")
+    return value[0]
+
+
+Speaker = TypeVar("Speaker")
+OneSpeaker = Annotated[Speaker, BeforeValidator(_one_speaker)]
 
 
 class InlineReference(Lenient):
@@ -60,12 +69,14 @@ class SpeechBody(Lenient):
     """Fish Audio's speech request. Fields not listed here are accepted and ignored."""
 
     text: str
-    reference_id: str | None = Field(None, description="A voice of this server; null: the model chooses one.")
-    references: list[InlineReference] = Field([], max_length=8)
+    reference_id: OneSpeaker[str] | None = Field(None, description="A voice of this server; null: the model chooses one.")
+    references: OneSpeaker[list[InlineReference]] = Field([], max_length=8)
     format: Literal["wav", "pcm", "mp3", "opus"] = "wav"
     sample_rate: int | None = None
-    mp3_bitrate: Literal[64, 128, 192] = 128
-    opus_bitrate: Literal[-1000, 24, 32, 48, 64] = 32
+    mp3_bitrate: int = Field(128, description="In kbit/s: 64, 128 or 192. Values of 1000 and more are in bit/s.")
+    opus_bitrate: int = Field(
+        32, description="In kbit/s: 24, 32, 48 or 64, or -1000 for the codec's choice. Values of 1000 and more are in bit/s."
+    )
     prosody: Prosody = Prosody()
     streaming: bool | None = Field(None, description="Stream the audio; null: all formats but WAV, whose header then has true sizes.")
     normalize: bool = Field(True, description="false leaves numbers and signs as they are; true writes them out if the model needs it.")
@@ -83,8 +94,11 @@ class SpeechBody(Lenient):
 
     def encoder(self) -> Encoder:
         """The encoder for the requested file. Raises RequestError."""
-        bits = {"mp3": 1000 * self.mp3_bitrate, "opus": 1000 * self.opus_bitrate if self.opus_bitrate > 0 else None}
-        return Encoder(self.format, self.sample_rate, self.prosody.speed, bits.get(self.format), self.prosody.volume)
+        bits = None
+        if self.format in BIT_RATES:
+            name = f"{self.format}_bitrate"
+            bits = _bits(name, getattr(self, name), BIT_RATES[self.format])
+        return Encoder(self.format, self.sample_rate, self.prosody.speed, bits, self.prosody.volume)
 
     def request(self, text: str, voice: Voice) -> SpeechRequest:
         """The request to the engine. Raises RequestError."""
@@ -123,18 +137,11 @@ async def tts(request: Request, state: AppState) -> Response:
     """Speak a text."""
     body = await read(request, SpeechBody)
     encoder = body.encoder()
-    voice = await _voice_of(body, state.references)
-    audio = await started(state.engine, body.request(body.text, voice), request)
+    voice = await voice_of(body, state.references)
+    audio = await started(state.engine, request_for(body.text, lambda text: body.request(text, voice)), request, streamed=body.is_streamed)
     if isinstance(audio, Response):
         return audio
     return await file(audio, encoder, request, stream=body.is_streamed, headers=await voice_headers(state.engine, voice))
-
-
-@router.websocket("/v1/tts/live")
-async def live(socket: WebSocket, state: AppState) -> None:
-    """Speak a text while the client is still writing it."""
-    await socket.accept()
-    await _Conversation(socket, state.engine, lambda body: _voice_of(body, state.references)).hold()
 
 
 @router.post("/v1/vqgan/encode", response_class=Response, openapi_extra=accepts(EncodeBody))
@@ -226,7 +233,17 @@ async def credit() -> dict[str, str]:
     return {"_id": "self", "user_id": "self", "credit": "1000000", "created_at": _LONG_AGO, "updated_at": _LONG_AGO}
 
 
-async def _voice_of(body: SpeechBody, references: References) -> Voice:
+@router.get("/wallet/self/package")
+async def package() -> dict[str, Any]:
+    """A fixed package, for clients that check it. This server charges nothing."""
+    return {
+        "_id": "self", "user_id": "self", "type": "self-hosted", "total": 1_000_000, "balance": 1_000_000,
+        "created_at": _LONG_AGO, "updated_at": _LONG_AGO, "finished_at": _NEVER,
+    }  # fmt: skip
+
+
+async def voice_of(body: SpeechBody, references: References) -> Voice:
+    """The voice that a request asks for. Raises VoiceNotFound, AudioError, NotReady, Overloaded."""
     if body.reference_id is not None or not body.references:
         return await references.voice(body.reference_id or DEFAULT)
     return Voice(tuple([await references.reference(r.audio, r.text) for r in body.references]))
@@ -248,101 +265,14 @@ def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResp
     return JSONResponse({"status": status, "message": message}, status, headers)
 
 
-class _Conversation:
-    """One live connection: text arrives in events; the server speaks each sentence once it is complete and sends pieces of one file."""
-
-    def __init__(self, socket: WebSocket, speaker: EngineClient, voice_of: Callable[[SpeechBody], Awaitable[Voice]]) -> None:
-        self._socket, self._speaker, self._voice_of = socket, speaker, voice_of
-        self._texts: asyncio.Queue[str | None] = asyncio.Queue()
-
-    async def hold(self) -> None:
-        """Run until the client has received everything it asked for, has disconnected, or has caused an error."""
-        try:
-            await self._speak()
-            last: list[dict[str, Any]] = [{"event": "finish", "reason": "stop"}]
-        except WebSocketDisconnect:
-            return
-        except FishserveError as e:
-            last = [{"event": "error", "error": str(e)}, {"event": "finish", "reason": "error"}]
-        with suppress(WebSocketDisconnect, RuntimeError):  # the client may have disconnected meanwhile
-            for event in last:
-                await self._send(**event)
-            await self._socket.close()
-
-    async def _speak(self) -> None:
-        body = await self._begin()
-        listening, talking = asyncio.ensure_future(self._listen(body)), asyncio.ensure_future(self._talk(body))
-        try:
-            await asyncio.wait((listening, talking), return_when=asyncio.FIRST_COMPLETED)
-            (talking if talking.done() else listening).result()
-        finally:
-            for task in (listening, talking):
-                task.cancel()
-            await asyncio.gather(listening, talking, return_exceptions=True)
-
-    async def _begin(self) -> SpeechBody:
-        event = await self._event()
-        if event["event"] != "start" or not isinstance(event.get("request"), dict):
-            raise RequestError(f"the first event is {event['event'][:80]!r}; it must be 'start', with a request")
-        try:
-            body = SpeechBody.model_validate(event["request"] | {"text": event["request"].get("text") or ""})
-        except ValidationError as e:
-            raise RequestError(complaint(e.errors()[0])[0]) from None
-        check_text(body.text, "text")
-        body.encoder(), body.request(_ANYTHING, Voice())  # reports an invalid request now, not at the first sentence
-        await check_ready(self._speaker)
-        return body
-
-    async def _listen(self, body: SpeechBody) -> NoReturn:
-        """Take events until the client disconnects."""
-        incoming = SentenceBuffer(body.chunk_length)
-        ready = incoming.feed(body.text)
-        while True:
-            if ready:
-                self._texts.put_nowait(ready)
-            event = await self._event(IDLE_SECONDS)
-            if event["event"] == "text":
-                if not isinstance(event.get("text"), str):
-                    raise RequestError("a text event has no text")
-                check_text(event["text"], "text")
-                ready = incoming.feed(event["text"])
-            else:
-                ready = incoming.flush() if event["event"] in ("flush", "stop") else ""
-            if event["event"] == "stop":
-                break
-        self._texts.put_nowait(ready or None)
-        self._texts.put_nowait(None)
-        while True:
-            await self._event(None)
-
-    async def _talk(self, body: SpeechBody) -> None:
-        first = await self._texts.get()
-        if first is None:
-            return
-        speech, encoder = body.request(first, await self._voice_of(body)), body.encoder()
-        async for content in encoded(self._speaker.astream(speech, self._rest()), encoder):
-            await self._send(event="audio", audio=content)
-
-    async def _rest(self) -> AsyncIterator[str]:
-        while (text := await self._texts.get()) is not None:
-            yield text
-
-    async def _event(self, timeout: float | None = IDLE_SECONDS) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(timeout):  # Python 3.11's wait_for loses a cancellation that arrives with a message
-                message = await self._socket.receive()
-        except TimeoutError:
-            raise RequestError(f"no event came for {IDLE_SECONDS} s") from None
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1005))
-        content = message.get("bytes")
-        event = await asyncio.to_thread(unpacked, content) if content is not None else None
-        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            raise RequestError("a message is not an event; events are maps with an `event`, in msgpack, as binary messages")
-        return event
-
-    async def _send(self, **event: Any) -> None:
-        await self._socket.send_bytes(ormsgpack.packb(event))
+def _bits(name: str, asked: int, allowed: tuple[int, ...]) -> int | None:
+    """The bit rate in bit/s; None leaves it to the codec. Raises RequestError."""
+    if name == "opus_bitrate" and asked == _CODEC_DECIDES:
+        return None
+    bits = asked if asked >= 1000 else 1000 * asked
+    if bits not in [1000 * a for a in allowed]:
+        raise RequestError(f"{name} is {shown(asked)}; it can be {', '.join(map(str, allowed))} kbit/s", name)
+    return bits
 
 
 def _packed(data: dict[str, Any]) -> Response:

@@ -35,7 +35,7 @@ from starlette.types import ASGIApp
 from inference.errors import GenerationError
 from inference.http.log import quiet_uvicorn
 from inference.http.metrics import SHARED_DIRECTORY
-from inference.http.protocols import HTTPProtocol, WebSocketProtocol
+from inference.http.protocols import HTTPProtocol
 from inference.listening import listen, url_of
 from inference.processes import forks_end_with_parent
 from inference.server.app import create_app
@@ -44,6 +44,7 @@ from inference.server.litserve_engine import STATE, EngineApi, EngineLoop, run_e
 from inference.server.messages import LOADING, Message
 from inference.server.remote_engine import Engines, RemoteEngine, Unread
 from inference.server.shutdown import InFlight, Shutdown
+from inference.server.sockets import DrainingWebSocketProtocol
 from inference.settings import Settings
 
 _PATH = "/_engine"
@@ -199,7 +200,8 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
             try:
                 server.run(
                     host="127.0.0.1", port=_ANY_PORT, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
-                    http=HTTPProtocol, ws=WebSocketProtocol, ws_per_message_deflate=False, ws_max_size=settings.max_upload_bytes,
+                    http=HTTPProtocol, ws=DrainingWebSocketProtocol, ws_per_message_deflate=False, ws_max_size=settings.max_upload_bytes,
+                    timeout_keep_alive=settings.keep_alive_seconds,
                 )  # fmt: skip
             except (EOFError, ConnectionError):  # what LitServe's manager holds is gone
                 failure.append("LitServe's manager process ended")

@@ -15,10 +15,12 @@ from inference.audio.encode import FORMATS, Encoder, openai_rate
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError
 from inference.model.config import SAMPLES_PER_FRAME
-from inference.server.audio_responses import encoded, file, started, voice_headers
-from inference.server.state import AppState
+from inference.server import elevenlabs_account
+from inference.server.audio_responses import encoded, file, request_for, started, voice_headers
+from inference.server.request_bodies import Lenient
+from inference.server.state import AppState, State
 from inference.voices.aliases import OPENAI_VOICES
-from inference.voices.store import DEFAULT, VoiceStore
+from inference.voices.store import DEFAULT
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 _SPEECH_FIELDS = ("seed", "temperature", "top_p", "repetition_penalty", "normalize", "chunk_length", "max_new_tokens")
@@ -30,7 +32,7 @@ class VoiceId(BaseModel):
     id: str
 
 
-class SpeechBody(BaseModel):
+class SpeechBody(Lenient):
     """The body of OpenAI's `POST /v1/audio/speech`, plus the model's own controls. Any `model` name is accepted."""
 
     input: str
@@ -55,9 +57,10 @@ class SpeechBody(BaseModel):
 async def speech(body: SpeechBody, request: Request, state: AppState) -> Response:
     """Speak a text."""
     encoder = Encoder(body.response_format, openai_rate(body.response_format, body.sample_rate), body.speed)
-    voice = await state.references.voice(_voice(body.voice, state.voices))
-    spoken = SpeechRequest(body.input, voice, **{name: getattr(body, name) for name in _SPEECH_FIELDS})
-    audio = await started(state.engine, spoken, request)
+    voice = await state.references.voice(voice_name(body.voice, state))
+    fields = {name: getattr(body, name) for name in _SPEECH_FIELDS}
+    spoken = request_for(body.input, lambda text: SpeechRequest(text, voice, **fields))
+    audio = await started(state.engine, spoken, request, streamed=body.stream or body.stream_format == "sse")
     if isinstance(audio, Response):
         return audio
     headers = await voice_headers(state.engine, voice)
@@ -67,10 +70,11 @@ async def speech(body: SpeechBody, request: Request, state: AppState) -> Respons
     return await file(audio, encoder, request, stream=body.stream, headers=headers)
 
 
-@router.get("/models")
-async def models(state: AppState) -> dict[str, Any]:
-    """The model in use. `POST /v1/audio/speech` accepts any name for it."""
-    return {"object": "list", "data": [_model((await state.engine.state()).get("model", "loading"))]}
+@router.get("/models", response_model=None)
+async def models(request: Request, state: AppState) -> dict[str, Any] | list[dict[str, Any]]:
+    """The model in use. `POST /v1/audio/speech` accepts any name for it. ElevenLabs' clients get the answer in their format."""
+    name = await _model_name(state)
+    return elevenlabs_account.models(name) if elevenlabs_account.asks(request) else {"object": "list", "data": [_model(name)]}
 
 
 @router.get("/models/{model}")
@@ -79,19 +83,32 @@ async def model(model: str) -> dict[str, Any]:
     return _model(model)
 
 
+@router.get("/audio/models")
+async def audio_models(state: AppState) -> dict[str, Any]:
+    """The model in use, as Open WebUI asks for it."""
+    name = await _model_name(state)
+    return {"models": [{"id": name, "name": name}]}
+
+
 @router.get("/audio/voices")
-async def list_voices(state: AppState) -> dict[str, list[str]]:
-    """The names that `voice` accepts, besides OpenAI's own voice names, which mean `default`."""
-    return {"voices": state.voices.names()}
+async def list_voices(state: AppState, legacy: bool = False) -> dict[str, list[Any]]:
+    """The names that `voice` accepts, besides OpenAI's own voice names. `legacy=true` lists them as strings."""
+    return {"voices": [name if legacy else {"id": name, "name": name} for name in state.voices.names()]}
+
+
+async def _model_name(state: State) -> str:
+    return str((await state.engine.state()).get("model", "loading"))
 
 
 def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "fishserve"}
 
 
-def _voice(asked: str | VoiceId, voices: VoiceStore) -> str:
+def voice_name(asked: str | VoiceId, state: State) -> str:
+    """The name of the voice: OpenAI's names mean the default one, unless a stored voice or an alias has the name."""
     name = asked if isinstance(asked, str) else asked.id
-    return DEFAULT if name in OPENAI_VOICES and name not in voices.names() else name
+    known = name not in OPENAI_VOICES or name in state.references.aliases or name in state.voices.names()
+    return name if known else DEFAULT
 
 
 async def _events(audio: AsyncIterator[Audio], encoder: Encoder, text: str) -> AsyncIterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -26,8 +26,10 @@ MAX_CLIPS = 16
 class References:
     """Turns names and clips into voices that the engine imitates. A clip is encoded once, even if many requests need it at once."""
 
-    def __init__(self, speaker: EngineClient, store: VoiceStore) -> None:
+    def __init__(self, speaker: EngineClient, store: VoiceStore, aliases: Mapping[str, str] | None = None) -> None:
+        """`aliases` maps names to voices. A stored voice with such a name goes first."""
         self._speaker, self._store = speaker, store
+        self.aliases = aliases or {}
         self._running: dict[str, asyncio.Task[np.ndarray]] = {}
         self._kept: OrderedDict[str, np.ndarray] = OrderedDict()
         self._bytes = 0
@@ -36,6 +38,8 @@ class References:
     async def voice(self, name: str) -> Voice:
         """A stored voice. Raises VoiceNotFound, NotReady, Overloaded."""
         await check_ready(self._speaker)
+        if name in self.aliases and name not in self._store.names():
+            name = self.aliases[name]
         codec = (await self._speaker.state())["codec"]
         found = self._store.voice(name, codec)
         if isinstance(found, Voice):

@@ -59,6 +59,7 @@ _UNITS = {
     "ft": ("foot", "feet"),
     "ml": ("milliliter", "milliliters"),
     "L": ("liter", "liters"),
+    "h": ("hour", "hours"),
     "hrs": ("hour", "hours"),
     "min": ("minute", "minutes"),
     "sec": ("second", "seconds"),
@@ -71,6 +72,22 @@ _UNITS = {
     "kHz": ("kilohertz", "kilohertz"),
     "MHz": ("megahertz", "megahertz"),
     "GHz": ("gigahertz", "gigahertz"),
+    "mi": ("mile", "miles"),
+    "yd": ("yard", "yards"),
+    "nm": ("nanometer", "nanometers"),
+    "µm": ("micrometer", "micrometers"),
+    "μm": ("micrometer", "micrometers"),
+    "m²": ("square meter", "square meters"),
+    "km²": ("square kilometer", "square kilometers"),
+    "m³": ("cubic meter", "cubic meters"),
+    "m/s": ("meter per second", "meters per second"),
+    "V": ("volt", "volts"),
+    "W": ("watt", "watts"),
+    "kW": ("kilowatt", "kilowatts"),
+    "Wh": ("watt hour", "watt hours"),
+    "kWh": ("kilowatt hour", "kilowatt hours"),
+    "Mbps": ("megabit per second", "megabits per second"),
+    "Gbps": ("gigabit per second", "gigabits per second"),
     "°C": ("degree Celsius", "degrees Celsius"),
     "°F": ("degree Fahrenheit", "degrees Fahrenheit"),
     "°": ("degree", "degrees"),
@@ -80,9 +97,41 @@ _CURRENCIES = {
     "€": (("euro", "euros"), ("cent", "cents")),
     "£": (("pound", "pounds"), ("penny", "pence")),
     "¥": (("yen", "yen"), ("sen", "sen")),
+    "₹": (("rupee", "rupees"), ("paisa", "paise")),
+    "₩": (("won", "won"), ("jeon", "jeon")),
+}
+_CODES = {
+    "USD": "US dollar", "CAD": "Canadian dollar", "AUD": "Australian dollar", "EUR": "euro", "GBP": "British pound", "CHF": "Swiss franc",
+    "INR": "Indian rupee",
+}  # fmt: skip
+"""Three letters that stand before or behind an amount."""
+_DOLLARS = {
+    "US": "",
+    "A": "Australian ",
+    "AU": "Australian ",
+    "C": "Canadian ",
+    "CA": "Canadian ",
+    "NZ": "New Zealand ",
+    "HK": "Hong Kong ",
 }
 _SCALES = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion"}
-_SYMBOLS = {"&": "and", "@": "at", "=": "equals", "+": "plus", "%": "percent"}
+_SYMBOLS = {
+    "&": "and", "@": "at", "=": "equals", "+": "plus", "%": "percent", "×": "times", "÷": "divided by", "±": "plus or minus",
+    "≤": "is at most", "≥": "is at least", "≠": "is not", "≈": "is about", "√": "the square root of", "π": "pi", "²": "squared", "³": "cubed",
+}  # fmt: skip
+_VULGAR = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8), "⅞": (7, 8)}
+_ROMANS = {r: n for n, r in enumerate("II III IV V VI VII VIII IX X XI XII XIII XIV XV XVI XVII XVIII XIX XX".split(), 2)}  # noqa: SIM905 - as above
+_RULERS = frozenset(
+    """
+    Alexander Benedict Catherine Charles Edward Elizabeth Francis Frederick George Gregory Henry Innocent Ivan James John Leo Louis Mary
+    Napoleon Nicholas Paul Peter Philip Pius Ramses Richard Thutmose Urban Victor Wilhelm William
+    """.split()  # noqa: SIM905 - a list of so many strings is harder to read
+)
+"""After these a Roman numeral is an ordinal, "Henry the Eighth"; after other names a number, "World War two"."""
+_COUNTED = (
+    "people|users|views|downloads|customers|followers|subscribers|residents|inhabitants|players|copies|years|dollars|euros|pounds|jobs"
+)
+"""Before these "10m" is ten million."""
 _DENOMINATORS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
 _LONGEST = 15
 """Digits: a longer number is an identifier and is read digit by digit."""
@@ -95,7 +144,7 @@ def _any(words: Iterable[str]) -> str:
 
 
 _NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?"
-_SIGN = r"[$€£¥]"
+_SIGN = r"[$€£¥₹₩]"
 _MONTH = _any((*_MONTHS, *_SHORT_MONTHS))
 _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 
@@ -153,7 +202,7 @@ def _date(year: str, month: str, day: str) -> str | None:
 
 def _clock(m: re.Match[str]) -> str:
     hour, minute = int(m["hour"]), int(m["minute"])
-    half = f" and {_words(int(m['second']))} seconds" if m["second"] else ""
+    half = f" and {_words(int(m['second']))} seconds" if int(m["second"] or 0) else ""
     half += f" {m['half'].lower()}.m." if m["half"] else ""
     if hour > 24 or minute > 59:
         return m[0]
@@ -166,6 +215,14 @@ def _clock(m: re.Match[str]) -> str:
 
 def _money(m: re.Match[str]) -> str:
     (unit, units), (part, parts) = _CURRENCIES[m["sign"]]
+    country = _DOLLARS[m["country"] or "US"]
+    unit, units = country + unit, country + units
+    if m["minus"]:
+        return f"minus {_money_words(m, unit, units, part, parts)}"
+    return _money_words(m, unit, units, part, parts)
+
+
+def _money_words(m: re.Match[str], unit: str, units: str, part: str, parts: str) -> str:
     amount = m["amount"].replace(",", "")
     if m["scale"]:
         scale = m["scale"].lower()
@@ -187,8 +244,49 @@ def _fraction(m: re.Match[str]) -> str:
     return f"{_words(over)} {one if over == 1 else many}"
 
 
+def _by_digits(m: re.Match[str]) -> str:
+    """Numbers whose groups are read digit by digit: phone numbers, ISBNs."""
+    plus = "plus " * m[0].startswith("+")
+    return plus + ", ".join(_digits(group) for group in re.findall(r"[0-9]+", m[0]))
+
+
+def _pointed(m: re.Match[str]) -> str:
+    """Numbers with several points: a date, an address of the Internet, thousands, or a version."""
+    parts = m[1].split(".")
+    if len(parts) == 3 and len(parts[2]) == 4 and (date := _date(parts[2], parts[1], parts[0])):
+        return date
+    if len(parts) == 4 and all(int(p) < 256 and str(int(p)) == p for p in parts):
+        return " dot ".join(map(_cardinal, parts)) + (f", port {_cardinal(m[2][1:])}" if m[2] else "")
+    port = f":{m[2][1:]}" if m[2] else ""
+    if len(parts[0]) <= 3 and all(len(p) == 3 for p in parts[1:]):
+        return _cardinal("".join(parts)) + port
+    return " point ".join(map(_cardinal, parts)) + port
+
+
+def _roman(m: re.Match[str]) -> str:
+    number = _ROMANS[m[2]]
+    return f"{m[1]} the {_words(number, 'ordinal').capitalize()}" if m[1] in _RULERS else f"{m[1]} {_words(number)}"
+
+
+def _vulgar(m: re.Match[str]) -> str:
+    over, under = _VULGAR[m[2]]
+    one, many = _DENOMINATORS.get(under, (_words(under, "ordinal"), _words(under, "ordinal") + "s"))
+    if not m[1]:
+        return f"{_words(over)} {one if over == 1 else many}"
+    return f"{_cardinal(m[1])} and {f'a {one}' if over == 1 else f'{_words(over)} {many}'}"
+
+
+def _street(m: re.Match[str]) -> str:
+    rest = m.string[m.end() :][:3].lstrip()
+    return f"{m[1]} Street" + "." * (not rest or rest[0].isupper())
+
+
+def _seconds(m: re.Match[str]) -> str:
+    return f"{_cardinal(m[1])} second{'s' * (m[1] != '1')}"
+
+
 def _decade(m: re.Match[str]) -> str:
-    said = _year(m[1]) if len(m[1]) == 4 else _words(int(m[1]))
+    said = _year(m[2]) if m[2] else _words(int(m[1]))
     return said[:-1] + "ies" if said.endswith("y") else said + "s"
 
 
@@ -203,15 +301,25 @@ def _rule(pattern: str, said: Said) -> tuple[re.Pattern[str], Said]:
 
 
 _RULES = [
+    _rule(r"[\u00a0\u2007\u2009\u202f]", lambda _: " "),
+    _rule(r"(?<=[a-z0-9] )([A-Z][a-z]+) St\.(?=\s|\Z)(?! (?:Paul|Louis)\b)", _street),
     _rule(rf"\b({_any(_TITLES)})(?:\. (?=[A-Z])| (?=[A-Z][a-z]))", lambda m: _TITLES[m[1]] + " "),
     _rule(rf"\b({_any(_POINTED_TITLES)}) (?=[A-Z])", lambda m: _POINTED_TITLES[m[1]] + " "),
     _rule(rf"(?<![\w.])({_any(_ABBREVIATIONS)})(?!\w)", _abbreviation),
     _rule(r"\bNo\. ?(?=[0-9])|#(?=[0-9])", lambda _: "number "),
     _rule(r"\b([0-9]{4})-([0-9]{2})-([0-9]{2})\b", lambda m: _date(m[1], m[2], m[3]) or m[0]),
+    _rule(r"\b([0-9]{4})/([0-9]{2})/([0-9]{2})\b", lambda m: _date(m[1], m[2], m[3]) or m[0]),
     _rule(r"\b([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})\b", lambda m: _date(m[3], m[1], m[2]) or m[0]),
-    _rule(r"\b(?:[0-9]{3}-)?[0-9]{3}-[0-9]{4}\b", lambda m: ", ".join(_digits(part) for part in m[0].split("-"))),
+    _rule(r"(?<![\w-])([0-9]{1,2})-([0-9]{1,2})-([0-9]{4})\b(?!-)", lambda m: _date(m[3], m[1], m[2]) or m[0]),
+    _rule(r"(?<![\w.+])(?:\+[0-9]{1,3}[ .-])?(?:\([0-9]{3}\) ?|[0-9]{3}[ .-])[0-9]{3}[ .-][0-9]{4}(?![\w-])", _by_digits),
+    _rule(r"(?<!\w)\+[0-9]{1,3}(?:[ -][0-9]{2,4}){2,5}(?![\w-])", _by_digits),
+    _rule(r"(?<![\w.-])(?:[0-9]{3}-[0-9]{4}|[0-9]+(?:-[0-9]+){2,5})(?![\w-])", _by_digits),
+    _rule(r"(?<![\d.,])([0-9]{1,4}(?:\.[0-9]{1,4}){2,3})(:[0-9]{1,5})?(?![\w]|[.,][0-9])", _pointed),
+    _rule(r"\b([0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3})\b(?!,[0-9])", lambda m: _cardinal(m[1])),
+    _rule(r"(?<=[0-9]) ?[-–−] ?(?=[0-9.]{1,15} ?=)", lambda _: " minus "),
+    _rule(r"(?<=[0-9]) ?[/÷] ?(?=[0-9.]{1,15} ?=)", lambda _: " over "),
     _rule(rf"(?:(?<=[0-9%°])|(?<=°[CF])) ?[-–] ?(?={_SIGN}?[0-9])", lambda _: " to "),
-    _rule(rf"(?<![\w.,)%°-])[-−](?={_SIGN}?[0-9])", lambda _: "minus "),
+    _rule(rf"(?<![\w.,)%°$€£¥₹₩-])[-−](?={_SIGN}?[0-9])", lambda _: "minus "),
     _rule(rf"\b({_MONTH})\.? ({_DAY})(?:st|nd|rd|th)?\b(?![:.,]?[0-9])", lambda m: f"{_month(m[1])} {_words(int(m[2]), 'ordinal')}"),
     _rule(
         rf"(?<![\w.,:/$€£¥])(?:the )?({_DAY})(?:st|nd|rd|th)? (?:of )?({_MONTH})\b",
@@ -222,17 +330,31 @@ _RULES = [
         _clock,
     ),
     _rule(r"(?<![\w.,])([0-9]{1,2}) ?([AaPp])\.?[Mm]\b\.?", lambda m: f"{_words(int(m[1]))} {m[2].lower()}.m."),
+    _rule(r"€ ?([0-9]{1,3}(?:\.[0-9]{3})*),([0-9]{2})(?![0-9])", lambda m: f"€{m[1].replace('.', '')}.{m[2]}"),
+    _rule(r"(?<![\w.,])([0-9]{1,3}(?:\.[0-9]{3})*),([0-9]{2}) ?€", lambda m: f"€{m[1].replace('.', '')}.{m[2]}"),
     _rule(
-        rf"(?:\bUS)?(?P<sign>{_SIGN}) ?(?P<amount>{_NUMBER})(?: ?(?P<scale>(?i:thousand|million|billion|trillion)|[kKmMbB]|bn)\b)?", _money
+        rf"(?:\b(?P<country>{_any(_DOLLARS)})(?=\$))?(?P<sign>{_SIGN})(?P<minus>[-−])? ?(?P<amount>{_NUMBER}|\.[0-9]{{2}}(?![0-9]))"
+        r"(?: ?(?P<scale>(?i:thousand|million|billion|trillion)|[kKmMbB]|bn)\b)?",
+        _money,
     ),
     _rule(rf"(?<![\w.,])({_NUMBER}) ?€", lambda m: f"{_cardinal(m[1])} euro{'s' * (m[1] != '1')}"),
-    _rule(rf"(?<![\w.,])({_NUMBER}) ?({_any(_UNITS)})(?!\w)", lambda m: f"{_cardinal(m[1])} {_UNITS[m[2]][m[1] != '1']}"),
+    _rule(rf"(?<![\w.,])({_NUMBER}) ?¢", lambda m: f"{_cardinal(m[1])} cent{'s' * (m[1] != '1')}"),
+    _rule(rf"\b({_any(_CODES)}) ?({_NUMBER})", lambda m: f"{_cardinal(m[2])} {_CODES[m[1]]}{'s' * (m[2] != '1')}"),
+    _rule(rf"(?<![\w.,])({_NUMBER}) ?({_any(_CODES)})\b", lambda m: f"{_cardinal(m[1])} {_CODES[m[2]]}{'s' * (m[1] != '1')}"),
+    _rule(rf"(?<![\w.,])({_NUMBER}) ?([kKmM]|bn)(?= (?:{_COUNTED})\b)", lambda m: f"{_cardinal(m[1])} {_SCALES[m[2].lower()]}"),
+    _rule(rf"(?<![\w.,])([0-9]+)? ?([{''.join(_VULGAR)}])", _vulgar),
+    _rule(rf"\b([A-Z][a-z]+) ({_any(_ROMANS)})\b(?!['’.][\w])", _roman),
+    _rule(
+        rf"(?<![\w.,])({_NUMBER}) ?({_any(_UNITS)})(?![\w²³])(?:\.(?= [a-z]))?", lambda m: f"{_cardinal(m[1])} {_UNITS[m[2]][m[1] != '1']}"
+    ),
     _rule(r"(?<![\w./])([0-9]{1,3})/([0-9]{1,3})(?![\w/])", _fraction),
-    _rule(r"(?<![\w.,])'?([0-9]{2}|[12][0-9]{3})'?s\b", _decade),
+    _rule(r"(?<![\w.,])(?:(?<=the )|')([0-9]0)'?s\b|(?<![\w.,])([12][0-9]{2}0)'?s\b", _decade),
+    _rule(r"(?<![\w.,-])([0-9]{1,3}|[0-9]{1,3}\.[0-9]+) ?s\b(?!['’])", _seconds),
+    _rule(r"(?<![\w.,:])([0-9]{1,2}):([0-9])(?![\w:-]|[.,][0-9]| to )", lambda m: f"{_cardinal(m[1])} to {_cardinal(m[2])}"),
     _rule(r"\b([0-9]+)(?:st|nd|rd|th)\b", lambda m: _words(int(m[1]), "ordinal") if len(m[1]) <= _LONGEST else _digits(m[1])),
     _rule(r"(?<![\w.,])(1[1-9][0-9]{2}|20[0-9]{2})(?![\w,]?[0-9]|\.[0-9]|[A-Za-z])", lambda m: _year(m[1])),
     _rule(_NUMBER, lambda m: _cardinal(m[0])),
-    _rule(r" ?([&@=+%]) ?", lambda m: f" {_SYMBOLS[m[1]]} "),
+    _rule(rf" ?([{''.join(_SYMBOLS)}]) ?", lambda m: f" {_SYMBOLS[m[1]]} "),
     _rule(r" {2,}", lambda _: " "),
     _rule(r" (?=[.,;:!?](?:\s|$))| $", lambda _: ""),
 ]

@@ -57,9 +57,14 @@ def pause_after(text: str, segmentation: Segmentation) -> float:
     written, lines = text.rstrip(), _line_ends(text)
     if lines > 1:
         return segmentation.paragraph_pause
-    if lines or _SENTENCE_END.search(written):
+    if lines or ends_sentence(written):
         return segmentation.sentence_pause
     return segmentation.clause_pause if _CLAUSE_END.search(written) else 0.0
+
+
+def ends_sentence(text: str) -> bool:
+    """Whether a text ends as a sentence does, before any white space."""
+    return _SENTENCE_END.search(text.rstrip()) is not None
 
 
 def _line_ends(text: str) -> int:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import regex
 
 from inference.text.script import speakable
 from inference.text.segments import join_short
 from inference.text.sentences import sentences
 
-_LAST_PAUSE = re.compile(r".*[\s,;:，、；：]", re.DOTALL)
+MAX_WITHOUT_PLACE = 4
+"""How many times `length` characters may wait when there is no place to cut them, as in a long address."""
+_CLAUSE = regex.compile(r"[,;:–—]\s+|[，、；：]\s*")
+_BLANK = regex.compile(r"(?<!\d)\s+|\s+(?![\d\s]|\Z)")
+"""White space, but not inside a number, such as 10 000."""
+_UNCUT = regex.compile(r"<[^<>]{0,300}(?:>|\Z)|\[[^\[\]]{0,300}(?:\Z|\](?:\([^()]{0,300}(?:\)|\Z))?)")
+"""A tag, a pause, or a link, which may not be complete yet."""
+_NEEDS_NO_BLANK = regex.compile(r"\p{Lo}\Z")
 
 
 class SentenceBuffer:
@@ -25,15 +32,41 @@ class SentenceBuffer:
         self._waiting += text
         size = sum(map(len, join_short(sentences(self._waiting)[:-1])[:-1]))
         if not size and len(self._waiting) > self._length:
-            pause = _LAST_PAUSE.match(self._waiting)
-            size = pause.end() if pause else len(self._waiting)
+            size = self._cut()
         ready = self._waiting[:size]
-        if not speakable(ready) and size <= self._length:  # it stays with the text that comes next
+        bold = ready.count("**") % 2 == 1 and len(self._waiting) <= self._length  # a bold passage that has not ended goes whole
+        if bold or (not speakable(ready) and size <= self._length):  # it stays with the text that comes next
             return ""
         self._waiting = self._waiting[size:]
         return ready if speakable(ready) else ""
+
+    @property
+    def holds_signs(self) -> bool:
+        """Whether the text that waits has signs alone, such as "..." or an emoji."""
+        return bool(self._waiting.strip()) and not speakable(self._waiting)
 
     def flush(self) -> str:
         """The remaining text, or "" when there is nothing to speak in it."""
         ready, self._waiting = self._waiting, ""
         return ready if speakable(ready) else ""
+
+    def _cut(self) -> int:
+        """How much of a long sentence goes now: up to a clause's end, else up to a blank that leaves more than a word behind, or 0.
+
+        Numbers, tags, pauses and links stay whole.
+        """
+        text, length = self._waiting, self._length
+        clauses, blanks = self._places(_CLAUSE), self._places(_BLANK)
+        for places in (
+            [end for end in clauses if end >= length // 3],
+            [end for end in blanks if end <= len(text) - length // 4],
+            blanks,
+        ):
+            if places:
+                return places[-1]
+        return len(text) if len(text) > MAX_WITHOUT_PLACE * length or _NEEDS_NO_BLANK.search(text) else 0
+
+    def _places(self, where: regex.Pattern[str]) -> list[int]:
+        """The ends of all matches outside of tags, pauses and links."""
+        uncut = [found.span() for found in _UNCUT.finditer(self._waiting)]
+        return [m.end() for m in where.finditer(self._waiting) if not any(start < m.end() < end for start, end in uncut)]

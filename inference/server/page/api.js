@@ -93,5 +93,5 @@ function pause(milliseconds, signal) {
 
 /** The names of the voices. */
 export async function voiceNames() {
-  return (await (await call("v1/audio/voices")).json()).voices;
+  return (await (await call("v1/audio/voices")).json()).voices.map((voice) => voice.id);
 }

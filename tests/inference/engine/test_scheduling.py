@@ -7,7 +7,7 @@ import pytest
 import torch
 from prometheus_client import REGISTRY
 
-from inference import Overloaded, RequestError, SpeechEngine, SpeechRequest
+from inference import Audio, Overloaded, RequestError, SpeechEngine, SpeechRequest
 from inference.engine import runner as runner_module
 from inference.engine import scheduler as scheduler_module
 from inference.engine import stream as stream_module
@@ -142,6 +142,21 @@ def test_more_text_than_one_request_may_have_is_refused(golden, monkeypatch):
         engine.extend(ticket, "Three.")
     with pytest.raises(RequestError, match="nothing to speak"):
         engine.extend(ticket, "...")
+
+
+def test_a_live_request_says_when_all_its_text_is_spoken(golden):
+    """A chunk without samples, once for each time that it waits for text."""
+    engine, items = ByHand(golden, slots=1), []
+    ticket = live(engine, "One sentence.", "Another one.", items=items, max_new_tokens=3)
+    engine.finish()
+    assert [len(i.samples) == 0 for i in items] == [*[False] * (len(items) - 1), True]
+    engine.extend(ticket, "And a last.")
+    engine.finish()
+    assert sum(len(i.samples) == 0 for i in items) == 2
+    engine.complete(ticket)
+    engine.turn()
+    assert ends(items) == [None]
+    assert sum(isinstance(i, Audio) and len(i.samples) == 0 for i in items) == 2
 
 
 def test_whoever_hears_a_pause_hears_the_next_words_soon(golden):

@@ -1,6 +1,7 @@
 """ElevenLabs' door, asked by its own client."""
 
 import asyncio
+import base64
 import io
 import re
 from http import HTTPStatus
@@ -151,9 +152,43 @@ def test_mu_law_sounds_as_the_original(client):
 
 def test_speed_counts_and_other_settings_are_let_through(client):
     plain = spoken(client, output_format="pcm_8000")
-    settings = VoiceSettings(speed=2.0, stability=0.3, similarity_boost=0.5, style=0.1, use_speaker_boost=True)
+    settings = VoiceSettings(speed=2.0, similarity_boost=0.5, style=0.1, use_speaker_boost=True)
     fast = spoken(client, output_format="pcm_8000", voice_settings=settings, model_id="eleven_v3", language_code="en", next_text="Then.")
     assert abs(len(fast) * 2 - len(plain)) < 0.06 * 2 * 8000 * 2
+
+
+def test_more_stability_is_less_temperature(client):
+    free, firm, firmest = (
+        spoken(client, output_format="pcm_8000", voice_settings=VoiceSettings(stability=s)) for s in (0.0, 0.9, 1.0)
+    )  # fmt: skip
+    assert free != firm == firmest  # the temperature is never below 0.1
+    with pytest.raises(ApiError) as refused:
+        spoken(client, voice_settings=VoiceSettings(stability=1.1))
+    assert "stability is 1.1; it must be between 0 and 1" in refused.value.body["detail"]["message"]
+
+
+def test_speech_with_times_is_the_same_file_and_has_no_times_yet(client):
+    whole = spoken(client, output_format="wav_24000")
+    timed = client.text_to_speech.convert_with_timestamps("anna", text="Hello.", seed=1, output_format="wav_24000")
+    assert base64.b64decode(timed.audio_base_64) == whole
+    assert (timed.alignment, timed.normalized_alignment) == (None, None)
+    pieces = list(client.text_to_speech.stream_with_timestamps("anna", text="Hello.", seed=1, output_format="wav_24000"))
+    assert len(pieces) > 1
+    assert b"".join(base64.b64decode(piece.audio_base_64) for piece in pieces)[44:] == whole[44:]
+    with pytest.raises(ApiError, match="no voice 'nobody'"):
+        client.text_to_speech.convert_with_timestamps("nobody", text="Hello.")
+
+
+def test_models_user_settings_and_history_have_answers(server, client):
+    (model,) = client.models.list()
+    assert (model.model_id, model.can_do_text_to_speech) == (httpx.get(f"{server.url}/ready").json()["model"], True)
+    assert client.user.get().subscription.character_limit > 0
+    assert client.user.subscription.get().status == "active"
+    assert client.voices.settings.get_default().speed == client.voices.settings.get("anna").speed == 1
+    assert client.history.list().history == []
+    with pytest.raises(ApiError, match="no voice 'nobody'"):
+        client.voices.settings.get("nobody")
+    assert httpx.get(f"{server.url}/v1/models").json()["object"] == "list"  # for everybody else
 
 
 def test_numbers_are_written_out_on_demand(client):

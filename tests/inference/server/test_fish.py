@@ -301,8 +301,10 @@ def test_of_a_body_full_of_faults_the_first_is_enough(server):
 
 def test_there_is_credit(server, client):
     assert client.account.get_credits().credit > 0
+    assert client.account.get_package().balance > 0
     with old(server) as session:
         assert session.get_api_credit().credit > 0
+        assert session.get_package().total > 0
 
 
 # -- WebSocket ---------------------------------------------------------------------------------------------------------------------
@@ -357,7 +359,8 @@ def test_an_mp3_over_a_socket_is_one_file(server, client):
     content = b"".join(client.tts.stream_websocket(iter(SENTENCES), format="mp3", config=LIKE_MINNOW))
     samples, rate = soundfile.read(io.BytesIO(content))
     expected = seconds(raw(server, text="".join(SENTENCES), chunk_length=25).content)
-    assert len(samples) / rate == pytest.approx(expected, abs=0.06)
+    # Where the speech had to wait for text, a little silence pushed out what came before.
+    assert expected - 0.01 < len(samples) / rate < expected + 0.3
 
 
 def test_a_pause_is_silence_in_what_is_streamed(server, client):
@@ -376,7 +379,9 @@ def test_a_pause_is_silence_in_what_is_streamed(server, client):
 
 
 def test_nothing_said_is_nothing_heard(client):
-    assert list(client.tts.stream_websocket(iter(["", " ...", ""]))) == []
+    assert list(client.tts.stream_websocket(iter(["", " ", ""]))) == []
+    signs = b"".join(client.tts.stream_websocket(iter(["", " ...", ""]), format="pcm"))
+    assert signs == bytes(2 * 8820)
 
 
 def talk(server, *messages):
@@ -385,7 +390,10 @@ def talk(server, *messages):
         with contextlib.suppress(ConnectionClosed):
             for message in messages:
                 socket.send(ormsgpack.packb(message) if isinstance(message, dict) else message)
-        return [ormsgpack.unpackb(event) for event in socket]
+        events = [ormsgpack.unpackb(socket.recv(HANG_SECONDS))]
+        while events[-1]["event"] != "finish":
+            events.append(ormsgpack.unpackb(socket.recv(HANG_SECONDS)))
+        return events
 
 
 START = {"event": "start", "request": {"text": "", "format": "pcm", "max_new_tokens": 20}}

@@ -262,9 +262,9 @@ def test_over_plain_http_it_speaks_and_copies_too(browser, named):
 
 
 def test_a_refusal_is_shown_in_the_servers_words(visit):
-    visit.speak("...")
+    visit.speak("Hi [pause:long]")
     expect(visit.page.get_by_role("alert").first).to_have_text(
-        "There is nothing to speak: the text is empty or only white space and punctuation."
+        '[pause:long] is not a pause; write [pause:1.2s], [pause:800ms] or <break time="1.2s"/>.'
     )
     visit.says("go", "Speak")
     visit.speak(seed=BRIEF)
@@ -398,11 +398,11 @@ def test_a_voice_is_saved_spoken_with_renamed_and_deleted(visit, server):
     expect(visit.page.get_by_label("New name of bella")).to_have_value("clara")  # the late list leaves alone what is being written
     visit.page.keyboard.press("Enter")
     expect(visit.voice).to_have_value("clara")
-    assert "clara" in httpx.get(f"{server.url}/v1/audio/voices").json()["voices"]
+    assert "clara" in httpx.get(f"{server.url}/v1/audio/voices?legacy=true").json()["voices"]
     visit.page.get_by_role("button", name="Delete clara").click()
     visit.page.get_by_role("button", name="Delete", exact=True).click()
     expect(visit.page.get_by_role("button", name="Delete clara")).to_have_count(0)
-    assert "clara" not in httpx.get(f"{server.url}/v1/audio/voices").json()["voices"]
+    assert "clara" not in httpx.get(f"{server.url}/v1/audio/voices?legacy=true").json()["voices"]
 
 
 def test_a_clip_is_recorded_heard_and_judged(visit):
@@ -428,8 +428,8 @@ def test_a_clip_is_recorded_heard_and_judged(visit):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_in_either_scheme(browser, server, scheme):
     visit = Visit(browser, server.url, color_scheme=scheme, reduced_motion="reduce").ready()
-    visit.speak("...", seed=SHORT)
-    visit.says("error", "nothing to speak")
+    visit.speak("Hi [pause:long]", seed=SHORT)
+    visit.says("error", "is not a pause")
     assert violations(visit) == []
     visit.speak(seed=SHORT)
     visit.says("status", "Done")

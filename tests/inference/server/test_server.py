@@ -119,10 +119,6 @@ def test_speed_and_rate_are_kept(server):
     assert len(slow_rate.content) / 2 / 16_000 == pytest.approx(plain, abs=0.01)
 
 
-def test_voices_are_listed(server):
-    assert httpx.get(f"{server.url}/v1/audio/voices").json() == {"voices": ["default", "anna"]}
-
-
 def test_a_named_voice_changes_the_sound(server):
     assert speak(server, voice="anna").content != speak(server).content
 
@@ -143,7 +139,7 @@ def test_a_named_voice_changes_the_sound(server):
         (b'{"input": "hi", "voice": 3}', 400, "voice"),
         (b'{"input": "hi", "response_format": "ogg"}', 400, "'wav' or 'pcm'"),
         (b'{"input": "hi", "speed": 5}', 400, "speed is 5.0; it must be between 0.25 and 4.0"),
-        (b'{"input": "hi", "sample_rate": 5}', 400, "sample_rate is 5; mp3 can have 44100, 48000"),
+        (b'{"input": "hi", "sample_rate": 5}', 400, "sample_rate is 5; mp3 can have 32000, 44100, 48000"),
         (b'{"input": "hi", "temperature": 3}', 400, "temperature is 3"),
         (b'{"input": "hi", "temperature": NaN}', 400, "temperature is nan"),
         (b'{"input": "hi", "seed": 99999999999999999999999}', 400, "seed is"),

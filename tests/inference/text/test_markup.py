@@ -22,7 +22,18 @@ from inference.text.markup import plain
         ("| a | b |\n|---|:-:|\n| 1 | 2 |", "a, b.\n\n1, 2."),
         ("above\n\n---\n\nbelow\n***\n", "above\n\n\n\nbelow\n\n"),
         ("```python\nx = 1\n```", "\nx = 1\n"),
-        ("<p>One</p><b>two</b> <br/>three <!-- four --> &amp; &lt;five", "\nOne\ntwo \nthree  & <five"),
+        ("<p>One</p><b>two</b> <br/>three <!-- four --> &amp; &lt;five", "\nOne.\ntwo \nthree  & <five"),
+        ("<ul><li>Buy <b>milk</b></li><li>Walk!</li></ul><h1>Head</h1>body", "\n\nBuy milk.\n\nWalk!\n\n\nHead.\nbody"),
+        ("a<script>alert(1)</script>b<style>p {}</style> <think>Hm. <b>x</b></think>Yes. <think>open", "ab Yes. open"),
+        ("<section><button type='button'>Press</button></section>", "\n\nPress.\n\n"),
+        ("- [x] done\n- [ ] to do", "done.\nto do."),
+        ("as noted[^1] in [a book][2] and [another][]", "as noted in a book and another"),
+        ("1. Milk\n2. Bread!\n10) Tea", "1, Milk.\n2, Bread!\n10, Tea."),
+        ("at https://user:s3cret@host.example:8443/x, then", "at host.example, then"),
+        ("HTTPS://a:b:c@d@WWW.B.example?q ftp://ann:pw@c.example; www.d.example/docs.", "B.example c.example; d.example."),
+        ("https://user:pa/ss@host.example", "user"),
+        ("http://[::1]:80/x", "["),
+        ("a → b ✗ c ★ d ■ e ─ f", "a b c d e f"),
         ("<speak>Say <prosody rate='slow'>this</prosody> <sub alias='World Wide Web'>WWW</sub></speak>", "Say this World Wide Web"),
         ("Hi 😀 there 👨‍👩‍👧 👍🏽 🇩🇪 1️⃣ 5 ❤️!", "Hi there 5 !"),
         ("*laughs* Oh.", "laughs Oh."),
@@ -54,7 +65,7 @@ def test_prose_of_any_script_is_left_alone(text):
 @pytest.mark.parametrize(
     "hostile",
     [
-        "*", "*a", "_a", "[", "[a](", "<a ", "<", "`", "`a", "|", "- ", "#", "> ", "http://", "https://a,,", "😀", "&", "<sub alias='", "-", " ",
+        "*", "*a", "_a", "[", "[a](", "[a][", "[^", "<script>", "<think>a", "</li>", "\n1. ", "https://a@", "www.", "ftp://:", "<a ", "<", "`", "`a", "|", "- ", "#", "> ", "http://", "https://a,,", "😀", "&", "<sub alias='", "-", " ",
         "\n- ", "| - ", "<!--",
     ],
 )  # fmt: skip
