@@ -393,7 +393,7 @@ def test_a_voice_is_saved_spoken_with_renamed_and_deleted(visit, server):
     visit.voices_open.click()
     visit.page.get_by_role("button", name="Rename bella").click()
     visit.page.get_by_label("New name of bella").fill("clara")
-    slow[0].fulfill(json={"voices": ["default", "anna", "bella", "zoe"]})
+    slow[0].fulfill(json={"voices": [{"id": name, "name": name} for name in ("default", "anna", "bella", "zoe")]})
     expect(visit.page.get_by_role("button", name="Rename zoe")).to_be_visible()
     expect(visit.page.get_by_label("New name of bella")).to_have_value("clara")  # the late list leaves alone what is being written
     visit.page.keyboard.press("Enter")
