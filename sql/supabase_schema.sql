@@ -1,4 +1,4 @@
--- fishserve's schema, 20261126000200_fair_jobs, for the SQL editor of a new Supabase project: paste it whole and run it once.
+-- fishserve's schema, 20261126000300_prices, for the SQL editor of a new Supabase project: paste it whole and run it once.
 -- Written by `python -m saas.schema` from sql/migrations. To update an older schema, run the newer files of that folder one by one.
 -- It is one transaction: should any of it fail, nothing of it is there; run twice, it says that the schema exists and changes nothing.
 
@@ -1618,6 +1618,50 @@ grant execute on function public.estimate_credits, public.process_audio_request,
 
 insert into fishserve.migrations (name) values ('20261126000200_fair_jobs');
 
+-- 20261126000300_prices.sql
+
+-- A price is never changed: jobs that were sold at it are charged by it. Another price is another row, which set_price adds.
+
+create function fishserve.keep_prices() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if tg_op <> 'UPDATE' or to_jsonb(new) - 'active' <> to_jsonb(old) - 'active' then
+    raise exception 'a price is kept as it was sold: add another one with select public.set_price(12)';
+  end if;
+  return new;
+end $$;
+create trigger keep_prices before update or delete on public.prices for each row execute function fishserve.keep_prices();
+create trigger keep_all_prices before truncate on public.prices for each statement execute function fishserve.keep_prices();
+
+-- The price of what is sold from now on: the price row. What is null stays as it is in the active price.
+create function public.set_price(p_credits_per_second numeric, p_minimum bigint default null, p_characters_per_second numeric default null, p_name text default null)
+returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_old public.prices;
+  v_new public.prices;
+begin
+  if p_credits_per_second is null or not p_credits_per_second between 0 and 1000000 then
+    raise sqlstate 'PT422' using message = format('a second costs 0 to 1,000,000 credits, not %s', coalesce(p_credits_per_second::text, 'null'));
+  end if;
+  if p_minimum < 0 or p_characters_per_second <= 0 then
+    raise sqlstate 'PT422' using message = format('the minimum is %s and a second has %s characters; neither may be less than 0', p_minimum, p_characters_per_second);
+  end if;
+  lock table public.prices in share row exclusive mode; -- two prices are set one after the other
+  update public.prices set active = false where active returning * into v_old;
+  insert into public.prices (name, credits_per_second, minimum, characters_per_second, active) values (
+    coalesce(p_name, v_old.name, 'standard'), p_credits_per_second, coalesce(p_minimum, v_old.minimum, 0), coalesce(p_characters_per_second, v_old.characters_per_second, 13), true)
+    returning * into v_new;
+  return to_jsonb(v_new);
+end $$;
+
+revoke insert, update on public.prices from service_role;
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.set_price from public, anon, authenticated;
+grant execute on function public.set_price to service_role;
+
+insert into fishserve.migrations (name) values ('20261126000300_prices');
+
 update fishserve.migrations set sha256 = '1679cce545cd037e30c2d61c9b7fc9f3b481614b792c8df75edf66d38636dfb8' where name = '20261125000100_foundation';
 update fishserve.migrations set sha256 = '90462c0a46efeac033064df317538c32e1809f1401b2269e7d40140412508e9c' where name = '20261125000200_prices';
 update fishserve.migrations set sha256 = 'ae16640a84c56d153a8357083b3d9202100936ba29e755ddfa583b013fb2faac' where name = '20261125000300_profiles';
@@ -1632,5 +1676,6 @@ update fishserve.migrations set sha256 = 'e038f01310968b07dc3de89809a66e496ce1f7
 update fishserve.migrations set sha256 = '6ba6357b8c02e02bcd0789cda1cc955c548a1f6c0679d876286401399aa2c2f2' where name = '20261125001200_health';
 update fishserve.migrations set sha256 = 'da8412b8cd2cde2c3e8ae81b13669cc274ae452ace776ca8a9d7a1e781987f61' where name = '20261126000100_checksums';
 update fishserve.migrations set sha256 = '1e3d9910666327353d6b0cef592827bd1f608ba65750783da07adb8f2518ee5b' where name = '20261126000200_fair_jobs';
+update fishserve.migrations set sha256 = 'dd3f70b818b5cfeb8059115fccea713d12bb4acffb39da12c4465132b3932952' where name = '20261126000300_prices';
 
 commit;
