@@ -61,16 +61,17 @@ class Dispatcher:
         """
         order = Order.of(row)
         try:
-            _check_voice(row)
-            content, speech = await self._synthesize(order, stream)
-            if stream.left and not speech.frames:
-                await self._outcomes.refund(order.job_id, "cancelled", "its client left before anything was spoken")
-            else:
-                await self._keep(order, content, speech, left=stream.left)
-            stream.end()
-        except (BackendUnavailable, JobRejected) as e:
-            await self._outcomes.refund(order.job_id, "failed", str(e), stream.seconds)
-            stream.end(e)
+            try:
+                _check_voice(row)
+                content, speech = await self._synthesize(order, stream)
+                if stream.left and not speech.frames:
+                    await self._outcomes.refund(order.job_id, "cancelled", "its client left before anything was spoken")
+                else:
+                    await self._keep(order, content, speech, left=stream.left)
+                stream.end()
+            except (BackendUnavailable, JobRejected) as e:
+                await self._outcomes.refund(order.job_id, "failed", str(e), stream.seconds)
+                stream.end(e)
         except Refused as e:
             stream.end(e)
             raise

@@ -5,8 +5,9 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from saas.database import Refused
-from saas.jobs.backend import BackendUnavailable, Options
+from saas.database import Refused, Unavailable
+from saas.jobs.backend import BackendUnavailable, LeftForLater, Options
+from saas.jobs.outcomes import Outcomes
 from saas.jobs.service import Jobs
 from saas.postgres import PostgresDatabase
 from saas.storage.bucket import Bucket, StorageError
@@ -178,3 +179,21 @@ def test_a_file_that_is_cancelled_costs_what_was_made(listening):
         await asyncio.gather(working, return_exceptions=True)
 
     assert listening(story) == ("cancelled", 0, 800)
+
+
+def test_a_stream_whose_end_cannot_be_written_down_is_not_said_to_cost_nothing(listening, monkeypatch):
+    """Its client waited for ever."""
+
+    async def story(jobs, backend, who, row, stream):  # noqa: ARG001
+        async def away(*_):
+            raise Unavailable("the database is away")
+
+        monkeypatch.setattr(Outcomes, "refund", away)
+        backend.fails = True
+        backend.told.release()
+        with pytest.raises(LeftForLater, match="the job continues"):
+            await stream.begin()
+        monkeypatch.undo()
+        await jobs.abandon(row["id"])
+
+    assert listening(story) == ("cancelled", 0, 1000)
