@@ -49,6 +49,7 @@ _SHOWN = [
     "X-Job-Id",
     "X-Sample-Rate",
     "X-Voice-Ignored",
+    "X-Partial",
 ]
 
 

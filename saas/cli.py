@@ -72,6 +72,24 @@ def grant(
 
 
 @app.command()
+def reconcile(days: Annotated[int, typer.Option(min=1, max=30, help="How far to look back; Stripe keeps events for 30 days.")] = 3) -> None:
+    """Ask Stripe what happened to payments, and book what no webhook brought. For a nightly timer; exit code 1 when a person must look."""
+    with needs("saas", "`fishserve saas reconcile`"):
+        import asyncio
+
+        from saas.reconcile import reconcile as ask
+        from saas.settings import read
+
+        outcomes = asyncio.run(ask(read(), days))
+    console.print(
+        f"{outcomes.total()} events of {days} days: {outcomes['applied']} booked now, {outcomes['repeated']} were booked, "
+        f"{outcomes['ignored']} move nothing, {outcomes['refused']} were refused by the database"
+    )
+    if outcomes["refused"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def bucket() -> None:
     """Set the bucket's CORS policy, for the app's origin alone, and the expiry of its objects."""
     with needs("saas", "`fishserve saas bucket`"):

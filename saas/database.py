@@ -62,19 +62,8 @@ def failure(function: str, code: str | None, message: str | None) -> Exception:
         return Refused(422, f"the database cannot take this: {message}")
     if code in ("40001", "40P01"):
         return SerializationConflict()
-    if code[:2] in ("08", "53", "57") or code in (
-        "55P03",
-        "PGRST000",
-        "PGRST001",
-        "PGRST002",
-        "PGRST003",
-        "502",
-        "503",
-        "504",
-        "520",
-        "522",
-        "524",
-    ):
+    away = len(code) == 3 and (code == "429" or code.startswith("5"))  # an HTTP status, from Supabase or from Cloudflare before it
+    if away or code[:2] in ("08", "53", "57") or code in ("55P03", "PGRST000", "PGRST001", "PGRST002", "PGRST003"):
         return Unavailable(f"{function}: the database is not available ({code})")
     return DatabaseError(f"{function} failed: {message} ({code or 'no code'})")
 

@@ -14,7 +14,7 @@ from inference.errors import AudioError, FishserveError, Overloaded, RequestErro
 from inference.http.error_responses import complaint, error
 from saas.database import Refused, Unavailable
 
-BUSY = "the database cannot be reached just now; nothing was charged, try again in a few seconds"
+BUSY = "the database cannot be reached just now; try again in a few seconds"
 
 
 class Complaint(BaseModel):
@@ -37,7 +37,10 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         "model": Problem,
         "description": "The request is invalid, not allowed or names something that does not exist; or there were too many requests.",
     },
-    "503": {"model": Problem, "description": "A service that the API needs does not answer now; nothing was charged."},
+    "503": {
+        "model": Problem,
+        "description": "A service that the API needs does not answer now. The message says what is known of the request.",
+    },
 }
 """The OpenAPI descriptions of error answers."""
 
@@ -66,7 +69,8 @@ def register(app: FastAPI) -> None:
 
     @app.exception_handler(Refused)
     async def refused(_: Request, e: Refused) -> JSONResponse:
-        return error(e.status, e.message, code="insufficient_credits" if e.status == 402 else None)
+        headers = {"Retry-After": "10"} if e.status == 429 else None
+        return error(e.status, e.message, headers=headers, code={402: "insufficient_credits", 429: "too_many_jobs"}.get(e.status))
 
     @app.exception_handler(Unavailable)
     async def unavailable(_: Request, __: Unavailable) -> JSONResponse:

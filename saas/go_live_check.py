@@ -141,6 +141,20 @@ async def _supabase(s: Settings, http: httpx.AsyncClient) -> AsyncIterator[Item]
         "publishable key", bool(public) and not _is_secret(public), "a secret key, which the app would show to everybody" if _is_secret(public) else
         public[:18] or "none", "SUPABASE_PUBLISHABLE_KEY=sb_publishable_...; a secret key that was shown must be replaced",
     )  # fmt: skip
+    told = (await http.get(f"{s.supabase_url or s.issuer.removesuffix('/auth/v1')}/auth/v1/settings", headers={"apikey": public})).json()
+    confirmed, anonymous = told.get("mailer_autoconfirm") is False, bool(told.get("external", {}).get("anonymous_users"))
+    yield _item(
+        "confirmed addresses",
+        confirmed,
+        "a sign-up is confirmed by mail" if confirmed else "any address counts as confirmed, and gets the credits of a new account",
+        "Supabase, Authentication, Sign In / Providers, Email: turn Confirm email on",
+    )
+    yield _item(
+        "anonymous sign-in",
+        not anonymous,
+        "on: users without an address have accounts" if anonymous else "off",
+        "Supabase, Authentication, Sign In / Providers: turn anonymous sign-ins off",
+    )
 
 
 async def _bucket(s: Settings, http: httpx.AsyncClient) -> AsyncIterator[Item]:

@@ -1,4 +1,4 @@
--- fishserve's schema, 20261126000100_checksums, for the SQL editor of a new Supabase project: paste it whole and run it once.
+-- fishserve's schema, 20261126000500_money, for the SQL editor of a new Supabase project: paste it whole and run it once.
 -- Written by `python -m saas.schema` from sql/migrations. To update an older schema, run the newer files of that folder one by one.
 -- It is one transaction: should any of it fail, nothing of it is there; run twice, it says that the schema exists and changes nothing.
 
@@ -1231,6 +1231,660 @@ grant execute on function public.applied_migrations, public.find_profile to serv
 
 insert into fishserve.migrations (name) values ('20261126000100_checksums');
 
+-- 20261126000200_fair_jobs.sql
+
+-- Jobs in turn by user, within limits a user; speech that ends where the money ends; and whatever a client has heard is paid for, however its job ends.
+
+alter table public.settings
+  add column max_running integer default 4 check (max_running > 0), -- jobs of a user that are spoken at once; null: no limit
+  add column max_waiting integer default 1000 check (max_waiting > 0); -- jobs of a user that wait; null: no limit
+
+alter table public.jobs
+  add column turn numeric not null default 0, -- among the waiting jobs, the one with the least is next
+  add column partial boolean not null default false, -- it ended before the end of its text
+  add column made_seconds numeric not null default 0, -- what this attempt has made so far
+  add column heard_seconds numeric not null default 0; -- the most that a client has heard of it, in any attempt
+-- A job whose voice is deleted must not look like one that never named a voice.
+alter table public.jobs drop constraint jobs_voice_id_fkey;
+grant select (partial) on public.jobs to authenticated;
+create index jobs_waiting on public.jobs (turn, created_at) include (user_id, lease_until) where status = 'queued';
+create index jobs_waiting_of_user on public.jobs (user_id, turn) where status = 'queued';
+create index jobs_claimed_of_user on public.jobs (user_id) where status = 'queued' and lease_until is not null;
+create index jobs_running_of_user on public.jobs (user_id) where status = 'running';
+
+create or replace function fishserve.job_json(p_job public.jobs) returns jsonb
+language sql immutable set search_path = '' as $$
+  select to_jsonb(p_job) - 'token_hash' - 'fingerprint' - 'price_id' - 'deleted_at' - 'turn' - 'made_seconds' - 'heard_seconds'
+$$;
+
+create function fishserve.speed_of(p_options jsonb) returns numeric
+language sql immutable set search_path = '' as $$
+  select case when jsonb_typeof(p_options -> 'speed') = 'number' then (p_options ->> 'speed')::numeric else 1 end
+$$;
+
+-- What so many seconds of audio cost. Speech that is sped up costs what it would cost unsped: it has the same frames, and could be slowed down again.
+create function fishserve.price_of(p_job public.jobs, p_seconds numeric) returns bigint
+language sql stable set search_path = '' as $$
+  select least(p_job.reserved, fishserve.credits(p_seconds * greatest(1, fishserve.speed_of(p_job.options)), p))
+  from public.prices p where p.id = p_job.price_id
+$$;
+
+-- How many seconds of audio the reservation buys, null where a second costs nothing: no backend need make more.
+create or replace function fishserve.job_with_voice(p_job public.jobs) returns jsonb
+language sql stable set search_path = '' as $$
+  select fishserve.job_json(p_job) || jsonb_build_object('voice', fishserve.voice_of_job(p_job), 'budget_seconds',
+    p_job.reserved / nullif(p.credits_per_second, 0) / greatest(1, fishserve.speed_of(p_job.options)))
+  from public.prices p where p.id = p_job.price_id
+$$;
+
+-- How long it takes to say so many letters, a quarter more than on average and a second for the silence around them, and then to be silent.
+create function fishserve.estimated_seconds(p_letters numeric, p_silence numeric, p_speed numeric, p_price public.prices) returns numeric
+language sql immutable set search_path = '' as $$
+  select (1 + 1.25 * p_letters / p_price.characters_per_second + p_silence) / p_speed
+$$;
+
+-- A text's letters, where nobody has read it: a character of Chinese, Japanese or Korean takes as long as three.
+create function fishserve.letters(p_text text) returns numeric
+language sql immutable set search_path = '' as $$
+  select char_length(p_text) + 2 * char_length(regexp_replace(p_text, '[^\u1100-\u11FF\u3040-\u30FF\u3400-\u9FFF\uAC00-\uD7AF]+', '', 'g'))
+$$;
+
+-- What a request to speak this would reserve: {credits, characters, seconds}. `letters` and `silence` are of the text as it is read out, numbers in
+-- words; where they are null, the text as it is written is measured. Speed above 1 makes speech shorter, not cheaper.
+drop function public.estimate_credits;
+create function public.estimate_credits(p_text text, p_speed numeric default 1, p_letters numeric default null, p_silence numeric default 0) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_price public.prices := fishserve.active_price();
+  v_speed numeric := coalesce(p_speed, 1);
+  v_seconds numeric;
+begin
+  if v_speed not between 0.1 and 10 then raise sqlstate 'PT422' using message = format('the speed is %s; it may be 0.1 to 10', p_speed); end if;
+  v_seconds := fishserve.estimated_seconds(coalesce(p_letters, fishserve.letters(coalesce(p_text, ''))), coalesce(p_silence, 0), v_speed, v_price);
+  return jsonb_build_object('credits', fishserve.credits(v_seconds * greatest(1, v_speed), v_price), 'characters', char_length(coalesce(p_text, '')),
+    'seconds', round(v_seconds, 1));
+end $$;
+
+-- Reserves the estimate and queues the job, or answers the job that the idempotency key made before: {job, replayed, balance, voice}.
+-- The key of a job that ended without costing anything is free again. `letters` and `silence` are as in estimate_credits.
+drop function public.process_audio_request;
+create function public.process_audio_request(
+  p_user_id uuid, p_idempotency_key text, p_fingerprint text, p_text text, p_token_hash text,
+  p_voice_id uuid default null, p_options jsonb default '{}', p_api_key_id uuid default null, p_letters numeric default null, p_silence numeric default 0
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_profile public.profiles := fishserve.open_profile(p_user_id);
+  v_options jsonb := coalesce(case jsonb_typeof(p_options) when 'string' then (p_options #>> '{}')::jsonb else p_options end, '{}'); -- @supabase/lite sends its text
+  v_price public.prices;
+  v_speed numeric;
+  v_need bigint;
+  v_max integer;
+  v_turn numeric;
+  v_balance bigint;
+  v_job public.jobs;
+begin
+  if coalesce(char_length(p_idempotency_key), 0) not between 1 and 255 then
+    raise sqlstate 'PT422' using message = 'an idempotency key has 1 to 255 characters';
+  end if;
+  if p_fingerprint is null or p_token_hash is null then raise sqlstate 'PT422' using message = 'a job needs a fingerprint and the hash of a token'; end if;
+  if p_api_key_id is not null and not exists (select from public.api_keys where id = p_api_key_id and user_id = p_user_id and revoked_at is null) then
+    raise sqlstate 'PT403' using message = 'this API key was revoked';
+  end if;
+
+  select * into v_job from public.jobs where user_id = p_user_id and idempotency_key = p_idempotency_key;
+  if found and v_job.deleted_at is null and v_job.status in ('failed', 'cancelled', 'expired') and v_job.charged = 0 then
+    update public.jobs set idempotency_key = 'free ' || id where id = v_job.id; -- no client's key has a space
+  elsif found then
+    if v_job.fingerprint <> p_fingerprint then
+      raise sqlstate 'PT409' using message = 'this idempotency key was used for another request; use a new one';
+    end if;
+    if v_job.deleted_at is not null then
+      raise sqlstate 'PT410' using message = 'the job of this idempotency key was deleted; use a new one';
+    end if;
+    return jsonb_build_object('job', fishserve.job_json(v_job), 'replayed', true, 'balance', v_profile.balance, 'voice', fishserve.voice_of_job(v_job));
+  end if;
+
+  if p_text is null or p_text !~ '\S' then raise sqlstate 'PT422' using message = 'there is no text to speak'; end if;
+  if char_length(p_text) > 100000 then
+    raise sqlstate 'PT422' using message = format('the text has %s characters; it may have 100000', char_length(p_text));
+  end if;
+  if jsonb_typeof(v_options) <> 'object' or octet_length(v_options::text) > 10000 then
+    raise sqlstate 'PT422' using message = 'the options are an object of at most 10000 bytes';
+  end if;
+  v_speed := fishserve.speed_of(v_options);
+  if v_speed not between 0.1 and 10 then raise sqlstate 'PT422' using message = format('the speed is %s; it may be 0.1 to 10', v_speed); end if;
+  if p_letters < 0 or p_silence < 0 then raise sqlstate 'PT422' using message = 'a text has no fewer than 0 letters, and 0 seconds of silence'; end if;
+  if p_voice_id is not null and not exists (select from public.cloned_voices where id = p_voice_id and user_id = p_user_id and status = 'ready') then
+    raise sqlstate 'PT404' using message = format('you have no voice %s that is ready', p_voice_id);
+  end if;
+
+  select max_waiting into v_max from public.settings;
+  if v_max is not null and exists (select from public.jobs where user_id = p_user_id and status = 'queued' order by turn offset v_max - 1 limit 1) then
+    raise sqlstate 'PT429' using message = format('you have %s jobs waiting, the most an account may have; wait until some are spoken, or cancel them', v_max);
+  end if;
+  v_price := fishserve.active_price();
+  v_need := fishserve.credits(fishserve.estimated_seconds(coalesce(p_letters, fishserve.letters(p_text)), coalesce(p_silence, 0), v_speed, v_price)
+    * greatest(1, v_speed), v_price);
+  if v_profile.balance < v_need then
+    raise sqlstate 'PT402' using message = format('this needs %s credits; you have %s', v_need, v_profile.balance);
+  end if;
+  -- A job begins where the user's last waiting job would end, and never before the next job of all: who has waited for nothing has saved up nothing.
+  v_turn := greatest(
+    (select turn from public.jobs where status = 'queued' and (lease_until is null or lease_until < now()) order by turn, created_at limit 1),
+    (select turn + reserved from public.jobs where user_id = p_user_id and status = 'queued' order by turn desc limit 1), 0);
+  insert into public.jobs (user_id, api_key_id, idempotency_key, fingerprint, text, voice_id, options, characters, price_id, reserved, token_hash, turn)
+    values (p_user_id, p_api_key_id, p_idempotency_key, p_fingerprint, p_text, p_voice_id, v_options, char_length(p_text), v_price.id, v_need, p_token_hash,
+      v_turn)
+    returning * into v_job;
+  v_balance := fishserve.post(p_user_id, 'reserve', -v_need, v_job.id, v_job.id::text);
+  return jsonb_build_object('job', fishserve.job_json(v_job), 'replayed', false, 'balance', v_balance, 'voice', fishserve.voice_of_job(v_job));
+end $$;
+
+-- Whether one more job of this user may be spoken now. One claim at a time looks at a user: another that comes meanwhile is told no.
+create function fishserve.may_run(p_user_id uuid) returns boolean
+language plpgsql set search_path = '' as $$
+declare
+  v_max integer;
+begin
+  select max_running into v_max from public.settings;
+  if v_max is null then return true; end if;
+  if not pg_try_advisory_xact_lock(hashtextextended(p_user_id::text, 0)) then return false; end if;
+  return (select count(*) from public.jobs where user_id = p_user_id and status = 'running')
+    + (select count(*) from public.jobs where user_id = p_user_id and status = 'queued' and lease_until is not null and lease_until >= now()) < v_max;
+end $$;
+
+create function fishserve.lease(p_job_id uuid, p_seconds numeric) returns jsonb
+language sql set search_path = '' as $$
+  update public.jobs j set lease_until = now() + make_interval(secs => greatest(0, p_seconds)), attempts = attempts + 1 where id = p_job_id
+  returning fishserve.job_with_voice(j)
+$$;
+
+-- Jobs to hand to a backend, each with its voice and budget: those whose process died, then those that wait, in turn by user and as many of each as the
+-- user may have running.
+create or replace function public.claim_jobs(p_limit integer, p_lease_seconds numeric) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_limit integer := greatest(0, least(p_limit, 1000));
+  v_max integer;
+  v_job record;
+  v_more boolean := true;
+  v_full uuid[] := '{}'::uuid[]; -- users who have as many under way as they may
+  v_all jsonb := '[]'::jsonb;
+begin
+  select max_running into v_max from public.settings;
+  if v_max is not null then
+    v_full := array(
+      select user_id from (
+        select user_id from public.jobs where status = 'running'
+        union all select user_id from public.jobs where status = 'queued' and lease_until is not null and lease_until >= now()
+      ) under_way group by user_id having count(*) >= v_max);
+  end if;
+  for v_job in
+    select id from public.jobs where status = 'running' and (lease_until is null or lease_until < now())
+      and (backend is null or backend = 'fishserve' or backend_id is null)
+    order by created_at limit v_limit for update skip locked
+  loop
+    v_all := v_all || jsonb_build_array(fishserve.lease(v_job.id, p_lease_seconds));
+  end loop;
+  while v_more loop -- again when a user has come to the limit, in whose place others may have a turn
+    v_more := false;
+    for v_job in
+      select id, user_id from public.jobs where status = 'queued' and (lease_until is null or lease_until < now()) and user_id <> all (v_full)
+      order by turn, created_at limit v_limit - jsonb_array_length(v_all) for update skip locked
+    loop
+      if v_job.user_id = any (v_full) or not fishserve.may_run(v_job.user_id) then
+        v_full := v_full || v_job.user_id;
+        v_more := true;
+      else
+        v_all := v_all || jsonb_build_array(fishserve.lease(v_job.id, p_lease_seconds));
+      end if;
+    end loop;
+  end loop;
+  return v_all;
+end $$;
+
+-- The same for one job; null where another has it, it is over, or its user has as many running as may be.
+create or replace function public.claim_job(p_job_id uuid, p_lease_seconds numeric) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  select * into v_job from public.jobs
+    where id = p_job_id and status in ('queued', 'running') and (lease_until is null or lease_until < now())
+      and (status = 'queued' or backend is null or backend = 'fishserve' or backend_id is null)
+    for update skip locked;
+  if not found or v_job.status = 'queued' and not fishserve.may_run(v_job.user_id) then return null; end if;
+  return fishserve.lease(p_job_id, p_lease_seconds);
+end $$;
+
+create or replace function public.start_job(p_job_id uuid, p_backend text, p_backend_id text default null, p_heard boolean default false) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  update public.jobs set status = 'running', backend = p_backend, backend_id = p_backend_id, heard = p_heard, made_seconds = 0,
+    started_at = coalesce(started_at, now())
+    where id = p_job_id and status in ('queued', 'running') returning * into v_job;
+  if not found then
+    select * into v_job from public.jobs where id = p_job_id;
+    if not found then raise sqlstate 'PT404' using message = format('there is no job %s', p_job_id); end if;
+    raise sqlstate 'PT409' using message = format('the job is over: it %s', case v_job.status when 'cancelled' then 'was cancelled' else v_job.status end);
+  end if;
+  return fishserve.job_json(v_job);
+end $$;
+
+-- {renewed, status}: renewed is false when the job is over. `seconds`: the audio that this attempt has made so far.
+drop function public.renew_lease;
+create function public.renew_lease(p_job_id uuid, p_lease_seconds numeric, p_seconds numeric default 0) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_status text;
+begin
+  update public.jobs set lease_until = now() + make_interval(secs => p_lease_seconds), made_seconds = greatest(made_seconds, p_seconds),
+    heard_seconds = case when heard then greatest(heard_seconds, p_seconds) else heard_seconds end
+    where id = p_job_id and status in ('queued', 'running') returning status into v_status;
+  if found then return jsonb_build_object('renewed', true, 'status', v_status); end if;
+  select status into v_status from public.jobs where id = p_job_id;
+  if not found then raise sqlstate 'PT404' using message = format('there is no job %s', p_job_id); end if;
+  return jsonb_build_object('renewed', false, 'status', v_status);
+end $$;
+
+create function fishserve.count_usage(p_job public.jobs) returns void
+language sql set search_path = '' as $$
+  insert into public.usage as u (user_id, day, jobs, characters, seconds, credits)
+    values (p_job.user_id, (now() at time zone 'utc')::date, 1, p_job.characters, p_job.seconds, p_job.charged)
+    on conflict (user_id, day) do update set jobs = u.jobs + 1, characters = u.characters + excluded.characters,
+      seconds = u.seconds + excluded.seconds, credits = u.credits + excluded.credits
+$$;
+
+-- The audio is in the bucket: charges its price and returns the rest. {job, balance, changed}; a job that is over stays as it was.
+-- `partial`: the file ends before the text does.
+drop function public.settle_job;
+create function public.settle_job(
+  p_job_id uuid, p_seconds numeric, p_frames bigint, p_bytes bigint, p_sha256 text, p_object_key text, p_partial boolean default false
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs := fishserve.lock_job(p_job_id);
+  v_balance bigint;
+begin
+  if v_job.status not in ('queued', 'running') then
+    if p_object_key is distinct from v_job.object_key then perform fishserve.give_up_object(p_object_key); end if; -- too late: nobody will ask for it
+    return jsonb_build_object('job', fishserve.job_json(v_job), 'balance', fishserve.balance_of(v_job.user_id), 'changed', false);
+  end if;
+  if p_seconds is null or not p_seconds between 0 and 1000000 then
+    raise sqlstate 'PT422' using message = format('audio of %s seconds cannot be settled', coalesce(p_seconds::text, 'unknown'));
+  end if;
+  update public.jobs set status = 'succeeded', charged = fishserve.price_of(v_job, greatest(p_seconds, heard_seconds)), seconds = p_seconds, frames = p_frames,
+    bytes = p_bytes, sha256 = p_sha256, object_key = p_object_key, partial = coalesce(p_partial, false), error = null, lease_until = null,
+    finished_at = now(), expires_at = now() + make_interval(days => (select result_days from public.settings))
+    where id = p_job_id returning * into v_job;
+  v_balance := fishserve.post(v_job.user_id, 'settle', v_job.reserved - v_job.charged, v_job.id, v_job.id::text);
+  perform fishserve.count_usage(v_job);
+  return jsonb_build_object('job', fishserve.job_json(v_job), 'balance', v_balance, 'changed', true);
+end $$;
+
+-- Ends a locked job without a file: charges so many seconds of audio, or returns all that was reserved where there were none.
+create function fishserve.end_job(p_job public.jobs, p_status text, p_error text, p_seconds numeric) returns jsonb
+language plpgsql set search_path = '' as $$
+declare
+  v_job public.jobs;
+  v_made boolean := p_seconds > 0;
+  v_balance bigint;
+begin
+  if p_job.status not in ('queued', 'running') then
+    return jsonb_build_object('job', fishserve.job_json(p_job), 'balance', fishserve.balance_of(p_job.user_id), 'changed', false);
+  end if;
+  update public.jobs set status = p_status, error = left(p_error, 500), lease_until = null, finished_at = now(), partial = v_made,
+    charged = case when v_made then fishserve.price_of(p_job, p_seconds) else 0 end, seconds = case when v_made then p_seconds end
+    where id = p_job.id returning * into v_job;
+  v_balance := fishserve.post(v_job.user_id, case when v_made then 'settle' else 'refund' end, v_job.reserved - v_job.charged, v_job.id, v_job.id::text);
+  if v_made then perform fishserve.count_usage(v_job); end if;
+  return jsonb_build_object('job', fishserve.job_json(v_job), 'balance', v_balance, 'changed', true);
+end $$;
+
+-- No file will come: returns all that was reserved, less the price of what a client has heard. {job, balance, changed}; a job that is over stays as it was.
+-- `seconds`: what the client has heard by now.
+drop function public.refund_job;
+create function public.refund_job(p_job_id uuid, p_status text, p_error text default null, p_seconds numeric default 0) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs := fishserve.lock_job(p_job_id);
+begin
+  if p_status is null or p_status not in ('failed', 'cancelled', 'expired') then
+    raise sqlstate 'PT422' using message = format('a job is refunded as failed, cancelled or expired, not as %s', coalesce(p_status, 'null'));
+  end if;
+  return fishserve.end_job(v_job, p_status, p_error, greatest(v_job.heard_seconds, p_seconds));
+end $$;
+
+-- What its user calls off costs what was made of it, as far as the process that speaks it has told; what a dead process made is lost, and costs nothing
+-- unless it was heard. A job that a client is hearing ends when that client leaves. `seconds`: what the caller knows to be made.
+drop function public.cancel_job;
+create function public.cancel_job(p_user_id uuid, p_job_id uuid, p_seconds numeric default 0) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  if not exists (select from public.jobs where id = p_job_id and user_id = p_user_id and deleted_at is null) then
+    raise sqlstate 'PT404' using message = format('you have no job %s', p_job_id);
+  end if;
+  v_job := fishserve.lock_job(p_job_id);
+  if v_job.status in ('queued', 'running') and v_job.heard and v_job.lease_until > now() then
+    raise sqlstate 'PT409' using message = 'you are listening to this job: it stops when that connection is closed, and costs what was made until then';
+  end if;
+  return fishserve.end_job(v_job, 'cancelled', 'cancelled by its user', greatest(v_job.heard_seconds, case when v_job.status = 'running' then
+    greatest(p_seconds, case when v_job.lease_until > now() then v_job.made_seconds end) end));
+end $$;
+
+-- The answer to a request was lost on its way to the API, which made up the key and told the client that it failed: the job, if one was made, ends
+-- and costs nothing. {job, changed}; job is null where none was made.
+create function public.give_up_request(p_user_id uuid, p_idempotency_key text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  perform fishserve.lock_profile(p_user_id); -- waits for the request, should the database still be at it
+  select * into v_job from public.jobs where user_id = p_user_id and idempotency_key = p_idempotency_key for no key update;
+  if not found then return jsonb_build_object('job', null, 'changed', false); end if;
+  return fishserve.end_job(v_job, 'failed', 'the answer to its request was lost; nothing was charged', 0);
+end $$;
+
+-- Jobs that wait for this voice end with it, and their credits come back: nobody speaks them with another voice.
+create or replace function public.delete_voice(p_user_id uuid, p_voice_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_voice public.cloned_voices;
+  v_job public.jobs;
+begin
+  perform fishserve.lock_profile(p_user_id); -- before the jobs, as all that moves credits
+  v_voice := fishserve.lock_voice(p_user_id, p_voice_id);
+  for v_job in
+    select * from public.jobs where voice_id = p_voice_id and user_id = p_user_id and status = 'queued' and (lease_until is null or lease_until < now())
+    for no key update
+  loop
+    perform fishserve.end_job(v_job, 'failed', 'its voice was deleted before it was spoken', v_job.heard_seconds);
+  end loop;
+  perform fishserve.erase_voice(p_voice_id);
+  return jsonb_build_object('object_key', v_voice.object_key);
+end $$;
+
+drop function fishserve.speech_seconds;
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.estimate_credits, public.process_audio_request, public.renew_lease, public.settle_job, public.refund_job, public.cancel_job,
+  public.give_up_request from public, anon, authenticated;
+grant execute on function public.estimate_credits, public.process_audio_request, public.renew_lease, public.settle_job, public.refund_job, public.cancel_job,
+  public.give_up_request to service_role;
+
+insert into fishserve.migrations (name) values ('20261126000200_fair_jobs');
+
+-- 20261126000300_prices.sql
+
+-- A price is never changed: jobs that were sold at it are charged by it. Another price is another row, which set_price adds.
+
+create function fishserve.keep_prices() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if tg_op <> 'UPDATE' or to_jsonb(new) - 'active' <> to_jsonb(old) - 'active' then
+    raise exception 'a price is kept as it was sold: add another one with select public.set_price(12)';
+  end if;
+  return new;
+end $$;
+create trigger keep_prices before update or delete on public.prices for each row execute function fishserve.keep_prices();
+create trigger keep_all_prices before truncate on public.prices for each statement execute function fishserve.keep_prices();
+
+-- The price of what is sold from now on: the price row. What is null stays as it is in the active price.
+create function public.set_price(p_credits_per_second numeric, p_minimum bigint default null, p_characters_per_second numeric default null, p_name text default null)
+returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_old public.prices;
+  v_new public.prices;
+begin
+  if p_credits_per_second is null or not p_credits_per_second between 0 and 1000000 then
+    raise sqlstate 'PT422' using message = format('a second costs 0 to 1,000,000 credits, not %s', coalesce(p_credits_per_second::text, 'null'));
+  end if;
+  if p_minimum < 0 or p_characters_per_second <= 0 then
+    raise sqlstate 'PT422' using message = format('the minimum is %s and a second has %s characters; neither may be less than 0', p_minimum, p_characters_per_second);
+  end if;
+  lock table public.prices in share row exclusive mode; -- two prices are set one after the other
+  update public.prices set active = false where active returning * into v_old;
+  insert into public.prices (name, credits_per_second, minimum, characters_per_second, active) values (
+    coalesce(p_name, v_old.name, 'standard'), p_credits_per_second, coalesce(p_minimum, v_old.minimum, 0), coalesce(p_characters_per_second, v_old.characters_per_second, 13), true)
+    returning * into v_new;
+  return to_jsonb(v_new);
+end $$;
+
+revoke insert, update on public.prices from service_role;
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.set_price from public, anon, authenticated;
+grant execute on function public.set_price to service_role;
+
+insert into fishserve.migrations (name) values ('20261126000300_prices');
+
+-- 20261126000400_sign_up_grant.sql
+
+-- The credits of a new account: once for each address, for ever, and only when the address is confirmed. An anonymous user has no address.
+
+-- Hashes of the addresses that were granted credits, which stay when the account is closed. Two secret keys of this database go into each hash, as in
+-- HMAC, so that nobody finds an address by hashing a list of them without having both tables.
+create table fishserve.grant_keys (
+  only_row boolean primary key default true check (only_row),
+  inner_key bytea not null,
+  outer_key bytea not null
+);
+create table fishserve.granted_addresses (
+  hash text primary key,
+  created_at timestamptz not null default now()
+);
+alter table fishserve.grant_keys enable row level security;
+alter table fishserve.granted_addresses enable row level security;
+create policy "the owner alone" on fishserve.grant_keys for select using (false);
+create policy "the owner alone" on fishserve.granted_addresses for select using (false);
+
+create function fishserve.random_key() returns bytea -- 64 bytes, 488 bits of them random: a block of SHA-256
+language sql volatile set search_path = '' as $$
+  select decode(string_agg(replace(gen_random_uuid()::text, '-', ''), ''), 'hex') from generate_series(1, 4)
+$$;
+insert into fishserve.grant_keys (inner_key, outer_key) values (fishserve.random_key(), fishserve.random_key());
+
+-- An address as its mailbox is known: without case, without what follows a plus, and at Gmail without dots. Null where it is no address.
+create function fishserve.normal_address(p_email text) returns text
+language sql immutable set search_path = '' as $$
+  select case when domain in ('gmail.com', 'googlemail.com') then replace(name, '.', '') || '@gmail.com' else name || '@' || domain end
+  from (select split_part(split_part(lower(btrim(p_email)), '@', 1), '+', 1) as name, rtrim(split_part(lower(btrim(p_email)), '@', 2), '.') as domain) a
+  where name <> '' and domain <> ''
+$$;
+
+create function fishserve.address_hash(p_email text) returns text
+language sql stable set search_path = '' as $$
+  select encode(sha256(outer_key || sha256(inner_key || convert_to(fishserve.normal_address(p_email), 'UTF8'))), 'hex') from fishserve.grant_keys
+$$;
+
+insert into fishserve.granted_addresses (hash)
+  select distinct fishserve.address_hash(p.email) from public.profiles p join public.transactions t on t.user_id = p.id
+  where t.kind = 'grant' and t.reference = 'sign-up' and fishserve.normal_address(p.email) is not null;
+
+-- Gives a confirmed user what settings grant at sign-up, unless the user or the address has had it. A profile is there.
+create function fishserve.grant_sign_up(p_user_id uuid) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_user auth.users;
+  v_grant bigint;
+begin
+  select * into v_user from auth.users where id = p_user_id;
+  if not found or v_user.email_confirmed_at is null or coalesce((to_jsonb(v_user) ->> 'is_anonymous')::boolean, false)
+    or fishserve.normal_address(v_user.email) is null then
+    return;
+  end if;
+  select grant_on_sign_up into v_grant from public.settings;
+  perform from public.profiles where id = p_user_id and closed_at is null for no key update;
+  if not found or v_grant <= 0 or exists (select from public.transactions where user_id = p_user_id and kind = 'grant' and reference = 'sign-up') then
+    return;
+  end if;
+  insert into fishserve.granted_addresses (hash) values (fishserve.address_hash(v_user.email)) on conflict do nothing;
+  if found then perform fishserve.post(p_user_id, 'grant', v_grant, null, 'sign-up'); end if;
+end $$;
+
+create or replace function fishserve.ensure_profile(p_user_id uuid) returns void
+language plpgsql set search_path = '' as $$
+begin
+  insert into public.profiles (id, email) select u.id, u.email from auth.users u where u.id = p_user_id on conflict do nothing;
+  if found then perform fishserve.grant_sign_up(p_user_id); end if;
+end $$;
+
+create function fishserve.user_confirmed() returns trigger
+language plpgsql security definer set search_path = '' set lock_timeout = '1s' as $$
+begin
+  perform fishserve.ensure_profile(new.id);
+  perform fishserve.grant_sign_up(new.id);
+  return new;
+exception when others then
+  raise warning 'no credits were granted at sign-up: % (%)', sqlerrm, sqlstate;
+  return new;
+end $$;
+create trigger fishserve_user_confirmed after update of email_confirmed_at on auth.users for each row
+  when (old.email_confirmed_at is null and new.email_confirmed_at is not null) execute function fishserve.user_confirmed();
+
+revoke all on fishserve.grant_keys, fishserve.granted_addresses from public, anon, authenticated, service_role;
+revoke execute on all functions in schema fishserve from public;
+
+insert into fishserve.migrations (name) values ('20261126000400_sign_up_grant');
+
+-- 20261126000500_money.sql
+
+-- Payments in money: what was paid, and each refund and each dispute by itself, so that part of the money takes part of the credits.
+
+alter table public.payments
+  add column amount_cents bigint check (amount_cents > 0), -- what was paid, in the currency's smallest unit
+  add column currency text check (currency ~ '^[a-z]{3}$'),
+  add column pack text,
+  add column stated_cents bigint not null default 0 check (stated_cents >= 0); -- the largest sum of refunds that Stripe has stated
+
+-- A refund or a dispute of a payment, by Stripe's id (re_..., dp_...). `undone`: the refund failed, the dispute was won; that is final.
+create table public.payment_returns (
+  id text primary key,
+  reference text not null references public.payments (reference),
+  kind text not null check (kind in ('refund', 'dispute')),
+  cents bigint not null check (cents >= 0),
+  undone boolean not null default false,
+  created_at timestamptz not null default now()
+);
+create index payment_returns_of_payment on public.payment_returns (reference);
+alter table public.payment_returns enable row level security;
+revoke all on public.payment_returns from anon, authenticated, service_role;
+create policy "the service reads" on public.payment_returns for select to service_role using (true);
+grant select on public.payment_returns to service_role;
+
+-- What was known as shares. A payment whose pack is no longer for sale counts a credit as a cent.
+update public.payments p set
+  amount_cents = coalesce((select min(k.amount_cents) from public.packs k where k.credits = p.credits), p.credits),
+  currency = (select min(k.currency) from public.packs k where k.credits = p.credits)
+  where p.credits is not null;
+update public.payments set stated_cents = round(refunded * amount_cents) where credits is not null;
+insert into public.payment_returns (id, reference, kind, cents, undone)
+  select 'before ' || reference, reference, 'dispute', round(disputed * amount_cents), reinstated from public.payments where credits is not null and disputed > 0;
+alter table public.payments drop column refunded, drop column disputed, drop column reinstated;
+alter table public.payments add constraint payments_bought check ((credits is null) = (amount_cents is null));
+
+-- The credits that are to be taken back of a payment: as large a part as went back of the money.
+create function fishserve.credits_owed(p_payment public.payments) returns bigint
+language sql stable set search_path = '' as $$
+  select ceil(p_payment.credits * least(p_payment.amount_cents,
+      -- Stripe states a sum, and tells of each refund; either may be late, and a refund that failed may be in the sum.
+      greatest(coalesce(sum(cents) filter (where kind = 'refund' and not undone), 0),
+        p_payment.stated_cents - coalesce(sum(cents) filter (where kind = 'refund' and undone), 0))
+      + coalesce(sum(cents) filter (where kind = 'dispute' and not undone), 0)
+    ) / p_payment.amount_cents)::bigint
+  from public.payment_returns where reference = p_payment.reference
+$$;
+
+-- kind: purchase (user_id, credits, cents, currency, pack); refund and refund_failed (object: the refund's id; or, without it, cents: all that was
+-- refunded up to now); dispute and reinstate (object: the dispute's id); null for an event that moves no credits and is to be remembered only.
+-- cents null: all of the payment; for a purchase, a cent a credit. {applied, balance, closed}: balance is null where no purchase is known yet, and
+-- closed is true where the account that it belongs to was closed.
+drop function public.apply_stripe_event;
+create function public.apply_stripe_event(
+  p_event_id text, p_type text, p_user_id uuid default null, p_credits bigint default null, p_reference text default null, p_kind text default null,
+  p_receipt_url text default null, p_customer text default null, p_cents bigint default null, p_currency text default null, p_pack text default null,
+  p_object text default null
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_payment public.payments;
+  v_cents bigint := coalesce(p_cents, 1000000000000);
+  v_owed bigint;
+  v_take bigint;
+  v_profile public.profiles;
+begin
+  if p_kind not in ('purchase', 'refund', 'refund_failed', 'dispute', 'reinstate') then
+    raise sqlstate 'PT422' using message = format('an event is a purchase, refund, refund_failed, dispute or reinstate, not a %s', p_kind);
+  end if;
+  if p_kind is not null and p_reference is null then raise sqlstate 'PT422' using message = format('a %s needs the payment it is of', p_kind); end if;
+  if p_kind = 'purchase' and (p_user_id is null or p_credits is null or p_credits <= 0) then
+    raise sqlstate 'PT422' using message = format('a purchase needs a user and credits, not %s', coalesce(p_credits::text, 'none'));
+  end if;
+  if p_cents < 0 or p_kind = 'purchase' and p_cents = 0 then raise sqlstate 'PT422' using message = format('%s cents are no amount of money', p_cents); end if;
+  if p_kind = 'refund_failed' and p_object is null then raise sqlstate 'PT422' using message = 'a refund that failed needs its id'; end if;
+
+  insert into public.stripe_events (id, type) values (p_event_id, p_type) on conflict do nothing;
+  if not found or p_kind is null then
+    select p.* into v_profile from public.profiles p
+      where p.id = coalesce((select user_id from public.payments where reference = p_reference), p_user_id);
+    return jsonb_build_object('applied', false, 'balance', v_profile.balance, 'closed', v_profile.closed_at is not null);
+  end if;
+
+  -- Events of one payment queue here; then the profile is locked, as always before credits move.
+  insert into public.payments (reference) values (p_reference) on conflict do nothing;
+  select * into v_payment from public.payments where reference = p_reference for update;
+  if p_kind = 'purchase' and v_payment.user_id is null then
+    perform fishserve.lock_profile(p_user_id);
+    perform fishserve.post(p_user_id, 'purchase', p_credits, null, p_reference);
+    update public.profiles set stripe_customer = coalesce(p_customer, stripe_customer) where id = p_user_id and closed_at is null;
+    update public.payments set user_id = p_user_id, credits = p_credits, amount_cents = coalesce(p_cents, p_credits), currency = p_currency, pack = p_pack
+      where reference = p_reference;
+  elsif p_kind = 'refund' and p_object is null then
+    update public.payments set stated_cents = greatest(stated_cents, v_cents) where reference = p_reference;
+  elsif p_kind <> 'purchase' then
+    if p_kind in ('dispute', 'reinstate') then -- the one that was known before disputes had ids
+      update public.payment_returns set id = coalesce(p_object, 'dispute of ' || p_reference) where id = 'before ' || p_reference;
+    end if;
+    insert into public.payment_returns as r (id, reference, kind, cents, undone) values (
+      coalesce(p_object, 'dispute of ' || p_reference), p_reference, case when p_kind in ('refund', 'refund_failed') then 'refund' else 'dispute' end,
+      v_cents, p_kind in ('refund_failed', 'reinstate'))
+      on conflict (id) do update set undone = r.undone or excluded.undone, cents = greatest(r.cents, excluded.cents);
+  end if;
+  update public.payments set receipt_url = coalesce(p_receipt_url, receipt_url) where reference = p_reference returning * into v_payment;
+  if v_payment.user_id is null then return jsonb_build_object('applied', true, 'balance', null, 'closed', false); end if;
+
+  v_profile := fishserve.lock_profile(v_payment.user_id);
+  v_owed := fishserve.credits_owed(v_payment);
+  v_take := v_owed - v_payment.taken;
+  if v_take > 0 then
+    update public.profiles set debt = debt + v_take - least(v_take, v_profile.balance) where id = v_profile.id;
+    perform fishserve.post(v_profile.id, 'chargeback', -least(v_take, v_profile.balance), null, p_event_id);
+  elsif v_take < 0 then
+    perform fishserve.post(v_profile.id, 'adjust', -v_take, null, p_event_id);
+  end if;
+  update public.payments set taken = v_owed where reference = p_reference;
+  return jsonb_build_object('applied', true, 'balance', fishserve.balance_of(v_profile.id), 'closed', v_profile.closed_at is not null);
+end $$;
+
+-- Who may buy: {customer}, Stripe's, null before the first purchase. A closed or suspended account may not.
+create function public.buyer(p_user_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_profile public.profiles := fishserve.open_profile(p_user_id);
+begin
+  return jsonb_build_object('customer', v_profile.stripe_customer);
+end $$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.apply_stripe_event, public.buyer from public, anon, authenticated;
+grant execute on function public.apply_stripe_event, public.buyer to service_role;
+
+insert into fishserve.migrations (name) values ('20261126000500_money');
+
 update fishserve.migrations set sha256 = '1679cce545cd037e30c2d61c9b7fc9f3b481614b792c8df75edf66d38636dfb8' where name = '20261125000100_foundation';
 update fishserve.migrations set sha256 = '90462c0a46efeac033064df317538c32e1809f1401b2269e7d40140412508e9c' where name = '20261125000200_prices';
 update fishserve.migrations set sha256 = 'ae16640a84c56d153a8357083b3d9202100936ba29e755ddfa583b013fb2faac' where name = '20261125000300_profiles';
@@ -1244,5 +1898,9 @@ update fishserve.migrations set sha256 = 'caef57ea89256696d4cc5cf7e357f3ba26ea3a
 update fishserve.migrations set sha256 = 'e038f01310968b07dc3de89809a66e496ce1f736a36be1c90c1ed921b9a18d06' where name = '20261125001100_accounts';
 update fishserve.migrations set sha256 = '6ba6357b8c02e02bcd0789cda1cc955c548a1f6c0679d876286401399aa2c2f2' where name = '20261125001200_health';
 update fishserve.migrations set sha256 = 'da8412b8cd2cde2c3e8ae81b13669cc274ae452ace776ca8a9d7a1e781987f61' where name = '20261126000100_checksums';
+update fishserve.migrations set sha256 = '1e3d9910666327353d6b0cef592827bd1f608ba65750783da07adb8f2518ee5b' where name = '20261126000200_fair_jobs';
+update fishserve.migrations set sha256 = 'dd3f70b818b5cfeb8059115fccea713d12bb4acffb39da12c4465132b3932952' where name = '20261126000300_prices';
+update fishserve.migrations set sha256 = '1283ecae9a3ca2f2186d71d24bb9bf544b167d3b2a757abfbddce38657d76415' where name = '20261126000400_sign_up_grant';
+update fishserve.migrations set sha256 = '0957f8120b9538d458c5ed98c5037e7d8331ad0bcf76adecc99433e32687ed13' where name = '20261126000500_money';
 
 commit;

@@ -16,6 +16,7 @@ from inference.engine.request import SpeechRequest
 from inference.engine.stream import AsyncSpeechStream
 from inference.errors import FishserveError, RequestError
 from inference.hub import name_of
+from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from inference.seeds import seed_of
 from inference.voices.notice import MINNOW, ONE_VOICE
 from inference.voices.store import DEFAULT, VoiceStore
@@ -58,12 +59,17 @@ class Handler:
             asked.chunk_length, asked.max_new_tokens,
         )  # fmt: skip
         content, waiting = bytearray(), bytearray()
-        seconds, told, first, pieces = 0.0, 0.0, None, 0
+        samples, told, first, pieces, partial = 0, 0.0, None, 0, False
+        most = None if asked.max_seconds is None else int(asked.max_seconds * SAMPLE_RATE)
         async with self._engine.astream(request) as stream:
             async for chunk in stream:
                 first = first or time.monotonic()
-                seconds += chunk.seconds
-                waiting += await asyncio.to_thread(encoder.encode, chunk.samples)
+                sound = chunk.samples
+                if most is not None and samples + len(sound) > most:
+                    sound, partial = sound[: most - samples], True
+                samples += len(sound)
+                seconds = samples / SAMPLE_RATE
+                waiting += await asyncio.to_thread(encoder.encode, sound)
                 if seconds - told >= _PROGRESS_SECONDS:
                     told = seconds
                     self._progress(job, {"seconds": round(seconds, 2)})
@@ -73,6 +79,8 @@ class Handler:
                         pieces += 1
                 content += waiting
                 waiting.clear()
+                if partial:
+                    break
         waiting += await asyncio.to_thread(encoder.finish)
         content += waiting
         if asked.stream:
@@ -82,16 +90,15 @@ class Handler:
         made = bytes(content)
         if asked.upload or not asked.stream:  # without an upload, pieces are a stream: the file that the receiver joins has this checksum
             made = encoder.with_true_sizes(made)
-        yield await self._result(job, asked, encoder, made, stream, seed, seconds, began, first)
+        yield await self._result(job, asked, encoder, made, stream, seed, samples, partial, began, first)
 
     async def _result(
-        self, job: dict[str, Any], asked: Job, encoder: Encoder, content: bytes, stream: AsyncSpeechStream, seed: int, seconds: float, began: float,
-        first: float | None,
+        self, job: dict[str, Any], asked: Job, encoder: Encoder, content: bytes, stream: AsyncSpeechStream, seed: int, samples: int, partial: bool,
+        began: float, first: float | None,
     ) -> dict[str, Any]:  # fmt: skip
-        assert stream.codes is not None
         result: dict[str, Any] = {
-            "seconds": round(seconds / asked.speed, 3), "frames": stream.codes.shape[1], "bytes": len(content), "format": asked.format,
-            "sample_rate": encoder.sample_rate, "sha256": hashlib.sha256(content).hexdigest(), "seed": seed, "finish": stream.finish_reason,
+            "seconds": round(samples / SAMPLE_RATE / asked.speed, 3), "frames": samples // SAMPLES_PER_FRAME, "bytes": len(content), "format": asked.format,
+            "sample_rate": encoder.sample_rate, "sha256": hashlib.sha256(content).hexdigest(), "seed": seed, "finish": "max_seconds" if partial else stream.finish_reason, "partial": partial,
             "model": name_of(self._engine.checkpoint.path),
             "timings": {
                 "queued": round(stream.queued_seconds or 0, 3),

@@ -84,6 +84,7 @@ class Job(_Strict):
     normalize: bool | None = None
     chunk_length: int = 200
     max_new_tokens: int | None = None
+    max_seconds: float | None = Field(None, ge=0, description="Stop after so many seconds of speech, before speed changes them.")
 
     @model_validator(mode="after")
     def _one_text(self) -> Job:

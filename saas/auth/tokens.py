@@ -19,7 +19,8 @@ LIFE = 600.0
 """Seconds after which the public keys are fetched again; from then on, a revoked key verifies no sessions."""
 PAUSE = 10.0
 """Seconds between two fetches, even if many tokens name an unknown key."""
-LEEWAY = 10
+LEEWAY = 60
+"""Seconds that the clocks of the issuer and of this machine may differ."""
 _CLAIMS = ["exp", "sub", "aud", "iss"]
 
 

@@ -17,6 +17,13 @@ class Pack(TypedDict):
     currency: str
 
 
+class Booked(TypedDict):
+    """What came of an event: `applied` is False if it was booked before; `closed`: its account was closed."""
+
+    applied: bool
+    closed: bool
+
+
 class PaymentRepository:
     """Each method is one transaction. All raise Refused and Unavailable."""
 
@@ -29,18 +36,18 @@ class PaymentRepository:
         return rows
 
     async def customer(self, user_id: UUID) -> str | None:
-        """A user's customer id at Stripe, None before the first purchase. Raises Refused for a closed account."""
-        profile = await self._database.call("get_profile", user_id=user_id)
-        customer: str | None = profile["stripe_customer"]
+        """The customer id at Stripe of a user who may buy, None before the first purchase. Raises Refused for a closed or suspended account."""
+        buyer = await self._database.call("buyer", user_id=user_id)
+        customer: str | None = buyer["customer"]
         return customer
 
     async def apply(
-        self, *, event_id: str, type: str, user_id: UUID | None, credits: int | None, reference: str, kind: str, share: float | None,
-        customer: str | None, receipt_url: str | None,
-    ) -> bool:  # fmt: skip
-        """Book an event from Stripe. False if it was already booked."""
-        done = await self._database.call(
-            "apply_stripe_event", event_id=event_id, type=type, user_id=user_id, credits=credits, reference=reference, kind=kind, share=share,
-            customer=customer, receipt_url=receipt_url,
+        self, *, event_id: str, type: str, user_id: UUID | None, credits: int | None, reference: str, kind: str, cents: int | None,
+        currency: str | None, pack: str | None, object: str | None, customer: str | None, receipt_url: str | None,
+    ) -> Booked:  # fmt: skip
+        """Book an event from Stripe."""
+        booked: Booked = await self._database.call(
+            "apply_stripe_event", event_id=event_id, type=type, user_id=user_id, credits=credits, reference=reference, kind=kind, cents=cents,
+            currency=currency, pack=pack, object=object, customer=customer, receipt_url=receipt_url,
         )  # fmt: skip
-        return bool(done["applied"])
+        return booked

@@ -6,12 +6,14 @@ This module decides what an event means. The database's `apply_stripe_event` cha
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
 import stripe
 
+from inference.errors import FishserveError
 from saas.auth.caller import Caller
 from saas.billing.repository import Pack, PaymentRepository
 from saas.database import Database, Refused
@@ -24,22 +26,29 @@ PACKS_KEPT = 30.0
 MARK = "fishserve_credits"
 """Marks our payments in their metadata, since a Stripe account may sell other things."""
 EVENTS = (
-    "checkout.session.completed", "checkout.session.async_payment_succeeded", "charge.refunded",
-    "charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated",
+    "checkout.session.completed", "checkout.session.async_payment_succeeded", "charge.refunded", "refund.created", "refund.updated",
+    "refund.failed", "charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated",
 )  # fmt: skip
 """The events that Stripe must send to the webhook; `fishserve saas check` checks that it does."""
 Outcome = Literal["applied", "repeated", "ignored", "refused"]
 
 
+class PaymentError(FishserveError):
+    """Stripe does not do what it is asked to."""
+
+
 @dataclass(frozen=True)
 class Movement:
-    """What an event says about one payment, as `apply_stripe_event` takes it. `share` is the total share of the money refunded so far."""
+    """What an event says about one payment, as `apply_stripe_event` takes it. `object` is the id of the refund or dispute."""
 
-    kind: Literal["purchase", "refund", "dispute", "reinstate"]
+    kind: Literal["purchase", "refund", "refund_failed", "dispute", "reinstate"]
     reference: str
+    cents: int
+    object: str | None = None
     user_id: UUID | None = None
     credits: int | None = None
-    share: float = 1.0
+    currency: str | None = None
+    pack: str | None = None
     customer: str | None = None
 
 
@@ -72,7 +81,7 @@ class Payments:
         if pack is None:
             names = ", ".join(str(p["id"]) for p in packs) or "none"
             raise ApiError(404, f"there is no pack {pack_id[:80]!r}; there are {names}", "pack_not_found", "pack")
-        customer = await self._payments.customer(caller.user_id)  # raises Refused for a closed account
+        customer = await self._payments.customer(caller.user_id)  # raises Refused for a closed or suspended account
         metadata = {MARK: str(pack["credits"]), "user_id": str(caller.user_id), "pack": str(pack["id"])}
         product = {"name": f"{pack['credits']:,} credits"}
         price = {"currency": pack["currency"], "unit_amount": pack["amount_cents"], "product_data": product}
@@ -113,19 +122,40 @@ class Payments:
             name, kind, content = str(event["id"]), str(event["type"]), event["data"]["object"]
         except (stripe.SignatureVerificationError, ValueError, KeyError, TypeError, AttributeError):
             raise ApiError(400, "this is no event that Stripe signed with our secret", "invalid_signature") from None
+        return await self._book(name, kind, content)
+
+    async def reconcile(self, days: int) -> Counter[Outcome]:
+        """Ask Stripe for the events of the last days and book those that no webhook brought. Returns what came of them.
+
+        Raises PaymentError when Stripe does not answer, Unavailable.
+        """
+        outcomes: Counter[Outcome] = Counter()
+        since = int(time.time()) - 86_400 * days
+        try:
+            page = await self._stripe.v1.events.list_async({"types": list(EVENTS), "created": {"gte": since}, "limit": 100})
+            async for event in page.auto_paging_iter():
+                outcomes[await self._book(event.id, event.type, event.to_dict()["data"]["object"])] += 1
+        except stripe.StripeError as e:
+            raise PaymentError(f"Stripe does not list its events: {type(e).__name__}; the key must be allowed to read Events") from None
+        return outcomes
+
+    async def _book(self, name: str, kind: str, content: Any) -> Outcome:
         movement = read(kind, content)
         if movement is None:
             return "ignored"
         receipt = await self._receipt(movement.reference) if movement.kind == "purchase" else None
         try:
-            applied = await self._payments.apply(
+            booked = await self._payments.apply(
                 event_id=name, type=kind, user_id=movement.user_id, credits=movement.credits, reference=movement.reference, kind=movement.kind,
-                share=movement.share, customer=movement.customer, receipt_url=receipt,
+                cents=movement.cents, currency=movement.currency, pack=movement.pack, object=movement.object, customer=movement.customer,
+                receipt_url=receipt,
             )  # fmt: skip
         except Refused:  # a retry would change nothing; a person must look
             reports.alarm("an event of Stripe was refused by the database", event=name, type=kind)
             return "refused"
-        return "applied" if applied else "repeated"
+        if booked["closed"] and movement.kind == "purchase":
+            reports.alarm("a payment came for an account that is closed: refund it", event=name, payment=movement.reference)
+        return "applied" if booked["applied"] else "repeated"
 
     async def _receipt(self, payment: str) -> str | None:
         """The address of a payment's receipt, if Stripe returns it at once: credits do not wait for it."""
@@ -145,14 +175,10 @@ def read(kind: str, content: Any) -> Movement | None:
         if kind in ("checkout.session.completed", "checkout.session.async_payment_succeeded"):
             return _purchase(content)
         if kind == "charge.refunded":
-            return Movement("refund", str(content["payment_intent"]), share=_share(content["amount_refunded"], content["amount"]))
-        if kind == "charge.dispute.created" and not str(content["status"]).startswith("warning"):  # only an inquiry; no money has moved
-            return Movement("dispute", str(content["payment_intent"]))
-        if kind == "charge.dispute.funds_withdrawn":  # also for an inquiry that became a dispute, which sends no second `created`
-            return Movement("dispute", str(content["payment_intent"]))
-        if kind == "charge.dispute.funds_reinstated":
-            return Movement("reinstate", str(content["payment_intent"]))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError):
+            return Movement("refund", str(content["payment_intent"]), _cents(content["amount_refunded"]))
+        if (returned := _kind_of_return(kind, content)) is not None:
+            return Movement(returned, str(content["payment_intent"]), _cents(content["amount"]), str(content["id"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
         reports.alarm("an event of Stripe could not be read", type=kind)
     return None
 
@@ -166,8 +192,25 @@ def _purchase(session: Any) -> Movement | None:
     if str(user) != session["client_reference_id"]:
         raise ValueError("the session names two users")
     customer = session.get("customer")
-    return Movement("purchase", str(session["payment_intent"]), user, int(metadata[MARK]), customer=str(customer) if customer else None)
+    return Movement(
+        "purchase", str(session["payment_intent"]), _cents(session["amount_total"]), user_id=user, credits=int(metadata[MARK]),
+        currency=str(session["currency"]), pack=metadata.get("pack"), customer=str(customer) if customer else None,
+    )  # fmt: skip
 
 
-def _share(part: Any, whole: Any) -> float:
-    return min(1.0, max(0.0, int(part) / int(whole)))
+def _kind_of_return(kind: str, content: Any) -> Literal["refund", "refund_failed", "dispute", "reinstate"] | None:
+    """What an event about a refund or a dispute means for the money; None for one that moves none."""
+    if kind in ("refund.created", "refund.updated", "refund.failed", "charge.refund.updated"):
+        return "refund_failed" if content["status"] in ("failed", "canceled") else "refund"
+    if kind == "charge.dispute.created" and not str(content["status"]).startswith("warning"):  # only an inquiry; no money has moved
+        return "dispute"
+    if kind == "charge.dispute.funds_withdrawn":  # also for an inquiry that became a dispute, which sends no second `created`
+        return "dispute"
+    return "reinstate" if kind == "charge.dispute.funds_reinstated" else None
+
+
+def _cents(amount: Any) -> int:
+    """An amount in the smallest unit of its currency. Raises ValueError for none."""
+    if not isinstance(amount, int) or amount < 0:
+        raise ValueError("that is no amount of money")
+    return amount

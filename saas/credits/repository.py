@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
+from saas.credits.aloud import aloud
 from saas.credits.schemas import Credits, Day, Entry, Estimate
 from saas.database import Database
 
 
 class CreditRepository:
-    """Each method is one transaction. All raise Refused and Unavailable. Nothing is computed here."""
+    """Each method is one transaction. All raise Refused and Unavailable. No credits are computed here."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -31,7 +33,10 @@ class CreditRepository:
 
     async def estimate(self, text: str, speed: float) -> Estimate:
         """The reservation that a text would need."""
-        return Estimate.model_validate(await self._database.call("estimate_credits", text=text, speed=speed))
+        read = await asyncio.to_thread(aloud, text)
+        return Estimate.model_validate(
+            await self._database.call("estimate_credits", text=text, speed=speed, letters=read.letters, silence=read.silence)
+        )
 
     async def grant(self, user_id: str, credits: int, reference: str | None) -> tuple[int, bool]:
         """The balance after a grant, and whether it was applied: a reference grants only once."""

@@ -32,6 +32,10 @@ class JobRejected(FishserveError):
     """The backend will never accept the job. The message tells the user what is wrong with it."""
 
 
+class LeftForLater(FishserveError):
+    """This process could not finish a job, which is not over: another attempt speaks it, and it is charged then."""
+
+
 class JobUnknown(FishserveError):
     """The backend knows nothing of a job, or has forgotten it."""
 
@@ -43,6 +47,7 @@ class Result(BaseModel):
     frames: int = Field(ge=0)
     bytes: int = Field(ge=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    partial: bool = Field(False, description="The file ends before the text does.")
 
     def metadata(self, job_id: str) -> dict[str, str]:
         """The object's metadata, in the same format that the RunPod worker writes."""
@@ -62,6 +67,13 @@ class Accepted:
     """The backend has the job under this id, and will report when it is done."""
 
     backend_id: str
+
+
+@dataclass(frozen=True)
+class Underway:
+    """The backend has not finished the job. `seconds` of its audio are made, as far as the backend has told."""
+
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,13 +134,17 @@ class Order:
     text: str
     options: Options
     voice: VoiceClip | None
+    budget: float | None
+    """Seconds of speech that the reservation buys, before `options.speed` changes them; the backend stops there. None: no limit."""
 
     @classmethod
     def of(cls, row: ClaimedRow) -> Order:
         """The order for a claimed row."""
         voice = row.get("voice")
         speaker = VoiceClip(voice["object_key"], voice.get("sha256"), voice["transcript"]) if voice else None
-        return cls(row["id"], row["user_id"], row["idempotency_key"], row["text"], Options(**row["options"]), speaker)
+        options, seconds = Options(**row["options"]), row["budget_seconds"]
+        budget = None if seconds is None else seconds * options.speed
+        return cls(row["id"], row["user_id"], row["idempotency_key"], row["text"], options, speaker, budget)
 
     @property
     def key(self) -> str:
@@ -149,6 +165,11 @@ class Speech(Protocol):
 
     @property
     def frames(self) -> int: ...
+
+    @property
+    def partial(self) -> bool:
+        """Whether the budget ended it before the text did."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -184,8 +205,8 @@ class Queued(Protocol):
         """Raises BackendUnavailable, JobRejected."""
         ...
 
-    async def status(self, backend_id: str, order_key: str | None) -> Result | Terminated | None:
-        """None while the job is queued or running. Its result must be at `order_key`, if given. Raises BackendUnavailable, JobUnknown."""
+    async def status(self, backend_id: str, order_key: str | None, speed: float) -> Result | Terminated | Underway:
+        """How the job is. Its result must be at `order_key`, if given. Raises BackendUnavailable, JobUnknown."""
         ...
 
     async def cancel(self, backend_id: str) -> None:

@@ -11,8 +11,8 @@ from functools import partial
 from typing import cast
 
 from inference.errors import FishserveError
-from saas.database import Refused, Unavailable
-from saas.jobs.backend import Accepted, Backend, BackendUnavailable, JobRejected, Order, Queued, Result, Speech, Streaming
+from saas.database import DatabaseError, Refused, Unavailable
+from saas.jobs.backend import Accepted, Backend, BackendUnavailable, JobRejected, LeftForLater, Order, Queued, Result, Speech, Streaming
 from saas.jobs.loop import words
 from saas.jobs.outcomes import LEASE_SECONDS, POLL_SECONDS, Outcomes
 from saas.jobs.repository import ClaimedRow, JobRepository, JobRow
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 10
 MAX_PAUSE = 60
 """The most seconds between attempts. The pause starts at 1 s and doubles each time."""
+RENEW_SECONDS = 3.0
+"""Seconds between two renewals of a lease, which also tell the database how much was made. So much may be heard unpaid if this process is killed."""
 GATHER_SECONDS = 0.05
 """Seconds between two claims. A job that arrives alone does not wait."""
 
@@ -33,48 +35,60 @@ class Dispatcher:
 
     def __init__(self, jobs: JobRepository, bucket: Bucket, backend: Backend, outcomes: Outcomes) -> None:
         self._jobs, self._bucket, self._backend, self._outcomes = jobs, bucket, backend, outcomes
-        self._wake, self._full = asyncio.Event(), False
+        self._wake = outcomes.room
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._speeches: dict[str, Speech] = {}
 
     def wake(self) -> None:
         """Tell the dispatcher that there may be jobs to claim."""
         self._wake.set()
 
     async def stream(self, row: JobRow) -> Stream | None:
-        """Claim the job and stream its speech. None if the backend cannot stream, or a process has already claimed the job."""
+        """Claim the job and stream its speech. None if the backend cannot stream, or the job has to wait or was claimed already."""
         if isinstance(self._backend, Queued):
             return None
         claimed = await self._jobs.claim(row["id"], LEASE_SECONDS)
         if claimed is None:
             return None
         stream = Stream()
-        self._start(row["id"], lambda: self._run_stream(Order.of(claimed), stream))
+        self._start(row["id"], lambda: self._run_stream(claimed, stream))
         return stream
 
-    async def _run_stream(self, order: Order, stream: Stream) -> None:
-        """A client that disconnects stops the speech. The audio so far is finished, stored and charged; no audio costs nothing."""
+    async def _run_stream(self, row: ClaimedRow, stream: Stream) -> None:
+        """A client that disconnects stops the speech. The audio so far is finished, stored and charged; no audio costs nothing.
+
+        If the backend breaks off, the client pays for the audio that it has heard.
+        """
+        order = Order.of(row)
         try:
-            content, speech = await self._synthesize(order, stream)
-            if stream.left and not speech.frames:
-                await self._outcomes.refund(order.job_id, "cancelled", "its client left before anything was spoken")
-            else:
-                await self._keep(order, content, speech)
-            stream.end()
-        except (BackendUnavailable, JobRejected) as e:
-            await self._outcomes.refund(order.job_id, "failed", str(e))
+            try:
+                _check_voice(row)
+                content, speech = await self._synthesize(order, stream)
+                if stream.left and not speech.frames:
+                    await self._outcomes.refund(order.job_id, "cancelled", "its client left before anything was spoken")
+                else:
+                    await self._keep(order, content, speech, left=stream.left)
+                stream.end()
+            except (BackendUnavailable, JobRejected) as e:
+                await self._outcomes.refund(order.job_id, "failed", str(e), stream.seconds)
+                stream.end(e)
+        except Refused as e:
             stream.end(e)
-        except BaseException as e:
-            stream.end(e if isinstance(e, Exception) else BackendUnavailable("the server is stopping"))
+            raise
+        except BaseException:
+            stream.end(LeftForLater(f"the connection broke; the job continues, and GET /api/jobs/{order.job_id} says when it is ready"))
             raise
 
     async def _synthesize(self, order: Order, stream: Stream | None) -> tuple[bytes, Speech]:
         backend = cast(Streaming, self._backend)
         content = bytearray()
         async with self._leased(order, heard=stream is not None), backend.open(order) as speech:
+            self._speeches[order.job_id] = speech
             async for piece in speech:
                 content += piece
                 if stream:
                     stream.give(piece)
+                    stream.seconds = speech.seconds
                     if stream.left:
                         break
             content += (rest := await speech.finish())
@@ -93,11 +107,13 @@ class Dispatcher:
 
         async def renew() -> None:
             while True:
-                await asyncio.sleep(LEASE_SECONDS / 3)
-                with suppress(Unavailable):
-                    if not await self._jobs.renew_lease(order.job_id, LEASE_SECONDS):
+                await asyncio.sleep(RENEW_SECONDS)
+                try:
+                    if not await self._jobs.renew_lease(order.job_id, LEASE_SECONDS, self.made(order.job_id)):
                         speaking.cancel()
                         return
+                except DatabaseError as e:  # the lease has time for more attempts, and what is heard meanwhile is to be known
+                    log.warning("the lease of job %s is renewed later: %s", order.job_id, words(e))
 
         renewing = asyncio.create_task(renew())
         try:
@@ -105,12 +121,15 @@ class Dispatcher:
         finally:
             renewing.cancel()
 
+    def made(self, job_id: str) -> float:
+        """Seconds of audio that this process has made of a job."""
+        return self._speeches[job_id].seconds if job_id in self._speeches else 0.0
+
     async def dispatch(self) -> None:
         """Start as many jobs as there are free slots, then wait for more jobs or slots."""
         self._wake.clear()
         free = self._backend.slots - len(self._tasks)
         claimed = await self._jobs.claim_due(free, LEASE_SECONDS) if free > 0 else []
-        self._full = len(claimed) >= free
         for row in claimed:
             self._start(row["id"], partial(self._work, row))
         await asyncio.sleep(GATHER_SECONDS)  # jobs that arrive together are claimed together
@@ -131,8 +150,8 @@ class Dispatcher:
         def over(task: asyncio.Task[None]) -> None:
             if self._tasks.get(job_id) is task:
                 del self._tasks[job_id]
-            if self._full:
-                self._wake.set()
+                self._speeches.pop(job_id, None)
+            self._wake.set()
 
         task = self._tasks[job_id] = asyncio.create_task(watched())
         task.add_done_callback(over)
@@ -145,13 +164,13 @@ class Dispatcher:
                 await self._outcomes.settle(order.job_id, order.key, made)
             elif row["attempts"] > MAX_ATTEMPTS:
                 raise JobRejected("it could not be spoken just now, and was tried several times; try again later")
-            elif row.get("voice_id") and order.voice is None:
-                raise JobRejected("its voice was deleted before it was spoken")
-            elif isinstance(self._backend, Queued):
-                await self._hand_on(order, self._backend)
             else:
-                content, speech = await self._synthesize(order, None)
-                await self._keep(order, content, speech)
+                _check_voice(row)
+                if isinstance(self._backend, Queued):
+                    await self._hand_on(order, self._backend)
+                else:
+                    content, speech = await self._synthesize(order, None)
+                    await self._keep(order, content, speech)
         except JobRejected as e:
             await self._outcomes.refund(order.job_id, "failed", str(e))
         except Refused as e:
@@ -173,8 +192,11 @@ class Dispatcher:
         else:
             await self._outcomes.refund(order.job_id, outcome.status, outcome.message)
 
-    async def _keep(self, order: Order, content: bytes, speech: Speech) -> None:
-        made = Result(seconds=speech.seconds, frames=speech.frames, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    async def _keep(self, order: Order, content: bytes, speech: Speech, *, left: bool = False) -> None:
+        made = Result(
+            seconds=speech.seconds, frames=speech.frames, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(),
+            partial=speech.partial or left,
+        )  # fmt: skip
         await self._bucket.put(order.key, content, order.options.media_type, made.metadata(order.job_id))
         await self._outcomes.settle(order.job_id, order.key, made)
 
@@ -189,9 +211,16 @@ class Dispatcher:
     async def close(self) -> None:
         """Stop the running jobs and release their leases, so that other processes can take them at once."""
         tasks = dict(self._tasks)
+        made = {job_id: self.made(job_id) for job_id in tasks}
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         for job_id in tasks:
             with suppress(Unavailable, Refused):
-                await self._jobs.renew_lease(job_id, 0)
+                await self._jobs.renew_lease(job_id, 0, made[job_id])
+
+
+def _check_voice(row: ClaimedRow) -> None:
+    """Raises JobRejected when the voice that a job names is gone: nobody is given another one."""
+    if row["voice_id"] and row["voice"] is None:
+        raise JobRejected("its voice was deleted before it was spoken")

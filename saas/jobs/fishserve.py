@@ -50,7 +50,7 @@ class Fishserve:
             ) as response:
                 if response.status_code != 200:
                     raise _refused(response, await _some(response))
-                yield FishSpeech(response, Encoder(o.format, o.sample_rate, o.speed), o.speed)
+                yield FishSpeech(response, Encoder(o.format, o.sample_rate, o.speed), o.speed, order.budget)
         except httpx.HTTPError as e:
             raise BackendUnavailable(f"the server that speaks does not answer: {type(e).__name__}") from None
 
@@ -62,10 +62,12 @@ class Fishserve:
 
 
 class FishSpeech:
-    """Encodes a file as its audio arrives, in a thread, so that no other request waits for it."""
+    """Encodes a file as its audio arrives, in a thread, so that no other request waits for it. It ends after `budget` seconds of speech."""
 
-    def __init__(self, response: httpx.Response, encoder: Encoder, speed: float) -> None:
+    def __init__(self, response: httpx.Response, encoder: Encoder, speed: float, budget: float | None) -> None:
         self._response, self._encoder, self._speed, self._samples = response, encoder, speed, 0
+        self._most = None if budget is None else int(budget * NATIVE_RATE)
+        self.partial = False
 
     @property
     def frames(self) -> int:
@@ -85,9 +87,13 @@ class FishSpeech:
             whole = len(content) // 2 * 2
             odd = content[whole:]
             samples = np.frombuffer(content[:whole], "<i2").astype(np.float32) / 32768
+            if self._most is not None and self._samples + len(samples) > self._most:
+                samples, self.partial = samples[: self._most - self._samples], True
             self._samples += len(samples)
             if made := await asyncio.to_thread(self._encoder.encode, samples):
                 yield made
+            if self.partial:
+                return
 
     async def finish(self) -> bytes:
         """The last bytes of the file; nothing may follow them."""

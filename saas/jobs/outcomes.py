@@ -22,6 +22,8 @@ class Outcomes:
     def __init__(self, jobs: JobRepository, bucket: Bucket) -> None:
         self._jobs, self._bucket = jobs, bucket
         self._events: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self.room = asyncio.Event()
+        """Set when a job has ended or come: there may be one to claim."""
 
     async def found(self, key: str) -> Result | None:
         """The result that the bucket already holds, from a process that died before it could report it."""
@@ -41,9 +43,9 @@ class Outcomes:
         else:
             await self.settle(job_id, key, made)
 
-    async def refund(self, job_id: str, status: Ending, message: str) -> JobRow:
-        """End a job without a result. Returns the job, which may have been settled meanwhile."""
-        row = await self._jobs.refund(job_id, status, message)
+    async def refund(self, job_id: str, status: Ending, message: str, heard_seconds: float = 0) -> JobRow:
+        """End a job without a result; its client pays for what it has heard. Returns the job, which may have been settled meanwhile."""
+        row = await self._jobs.refund(job_id, status, message, heard_seconds)
         self.tell(job_id)
         return row
 
@@ -52,6 +54,7 @@ class Outcomes:
         return self._events.setdefault(job_id, asyncio.Event())
 
     def tell(self, job_id: str) -> None:
-        """Wake the requests that wait for the job's end."""
+        """Wake the requests that wait for the job's end, and the dispatcher: the user's next job may begin."""
+        self.room.set()
         if event := self._events.pop(job_id, None):
             event.set()

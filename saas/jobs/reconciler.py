@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from saas.jobs.backend import Backend, BackendUnavailable, JobUnknown, Queued, Result, Terminated, sha256
+from saas.jobs.backend import Backend, BackendUnavailable, JobUnknown, Queued, Result, Terminated, Underway, sha256
 from saas.jobs.outcomes import LEASE_SECONDS, RUNNING, Outcomes
 from saas.jobs.repository import JobRepository, JobRow
 from saas.storage.bucket import Bucket, result_key
@@ -51,6 +51,14 @@ class Reconciler:
 
         await asyncio.gather(*(look(row, row["backend_id"]) for row in rows if row["backend"] == self._backend.name and row["backend_id"]))
 
+    async def made(self, row: JobRow) -> float:
+        """Seconds of audio that the backend says it has made of a job; 0 where it does not answer."""
+        if isinstance(self._backend, Queued) and row["status"] == "running" and row["backend_id"]:
+            with suppress(BackendUnavailable, JobUnknown):
+                outcome = await self._backend.status(row["backend_id"], None, row["options"].get("speed", 1.0))
+                return outcome.seconds if isinstance(outcome, Underway | Result) else 0.0
+        return 0.0
+
     async def _look(self, row: JobRow, backend_id: str) -> None:
         key = result_key(row["user_id"], row["id"], row["options"].get("format", "mp3"))
         if row["status"] not in RUNNING:
@@ -59,13 +67,13 @@ class Reconciler:
             return
         own = backend_id == row["backend_id"]
         try:
-            outcome = await cast(Queued, self._backend).status(backend_id, key)
+            outcome = await cast(Queued, self._backend).status(backend_id, key, row["options"].get("speed", 1.0))
         except JobUnknown:
             if not own or _age(row) < _FORGIVEN:
                 return
             outcome = Terminated("failed", "it was lost on the way; try again")
-        if outcome is None:
-            await self._jobs.renew_lease(row["id"], LEASE_SECONDS)  # next time, other jobs are checked first
+        if isinstance(outcome, Underway):
+            await self._jobs.renew_lease(row["id"], LEASE_SECONDS, outcome.seconds)  # next time, other jobs are checked first
         elif isinstance(outcome, Result):
             await self._outcomes.settle_checked(row["id"], key, outcome)
         elif own:

@@ -37,12 +37,18 @@ class JobRow(TypedDict):
     bytes: int | None
     sha256: str | None
     error: str | None
+    charged: int
+    partial: bool
 
 
 class ClaimedRow(JobRow):
-    """A job that this process has claimed, with its voice if it names one that is ready."""
+    """A job that this process has claimed, with its voice if it names one that is ready.
+
+    `budget_seconds`: the seconds of audio that its reservation buys, None where audio costs nothing.
+    """
 
     voice: VoiceRow | None
+    budget_seconds: float | None
 
 
 class Taken(TypedDict):
@@ -69,14 +75,20 @@ class JobRepository:
 
     async def submit(
         self, *, user_id: str, api_key_id: str | None, idempotency_key: str, fingerprint: str, text: str, voice_id: str | None,
-        options: dict[str, Any], token_hash: str,
+        options: dict[str, Any], token_hash: str, letters: float, silence: float,
     ) -> Taken:  # fmt: skip
-        """Reserve the credits and queue the job, or return the job of this idempotency key."""
+        """Reserve the credits and queue the job, or return the job of this idempotency key. Raises Refused 429 above the user's limit."""
         taken: Taken = await self._database.call(
             "process_audio_request", user_id=user_id, idempotency_key=idempotency_key, fingerprint=fingerprint, text=text, voice_id=voice_id,
-            options=options, api_key_id=api_key_id, token_hash=token_hash,
+            options=options, api_key_id=api_key_id, token_hash=token_hash, letters=letters, silence=silence,
         )  # fmt: skip
         return taken
+
+    async def give_up(self, user_id: str, idempotency_key: str) -> JobRow | None:
+        """End the job of a request whose answer was lost, without a cost. Returns it, None where there is none."""
+        answer = await self._database.call("give_up_request", user_id=user_id, idempotency_key=idempotency_key)
+        row: JobRow | None = answer["job"]
+        return row
 
     async def get(self, user_id: str, job_id: str) -> JobRow:
         """A user's job."""
@@ -89,9 +101,9 @@ class JobRepository:
         rows: list[JobRow] = await self._database.call("list_jobs", user_id=user_id, before=at, limit=limit, search=search)
         return rows
 
-    async def cancel(self, user_id: str, job_id: str) -> Changed:
-        """Cancel and refund a job that has not ended."""
-        changed: Changed = await self._database.call("cancel_job", user_id=user_id, job_id=job_id)
+    async def cancel(self, user_id: str, job_id: str, seconds: float) -> Changed:
+        """Cancel a job that has not ended. It costs what was made: `seconds` of audio, or more where another process has told of more."""
+        changed: Changed = await self._database.call("cancel_job", user_id=user_id, job_id=job_id, seconds=seconds)
         return changed
 
     async def delete(self, user_id: str, job_id: str) -> str | None:
@@ -101,12 +113,12 @@ class JobRepository:
         return key
 
     async def claim(self, job_id: str, lease_seconds: int) -> ClaimedRow | None:
-        """Claim one job; None when another process has it or it has ended."""
+        """Claim one job; None when another process has it, it has ended, or its user has as many running as may be."""
         row: ClaimedRow | None = await self._database.call("claim_job", job_id=job_id, lease_seconds=lease_seconds)
         return row
 
     async def claim_due(self, limit: int, lease_seconds: int) -> list[ClaimedRow]:
-        """Claim jobs that no process works on, the oldest first."""
+        """Claim jobs that no process works on: users take turns."""
         rows: list[ClaimedRow] = await self._database.call("claim_jobs", limit=limit, lease_seconds=lease_seconds)
         return rows
 
@@ -115,20 +127,22 @@ class JobRepository:
         row: JobRow = await self._database.call("start_job", job_id=job_id, backend=backend, backend_id=backend_id, heard=heard)
         return row
 
-    async def renew_lease(self, job_id: str, lease_seconds: int) -> bool:
-        """Keep a job for this process. False when the job has ended."""
-        answer = await self._database.call("renew_lease", job_id=job_id, lease_seconds=lease_seconds)
+    async def renew_lease(self, job_id: str, lease_seconds: int, seconds: float = 0) -> bool:
+        """Keep a job for this process, which has made so many seconds of audio. False when the job has ended."""
+        answer = await self._database.call("renew_lease", job_id=job_id, lease_seconds=lease_seconds, seconds=seconds)
         return bool(answer["renewed"])
 
-    async def settle(self, job_id: str, object_key: str, *, seconds: float, frames: int, bytes: int, sha256: str) -> None:
+    async def settle(
+        self, job_id: str, object_key: str, *, seconds: float, frames: int, bytes: int, sha256: str, partial: bool
+    ) -> None:  # fmt: skip
         """Charge a job for its result."""
         await self._database.call(
-            "settle_job", job_id=job_id, object_key=object_key, seconds=seconds, frames=frames, bytes=bytes, sha256=sha256
+            "settle_job", job_id=job_id, object_key=object_key, seconds=seconds, frames=frames, bytes=bytes, sha256=sha256, partial=partial
         )
 
-    async def refund(self, job_id: str, status: str, error: str) -> JobRow:
-        """End a job without a result. Returns the job, which may have been settled meanwhile."""
-        answer: Changed = await self._database.call("refund_job", job_id=job_id, status=status, error=error)
+    async def refund(self, job_id: str, status: str, error: str, seconds: float) -> JobRow:
+        """End a job without a result; its client pays for what it has heard, `seconds` or more. Returns the job, which may have been settled."""
+        answer: Changed = await self._database.call("refund_job", job_id=job_id, status=status, error=error, seconds=seconds)
         return answer["job"]
 
     async def of_token(self, job_id: str, token_hash: str) -> JobRow:

@@ -21,7 +21,7 @@ from saas.auth.caller import Caller
 from saas.auth.dependencies import caller
 from saas.database import Refused
 from saas.errors import ApiError
-from saas.jobs.backend import BackendUnavailable, JobRejected
+from saas.jobs.backend import BackendUnavailable, JobRejected, LeftForLater
 from saas.jobs.outcomes import RUNNING
 from saas.jobs.repository import JobRow
 from saas.jobs.schemas import JobOut, Model, Models, OpenAIBody, SpeechBody, WebhookBody
@@ -71,7 +71,7 @@ async def job(job_id: UUID, caller: Reader, state: AppState) -> JobOut:
 
 @router.post("/api/jobs/{job_id}/cancel")
 async def cancel(job_id: UUID, caller: Canceller, state: AppState) -> JobOut:
-    """Cancel a job and get its credits back. A job that has ended stays as it is.
+    """Cancel a job and get its credits back, less the price of what was already spoken. A job that has ended stays as it is.
 
     A job that streams to a client cannot be cancelled; it ends when that client disconnects.
     """
@@ -89,7 +89,7 @@ async def openai_speech(body: OpenAIBody, caller: SpeechCaller, state: AppState,
     """Speak a text, for OpenAI's clients. The file is streamed as it is generated, if the backend can.
 
     If you disconnect during the stream, you pay for the audio generated so far, which is kept with the job.
-    If you disconnect before it starts, you pay nothing.
+    If you disconnect before it starts, you pay nothing. Repeated with the same Idempotency-Key, the answer is that part, marked `X-Partial: true`.
     """
     _check_length(body.input, "input", state)
     user = str(caller.user_id)
@@ -111,6 +111,8 @@ async def openai_speech(body: OpenAIBody, caller: SpeechCaller, state: AppState,
         content = await _content(row, state.jobs)
         pieces, frames = _once(content), lambda: row["frames"] or 0
     headers = {"X-Job-Id": row["id"], "X-Sample-Rate": str(body.options.rate), **_voice_ignored(voice, state)}
+    if content is not None and row["partial"]:
+        headers["X-Partial"] = "true"
     if body.stream_format == "sse":
         return StreamingResponse(_events(pieces, len(body.input), frames), media_type="text/event-stream", headers=headers)
     if content is not None:
@@ -193,6 +195,8 @@ async def _unless_gone(work: Any, request: Request, give_up: Callable[[], Awaita
         return True
     except JobRejected as e:
         raise ApiError(400, str(e), "cannot_be_spoken", "input") from None
+    except LeftForLater as e:
+        raise ApiError(503, str(e), "unavailable", headers={"Retry-After": "5"}) from None
     except Refused:  # the job was cancelled meanwhile
         raise ApiError(409, "the job was cancelled", "cancelled") from None
     except FishserveError as e:
@@ -211,7 +215,8 @@ async def _content(row: JobRow, service: Jobs) -> bytes:
     if row["status"] in RUNNING:
         raise ApiError(504, f"it is not ready yet; GET /api/jobs/{row['id']} says when it is", "not_ready")
     status = 409 if row["status"] == "cancelled" else 502
-    raise ApiError(status, f"{row['error'] or 'it could not be spoken'}; nothing was charged", row["status"])
+    cost = f"{row['charged']} credits were charged for what was spoken" if row["charged"] else "nothing was charged"
+    raise ApiError(status, f"{row['error'] or 'it could not be spoken'}; {cost}", row["status"])
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:

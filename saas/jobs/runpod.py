@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import httpx
 from pydantic import ValidationError
 
-from saas.jobs.backend import Accepted, BackendUnavailable, JobRejected, JobUnknown, Order, Result, Terminated
+from saas.jobs.backend import Accepted, BackendUnavailable, JobRejected, JobUnknown, Order, Result, Terminated, Underway
 from saas.storage.bucket import Bucket
 
 SYNC_CHARACTERS, SYNC_SECONDS, MAX_SYNC = 200, 8, 16
@@ -66,11 +66,12 @@ class RunPod:
                 self._held -= 1
         if "id" not in answer:
             raise BackendUnavailable("RunPod gave the job no id")
-        return self._read(answer, order.key) or Accepted(_checked(answer["id"]))
+        outcome = self._read(answer, order.key, order.options.speed)
+        return Accepted(_checked(answer["id"])) if isinstance(outcome, Underway) else outcome
 
-    async def status(self, backend_id: str, order_key: str | None) -> Result | Terminated | None:
+    async def status(self, backend_id: str, order_key: str | None, speed: float) -> Result | Terminated | Underway:
         """As Queued.status."""
-        return self._read(await self._ask("GET", f"status/{_checked(backend_id)}"), order_key)
+        return self._read(await self._ask("GET", f"status/{_checked(backend_id)}"), order_key, speed)
 
     async def cancel(self, backend_id: str) -> None:
         """As Queued.cancel. A job that has ended or is unknown needs no cancelling."""
@@ -81,6 +82,8 @@ class RunPod:
 
     def _input(self, order: Order) -> dict[str, Any]:
         given = order.options.asdict() | {"version": 1, "text": order.text, "seed": order.seed}
+        if order.budget is not None:
+            given["max_seconds"] = order.budget
         if order.voice:
             given["voice"] = {"text": order.voice.transcript, "url": self._bucket.get_url(order.voice.key, seconds=ADDRESS_SECONDS)}
         if self._by_key:
@@ -113,12 +116,12 @@ class RunPod:
             raise BackendUnavailable("RunPod's answer cannot be read")
         return answer
 
-    def _read(self, answer: dict[str, Any], order_key: str | None) -> Result | Terminated | None:
+    def _read(self, answer: dict[str, Any], order_key: str | None, speed: float) -> Result | Terminated | Underway:
         status = answer.get("status")
         if status == "COMPLETED":
             return self._result(answer.get("output"), order_key)
         if status in _UNDER_WAY:
-            return None
+            return Underway(_progress(answer.get("output")) / speed)
         return _ENDS.get(status or "") or Terminated("failed", _sentence(answer.get("error")))
 
     def _result(self, output: Any, order_key: str | None) -> Result | Terminated:
@@ -138,6 +141,12 @@ def _checked(backend_id: Any) -> str:
     if not isinstance(backend_id, str) or not _ID.fullmatch(backend_id):
         raise JobUnknown("that is no id of a RunPod job")
     return quote(backend_id)
+
+
+def _progress(output: Any) -> float:
+    """The seconds of speech of the worker's last report, before speed; 0 before the first."""
+    seconds = output.get("seconds") if isinstance(output, dict) else None
+    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 1_000_000 else 0.0
 
 
 def _sentence(error: Any) -> str:

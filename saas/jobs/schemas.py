@@ -87,9 +87,10 @@ class JobOut(BaseModel):
     characters: int
     voice_id: UUID | None = None
     options: dict[str, Any]
-    reserved: int = Field(description="Credits that were reserved: the most that the job can cost.")
+    reserved: int = Field(description="Credits that were reserved: the most that the job can cost. Speech ends where they end.")
     charged: int = Field(description="Credits that the job cost.")
     seconds: float | None = None
+    partial: bool = Field(False, description="It ended before the end of its text; `charged` is the price of the part that was made.")
     bytes: int | None = None
     sha256: str | None = None
     error: str | None = None

@@ -13,7 +13,9 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from saas.database import Database
+from inference.errors import FishserveError
+from saas.credits.aloud import INSTANT, aloud
+from saas.database import Database, Unavailable
 from saas.jobs.backend import Backend, Options, Queued, sha256
 from saas.jobs.dispatcher import Dispatcher
 from saas.jobs.loop import again
@@ -23,6 +25,12 @@ from saas.jobs.repository import JobRepository, JobRow, Taken
 from saas.jobs.stream import Stream
 from saas.jobs.sweeper import SWEEP_SECONDS, Sweeper
 from saas.storage.bucket import Bucket, StorageError
+
+LOST = "the database did not answer, and it is not known whether the request was taken; "
+
+
+class AnswerLost(FishserveError):
+    """The database may have taken a request, or not. The message says what the client can do."""
 
 
 class Jobs:
@@ -34,6 +42,7 @@ class Jobs:
         self._dispatcher = Dispatcher(self._jobs, bucket, backend, self._outcomes)
         self._reconciler = Reconciler(self._jobs, bucket, backend, self._outcomes)
         self._sweeper = Sweeper(self._jobs, bucket, self._dispatcher, self._outcomes)
+        self._lost: list[tuple[str, str]] = []
 
     async def run(self) -> None:
         """Dispatch claimed jobs, reconcile those that were sent on, and clean up those that have ended, until cancelled."""
@@ -42,6 +51,7 @@ class Jobs:
                 group.create_task(again(self._dispatcher.dispatch, 0))
                 group.create_task(again(self.reconcile, RECONCILE_SECONDS))
                 group.create_task(again(self._sweeper.sweep, SWEEP_SECONDS))
+                group.create_task(again(self._give_up_lost, POLL_SECONDS))
         finally:
             await self._dispatcher.close()
 
@@ -57,20 +67,34 @@ class Jobs:
         self, user_id: str, key_id: str | None, idempotency_key: str | None, text: str, voice_id: str | None, options: Options,
         *, dispatch: bool = True,
     ) -> Taken:  # fmt: skip
-        """Reserve the credits and accept the job, once for each idempotency key. Raises Refused, Unavailable.
+        """Reserve the credits and accept the job, once for each idempotency key. Raises Refused, AnswerLost.
 
         Without `dispatch` the caller claims the job, or leaves it to the next round.
         """
         key = idempotency_key or secrets.token_hex(16)
         asked = json.dumps([text, voice_id, options.asdict()], sort_keys=True)
         token = self._backend.token(user_id, key) if isinstance(self._backend, Queued) else secrets.token_hex(32)
-        taken = await self._jobs.submit(
-            user_id=user_id, api_key_id=key_id, idempotency_key=key, fingerprint=sha256(asked), text=text, voice_id=voice_id,
-            options=options.asdict(), token_hash=sha256(token),
-        )  # fmt: skip
+        read = await asyncio.to_thread(aloud, text) if len(text) > INSTANT else aloud(text)
+        try:
+            taken = await self._jobs.submit(
+                user_id=user_id, api_key_id=key_id, idempotency_key=key, fingerprint=sha256(asked), text=text, voice_id=voice_id,
+                options=options.asdict(), token_hash=sha256(token), letters=read.letters, silence=read.silence,
+            )  # fmt: skip
+        except Unavailable:
+            if idempotency_key is not None:
+                raise AnswerLost(f"{LOST}send it again with the same Idempotency-Key: it is taken once") from None
+            self._lost.append((user_id, key))
+            raise AnswerLost(f"{LOST}if it was, it is cancelled and costs nothing: send it again in a few seconds") from None
         if dispatch:
             self.wake()
         return taken
+
+    async def _give_up_lost(self) -> None:
+        while self._lost:
+            row = await self._jobs.give_up(*self._lost[0])
+            self._lost.pop(0)
+            if row:
+                await self._dispatcher.stop(row)
 
     def wake(self) -> None:
         """Tell the dispatcher that there may be jobs to claim."""
@@ -94,8 +118,9 @@ class Jobs:
                     await event.wait()
 
     async def cancel(self, user_id: str, job_id: str) -> JobRow:
-        """Cancel a job that has not ended and return its reservation. Raises Refused 404, and 409 while a client is listening to it."""
-        answer = await self._jobs.cancel(user_id, job_id)
+        """Cancel a job that has not ended: it costs what was made of it. Raises Refused 404, and 409 while a client is listening to it."""
+        made = self._dispatcher.made(job_id) or await self._reconciler.made(await self._jobs.get(user_id, job_id))
+        answer = await self._jobs.cancel(user_id, job_id, made)
         if answer["changed"]:
             self._outcomes.tell(job_id)
             await self._dispatcher.stop(answer["job"])

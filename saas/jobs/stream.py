@@ -12,7 +12,7 @@ class Stream:
     def __init__(self) -> None:
         self._pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
         self._first: bytes | Exception | None = None
-        self.left, self.frames = False, 0
+        self.left, self.frames, self.seconds = False, 0, 0.0
 
     def give(self, piece: bytes) -> None:
         """Add the next piece."""

@@ -35,7 +35,7 @@ def _count(function: str, arguments: dict[str, Any], answer: Any) -> None:
         metrics.CREDITS.labels("reserved").inc(answer["job"]["reserved"])
     elif function == "start_job":
         metrics.JOBS.labels("running").inc()
-    elif function in ("settle_job", "refund_job", "cancel_job") and answer["changed"]:
+    elif function in ("settle_job", "refund_job", "cancel_job", "give_up_request") and answer["changed"]:
         _ended(answer["job"])
     elif function == "expire_reservations":
         for job in answer:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import sentry_sdk
 
+from saas.observability import metrics
 from saas.settings import Settings
 
+log = logging.getLogger(__name__)
 _KEPT = frozenset(
     ["event_id", "timestamp", "level", "platform", "exception", "message", "tags", "release", "environment", "server_name", "sdk"]
 )
@@ -35,7 +38,9 @@ def report(error: BaseException, **tags: str) -> None:
 
 
 def alarm(message: str, **tags: str) -> None:
-    """Report something that a person must look at, though nothing broke. Neither message nor tags hold a user's words."""
+    """Report something that a person must look at, though nothing broke, and log and count it. Neither message nor tags hold a user's words."""
+    metrics.ALARMS.inc()
+    log.error("%s (%s)", message, ", ".join(f"{name} {value}" for name, value in tags.items()))
     with sentry_sdk.new_scope() as scope:
         scope.set_tags(tags)
         scope.capture_message(message, "error")

@@ -86,7 +86,10 @@ class Issuer:
     def __init__(self) -> None:
         self.keys: dict[str, Any] = {}
         self.add("first")
-        self.service = StandIn(lambda _: (200, {"keys": [self.public(kid) for kid in self.keys]}))
+        self.settings = {"mailer_autoconfirm": False, "external": {"email": True, "anonymous_users": False}}
+        self.service = StandIn(
+            lambda asked: (200, self.settings if asked.path.endswith("/settings") else {"keys": [self.public(kid) for kid in self.keys]})
+        )
 
     def add(self, kid: str) -> None:
         self.keys[kid] = ec.generate_private_key(ec.SECP256R1())

@@ -206,3 +206,18 @@ def test_the_bucket_gets_its_rules_by_a_command(bucket):
     assert command("bucket", **given)[0] == 0
     rules = bucket.s3.get_bucket_cors(Bucket="fresh")["CORSRules"]
     assert json.dumps(rules).count("https://app.example.com") == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "names"),
+    [
+        ({"mailer_autoconfirm": True}, {"confirmed addresses"}),
+        ({"external": {"anonymous_users": True}}, {"anonymous sign-in"}),
+        ({}, set()),
+    ],
+    ids=str,
+)
+def test_sign_ups_without_an_address_that_is_somebodys_are_found(found, services, monkeypatch, changed, names):
+    issuer = services["api"].issuer
+    monkeypatch.setattr(issuer, "settings", issuer.settings | changed)
+    assert wrong(found()) == names | {"https"}

@@ -131,6 +131,16 @@ def test_a_cancelled_job_stops_and_its_neighbour_does_not(queue, worker):
     assert queue.status(job)["answers"] == 0
 
 
+@pytest.mark.parametrize("speed", [1.0, 2.0])
+def test_speech_ends_where_its_budget_ends(queue, worker, speed):
+    before = worker.metric("fishserve_requests_total", reason="cancelled")
+    result = queue.result(text=LONG[:400], max_seconds=0.5, format="wav", speed=speed, seed=1)[-1]
+    assert (result["seconds"], result["frames"], result["partial"], result["finish"]) == (0.5 / speed, 10, True, "max_seconds")
+    wait(lambda: worker.metric("fishserve_requests_total", reason="cancelled") > before)
+    whole = queue.result(**SMALL, max_seconds=60)[-1]
+    assert (whole["partial"], whole["finish"] == "max_seconds") == (False, False)
+
+
 def test_long_jobs_tell_how_far_they_are(queue):
     job = queue.run(text=LONG[:400], max_new_tokens=300, format="mp3", temperature=2.0, top_p=1.0, seed=1)
     assert queue.done(job)["status"] == "COMPLETED"

@@ -89,11 +89,19 @@ async def what_there_is() -> dict[str, Any]:
 
 @router.post("/signup")
 async def sign_up(body: SignUp, request: Request, state: AppState, auth: Auth, redirect_to: str = "") -> dict[str, Any]:
-    """Sign up; opening the emailed link confirms the user. The answer is the same if the address has an account: its id is random."""
+    """Sign up; opening the emailed link confirms the user. The answer is the same if the address has an account: its id is random.
+
+    Of two who sign up with one address before it is confirmed, one may be a stranger. So neither password counts: each link signs in the owner
+    of the mailbox, and the second one's leads to where a new password is chosen.
+    """
     await _may_write(request, state, body, "sign-up")
-    user = await create_user(state.database, body.email, body.password, confirmed=False)
+    before = await _find(state.database, body.email)
+    contested = before is not None and not before["confirmed_at"]
+    user = await create_user(state.database, body.email, None if contested else body.password, confirmed=False)
     if user is None:
         auth.tell_of_account(body.email)
+    elif contested:
+        await auth.send_link(state.database, user, "recovery", redirect_to)
     else:
         await auth.send_link(state.database, user, "signup", redirect_to)
     return {

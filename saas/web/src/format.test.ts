@@ -25,7 +25,11 @@ test("today is a time, this year a day, another year has its number", () => {
   expect(moment(new Date(2025, 10, 3).toISOString(), now)).toContain("2025");
 });
 
-test("money is in its own currency", () => expect(money(500, "usd")).toMatch(/\$5\.00/));
+test.each([
+  [500, "usd", /\$5\.00/],
+  [500, "jpy", /¥500$/],
+  [1234, "kwd", /1\.234/],
+])("%i of %s is in its own currency and unit", (amount, currency, shown) => expect(money(amount, currency)).toMatch(shown));
 
 test("a label ends at a word", () => {
   expect(brief("one two  three\nfour", 9)).toBe("one two…");

@@ -29,9 +29,10 @@ export function moment(iso: string, now = new Date()): string {
   return when.toLocaleDateString(undefined, { day: "numeric", month: "short", year });
 }
 
-/** Cents as money. */
-export function money(cents: number, currency: string): string {
-  return new Intl.NumberFormat(undefined, { style: "currency", currency: currency.toUpperCase() }).format(cents / 100);
+/** An amount in the smallest unit of its currency, as money: a dollar has a hundred of them, a yen is one. */
+export function money(amount: number, currency: string): string {
+  const format = new Intl.NumberFormat(undefined, { style: "currency", currency: currency.toUpperCase() });
+  return format.format(amount / 10 ** (format.resolvedOptions().maximumFractionDigits ?? 2));
 }
 
 /** The first words of a text, for a label. */

@@ -497,6 +497,11 @@ export interface components {
             charged: number;
             /** Seconds */
             seconds?: number | null;
+            /**
+             * Partial
+             * @default false
+             */
+            partial: boolean;
             /** Bytes */
             bytes?: number | null;
             /** Sha256 */

@@ -25,6 +25,10 @@ test("a failure costs nothing, and that is said", () => {
   expect(saying(shown({ error: new Error("no") }))).toBe(t.speak.free);
 });
 
+test("speech that ended where its credits ended says so", () => {
+  expect(costing(shown({ job: { ...job("succeeded", 54), partial: true } }))).toBe(`It cost 54 credits. ${t.speak.partial}`);
+});
+
 test("a connection that broke says how far it came, and what became of the rest", () => {
   expect(saying(shown({ cut: true, seconds: 2.5 }))).toBe("The connection was lost after 2.5 s.");
   expect(saying(shown({ cut: true }))).toBe(t.speak.brokeEarly);

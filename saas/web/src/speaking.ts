@@ -149,5 +149,6 @@ export function costing({ phase, job, cut, stopped, error }: Shown): string {
   if (phase === "settling") return t.speak.settling;
   if (!job) return cut || stopped ? t.speak.cutRunning : "";
   const price = job.charged ? t.speak.charged(job.charged, job.reserved) : t.speak.free;
-  return (cut || stopped) && job.status === "succeeded" ? `${price} ${t.speak.kept}` : price;
+  if (job.status !== "succeeded") return price;
+  return cut || stopped ? `${price} ${t.speak.kept}` : job.partial ? `${price} ${t.speak.partial}` : price;
 }

@@ -102,6 +102,7 @@ export const t = {
     brokeEarly: "The connection was lost before the first sound.",
     cutRunning: "Your history will show the outcome.",
     kept: "The audio so far is kept in your history.",
+    partial: "The speech was longer than estimated and ends where the reserved credits ended.",
     charged: (n: number, shown: number) =>
       n < shown ? `It cost ${credits(n)} credits, ${credits(shown - n)} fewer than reserved.` : `It cost ${credits(n)} credits.`,
     settling: "Calculating the price.",
@@ -172,6 +173,7 @@ export const t = {
     empty: "Nothing here yet",
     emptyHint: "Your speech is kept here for a while, to play again and to download.",
     nothing: (words: string) => `Nothing with “${words}” in it.`,
+    partial: "A part",
     status: { queued: "Waiting", running: "Being made", succeeded: "Done", failed: "Failed", cancelled: "Stopped", expired: "Timed out" } as Record<string, string>,
     until: (when: string) => `Kept until ${when}`,
     gone: "No longer kept",

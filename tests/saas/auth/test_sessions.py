@@ -1,5 +1,6 @@
 """Whose sessions are good: those that the issuer signed for us, and that have not ended. Everything else is 401 and a sentence."""
 
+import time
 from uuid import uuid4
 
 import jwt
@@ -80,6 +81,12 @@ def test_no_token_at_all_says_what_to_send(api):
 def test_an_expired_session_is_told_apart_so_that_the_app_renews_it(api):
     with api.with_key(api.issuer.token(api.database.user(), exp=1)) as client:
         assert client.get("/api/me").json()["error"]["code"] == "session_expired"
+
+
+@pytest.mark.parametrize(("ahead", "answered"), [(10, 200), (45, 200), (90, 401)])
+def test_the_issuers_clock_may_be_a_little_ahead(api, ahead, answered):
+    at = int(time.time()) + ahead
+    assert status(api, api.issuer.token(api.database.user(), iat=at, nbf=at)) == answered
 
 
 def test_rs256_is_good_where_the_issuer_has_such_a_key(postgres):

@@ -68,7 +68,7 @@ def bought(user, payment, credits=10_000, **changed):
     metadata = {"fishserve_credits": str(credits), "user_id": str(user), "pack": "small"}
     return {
         "id": "cs_1", "object": "checkout.session", "client_reference_id": str(user), "payment_status": "paid", "payment_intent": payment,
-        "customer": "cus_1", "metadata": metadata,
+        "customer": "cus_1", "metadata": metadata, "amount_total": 500, "currency": "usd",
     } | changed  # fmt: skip
 
 
@@ -76,8 +76,12 @@ def refund(payment, part=500, whole=500):
     return {"id": "ch_1", "object": "charge", "payment_intent": payment, "amount": whole, "amount_refunded": part}
 
 
-def dispute(payment, status="needs_response"):
-    return {"id": "dp_1", "object": "dispute", "payment_intent": payment, "status": status, "amount": 500}
+def dispute(payment, status="needs_response", part=500, name=""):
+    return {"id": f"dp_{name}{payment}", "object": "dispute", "payment_intent": payment, "status": status, "amount": part}
+
+
+def returned(payment, part, status="succeeded", name=""):
+    return {"id": f"re_{name}{payment}", "object": "refund", "payment_intent": payment, "status": status, "amount": part}
 
 
 @pytest.fixture
@@ -331,6 +335,57 @@ def test_a_dispute_takes_back_a_question_does_not_and_a_won_one_gives_again(user
         assert balance() == (0, 0)
     deliver(event("charge.dispute.funds_reinstated", dispute(payment, "won")))
     assert balance() == (10_000, 0)
+
+
+def test_a_dispute_over_part_of_the_money_takes_that_part(user, deliver, balance, payment):
+    deliver(event("checkout.session.completed", bought(user, payment)))
+    deliver(event("charge.dispute.created", dispute(payment, part=100)))
+    assert balance() == (8_000, 0)
+
+
+def test_a_second_dispute_takes_again_what_the_first_gave_back(user, deliver, balance, payment):
+    deliver(event("checkout.session.completed", bought(user, payment)))
+    deliver(event("charge.dispute.created", dispute(payment)))
+    deliver(event("charge.dispute.funds_reinstated", dispute(payment, "won")))
+    assert balance() == (10_000, 0)
+    deliver(event("charge.dispute.created", dispute(payment, name="second")))
+    assert balance() == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["refund.failed", "refund.updated", "charge.refund.updated"])
+def test_a_refund_that_failed_gives_the_credits_again(user, deliver, balance, payment, kind):
+    deliver(event("checkout.session.completed", bought(user, payment)))
+    deliver(event("refund.created", returned(payment, 250, "pending")))
+    deliver(event("charge.refunded", refund(payment, 250)))
+    assert balance() == (5_000, 0)
+    deliver(event(kind, returned(payment, 250, "failed")))
+    assert balance() == (10_000, 0)
+    deliver(event("refund.created", returned(payment, 250, "pending")))
+    assert balance() == (10_000, 0)
+
+
+def test_payments_keep_what_was_paid(api, user, deliver, payment):
+    deliver(event("checkout.session.completed", bought(user, payment, amount_total=1_190, currency="eur")))
+    (row,) = api.database.sql("select amount_cents, currency, pack from payments where reference = %s", payment)
+    assert row == {"amount_cents": 1190, "currency": "eur", "pack": "small"}
+
+
+def test_a_payment_for_a_closed_account_is_for_a_person_to_look_at(api, user, deliver, payment, caplog):
+    api.database.call("close_account", user_id=user)
+    assert outcome(deliver(event("checkout.session.completed", bought(user, payment)))) == "applied"
+    assert "an account that is closed" in caplog.text
+    assert payment in caplog.text
+
+
+def test_a_refused_purchase_is_logged(deliver, payment, caplog):
+    deliver(event("checkout.session.completed", bought("00000000-0000-4000-8000-000000000000", payment)))
+    assert "was refused by the database" in caplog.text
+
+
+def test_who_is_suspended_buys_nothing(api, user):
+    api.database.sql("update auth.users set banned_until = now() + interval '1 hour' where id = %s", user)
+    with api.as_user(user) as client:
+        assert client.post("/api/billing/checkout", json={"pack": "small"}).status_code == 403
 
 
 STORY = {

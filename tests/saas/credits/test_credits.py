@@ -26,10 +26,12 @@ def test_a_text_is_priced_as_the_database_would_reserve_it(api, client):
     assert estimate["credits"] > estimate["seconds"] > 0
 
 
-def test_faster_speech_is_shorter_and_costs_less(client):
+def test_faster_speech_is_shorter_and_costs_the_same_and_slower_costs_more(client):
     text = "word " * 100
-    usual, fast = (client.post("/api/estimate", json={"text": text, "speed": speed}).json() for speed in (1, 2))
-    assert fast["credits"] < usual["credits"]
+    usual, fast, slow = (client.post("/api/estimate", json={"text": text, "speed": speed}).json() for speed in (1, 2, 0.5))
+    assert fast["credits"] == usual["credits"]
+    assert fast["seconds"] == pytest.approx(usual["seconds"] / 2, abs=0.1)
+    assert slow["credits"] == pytest.approx(2 * usual["credits"], abs=1)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The API as `fishserve saas` starts it, before a real fishserve or RunPod's real worker, with a real database and bucket."""
 
+import math
 import os
 import signal
 import sys
@@ -99,7 +100,8 @@ def check_paid(account, job):
     assert job["status"] == "succeeded", job["error"]
     content = httpx.get(job["url"]).content
     assert len(content) == job["bytes"]
-    assert job["charged"] == min(job["reserved"], max(10, -(-round(job["seconds"] * 1000) // 100)))
+    worth = round(job["seconds"] * 1000) * max(1, job["options"].get("speed", 1))
+    assert job["charged"] == min(job["reserved"], max(10, math.ceil(worth / 100)))
     kinds = [kind for kind, _ in account.entries(job)]
     assert kinds == ["reserve", "settle"]
     assert sum(amount for _, amount in account.entries(job)) == -job["charged"]

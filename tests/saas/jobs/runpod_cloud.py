@@ -49,7 +49,8 @@ def create_cloud():
             return (await http.post(job["webhook"], json=seen(job))).status_code
 
     def seen(job):
-        return {name: job[name] for name in ("id", "status", "output", "error")}
+        told = job["progress"][-1] if job["status"] == "IN_PROGRESS" and job["progress"] else job["output"]
+        return {name: job[name] for name in ("id", "status", "error")} | {"output": told}
 
     @cloud.middleware("http")
     async def wants_a_key(request: Request, call_next):

@@ -5,6 +5,7 @@ The suite tries every third of these points, the drill all of them.
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -27,6 +28,9 @@ SPEECH = [
 ]  # fmt: skip
 STREAMS = ["before claim_job", "after claim_job", "after start_job", "after put", "after settle_job"]
 REFUNDS = ["before refund_job", "after refund_job"]
+HEARD = ["before renew_lease", "after renew_lease"]
+CANCELS = ["before cancel_job", "after cancel_job"]
+LONG = " ".join(["This is a sentence that takes a while."] * 40)
 RUNPOD = [
     "after claim_jobs", "before send", "after send", "before start_job", "after start_job", "before job_of_token", "before status", "after status",
     "before settle_job", "after settle_job",
@@ -151,6 +155,7 @@ def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, s
         ask(account, url, "/api/tts", {"text": "?!"}, key_of("refund", dies))
         wait(lambda process=process: not alive(process))
     assert data.call("audit_ledger") == []
+    cancelled_in_the_middle(start, data, settings)
     time_passes(data)
     process, url = start(settings)
     account.http.base_url = url
@@ -167,6 +172,36 @@ def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, s
     assert len({job["sha256"] for job in ended.values() if job["sha256"]}) == 1
     one_file_each(bucket, account, ended.values())
     process.send_signal(signal.SIGTERM)
+
+
+def cancelled_in_the_middle(start, data, settings):
+    """Streams that were heard, and files that were begun: cancelled by their user before anybody speaks them again, and paid for once."""
+    other = Account(data, "", 100_000)
+    for dies in HEARD:
+        time_stands(data)
+        process, url = start(settings, dies)
+        ask(other, url, "/v1/audio/speech", {"input": LONG, "seed": 3}, key_of("heard", dies))
+        wait(lambda process=process: not alive(process))
+    for dies in CANCELS:
+        time_stands(data)
+        process, url = start(settings, dies)
+        other.http.base_url = url
+        job = other.speak(LONG, key=key_of("cancel", dies))
+        wait(lambda job=job: other.job(job)["status"] == "running")
+        with contextlib.suppress(httpx.TransportError):
+            other.http.post(f"/api/jobs/{job['id']}/cancel")
+        wait(lambda process=process: not alive(process))
+    time_passes(data)
+    mine = data.sql("select id, idempotency_key as key, heard_seconds from jobs where user_id = %s", other.id)
+    ended = {
+        row["key"]: data.call("cancel_job", user_id=other.id, job_id=row["id"])["job"] | {"heard": row["heard_seconds"]} for row in mine
+    }
+    assert {job["status"] for job in ended.values()} == {"cancelled"}
+    told = ended[key_of("heard", "after renew_lease")]
+    assert told["charged"] == math.ceil(told["heard"] * 10) > 0
+    assert ended[key_of("heard", "before renew_lease")]["charged"] == 0  # it was heard for a moment, and nobody knows
+    assert other.check_balance() == 100_000 - sum(job["charged"] for job in ended.values())
+    other.http.close()
 
 
 @POINTS

@@ -5,11 +5,12 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from saas.database import Refused
-from saas.jobs.backend import Options
+from saas.database import Refused, Unavailable
+from saas.jobs.backend import BackendUnavailable, LeftForLater, Options
+from saas.jobs.outcomes import Outcomes
 from saas.jobs.service import Jobs
 from saas.postgres import PostgresDatabase
-from saas.storage.bucket import Bucket
+from saas.storage.bucket import Bucket, StorageError
 from tests.waiting import HANG_SECONDS
 from tests.worker.conftest import BUCKET
 
@@ -20,10 +21,10 @@ PRICE = 10
 class DrainingWebSocketProtocol:
     """Speaks half a second, each time it is told to."""
 
-    name, slots = "fishserve", 1
+    name, slots, partial = "fishserve", 1, False
 
     def __init__(self):
-        self.told, self.seconds, self.frames = asyncio.Semaphore(0), 0.0, 0
+        self.told, self.seconds, self.frames, self.fails = asyncio.Semaphore(0), 0.0, 0, False
 
     @asynccontextmanager
     async def open(self, order):  # noqa: ARG002 - what is to be spoken is all the same
@@ -32,6 +33,8 @@ class DrainingWebSocketProtocol:
     async def __aiter__(self):
         while True:
             await self.told.acquire()
+            if self.fails:
+                raise BackendUnavailable("it broke")
             self.seconds, self.frames = self.seconds + 0.5, self.frames + 10
             yield b"sound"
 
@@ -51,7 +54,7 @@ def listening(database, bucket):
             store, files = PostgresDatabase(database.url), Bucket(bucket.endpoint, bucket.key, bucket.secret, BUCKET)
             backend, who = DrainingWebSocketProtocol(), str(database.user(1000))
             jobs = Jobs(store, files, backend)
-            row = (await jobs.submit(who, None, None, "x" * 130, None, Options(), dispatch=False))["job"]
+            row = (await jobs.submit(who, None, "key", "x" * 130, None, Options(), dispatch=False))["job"]
             await story(jobs, backend, who, row, await jobs.stream(row))
             ended = await jobs.wait(who, row["id"], HANG_SECONDS)
             files.close()
@@ -82,6 +85,115 @@ def test_who_listens_cannot_have_the_credits_back_meanwhile(listening):
 
 def test_who_leaves_before_anything_is_heard_pays_nothing(listening):
     async def story(jobs, backend, who, row, stream):  # noqa: ARG001
+        await jobs.abandon(row["id"])
+
+    assert listening(story) == ("cancelled", 0, 1000)
+
+
+async def heard(backend, stream, seconds):
+    """An iterator of a stream that has given so many seconds of sound."""
+    backend.told.release()
+    await stream.begin()
+    pieces = aiter(stream)
+    await anext(pieces)
+    for _ in range(round(seconds / 0.5) - 1):
+        backend.told.release()
+        await anext(pieces)
+    return pieces
+
+
+def test_who_leaves_pays_for_what_was_made_and_the_same_key_says_that_it_is_a_part(listening):
+    async def story(jobs, backend, who, row, stream):
+        pieces = await heard(backend, stream, 2)
+        await pieces.aclose()
+        backend.told.release()
+        ended = await jobs.wait(who, row["id"], HANG_SECONDS)
+        assert (ended["partial"], ended["seconds"]) == (True, 2.5)
+        again = await jobs.submit(who, None, "key", "x" * 130, None, Options(), dispatch=False)
+        assert (again["replayed"], again["job"]["id"], again["job"]["partial"]) == (True, row["id"], True)
+
+    assert listening(story) == ("succeeded", 25, 975)
+
+
+def test_the_key_of_a_stream_that_broke_before_the_first_sound_is_free(listening):
+    async def story(jobs, backend, who, row, stream):
+        backend.fails = True
+        backend.told.release()
+        with pytest.raises(BackendUnavailable):
+            await stream.begin()
+        again = await jobs.submit(who, None, "key", "x" * 130, None, Options(), dispatch=False)
+        assert (again["replayed"], again["job"]["id"] == row["id"]) == (False, False)
+        await jobs.cancel(who, again["job"]["id"])
+
+    assert listening(story) == ("failed", 0, 1000)
+
+
+def test_a_stream_that_breaks_costs_what_was_heard(listening):
+    async def story(jobs, backend, who, row, stream):  # noqa: ARG001
+        pieces = await heard(backend, stream, 3)
+        backend.fails = True
+        backend.told.release()
+        with pytest.raises(BackendUnavailable):
+            await anext(pieces)
+
+    assert listening(story) == ("failed", 30, 970)
+
+
+def test_what_was_heard_is_paid_for_though_the_bucket_does_not_take_it(listening, database, monkeypatch):
+    """The lease lapses, and the user cancels."""
+
+    async def story(jobs, backend, who, row, stream):
+        async def away(*_):
+            raise StorageError("the bucket is away")
+
+        monkeypatch.setattr(Bucket, "put", away)
+        monkeypatch.setattr("saas.jobs.dispatcher.RENEW_SECONDS", 0)
+        pieces = await heard(backend, stream, 3)
+        told = "select heard_seconds from jobs where id = %s"
+        while database.sql(told, row["id"])[0]["heard_seconds"] < 3:
+            await asyncio.sleep(0.02)
+        await pieces.aclose()
+        backend.told.release()
+        while jobs._dispatcher._tasks:
+            await asyncio.sleep(0.02)
+        database.sql("update jobs set lease_until = now() - interval '1 second'")
+        await jobs.cancel(who, row["id"])
+
+    status, charged, balance = listening(story)
+    assert (status, charged in (30, 35), balance) == ("cancelled", True, 1000 - charged)
+
+
+def test_a_file_that_is_cancelled_costs_what_was_made(listening):
+    async def story(jobs, backend, who, row, stream):  # noqa: ARG001
+        await jobs.abandon(row["id"])
+        row = (await jobs.submit(who, None, None, "x" * 400, None, Options()))["job"]
+        working = asyncio.create_task(jobs.run())
+        backend.seconds = 0.0
+        for _ in range(40):
+            backend.told.release()
+        while jobs._dispatcher.made(row["id"]) < 20:
+            await asyncio.sleep(0.02)
+        ended = await jobs.cancel(who, row["id"])
+        assert (ended["status"], ended["charged"], ended["seconds"]) == ("cancelled", 200, 20)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+    assert listening(story) == ("cancelled", 0, 800)
+
+
+def test_a_stream_whose_end_cannot_be_written_down_is_not_said_to_cost_nothing(listening, monkeypatch):
+    """Its client waited for ever."""
+
+    async def story(jobs, backend, who, row, stream):  # noqa: ARG001
+        async def away(*_):
+            raise Unavailable("the database is away")
+
+        monkeypatch.setattr(Outcomes, "refund", away)
+        backend.fails = True
+        backend.told.release()
+        with pytest.raises(LeftForLater, match="the job continues"):
+            await stream.begin()
+        monkeypatch.undo()
         await jobs.abandon(row["id"])
 
     assert listening(story) == ("cancelled", 0, 1000)

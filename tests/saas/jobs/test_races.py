@@ -6,9 +6,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from saas.database import Refused
+from saas.database import Refused, Unavailable
 from saas.jobs.backend import Options, Result, Terminated
-from saas.jobs.service import Jobs
+from saas.jobs.service import AnswerLost, Jobs
 from saas.postgres import PostgresDatabase
 from saas.storage.bucket import Bucket, result_key
 from saas.voices.schemas import NewVoice
@@ -48,7 +48,7 @@ def test_a_result_that_another_settled_meanwhile_is_kept(data, bucket):
             def token(self, *_):
                 return "token"
 
-            async def status(self, backend_id, key):  # noqa: ARG002
+            async def status(self, backend_id, key, speed):  # noqa: ARG002
                 await files.put(key, b"sound", "audio/mpeg")
                 await store.call("settle_job", job_id=job["id"], object_key=key, **MADE.model_dump())
                 return Terminated("failed", "it failed")
@@ -144,3 +144,55 @@ def test_work_that_is_cancelled_while_it_is_woken_ends(data, bucket):
                     await working
 
     run(data, bucket, story)
+
+
+class Speechless:
+    """A backend that is asked for nothing in these tests."""
+
+    name, slots = "fishserve", 0
+
+
+class Forgetful(PostgresDatabase):
+    """Takes the next request, and its answer is lost on the way."""
+
+    lost = 0
+
+    async def call(self, function, **arguments):
+        answer = await super().call(function, **arguments)
+        if function == "process_audio_request" and self.lost == 0:
+            self.lost += 1
+            raise Unavailable("the connection broke")
+        return answer
+
+
+@pytest.mark.parametrize("key", [None, "mine"])
+def test_a_request_whose_answer_was_lost_is_never_charged_unless_its_client_can_ask_again(data, bucket, key):
+    """The client is told that it is not known. With a key of its own it asks again; without one, the job is cancelled."""
+    who = str(data.user(1000))
+
+    async def story(_, files):
+        store = Forgetful(data.url)
+        jobs = Jobs(store, files, Speechless())
+        with pytest.raises(AnswerLost, match="same Idempotency-Key" if key else "cancelled and costs nothing"):
+            await jobs.submit(who, None, key, "Hello.", None, Options())
+        working = asyncio.create_task(jobs.run())
+        if key:
+            again = await jobs.submit(who, None, key, "Hello.", None, Options())
+            assert again["replayed"]
+        else:
+            async with asyncio.timeout(HANG_SECONDS):
+                while (await jobs.list(who, None, 1, None))[0]["status"] == "queued":
+                    await asyncio.sleep(0.02)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        (row,) = await jobs.list(who, None, 10, None)
+        await store.close()
+        return row["status"], row["charged"]
+
+    assert run(data, bucket, story) == (("queued", 0) if key else ("failed", 0))
+    assert data.call("audit_ledger") == []
+
+
+def test_a_request_that_was_not_taken_is_given_up_in_vain(data):
+    who = data.user(1000)
+    assert data.call("give_up_request", user_id=who, idempotency_key="k") == {"job": None, "changed": False}

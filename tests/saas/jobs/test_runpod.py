@@ -88,6 +88,27 @@ def test_a_cancelled_job_is_cancelled_there_and_paid_back(account, cloud, worker
     assert cloud.job_with(LONG + " Cancel.")["status"] == "CANCELLED"
 
 
+def test_a_job_that_is_cancelled_after_a_while_costs_what_its_worker_has_told(account, cloud):
+    text = LONG + " Cancel later."
+    job = account.speak(text, speed=0.5, temperature=2.0, top_p=1.0)
+    told = wait(lambda: cloud.job_with(text)["progress"])[0]["seconds"]
+    ended = account.ask("POST", f"/api/jobs/{job['id']}/cancel")
+    assert (ended["status"], ended["seconds"] >= told / 0.5 - 0.01) == ("cancelled", True)
+    assert ended["charged"] == min(job["reserved"], -(-round(ended["seconds"] * 1000) // 100))
+    account.check_balance()
+
+
+def test_the_worker_stops_where_the_reservation_ends(account, cloud):
+    """This model speaks for as long as its context has room, whatever the text."""
+    text = f"No end. {uuid4().hex[:4]}"
+    job = account.ended(account.speak(text, temperature=2.0, top_p=1.0, seed=3))
+    check_paid(account, job)
+    sent = cloud.job_with(text)["input"]["max_seconds"]
+    assert sent == pytest.approx(job["reserved"] / 10)
+    assert job["seconds"] <= sent + 0.001
+    assert job["partial"] == (job["seconds"] > sent - 0.001)
+
+
 def test_webhooks_that_come_twice_change_nothing(account, cloud):
     cloud.ways(webhooks=3)
     text = medium("thrice")
@@ -240,7 +261,7 @@ def test_workers_without_the_buckets_keys_get_an_address(database, bucket, cloud
 def test_whatever_runpod_says_is_understood(answer, words):
     async def status():
         async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer))) as http:
-            return await RunPod(http, None, "https://x", "ep", "rpa_secret", "https://y").status("id", "mine")
+            return await RunPod(http, None, "https://x", "ep", "rpa_secret", "https://y").status("id", "mine", 1.0)
 
     ended = asyncio.run(status())
     assert ended.status == "failed"

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from fractions import Fraction
 from uuid import uuid4
 
 import psycopg
@@ -21,7 +22,7 @@ CREDITS_PER_SECOND, MINIMUM, CHARACTERS_PER_SECOND = 10, 10, 13
 
 
 def estimate(text):
-    return max(MINIMUM, math.ceil(1.25 * len(text) / CHARACTERS_PER_SECOND * CREDITS_PER_SECOND))
+    return max(MINIMUM, math.ceil((1 + 1.25 * len(text) / CHARACTERS_PER_SECOND) * CREDITS_PER_SECOND))
 
 
 def price(seconds):
@@ -30,25 +31,42 @@ def price(seconds):
 
 @dataclass
 class Job:
+    """`heard` is the most that a client has heard of it, `made` what the present attempt has told of."""
+
     id: str
     fingerprint: str
     reserved: int
     charged: int | None = None
     """None until it is over."""
+    running: bool = False
+    listening: bool = False
+    leased: bool = False
+    heard: float = 0
+    made: float = 0
+
+    def end(self, seconds: float) -> None:
+        """Without a file: what was heard is paid for, the rest comes back."""
+        if self.charged is None:
+            self.charged = min(self.reserved, price(seconds)) if seconds else 0
 
 
 @dataclass
 class Payment:
+    """What was paid in cents, and what has gone back by refund or dispute, unless that is undone."""
+
     credits: int | None = None
-    refunded: float = 0
-    disputed: float = 0
-    won: bool = False
+    stated: int = 0
+    refunds: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    disputes: dict[str, tuple[int, bool]] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
         if self.credits is None:
             return 0
-        return self.credits - math.ceil(self.credits * min(1, self.refunded + (0 if self.won else self.disputed)))
+        failed = sum(cents for cents, undone in self.refunds.values() if undone)
+        refunded = max(self.stated - failed, sum(cents for cents, undone in self.refunds.values() if not undone))
+        disputed = sum(cents for cents, undone in self.disputes.values() if not undone)
+        return self.credits - math.ceil(Fraction(self.credits * min(PAID, refunded + disputed), PAID))
 
 
 @dataclass
@@ -66,9 +84,13 @@ class Account:
         return self.given + sum(payment.kept for payment in self.payments) - spent
 
 
-SHARES = st.sampled_from([0.25, 0.5, 1.0])
+PAID = 500
+CENTS = st.sampled_from([125, 250, 499, 500])
+RETURNS = st.sampled_from(["1", "2"])
 WHICH = st.integers(0, 1)
-KEYS = st.sampled_from("abc")
+KEYS = st.sampled_from("abcd")
+SECONDS = st.sampled_from([0, 0.5, 1.501, 2, 60])
+RUNNING = 2
 
 
 class Money(RuleBasedStateMachine):
@@ -78,6 +100,7 @@ class Money(RuleBasedStateMachine):
     def somebody_signs_up(self):
         self.account = Account(str(uuid4()))
         self.connection.execute("insert into auth.users (id) values (%s)", [self.account.id])
+        self.connection.execute(f"update settings set max_running = {RUNNING}".encode())
         self.events = []
 
     def call(self, function, **arguments):
@@ -106,6 +129,8 @@ class Money(RuleBasedStateMachine):
     def reserve(self, key, text):
         account = self.account
         known, need, worth = account.jobs.get(key), estimate(text), account.worth
+        if known and known.charged == 0:  # it ended without a cost: the key is free
+            known = None
         asked = {"user_id": account.id, "idempotency_key": key, "fingerprint": text, "text": text, "token_hash": "t"}
         try:
             answer = self.call("process_audio_request", **asked)
@@ -121,7 +146,7 @@ class Money(RuleBasedStateMachine):
         else:
             assert (answer["job"]["id"], known.fingerprint) == (known.id, text)
 
-    @rule(key=KEYS, seconds=st.sampled_from([0, 0.5, 1.501, 2, 60]))
+    @rule(key=KEYS, seconds=SECONDS)
     def settle(self, key, seconds):
         """By a result, its webhook, the webhook again, or the webhook of a job that was swept long ago."""
         if job := self.account.jobs.get(key):
@@ -129,28 +154,63 @@ class Money(RuleBasedStateMachine):
             answer = self.call("settle_job", job_id=job.id, **asked)
             assert answer["changed"] == (job.charged is None)
             if job.charged is None:
-                job.charged = min(job.reserved, price(seconds))
+                job.charged = min(job.reserved, price(max(seconds, job.heard)))
             assert answer["job"]["charged"] == job.charged
 
-    @rule(key=KEYS, status=st.sampled_from(["failed", "cancelled", "expired"]))
-    def refund(self, key, status):
+    @rule(key=KEYS, status=st.sampled_from(["failed", "cancelled", "expired"]), heard=SECONDS)
+    def refund(self, key, status, heard):
+        """A backend that gives up, perhaps in the middle of a stream; a client that leaves; a process that gives up."""
         if job := self.account.jobs.get(key):
-            answer = self.call("refund_job", job_id=job.id, status=status)
+            answer = self.call("refund_job", job_id=job.id, status=status, seconds=heard)
             assert answer["changed"] == (job.charged is None)
-            job.charged = job.charged or 0
+            job.end(max(job.heard, heard))
+            assert answer["job"]["charged"] == job.charged
+
+    @rule(key=KEYS, heard=st.booleans())
+    def speak(self, key, heard):
+        """As a stream or as a file, for the first time or after its process died."""
+        if job := self.account.jobs.get(key):
+            under_way = sum(other.charged is None and (other.running or other.leased) for other in self.account.jobs.values())
+            claimed = self.call("claim_job", job_id=job.id, lease_seconds=600)
+            assert (claimed is not None) == (job.charged is None and not job.leased and (job.running or under_way < RUNNING))
+            if claimed:
+                self.call("start_job", job_id=job.id, backend="fishserve", heard=heard)
+                job.running, job.leased, job.listening, job.made = True, True, heard, 0
+
+    @rule(key=KEYS, seconds=SECONDS)
+    def tell(self, key, seconds):
+        """The process that speaks it tells how much is made."""
+        if (job := self.account.jobs.get(key)) and job.charged is None and job.leased:
+            assert self.call("renew_lease", job_id=job.id, lease_seconds=600, seconds=seconds)["renewed"]
+            job.made = max(job.made, seconds)
+            job.heard = max(job.heard, seconds) if job.listening else job.heard
 
     @rule(key=KEYS)
-    def lease(self, key):
+    def die(self, key):
+        if (job := self.account.jobs.get(key)) and job.charged is None and job.leased:
+            self.connection.execute("update jobs set lease_until = now() - interval '1 second' where id = %s", [job.id])
+            job.leased = False
+
+    @rule(key=KEYS, seconds=SECONDS)
+    def cancel(self, key, seconds):
         if job := self.account.jobs.get(key):
-            claimed = self.call("claim_job", job_id=job.id, lease_seconds=0)
-            assert claimed is None or job.charged is None
+            listening = job.charged is None and job.leased and job.listening
+            try:
+                answer = self.call("cancel_job", user_id=self.account.id, job_id=job.id, seconds=seconds)
+            except Refused as e:
+                assert (e.status, listening) == (409, True)
+                return
+            assert not listening
+            job.end(max(job.heard, seconds * job.running, job.made * job.leased))
+            assert answer["job"]["charged"] == job.charged
 
     @rule()
     def sweep(self):
         swept = {job["id"] for job in self.call("expire_reservations", older_than_seconds=-1)}
         for job in self.account.jobs.values():
-            assert (job.id in swept) == (job.charged is None)
-            job.charged = job.charged or 0
+            assert (job.id in swept) == (job.charged is None and not job.leased)
+            if job.id in swept:
+                job.end(job.heard)
 
     def happen(self, which, kind, **told):
         reference = f"pi_{self.account.id}_{which}"
@@ -161,25 +221,22 @@ class Money(RuleBasedStateMachine):
     @rule(which=WHICH, credits=st.integers(1, 100))
     def purchase(self, which, credits):
         payment = self.account.payments[which]
-        self.happen(which, "purchase", user_id=self.account.id, credits=payment.credits or credits)
+        self.happen(which, "purchase", user_id=self.account.id, credits=payment.credits or credits, cents=PAID, currency="usd")
         payment.credits = payment.credits or credits
 
-    @rule(which=WHICH, share=SHARES)
-    def money_goes_back(self, which, share):
-        self.happen(which, "refund", share=share)
+    @rule(which=WHICH, cents=CENTS)
+    def money_goes_back(self, which, cents):
+        self.happen(which, "refund", cents=cents)
         payment = self.account.payments[which]
-        payment.refunded = max(payment.refunded, share)
+        payment.stated = max(payment.stated, cents)
 
-    @rule(which=WHICH, share=SHARES)
-    def bank_disputes(self, which, share):
-        self.happen(which, "dispute", share=share)
+    @rule(which=WHICH, name=RETURNS, cents=CENTS, kind=st.sampled_from(["refund", "refund_failed", "dispute", "reinstate"]))
+    def part_goes_back_or_comes_again(self, which, name, cents, kind):
         payment = self.account.payments[which]
-        payment.disputed = max(payment.disputed, share)
-
-    @rule(which=WHICH)
-    def dispute_is_won(self, which):
-        self.happen(which, "reinstate")
-        self.account.payments[which].won = True
+        known = payment.refunds if kind.startswith("refund") else payment.disputes
+        cents, undone = known.get(name, (cents, False))  # a refund's amount never changes
+        known[name] = cents, undone or kind in ("refund_failed", "reinstate")
+        self.happen(which, kind, cents=cents, object=f"{'re' if kind.startswith('refund') else 'dp'}_{self.account.id}_{which}_{name}")
 
     @precondition(lambda self: self.events)
     @rule(data=st.data())
@@ -300,7 +357,7 @@ def test_what_was_spent_before_a_refund_is_owed_and_repaid_first(database):
     buy = {"type": "checkout.session.completed", "user_id": who, "kind": "purchase"}
     database.call("apply_stripe_event", event_id="1", credits=100, reference="pi_1", **buy)
     database.call("grant_credits", user_id=who, credits=-70, reference="spent", kind="adjust")
-    database.call("apply_stripe_event", event_id="2", type="charge.refunded", reference="pi_1", kind="refund", share=1)
+    database.call("apply_stripe_event", event_id="2", type="charge.refunded", reference="pi_1", kind="refund")
     assert database.call("get_profile", user_id=who) | {"balance": 0, "debt": 70} == database.call("get_profile", user_id=who)
     database.call("apply_stripe_event", event_id="3", credits=200, reference="pi_2", **buy)
     assert database.call("get_profile", user_id=who) | {"balance": 130, "debt": 0} == database.call("get_profile", user_id=who)
@@ -308,10 +365,12 @@ def test_what_was_spent_before_a_refund_is_owed_and_repaid_first(database):
 
 def test_a_refund_that_comes_before_its_purchase_waits_for_it(database):
     who = database.user()
-    early = database.call("apply_stripe_event", event_id="1", type="charge.refunded", reference="pi", kind="refund", share=0.5)
-    assert early == {"applied": True, "balance": None}
-    late = database.call("apply_stripe_event", event_id="2", type="checkout", user_id=who, credits=101, reference="pi", kind="purchase")
-    assert late == {"applied": True, "balance": 50}
+    early = database.call("apply_stripe_event", event_id="1", type="charge.refunded", reference="pi", kind="refund", cents=50)
+    assert early == {"applied": True, "balance": None, "closed": False}
+    late = database.call(
+        "apply_stripe_event", event_id="2", type="checkout", user_id=who, credits=101, reference="pi", kind="purchase", cents=100
+    )
+    assert late == {"applied": True, "balance": 50, "closed": False}
 
 
 def test_an_event_is_not_remembered_when_it_could_not_be_applied(database):
@@ -324,7 +383,7 @@ def test_an_event_is_not_remembered_when_it_could_not_be_applied(database):
 
 @pytest.mark.parametrize(
     ("text", "speed", "credits"),
-    [("Hi.", 1, 10), ("x" * 130, 1, 125), ("x" * 130, 0.5, 250), ("x" * 131, 1, 126), ("你" * 13, 1, 38), ("カ" * 13, 1, 38), ("가" * 13, 1, 38), ("é" * 130, 1, 125)],
+    [("Hi.", 1, 13), ("x" * 130, 1, 135), ("x" * 130, 0.5, 270), ("x" * 130, 2, 135), ("x" * 131, 1, 136), ("你" * 13, 1, 48), ("カ" * 13, 1, 48), ("가" * 13, 1, 48), ("é" * 130, 1, 135)],
 )  # fmt: skip
 def test_what_a_text_is_estimated_at_is_what_it_reserves(database, text, speed, credits):
     who = database.user(credits=1000)

@@ -44,7 +44,8 @@ function Returned() {
   const queries = useQueryClient();
   const { data } = useBalance();
   const [late, setLate] = useState(false);
-  const there = data !== undefined && data.balance - data.debt !== balanceBefore();
+  const before = balanceBefore();
+  const there = data !== undefined && before !== null && data.balance - data.debt !== before;
   useEffect(() => {
     if (!paid || late) return;
     if (there) return void queries.invalidateQueries({ queryKey: ["ledger"] });
@@ -65,12 +66,13 @@ function Returned() {
 
 const BEFORE = "fishserve.balance";
 
-/** What one had on leaving for the payment; NaN when that is not known. */
-function balanceBefore(): number {
+/** What one had on leaving for the payment; null when that is not known, and then nothing tells whether the credits have come. */
+function balanceBefore(): number | null {
   try {
-    return Number(sessionStorage.getItem(BEFORE) ?? NaN);
+    const kept = sessionStorage.getItem(BEFORE);
+    return kept === null ? null : Number(kept);
   } catch {
-    return NaN;
+    return null;
   }
 }
 

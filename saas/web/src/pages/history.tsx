@@ -115,6 +115,7 @@ function Row({ job }: { job: Job }) {
             {!running(job) && <span>{job.charged ? t.history.cost(job.charged) : t.history.free}</span>}
             {job.status !== "succeeded" && <span className={running(job) ? "tag" : "tag bad"}>{t.history.status[job.status]}</span>}
             {there && job.expires_at && <span>{t.history.until(moment(job.expires_at))}</span>}
+            {job.partial && <span className="tag">{t.history.partial}</span>}
             {job.status === "succeeded" && !there && <span className="tag">{t.history.gone}</span>}
           </p>
           {job.error && <p className="hint">{job.error}</p>}
