@@ -100,6 +100,10 @@ class SpeechEngine:
         stream.feed(more, self.extend, self.complete)
         return stream
 
+    def check_open(self, coming: int = 0) -> None:
+        """Raises as `submit` would after `coming` other requests: Overloaded or EngineClosed."""
+        self._scheduler.check_open(coming)
+
     def submit(
         self, request: SpeechRequest, deliver: Callable[[Item], None], *,
         audio: bool = True, unread: Callable[[], int] = int, live: bool = False,
@@ -111,7 +115,7 @@ class SpeechEngine:
         `complete`; until then `extend` gives it more text. Raises RequestError at once when this model cannot speak the request, Overloaded
         when too many wait already, EngineClosed after `close`.
         """
-        self._scheduler.check_open()
+        self.check_open()
         request = request.resolved(self.checkpoint.defaults)
         segments, silences = self._prompting.segments(request)
         fixed = self._prompting.fixed(request)

@@ -53,10 +53,10 @@ class Scheduler:
             self.waiting.add(job)
             self._changed.notify()
 
-    def check_open(self) -> None:
-        """Raises as `submit` would, before the work of making a job."""
+    def check_open(self, coming: int = 0) -> None:
+        """Raises as `submit` would after `coming` other jobs, before the work of making one."""
         with self._changed:
-            self._check_open()
+            self._check_open(coming)
 
     def live_job(self, handle: RequestHandle) -> Job | None:
         """The live job of a handle, None when it has ended."""
@@ -91,11 +91,13 @@ class Scheduler:
             self.closed = True
             self._changed.notify()
 
-    def _check_open(self) -> None:
+    def _check_open(self, coming: int = 0) -> None:
         if self.closed:
             raise EngineClosed(self.ending)
         behind = sum(job.handle.is_behind() for job in self.waiting)
-        waiting = len(self.running) + len(self.waiting) - behind - self._slots  # the free slots belong to the first jobs in the queue
+        waiting = (
+            len(self.running) + len(self.waiting) + coming - behind - self._slots
+        )  # the free slots belong to the first jobs in the queue
         if waiting < self._queue and behind < MAX_BEHIND:
             return
         metrics.REFUSED.inc()

@@ -74,6 +74,10 @@ class WaitingJobs:
         return self._slots >= FEWEST_SLOTS_TO_KEEP_ONE and running == self._slots - 1 and running + ready > self._slots
 
 
+PREPARING_SECONDS = 1.0
+"""About how long the first of many long texts is prepared."""
+
+
 class RetryTimes:
     """Tells each refused caller when the queue will have a place for it.
 
@@ -93,9 +97,11 @@ class RetryTimes:
         self._seconds_per_column = taken if self._seconds_per_column is None else 0.9 * self._seconds_per_column + 0.1 * taken
 
     def next(self, jobs: Iterable[Job]) -> float:
-        """Seconds after which the next refused caller should come back. `jobs` are all that run or wait."""
+        """Seconds after which the next refused caller should come back. `jobs` are all that run or wait; none, while all are being prepared."""
         now, pace = time.monotonic(), self._seconds_per_column or FIRST_GUESS
         left = sorted(job.columns_left(now, pace) for job in jobs)
+        if not left:
+            return PREPARING_SECONDS
         self._promised = [at for at in self._promised if at > now]
         rounds, place = divmod(min(len(self._promised), MOST_ROUNDS * len(left) - 1), len(left))
         columns = rounds * sum(left) + len(left) * left[place]

@@ -45,6 +45,7 @@ class EngineProcess:
         self._outbox: queue.SimpleQueue[tuple[Address, Any]] = queue.SimpleQueue()
         self._requests: dict[str, _Request] = {}
         self._preparing: Counter[str] = Counter()
+        self._preparer = ThreadPoolExecutor(1, "fishserve-texts")
         self._lock = threading.Lock()
 
     def run(self) -> None:
@@ -71,7 +72,6 @@ class EngineProcess:
         c = engine.checkpoint
         ready = {"status": "ready", "model": name_of(c.path), "device": str(c.device), "codec": c.codec_id}
         codec_worker, reported = CodecWorker(engine, self._outbox), 0.0
-        preparer = ThreadPoolExecutor(1, "fishserve-texts")
         while engine.alive:
             if time.monotonic() - reported >= BEAT_SECONDS and not engine.hangs:
                 reported = time.monotonic()
@@ -86,16 +86,22 @@ class EngineProcess:
             elif isinstance(message, Cancel) and codec_worker.cancel(uid):
                 pass
             elif self._is_prepared_later(uid, message):
-                preparer.submit(self._prepare, engine, address, message)
+                self._answer(address, partial(self._prepare_later, engine, address, message))
             else:
                 self._answer(address, partial(self._handle, engine, address, message))
 
     def _is_prepared_later(self, uid: str, message: Message) -> bool:
         """Whether a message is for the thread that prepares long texts: so are all that come for a request before it is done with them."""
         with self._lock:
-            later = uid in self._preparing or _length(message) > LONG_TEXT
-            self._preparing.update([uid] * later)
-        return later
+            return uid in self._preparing or _length(message) > LONG_TEXT
+
+    def _prepare_later(self, engine: SpeechEngine, address: Address, message: Message) -> None:
+        """Raises Overloaded where the requests that are being prepared fill the queue: nobody should hear of that only when it is his turn."""
+        with self._lock:
+            if address[1] not in self._preparing:
+                engine.check_open(len(self._preparing))
+            self._preparing[address[1]] += 1
+        self._preparer.submit(self._prepare, engine, address, message)
 
     def _prepare(self, engine: SpeechEngine, address: Address, message: Message) -> None:
         self._answer(address, partial(self._handle, engine, address, message))

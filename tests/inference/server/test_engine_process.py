@@ -8,6 +8,7 @@ import pytest
 
 from inference import Audio, SpeechEngine, SpeechRequest
 from inference.engine import startup
+from inference.errors import Overloaded
 from inference.server import engine_process
 from inference.server.engine_process import EngineProcess
 from inference.server.messages import AppendText, Cancel, Encode, LiveRequest, WasRead
@@ -89,6 +90,28 @@ def test_a_short_text_does_not_wait_until_a_long_one_is_prepared(device, monkeyp
         wait(device.inbox.empty)
     assert device.answers["long"][-1] is None
     assert len(device.answers["long"]) > len(device.answers["gone"])
+    assert device.process._preparing == {}
+
+
+def test_texts_that_wait_to_be_prepared_have_places_in_the_queue(device, monkeypatch):
+    going, prepared = threading.Event(), SpeechEngine.submit
+
+    def submit(*arguments, **named):
+        going.wait(HANG_SECONDS)
+        return prepared(*arguments, **named)
+
+    monkeypatch.setattr(SpeechEngine, "submit", submit)
+    monkeypatch.setattr(device.engine._scheduler, "_queue", 3)
+    for number in range(8):
+        device.put(str(number), SpeechRequest(LONG, max_new_tokens=1))
+    device.thread.start()
+    wait(lambda: len(device.answers) == 3)  # two slots, three places
+    assert {type(answers[-1]) for answers in device.answers.values()} == {Overloaded}
+    assert device.answers.keys() == {"5", "6", "7"}
+    for number in range(5):
+        device.put(str(number), Cancel(str(number)))
+    going.set()
+    wait(lambda: len(device.answers) == 8 and all(map(device.ended, device.answers)))
     assert device.process._preparing == {}
 
 
