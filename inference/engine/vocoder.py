@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from inference.engine.graphs import capture, powers
@@ -53,21 +54,25 @@ class Vocoder:
         self._passes = capture_or_none(codec)
 
     def decode_due(self, due: Iterable[VocoderStream]) -> dict[VocoderStream, np.ndarray]:
-        """Decode all waiting frames of each stream; samples (n,) float32. Streams with equally many waiting frames share a pass."""
+        """Decode all waiting frames of each stream; samples (n,) float32.
+
+        A pass has a power of two of frames. Only a stream's last frames may be another number; frames whose sound is dropped fill them up.
+        Were passes of any length, libraries would compile hundreds of kernels for each: it takes time, and they keep gigabytes of them.
+        """
         batches: defaultdict[int, list[VocoderStream]] = defaultdict(list)
         for stream in due:
-            batches[len(stream.waiting)].append(stream)
+            batches[max(FIRST_CHUNK, 1 << (len(stream.waiting) - 1).bit_length())].append(stream)
         sound: dict[VocoderStream, np.ndarray] = {}
-        for streams in batches.values():
-            codes = torch.stack([torch.stack(s.waiting, dim=1) for s in streams])
+        for frames, streams in batches.items():
+            codes = torch.stack([F.pad(torch.stack(s.waiting, dim=1), (0, frames - len(s.waiting))) for s in streams])
             if self._passes is None:
                 waves = decode_streams([s.stream for s in streams], codes.to(_device(self._codec)))
             else:
                 waves = self._passes.decode([s.stream for s in streams], codes)
             for stream, wave in zip(streams, waves.cpu().numpy(), strict=True):
+                sound[stream] = wave[: len(stream.waiting) * SAMPLES_PER_FRAME]
                 stream.waiting.clear()
                 stream.chunk = min(2 * stream.chunk, LARGEST_CHUNK)
-                sound[stream] = wave
         return sound
 
 
