@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 
 import numpy as np
 
@@ -47,15 +48,25 @@ class LiveSpeech:
         """No more text will come; `pieces` end when all that was to be spoken is spoken. Text that was not flushed is dropped."""
         self._texts.put_nowait(None)
 
-    def pieces(self) -> AsyncGenerator[bytes]:
-        """The bytes of the file, as they are made. Nothing is held back while the speech waits for text. Raises FishserveError."""
-        return encoded(self._audio(), self._encoder)
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        """The bytes of the file, as they are made; none when nothing is to be spoken. Raises FishserveError.
 
-    async def _audio(self) -> AsyncGenerator[Audio]:
-        while (first := await self._texts.get()) == _SIGNS:
+        Nothing is held back while the speech waits for text.
+        """
+        first = await self._texts.get()
+        if first is None:
+            self._encoder.close()
+            return
+        async with aclosing(encoded(self._audio(first), self._encoder)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _audio(self, first: str | None) -> AsyncGenerator[Audio]:
+        while first == _SIGNS:
             async for chunk in silence():
                 yield chunk
             yield _SPOKEN
+            first = await self._texts.get()
         if first is None:
             return
         audio = self._engine.astream(self._request(first), self._later())
