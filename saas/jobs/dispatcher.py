@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -11,6 +10,7 @@ from functools import partial
 from typing import cast
 
 from inference.errors import FishserveError
+from inference.spool import Spool
 from saas.database import Refused, Unavailable
 from saas.jobs.backend import Accepted, Backend, BackendUnavailable, JobRejected, Order, Queued, Result, Speech, Streaming
 from saas.jobs.loop import words
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 10
 MAX_PAUSE = 60
 """The most seconds between attempts. The pause starts at 1 s and doubles each time."""
+MAX_RESULT_BYTES = 400_000_000
+"""The largest file: 19 minutes at a quarter of the speed, as WAV."""
 GATHER_SECONDS = 0.05
 """Seconds between two claims. A job that arrives alone does not wait."""
 
@@ -52,14 +54,17 @@ class Dispatcher:
         return stream
 
     async def _run_stream(self, order: Order, stream: Stream) -> None:
-        """A client that disconnects stops the speech. The audio so far is finished, stored and charged; no audio costs nothing."""
+        """A client that disconnects stops the speech. The audio so far is finished, stored and charged; no audio costs nothing.
+
+        So is the audio of a file that became too large, and then the stream breaks off.
+        """
         try:
-            content, speech = await self._synthesize(order, stream)
+            speech = await self._synthesize(order, stream.spool, stream)
             if stream.left and not speech.frames:
                 await self._outcomes.refund(order.job_id, "cancelled", "its client left before anything was spoken")
             else:
-                await self._keep(order, content, speech)
-            stream.end()
+                await self._keep(order, stream.spool, speech)
+            stream.end(_too_large() if stream.spool.size > MAX_RESULT_BYTES else None)
         except (BackendUnavailable, JobRejected) as e:
             await self._outcomes.refund(order.job_id, "failed", str(e))
             stream.end(e)
@@ -67,22 +72,24 @@ class Dispatcher:
             stream.end(e if isinstance(e, Exception) else BackendUnavailable("the server is stopping"))
             raise
 
-    async def _synthesize(self, order: Order, stream: Stream | None) -> tuple[bytes, Speech]:
+    async def _synthesize(self, order: Order, spool: Spool, stream: Stream | None) -> Speech:
+        """Speak into the spool. Raises JobRejected for a file that becomes too large and that nobody hears meanwhile."""
         backend = cast(Streaming, self._backend)
-        content = bytearray()
         async with self._leased(order, heard=stream is not None), backend.open(order) as speech:
             async for piece in speech:
-                content += piece
+                await _write(spool, piece)
                 if stream:
-                    stream.give(piece)
-                    if stream.left:
-                        break
-            content += (rest := await speech.finish())
+                    stream.tell()
+                if stream and (stream.left or spool.size > MAX_RESULT_BYTES):
+                    break
+                if spool.size > MAX_RESULT_BYTES:
+                    raise _too_large()
+            await _write(spool, await speech.finish())
             if stream:
                 stream.frames = speech.frames
-            if stream and rest:
-                stream.give(rest)
-            return speech.whole(bytes(content)), speech
+                stream.tell()
+            spool.overwrite(*speech.true_sizes(spool.size))
+            return speech
 
     @asynccontextmanager
     async def _leased(self, order: Order, *, heard: bool) -> AsyncIterator[None]:
@@ -150,8 +157,9 @@ class Dispatcher:
             elif isinstance(self._backend, Queued):
                 await self._hand_on(order, self._backend)
             else:
-                content, speech = await self._synthesize(order, None)
-                await self._keep(order, content, speech)
+                with Spool() as spool:
+                    speech = await self._synthesize(order, spool, None)
+                    await self._keep(order, spool, speech)
         except JobRejected as e:
             await self._outcomes.refund(order.job_id, "failed", str(e))
         except Refused as e:
@@ -173,8 +181,9 @@ class Dispatcher:
         else:
             await self._outcomes.refund(order.job_id, outcome.status, outcome.message)
 
-    async def _keep(self, order: Order, content: bytes, speech: Speech) -> None:
-        made = Result(seconds=speech.seconds, frames=speech.frames, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    async def _keep(self, order: Order, content: Spool, speech: Speech) -> None:
+        checksum = await asyncio.to_thread(content.digest)
+        made = Result(seconds=speech.seconds, frames=speech.frames, bytes=content.size, sha256=checksum)
         await self._bucket.put(order.key, content, order.options.media_type, made.metadata(order.job_id))
         await self._outcomes.settle(order.job_id, order.key, made)
 
@@ -195,3 +204,14 @@ class Dispatcher:
         for job_id in tasks:
             with suppress(Unavailable, Refused):
                 await self._jobs.renew_lease(job_id, 0)
+
+
+async def _write(spool: Spool, piece: bytes) -> None:
+    try:
+        await spool.write(piece)
+    except OSError as e:
+        raise BackendUnavailable(f"the speech cannot be kept on this server's disk: {e.strerror}") from None
+
+
+def _too_large() -> JobRejected:
+    return JobRejected(f"the file would have more than {MAX_RESULT_BYTES:,} bytes; ask for less text, or for another format")
