@@ -93,7 +93,8 @@ class RunPod:
         return given
 
     def _webhook(self, order: Order) -> str:
-        query = urlencode({"job": order.job_id, "token": self.token(order.user_id, order.idempotency_key)})
+        token = self.token(order.user_id, order.idempotency_key)
+        query = urlencode({"job": order.job_id, "token": token, "mark": self.token(order.job_id, token)})
         return f"{self._public}/api/webhook/runpod?{query}"
 
     async def _ask(self, method: str, path: str, body: Any = None, *, seconds: float = 10) -> dict[str, Any]:
