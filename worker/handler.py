@@ -6,7 +6,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import IO, Any
 
 from inference.audio.encode import Encoder
 from inference.audio.subprocess_decoder import decode_in_subprocess
@@ -119,9 +119,13 @@ class Handler:
     async def _voice(self, asked: str | Clip | None) -> Voice:
         engine = self._engine
         if isinstance(asked, Clip):
-            audio = asked.audio if asked.url is None else await self._storage.fetch(asked.url)
-            assert audio is not None
-            codes = await asyncio.to_thread(lambda: engine.encode(decode_in_subprocess(audio)))
+            if asked.url is None:
+                assert asked.audio is not None
+                source: bytes | IO[bytes] = asked.audio
+                codes = await asyncio.to_thread(lambda: engine.encode(decode_in_subprocess(source)))
+            else:
+                with await self._storage.fetch(asked.url) as clip, clip.open() as source:
+                    codes = await asyncio.to_thread(lambda: engine.encode(decode_in_subprocess(source)))
             return Voice((Reference(codes, asked.text),))
         return await asyncio.to_thread(self._voices.encoded, asked or DEFAULT, engine.checkpoint.codec_id, engine.encode)
 

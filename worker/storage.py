@@ -44,7 +44,8 @@ class StorageError(FishserveError):
 class Storage:
     """The bucket that the worker has credentials for, if any, and other URLs.
 
-    The bucket's endpoint is trusted; other hosts must be public. A bucket that does not answer holds up threads of its own, and no other job.
+    The bucket's endpoint is trusted; other hosts must be public.
+    A bucket or a name server that does not answer holds up threads of its own, and no other job.
     """
 
     endpoint: str | None = None
@@ -58,12 +59,12 @@ class Storage:
         names = ("R2_ENDPOINT", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY", "R2_BUCKET_NAME")
         return cls(*(os.environ.get(name) or None for name in names))
 
-    async def fetch(self, url: str) -> bytes:
-        """Fetch a URL's content, at most MAX_CLIP_BYTES.
+    async def fetch(self, url: str) -> Spool:
+        """Fetch a URL's content, at most MAX_CLIP_BYTES, for the caller to close.
 
         Raises RequestError for a URL that is not allowed, StorageError when it does not answer.
         """
-        content = bytearray()
+        content = Spool()
         try:
             async with (
                 asyncio.timeout(FETCH_SECONDS),
@@ -73,12 +74,15 @@ class Storage:
                 if response.status_code != 200:
                     raise StorageError(f"the clip's address answered {response.status_code}{_reason(await _some(response))}")
                 async for piece in response.aiter_raw():
-                    content += piece
-                    if len(content) > MAX_CLIP_BYTES:
+                    if content.size + len(piece) > MAX_CLIP_BYTES:
                         raise RequestError(f"the clip has more than {MAX_CLIP_BYTES:,} bytes", "voice")
-        except (httpx.HTTPError, TimeoutError) as e:
-            raise StorageError(f"the clip could not be fetched: {type(e).__name__}") from None
-        return bytes(content)
+                    await content.write(piece)
+        except BaseException as e:
+            content.close()
+            if isinstance(e, httpx.HTTPError | OSError):
+                raise StorageError(f"the clip could not be fetched: {type(e).__name__}") from None
+            raise
+        return content
 
     async def send(self, upload: Upload, content: Spool, media_type: str, job: str, result: dict[str, Any]) -> dict[str, str]:
         """Upload the content, retrying where that may help, and check that it arrived whole. Raises RequestError, StorageError.
@@ -150,7 +154,8 @@ class Storage:
         if own:
             return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS, verify=_tls())
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+            ask = partial(socket.getaddrinfo, parts.hostname, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
         except (OSError, ValueError, UnicodeError):
             raise StorageError(f"the machine of an address is not known: {parts.hostname[:100]}") from None
         addresses = [str(entry[4][0]) for entry in found]
@@ -191,7 +196,7 @@ class Storage:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(_THREADS, "bucket")
+        return ThreadPoolExecutor(_THREADS, "storage")
 
     async def _ask(self, what: str, **arguments: Any) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError

@@ -137,7 +137,9 @@ def _refused(response: httpx.Response, body: bytes) -> BackendUnavailable | JobR
     if response.status_code in _REFUSALS:
         return JobRejected(message or f"the server that speaks refused the text with {response.status_code}")
     after = response.headers.get("Retry-After", "")
-    return BackendUnavailable(f"the server that speaks answered {response.status_code}", float(after) if after.isdigit() else None)
+    return BackendUnavailable(
+        f"the server that speaks answered {response.status_code}", float(after) if after.isascii() and after.isdigit() else None
+    )
 
 
 async def _some(response: httpx.Response) -> bytes:

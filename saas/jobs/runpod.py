@@ -108,7 +108,9 @@ class RunPod:
             raise JobRejected("RunPod refused the job")
         if response.status_code >= 300:
             after = response.headers.get("Retry-After", "")
-            raise BackendUnavailable(f"RunPod answered {response.status_code}", float(after) if after.isdigit() else None)
+            raise BackendUnavailable(
+                f"RunPod answered {response.status_code}", float(after) if after.isascii() and after.isdigit() else None
+            )
         try:
             answer = response.json()
         except ValueError:
