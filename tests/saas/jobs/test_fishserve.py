@@ -97,7 +97,7 @@ def test_the_same_seed_says_the_same_and_speed_changes_no_price(account):
 
 def test_a_cancelled_job_stops_the_engine_and_costs_what_was_made(account, speaker):
     before = speaker.metric("fishserve_requests_total", reason="cancelled")
-    job = account.speak(LONG)
+    job = account.speak(" ".join([LONG] * 3))
     made = "select made_seconds from jobs where id = %s"
     wait(lambda: account.database.sql(made, job["id"])[0]["made_seconds"] > 0)
     ended = account.ask("POST", f"/api/jobs/{job['id']}/cancel")
