@@ -18,7 +18,7 @@ import pytest
 from saas.storage.bucket import result_key
 from tests.inference.server.conftest import Server
 from tests.saas.conftest import free_port
-from tests.saas.jobs.conftest import Account, check_paid, check_refunded, environment
+from tests.saas.jobs.conftest import REFUSED, Account, check_paid, check_refunded, environment
 from tests.waiting import HANG_SECONDS, wait
 from tests.worker.conftest import BUCKET, ROOT, Worker, answers
 
@@ -158,7 +158,7 @@ def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, s
     for dies in refunds:
         time_stands(data)
         process, url = start(settings, dies)
-        ask(account, url, "/api/tts", {"text": "?!"}, key_of("refund", dies))
+        ask(account, url, "/api/tts", {"text": REFUSED}, key_of("refund", dies))
         wait(lambda process=process: not alive(process))
     assert data.call("audit_ledger") == []
     cancelled_in_the_middle(start, data, settings)
