@@ -12,6 +12,7 @@ import os
 import random
 import struct
 import time
+import uuid
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -234,6 +235,17 @@ async def _idle(target: Target) -> str:
     return f"a short text beside 400 of them: {status} after {seconds:.1f} s"
 
 
+async def _webhooks(target: Target) -> str:
+    async with target.client() as client:
+
+        async def post(_: int) -> int:
+            query = {"job": str(uuid.uuid4()), "token": uuid.uuid4().hex, "mark": uuid.uuid4().hex}
+            return (await client.post("/api/webhook/runpod", params=query, json={"id": "x"})).status_code
+
+        done = [status for _ in range(20) for status in await asyncio.gather(*map(post, range(50)))]
+    return ", ".join(f"{count:,} answered {status}" for status, count in Counter(done).items())
+
+
 ATTACKS: dict[str, Callable[[Target], Awaitable[str]]] = {
     "URL of 50 MB": _head_url,
     "header of 50 MB": _head_one,
@@ -250,7 +262,14 @@ ATTACKS: dict[str, Callable[[Target], Awaitable[str]]] = {
     "40 long texts": _long_texts,
     "150 callers of a full queue": _obeying,
     "400 idle connections": _idle,
+    "1,000 webhooks that nobody signed": _webhooks,
 }
+ON_SAAS = (
+    "URL of 50 MB", "header of 50 MB", "8 million headers", "8 million trailers", "bodies of millions of values", "400 idle connections",
+    "1,000 webhooks that nobody signed",
+)  # fmt: skip
+"""Those on the SaaS API, which has no sockets, and limits how often a user may speak."""
+ON_SERVER = tuple(name for name in ATTACKS if name != "1,000 webhooks that nobody signed")
 QUICK = (
     "URL of 50 MB",
     "8 million headers",
@@ -260,6 +279,15 @@ QUICK = (
     "page of another site",
 )
 """Those that take a second or two."""
+
+
+async def attacks_on(target: Target) -> tuple[str, ...]:
+    """The names of the attacks for this server: a SaaS API, or a speech server."""
+    async with target.client() as client:
+        with contextlib.suppress(httpx.HTTPError):
+            if (await client.get("/healthz")).status_code == 200:
+                return ON_SAAS
+    return ON_SERVER
 
 
 async def measure(target: Target, names: Iterable[str], add: Callable[[dict[str, Any]], None]) -> bool:
@@ -297,7 +325,7 @@ BUSY = 0.5
 """The share of its time that the server would be busy with the shoppers, if it spoke to one at a time."""
 RESTS_SECONDS = 15.0
 """How long an attacker rests at most."""
-SIEGE = tuple(name for name in ATTACKS if name not in ("150 callers of a full queue", "whole reply of 350 MB"))
+SIEGE = tuple(name for name in ON_SERVER if name not in ("150 callers of a full queue", "whole reply of 350 MB"))
 """The attacks of a siege: the others ask for so much speech that everybody has less, as with any customer."""
 SENTENCES = (1, 2, 3, 4)
 """What a shopper's text may have."""

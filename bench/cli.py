@@ -282,11 +282,12 @@ def attack(
     out: Out = None,
 ) -> None:
     """Attack a server of yours, each time with a small input, and say what it took. Fails unless it speaks afterwards. Key: FISHSERVE_BENCH_KEY."""
-    from bench.attack import ATTACKERS, ATTACKS, QUICK, Target, measure
+    from bench.attack import ATTACKERS, QUICK, Target, attacks_on, measure
     from bench.attack import siege as besiege
     from bench.record import facts, recording
 
-    target, names = Target(url, os.environ.get("FISHSERVE_BENCH_KEY")), QUICK if quick else tuple(ATTACKS)
+    target = Target(url, os.environ.get("FISHSERVE_BENCH_KEY"))
+    names = tuple(name for name in asyncio.run(attacks_on(target)) if name in QUICK or not quick)
     with _recorded(recording(out, "attack", {"attacks": list(names)}, facts(None))) as record:
 
         def add(row: dict[str, object]) -> None:

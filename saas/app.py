@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from urllib.parse import urlsplit
 
 import httpx
 from fastapi import FastAPI
@@ -13,6 +14,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from inference.errors import ConfigurationError
 from inference.http.bodies import BodyLimit
 from inference.http.log import RequestLog
+from inference.http.origins import OwnPagesOnly
+from inference.http.pieces import Pieces
 from saas import errors, web
 from saas.auth import router as auth
 from saas.auth.local import router as local
@@ -39,6 +42,8 @@ from saas.storage.bucket import Bucket
 from saas.voices import router as voices
 from saas.voices.service import Voices
 
+MAX_VALUES = 10_000
+"""Values in a request's JSON beside its text. Bodies are parsed before anybody is asked for a key: 10,000 values take 5 ms."""
 _ASKED = ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", HEADER]
 _SHOWN = [
     "Retry-After",
@@ -69,7 +74,14 @@ def create_app(settings: Settings) -> FastAPI:
         title="fishserve SaaS", summary="Speech for sale: sign-in, credits, voices, jobs", lifespan=lifespan, redirect_slashes=False,
         docs_url=None, redoc_url=None, responses=errors.ANSWERS,
     )  # fmt: skip
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, refuse=errors.refusal)
+    app.add_middleware(Pieces)
+    values = MAX_VALUES + settings.max_characters  # each comma of a text counts as one
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, refuse=errors.refusal, values=values)
+    if settings.environment == "embedded":  # whoever reaches it may sign up, and a page that a visitor of this machine opens reaches it
+        app.add_middleware(
+            OwnPagesOnly, origins=[settings.app_origin], hosts=[urlsplit(settings.public_url).hostname or ""], refuse=errors.refusal,
+            hints=("FISHSERVE_SAAS_PUBLIC_URL=http://{} makes it so", "FISHSERVE_SAAS_APP_URL names the app's"),
+        )  # fmt: skip
     app.add_middleware(
         CORSMiddleware, allow_origins=[settings.app_origin], allow_methods=["GET", "POST", "PATCH", "DELETE"], allow_headers=_ASKED,
         expose_headers=_SHOWN,

@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     speech_per_minute: int = Field(10, ge=1, description="Speech requests per minute for a user, all keys together.")
     key_speech_per_minute: int = Field(10, ge=1, description="Speech requests per minute for one key.")
     requests_per_minute: int = Field(240, ge=1, description="Requests of any kind per minute for a user.")
+    requests_at_once: int = Field(16, ge=1, description="Open requests of a user in one process, streams and downloads among them.")
     sensitive_per_minute: int = Field(
         10, ge=1, description="New keys, checkouts and closed accounts per minute for a user; wrong passwords per minute from an address."
     )

@@ -67,15 +67,15 @@ def serve() -> None:
 
 def _engine() -> tuple[SpeechEngine, VoiceStore]:
     """The warmed-up engine that the settings describe, and the voices it may use."""
-    import prometheus_client
-
     from inference.engine.startup import start_engine
+    from inference.http.metrics import exposition
+    from inference.http.small_server import SmallServer
     from inference.settings import read
     from inference.voices.store import VoiceStore
 
     s = read()
     if s.metrics_port:
-        prometheus_client.start_http_server(s.metrics_port)
+        SmallServer("0.0.0.0", s.metrics_port, lambda _: (200, *exposition()))
     return start_engine(s), VoiceStore(s.voices_dir)
 
 

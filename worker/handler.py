@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import IO, Any
 
 from inference.audio.encode import Encoder
 from inference.audio.subprocess_decoder import decode_in_subprocess
 from inference.engine.engine import SpeechEngine
 from inference.engine.request import SpeechRequest
 from inference.engine.stream import AsyncSpeechStream
-from inference.errors import FishserveError, RequestError
+from inference.errors import FishserveError, NotReady, RequestError
 from inference.hub import name_of
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from inference.seeds import seed_of
+from inference.spool import Spool
 from inference.voices.notice import MINNOW, ONE_VOICE
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Reference, Voice
@@ -27,6 +27,8 @@ from worker.storage import Storage
 _PIECE = INLINE_BYTES * 3 // 4 - 1000
 """Bytes that in base64, with the fields around them, stay below INLINE_BYTES."""
 _PROGRESS_SECONDS = 10
+MAX_RESULT_BYTES = 1_000_000_000
+"""The largest file. It waits on the worker's disk until it is uploaded."""
 
 
 class Handler:
@@ -58,47 +60,47 @@ class Handler:
             asked.spoken, await self._voice(asked.voice), seed, asked.temperature, asked.top_p, asked.repetition_penalty, asked.normalize,
             asked.chunk_length, asked.max_new_tokens,
         )  # fmt: skip
-        content, waiting = bytearray(), bytearray()
         samples, told, first, pieces, partial = 0, 0.0, None, 0, False
         most = None if asked.max_seconds is None else int(asked.max_seconds * SAMPLE_RATE)
-        async with self._engine.astream(request) as stream:
-            async for chunk in stream:
-                first = first or time.monotonic()
-                sound = chunk.samples
-                if most is not None and samples + len(sound) > most:
-                    sound, partial = sound[: most - samples], True
-                samples += len(sound)
-                seconds = samples / SAMPLE_RATE
-                waiting += await asyncio.to_thread(encoder.encode, sound)
-                if seconds - told >= _PROGRESS_SECONDS:
-                    told = seconds
-                    self._progress(job, {"seconds": round(seconds, 2)})
-                if asked.stream:
-                    for piece in _pieces(waiting):
-                        yield _piece(piece, pieces)
-                        pieces += 1
-                content += waiting
-                waiting.clear()
-                if partial:
-                    break
-        waiting += await asyncio.to_thread(encoder.finish)
-        content += waiting
-        if asked.stream:
-            for piece in _pieces(waiting):
-                yield _piece(piece, pieces)
-                pieces += 1
-        made = bytes(content)
-        if asked.upload or not asked.stream:  # without an upload, pieces are a stream: the file that the receiver joins has this checksum
-            made = encoder.with_true_sizes(made)
-        yield await self._result(job, asked, encoder, made, stream, seed, samples, partial, began, first)
+        with Spool() as content:
+            async with self._engine.astream(request) as stream:
+                async for chunk in stream:
+                    first = first or time.monotonic()
+                    sound = chunk.samples
+                    if most is not None and samples + len(sound) > most:
+                        sound, partial = sound[: most - samples], True
+                    samples += len(sound)
+                    seconds = samples / SAMPLE_RATE
+                    made = await asyncio.to_thread(encoder.encode, sound)
+                    if seconds - told >= _PROGRESS_SECONDS:
+                        told = seconds
+                        self._progress(job, {"seconds": round(seconds, 2)})
+                    await _keep(content, made, asked)
+                    if asked.stream:
+                        for piece in _pieces(made):
+                            yield _piece(piece, pieces)
+                            pieces += 1
+                    if partial:
+                        break
+            made = await asyncio.to_thread(encoder.finish)
+            await _keep(content, made, asked)
+            if asked.stream:
+                for piece in _pieces(made):
+                    yield _piece(piece, pieces)
+                    pieces += 1
+            # Without an upload, pieces are a stream: the file that the receiver joins has this checksum.
+            if asked.upload or not asked.stream:
+                content.overwrite(*encoder.true_sizes(content.size))
+            yield await self._result(job, asked, encoder, content, stream, seed, samples, partial, began, first)
 
     async def _result(
-        self, job: dict[str, Any], asked: Job, encoder: Encoder, content: bytes, stream: AsyncSpeechStream, seed: int, samples: int, partial: bool,
+        self, job: dict[str, Any], asked: Job, encoder: Encoder, content: Spool, stream: AsyncSpeechStream, seed: int, samples: int, partial: bool,
         began: float, first: float | None,
     ) -> dict[str, Any]:  # fmt: skip
         result: dict[str, Any] = {
-            "seconds": round(samples / SAMPLE_RATE / asked.speed, 3), "frames": samples // SAMPLES_PER_FRAME, "bytes": len(content), "format": asked.format,
-            "sample_rate": encoder.sample_rate, "sha256": hashlib.sha256(content).hexdigest(), "seed": seed, "finish": "max_seconds" if partial else stream.finish_reason, "partial": partial,
+            "seconds": round(samples / SAMPLE_RATE / asked.speed, 3), "frames": samples // SAMPLES_PER_FRAME, "bytes": content.size,
+            "format": asked.format, "sample_rate": encoder.sample_rate, "sha256": await asyncio.to_thread(content.digest), "seed": seed,
+            "finish": "max_seconds" if partial else stream.finish_reason, "partial": partial,
             "model": name_of(self._engine.checkpoint.path),
             "timings": {
                 "queued": round(stream.queued_seconds or 0, 3),
@@ -112,26 +114,40 @@ class Handler:
             return result | await self._storage.send(asked.upload, content, encoder.media_type, job["id"], result)
         if asked.stream:
             return result
-        encoded = base64.b64encode(content).decode()
-        if len(encoded) > INLINE_BYTES:
-            raise RequestError(
-                f"the sound has {len(encoded):,} characters in base64, and RunPod drops results above {INLINE_BYTES:,}; give an upload, or stream",
-                "upload",
-            )
-        return result | {"audio": encoded}
+        return result | {"audio": base64.b64encode(content.read(0, content.size)).decode()}
 
     async def _voice(self, asked: str | Clip | None) -> Voice:
         engine = self._engine
         if isinstance(asked, Clip):
-            audio = asked.audio if asked.url is None else await self._storage.fetch(asked.url)
-            assert audio is not None
-            codes = await asyncio.to_thread(lambda: engine.encode(decode_in_subprocess(audio)))
+            if asked.url is None:
+                assert asked.audio is not None
+                source: bytes | IO[bytes] = asked.audio
+                codes = await asyncio.to_thread(lambda: engine.encode(decode_in_subprocess(source)))
+            else:
+                with await self._storage.fetch(asked.url) as clip, clip.open() as source:
+                    codes = await asyncio.to_thread(lambda: engine.encode(decode_in_subprocess(source)))
             return Voice((Reference(codes, asked.text),))
         return await asyncio.to_thread(self._voices.encoded, asked or DEFAULT, engine.checkpoint.codec_id, engine.encode)
 
 
-def _pieces(content: bytearray) -> list[bytes]:
-    return [bytes(content[start : start + _PIECE]) for start in range(0, len(content), _PIECE)]
+async def _keep(content: Spool, made: bytes, asked: Job) -> None:
+    """Add to the file. Raises RequestError as soon as it is too large for its way back, NotReady when the disk is full."""
+    size = content.size + len(made)
+    if not (asked.upload or asked.stream) and -(-size // 3) * 4 > INLINE_BYTES:
+        raise RequestError(
+            f"the sound has more than {INLINE_BYTES:,} characters in base64, and RunPod drops results above that; give an upload, or stream",
+            "upload",
+        )
+    if size > MAX_RESULT_BYTES:
+        raise RequestError(f"the file would have more than {MAX_RESULT_BYTES:,} bytes; ask for less text, or for another format")
+    try:
+        await content.write(made)
+    except OSError as e:
+        raise NotReady(f"the file cannot be kept on this worker's disk: {e.strerror}") from None
+
+
+def _pieces(content: bytes) -> list[bytes]:
+    return [content[start : start + _PIECE] for start in range(0, len(content), _PIECE)]
 
 
 def _piece(content: bytes, number: int) -> dict[str, Any]:

@@ -12,12 +12,16 @@ from inference.errors import RequestError
 
 INLINE_BYTES = 1_000_000
 """Most base64 characters in one message through RunPod's queue, which drops larger answers."""
+MAX_CLIP_BYTES = 25_000_000
+"""The largest clip, in a job or at a URL."""
 _KEY = r"^[A-Za-z0-9][A-Za-z0-9!_.*'()/ -]{0,1023}$"
 
 
 def _decoded(value: Any) -> Any:
     if not isinstance(value, str):
         return value
+    if len(value) > MAX_CLIP_BYTES * 4 // 3 + 4:
+        raise ValueError(f"it has more than {MAX_CLIP_BYTES:,} bytes")
     try:
         return base64.b64decode(value, validate=True)
     except binascii.Error:
@@ -104,8 +108,16 @@ def parse(given: Any) -> Job:
         return Job.model_validate(given)
     except ValidationError as e:
         first = e.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "input"
+        where = ".".join(str(part)[:80] for part in first["loc"][:5]) or "input"
         if first["type"] == "extra_forbidden":
             raise RequestError(f"{where} is not a field of a job; its fields are {', '.join(Job.model_fields)}") from None
-        value = "" if first["type"] in ("missing", "value_error") else f" is {str(first['input'])[:80]!r}"
+        value = "" if first["type"] in ("missing", "value_error") else f" is {_shown(first['input'])}"
         raise RequestError(f"{where}{value}: {first['msg'].removeprefix('Value error, ')}", where) from None
+
+
+def _shown(value: Any) -> str:
+    """A value in an error. Only the type of one that may be large or deep: to write it out would take long, or fail."""
+    if isinstance(value, str):
+        return repr(value[:80])
+    plain = value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 1e30)
+    return repr(str(value)) if plain else f"a {type(value).__name__}"

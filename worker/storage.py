@@ -9,23 +9,30 @@ import json
 import os
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from inference.errors import FishserveError, RequestError
-from worker.job import Upload
+from inference.spool import Spool
+from worker.job import MAX_CLIP_BYTES, Upload
 
-MAX_BYTES, FETCH_SECONDS = 25_000_000, 30
-"""Limits for fetching a clip."""
+FETCH_SECONDS = 30
+"""How long fetching a clip may take."""
 URL_SECONDS = 300
 """How long a result's URL stays valid."""
 ATTEMPTS, FIRST_PAUSE = 4, 0.5
 """Attempts of an upload; seconds before the second attempt, doubled each time."""
 _ATTEMPT_SECONDS = 60
+BUCKET_SECONDS = 300
+"""How long the bucket may take over a request, its retries included."""
+_THREADS = 32
+_PLAIN = {"Accept-Encoding": "identity"}
+"""A few kilobytes of a compressed answer can become gigabytes."""
 _PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 
 
@@ -38,6 +45,7 @@ class Storage:
     """The bucket that the worker has credentials for, if any, and other URLs.
 
     The bucket's endpoint is trusted; other hosts must be public.
+    A bucket or a name server that does not answer holds up threads of its own, and no other job.
     """
 
     endpoint: str | None = None
@@ -51,25 +59,32 @@ class Storage:
         names = ("R2_ENDPOINT", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY", "R2_BUCKET_NAME")
         return cls(*(os.environ.get(name) or None for name in names))
 
-    async def fetch(self, url: str) -> bytes:
-        """Fetch a URL's content, at most MAX_BYTES.
+    async def fetch(self, url: str) -> Spool:
+        """Fetch a URL's content, at most MAX_CLIP_BYTES, for the caller to close.
 
         Raises RequestError for a URL that is not allowed, StorageError when it does not answer.
         """
-        content = bytearray()
+        content = Spool()
         try:
-            async with asyncio.timeout(FETCH_SECONDS), await self._client(url) as client, client.stream("GET", url) as response:
+            async with (
+                asyncio.timeout(FETCH_SECONDS),
+                await self._client(url) as client,
+                client.stream("GET", url, headers=_PLAIN) as response,
+            ):
                 if response.status_code != 200:
                     raise StorageError(f"the clip's address answered {response.status_code}{_reason(await _some(response))}")
-                async for piece in response.aiter_bytes():
-                    content += piece
-                    if len(content) > MAX_BYTES:
-                        raise RequestError(f"the clip has more than {MAX_BYTES:,} bytes", "voice")
-        except (httpx.HTTPError, TimeoutError) as e:
-            raise StorageError(f"the clip could not be fetched: {type(e).__name__}") from None
-        return bytes(content)
+                async for piece in response.aiter_raw():
+                    if content.size + len(piece) > MAX_CLIP_BYTES:
+                        raise RequestError(f"the clip has more than {MAX_CLIP_BYTES:,} bytes", "voice")
+                    await content.write(piece)
+        except BaseException as e:
+            content.close()
+            if isinstance(e, httpx.HTTPError | OSError):
+                raise StorageError(f"the clip could not be fetched: {type(e).__name__}") from None
+            raise
+        return content
 
-    async def send(self, upload: Upload, content: bytes, media_type: str, job: str, result: dict[str, Any]) -> dict[str, str]:
+    async def send(self, upload: Upload, content: Spool, media_type: str, job: str, result: dict[str, Any]) -> dict[str, str]:
         """Upload the content, retrying where that may help, and check that it arrived whole. Raises RequestError, StorageError.
 
         Returns `{"url": ...}`, a URL valid for URL_SECONDS, with its `key`, or `{}` for an upload to a given URL.
@@ -79,10 +94,9 @@ class Storage:
             return {}
         bucket, key = self._place(upload)
         metadata = {"job": job, "result": json.dumps(result)}
-        put = await asyncio.to_thread(
-            self._ask, "put_object", Bucket=bucket, Key=key, Body=content, ContentType=media_type, Metadata=metadata
-        )
-        _check_whole(put["ETag"], content)
+        with content.open() as file:
+            put = await self._ask("put_object", Bucket=bucket, Key=key, Body=file, ContentType=media_type, Metadata=metadata)
+        await _check_whole(put["ETag"], content)
         return self._found(bucket, key)
 
     async def done(self, upload: Upload, job: str) -> dict[str, Any] | None:
@@ -91,7 +105,7 @@ class Storage:
             return None
         bucket, key = self._place(upload)
         try:
-            head = await asyncio.to_thread(self._ask, "head_object", Bucket=bucket, Key=key)
+            head = await self._ask("head_object", Bucket=bucket, Key=key)
         except StorageError:  # usually there is no object; any other error will recur when sending
             return None
         if head["Metadata"].get("job") != job:
@@ -100,18 +114,19 @@ class Storage:
 
     # -- by URL ----------------------------------------------------------------------------------------------------------------
 
-    async def _put(self, url: str, content: bytes, media_type: str) -> None:
+    async def _put(self, url: str, content: Spool, media_type: str) -> None:
         pause = FIRST_PAUSE
+        headers = {"Content-Type": media_type, "Content-Length": str(content.size)} | _PLAIN
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 async with (
                     asyncio.timeout(_ATTEMPT_SECONDS),
                     await self._client(url) as client,
-                    client.stream("PUT", url, content=content, headers={"Content-Type": media_type}) as response,
+                    client.stream("PUT", url, content=content.pieces(), headers=headers) as response,
                 ):
                     answer = await _some(response)
                 if response.status_code < 300:
-                    _check_whole(response.headers.get("ETag", ""), content)
+                    await _check_whole(response.headers.get("ETag", ""), content)
                     return
                 problem = f"the address to upload to answered {response.status_code}{_reason(answer)}"
                 if response.status_code < 500 and response.status_code != 429:
@@ -139,7 +154,8 @@ class Storage:
         if own:
             return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS, verify=_tls())
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+            ask = partial(socket.getaddrinfo, parts.hostname, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
         except (OSError, ValueError, UnicodeError):
             raise StorageError(f"the machine of an address is not known: {parts.hostname[:100]}") from None
         addresses = [str(entry[4][0]) for entry in found]
@@ -178,11 +194,18 @@ class Storage:
             config=config,
         )  # fmt: skip
 
-    def _ask(self, what: str, **arguments: Any) -> Any:
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(_THREADS, "storage")
+
+    async def _ask(self, what: str, **arguments: Any) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return getattr(self._s3, what)(**arguments)
+            async with asyncio.timeout(BUCKET_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: getattr(self._s3, what)(**arguments))
+        except TimeoutError:
+            raise StorageError(f"the bucket does not answer: it took more than {BUCKET_SECONDS} s") from None
         except ClientError as e:
             raise StorageError(f"the bucket refused: {e.response['Error'].get('Code')}") from None
         except BotoCoreError as e:
@@ -209,10 +232,10 @@ class _Pinned(httpx.AsyncHTTPTransport):
         return await super().handle_async_request(request)
 
 
-def _check_whole(etag: str, content: bytes) -> None:
+async def _check_whole(etag: str, content: Spool) -> None:
     """Raise StorageError if the upload is damaged. An ETag of 32 hexadecimal digits is the MD5 of the stored bytes; others say nothing."""
     mark = etag.strip('"')
-    if len(mark) == 32 and mark != hashlib.md5(content, usedforsecurity=False).hexdigest():
+    if len(mark) == 32 and mark != await asyncio.to_thread(content.digest, partial(hashlib.md5, usedforsecurity=False)):
         raise StorageError("what arrived is not what was sent")
 
 
@@ -223,7 +246,7 @@ def _public(address: str) -> bool:
 
 
 async def _some(response: httpx.Response) -> bytes:
-    async for piece in response.aiter_bytes(2000):
+    async for piece in response.aiter_raw(2000):
         return piece
     return b""
 

@@ -177,7 +177,10 @@ class SpeechEngine:
         check_codes(tensor, self.checkpoint.config.num_codebooks)
         if tensor.shape[1] == 0:
             return Audio(np.zeros(0, np.float32))
-        return Audio(_alone(self.checkpoint.codec.decode, tensor.long().to(self.checkpoint.device)))
+        samples = _alone(self.checkpoint.codec.decode, tensor.long().to(self.checkpoint.device))
+        if not np.isfinite(samples).all():
+            raise AudioError("the codec produced samples that are not numbers; its weights are damaged")
+        return Audio(samples)
 
     def voice(self, wave: np.ndarray, text: str, name: str = "") -> Voice:
         """A voice from a clip (mono samples (n,) at 44.1 kHz, 0.5 to 90 s) and its transcript. Raises AudioError."""

@@ -20,15 +20,15 @@ _UNCOUNTED = (b"multipart/", b"application/msgpack")
 class BodyLimit:
     """Refuses request bodies over a limit with 413 before reading them whole.
 
-    Paths with a prefix in `larger` have the limit `larger_limit`, and those in `many` may have as many values as it says.
+    Paths with a prefix in `larger` have the limit `larger_limit`. A body may have as many values as `values` says, or `many` for its path.
     """
 
     def __init__(
         self, app: ASGIApp, limit: int, refuse: Callable[[str, int, str], Response], larger: tuple[str, ...] = (), larger_limit: int = 0,
-        many: dict[str, int] | None = None,
+        many: dict[str, int] | None = None, values: int = MAX_VALUES,
     ) -> None:  # fmt: skip
         self._app, self._limit, self._refuse, self._larger, self._larger_limit = app, limit, refuse, larger, larger_limit
-        self._many = many or {}
+        self._many, self._values = many or {}, values
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         deadline: float | None = asyncio.get_running_loop().time() + BODY_SECONDS
@@ -36,7 +36,7 @@ class BodyLimit:
         headers = dict(scope.get("headers", ()))
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         marks = b"" if kind.startswith(_UNCOUNTED) else _COUNTED.get(kind, b",[{")
-        values, most = 0, self._many.get(scope.get("path", ""), MAX_VALUES)
+        values, most = 0, self._many.get(scope.get("path", ""), self._values)
         message = f"the request body is larger than {limit:,} bytes"
 
         async def limited() -> Message:

@@ -23,8 +23,15 @@ class OwnPagesOnly:
     must be one that no stranger can own: an IP address, a name without a dot, a local one, or one of `hosts`. `origins` are let through.
     """
 
-    def __init__(self, app: ASGIApp, origins: list[str], hosts: list[str], refuse: Callable[[str, int, str], Response]) -> None:
+    def __init__(
+        self, app: ASGIApp, origins: list[str], hosts: list[str], refuse: Callable[[str, int, str], Response],
+        hints: tuple[str, str] = (
+            "FISHSERVE_HOSTS={} makes it so, and keys make that needless", "FISHSERVE_CORS_ORIGINS names those that may",
+        ),
+    ) -> None:  # fmt: skip
+        """`hints` say which settings let a host, and an origin, through."""
         self._app, self._origins, self._refuse = app, frozenset(origin.lower() for origin in origins), refuse
+        self._hints = hints
         self._hosts = frozenset([*hosts, *(urlsplit(origin).hostname or "" for origin in origins)])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,7 +49,7 @@ class OwnPagesOnly:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = _name(host)
         if not ("*" in self._hosts or name in self._hosts or _is_nobodys(name)):
-            return f"this server is not known as {name[:80]!r}; FISHSERVE_HOSTS={name[:80]} makes it so, and keys make that needless"
+            return f"this server is not known as {name[:80]!r}; {self._hints[0].format(name[:80])}"
         origin = headers.get(b"origin", b"").decode("latin-1").lower()
         reads = scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS")
         if (
@@ -53,7 +60,7 @@ class OwnPagesOnly:
             or _without_port(origin.partition("://")[2]) == _without_port(host)
         ):
             return None
-        return f"pages of {origin[:80]!r} may not use this server; FISHSERVE_CORS_ORIGINS names those that may"
+        return f"pages of {origin[:80]!r} may not use this server; {self._hints[1]}"
 
 
 def _without_port(host: str) -> str:

@@ -226,8 +226,11 @@ class Quantizer(nn.Module):
         return features
 
     def encode(self, features: Tensor) -> Tensor:
-        """(batch, dim, time) -> codes (batch, groups, frames) int64."""
-        groups = self.reduce(features).transpose(1, 2).chunk(len(self.residual_fsq.rvqs), dim=-1)
+        """(batch, dim, time) -> codes (batch, groups, frames) int64. Raises AudioError where weights overflow: NaN would become any code."""
+        reduced = self.reduce(features)
+        if not reduced.isfinite().all():
+            raise AudioError("the codec produced values that are not numbers; its weights are damaged", "reference")
+        groups = reduced.transpose(1, 2).chunk(len(self.residual_fsq.rvqs), dim=-1)
         return torch.stack([_fsq_encode(rvq, x) for rvq, x in zip(self.residual_fsq.rvqs, groups, strict=True)], dim=1)
 
     def decode(self, codes: Tensor, history: History) -> Tensor:

@@ -18,6 +18,7 @@ from inference.http.keys import Guard, Keys
 from inference.http.log import RequestLog
 from inference.http.metrics import exposition
 from inference.http.origins import OwnPagesOnly
+from inference.http.pieces import Pieces
 from inference.server import elevenlabs, elevenlabs_account, elevenlabs_live, fish, fish_live, fish_references, openai, page, realtime
 from inference.server.audio_responses import PING, EngineClient
 from inference.server.references import References
@@ -35,6 +36,7 @@ UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/v1/voices/add", "/model
 def create_app(engine: EngineClient, settings: Settings, *, guarded: bool = False) -> FastAPI:
     """The public API over one engine. `guarded`: an app in front of it decides who may use it."""
     app = FastAPI(title="fishserve", summary="FishSpeech 1.5 text to speech", redirect_slashes=False)
+    app.add_middleware(Pieces)
     app.add_middleware(
         BodyLimit, limit=settings.max_body_bytes, refuse=_refusal, larger=UPLOADS, larger_limit=settings.max_upload_bytes, many=fish.MANY_VALUES,
     )  # fmt: skip

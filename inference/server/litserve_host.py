@@ -39,7 +39,7 @@ from inference.http.protocols import HTTPProtocol
 from inference.listening import listen, url_of
 from inference.processes import forks_end_with_parent
 from inference.server.app import create_app
-from inference.server.health_port import HealthPort
+from inference.server.health_port import health_port
 from inference.server.litserve_engine import STATE, EngineApi, EngineLoop, run_engine
 from inference.server.messages import LOADING, Message
 from inference.server.remote_engine import Engines, RemoteEngine, Unread
@@ -192,7 +192,7 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
         threading.Thread(target=announce, daemon=True).start()
         threading.Thread(target=_watch, args=(server, failure), daemon=True).start()  # from the beginning: loading may need too much memory
         if health:
-            HealthPort(settings.host, health, lambda: _status(server))
+            health_port(settings.host, health, lambda: _status(server))
         # The handler runs in the main thread, which is inside a call to LitServe's manager; only another thread may call the manager.
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=shutdown.finish).start())
         # LitServe creates its socket itself, and accepts three hosts only; this gives it the socket that is already open.

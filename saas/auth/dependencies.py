@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from functools import cache
 from typing import Annotated, Any
 from uuid import UUID
@@ -21,17 +21,21 @@ _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
 @cache  # one function for each scope, so that FastAPI calls it once per request
-def caller(scope: Scope | None) -> Callable[..., Awaitable[Caller]]:
-    """A dependency: the caller, who must have `scope`. None accepts only a session, not an API key."""
+def caller(scope: Scope | None) -> Callable[..., AsyncIterator[Caller]]:
+    """A dependency: the caller, who must have `scope`. None accepts only a session, not an API key.
 
-    async def asked(request: Request, state: AppState, _: Annotated[Any, Security(_BEARER)]) -> Caller:
+    The request counts among those that the caller has open until its answer has been sent.
+    """
+
+    async def asked(request: Request, state: AppState, _: Annotated[Any, Security(_BEARER)]) -> AsyncIterator[Caller]:
         found = await identify(request, state)
         if scope is None and found.key_id is not None:
             raise ApiError(403, "an API key cannot do this; sign in to do it", "session_needed")
         if scope is not None and scope not in found.scopes:
             allowed = ", ".join(sorted(found.scopes)) or "nothing"
             raise ApiError(403, f"this key may not {scope!r}, but {allowed}; make one that may", "scope_missing")
-        return found
+        with state.limiter.open(found):
+            yield found
 
     return asked
 

@@ -32,9 +32,12 @@ class PostgresError(FishserveError):
 class EmbeddedPostgres:
     """A server with its data in a folder. It takes over a server that a killed process left running."""
 
+    name = "PostgreSQL"
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory.resolve()
         self._data = self._directory / "data"
+        self.log = self._data / "log"
         self._user = _unprivileged() if os.geteuid() == 0 else None
         self._socket: Path | None = None
 
@@ -80,6 +83,16 @@ class EmbeddedPostgres:
         """The URL for the role that may do everything."""
         return self._url("postgres", "fishserve")
 
+    def is_running(self) -> bool:
+        """Whether the server's first process lives. Its parent is init, which may not look after those that have ended."""
+        try:
+            pid = int((self._data / "postmaster.pid").read_text().splitlines()[0])
+            os.kill(pid, 0)
+        except (OSError, ValueError, IndexError):
+            return False
+        state = Path(f"/proc/{pid}/stat")
+        return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
     def stop(self) -> None:
         """Stop the server and roll back open transactions."""
         self._run("pg_ctl", "stop", "--mode=fast", "--wait", check=False)
@@ -91,11 +104,10 @@ class EmbeddedPostgres:
         if len(os.fsencode(socket / ".s.PGSQL.5432")) > _SOCKET_BYTES:
             socket = Path(tempfile.mkdtemp(prefix="fishserve-postgres-"))
             self._own(socket)
-        log = self._data / "log"
         options = f"-c listen_addresses='' -c unix_socket_directories='{socket}' -c unix_socket_permissions=0700 -c log_error_verbosity=terse"  # no rows in its log
-        done = self._run("pg_ctl", "start", "--wait", "--timeout=60", f"--log={log}", "-o", options, check=False)
+        done = self._run("pg_ctl", "start", "--wait", "--timeout=60", f"--log={self.log}", "-o", options, check=False)
         if done.returncode != 0:
-            said = log.read_text(errors="replace") if log.exists() else done.stdout
+            said = self.log.read_text(errors="replace") if self.log.exists() else done.stdout
             raise PostgresError("PostgreSQL did not start: " + " | ".join(said.splitlines()[-5:]))
 
     def _url(self, role: str, database: str) -> str:

@@ -36,6 +36,10 @@ class Program:
                 preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - it makes two system calls
             )  # fmt: skip
 
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self.process.poll() is None
+
     def wait_ready(self, ready: Callable[[], bool]) -> None:
         """Wait until the program is ready. Raises NotStarted, with the last lines of its log."""
         deadline = time.monotonic() + READY_SECONDS

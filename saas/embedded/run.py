@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
@@ -54,7 +54,7 @@ def run(settings: Settings, console: Console) -> None:
     """Start everything, serve until Ctrl-C or SIGTERM, end everything. Raises FishserveError if a program does not start, or ends."""
     for sign in _SIGNS:
         signal.signal(sign, _stop)
-    failed: list[Program] = []
+    failed: list[Program | EmbeddedPostgres] = []
     over = threading.Event()
     with ExitStack() as stack, suppress(_Stop):
         folder = stack.enter_context(_own_folder(settings.directory))
@@ -79,7 +79,7 @@ def run(settings: Settings, console: Console) -> None:
         running.remember(folder, settings.public_url)
         links = "appear here, and" if sys.stderr.isatty() else "are kept"
         console.print(f"Mail to users is not sent: its links {links} as files in {folder / 'mail'}.")
-        threading.Thread(target=_watch, args=([speaker, bucket], over, failed), daemon=True).start()
+        threading.Thread(target=_watch, args=([speaker, bucket, postgres], over, failed), daemon=True).start()
         stack.callback(over.set)
         serve(settings, console, "`fishserve saas grant EMAIL CREDITS` grants credits; Ctrl-C ends it")
     if failed:
@@ -145,10 +145,10 @@ async def _prepare(settings: Settings, owner_url: str, console: Console) -> None
     console.print(f"A first user, shown this once: {EMAIL}, password {password}, {CREDITS:,} credits, API key {key}", style="bold")
 
 
-def _watch(programs: list[Program], over: threading.Event, failed: list[Program]) -> None:
+def _watch(programs: Sequence[Program | EmbeddedPostgres], over: threading.Event, failed: list[Program | EmbeddedPostgres]) -> None:
     """End this process when one of the others ends. Their data is still there after a restart."""
     while not failed:
         if over.wait(_WATCH_SECONDS):
             return
-        failed.extend(program for program in programs if program.process.poll() is not None)
+        failed.extend(program for program in programs if not program.is_running())
     os.kill(os.getpid(), signal.SIGTERM)

@@ -177,8 +177,8 @@ class Speech(Protocol):
         """The last bytes of the file; nothing may follow them."""
         ...
 
-    def whole(self, content: bytes) -> bytes:
-        """The finished file with true sizes in its header."""
+    def true_sizes(self, size: int) -> tuple[int, bytes]:
+        """What the finished file of `size` bytes must have in its header instead of what was written: the position, and the bytes."""
         ...
 
 
@@ -214,7 +214,7 @@ class Queued(Protocol):
         ...
 
     def token(self, user_id: str, idempotency_key: str) -> str:
-        """The token that a job's webhook must carry."""
+        """The token that a job's webhook must carry; of a job's id and that token, its mark, which no look at the database is needed for."""
         ...
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -11,6 +10,7 @@ from functools import partial
 from typing import cast
 
 from inference.errors import FishserveError
+from inference.spool import Spool
 from saas.database import DatabaseError, Refused, Unavailable
 from saas.jobs.backend import Accepted, Backend, BackendUnavailable, JobRejected, LeftForLater, Order, Queued, Result, Speech, Streaming
 from saas.jobs.loop import words
@@ -26,6 +26,8 @@ MAX_PAUSE = 60
 """The most seconds between attempts. The pause starts at 1 s and doubles each time."""
 RENEW_SECONDS = 3.0
 """Seconds between two renewals of a lease, which also tell the database how much was made. So much may be heard unpaid if this process is killed."""
+MAX_RESULT_BYTES = 400_000_000
+"""The largest file: 19 minutes at a quarter of the speed, as WAV."""
 GATHER_SECONDS = 0.05
 """Seconds between two claims. A job that arrives alone does not wait."""
 
@@ -57,18 +59,20 @@ class Dispatcher:
     async def _run_stream(self, row: ClaimedRow, stream: Stream) -> None:
         """A client that disconnects stops the speech. The audio so far is finished, stored and charged; no audio costs nothing.
 
+        So is the audio of a file that became too large, and then the stream breaks off.
         If the backend breaks off, the client pays for the audio that it has heard.
         """
         order = Order.of(row)
         try:
             try:
                 _check_voice(row)
-                content, speech = await self._synthesize(order, stream)
+                speech = await self._synthesize(order, stream.spool, stream)
+                too_large = stream.spool.size > MAX_RESULT_BYTES
                 if stream.left and not speech.frames:
                     await self._outcomes.refund(order.job_id, "cancelled", "its client left before anything was spoken")
                 else:
-                    await self._keep(order, content, speech, left=stream.left)
-                stream.end()
+                    await self._keep(order, stream.spool, speech, cut=stream.left or too_large)
+                stream.end(_too_large() if too_large else None)
             except (BackendUnavailable, JobRejected) as e:
                 await self._outcomes.refund(order.job_id, "failed", str(e), stream.seconds)
                 stream.end(e)
@@ -79,24 +83,26 @@ class Dispatcher:
             stream.end(LeftForLater(f"the connection broke; the job continues, and GET /api/jobs/{order.job_id} says when it is ready"))
             raise
 
-    async def _synthesize(self, order: Order, stream: Stream | None) -> tuple[bytes, Speech]:
+    async def _synthesize(self, order: Order, spool: Spool, stream: Stream | None) -> Speech:
+        """Speak into the spool. Raises JobRejected for a file that becomes too large and that nobody hears meanwhile."""
         backend = cast(Streaming, self._backend)
-        content = bytearray()
         async with self._leased(order, heard=stream is not None), backend.open(order) as speech:
             self._speeches[order.job_id] = speech
             async for piece in speech:
-                content += piece
+                await _write(spool, piece)
                 if stream:
-                    stream.give(piece)
                     stream.seconds = speech.seconds
-                    if stream.left:
-                        break
-            content += (rest := await speech.finish())
+                    stream.tell()
+                if stream and (stream.left or spool.size > MAX_RESULT_BYTES):
+                    break
+                if spool.size > MAX_RESULT_BYTES:
+                    raise _too_large()
+            await _write(spool, await speech.finish())
             if stream:
                 stream.frames = speech.frames
-            if stream and rest:
-                stream.give(rest)
-            return speech.whole(bytes(content)), speech
+                stream.tell()
+            spool.overwrite(*speech.true_sizes(spool.size))
+            return speech
 
     @asynccontextmanager
     async def _leased(self, order: Order, *, heard: bool) -> AsyncIterator[None]:
@@ -169,8 +175,9 @@ class Dispatcher:
                 if isinstance(self._backend, Queued):
                     await self._hand_on(order, self._backend)
                 else:
-                    content, speech = await self._synthesize(order, None)
-                    await self._keep(order, content, speech)
+                    with Spool() as spool:
+                        speech = await self._synthesize(order, spool, None)
+                        await self._keep(order, spool, speech)
         except JobRejected as e:
             await self._outcomes.refund(order.job_id, "failed", str(e))
         except Refused as e:
@@ -192,10 +199,11 @@ class Dispatcher:
         else:
             await self._outcomes.refund(order.job_id, outcome.status, outcome.message)
 
-    async def _keep(self, order: Order, content: bytes, speech: Speech, *, left: bool = False) -> None:
+    async def _keep(self, order: Order, content: Spool, speech: Speech, *, cut: bool = False) -> None:
+        """Store and settle the speech. `cut`: it was ended before its text did."""
+        checksum = await asyncio.to_thread(content.digest)
         made = Result(
-            seconds=speech.seconds, frames=speech.frames, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(),
-            partial=speech.partial or left,
+            seconds=speech.seconds, frames=speech.frames, bytes=content.size, sha256=checksum, partial=speech.partial or cut
         )  # fmt: skip
         await self._bucket.put(order.key, content, order.options.media_type, made.metadata(order.job_id))
         await self._outcomes.settle(order.job_id, order.key, made)
@@ -218,6 +226,17 @@ class Dispatcher:
         for job_id in tasks:
             with suppress(Unavailable, Refused):
                 await self._jobs.renew_lease(job_id, 0, made[job_id])
+
+
+async def _write(spool: Spool, piece: bytes) -> None:
+    try:
+        await spool.write(piece)
+    except OSError as e:
+        raise BackendUnavailable(f"the speech cannot be kept on this server's disk: {e.strerror}") from None
+
+
+def _too_large() -> JobRejected:
+    return JobRejected(f"the file would have more than {MAX_RESULT_BYTES:,} bytes; ask for less text, or for another format")
 
 
 def _check_voice(row: ClaimedRow) -> None:

@@ -6,7 +6,6 @@ That way the formats, the charge and the bytes are the same whichever machine sp
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import ormsgpack
 
 from inference.audio.encode import NATIVE_RATE, Encoder
+from inference.spool import Spool
 from saas.jobs.backend import BackendUnavailable, JobRejected, Order, VoiceClip
 from saas.storage.bucket import Bucket
 
@@ -38,27 +38,44 @@ class Fishserve:
     @asynccontextmanager
     async def open(self, order: Order) -> AsyncIterator[FishSpeech]:
         """As Streaming.open."""
-        o = order.options
-        body: dict[str, Any] = {
-            "text": order.text, "format": "pcm", "sample_rate": NATIVE_RATE, "streaming": True, "seed": order.seed, "temperature": o.temperature,
-            "top_p": o.top_p, "references": [await self._reference(order.voice)] if order.voice else [],
-        }  # fmt: skip
         timeout = httpx.Timeout(60, connect=10)
         try:
-            async with self._http.stream(
-                "POST", f"{self._url}/v1/tts", content=ormsgpack.packb(body), headers=self._headers, timeout=timeout
-            ) as response:
+            async with (
+                self._body(order) as (content, size),
+                self._http.stream(
+                    "POST", f"{self._url}/v1/tts", content=content, headers=self._headers | {"Content-Length": str(size)}, timeout=timeout
+                ) as response,
+            ):
                 if response.status_code != 200:
                     raise _refused(response, await _some(response))
+                o = order.options
                 yield FishSpeech(response, Encoder(o.format, o.sample_rate, o.speed), o.speed, order.budget)
         except httpx.HTTPError as e:
             raise BackendUnavailable(f"the server that speaks does not answer: {type(e).__name__}") from None
 
-    async def _reference(self, voice: VoiceClip) -> dict[str, Any]:
-        clip = await self._bucket.read(voice.key, MAX_CLIP_BYTES)
-        if clip is None or (voice.sha256 and hashlib.sha256(clip).hexdigest() != voice.sha256):
-            raise JobRejected("the clip of this voice is gone; add the voice again")
-        return {"audio": clip, "text": voice.transcript}
+    @asynccontextmanager
+    async def _body(self, order: Order) -> AsyncIterator[tuple[AsyncIterator[bytes], int]]:
+        """The request as pieces of msgpack, and how many bytes they have. A clip waits on disk: it may be large, and there may be many."""
+        body: dict[str, Any] = {
+            "text": order.text, "format": "pcm", "sample_rate": NATIVE_RATE, "streaming": True, "seed": order.seed,
+            "temperature": order.options.temperature, "top_p": order.options.top_p,
+        }  # fmt: skip
+        if order.voice is None:
+            whole = ormsgpack.packb(body)
+            yield _pieces(whole, None), len(whole)
+            return
+        with await self._clip(order.voice) as clip:
+            begun = ormsgpack.packb(body | {"references": [{"text": order.voice.transcript, "audio": b""}]})
+            begun = begun.removesuffix(b"\xc4\x00") + b"\xc6" + clip.size.to_bytes(4, "big")  # bytes of a longer kind, which follow
+            yield _pieces(begun, clip), len(begun) + clip.size
+
+    async def _clip(self, voice: VoiceClip) -> Spool:
+        clip = await self._bucket.fetch(voice.key, MAX_CLIP_BYTES)
+        if clip is not None and voice.sha256 in (None, await asyncio.to_thread(clip.digest)):
+            return clip
+        if clip is not None:
+            clip.close()
+        raise JobRejected("the clip of this voice is gone; add the voice again")
 
 
 class FishSpeech:
@@ -99,9 +116,16 @@ class FishSpeech:
         """The last bytes of the file; nothing may follow them."""
         return await asyncio.to_thread(self._encoder.finish)
 
-    def whole(self, content: bytes) -> bytes:
-        """The finished file with true sizes in its header."""
-        return self._encoder.with_true_sizes(content)
+    def true_sizes(self, size: int) -> tuple[int, bytes]:
+        """As Speech.true_sizes."""
+        return self._encoder.true_sizes(size)
+
+
+async def _pieces(begun: bytes, rest: Spool | None) -> AsyncIterator[bytes]:
+    yield begun
+    if rest is not None:
+        async for piece in rest.pieces():
+            yield piece
 
 
 def _refused(response: httpx.Response, body: bytes) -> BackendUnavailable | JobRejected:
@@ -113,7 +137,9 @@ def _refused(response: httpx.Response, body: bytes) -> BackendUnavailable | JobR
     if response.status_code in _REFUSALS:
         return JobRejected(message or f"the server that speaks refused the text with {response.status_code}")
     after = response.headers.get("Retry-After", "")
-    return BackendUnavailable(f"the server that speaks answered {response.status_code}", float(after) if after.isdigit() else None)
+    return BackendUnavailable(
+        f"the server that speaks answered {response.status_code}", float(after) if after.isascii() and after.isdigit() else None
+    )
 
 
 async def _some(response: httpx.Response) -> bytes:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
+import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, cast
 
+from saas.database import Refused
 from saas.jobs.backend import Backend, BackendUnavailable, JobUnknown, Queued, Result, Terminated, Underway, sha256
 from saas.jobs.outcomes import LEASE_SECONDS, RUNNING, Outcomes
 from saas.jobs.repository import JobRepository, JobRow
 from saas.storage.bucket import Bucket, result_key
 
 RECONCILE_SECONDS = 10.0
-_FORGIVEN = 60
+FORGIVEN_SECONDS = 60.0
 """Seconds a backend may take to know a job it has accepted."""
 _AT_ONCE = 16
 _BATCH = 100
@@ -24,14 +26,19 @@ class Reconciler:
 
     def __init__(self, jobs: JobRepository, bucket: Bucket, backend: Backend, outcomes: Outcomes) -> None:
         self._jobs, self._bucket, self._backend, self._outcomes = jobs, bucket, backend, outcomes
+        self._unknown: dict[str, float] = {}
+        """When a job was first unknown to the backend, by a clock that never jumps: this machine's wall clock is not the database's."""
 
-    async def webhook(self, job_id: str, token: str, backend_id: Any) -> None:
+    async def webhook(self, job_id: str, token: str, mark: str, backend_id: Any) -> None:
         """Handle RunPod's report that a job has ended. The sender must have the job's token, and RunPod itself must confirm the report.
 
-        Raises Refused 404, BackendUnavailable, Unavailable: then RunPod retries the webhook, and `reconcile` asks in any case.
+        `mark` keeps strangers from the database. Raises Refused 404, BackendUnavailable, Unavailable: then RunPod retries the webhook,
+        and `reconcile` asks in any case.
         """
+        if not isinstance(self._backend, Queued) or not hmac.compare_digest(mark.encode(), self._backend.token(job_id, token).encode()):
+            raise Refused(404, "there is no such job")
         row = await self._jobs.of_token(job_id, sha256(token))
-        if not isinstance(self._backend, Queued) or not isinstance(backend_id, str):
+        if not isinstance(backend_id, str):
             return
         if row["status"] in RUNNING and row["backend_id"] is None:  # the process that sent the job died before it could record it
             row = await self._jobs.start(job_id, self._backend.name, backend_id=backend_id)
@@ -42,6 +49,7 @@ class Reconciler:
         if not isinstance(self._backend, Queued):
             return
         rows = await self._jobs.running(_BATCH)
+        self._unknown = {row["id"]: self._unknown[row["id"]] for row in rows if row["id"] in self._unknown}
         turn = asyncio.Semaphore(_AT_ONCE)
 
         async def look(row: JobRow, backend_id: str) -> None:
@@ -69,7 +77,8 @@ class Reconciler:
         try:
             outcome = await cast(Queued, self._backend).status(backend_id, key, row["options"].get("speed", 1.0))
         except JobUnknown:
-            if not own or _age(row) < _FORGIVEN:
+            now = time.monotonic()
+            if not own or now - self._unknown.setdefault(row["id"], now) < FORGIVEN_SECONDS:
                 return
             outcome = Terminated("failed", "it was lost on the way; try again")
         if isinstance(outcome, Underway):
@@ -84,8 +93,3 @@ class Reconciler:
                 ended = await self._outcomes.refund(row["id"], outcome.status, outcome.message)
                 if ended["object_key"] != key:  # no process settled it meanwhile
                     await self._bucket.delete(key)  # its worker may have uploaded a file to a presigned URL
-
-
-def _age(row: JobRow) -> float:
-    """Seconds since the job went to the backend."""
-    return (datetime.now(UTC) - datetime.fromisoformat(row["started_at"])).total_seconds()

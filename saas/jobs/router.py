@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -27,7 +28,9 @@ from saas.jobs.repository import JobRow
 from saas.jobs.schemas import JobOut, Model, Models, OpenAIBody, SpeechBody, WebhookBody
 from saas.jobs.service import Jobs
 from saas.limits.dependencies import limited
+from saas.observability import metrics
 from saas.state import AppState, State
+from saas.storage.bucket import Download
 
 router = APIRouter(tags=["speech"])
 SpeechCaller = Annotated[Caller, Depends(limited("speech", "speak"))]
@@ -84,8 +87,19 @@ async def delete(job_id: UUID, caller: Canceller, state: AppState) -> None:
     await state.jobs.delete(str(caller.user_id), str(job_id))
 
 
+async def _after_answer() -> AsyncIterator[ExitStack]:
+    """What is to be closed when the answer has been sent, or cannot be."""
+    with ExitStack() as stack:
+        yield stack
+
+
+AfterAnswer = Annotated[ExitStack, Depends(_after_answer)]
+
+
 @router.post("/v1/audio/speech", response_class=Response, responses={200: {"content": {f.media_type: {} for f in FORMATS.values()}}})
-async def openai_speech(body: OpenAIBody, caller: SpeechCaller, state: AppState, request: Request, idempotency_key: Key = None) -> Response:
+async def openai_speech(
+    body: OpenAIBody, caller: SpeechCaller, state: AppState, request: Request, after: AfterAnswer, idempotency_key: Key = None
+) -> Response:
     """Speak a text, for OpenAI's clients. The file is streamed as it is generated, if the backend can.
 
     If you disconnect during the stream, you pay for the audio generated so far, which is kept with the job.
@@ -96,10 +110,11 @@ async def openai_speech(body: OpenAIBody, caller: SpeechCaller, state: AppState,
     voice = await _voice(body.voice if isinstance(body.voice, str) else body.voice.id, user, state)
     taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.input, voice, body.options, dispatch=False)
     row = taken["job"]
+    headers = {"X-Job-Id": row["id"], "X-Sample-Rate": str(body.options.rate), **_voice_ignored(voice, state)}
     wanted = body.stream or body.stream_format == "sse"
     stream = await state.jobs.stream(row) if wanted and row["status"] in RUNNING else None
-    content: bytes | None = None
     if stream is not None:
+        after.callback(stream.close)
         if not await _unless_gone(stream.begin(), request, lambda: state.jobs.abandon(row["id"])):
             return Response(status_code=499)
         pieces, frames = aiter(stream), lambda: stream.frames
@@ -108,15 +123,15 @@ async def openai_speech(body: OpenAIBody, caller: SpeechCaller, state: AppState,
         if not await _unless_gone(state.jobs.wait(user, row["id"], OPENAI_SECONDS), request, lambda: state.jobs.cancel(user, row["id"])):
             return Response(status_code=499)
         row = await state.jobs.wait(user, row["id"], 0)
-        content = await _content(row, state.jobs)
-        pieces, frames = _once(content), lambda: row["frames"] or 0
-    headers = {"X-Job-Id": row["id"], "X-Sample-Rate": str(body.options.rate), **_voice_ignored(voice, state)}
-    if content is not None and row["partial"]:
-        headers["X-Partial"] = "true"
+        download = await _download(row, state.jobs)
+        after.callback(download.close)
+        pieces, frames = aiter(download), lambda: row["frames"] or 0
+        if body.stream_format == "audio":
+            headers["Content-Length"] = str(download.bytes)
+        if row["partial"]:
+            headers["X-Partial"] = "true"
     if body.stream_format == "sse":
         return StreamingResponse(_events(pieces, len(body.input), frames), media_type="text/event-stream", headers=headers)
-    if content is not None:
-        return Response(content, media_type=body.options.media_type, headers=headers)
     return StreamingResponse(pieces, media_type=body.options.media_type, headers=headers)
 
 
@@ -134,11 +149,16 @@ async def model(model: str) -> Model:
 
 @router.post("/api/webhook/runpod", include_in_schema=False)
 async def runpod(
-    body: WebhookBody, state: AppState, job: UUID, token: Annotated[str, Query(min_length=1, max_length=200)]
-) -> dict[str, bool]:
+    body: WebhookBody, state: AppState, job: UUID, token: Annotated[str, Query(min_length=1, max_length=200)],
+    mark: Annotated[str, Query(max_length=200)] = "",
+) -> dict[str, bool]:  # fmt: skip
     """RunPod reports that a job has ended."""
     try:
-        await state.jobs.webhook(str(job), token, body.id)
+        await state.jobs.webhook(str(job), token, mark, body.id)
+    except Refused as e:
+        if e.status == 404:
+            metrics.WEBHOOKS.labels("runpod", "forged").inc()
+        raise
     except BackendUnavailable as e:  # RunPod retries the webhook
         raise ApiError(503, str(e), headers={"Retry-After": "10"}) from None
     return {"ok": True}
@@ -205,22 +225,18 @@ async def _unless_gone(work: Any, request: Request, give_up: Callable[[], Awaita
         task.cancel()
 
 
-async def _content(row: JobRow, service: Jobs) -> bytes:
-    """The whole file of a job. Raises ApiError that says why there is none."""
+async def _download(row: JobRow, service: Jobs) -> Download:
+    """The file of a job. Raises ApiError that says why there is none."""
     if row["status"] == "succeeded":
-        content = await service.result(row)
-        if content is not None:
-            return content
+        download = await service.result(row)
+        if download is not None:
+            return download
         raise ApiError(410, "the result of this job has been deleted", "gone")
     if row["status"] in RUNNING:
         raise ApiError(504, f"it is not ready yet; GET /api/jobs/{row['id']} says when it is", "not_ready")
     status = 409 if row["status"] == "cancelled" else 502
     cost = f"{row['charged']} credits were charged for what was spoken" if row["charged"] else "nothing was charged"
     raise ApiError(status, f"{row['error'] or 'it could not be spoken'}; {cost}", row["status"])
-
-
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
 
 
 async def _events(pieces: AsyncIterator[bytes], characters: int, frames: Callable[[], int]) -> AsyncIterator[str]:

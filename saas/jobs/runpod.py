@@ -93,7 +93,8 @@ class RunPod:
         return given
 
     def _webhook(self, order: Order) -> str:
-        query = urlencode({"job": order.job_id, "token": self.token(order.user_id, order.idempotency_key)})
+        token = self.token(order.user_id, order.idempotency_key)
+        query = urlencode({"job": order.job_id, "token": token, "mark": self.token(order.job_id, token)})
         return f"{self._public}/api/webhook/runpod?{query}"
 
     async def _ask(self, method: str, path: str, body: Any = None, *, seconds: float = 10) -> dict[str, Any]:
@@ -107,7 +108,9 @@ class RunPod:
             raise JobRejected("RunPod refused the job")
         if response.status_code >= 300:
             after = response.headers.get("Retry-After", "")
-            raise BackendUnavailable(f"RunPod answered {response.status_code}", float(after) if after.isdigit() else None)
+            raise BackendUnavailable(
+                f"RunPod answered {response.status_code}", float(after) if after.isascii() and after.isdigit() else None
+            )
         try:
             answer = response.json()
         except ValueError:

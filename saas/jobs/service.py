@@ -24,7 +24,7 @@ from saas.jobs.reconciler import RECONCILE_SECONDS, Reconciler
 from saas.jobs.repository import JobRepository, JobRow, Taken
 from saas.jobs.stream import Stream
 from saas.jobs.sweeper import SWEEP_SECONDS, Sweeper
-from saas.storage.bucket import Bucket, StorageError
+from saas.storage.bucket import Bucket, Download, StorageError
 
 LOST = "the database did not answer, and it is not known whether the request was taken; "
 
@@ -59,9 +59,9 @@ class Jobs:
         """As Reconciler.reconcile."""
         await self._reconciler.reconcile()
 
-    async def webhook(self, job_id: str, token: str, backend_id: Any) -> None:
+    async def webhook(self, job_id: str, token: str, mark: str, backend_id: Any) -> None:
         """As Reconciler.webhook."""
-        await self._reconciler.webhook(job_id, token, backend_id)
+        await self._reconciler.webhook(job_id, token, mark, backend_id)
 
     async def submit(
         self, user_id: str, key_id: str | None, idempotency_key: str | None, text: str, voice_id: str | None, options: Options,
@@ -144,10 +144,9 @@ class Jobs:
             return None
         return self._bucket.get_url(key, filename=f"speech-{row['id'][:8]}.{row['options'].get('format', 'mp3')}")
 
-    async def result(self, row: JobRow) -> bytes | None:
-        """The file of a job that succeeded; None when it has been deleted."""
-        key, size = row["object_key"], row["bytes"]
-        return await self._bucket.read(key, most=size) if key and size is not None else None
+    async def result(self, row: JobRow) -> Download | None:
+        """The file of a job that succeeded, for the caller to close; None when it has been deleted."""
+        return await self._bucket.open(row["object_key"]) if row["object_key"] else None
 
     async def stream(self, row: JobRow) -> Stream | None:
         """As Dispatcher.stream."""

@@ -1,41 +1,60 @@
-"""Stream: the pieces of a file on their way from the job that makes it to the client that listens."""
+"""Stream: the bytes of a file on their way from the job that makes it to the client that listens. They wait on disk for a slow client."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 
+from inference.spool import Spool
+
 
 class Stream:
-    """Pieces of a file on their way to one client, which may disconnect."""
+    """A file on its way to one client, which may disconnect. The job writes it; `spool` is closed when both are done with it."""
 
     def __init__(self) -> None:
-        self._pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
-        self._first: bytes | Exception | None = None
+        self.spool = Spool()
+        self._news = asyncio.Event()
+        self._ended = False
+        self._error: Exception | None = None
         self.left, self.frames, self.seconds = False, 0, 0.0
 
-    def give(self, piece: bytes) -> None:
-        """Add the next piece."""
-        self._pieces.put_nowait(piece)
+    def tell(self) -> None:
+        """There is more in the spool."""
+        self._news.set()
 
     def end(self, error: Exception | None = None) -> None:
         """End the stream, or break it off with an error."""
-        self._pieces.put_nowait(error)
+        self._ended, self._error = True, error
+        self._news.set()
+        if self.left:
+            self.spool.close()
+
+    def close(self) -> None:
+        """The client has heard all, or is gone."""
+        self.left = True
+        if self._ended:
+            self.spool.close()
 
     async def begin(self) -> None:
-        """Wait for the first piece. Raises the error that came before it."""
-        self._first = await self._pieces.get()
-        if isinstance(self._first, Exception):
-            raise self._first
+        """Wait for the first bytes. Raises the error that came before them."""
+        await self._more(0)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Iterate after `begin`. Sets `left` when the client disconnects early."""
+        """Raises the error that broke the stream off: no client must mistake a part for the whole."""
+        at = 0
         try:
-            piece = self._first
-            while piece is not None:
-                if isinstance(piece, Exception):
-                    raise piece  # not a clean end: no client must mistake a part for the whole
+            while await self._more(at):
+                piece = await asyncio.to_thread(self.spool.read, at)
+                at += len(piece)
                 yield piece
-                piece = await self._pieces.get()
         finally:
-            self.left = True
+            self.close()
+
+    async def _more(self, at: int) -> bool:
+        """Wait until there is more than this; False at the end."""
+        while self.spool.size <= at and not self._ended:
+            self._news.clear()
+            await self._news.wait()
+        if self.spool.size <= at and self._error:
+            raise self._error
+        return self.spool.size > at

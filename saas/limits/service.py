@@ -5,29 +5,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Literal, TypeVar
 
 from fastapi import Request
 from limits import RateLimitItem, RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
 from redis.asyncio import ConnectionPool
 
 from saas.auth.caller import Caller
 from saas.errors import ApiError
+from saas.limits.windows import LocalWindows
 from saas.observability import metrics
 from saas.settings import Settings
 
 Answer = TypeVar("Answer")
+Windows = LocalWindows | MovingWindowRateLimiter
 Kind = Literal["any", "speech", "sensitive"]
 Guess = Literal["key", "password"]
 PAUSE = 2.0
 """Seconds to wait after Redis failed before asking it again."""
 REDIS_SECONDS = 0.5
 """Seconds without an answer after which Redis counts as failed."""
+OPEN_RETRY_SECONDS = 2
+"""When a caller with too many open requests should come back."""
 _FORWARDED = ("cf-connecting-ip", "x-forwarded-for", "forwarded")
 
 
@@ -44,9 +50,11 @@ class Limiter:
             "key": RateLimitItemPerMinute(settings.failures_per_minute),
             "password": RateLimitItemPerMinute(settings.sensitive_per_minute),
         }
-        self._here = MovingWindowRateLimiter(MemoryStorage())
+        self._open: Counter[str] = Counter()
+        self._most_open = settings.requests_at_once
+        self._here = LocalWindows()
         self._pool: ConnectionPool | None = None
-        self._shared = self._here
+        self._shared: Windows = self._here
         self._asleep_until = 0.0
         if settings.redis_url:
             self._pool = ConnectionPool.from_url(
@@ -55,6 +63,24 @@ class Limiter:
             options: dict[str, Any] = {"connection_pool": self._pool}  # its annotations leave this option out
             storage = RedisStorage("redis://", wrap_exceptions=True, implementation="redispy", key_prefix="fishserve", **options)
             self._shared = MovingWindowRateLimiter(storage)
+
+    @contextmanager
+    def open(self, caller: Caller) -> Iterator[None]:
+        """Count a request as open, in this process alone. Raises ApiError 429 when the caller has as many as are allowed."""
+        user = str(caller.user_id)
+        if self._open[user] >= self._most_open:
+            metrics.LIMITED.labels("at once").inc()
+            raise ApiError(
+                429, f"{self._most_open} requests at once are allowed, and that many are open; try again when one of them has ended",
+                "too_many_at_once", headers={"Retry-After": str(OPEN_RETRY_SECONDS)},
+            )  # fmt: skip
+        self._open[user] += 1
+        try:
+            yield
+        finally:
+            self._open[user] -= 1
+            if not self._open[user]:
+                del self._open[user]
 
     async def close(self) -> None:
         """Close the connections to Redis."""
@@ -113,11 +139,14 @@ class Limiter:
         )  # fmt: skip
 
     async def _window(self, limit: RateLimitItem, kind: str, name: str) -> tuple[int, int]:
-        """Seconds until the window has room again, and how many more requests it allows now."""
-        window = await self._ask(lambda limiter: limiter.get_window_stats(limit, kind, name))
-        return max(1, math.ceil(window.reset_time - time.time())), window.remaining
+        """Seconds until the window has room again, and how many more requests it allows now.
 
-    async def _ask(self, question: Callable[[MovingWindowRateLimiter], Awaitable[Answer]], *, alone: bool = True) -> Answer:
+        Never more than the window has, though the clocks of Redis' other users, by which it counts, may be ahead.
+        """
+        window = await self._ask(lambda limiter: limiter.get_window_stats(limit, kind, name))
+        return min(limit.get_expiry(), max(1, math.ceil(window.reset_time - time.time()))), max(0, window.remaining)
+
+    async def _ask(self, question: Callable[[Windows], Awaitable[Answer]], *, alone: bool = True) -> Answer:
         """Ask Redis. If it does not answer, count in this process when `alone`, else raise StorageError."""
         try:
             if time.monotonic() < self._asleep_until:

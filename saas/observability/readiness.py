@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from saas import schema
@@ -15,13 +16,16 @@ class Readiness:
     """Caches the last answer for a moment."""
 
     def __init__(self) -> None:
+        self._asking = asyncio.Lock()
         self._last: tuple[float, dict[str, str]] = (float("-inf"), {})
 
     async def ask(self, database: Database) -> dict[str, str]:
         """`{"status": "ready" | "unready", "database": what is wrong, or "ok"}`."""
-        if time.monotonic() - self._last[0] > KEPT:
-            self._last = (time.monotonic(), await _asked(database))
-        return self._last[1]
+        async with self._asking:
+            if time.monotonic() - self._last[0] > KEPT:
+                found = await _asked(database)
+                self._last = (time.monotonic(), found)
+            return self._last[1]
 
 
 async def _asked(database: Database) -> dict[str, str]:

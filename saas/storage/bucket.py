@@ -1,18 +1,26 @@
-"""One private bucket, as the API sees it: addresses that expire, and whole objects. Its keys are chosen here and in SQL, never by a client."""
+"""One private bucket, as the API sees it: addresses that expire, and objects, which pass through it piece by piece.
+
+Its keys are chosen here and in SQL, never by a client.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from inference.errors import ConfigurationError, FishserveError, RequestError
+from inference.spool import PIECE_BYTES, Spool
 from saas.settings import Settings
 
 URL_SECONDS = 300
@@ -22,7 +30,10 @@ UPLOADS, RESULTS = "uploads/", "results/"
 UPLOAD_DAYS, RESULT_DAYS = 1, 90
 """Days after which the bucket itself deletes objects with these prefixes. Results are deleted long before: SQL decides when."""
 _CORS = Path(__file__).with_name("cors.json")
-_CONNECTIONS = 32
+_CONNECTIONS, _THREADS = 32, 16
+_REOPENED = 3
+"""How often in a row a connection that brings nothing is opened again."""
+Answer = TypeVar("Answer")
 
 
 class StorageError(FishserveError):
@@ -57,7 +68,10 @@ def result_key(user_id: str, job_id: str, extension: str) -> str:
 
 
 class Bucket:
-    """Blocking calls run in threads. All methods except those that create presigned URLs raise StorageError."""
+    """Blocking calls run in threads of its own, so that a bucket that does not answer holds up nothing else.
+
+    All methods except those that create presigned URLs raise StorageError.
+    """
 
     def __init__(self, endpoint: str, access_key: str, secret_key: str, name: str) -> None:
         self.name = name
@@ -70,6 +84,7 @@ class Bucket:
         self._s3 = boto3.client(
             "s3", endpoint_url=endpoint, aws_access_key_id=access_key, aws_secret_access_key=secret_key, region_name="auto", config=config
         )
+        self._threads = ThreadPoolExecutor(_THREADS, "bucket")
 
     @classmethod
     def of(cls, settings: Settings) -> Bucket:
@@ -103,28 +118,36 @@ class Bucket:
         found = await self._ask("head_object", Key=key, missing_ok=True)
         return None if found is None else Stored(found["ContentLength"], found.get("ContentType", ""), found["Metadata"])
 
-    async def read(self, key: str, most: int) -> bytes | None:
-        """The whole object; None when there is no object. Raises RequestError above `most` bytes, without reading the rest."""
+    async def open(self, key: str) -> Download | None:
+        """An object to be read piece by piece, and closed; None when there is no object."""
+        found = await self._ask("get_object", Key=key, missing_ok=True)
+        return None if found is None else Download(self, key, found)
 
-        def whole() -> bytes | None:
-            found = self._call("get_object", Key=key, missing_ok=True)
-            if found is None:
-                return None
-            try:
-                content: bytes = found["Body"].read(most + 1)
-            except (BotoCoreError, OSError) as e:
-                raise StorageError(f"the bucket does not answer: {type(e).__name__}") from None
-            finally:
-                found["Body"].close()
-            if len(content) > most:
+    async def fetch(self, key: str, most: int) -> Spool | None:
+        """The object on this machine's disk, for the caller to close; None when there is no object. Raises RequestError above `most` bytes."""
+        download = await self.open(key)
+        if download is None:
+            return None
+        spool = Spool()
+        try:
+            if download.bytes > most:
                 raise RequestError(f"the object has more than {most:,} bytes")
-            return content
+            async for piece in download:
+                await spool.write(piece)
+        except OSError as e:
+            spool.close()
+            raise StorageError(f"the object cannot be kept on this server's disk: {e.strerror}") from None
+        except BaseException:
+            spool.close()
+            raise
+        finally:
+            download.close()
+        return spool
 
-        return await asyncio.to_thread(whole)
-
-    async def put(self, key: str, content: bytes, content_type: str, metadata: dict[str, str] | None = None) -> None:
+    async def put(self, key: str, content: Spool, content_type: str, metadata: dict[str, str] | None = None) -> None:
         """Write an object, whole or not at all."""
-        await self._ask("put_object", Key=key, Body=content, ContentType=content_type, Metadata=metadata or {})
+        with content.open() as file:
+            await self._ask("put_object", Key=key, Body=file, ContentType=content_type, Metadata=metadata or {})
 
     async def delete(self, key: str) -> None:
         """Delete an object. A missing object counts as deleted."""
@@ -153,13 +176,19 @@ class Bucket:
         return {rule.get("Filter", {}).get("Prefix", ""): rule["Expiration"]["Days"] for rule in rules}
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close its connections. What waits for an answer is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._s3.close()
 
-    async def _ask(self, what: str, *, missing_ok: bool = False, **arguments: Any) -> Any:
-        return await asyncio.to_thread(self._call, what, missing_ok=missing_ok, **arguments)
+    async def in_thread(self, work: Callable[[], Answer]) -> Answer:
+        """Do what blocks."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _call(self, what: str, *, missing_ok: bool = False, **arguments: Any) -> Any:
+    async def _ask(self, what: str, *, missing_ok: bool = False, **arguments: Any) -> Any:
+        return await self.in_thread(lambda: self.call(what, missing_ok=missing_ok, **arguments))
+
+    def call(self, what: str, *, missing_ok: bool = False, **arguments: Any) -> Any:
+        """Ask the bucket, in this thread. None when there is no such thing and that is `missing_ok`."""
         try:
             return getattr(self._s3, what)(Bucket=self.name, **arguments)
         except ClientError as e:
@@ -169,6 +198,51 @@ class Bucket:
             raise StorageError(f"the bucket refused: {code}") from None
         except BotoCoreError as e:
             raise StorageError(f"the bucket does not answer: {type(e).__name__}") from None
+
+
+class Download:
+    """An object on its way from the bucket. Iterating asks for no more than is taken.
+
+    A connection that breaks, such as one that the bucket gives up while a slow client reads, is opened again where it broke.
+    """
+
+    def __init__(self, bucket: Bucket, key: str, found: dict[str, Any]) -> None:
+        self._bucket, self._key, self._body, self._mark = bucket, key, found["Body"], found["ETag"]
+        self.bytes: int = found["ContentLength"]
+        self._busy, self._over = threading.Lock(), False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        at = failed = 0
+        while at < self.bytes:
+            try:
+                piece = await self._bucket.in_thread(partial(self._read, at, failed > 0))
+            except (BotoCoreError, OSError) as e:
+                if (failed := failed + 1) > _REOPENED:
+                    raise StorageError(f"the bucket does not answer: {type(e).__name__}") from None
+                continue
+            at, failed = at + len(piece), 0
+            yield piece
+
+    def close(self) -> None:
+        """Let go of the connection, or have the thread that reads from it do so."""
+        self._over = True
+        if self._busy.acquire(blocking=False):
+            self._body.close()
+            self._busy.release()
+
+    def _read(self, start: int, again: bool) -> bytes:
+        try:
+            with self._busy:
+                if again:
+                    self._body.close()
+                    self._body = self._bucket.call("get_object", Key=self._key, Range=f"bytes={start}-", IfMatch=self._mark)["Body"]
+                piece: bytes = self._body.read(PIECE_BYTES)
+        finally:
+            if self._over:
+                self.close()
+        if not piece:
+            raise OSError("the object ended early")
+        return piece
 
 
 LIFECYCLE = {

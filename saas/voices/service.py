@@ -7,13 +7,13 @@ a while, and nobody must replace a clip after the check.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
 from inference.audio.subprocess_decoder import decode_in_subprocess
 from inference.errors import AudioError, Overloaded
+from inference.spool import Spool
 from saas.database import Database, Refused
 from saas.errors import ApiError
 from saas.storage.bucket import Bucket, StorageError, Upload, upload_key
@@ -55,15 +55,16 @@ class Voices:
             said = f"{row['bytes']:,} bytes of {row['content_type']}"
             await self._refuse(row, f"what was uploaded is {stored.bytes:,} bytes of {stored.content_type[:60]}; {said} were announced")
         async with self._in_turn(user_id):
-            content = await self._bucket.read(uploaded, most=row["bytes"])
+            content = await self._bucket.fetch(uploaded, most=row["bytes"])
             if content is None:
                 raise ApiError(409, "the clip has been deleted meanwhile", "not_uploaded")
-            try:
-                seconds = round(len(await asyncio.to_thread(decode_in_subprocess, content)) / SAMPLE_RATE, 3)
-            except AudioError as e:
-                await self._refuse(row, str(e))
-            await self._bucket.put(row["object_key"], content, row["content_type"])
-            sha256 = hashlib.sha256(content).hexdigest()
+            with content:
+                try:
+                    seconds = await asyncio.to_thread(_seconds, content)
+                except AudioError as e:
+                    await self._refuse(row, str(e))
+                await self._bucket.put(row["object_key"], content, row["content_type"])
+                sha256 = await asyncio.to_thread(content.digest)
         try:
             ready = await self._voices.confirm(user_id, voice_id, seconds, sha256)
         except Refused:  # the voice was deleted meanwhile, with the clip that was stored until then
@@ -114,3 +115,9 @@ class Voices:
         await self._voices.refuse(row["user_id"], row["id"], reason)
         await self._bucket.delete(upload_key(row["object_key"]))
         raise ApiError(422, reason, "clip_refused", "clip")
+
+
+def _seconds(clip: Spool) -> float:
+    """How long a clip lasts, as the engine will hear it. Raises AudioError."""
+    with clip.open() as file:
+        return round(len(decode_in_subprocess(file)) / SAMPLE_RATE, 3)

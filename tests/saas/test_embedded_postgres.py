@@ -13,6 +13,7 @@ import pytest
 
 from saas import schema
 from saas.embedded.postgres import EmbeddedPostgres, PostgresError
+from tests.waiting import wait
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,19 @@ def test_one_that_a_killed_process_left_running_is_taken_over(folder):
         killed.send_signal(signal.SIGKILL)
     assert EmbeddedPostgres(folder).start() == url
     assert ask(url, "select public.health() ->> 'schema_version'") == schema.version()
+
+
+def test_one_that_is_killed_is_known_to_be_gone():
+    folder = Path(tempfile.mkdtemp(prefix="fishserve-embedded-"))
+    server = EmbeddedPostgres(folder)
+    try:
+        server.start()
+        assert server.is_running()
+        os.kill(int((folder / "data" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
+        wait(lambda: not server.is_running())
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_what_is_stopped_keeps_what_it_knows(folder):

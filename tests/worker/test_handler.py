@@ -25,3 +25,29 @@ def test_a_voice_that_the_model_ignores_is_reported(handler, voice, warning):
 
     (result,) = asyncio.run(run())
     assert result.get("warning") == warning
+
+
+@pytest.mark.parametrize(
+    ("limit", "given", "words"),
+    [("MAX_RESULT_BYTES", {"stream": True}, "more than 1,000 bytes"), ("INLINE_BYTES", {}, "give an upload, or stream")],
+)
+def test_a_result_that_becomes_too_large_ends_the_job_at_once(handler, monkeypatch, limit, given, words):
+    monkeypatch.setattr(f"worker.handler.{limit}", 1000)
+
+    async def run():
+        job = {"id": "1", "input": {"text": "Hello there. " * 50, "format": "wav"} | given}
+        return [piece async for piece in handler(job)]
+
+    *pieces, last = asyncio.run(run())
+    assert words in last["error"]
+    assert len(pieces) < 3
+
+
+def test_a_full_disk_ends_the_job_in_words(handler, monkeypatch):
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda buffering: open("/dev/full", "r+b", buffering=buffering))  # noqa: SIM115
+
+    async def run():
+        return [piece async for piece in handler({"id": "1", "input": {"text": "Hello there.", "format": "wav"}})]
+
+    (result,) = asyncio.run(run())
+    assert result == {"error": "the file cannot be kept on this worker's disk: No space left on device"}

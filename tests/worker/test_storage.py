@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import datetime
+import gzip
 import http.server
+import socket
 import ssl
 import threading
 
@@ -17,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import RequestError
+from inference.spool import Spool
 from tests.waiting import HANG_SECONDS
 from worker.job import Upload
 from worker.storage import Storage, StorageError, _Pinned
@@ -41,7 +44,14 @@ def https(tmp_path, monkeypatch):
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             body = self.headers["Host"].encode()
-            self.send_response(200)
+            if self.path == "/elsewhere":
+                self.send_response(302)
+                self.send_header("Location", "/clip")
+            else:
+                self.send_response(200)
+            if self.path == "/bomb":
+                body = gzip.compress(bytes(60_000_000))
+                self.send_header("Content-Encoding", "gzip")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -83,13 +93,49 @@ def test_a_checked_machine_is_asked_by_the_name_in_the_address(https):
         get(f"https://other.test:{https}/clip", _Pinned("127.0.0.1"))
 
 
+@pytest.fixture
+def trusting(monkeypatch):
+    """That machine counts as public."""
+    monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=_Pinned("127.0.0.1"))))
+
+
+@pytest.mark.usefixtures("trusting")
+def test_a_compressed_clip_is_taken_as_it_is(https):
+    """It could become gigabytes."""
+    with asyncio.run(Storage().fetch(f"https://speech.test:{https}/bomb")) as clip:
+        assert clip.size < 100_000
+
+
+@pytest.mark.usefixtures("trusting")
+def test_redirections_are_not_followed(https):
+    with pytest.raises(StorageError, match="answered 302"):
+        asyncio.run(Storage().fetch(f"https://speech.test:{https}/elsewhere"))
+
+
+def test_a_bucket_that_says_nothing_holds_up_nothing_else(monkeypatch):
+    monkeypatch.setattr("worker.storage.BUCKET_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent, Spool() as sound:
+        storage = Storage(f"http://127.0.0.1:{silent.getsockname()[1]}", "key", "secret", "speech")
+        upload = Upload(key="sound.wav")
+
+        async def story():
+            sending = [asyncio.create_task(storage.send(upload, sound, "audio/wav", "job", {})) for _ in range(20)]
+            async with asyncio.timeout(HANG_SECONDS):
+                assert await asyncio.to_thread(lambda: "encoded") == "encoded"
+                return await asyncio.gather(*sending, return_exceptions=True)
+
+        assert {str(e) for e in asyncio.run(story())} == {"the bucket does not answer: it took more than 0.5 s"}
+
+
 def test_of_an_answer_to_an_upload_no_more_is_read_than_says_why(https, monkeypatch):
     monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=_Pinned("127.0.0.1"))))
     upload = Upload(url=f"https://speech.test:{https}/put")
 
     async def send():
         async with asyncio.timeout(HANG_SECONDS):
-            return await Storage().send(upload, b"sound", "audio/wav", "job", {})
+            with Spool() as sound:
+                sound.append(b"sound")
+                return await Storage().send(upload, sound, "audio/wav", "job", {})
 
     assert asyncio.run(send()) == {}
 

@@ -6,11 +6,13 @@ import io
 import signal
 import socket
 import threading
+import uuid
 
 import httpx
 import ormsgpack
 import pytest
 import soundfile
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -111,6 +113,28 @@ def test_a_name_that_a_stranger_made_lead_here_is_refused(server):
     for path in ("/v1/references/list", "/", "/docs", "/metrics"):
         assert httpx.get(f"{server.url}{path}", headers={"Host": f"evil.example:{server.port}"}).status_code == 403
     assert httpx.get(f"{server.url}/ready", headers={"Host": "evil.example"}).status_code == 200
+
+
+def test_no_client_makes_a_metric(server):
+    """Not by methods, paths, voices, models, formats or ids of its own."""
+
+    def series():
+        families = text_string_to_metric_families(httpx.get(f"{server.url}/metrics").text)
+        return {(sample.name, *sorted(sample.labels.items())) for family in families for sample in family.samples}
+
+    def try_all():
+        odd = uuid.uuid4().hex
+        for method, path in ((f"M{odd}", "/health"), ("GET", f"/{odd}"), ("GET", f"/v1/models/{odd}"), ("GET", f"/model/{odd}")):
+            httpx.request(method, server.url + path, headers={"X-Request-Id": odd})
+        for body in ({"voice": odd}, {"model": odd}, {"response_format": odd}, {"seed": odd}):
+            speak(server, **body)
+
+    try_all()
+    series()
+    known = series()
+    for _ in range(5):
+        try_all()
+    assert series() == known
 
 
 def test_a_client_that_leaves_while_it_sends_is_no_error(server):

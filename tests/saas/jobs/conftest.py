@@ -17,6 +17,8 @@ from tests.waiting import HANG_SECONDS, wait
 from tests.worker.conftest import ROOT, Queue, Worker, answers
 
 SMALL = "Hello there."
+REFUSED = "Hello. [pause:11s]"
+"""A text that is refused by the server and by the worker alike."""
 ENDED = ("succeeded", "failed", "cancelled", "expired")
 
 

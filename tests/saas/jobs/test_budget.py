@@ -3,7 +3,7 @@
 import asyncio
 import io
 import math
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from uuid import uuid4
 
 import httpx
@@ -76,7 +76,8 @@ def test_what_is_charged_is_the_price_of_what_was_delivered_and_never_above_the_
             else:
                 working = asyncio.create_task(jobs.run())
             ended = await jobs.wait(who, row["id"], HANG_SECONDS)
-            content = await jobs.result(ended)
+            with closing(await jobs.result(ended)) as result:
+                content = b"".join([piece async for piece in result])
             if working:
                 working.cancel()
                 await asyncio.gather(working, return_exceptions=True)

@@ -18,7 +18,7 @@ import pytest
 from saas.storage.bucket import result_key
 from tests.inference.server.conftest import Server
 from tests.saas.conftest import free_port
-from tests.saas.jobs.conftest import Account, check_paid, check_refunded, environment
+from tests.saas.jobs.conftest import REFUSED, Account, check_paid, check_refunded, environment
 from tests.waiting import HANG_SECONDS, wait
 from tests.worker.conftest import BUCKET, ROOT, Worker, answers
 
@@ -30,7 +30,7 @@ STREAMS = ["before claim_job", "after claim_job", "after start_job", "after put"
 REFUNDS = ["before refund_job", "after refund_job"]
 HEARD = ["before renew_lease", "after renew_lease"]
 CANCELS = ["before cancel_job", "after cancel_job"]
-LONG = " ".join(["This is a sentence that takes a while."] * 40)
+LONG = " ".join(["This is a sentence that takes a while."] * 120)
 RUNPOD = [
     "after claim_jobs", "before send", "after send", "before start_job", "after start_job", "before job_of_token", "before status", "after status",
     "before settle_job", "after settle_job",
@@ -95,6 +95,12 @@ def ask(account, url, path, body, key):
         )
 
 
+@pytest.fixture(autouse=True)
+def no_limit(data):
+    """What the dead had begun counts as running."""
+    data.sql("update settings set max_running = null")
+
+
 def time_stands(data):
     """What the dead had begun stays theirs, so that each of the next dies of its own job."""
     data.sql("update jobs set lease_until = now() + interval '1 day' where finished_at is null")
@@ -152,7 +158,7 @@ def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, s
     for dies in refunds:
         time_stands(data)
         process, url = start(settings, dies)
-        ask(account, url, "/api/tts", {"text": "?!"}, key_of("refund", dies))
+        ask(account, url, "/api/tts", {"text": REFUSED}, key_of("refund", dies))
         wait(lambda process=process: not alive(process))
     assert data.call("audit_ledger") == []
     cancelled_in_the_middle(start, data, settings)

@@ -12,7 +12,7 @@ import openai
 import pytest
 import soundfile
 
-from tests.saas.jobs.conftest import SMALL, Account, Api, check_paid, check_refunded
+from tests.saas.jobs.conftest import REFUSED, SMALL, Account, Api, check_paid, check_refunded
 from tests.waiting import wait
 
 LONG = " ".join(["This is a sentence that takes a while."] * 40)
@@ -97,7 +97,7 @@ def test_the_same_seed_says_the_same_and_speed_changes_no_price(account):
 
 def test_a_cancelled_job_stops_the_engine_and_costs_what_was_made(account, speaker):
     before = speaker.metric("fishserve_requests_total", reason="cancelled")
-    job = account.speak(LONG)
+    job = account.speak(" ".join([LONG] * 3))
     made = "select made_seconds from jobs where id = %s"
     wait(lambda: account.database.sql(made, job["id"])[0]["made_seconds"] > 0)
     ended = account.ask("POST", f"/api/jobs/{job['id']}/cancel")
@@ -119,9 +119,15 @@ def test_a_deleted_job_leaves_no_text_and_no_file(account, data):
 
 
 def test_what_cannot_be_spoken_fails_with_a_reason_and_costs_nothing(account):
-    job = account.ended(account.speak("?!"))
-    assert "nothing to speak" in job["error"]
+    job = account.ended(account.speak(REFUSED))
+    assert "the limit is 10 s" in job["error"]
     check_refunded(account, job, "failed")
+
+
+def test_signs_alone_are_a_short_silence_as_at_the_server(account):
+    job = account.spoken("?!")
+    assert job["seconds"] == 0.2
+    check_paid(account, job)
 
 
 @pytest.mark.parametrize(
@@ -243,8 +249,8 @@ def test_server_sent_events_hold_the_file(account):
 def test_openais_client_is_told_what_is_wrong(client):
     with pytest.raises(openai.NotFoundError, match="you have no voice 'nobody'; you have none"):
         client.audio.speech.create(model="tts-1", voice="nobody", input=SMALL)
-    with pytest.raises(openai.BadRequestError, match="nothing to speak"):
-        client.audio.speech.create(model="tts-1", voice="alloy", input="?!")
+    with pytest.raises(openai.BadRequestError, match="the limit is 10 s"):
+        client.audio.speech.create(model="tts-1", voice="alloy", input=REFUSED)
 
 
 # -- a server that does not speak ----------------------------------------------------------------------------------------------

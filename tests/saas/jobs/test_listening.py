@@ -6,7 +6,8 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from saas.database import Refused, Unavailable
-from saas.jobs.backend import BackendUnavailable, LeftForLater, Options
+from saas.jobs import dispatcher
+from saas.jobs.backend import BackendUnavailable, JobRejected, LeftForLater, Options
 from saas.jobs.outcomes import Outcomes
 from saas.jobs.service import Jobs
 from saas.postgres import PostgresDatabase
@@ -41,8 +42,8 @@ class DrainingWebSocketProtocol:
     async def finish(self):
         return b""
 
-    def whole(self, content):
-        return content
+    def true_sizes(self, size):  # noqa: ARG002
+        return 0, b""
 
 
 @pytest.fixture
@@ -81,6 +82,45 @@ def test_who_listens_cannot_have_the_credits_back_meanwhile(listening):
         backend.told.release()
 
     assert listening(story) == ("succeeded", PRICE, 990)
+
+
+def test_a_stream_that_becomes_too_large_breaks_off_and_what_was_heard_is_paid_for(listening, monkeypatch):
+    monkeypatch.setattr(dispatcher, "MAX_RESULT_BYTES", 7)
+
+    async def story(jobs, backend, who, row, stream):
+        for _ in range(2):
+            backend.told.release()
+        heard = []
+        with pytest.raises(JobRejected, match="more than 7 bytes"):
+            async for piece in stream:
+                heard.append(piece)
+        assert b"".join(heard) == b"soundsound"
+        assert (await jobs.wait(who, row["id"], HANG_SECONDS))["partial"]
+
+    assert listening(story) == ("succeeded", PRICE, 990)
+
+
+def test_a_file_that_becomes_too_large_costs_nothing(database, bucket, monkeypatch):
+    monkeypatch.setattr(dispatcher, "MAX_RESULT_BYTES", 7)
+
+    async def story():
+        store, files = PostgresDatabase(database.url), Bucket(bucket.endpoint, bucket.key, bucket.secret, BUCKET)
+        backend, who = DrainingWebSocketProtocol(), str(database.user(1000))
+        jobs = Jobs(store, files, backend)
+        for _ in range(2):
+            backend.told.release()
+        working = asyncio.create_task(jobs.run())
+        row = (await jobs.submit(who, None, None, "x" * 130, None, Options()))["job"]
+        ended = await jobs.wait(who, row["id"], HANG_SECONDS)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        files.close()
+        await store.close()
+        return ended["status"], ended["charged"], ended["error"]
+
+    status, charged, error = asyncio.run(story())
+    assert (status, charged) == ("failed", 0)
+    assert "more than 7 bytes" in error
 
 
 def test_who_leaves_before_anything_is_heard_pays_nothing(listening):

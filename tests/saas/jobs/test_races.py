@@ -1,13 +1,16 @@
 """Two that do the same at the same moment, and a bucket that does not answer: nothing that was paid for goes, nothing that was deleted stays."""
 
 import asyncio
+from contextlib import closing
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from inference.spool import Spool
 from saas.database import Refused, Unavailable
-from saas.jobs.backend import Options, Result, Terminated
+from saas.jobs import reconciler
+from saas.jobs.backend import JobUnknown, Options, Result, Terminated
 from saas.jobs.service import AnswerLost, Jobs
 from saas.postgres import PostgresDatabase
 from saas.storage.bucket import Bucket, result_key
@@ -49,7 +52,9 @@ def test_a_result_that_another_settled_meanwhile_is_kept(data, bucket):
                 return "token"
 
             async def status(self, backend_id, key, speed):  # noqa: ARG002
-                await files.put(key, b"sound", "audio/mpeg")
+                with Spool() as sound:
+                    sound.append(b"sound")
+                    await files.put(key, sound, "audio/mpeg")
                 await store.call("settle_job", job_id=job["id"], object_key=key, **MADE.model_dump())
                 return Terminated("failed", "it failed")
 
@@ -57,9 +62,42 @@ def test_a_result_that_another_settled_meanwhile_is_kept(data, bucket):
         job = (await jobs.submit(who, None, None, "Hello.", None, Options()))["job"]
         await store.call("start_job", job_id=job["id"], backend="runpod", backend_id="second")
         await jobs.reconcile()
-        return await jobs.result(await jobs.wait(who, job["id"], 0))
+        with closing(await jobs.result(await jobs.wait(who, job["id"], 0))) as result:
+            return b"".join([piece async for piece in result])
 
     assert run(data, bucket, story) == b"sound"
+
+
+def test_a_job_that_its_backend_has_forgotten_is_paid_back_after_a_while_whatever_the_clock_says(data, bucket, monkeypatch):
+    """It may not know it yet. The database's clock is a day behind this machine's, or ahead of it."""
+    who = str(data.user(1000))
+
+    async def story(store, files):
+        class Forgetful:
+            name, slots = "runpod", 1
+
+            async def send(self, order): ...
+
+            async def cancel(self, backend_id): ...
+
+            def token(self, *_):
+                return "token"
+
+            async def status(self, *_):
+                raise JobUnknown("it does not know the job")
+
+        jobs = Jobs(store, files, Forgetful())
+        job = (await jobs.submit(who, None, None, "Hello.", None, Options()))["job"]
+        await store.call("start_job", job_id=job["id"], backend="runpod", backend_id="first")
+        seen = []
+        for jump, forgiven in (("-1 day", 60), ("1 day", 60), ("0", 0)):
+            data.sql("update jobs set started_at = now() + %s::interval where id = %s", jump, job["id"])
+            monkeypatch.setattr(reconciler, "FORGIVEN_SECONDS", forgiven)
+            await jobs.reconcile()
+            seen.append((await jobs.wait(who, job["id"], 0))["status"])
+        return seen
+
+    assert run(data, bucket, story) == ["running", "running", "failed"]
 
 
 def test_what_is_deleted_is_deleted_though_the_bucket_is_away(data, bucket):

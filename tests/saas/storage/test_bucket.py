@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import time
 import uuid
 from urllib.parse import parse_qs, urlsplit
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from inference.errors import RequestError
+from inference.spool import Spool
 from saas.storage.bucket import LIFECYCLE, Bucket, StorageError, cors, result_key, upload_key
 from tests.worker.conftest import BUCKET
 
@@ -23,6 +25,12 @@ def store(bucket):
     store = Bucket(bucket.endpoint, bucket.key, bucket.secret, BUCKET)
     yield store
     store.close()
+
+
+def put(store, key, content, kind, metadata=None):
+    with Spool() as spool:
+        spool.append(content)
+        asyncio.run(store.put(key, spool, kind, metadata))
 
 
 def test_a_clip_goes_where_its_address_says(store):
@@ -70,7 +78,7 @@ def test_an_address_that_was_tampered_with_opens_nothing(store, change):
 
 
 def test_an_address_expires(store):
-    asyncio.run(store.put("short", b"x", "audio/wav"))
+    put(store, "short", b"x", "audio/wav")
     read, write = store.get_url("short", seconds=1), store.put_url("short", "audio/wav", 1, seconds=1)
     assert httpx.get(store.get_url("short")).status_code == 200
     time.sleep(2)  # longer is as good
@@ -84,21 +92,58 @@ def test_nothing_is_public(bucket):
 
 
 def test_a_result_is_saved_under_a_name_people_can_read(store):
-    asyncio.run(store.put("named", b"x", "audio/mpeg"))
+    put(store, "named", b"x", "audio/mpeg")
     answer = httpx.get(store.get_url("named", filename="speech.mp3"))
     assert (answer.headers["content-disposition"], answer.headers["content-type"]) == ('attachment; filename="speech.mp3"', "audio/mpeg")
 
 
 def test_objects_are_read_whole_or_not_at_all(store):
-    asyncio.run(store.put("object", b"12345", "audio/wav", {"job": "7"}))
+    put(store, "object", b"12345", "audio/wav", {"job": "7"})
     assert asyncio.run(store.head("object")).metadata == {"job": "7"}
-    assert asyncio.run(store.read("object", 5)) == b"12345"
+    with asyncio.run(store.fetch("object", 5)) as spool:
+        assert spool.read(0) == b"12345"
     with pytest.raises(RequestError, match="more than 4 bytes"):
-        asyncio.run(store.read("object", 4))
+        asyncio.run(store.fetch("object", 4))
     asyncio.run(store.delete("object"))
     asyncio.run(store.delete("object"))
     assert asyncio.run(store.head("object")) is None
-    assert asyncio.run(store.read("object", 5)) is None
+    assert asyncio.run(store.fetch("object", 5)) is None
+    assert asyncio.run(store.open("object")) is None
+
+
+def test_a_download_whose_connection_broke_goes_on_where_it_broke(store):
+    content = bytes(range(256)) * 1000
+    put(store, "long", content, "audio/wav")
+
+    async def read():
+        download, pieces = await store.open("long"), []
+        async for piece in download:
+            pieces.append(piece)
+            if len(pieces) == 2:
+                download._body.set_socket_timeout(0.001)
+                download._body._raw_stream._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)
+        download.close()
+        return b"".join(pieces)
+
+    assert asyncio.run(read()) == content
+
+
+def test_a_download_of_what_was_replaced_meanwhile_ends_with_an_error(store):
+    """The client has half of what was there before."""
+
+    async def read():
+        put_now = lambda byte: store.in_thread(lambda: store.call("put_object", Key="replaced", Body=byte * 500_000))  # noqa: E731
+        await put_now(b"a")
+        download = await store.open("replaced")
+        try:
+            async for _ in download:
+                await put_now(b"b")
+                download._body._raw_stream._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)
+        finally:
+            download.close()
+
+    with pytest.raises(StorageError, match="refused"):
+        asyncio.run(read())
 
 
 def test_a_bucket_that_refuses_or_is_not_there_is_one_sentence(store, bucket):
