@@ -185,9 +185,9 @@ class Bucket:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _ask(self, what: str, *, missing_ok: bool = False, **arguments: Any) -> Any:
-        return await self.in_thread(lambda: self.call(what, missing_ok=missing_ok, **arguments))
+        return await self.in_thread(lambda: self.request(what, missing_ok=missing_ok, **arguments))
 
-    def call(self, what: str, *, missing_ok: bool = False, **arguments: Any) -> Any:
+    def request(self, what: str, *, missing_ok: bool = False, **arguments: Any) -> Any:
         """Ask the bucket, in this thread. None when there is no such thing and that is `missing_ok`."""
         try:
             return getattr(self._s3, what)(Bucket=self.name, **arguments)
@@ -235,7 +235,7 @@ class Download:
             with self._busy:
                 if again:
                     self._body.close()
-                    self._body = self._bucket.call("get_object", Key=self._key, Range=f"bytes={start}-", IfMatch=self._mark)["Body"]
+                    self._body = self._bucket.request("get_object", Key=self._key, Range=f"bytes={start}-", IfMatch=self._mark)["Body"]
                 piece: bytes = self._body.read(PIECE_BYTES)
         finally:
             if self._over:

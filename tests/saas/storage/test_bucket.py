@@ -132,7 +132,7 @@ def test_a_download_of_what_was_replaced_meanwhile_ends_with_an_error(store):
     """The client has half of what was there before."""
 
     async def read():
-        put_now = lambda byte: store.in_thread(lambda: store.call("put_object", Key="replaced", Body=byte * 500_000))  # noqa: E731
+        put_now = lambda byte: store.in_thread(lambda: store.request("put_object", Key="replaced", Body=byte * 500_000))  # noqa: E731
         await put_now(b"a")
         download = await store.open("replaced")
         try:
