@@ -70,7 +70,7 @@ def test_throughput_goes_on_with_open_loops(bench, tiny):
 
 
 def test_a_soak_sees_faults_and_finds_all_well(bench, tiny):
-    code, words, body = bench("soak", "--checkpoint", tiny, "--minutes", 0.02, "--faults", 2, "--clients", 2, "--slots", 2)
+    code, words, body = bench("soak", "--checkpoint", tiny, "--minutes", 0.05, "--faults", 2, "--clients", 2, "--slots", 2)
     assert code == 0
     (run,) = body["runs"]
     assert run["well"]
@@ -83,7 +83,7 @@ def test_a_soak_sees_faults_and_finds_all_well(bench, tiny):
 def test_a_soak_fails_when_a_request_ends_twice(bench, tiny, monkeypatch):
     end = Scheduler._end
     monkeypatch.setattr(Scheduler, "_end", lambda self, job, *how: (end(self, job, *how), job.handle.deliver(None)))
-    code, _, body = bench("soak", "--checkpoint", tiny, "--minutes", 0.02, "--clients", 2, "--slots", 2)
+    code, _, body = bench("soak", "--checkpoint", tiny, "--minutes", 0.05, "--clients", 2, "--slots", 2)
     assert code == 1
     assert body["runs"][0]["ended_not_once"] > 0
 
