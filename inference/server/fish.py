@@ -138,7 +138,8 @@ async def tts(request: Request, state: AppState) -> Response:
     body = await read(request, SpeechBody)
     encoder = body.encoder()
     voice = await voice_of(body, state.references)
-    audio = await started(state.engine, request_for(body.text, lambda text: body.request(text, voice)), request, streamed=body.is_streamed)
+    # Not `streamed`: the SaaS API charges for every sample that comes from here, so nothing may precede the speech.
+    audio = await started(state.engine, request_for(body.text, lambda text: body.request(text, voice)), request)
     if isinstance(audio, Response):
         return audio
     return await file(audio, encoder, request, stream=body.is_streamed, headers=await voice_headers(state.engine, voice))

@@ -13,7 +13,9 @@ from inference import RequestError
 from inference.audio.encode import FORMATS, Encoder
 from inference.engine.request import Audio, SpeechRequest
 from inference.server import audio_responses
+from inference.server.app import create_app
 from inference.server.audio_responses import encoded, started
+from inference.settings import Settings
 from tests.inference.server.conftest import Server
 from tests.waiting import HANG_SECONDS
 
@@ -124,7 +126,7 @@ class Queued:
         self.free, self.error, self.closed = asyncio.Event(), None, False
 
     async def state(self):
-        return {"status": "ready"}
+        return {"status": "ready", "model": "tiny", "codec": "tiny"}
 
     async def astream(self, _request):
         try:
@@ -188,3 +190,19 @@ def test_an_error_that_comes_soon_has_a_status_and_a_whole_file_waits(monkeypatc
     monkeypatch.setattr(audio_responses, "FIRST_BYTE_SECONDS", 0.001)
     with pytest.raises(RequestError, match="too much"):
         asyncio.run(refused(streamed=False))
+
+
+def test_what_the_saas_api_asks_for_begins_with_speech(monkeypatch, tmp_path):
+    """It counts and charges every sample of `/v1/tts`, and waits without a byte."""
+    monkeypatch.setattr(audio_responses, "FIRST_BYTE_SECONDS", 0.001)
+
+    async def spoken():
+        engine = Queued()
+        app = create_app(engine, Settings(voices_dir=tmp_path))
+        asyncio.get_running_loop().call_later(0.1, engine.free.set)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
+            return await http.post("/v1/tts", json={"text": "Hello.", "format": "pcm", "streaming": True})
+
+    response = asyncio.run(spoken())
+    assert response.status_code == 200, response.text
+    assert len(response.content) == 2 * 4096

@@ -127,7 +127,9 @@ class Stripe:
         """Where a browser goes next."""
         form = self.sessions[name]
         metadata = {key: form[f"metadata[{key}]"] for key in ("fishserve_credits", "user_id", "pack")}
+        price = "line_items[0][price_data]"
         session = {
+            "amount_total": int(form[f"{price}[unit_amount]"]), "currency": form[f"{price}[currency]"],
             "id": name, "object": "checkout.session", "payment_status": "paid", "payment_intent": f"pi_{name}", "customer": "cus_1",
             "client_reference_id": form["client_reference_id"], "metadata": metadata,
         }  # fmt: skip

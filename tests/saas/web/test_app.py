@@ -129,7 +129,7 @@ def test_where_the_browser_cannot_decode_live_it_plays_the_whole(member):
 
 
 def test_two_tabs_spend_the_last_credit_once(browser, product):
-    address, user = product.user(20)
+    address, user = product.user(30)
     visit = Visit(browser, product, session=product.session(address))
     one, two = visit.page, visit.tab()
     for tab in (one, two):
