@@ -18,7 +18,7 @@ from inference.audio.encode import Encoder
 from inference.engine.request import Audio, SpeechRequest, check_text
 from inference.errors import NotReady, RequestError
 from inference.model.config import SAMPLE_RATE
-from inference.text.script import speakable
+from inference.text.script import script, speakable
 from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
 from inference.voices.voice import Voice
 
@@ -63,6 +63,8 @@ def request_for(text: str, make: Callable[[str], SpeechRequest]) -> SpeechReques
     """
     check_text(text, "text")
     silent = bool(text.strip()) and not speakable(text)
+    if silent:
+        script(f"{ANYTHING} {text}", len(ANYTHING), normalize=False)  # its pauses have to be right all the same
     request = make(ANYTHING if silent else text)
     return None if silent else request
 
