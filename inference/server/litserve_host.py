@@ -20,7 +20,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from multiprocessing.connection import wait
-from multiprocessing.managers import SyncManager
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 from unittest.mock import patch
@@ -112,16 +111,15 @@ class Server(ls.LitServer):
         self.http_processes = list(workers.values())
         return workers
 
-    def _perform_graceful_shutdown(self, manager: SyncManager, *arguments: Any, **named: Any) -> None:
+    def _perform_graceful_shutdown(self, *arguments: Any, **named: Any) -> None:
         """LitServe waits as long as uvicorn does, and so kills uvicorn just as it ends; a few more seconds let uvicorn finish.
 
-        Raises ConnectionError when LitServe's manager has ended: nothing can then end in order.
+        Raises EOFError or ConnectionError when LitServe's manager has ended: nothing can then end in order.
         """
-        if not manager._process.is_alive():  # type: ignore[attr-defined]  # typeshed leaves it out
-            raise ConnectionError
+        self._shutdown_event.is_set()  # asks the manager
         logging.getLogger("litserve").setLevel(logging.CRITICAL)
         self.uvicorn_graceful_timeout += _END_SECONDS
-        super()._perform_graceful_shutdown(manager, *arguments, **named)
+        super()._perform_graceful_shutdown(*arguments, **named)
 
 
 class Plugin(Protocol):
