@@ -10,10 +10,10 @@ import pytest
 from inference.model import random_checkpoint
 from tests.inference.server.conftest import Server
 from tests.raw import post
+from tests.texts import ENDLESS
 from tests.waiting import wait
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(3600)]
-LONG = " ".join(["This is a sentence that takes a while."] * 200)
 ANSWER_SECONDS = 15
 """A probe gives up by then, as those of operators do."""
 
@@ -67,7 +67,7 @@ def test_it_is_never_half_a_server(checkpoint, tmp_path, monkeypatch, role, sent
             server.wait_ready()
         if state == "speaking":
             for seed in range(3):
-                stack.enter_context(post(server.port, "/v1/audio/speech", {"input": LONG, "seed": seed, "response_format": "pcm"}))
+                stack.enter_context(post(server.port, "/v1/audio/speech", {"input": ENDLESS, "seed": seed, "response_format": "pcm"}))
             wait(lambda: server.metric("fishserve_requests_running") == 3)
         before = server.members()
         next(p for p in before if p.pid == pid).send_signal(sent)

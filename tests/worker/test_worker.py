@@ -17,11 +17,11 @@ import psutil
 import pytest
 import soundfile
 
+from tests.texts import ENDLESS, LONG
 from tests.waiting import HANG_SECONDS, wait
 from tests.worker.conftest import BUCKET, Worker
 
 pytestmark = pytest.mark.usefixtures("worker")  # takes the jobs
-LONG = " ".join(["This is a sentence that takes a while."] * 40)
 SMALL = {"text": "Hello.", "max_new_tokens": 20, "format": "wav"}
 
 
@@ -123,7 +123,7 @@ def test_too_much_for_the_queue_is_refused_and_streams_in_pieces_that_fit(queue)
 
 def test_a_cancelled_job_stops_and_its_neighbour_does_not(queue, worker):
     before = worker.metric("fishserve_requests_total", reason="cancelled")
-    job, neighbour = queue.run(text=LONG), queue.run(**SMALL)
+    job, neighbour = queue.run(text=ENDLESS), queue.run(**SMALL)
     wait(lambda: worker.metric("fishserve_requests_running") >= 1)
     httpx.post(f"{queue.url}/v2/ep/cancel/{job}")
     wait(lambda: worker.metric("fishserve_requests_total", reason="cancelled") > before)
@@ -238,7 +238,7 @@ def stored(bucket, key):
 
 def test_a_killed_workers_job_is_done_by_another_in_the_same_way(queue, checkpoint, bucket, worker):
     with Worker(queue, checkpoint, **bucket.environment).ready() as other, resting(worker):
-        job = queue.run(text=LONG[:600], max_new_tokens=100, format="mp3")
+        job = queue.run(text=LONG * 3, max_new_tokens=100, format="mp3")
         wait(lambda: queue.status(job)["status"] == "IN_PROGRESS")
         other.end()
     httpx.post(f"{queue.url}/lost/{other.name}")

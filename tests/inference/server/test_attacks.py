@@ -17,9 +17,10 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.inference.server.conftest import Server, free_port
+from tests.texts import SENTENCE
 from tests.waiting import HANG_SECONDS, wait
 
-LONG = " ".join(["This is a sentence that takes a while."] * 120)
+LONG = " ".join([SENTENCE] * 120)
 
 
 def speak(server, **body):

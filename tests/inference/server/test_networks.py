@@ -7,9 +7,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.network import Network
+from tests.texts import ENDLESS, LONG
 from tests.waiting import HANG_SECONDS, wait
-
-LONG = " ".join(["This is a sentence that takes a while."] * 40)
 
 
 def speak(url, **body):
@@ -29,7 +28,7 @@ def test_bytes_that_come_one_by_one_are_the_same(server, stream):
 @pytest.mark.parametrize("cut", [200, 5_000, 60_000])
 def test_a_reply_that_breaks_off_is_no_whole_file_and_its_request_ends(server, cut):
     with Network(server.port, cut=(float("inf"), cut)) as network, pytest.raises(httpx.TransportError):
-        speak(network.url, input=LONG)
+        speak(network.url, input=ENDLESS)
     wait(lambda: server.metric("fishserve_requests_running") + server.metric("fishserve_requests_waiting") == 0)
 
 

@@ -21,11 +21,11 @@ from inference.http.keys import Keys
 from tests.browser import CHROMIUM
 from tests.inference.server.conftest import Server
 from tests.inference.server.visit import Visit
+from tests.texts import ENDLESS
 from tests.waiting import HANG_SECONDS, wait
 
 pytestmark = pytest.mark.system(CHROMIUM, "chromium")
-BRIEF, SHORT, LASTING = 6, 1, 30  # seeds with which the noise of "Hello." ends after 0.7, 1.8 and 4.3 s
-LONG = " ".join(["This is a sentence that takes a while."] * 40)
+BRIEF, SHORT = 6, 1  # seeds with which the noise of "Hello." ends after 0.7 and 1.8 s
 RECORDER = """
 registerProcessor("recorder", class extends AudioWorkletProcessor {
   constructor() {
@@ -116,7 +116,7 @@ def test_the_waveform_grows_while_it_is_made_and_fills_as_it_is_played(visit):
 
     empty = colours()
     assert len(empty) == 1
-    visit.speak(LONG, seed=LASTING)
+    visit.speak(ENDLESS)
     visit.says("status", "Speaking")
     wait(lambda: visit.page.evaluate("document.querySelector('#wave').ariaValueNow >= 1"))
     wait(lambda: len(colours()) == 3)  # played, made, to come
@@ -129,7 +129,7 @@ def test_the_waveform_grows_while_it_is_made_and_fills_as_it_is_played(visit):
 
 def test_stop_stops_the_server(visit, server):
     cancelled = server.metric("fishserve_requests_total", reason="cancelled")
-    visit.speak(LONG, seed=LASTING)
+    visit.speak(ENDLESS)
     visit.says("go", "Stop")
     visit.says("status", "Speaking")
     visit.go.click()
@@ -140,7 +140,7 @@ def test_stop_stops_the_server(visit, server):
 
 def test_speaking_again_cancels_what_went_before(visit, server):
     cancelled = server.metric("fishserve_requests_total", reason="cancelled")
-    visit.speak(LONG, seed=LASTING)
+    visit.speak(ENDLESS)
     visit.says("status", "Speaking")
     visit.text.fill("Hello.")
     visit.text.press("Control+Enter")
@@ -159,7 +159,7 @@ def test_by_keyboard_alone_it_speaks_pauses_moves_and_stops(visit):
     keyboard = visit.page.keyboard
     tab_to("text")
     keyboard.press("Control+A")
-    keyboard.insert_text(LONG)
+    keyboard.insert_text(ENDLESS)
     keyboard.press("Control+Enter")
     visit.says("status", "Speaking")
     tab_to("play")
@@ -334,7 +334,7 @@ def answers(server):
 
 
 def read_until(server, gone):
-    with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG * 10, "seed": 5}, timeout=HANG_SECONDS) as response:
+    with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": ENDLESS, "seed": 5}, timeout=HANG_SECONDS) as response:
         for _ in response.iter_bytes():
             if gone.is_set():
                 return

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from tests.inference.server.conftest import Server, free_port
+from tests.texts import ENDLESS
 from tests.waiting import HANG_SECONDS, wait
 
 SAID = "xylophone"
-LONG = " ".join(["This is a sentence that takes a while."] * 40)
 
 
 def speak(server, **body):
@@ -70,7 +70,7 @@ def test_probes_need_no_line(server):
 
 
 def test_a_client_that_goes_is_in_the_log(server):
-    with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG}, timeout=HANG_SECONDS) as response:
+    with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": ENDLESS}, timeout=HANG_SECONDS) as response:
         next(response.iter_bytes())
     assert last(server, client_gone=True)["route"] == "/v1/audio/speech"
 
@@ -91,7 +91,7 @@ def raw(server, content):
 
 
 def test_clients_that_never_finish_asking_or_never_read_do_not_stop_others(server):
-    body = json.dumps({"input": LONG * 5, "response_format": "pcm"}).encode()
+    body = json.dumps({"input": ENDLESS, "response_format": "pcm"}).encode()
     request = b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
     slow = [raw(server, b"GET /health HTTP/1.1\r\nX-Slow: ") for _ in range(60)]
     halves = [raw(server, request + body[:50]) for _ in range(30)]
@@ -143,7 +143,7 @@ def test_health_answers_while_everything_is_full(narrow):
     enough = threading.Event()
 
     def listen():
-        body = {"input": LONG * 5, "stream_format": "sse"}
+        body = {"input": ENDLESS, "stream_format": "sse"}
         with httpx.stream("POST", f"{narrow.url}/v1/audio/speech", json=body) as response:
             for _ in response.iter_bytes():
                 if enough.is_set():

@@ -25,9 +25,8 @@ from websockets.sync.client import connect
 from inference.hub import EMBEDDED_VOICE
 from tests import raw
 from tests.inference.server.conftest import Server
+from tests.texts import ENDLESS, LONG
 from tests.waiting import HANG_SECONDS, wait
-
-LONG = " ".join(["This is a sentence that takes a while."] * 40)
 
 
 def speak(server, **body):
@@ -185,7 +184,7 @@ def test_many_at_once_get_what_they_would_get_alone(server):
 def test_a_client_that_leaves_cancels_its_request(server, stream):
     wait(lambda: server.metric("fishserve_requests_running") == 0)
     before = server.metric("fishserve_requests_total", reason="cancelled")
-    with raw.post(server.port, "/v1/audio/speech", {"input": LONG * 20, "stream": stream}) as client:
+    with raw.post(server.port, "/v1/audio/speech", {"input": ENDLESS, "stream": stream}) as client:
         wait(lambda: server.metric("fishserve_requests_running") == 1)
         assert not stream or client.recv(1)
     wait(lambda: server.metric("fishserve_requests_total", reason="cancelled") == before + 1, "the request went on without its client")
@@ -233,7 +232,7 @@ def test_a_server_whose_engine_dies_ends_and_says_so(checkpoint, tmp_path, serve
     server, began = served(Server(checkpoint, tmp_path).wait_ready()), threading.Event()
 
     def listen():
-        body = {"input": LONG * 20, "stream": True}
+        body = {"input": ENDLESS, "stream": True}
         with (
             contextlib.suppress(httpx.TransportError),
             httpx.stream("POST", f"{server.url}/v1/audio/speech", json=body, timeout=HANG_SECONDS) as response,
@@ -368,7 +367,7 @@ def test_two_devices_share_the_work(checkpoint, tmp_path, served):
     with contextlib.ExitStack() as stack:
         streams = [
             stack.enter_context(
-                httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": LONG, "seed": s}, timeout=HANG_SECONDS)
+                httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": ENDLESS, "seed": s}, timeout=HANG_SECONDS)
             )
             for s in range(2)
         ]

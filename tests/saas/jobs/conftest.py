@@ -26,6 +26,7 @@ def environment(database, bucket, **more):
     """What the API is told. Nobody signs in here, all have keys."""
     mine = {"DATABASE_URL": database.url, "FISHSERVE_SAAS_JWT_ISSUER": "http://127.0.0.1:9", "FISHSERVE_SAAS_ENVIRONMENT": "development"}
     limits = {f"FISHSERVE_SAAS_{name}_PER_MINUTE": "100000" for name in ("SPEECH", "KEY_SPEECH", "REQUESTS")}
+    limits["FISHSERVE_SAAS_MAX_CHARACTERS"] = "100000"
     return os.environ | bucket.environment | mine | limits | more
 
 
@@ -47,7 +48,7 @@ class Api(Started):
 class Account:
     """Somebody with credits and a key, and the API as they see it."""
 
-    def __init__(self, database, url, credits=10_000):
+    def __init__(self, database, url, credits=1_000_000):
         self.database, self.id, self.granted = database, database.user(credits), credits
         prefix, self.key, hashed = new_key()
         database.call("create_api_key", user_id=self.id, name="test", prefix=prefix, hash=hashed, scopes=["speak", "voices", "read"])

@@ -19,6 +19,7 @@ from saas.storage.bucket import result_key
 from tests.inference.server.conftest import Server
 from tests.saas.conftest import free_port
 from tests.saas.jobs.conftest import REFUSED, Account, check_paid, check_refunded, environment
+from tests.texts import SENTENCE
 from tests.waiting import HANG_SECONDS, wait
 from tests.worker.conftest import BUCKET, ROOT, Worker, answers
 
@@ -30,7 +31,7 @@ STREAMS = ["before claim_job", "after claim_job", "after start_job", "after put"
 REFUNDS = ["before refund_job", "after refund_job"]
 HEARD = ["before renew_lease", "after renew_lease"]
 CANCELS = ["before cancel_job", "after cancel_job"]
-LONG = " ".join(["This is a sentence that takes a while."] * 120)
+LONG = " ".join([SENTENCE] * 120)
 RUNPOD = [
     "after claim_jobs", "before send", "after send", "before start_job", "after start_job", "before job_of_token", "before status", "after status",
     "before settle_job", "after settle_job",

@@ -10,12 +10,12 @@ from saas.jobs.runpod import RunPod
 from saas.storage.bucket import result_key
 from tests import raw
 from tests.saas.jobs.conftest import SMALL, Account, Api, check_paid, check_refunded
+from tests.texts import ENDLESS, LONG
 from tests.waiting import wait
 from tests.worker.conftest import BUCKET, Worker
 from tests.worker.test_worker import resting
 
 pytestmark = pytest.mark.usefixtures("worker")  # takes the jobs
-LONG = " ".join(["This is a sentence that takes a while."] * 40)
 NORMAL = {"webhooks": 1, "execution_seconds": 3600, "lose_done": 0, "full": False}
 
 
@@ -81,15 +81,15 @@ def test_a_job_that_takes_too_long_is_paid_back(account, cloud):
 
 def test_a_cancelled_job_is_cancelled_there_and_paid_back(account, cloud, worker):
     before = worker.metric("fishserve_requests_total", reason="cancelled")
-    job = account.speak(LONG + " Cancel.")
+    job = account.speak(ENDLESS + " Cancel.")
     wait(lambda: account.job(job)["status"] == "running" and worker.metric("fishserve_requests_running") >= 1)
     check_refunded(account, account.ask("POST", f"/api/jobs/{job['id']}/cancel"), "cancelled")
     wait(lambda: worker.metric("fishserve_requests_total", reason="cancelled") > before)
-    assert cloud.job_with(LONG + " Cancel.")["status"] == "CANCELLED"
+    assert cloud.job_with(ENDLESS + " Cancel.")["status"] == "CANCELLED"
 
 
 def test_a_job_that_is_cancelled_after_a_while_costs_what_its_worker_has_told(account, cloud):
-    text = LONG + " Cancel later."
+    text = ENDLESS + " Cancel later."
     job = account.speak(text, speed=0.5, temperature=2.0, top_p=1.0)
     told = wait(lambda: cloud.job_with(text)["progress"])[0]["seconds"]
     ended = account.ask("POST", f"/api/jobs/{job['id']}/cancel")
@@ -192,12 +192,12 @@ def test_a_result_whose_message_was_lost_is_found_in_the_bucket(account, cloud):
 
 def test_a_worker_that_dies_costs_nothing_but_time(account, cloud, checkpoint, bucket, worker):
     with Worker(cloud, checkpoint, **bucket.environment).ready() as other, resting(worker):
-        job = account.speak(LONG + " Death.", format="wav")
-        wait(lambda: cloud.job_with(LONG + " Death.")["status"] == "IN_PROGRESS")
+        job = account.speak(LONG * 3 + " Death.", format="wav")
+        wait(lambda: cloud.job_with(LONG * 3 + " Death.")["status"] == "IN_PROGRESS")
         other.end()
     cloud.http.post(f"/lost/{other.name}")
     check_paid(account, account.ended(job))
-    assert cloud.job_with(LONG + " Death.")["taken"] == 2
+    assert cloud.job_with(LONG * 3 + " Death.")["taken"] == 2
 
 
 def test_jobs_wait_while_runpod_is_full(account, cloud, data):
