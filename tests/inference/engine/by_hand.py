@@ -1,5 +1,7 @@
 """An engine whose rounds a test drives, and requests for it."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -11,6 +13,11 @@ class ByHand(SpeechEngine):
 
     def _loop(self):
         pass
+
+    def submit(self, request, *arguments, **named):
+        """A request without a seed gets 1: its noise ends at the same frame in each run."""
+        seed = 1 if request.seed is None else request.seed
+        return super().submit(replace(request, seed=seed), *arguments, **named)
 
     @torch.inference_mode()
     def turn(self):

@@ -19,6 +19,8 @@ from tests.worker.conftest import ROOT, Queue, Worker, answers
 SMALL = "Hello there."
 REFUSED = "Hello. [pause:11s]"
 """A text that is refused by the server and by the worker alike."""
+LONG_TEXTS = {"FISHSERVE_SAAS_MAX_CHARACTERS": "100000"}
+"""Settings of an API that speaks ENDLESS."""
 ENDED = ("succeeded", "failed", "cancelled", "expired")
 
 
@@ -26,7 +28,6 @@ def environment(database, bucket, **more):
     """What the API is told. Nobody signs in here, all have keys."""
     mine = {"DATABASE_URL": database.url, "FISHSERVE_SAAS_JWT_ISSUER": "http://127.0.0.1:9", "FISHSERVE_SAAS_ENVIRONMENT": "development"}
     limits = {f"FISHSERVE_SAAS_{name}_PER_MINUTE": "100000" for name in ("SPEECH", "KEY_SPEECH", "REQUESTS")}
-    limits["FISHSERVE_SAAS_MAX_CHARACTERS"] = "100000"
     return os.environ | bucket.environment | mine | limits | more
 
 

@@ -18,8 +18,8 @@ import pytest
 from saas.storage.bucket import result_key
 from tests.inference.server.conftest import Server
 from tests.saas.conftest import free_port
-from tests.saas.jobs.conftest import REFUSED, Account, check_paid, check_refunded, environment
-from tests.texts import SENTENCE
+from tests.saas.jobs.conftest import LONG_TEXTS, REFUSED, Account, check_paid, check_refunded, environment
+from tests.texts import ENDLESS
 from tests.waiting import HANG_SECONDS, wait
 from tests.worker.conftest import BUCKET, ROOT, Worker, answers
 
@@ -31,7 +31,6 @@ STREAMS = ["before claim_job", "after claim_job", "after start_job", "after put"
 REFUNDS = ["before refund_job", "after refund_job"]
 HEARD = ["before renew_lease", "after renew_lease"]
 CANCELS = ["before cancel_job", "after cancel_job"]
-LONG = " ".join([SENTENCE] * 120)
 RUNPOD = [
     "after claim_jobs", "before send", "after send", "before start_job", "after start_job", "before job_of_token", "before status", "after status",
     "before settle_job", "after settle_job",
@@ -144,7 +143,7 @@ def holder():
 @POINTS
 def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, speaker, holder, every):
     speech, streams, refunds = SPEECH[::every], STREAMS[::every], REFUNDS[::every]
-    settings = told(data, bucket, FISHSERVE_URL=speaker.url)
+    settings = told(data, bucket, FISHSERVE_URL=speaker.url, **LONG_TEXTS)
     account = holder(Account(data, ""))
     for dies in speech:
         time_stands(data)
@@ -183,17 +182,17 @@ def test_killed_anywhere_it_loses_no_credit_and_no_result(start, data, bucket, s
 
 def cancelled_in_the_middle(start, data, settings):
     """Streams that were heard, and files that were begun: cancelled by their user before anybody speaks them again, and paid for once."""
-    other = Account(data, "", 100_000)
+    other = Account(data, "", 1_000_000)
     for dies in HEARD:
         time_stands(data)
         process, url = start(settings, dies)
-        ask(other, url, "/v1/audio/speech", {"input": LONG, "seed": 3}, key_of("heard", dies))
+        ask(other, url, "/v1/audio/speech", {"input": ENDLESS, "seed": 3}, key_of("heard", dies))
         wait(lambda process=process: not alive(process))
     for dies in CANCELS:
         time_stands(data)
         process, url = start(settings, dies)
         other.http.base_url = url
-        job = other.speak(LONG, key=key_of("cancel", dies))
+        job = other.speak(ENDLESS, key=key_of("cancel", dies))
         wait(lambda job=job: other.job(job)["status"] == "running")
         with contextlib.suppress(httpx.TransportError):
             other.http.post(f"/api/jobs/{job['id']}/cancel")
@@ -207,7 +206,7 @@ def cancelled_in_the_middle(start, data, settings):
     told = ended[key_of("heard", "after renew_lease")]
     assert told["charged"] == math.ceil(told["heard"] * 10) > 0
     assert ended[key_of("heard", "before renew_lease")]["charged"] == 0  # it was heard for a moment, and nobody knows
-    assert other.check_balance() == 100_000 - sum(job["charged"] for job in ended.values())
+    assert other.check_balance() == 1_000_000 - sum(job["charged"] for job in ended.values())
     other.http.close()
 
 

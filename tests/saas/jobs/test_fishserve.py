@@ -12,14 +12,14 @@ import openai
 import pytest
 import soundfile
 
-from tests.saas.jobs.conftest import REFUSED, SMALL, Account, Api, check_paid, check_refunded
+from tests.saas.jobs.conftest import LONG_TEXTS, REFUSED, SMALL, Account, Api, check_paid, check_refunded
 from tests.texts import ENDLESS, LONG
 from tests.waiting import wait
 
 
 @pytest.fixture(scope="module")
 def api(data, bucket, speaker):
-    with Api(data, bucket, FISHSERVE_URL=speaker.url) as api:
+    with Api(data, bucket, FISHSERVE_URL=speaker.url, **LONG_TEXTS) as api:
         yield api
 
 
@@ -271,14 +271,14 @@ def test_jobs_wait_for_a_server_that_is_not_there_and_end_when_it_never_comes(da
 def test_ending_the_api_leaves_its_jobs_to_the_next_at_once(database, bucket, speaker):
     """What it leaves is free: what the dead leave is anyone's only when their lease is over."""
     with Account(database, "") as account:
-        with Api(database, bucket, FISHSERVE_URL=speaker.url) as api:
+        with Api(database, bucket, FISHSERVE_URL=speaker.url, **LONG_TEXTS) as api:
             account.http.base_url = api.url
             job = account.speak(LONG * 3)
             wait(lambda: account.job(job)["status"] == "running")
             leased = "select lease_until > now() as leased from jobs where id = %s"
             assert database.sql(leased, job["id"]) == [{"leased": True}]
         assert database.sql(leased, job["id"]) in ([{"leased": False}], [{"leased": None}])
-        with Api(database, bucket, FISHSERVE_URL=speaker.url) as api:
+        with Api(database, bucket, FISHSERVE_URL=speaker.url, **LONG_TEXTS) as api:
             account.http.base_url = api.url
             check_paid(account, account.ended(job))
         assert database.sql("select attempts from jobs where id = %s", job["id"]) == [{"attempts": 2}]
@@ -287,7 +287,7 @@ def test_ending_the_api_leaves_its_jobs_to_the_next_at_once(database, bucket, sp
 def test_with_one_user_flooding_anothers_short_job_begins_before_many_others(database, bucket, speaker):
     """The most of the flood that begins between its coming and its beginning is one claim."""
     with (
-        Api(database, bucket, FISHSERVE_URL=speaker.url) as api,
+        Api(database, bucket, FISHSERVE_URL=speaker.url, **LONG_TEXTS) as api,
         Account(database, api.url, 10_000_000) as many,
         Account(database, api.url) as one,
     ):

@@ -9,7 +9,7 @@ import pytest
 from saas.jobs.runpod import RunPod
 from saas.storage.bucket import result_key
 from tests import raw
-from tests.saas.jobs.conftest import SMALL, Account, Api, check_paid, check_refunded
+from tests.saas.jobs.conftest import LONG_TEXTS, SMALL, Account, Api, check_paid, check_refunded
 from tests.texts import ENDLESS, LONG
 from tests.waiting import wait
 from tests.worker.conftest import BUCKET, Worker
@@ -26,7 +26,7 @@ def medium(name):
 
 @pytest.fixture(scope="module")
 def api(data, bucket, cloud):
-    with Api(data, bucket, **cloud.settings) as api:
+    with Api(data, bucket, **cloud.settings, **LONG_TEXTS) as api:
         yield api
 
 
