@@ -17,7 +17,7 @@ THREADS = "FISHSERVE_THREADS"
 OMP_THREADS = "OMP_NUM_THREADS"
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Each of these decides how an idle OpenMP thread waits. A user who set one of them has chosen."""
-SPINS = 10_000
+SPINS = 1_000
 """How often an idle thread of libgomp looks for work before it sleeps: less than a millisecond. docs/performance.md says what others cost."""
 COUNTS = (OMP_THREADS, "MKL_NUM_THREADS")
 """Each of these decides with how many threads torch starts."""

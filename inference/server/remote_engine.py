@@ -19,7 +19,7 @@ from inference.engine.stream import READ_ON
 from inference.errors import EngineClosed
 from inference.server.messages import LOADING, AppendText, Cancel, Decode, Encode, LiveRequest, Message, State, WasRead
 
-KNOWN_SECONDS, HANGING_SECONDS = 1.0, 4.0
+KNOWN_SECONDS, LOOK_SECONDS, HANGING_SECONDS = 1.0, 1.0, 4.0
 
 
 class Channel(Protocol):
@@ -124,7 +124,10 @@ class RemoteEngine:
         put = asyncio.get_running_loop().run_in_executor(None, self._channel.put, uid, message)
         feeding = asyncio.ensure_future(self._feed(uid, put, more)) if more is not None else None
         try:
-            await asyncio.shield(put)
+            while not put.done():
+                if not (await asyncio.wait([put], timeout=LOOK_SECONDS))[0]:
+                    await self._check_lives()
+            await put
             while True:
                 while not unread:
                     await self._wait(unread.arrived)
@@ -162,10 +165,13 @@ class RemoteEngine:
     async def _wait(self, arrived: asyncio.Event) -> None:
         """Wait for the next item. Raises EngineClosed when the engine's process has ended and none will come."""
         try:
-            async with asyncio.timeout(1.0):  # Python 3.11's wait_for loses a cancellation that arrives with an item
+            async with asyncio.timeout(LOOK_SECONDS):  # Python 3.11's wait_for loses a cancellation that arrives with an item
                 await arrived.wait()
             arrived.clear()
         except TimeoutError:
-            state = await self.state()
-            if state["status"] == "failed":
-                raise EngineClosed(state["error"]) from None
+            await self._check_lives()
+
+    async def _check_lives(self) -> None:
+        state = await self.state()
+        if state["status"] == "failed":
+            raise EngineClosed(state["error"])

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -55,17 +55,20 @@ class Shutdown:
         over = threading.Event()
 
         def wait() -> None:
-            while not over.is_set():
-                if signal.sigtimedwait({signal.SIGINT}, 0.5):
-                    threading.Thread(target=self.interrupt, daemon=True).start()
+            # Not sigtimedwait: once its time has passed while the process was stopped (Ctrl-Z, then `fg`), Python says that a signal came.
+            while signal.sigwait({signal.SIGINT}) and not over.is_set():
+                threading.Thread(target=self.interrupt, daemon=True).start()
 
         resource_tracker.ensure_running()  # when it starts, Python unblocks the signal
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        threading.Thread(target=wait, daemon=True).start()
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
         try:
             yield
         finally:
             over.set()
+            signal.pthread_kill(cast(int, waiting.ident), signal.SIGINT)
+            waiting.join()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

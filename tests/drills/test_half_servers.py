@@ -26,17 +26,12 @@ def checkpoint(tmp_path_factory):
 
 
 def process_of(server, role):
-    """A process of a server by what it does. LitServe forks its manager before the HTTP process."""
+    """A process of a server by what it does."""
     if role == "parent":
         return server.process.pid
-    if role == "engine":
+    if role.endswith("engine"):
         return server.engine().pid
-
-    def forks():
-        children = [p for p in server.members() if p.ppid() == server.process.pid and "-c" not in p.cmdline()]
-        return sorted(children, key=lambda p: p.create_time()) if len(children) == 2 else None
-
-    manager, http = wait(forks)
+    manager, http = server.forks()
     return (manager if role == "manager" else http).pid
 
 
@@ -59,9 +54,10 @@ def speaks(server):
 
 @pytest.mark.parametrize("state", ["loading", "idle", "speaking"])
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP, signal.SIGABRT], ids=["killed", "stopped", "aborted"])
-@pytest.mark.parametrize("role", ["parent", "manager", "http", "engine"])
+@pytest.mark.parametrize("role", ["parent", "manager", "http", "engine", "second engine"])
 def test_it_is_never_half_a_server(checkpoint, tmp_path, monkeypatch, role, sent, state):
-    with Server(checkpoint, tmp_path) as server, contextlib.ExitStack() as stack:
+    devices = "cpu, cpu" if role == "second engine" else "cpu"
+    with Server(checkpoint, tmp_path, FISHSERVE_DEVICE=devices) as server, contextlib.ExitStack() as stack:
         pid = process_of(server, role)
         if state != "loading":
             server.wait_ready()

@@ -57,6 +57,15 @@ class Server(Started):
         """The process that loads the model and generates."""
         return wait(lambda: next((p for p in self.members() if any("spawn_main" in a for a in p.cmdline())), None))
 
+    def forks(self):
+        """LitServe's manager and the HTTP process, which it forks in this order."""
+
+        def found():
+            children = [p for p in self.members() if p.ppid() == self.process.pid and "-c" not in p.cmdline()]
+            return sorted(children, key=lambda p: p.create_time()) if len(children) == 2 else None
+
+        return wait(found)
+
     @staticmethod
     def session_of(pid):
         try:

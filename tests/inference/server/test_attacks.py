@@ -164,6 +164,17 @@ def test_a_process_that_computes_and_hangs_is_not_ready_and_may_come_back(own):
     assert speak(own).status_code == 200
 
 
+def test_a_manager_that_hangs_holds_no_request_and_may_come_back(own):
+    manager, _ = own.forks()
+    manager.send_signal(signal.SIGSTOP)
+    with contextlib.suppress(httpx.RemoteProtocolError):  # once the reply has begun it breaks off
+        assert speak(own).status_code == 503
+    assert httpx.get(f"{own.url}/ready").status_code == 503
+    manager.send_signal(signal.SIGCONT)
+    own.wait_ready()
+    assert speak(own).status_code == 200
+
+
 def test_a_server_whose_engine_is_killed_while_it_loads_ends_and_says_why(held, tmp_path):
     directory, _ = held
     with Server(directory, tmp_path / "voices") as server:

@@ -3,9 +3,11 @@
 import concurrent.futures
 import contextlib
 import json
+import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -118,6 +120,16 @@ def test_headers_and_bodies_that_never_end_are_ended(server):
         while connection.recv(4096):
             pass
         connection.close()
+
+
+def test_stopped_and_continued_it_goes_on(server):
+    """As by Ctrl-Z and `fg`, for longer than any of its waits for a signal."""
+    for sent in (signal.SIGSTOP, signal.SIGCONT):
+        for process in server.members():
+            process.send_signal(sent)
+        time.sleep(0.7)
+    assert speak(server).status_code == 200
+    assert server.process.poll() is None
 
 
 @pytest.fixture(scope="module")
