@@ -117,7 +117,8 @@ def audit(days: Annotated[int, typer.Option(min=1, max=3660, help="How far to lo
             return count
 
         count = asyncio.run(ask(read(), look))
-    console.print(f"{count:,} differences" if count else "the books agree", style="bold red" if count else "green")
+    differences = f"{count:,} difference{'s' if count > 1 else ''}"
+    console.print(differences if count else "the books agree", style="bold red" if count else "green")
     if count:
         raise typer.Exit(1)
 

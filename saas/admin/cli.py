@@ -94,7 +94,8 @@ def show(
     if json:
         tables.show_json(found)
         return
-    tables.show_fields(found["user"])
+    first = ("id", "email", "display_name", "plan", "balance", "debt", "reserved")
+    tables.show_fields({name: found["user"][name] for name in first} | found["user"])
     for name in ("ledger", "jobs", "payments", "keys", "actions"):
         _print(found[name], False, name.upper(), f"\n{name}")
 

@@ -18,10 +18,10 @@ Column = tuple[str, Callable[[Row], Any]]
 _PIPED_WIDTH = 240
 
 
-def show(rows: Iterable[Row], columns: list[Column], title: str = "") -> None:
+def show(rows: Iterable[Row], columns: list[Column], title: str = "", *, header: bool = True) -> None:
     """Print rows as a table."""
     console = _console()
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False, show_header=header)
     for heading, _ in columns:
         table.add_column(heading, overflow="fold")
     for row in rows:
