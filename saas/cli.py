@@ -104,14 +104,16 @@ def audit(days: Annotated[int, typer.Option(min=1, max=3660, help="How far to lo
 
         from saas.admin.connection import ask
         from saas.books.audit import Audit
-        from saas.database import Database
+        from saas.database import Database, long_calls
         from saas.settings import Settings, read
 
         async def look(database: Database, settings: Settings) -> int:
             audit, count = Audit(settings, database), 0
-            async for difference in audit.differences(days):
-                typer.echo(difference)
-                count += 1
+            await audit.reachable()
+            with long_calls():
+                async for difference in audit.differences(days):
+                    typer.echo(difference)
+                    count += 1
             for left_out in audit.left_out:
                 console.print(left_out, style="yellow")
             return count

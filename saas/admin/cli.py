@@ -85,7 +85,7 @@ def show(
         return {
             "user": user, "ledger": await desk.look.ledger(user["id"], None, limit), "jobs": await desk.look.jobs(user["id"], None, None, limit),
             "payments": await desk.look.payments(user["id"], None, limit), "keys": await desk.look.keys(user["id"]),
-            "actions": await desk.look.actions(user["id"], None, limit),
+            "actions": await desk.look.actions(None, user["id"], limit),
         }  # fmt: skip
 
     found = _ask(whole)
@@ -96,8 +96,8 @@ def show(
         return
     first = ("id", "email", "display_name", "plan", "balance", "debt", "reserved")
     tables.show_fields({name: found["user"][name] for name in first} | found["user"])
-    for name in ("ledger", "jobs", "payments", "keys", "actions"):
-        _print(found[name], False, name.upper(), f"\n{name}")
+    for name, columns in (("ledger", "ENTRIES"), ("jobs", "JOBS"), ("payments", "PAYMENTS"), ("keys", "KEYS"), ("actions", "ACTIONS")):
+        _print(found[name], False, columns, f"\n{name}")
 
 
 @app.command()
@@ -134,7 +134,7 @@ def job(job_id: Annotated[UUID, typer.Argument(metavar="JOB", help="The job's id
         tables.show_json(told)
         return
     tables.show_fields(told["job"])
-    _print(told["ledger"], False, "LEDGER", "\nledger")
+    _print(told["ledger"], False, "ENTRIES", "\nledger")
     _print(told["actions"], False, "ACTIONS", "\nactions")
 
 

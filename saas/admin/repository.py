@@ -78,9 +78,9 @@ class DeskRepository:
         rows: list[Row] = await self._database.call("admin_keys", user_id=user_id)
         return rows
 
-    async def actions(self, target: str | None, before: int | None, limit: int) -> list[Row]:
-        """What operators did, the newest first."""
-        rows: list[Row] = await self._database.call("list_admin_actions", target=target, before=before, limit=limit)
+    async def actions(self, target: str | None, user_id: str | None, limit: int) -> list[Row]:
+        """What operators did to one target, or to one user's account, jobs and payments, the newest first."""
+        rows: list[Row] = await self._database.call("list_admin_actions", target=target, user_id=user_id, limit=limit)
         return rows
 
     async def queue(self) -> Row:

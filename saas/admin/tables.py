@@ -18,10 +18,10 @@ Column = tuple[str, Callable[[Row], Any]]
 _PIPED_WIDTH = 240
 
 
-def show(rows: Iterable[Row], columns: list[Column], title: str = "", *, header: bool = True) -> None:
+def show(rows: Iterable[Row], columns: list[Column], title: str = "") -> None:
     """Print rows as a table."""
     console = _console()
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False, show_header=header)
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for heading, _ in columns:
         table.add_column(heading, overflow="fold")
     for row in rows:
@@ -30,12 +30,10 @@ def show(rows: Iterable[Row], columns: list[Column], title: str = "", *, header:
 
 
 def show_fields(row: Row, title: str = "") -> None:
-    """Print one row, a line for each of its fields."""
-    show(
-        [{"field": name.replace("_", " "), "value": value} for name, value in row.items()],
-        [("", field("field")), ("", field("value"))],
-        title,
-    )
+    """Print one row, a line for each of its fields that says something."""
+    lines = {name.replace("_", " "): _text(value) for name, value in row.items() if value not in (None, {}, [])}
+    width = max(map(len, lines), default=0)
+    _console().print("\n".join(filter(None, [title, *(f"{name:<{width}}  {text}" for name, text in lines.items())])), soft_wrap=True)
 
 
 def show_json(value: Any) -> None:
@@ -86,6 +84,7 @@ LEDGER: list[Column] = [
     ("entry", field("id")), ("at", at("created_at")), ("email", field("email")), ("kind", field("kind")), ("amount", number("amount")),
     ("balance", number("balance_after")), ("for", lambda row: row.get("job_id") or row.get("reference")),
 ]  # fmt: skip
+ENTRIES: list[Column] = [column for column in LEDGER if column[0] != "email"]
 JOBS: list[Column] = [
     ("job", field("id")), ("at", at("created_at")), ("email", field("email")), ("status", field("status")), ("characters", number("characters")),
     ("seconds", field("seconds")), ("reserved", number("reserved")), ("charged", number("charged")), ("backend", field("backend")),

@@ -26,6 +26,10 @@ class Audit:
         self._settings, self._database, self._books = settings, database, BookRepository(database)
         self.left_out: list[str] = []
 
+    async def reachable(self) -> None:
+        """Raises Unavailable where the database does not answer."""
+        await self._books.reachable()
+
     async def differences(self, days: int) -> AsyncIterator[str]:
         """Sentences, one for each difference. Stripe is asked about the payments of so many days.
 

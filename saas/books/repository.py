@@ -22,6 +22,10 @@ class BookRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def reachable(self) -> None:
+        """Raises Unavailable where the database does not answer."""
+        await self._database.call("health")
+
     async def ledger(self) -> list[Row]:
         """What of the ledger does not add up."""
         rows: list[Row] = await self._database.call("audit_ledger")

@@ -6,11 +6,13 @@ create table public.admin_actions (
   actor text not null check (char_length(actor) between 1 and 100),
   action text not null,
   target text not null, -- the id of a user, a job, a payment or a price
+  user_id uuid references public.profiles (id), -- whose that is
   reason text not null check (char_length(reason) between 1 and 500),
   details jsonb not null default '{}',
   at timestamptz not null default now()
 );
 create index admin_actions_of_target on public.admin_actions (target, id);
+create index admin_actions_of_user on public.admin_actions (user_id, id);
 alter table public.admin_actions enable row level security;
 revoke all on public.admin_actions from anon, authenticated, service_role;
 create policy "the service reads" on public.admin_actions for select to service_role using (true);
@@ -24,7 +26,9 @@ end $$;
 create trigger keep_actions before update or delete on public.admin_actions for each row execute function fishserve.keep_actions();
 create trigger keep_all_actions before truncate on public.admin_actions for each statement execute function fishserve.keep_actions();
 
-create function fishserve.record_action(p_actor text, p_action text, p_target text, p_reason text, p_details jsonb default '{}') returns bigint
+create function fishserve.record_action(
+  p_actor text, p_action text, p_target text, p_user_id uuid, p_reason text, p_details jsonb default '{}'
+) returns bigint
 language plpgsql set search_path = '' as $$
 declare
   v_id bigint;
@@ -35,8 +39,8 @@ begin
   if coalesce(char_length(btrim(p_reason)), 0) not between 1 and 500 then
     raise sqlstate 'PT422' using message = 'an act needs a reason of 1 to 500 characters';
   end if;
-  insert into public.admin_actions (actor, action, target, reason, details) values (btrim(p_actor), p_action, p_target, btrim(p_reason), p_details)
-    returning id into v_id;
+  insert into public.admin_actions (actor, action, target, user_id, reason, details)
+    values (btrim(p_actor), p_action, p_target, p_user_id, btrim(p_reason), p_details) returning id into v_id;
   return v_id;
 end $$;
 
@@ -62,7 +66,7 @@ begin
   perform fishserve.account_at_desk(p_user_id);
   v_done := public.grant_credits(p_user_id, p_credits, p_reference);
   if (v_done ->> 'applied')::boolean then
-    v_action := fishserve.record_action(p_actor, 'grant', p_user_id::text, p_reason, jsonb_build_object('credits', p_credits, 'reference', p_reference));
+    v_action := fishserve.record_action(p_actor, 'grant', p_user_id::text, p_user_id, p_reason, jsonb_build_object('credits', p_credits, 'reference', p_reference));
   end if;
   return v_done || jsonb_build_object('action', v_action);
 end $$;
@@ -80,7 +84,7 @@ begin
   end if;
   v_done := public.grant_credits(p_user_id, -p_credits, p_reference, 'adjust');
   if (v_done ->> 'applied')::boolean then
-    v_action := fishserve.record_action(p_actor, 'take', p_user_id::text, p_reason, jsonb_build_object('credits', p_credits, 'reference', p_reference));
+    v_action := fishserve.record_action(p_actor, 'take', p_user_id::text, p_user_id, p_reason, jsonb_build_object('credits', p_credits, 'reference', p_reference));
   end if;
   return v_done || jsonb_build_object('action', v_action);
 end $$;
@@ -106,7 +110,7 @@ begin
     v_ended := v_ended + 1;
   end loop;
   return jsonb_build_object('user_id', p_user_id, 'suspended_until', v_until, 'ended_jobs', v_ended,
-    'action', fishserve.record_action(p_actor, 'suspend', p_user_id::text, p_reason, jsonb_build_object('until', v_until, 'ended_jobs', v_ended)));
+    'action', fishserve.record_action(p_actor, 'suspend', p_user_id::text, p_user_id, p_reason, jsonb_build_object('until', v_until, 'ended_jobs', v_ended)));
 end $$;
 
 create function public.admin_unsuspend(p_actor text, p_reason text, p_user_id uuid) returns jsonb
@@ -115,7 +119,7 @@ begin
   perform fishserve.account_at_desk(p_user_id);
   update auth.users set banned_until = null where id = p_user_id and banned_until > now();
   if not found then raise sqlstate 'PT409' using message = format('the account %s is not suspended', p_user_id); end if;
-  return jsonb_build_object('user_id', p_user_id, 'action', fishserve.record_action(p_actor, 'unsuspend', p_user_id::text, p_reason));
+  return jsonb_build_object('user_id', p_user_id, 'action', fishserve.record_action(p_actor, 'unsuspend', p_user_id::text, p_user_id, p_reason));
 end $$;
 
 -- One key of a user, or all.
@@ -133,7 +137,7 @@ begin
     raise sqlstate 'PT404' using message = format('the account %s has no key %sthat is good', p_user_id, coalesce(p_key_id || ' ', ''));
   end if;
   return jsonb_build_object('revoked', v_prefixes,
-    'action', fishserve.record_action(p_actor, 'revoke keys', p_user_id::text, p_reason, jsonb_build_object('prefixes', v_prefixes)));
+    'action', fishserve.record_action(p_actor, 'revoke keys', p_user_id::text, p_user_id, p_reason, jsonb_build_object('prefixes', v_prefixes)));
 end $$;
 
 -- Ends a job at no cost but that of what its client has heard: {job, balance, action}.
@@ -146,7 +150,7 @@ begin
     raise sqlstate 'PT409' using message = format('the job %s is over: %s', p_job_id, v_done -> 'job' ->> 'status');
   end if;
   return jsonb_build_object('job', (v_done -> 'job') - 'text', 'balance', v_done -> 'balance', 'action', fishserve.record_action(
-    p_actor, 'cancel job', p_job_id::text, p_reason, jsonb_build_object('charged', v_done -> 'job' -> 'charged')));
+    p_actor, 'cancel job', p_job_id::text, (v_done -> 'job' ->> 'user_id')::uuid, p_reason, jsonb_build_object('charged', v_done -> 'job' -> 'charged')));
 end $$;
 
 -- Speaks the text of a job that ended without its result once more, as a new job of its user at today's price: {job, balance, action}.
@@ -172,7 +176,7 @@ begin
     raise sqlstate 'PT409' using message = format('the job %s was retried: it is the job %s', p_job_id, v_done -> 'job' ->> 'id');
   end if;
   return jsonb_build_object('job', (v_done -> 'job') - 'text', 'balance', v_done -> 'balance', 'action', fishserve.record_action(
-    p_actor, 'retry job', p_job_id::text, p_reason, jsonb_build_object('job', v_done -> 'job' -> 'id', 'reserved', v_done -> 'job' -> 'reserved')));
+    p_actor, 'retry job', p_job_id::text, v_job.user_id, p_reason, jsonb_build_object('job', v_done -> 'job' -> 'id', 'reserved', v_done -> 'job' -> 'reserved')));
 end $$;
 
 create function public.admin_set_price(
@@ -183,7 +187,7 @@ language plpgsql security definer set search_path = '' as $$
 declare
   v_price jsonb := public.set_price(p_credits_per_second, p_minimum, p_characters_per_second, p_name);
 begin
-  return jsonb_build_object('price', v_price, 'action', fishserve.record_action(p_actor, 'set price', v_price ->> 'id', p_reason, v_price));
+  return jsonb_build_object('price', v_price, 'action', fishserve.record_action(p_actor, 'set price', v_price ->> 'id', null, p_reason, v_price));
 end $$;
 
 -- Refunds: Stripe is asked between two transactions. The first writes what is to be done, the last what came of it; a process that dies between
@@ -230,7 +234,7 @@ begin
   if v_cents not between 1 and v_left then
     raise sqlstate 'PT422' using message = format('%s cannot be refunded: %s of the payment are left, in the smallest unit of its currency', v_cents, v_left);
   end if;
-  v_action := fishserve.record_action(p_actor, 'refund', p_reference, p_reason, jsonb_build_object('cents', v_cents, 'currency', v_payment.currency));
+  v_action := fishserve.record_action(p_actor, 'refund', p_reference, v_payment.user_id, p_reason, jsonb_build_object('cents', v_cents, 'currency', v_payment.currency));
   return jsonb_build_object('action', v_action, 'reference', p_reference, 'cents', v_cents, 'currency', v_payment.currency, 'resumed', false);
 end $$;
 
@@ -249,7 +253,7 @@ begin
   perform public.apply_stripe_event('desk ' || p_refund, 'refund.created', p_reference => v_action.target, p_kind => 'refund', p_cents => p_cents,
     p_object => p_refund);
   if not fishserve.has_outcome(v_action) then
-    perform fishserve.record_action(p_actor, 'refund booked', v_action.target, v_action.reason,
+    perform fishserve.record_action(p_actor, 'refund booked', v_action.target, v_action.user_id, v_action.reason,
       jsonb_build_object('of', p_action, 'refund', p_refund, 'cents', p_cents));
   end if;
   select * into v_payment from public.payments where reference = v_action.target;
@@ -267,7 +271,7 @@ begin
   if not found then raise sqlstate 'PT404' using message = format('there is no refund %s', p_action); end if;
   perform from public.payments where reference = v_action.target for update;
   if not fishserve.has_outcome(v_action) then
-    perform fishserve.record_action(p_actor, 'refund refused', v_action.target, v_action.reason,
+    perform fishserve.record_action(p_actor, 'refund refused', v_action.target, v_action.user_id, v_action.reason,
       jsonb_build_object('of', p_action, 'error', left(p_error, 500)));
   end if;
   return jsonb_build_object('reference', v_action.target);

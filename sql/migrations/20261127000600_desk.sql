@@ -49,6 +49,8 @@ language sql stable set search_path = '' as $$
   select fishserve.job_json(p_job) - 'text' || jsonb_build_object('email', (select email from public.profiles where id = p_job.user_id))
 $$;
 
+create index jobs_by_time on public.jobs (created_at);
+
 create function public.admin_jobs(p_user_id uuid default null, p_status text default null, p_before timestamptz default null, p_limit integer default 50)
 returns jsonb
 language sql stable security definer set search_path = '' as $$
@@ -97,11 +99,14 @@ language sql stable security definer set search_path = '' as $$
   select coalesce(jsonb_agg(to_jsonb(k) - 'hash' order by k.created_at desc), '[]') from public.api_keys k where k.user_id = p_user_id
 $$;
 
--- Acts on one target, or all, the newest first.
-create function public.list_admin_actions(p_target text default null, p_before bigint default null, p_limit integer default 50) returns jsonb
+-- Acts on one target, or on all that is one user's, or all, the newest first.
+create function public.list_admin_actions(
+  p_target text default null, p_user_id uuid default null, p_before bigint default null, p_limit integer default 50
+) returns jsonb
 language sql stable security definer set search_path = '' as $$
   select coalesce(jsonb_agg(to_jsonb(a) order by a.id desc), '[]') from (
-    select * from public.admin_actions where (p_target is null or target = p_target) and (p_before is null or id < p_before)
+    select * from public.admin_actions
+    where (p_target is null or target = p_target) and (p_user_id is null or user_id = p_user_id) and (p_before is null or id < p_before)
     order by id desc limit greatest(0, least(coalesce(p_limit, 50), 1000))
   ) a
 $$;
@@ -136,6 +141,7 @@ language sql stable security definer set search_path = '' as $$
       max(finished_at) filter (where status = 'succeeded') as last_success
     from public.jobs
     where status = 'running' or finished_at > now() - make_interval(mins => greatest(1, least(coalesce(p_minutes, 60), 100000)))
+      and created_at > now() - interval '1 day' - make_interval(mins => greatest(1, least(coalesce(p_minutes, 60), 100000))) -- by the index: none takes a day
     group by coalesce(backend, 'none')
   ) w
 $$;

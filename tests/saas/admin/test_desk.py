@@ -158,6 +158,7 @@ def test_a_cancelled_job_costs_what_was_heard_of_it(data, anna, desk):
     assert balance(data, anna) == 985
     assert [a["action"] for a in acts(data, heard)] == ["cancel job"]
     assert "cancelled by an operator" in desk("job", heard).out
+    assert [act["target"] for act in desk("show", anna, "--json").json["actions"]] == [heard, quiet]
 
 
 def test_a_job_that_failed_is_spoken_again_once(data, anna, desk):
