@@ -1,16 +1,22 @@
-"""`fishserve saas`: serves the SaaS API, checks its setup, grants credits. Imports its packages only when a command runs."""
+"""`fishserve saas`: serves the SaaS API, checks its setup, keeps its books. Imports its packages only when a command runs."""
 
 from __future__ import annotations
 
+import sys
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from inference.errors import RequestError
 from inference.extras import needs
+from saas.admin.cli import app as admin
+from saas.admin.operator import console, operator
 
 app = typer.Typer(help="The SaaS API: sign-in, credits, voices, jobs.", add_completion=False, invoke_without_command=True)
-console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+app.add_typer(admin, name="admin")
+report = typer.Typer(help="Reports as CSV, for accountants.", no_args_is_help=True)
+app.add_typer(report, name="report")
 
 
 @app.callback()
@@ -66,7 +72,8 @@ def grant(
         from saas.grant import grant as give
         from saas.settings import read
 
-        balance, applied = asyncio.run(give(read(), email, credits, reference))
+        by = operator(None, "fishserve saas grant")
+        balance, applied = asyncio.run(give(read(), by, email, credits, reference))
     said = f"{credits:,} credits granted" if applied else f"nothing granted: {reference!r} was granted before"
     console.print(f"{email}: {said}; the balance is {balance:,}")
 
@@ -87,6 +94,70 @@ def reconcile(days: Annotated[int, typer.Option(min=1, max=30, help="How far to 
     )
     if outcomes["refused"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def audit(days: Annotated[int, typer.Option(min=1, max=3660, help="How far to look back at Stripe.")] = 30) -> None:
+    """Compare ledger, payments and bucket, a sentence for each difference. For a nightly timer; exit code 1 when there is one."""
+    with needs("saas", "`fishserve saas audit`"):
+        import asyncio
+
+        from saas.admin.connection import ask
+        from saas.books.audit import Audit
+        from saas.database import Database, long_calls
+        from saas.settings import Settings, read
+
+        async def look(database: Database, settings: Settings) -> int:
+            audit, count = Audit(settings, database), 0
+            await audit.reachable()
+            with long_calls():
+                async for difference in audit.differences(days):
+                    typer.echo(difference)
+                    count += 1
+            for left_out in audit.left_out:
+                console.print(left_out, style="yellow")
+            return count
+
+        count = asyncio.run(ask(read(), look))
+    differences = f"{count:,} difference{'s' if count > 1 else ''}"
+    console.print(differences if count else "the books agree", style="bold red" if count else "green")
+    if count:
+        raise typer.Exit(1)
+
+
+@report.command()
+def revenue(
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The first day, in UTC; without it, 30 days ago.")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day, in UTC; without it, today.")] = None,
+) -> None:
+    """Money by day and currency."""
+    last = (until or datetime.now(UTC)).date()
+    first = since.date() if since else last - timedelta(days=29)
+    if first > last:
+        raise RequestError(f"--since {first} is later than the last day, {last}")
+    with needs("saas", "`fishserve saas report`"):
+        import asyncio
+
+        from saas.admin.connection import ask
+        from saas.admin.repository import DeskRepository
+        from saas.books.report import revenue as write
+        from saas.settings import read
+
+        asyncio.run(ask(read(), lambda database, _: write(DeskRepository(database), first, last, sys.stdout)))
+
+
+@report.command("credits")
+def outstanding() -> None:
+    """Credits that users still have, by user, and their sum."""
+    with needs("saas", "`fishserve saas report`"):
+        import asyncio
+
+        from saas.admin.connection import ask
+        from saas.books.report import outstanding as write
+        from saas.books.repository import BookRepository
+        from saas.settings import read
+
+        asyncio.run(ask(read(), lambda database, _: write(BookRepository(database), sys.stdout)))
 
 
 @app.command()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
@@ -13,6 +15,8 @@ from uuid import UUID
 
 CALL_SECONDS = 10
 """After this long without an answer, the database counts as unavailable."""
+WHOLE_SECONDS = 600
+"""The same for a command that looks at all rows of a table. Supabase's API gives up sooner by itself; PostgreSQL over DATABASE_URL does not."""
 ATTEMPTS = 5
 """The most attempts for a call that conflicts with other transactions."""
 
@@ -68,17 +72,31 @@ def failure(function: str, code: str | None, message: str | None) -> Exception:
     return DatabaseError(f"{function} failed: {message} ({code or 'no code'})")
 
 
+_allowed: ContextVar[float | None] = ContextVar("allowed", default=None)
+
+
+@contextmanager
+def long_calls() -> Iterator[None]:
+    """In this block, calls may take WHOLE_SECONDS."""
+    before = _allowed.set(WHOLE_SECONDS)
+    try:
+        yield
+    finally:
+        _allowed.reset(before)
+
+
 async def persistently(function: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
     """The result of an attempt, retried when it conflicts with another transaction."""
+    seconds = _allowed.get() or CALL_SECONDS
     try:
         for again in range(ATTEMPTS):
             try:
-                async with asyncio.timeout(CALL_SECONDS):
+                async with asyncio.timeout(seconds):
                     return await attempt()
             except SerializationConflict:
                 await asyncio.sleep(random.uniform(0, 0.02 * 2**again))
     except TimeoutError:
-        raise Unavailable(f"{function}: no answer in {CALL_SECONDS} s") from None
+        raise Unavailable(f"{function}: no answer in {seconds:g} s") from None
     except UnicodeEncodeError:
         raise Refused(422, "the text holds half a character (a lone surrogate)") from None
     raise Unavailable(f"{function}: other transactions were in its way {ATTEMPTS} times")

@@ -114,6 +114,11 @@ class Settings(BaseSettings):
     stripe_webhook_secret: SecretStr | None = Field(
         None, validation_alias=_named("stripe_webhook_secret"), description="whsec_... of the webhook endpoint."
     )
+    stripe_automatic_tax: bool = Field(
+        False, description="Stripe Tax adds the tax of the buyer's country at the checkout; set it up in Stripe first."
+    )
+    stripe_tax_ids: bool = Field(False, description="Businesses may enter their tax ID at the checkout.")
+    stripe_invoices: bool = Field(False, description="Stripe sends an invoice for each pack of credits, which it charges for.")
     stripe_base_url: str = Field("https://api.stripe.com", validation_alias=_named("stripe_base_url"), description="Stripe's API.")
 
     turnstile_secret_key: SecretStr | None = Field(

@@ -1,4 +1,4 @@
--- fishserve's schema, 20261126000500_money, for the SQL editor of a new Supabase project: paste it whole and run it once.
+-- fishserve's schema, 20261127000700_books, for the SQL editor of a new Supabase project: paste it whole and run it once.
 -- Written by `python -m saas.schema` from sql/migrations. To update an older schema, run the newer files of that folder one by one.
 -- It is one transaction: should any of it fail, nothing of it is there; run twice, it says that the schema exists and changes nothing.
 
@@ -1885,6 +1885,581 @@ grant execute on function public.apply_stripe_event, public.buyer to service_rol
 
 insert into fishserve.migrations (name) values ('20261126000500_money');
 
+-- 20261127000500_admin_actions.sql
+
+-- What operators do at the desk: each act is one transaction, which also writes who did it and why. The rules are those of the functions that
+-- everybody else uses; an act adds its row. `actor` is what the operator's command says: whoever holds the service's key can call all of this.
+
+create table public.admin_actions (
+  id bigint generated always as identity primary key,
+  actor text not null check (char_length(actor) between 1 and 100),
+  action text not null,
+  target text not null, -- the id of a user, a job, a payment or a price
+  user_id uuid references public.profiles (id), -- whose that is
+  reason text not null check (char_length(reason) between 1 and 500),
+  details jsonb not null default '{}',
+  at timestamptz not null default now()
+);
+create index admin_actions_of_target on public.admin_actions (target, id);
+create index admin_actions_of_user on public.admin_actions (user_id, id);
+alter table public.admin_actions enable row level security;
+revoke all on public.admin_actions from anon, authenticated, service_role;
+create policy "the service reads" on public.admin_actions for select to service_role using (true);
+grant select on public.admin_actions to service_role;
+
+create function fishserve.keep_actions() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  raise exception 'what operators did is append-only';
+end $$;
+create trigger keep_actions before update or delete on public.admin_actions for each row execute function fishserve.keep_actions();
+create trigger keep_all_actions before truncate on public.admin_actions for each statement execute function fishserve.keep_actions();
+
+create function fishserve.record_action(
+  p_actor text, p_action text, p_target text, p_user_id uuid, p_reason text, p_details jsonb default '{}'
+) returns bigint
+language plpgsql set search_path = '' as $$
+declare
+  v_id bigint;
+begin
+  if coalesce(char_length(btrim(p_actor)), 0) not between 1 and 100 then
+    raise sqlstate 'PT422' using message = 'an act needs the name of its operator, of 1 to 100 characters';
+  end if;
+  if coalesce(char_length(btrim(p_reason)), 0) not between 1 and 500 then
+    raise sqlstate 'PT422' using message = 'an act needs a reason of 1 to 500 characters';
+  end if;
+  insert into public.admin_actions (actor, action, target, user_id, reason, details)
+    values (btrim(p_actor), p_action, p_target, p_user_id, btrim(p_reason), p_details) returning id into v_id;
+  return v_id;
+end $$;
+
+-- The locked profile of an account that an operator may act on.
+create function fishserve.account_at_desk(p_user_id uuid) returns public.profiles
+language plpgsql set search_path = '' as $$
+declare
+  v_profile public.profiles := fishserve.lock_profile(p_user_id);
+begin
+  if v_profile.closed_at is not null then
+    raise sqlstate 'PT409' using message = format('the account %s was closed on %s', p_user_id, to_char(v_profile.closed_at at time zone 'utc', 'YYYY-MM-DD'));
+  end if;
+  return v_profile;
+end $$;
+
+-- {balance, applied, action}: a reference grants once, and only then is there an action.
+create function public.admin_grant(p_actor text, p_reason text, p_user_id uuid, p_credits bigint, p_reference text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_done jsonb;
+  v_action bigint;
+begin
+  perform fishserve.account_at_desk(p_user_id);
+  v_done := public.grant_credits(p_user_id, p_credits, p_reference);
+  if (v_done ->> 'applied')::boolean then
+    v_action := fishserve.record_action(p_actor, 'grant', p_user_id::text, p_user_id, p_reason, jsonb_build_object('credits', p_credits, 'reference', p_reference));
+  end if;
+  return v_done || jsonb_build_object('action', v_action);
+end $$;
+
+-- As admin_grant, the other way: at most the balance.
+create function public.admin_take(p_actor text, p_reason text, p_user_id uuid, p_credits bigint, p_reference text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_done jsonb;
+  v_action bigint;
+begin
+  perform fishserve.lock_profile(p_user_id);
+  if p_credits is null or p_credits <= 0 then
+    raise sqlstate 'PT422' using message = format('%s credits cannot be taken', coalesce(p_credits::text, 'no'));
+  end if;
+  v_done := public.grant_credits(p_user_id, -p_credits, p_reference, 'adjust');
+  if (v_done ->> 'applied')::boolean then
+    v_action := fishserve.record_action(p_actor, 'take', p_user_id::text, p_user_id, p_reason, jsonb_build_object('credits', p_credits, 'reference', p_reference));
+  end if;
+  return v_done || jsonb_build_object('action', v_action);
+end $$;
+
+-- The account spends nothing until then; null: until it is lifted. Its jobs that nobody speaks yet end, and their credits come back.
+create function public.admin_suspend(p_actor text, p_reason text, p_user_id uuid, p_until timestamptz default null) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_until timestamptz := coalesce(p_until, now() + interval '100 years'); -- Supabase cannot read 'infinity'
+  v_job public.jobs;
+  v_ended integer := 0;
+begin
+  perform fishserve.account_at_desk(p_user_id);
+  if v_until <= now() then
+    raise sqlstate 'PT422' using message = format('%s is over; an account is suspended until a later time', to_char(p_until at time zone 'utc', 'YYYY-MM-DD HH24:MI'));
+  end if;
+  update auth.users set banned_until = v_until where id = p_user_id;
+  if not found then raise sqlstate 'PT404' using message = format('no user has the id %s', p_user_id); end if;
+  for v_job in
+    select * from public.jobs where user_id = p_user_id and status = 'queued' and (lease_until is null or lease_until < now()) for no key update
+  loop
+    perform fishserve.end_job(v_job, 'cancelled', 'the account was suspended', v_job.heard_seconds);
+    v_ended := v_ended + 1;
+  end loop;
+  return jsonb_build_object('user_id', p_user_id, 'suspended_until', v_until, 'ended_jobs', v_ended,
+    'action', fishserve.record_action(p_actor, 'suspend', p_user_id::text, p_user_id, p_reason, jsonb_build_object('until', v_until, 'ended_jobs', v_ended)));
+end $$;
+
+create function public.admin_unsuspend(p_actor text, p_reason text, p_user_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+begin
+  perform fishserve.account_at_desk(p_user_id);
+  update auth.users set banned_until = null where id = p_user_id and banned_until > now();
+  if not found then raise sqlstate 'PT409' using message = format('the account %s is not suspended', p_user_id); end if;
+  return jsonb_build_object('user_id', p_user_id, 'action', fishserve.record_action(p_actor, 'unsuspend', p_user_id::text, p_user_id, p_reason));
+end $$;
+
+-- One key of a user, or all.
+create function public.admin_revoke_keys(p_actor text, p_reason text, p_user_id uuid, p_key_id uuid default null) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_prefixes jsonb;
+begin
+  perform fishserve.account_at_desk(p_user_id);
+  with revoked as (
+    update public.api_keys set revoked_at = now() where user_id = p_user_id and revoked_at is null and (p_key_id is null or id = p_key_id) returning prefix
+  )
+  select jsonb_agg(prefix order by prefix) into v_prefixes from revoked;
+  if v_prefixes is null then
+    raise sqlstate 'PT404' using message = format('the account %s has no key %sthat is good', p_user_id, coalesce(p_key_id || ' ', ''));
+  end if;
+  return jsonb_build_object('revoked', v_prefixes,
+    'action', fishserve.record_action(p_actor, 'revoke keys', p_user_id::text, p_user_id, p_reason, jsonb_build_object('prefixes', v_prefixes)));
+end $$;
+
+-- Ends a job at no cost but that of what its client has heard: {job, balance, action}.
+create function public.admin_cancel_job(p_actor text, p_reason text, p_job_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_done jsonb := public.refund_job(p_job_id, 'cancelled', 'cancelled by an operator');
+begin
+  if not (v_done ->> 'changed')::boolean then
+    raise sqlstate 'PT409' using message = format('the job %s is over: %s', p_job_id, v_done -> 'job' ->> 'status');
+  end if;
+  return jsonb_build_object('job', (v_done -> 'job') - 'text', 'balance', v_done -> 'balance', 'action', fishserve.record_action(
+    p_actor, 'cancel job', p_job_id::text, (v_done -> 'job' ->> 'user_id')::uuid, p_reason, jsonb_build_object('charged', v_done -> 'job' -> 'charged')));
+end $$;
+
+-- Speaks the text of a job that ended without its result once more, as a new job of its user at today's price: {job, balance, action}.
+-- The arguments are those of process_audio_request; a retry that is under way, or succeeded, is not made twice.
+create function public.admin_retry_job(
+  p_actor text, p_reason text, p_job_id uuid, p_token_hash text, p_letters numeric default null, p_silence numeric default 0
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+  v_done jsonb;
+begin
+  select * into v_job from public.jobs where id = p_job_id;
+  if not found then raise sqlstate 'PT404' using message = format('there is no job %s', p_job_id); end if;
+  if v_job.status not in ('failed', 'cancelled', 'expired') then
+    raise sqlstate 'PT409' using message = format('the job %s is %s; only one that failed, was cancelled or expired is retried', p_job_id, v_job.status);
+  end if;
+  if v_job.text is null then raise sqlstate 'PT410' using message = format('the text of the job %s was deleted', p_job_id); end if;
+  v_done := public.process_audio_request(p_user_id => v_job.user_id, p_idempotency_key => 'retry ' || p_job_id, p_fingerprint => v_job.fingerprint,
+    p_text => v_job.text, p_token_hash => p_token_hash, p_voice_id => v_job.voice_id, p_options => v_job.options, p_letters => p_letters,
+    p_silence => p_silence);
+  if (v_done ->> 'replayed')::boolean then
+    raise sqlstate 'PT409' using message = format('the job %s was retried: it is the job %s', p_job_id, v_done -> 'job' ->> 'id');
+  end if;
+  return jsonb_build_object('job', (v_done -> 'job') - 'text', 'balance', v_done -> 'balance', 'action', fishserve.record_action(
+    p_actor, 'retry job', p_job_id::text, v_job.user_id, p_reason, jsonb_build_object('job', v_done -> 'job' -> 'id', 'reserved', v_done -> 'job' -> 'reserved')));
+end $$;
+
+create function public.admin_set_price(
+  p_actor text, p_reason text, p_credits_per_second numeric, p_minimum bigint default null, p_characters_per_second numeric default null,
+  p_name text default null
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_price jsonb := public.set_price(p_credits_per_second, p_minimum, p_characters_per_second, p_name);
+begin
+  return jsonb_build_object('price', v_price, 'action', fishserve.record_action(p_actor, 'set price', v_price ->> 'id', null, p_reason, v_price));
+end $$;
+
+-- Refunds: Stripe is asked between two transactions. The first writes what is to be done, the last what came of it; a process that dies between
+-- them leaves a refund without an outcome, which the next call for that payment takes up.
+
+-- How much of a payment's money went back, as far as is known.
+create function fishserve.cents_returned(p_payment public.payments) returns bigint
+language sql stable set search_path = '' as $$
+  select least(p_payment.amount_cents,
+    greatest(coalesce(sum(cents) filter (where kind = 'refund' and not undone), 0),
+      p_payment.stated_cents - coalesce(sum(cents) filter (where kind = 'refund' and undone), 0))
+    + coalesce(sum(cents) filter (where kind = 'dispute' and not undone), 0))::bigint
+  from public.payment_returns where reference = p_payment.reference
+$$;
+
+create function fishserve.has_outcome(p_action public.admin_actions) returns boolean
+language sql stable set search_path = '' as $$
+  select exists (select from public.admin_actions a where a.target = p_action.target and a.action in ('refund booked', 'refund refused')
+    and a.details -> 'of' = to_jsonb(p_action.id))
+$$;
+
+-- {action, reference, cents, currency, resumed}: what to ask Stripe for. cents null: all that is left. `resumed`: an earlier call wrote it.
+create function public.admin_begin_refund(p_actor text, p_reason text, p_reference text, p_cents bigint default null) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_payment public.payments;
+  v_open public.admin_actions;
+  v_left bigint;
+  v_cents bigint;
+  v_action bigint;
+begin
+  select * into v_payment from public.payments where reference = p_reference and user_id is not null for update;
+  if not found then raise sqlstate 'PT404' using message = format('there is no payment %s', p_reference); end if;
+  select * into v_open from public.admin_actions a where a.target = p_reference and a.action = 'refund' and not fishserve.has_outcome(a) order by id limit 1;
+  if found then
+    if p_cents <> (v_open.details ->> 'cents')::bigint then
+      raise sqlstate 'PT409' using message = format('a refund of %s was begun and its outcome is not known: ask for that amount first', v_open.details ->> 'cents');
+    end if;
+    return jsonb_build_object('action', v_open.id, 'reference', p_reference, 'cents', v_open.details -> 'cents', 'currency', v_payment.currency, 'resumed', true);
+  end if;
+  v_left := v_payment.amount_cents - fishserve.cents_returned(v_payment);
+  v_cents := coalesce(p_cents, v_left);
+  if v_left = 0 then raise sqlstate 'PT409' using message = format('all of the payment %s went back before', p_reference); end if;
+  if v_cents not between 1 and v_left then
+    raise sqlstate 'PT422' using message = format('%s cannot be refunded: %s of the payment are left, in the smallest unit of its currency', v_cents, v_left);
+  end if;
+  v_action := fishserve.record_action(p_actor, 'refund', p_reference, v_payment.user_id, p_reason, jsonb_build_object('cents', v_cents, 'currency', v_payment.currency));
+  return jsonb_build_object('action', v_action, 'reference', p_reference, 'cents', v_cents, 'currency', v_payment.currency, 'resumed', false);
+end $$;
+
+-- Stripe made the refund: books it, which takes the credits, once, whether this call or a webhook comes first. {credits, balance, debt}:
+-- how many credits the payment has lost in all, and what its user has.
+create function public.admin_end_refund(p_actor text, p_action bigint, p_refund text, p_cents bigint) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_action public.admin_actions;
+  v_payment public.payments;
+  v_profile public.profiles;
+begin
+  select * into v_action from public.admin_actions where id = p_action and action = 'refund';
+  if not found then raise sqlstate 'PT404' using message = format('there is no refund %s', p_action); end if;
+  perform from public.payments where reference = v_action.target for update;
+  perform public.apply_stripe_event('desk ' || p_refund, 'refund.created', p_reference => v_action.target, p_kind => 'refund', p_cents => p_cents,
+    p_object => p_refund);
+  if not fishserve.has_outcome(v_action) then
+    perform fishserve.record_action(p_actor, 'refund booked', v_action.target, v_action.user_id, v_action.reason,
+      jsonb_build_object('of', p_action, 'refund', p_refund, 'cents', p_cents));
+  end if;
+  select * into v_payment from public.payments where reference = v_action.target;
+  select * into v_profile from public.profiles where id = v_payment.user_id;
+  return jsonb_build_object('credits', v_payment.taken, 'balance', v_profile.balance, 'debt', v_profile.debt);
+end $$;
+
+-- Stripe refused: nothing was refunded.
+create function public.admin_fail_refund(p_actor text, p_action bigint, p_error text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_action public.admin_actions;
+begin
+  select * into v_action from public.admin_actions where id = p_action and action = 'refund';
+  if not found then raise sqlstate 'PT404' using message = format('there is no refund %s', p_action); end if;
+  perform from public.payments where reference = v_action.target for update;
+  if not fishserve.has_outcome(v_action) then
+    perform fishserve.record_action(p_actor, 'refund refused', v_action.target, v_action.user_id, v_action.reason,
+      jsonb_build_object('of', p_action, 'error', left(p_error, 500)));
+  end if;
+  return jsonb_build_object('reference', v_action.target);
+end $$;
+
+-- The text of a job, for retrying it: {user_id, text}.
+create function public.job_text(p_job_id uuid) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  select * into v_job from public.jobs where id = p_job_id;
+  if not found then raise sqlstate 'PT404' using message = format('there is no job %s', p_job_id); end if;
+  return jsonb_build_object('user_id', v_job.user_id, 'text', v_job.text);
+end $$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.admin_grant, public.admin_take, public.admin_suspend, public.admin_unsuspend, public.admin_revoke_keys,
+  public.admin_cancel_job, public.admin_retry_job, public.admin_set_price, public.admin_begin_refund, public.admin_end_refund, public.admin_fail_refund,
+  public.job_text from public, anon, authenticated;
+grant execute on function public.admin_grant, public.admin_take, public.admin_suspend, public.admin_unsuspend, public.admin_revoke_keys,
+  public.admin_cancel_job, public.admin_retry_job, public.admin_set_price, public.admin_begin_refund, public.admin_end_refund, public.admin_fail_refund,
+  public.job_text to service_role;
+
+insert into fishserve.migrations (name) values ('20261127000500_admin_actions');
+
+-- 20261127000600_desk.sql
+
+-- What operators look at. None of it shows the text of a job, or a secret.
+
+create function fishserve.account_json(p_profile public.profiles) returns jsonb
+language sql stable set search_path = '' as $$
+  select to_jsonb(p_profile) || jsonb_build_object('suspended_until',
+    (select banned_until from auth.users where id = p_profile.id and banned_until > now()))
+$$;
+
+-- Users whose address has this in it, the newest first; all, where it is empty.
+create function public.admin_users(p_search text default null, p_limit integer default 50) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(fishserve.account_json(p) order by p.created_at desc), '[]') from (
+    select * from public.profiles where coalesce(p_search, '') = '' or position(lower(btrim(p_search)) in lower(email)) > 0
+    order by created_at desc limit greatest(0, least(coalesce(p_limit, 50), 1000))
+  ) p
+$$;
+
+-- The one user who has this id, address, customer's id at Stripe, API key (its prefix), job or payment; null where there is none.
+create function public.admin_user(p_who text) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  with wanted as (select btrim(p_who) as who)
+  select fishserve.account_json(p) || jsonb_build_object(
+    'jobs', (select coalesce(jsonb_object_agg(status, count), '{}') from (
+      select status, count(*) from public.jobs where user_id = p.id group by status) j),
+    'reserved', (select coalesce(sum(reserved), 0) from public.jobs where user_id = p.id and finished_at is null),
+    'voices', (select count(*) from public.cloned_voices where user_id = p.id and status = 'ready'))
+  from public.profiles p where p.id = (
+    select id from (
+      select id, 1 as rank from public.profiles, wanted where id::text = lower(who)
+      union all select id, 2 from public.profiles, wanted where lower(email) = lower(who)
+      union all select id, 3 from public.profiles, wanted where stripe_customer = who
+      union all select user_id, 4 from public.api_keys, wanted where prefix = split_part(regexp_replace(who, '^fsk_', ''), '_', 1)
+      union all select user_id, 5 from public.jobs, wanted where id::text = lower(who)
+      union all select user_id, 6 from public.payments, wanted where reference = who
+    ) found where id is not null order by rank limit 1)
+$$;
+
+-- Entries of the ledger, of one user or of all, the newest first.
+create function public.admin_ledger(p_user_id uuid default null, p_before bigint default null, p_limit integer default 50) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(t) || jsonb_build_object('email', p.email) order by t.id desc), '[]') from (
+    select * from public.transactions where (p_user_id is null or user_id = p_user_id) and (p_before is null or id < p_before)
+    order by id desc limit greatest(0, least(coalesce(p_limit, 50), 1000))
+  ) t join public.profiles p on p.id = t.user_id
+$$;
+
+create function fishserve.job_at_desk(p_job public.jobs) returns jsonb
+language sql stable set search_path = '' as $$
+  select fishserve.job_json(p_job) - 'text' || jsonb_build_object('email', (select email from public.profiles where id = p_job.user_id))
+$$;
+
+create index jobs_by_time on public.jobs (created_at);
+
+create function public.admin_jobs(p_user_id uuid default null, p_status text default null, p_before timestamptz default null, p_limit integer default 50)
+returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(fishserve.job_at_desk(j) order by j.created_at desc), '[]') from (
+    select * from public.jobs
+    where (p_user_id is null or user_id = p_user_id) and (p_status is null or status = p_status) and (p_before is null or created_at < p_before)
+    order by created_at desc limit greatest(0, least(coalesce(p_limit, 50), 1000))
+  ) j
+$$;
+
+-- A job with its entries of the ledger: {job, ledger}.
+create function public.admin_job(p_job_id uuid) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  select * into v_job from public.jobs where id = p_job_id;
+  if not found then raise sqlstate 'PT404' using message = format('there is no job %s', p_job_id); end if;
+  return jsonb_build_object('job', fishserve.job_at_desk(v_job),
+    'ledger', (select coalesce(jsonb_agg(to_jsonb(t) order by t.id), '[]') from public.transactions t where t.job_id = p_job_id));
+end $$;
+
+create function fishserve.payment_at_desk(p_payment public.payments) returns jsonb
+language sql stable set search_path = '' as $$
+  select to_jsonb(p_payment) - 'stated_cents' || jsonb_build_object(
+    'email', (select email from public.profiles where id = p_payment.user_id),
+    'returned_cents', fishserve.cents_returned(p_payment), 'owed', fishserve.credits_owed(p_payment),
+    'refunded_cents', (select greatest(coalesce(sum(cents) filter (where not undone), 0), p_payment.stated_cents - coalesce(sum(cents) filter (where undone), 0))
+      from public.payment_returns where reference = p_payment.reference and kind = 'refund'),
+    'returns', (select coalesce(jsonb_agg(to_jsonb(r) - 'reference' order by r.created_at, r.id), '[]')
+      from public.payment_returns r where r.reference = p_payment.reference))
+$$;
+
+-- Payments, of one user or of all, the newest first, each with the refunds and disputes of it.
+create function public.admin_payments(p_user_id uuid default null, p_before timestamptz default null, p_limit integer default 50) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(fishserve.payment_at_desk(p) order by p.created_at desc), '[]') from (
+    select * from public.payments
+    where user_id is not null and (p_user_id is null or user_id = p_user_id) and (p_before is null or created_at < p_before)
+    order by created_at desc limit greatest(0, least(coalesce(p_limit, 50), 1000))
+  ) p
+$$;
+
+create function public.admin_keys(p_user_id uuid) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(k) - 'hash' order by k.created_at desc), '[]') from public.api_keys k where k.user_id = p_user_id
+$$;
+
+-- Acts on one target, or on all that is one user's, or all, the newest first.
+create function public.list_admin_actions(
+  p_target text default null, p_user_id uuid default null, p_before bigint default null, p_limit integer default 50
+) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(a) order by a.id desc), '[]') from (
+    select * from public.admin_actions
+    where (p_target is null or target = p_target) and (p_user_id is null or user_id = p_user_id) and (p_before is null or id < p_before)
+    order by id desc limit greatest(0, least(coalesce(p_limit, 50), 1000))
+  ) a
+$$;
+
+-- {waiting, running, oldest_seconds, lapsed, users}: how long the oldest waiting job has waited, how many jobs have lost their process, and the twenty
+-- users with the most jobs.
+create function public.admin_queue() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  with open_jobs as (select * from public.jobs where status in ('queued', 'running'))
+  select jsonb_build_object(
+    'waiting', count(*) filter (where status = 'queued'),
+    'running', count(*) filter (where status = 'running'),
+    'oldest_seconds', coalesce(round(extract(epoch from now() - min(created_at) filter (where status = 'queued')), 1), 0),
+    'lapsed', count(*) filter (where status = 'running' and lease_until < now()),
+    'users', (select coalesce(jsonb_agg(to_jsonb(u) order by u.waiting + u.running desc, u.user_id), '[]') from (
+      select o.user_id, p.email, count(*) filter (where o.status = 'queued') as waiting, count(*) filter (where o.status = 'running') as running,
+        sum(o.reserved) as reserved
+      from open_jobs o join public.profiles p on p.id = o.user_id group by o.user_id, p.email order by count(*) desc, o.user_id limit 20) u))
+  from open_jobs
+$$;
+
+-- What became of the jobs that each backend ended in the last minutes, and what it speaks now. Jobs that never reached a backend are `none`'s.
+create function public.admin_workers(p_minutes integer default 60) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(w) order by w.backend), '[]') from (
+    select coalesce(backend, 'none') as backend, count(*) filter (where status = 'running') as running,
+      count(*) filter (where status = 'running' and lease_until < now()) as lapsed,
+      count(*) filter (where status = 'succeeded') as succeeded, count(*) filter (where status = 'failed') as failed,
+      count(*) filter (where status = 'cancelled') as cancelled, count(*) filter (where status = 'expired') as expired,
+      count(*) filter (where attempts > 1) as retried, coalesce(sum(seconds), 0) as audio_seconds,
+      round(percentile_cont(0.5) within group (order by extract(epoch from finished_at - started_at))::numeric, 2) as median_seconds,
+      max(finished_at) filter (where status = 'succeeded') as last_success
+    from public.jobs
+    where status = 'running' or finished_at > now() - make_interval(mins => greatest(1, least(coalesce(p_minutes, 60), 100000)))
+      and created_at > now() - interval '1 day' - make_interval(mins => greatest(1, least(coalesce(p_minutes, 60), 100000))) -- by the index: none takes a day
+    group by coalesce(backend, 'none')
+  ) w
+$$;
+
+-- {prices, packs}: every price that ever was, the newest first, and all packs.
+create function public.admin_prices() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select jsonb_build_object('prices', (select coalesce(jsonb_agg(to_jsonb(p) order by p.id desc), '[]') from public.prices p),
+    'packs', (select coalesce(jsonb_agg(to_jsonb(k) order by k.active desc, k.amount_cents), '[]') from public.packs k))
+$$;
+
+-- Money by day (UTC) and currency: {day, currency, payments, paid_cents, refunded_cents, disputed_cents, net_cents, credits}. A refund or dispute counts on
+-- the day it was booked, one that was undone nowhere; what Stripe stated as a sum without naming the refunds counts on the day of the payment.
+create function public.revenue_by_day(p_since date, p_until date) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  with moves as (
+    select (p.created_at at time zone 'utc')::date as day, p.currency, 1 as payments, p.amount_cents as paid, 0::bigint as refunded, 0::bigint as disputed,
+      p.credits
+    from public.payments p where p.user_id is not null
+    union all
+    select (r.created_at at time zone 'utc')::date, p.currency, 0, 0, case r.kind when 'refund' then r.cents else 0 end,
+      case r.kind when 'dispute' then r.cents else 0 end, 0
+    from public.payment_returns r join public.payments p on p.reference = r.reference and p.user_id is not null where not r.undone
+    union all
+    select (p.created_at at time zone 'utc')::date, p.currency, 0, 0, p.stated_cents - n.named, 0, 0
+    from public.payments p
+    cross join lateral (select coalesce(sum(cents), 0) as named from public.payment_returns r where r.reference = p.reference and r.kind = 'refund') n
+    where p.user_id is not null and p.stated_cents > n.named
+  )
+  select coalesce(jsonb_agg(to_jsonb(d) order by d.day, d.currency), '[]') from (
+    select day, coalesce(currency, '') as currency, sum(payments) as payments, sum(paid) as paid_cents, sum(refunded) as refunded_cents,
+      sum(disputed) as disputed_cents, sum(paid - refunded - disputed) as net_cents, sum(credits) as credits
+    from moves where day between p_since and p_until group by day, currency
+  ) d
+$$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.admin_users, public.admin_user, public.admin_ledger, public.admin_jobs, public.admin_job, public.admin_payments,
+  public.admin_keys, public.list_admin_actions, public.admin_queue, public.admin_workers, public.admin_prices, public.revenue_by_day
+  from public, anon, authenticated;
+grant execute on function public.admin_users, public.admin_user, public.admin_ledger, public.admin_jobs, public.admin_job, public.admin_payments,
+  public.admin_keys, public.list_admin_actions, public.admin_queue, public.admin_workers, public.admin_prices, public.revenue_by_day to service_role;
+
+insert into fishserve.migrations (name) values ('20261127000600_desk');
+
+-- 20261127000700_books.sql
+
+-- What `fishserve saas audit` compares, and the report on credits that are paid for and not spent yet.
+
+-- What of the payments does not add up: [{reference, wrong, expected, found}], where `wrong` is `entry` (the ledger's entry of the purchase is not its
+-- credits), `taken` (as many credits were not taken back as of the money) or `refund` (an operator's refund of an hour ago has no outcome).
+create function public.audit_payments() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  with wrong as (
+    select p.reference, 'entry' as wrong, p.credits as expected, coalesce(t.amount, 0) as found
+    from public.payments p left join public.transactions t on t.user_id = p.user_id
+      and (t.kind, t.reference) in (('purchase', p.reference), ('grant', to_jsonb(p) ->> 'invoice')) -- one that paid an invoice brought that one's credits
+    where p.user_id is not null and t.amount is distinct from p.credits
+    union all
+    select p.reference, 'taken', fishserve.credits_owed(p), p.taken from public.payments p
+    where p.user_id is not null and fishserve.credits_owed(p) <> p.taken
+    union all
+    select a.target, 'refund', (a.details ->> 'cents')::bigint, 0 from public.admin_actions a
+    where a.action = 'refund' and a.at < now() - interval '1 hour' and not fishserve.has_outcome(a)
+  )
+  select coalesce(jsonb_agg(to_jsonb(w) order by w.reference, w.wrong), '[]') from wrong w
+$$;
+
+-- The books' side of payments that Stripe lists.
+create function public.payments_of(p_references text[]) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(fishserve.payment_at_desk(p)), '[]') from public.payments p where p.reference = any (p_references) and p.user_id is not null
+$$;
+
+-- Keys of objects that the bucket has or is to have, in the order of their bytes, after one: [{key, needed}]. Those that wait to be deleted, or for their
+-- upload, are not needed.
+create function public.known_objects(p_after text default '', p_limit integer default 1000) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(o) order by o.key collate "C"), '[]') from (
+    select key, bool_or(needed) as needed from (
+      (select object_key collate "C" as key, true as needed from public.jobs where object_key collate "C" > p_after
+        order by 1 limit greatest(1, least(p_limit, 1000)))
+      union all
+      (select object_key collate "C", status = 'ready' from public.cloned_voices where status in ('pending', 'ready') and object_key collate "C" > p_after
+        order by 1 limit greatest(1, least(p_limit, 1000)))
+      union all
+      (select key collate "C", false from public.deleted_objects where key collate "C" > p_after order by 1 limit greatest(1, least(p_limit, 1000)))
+    ) k group by key order by key collate "C" limit greatest(1, least(p_limit, 1000))
+  ) o
+$$;
+
+-- {known, needed}: the same of one object.
+create function public.known_object(p_key text) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select jsonb_build_object(
+    'known', exists (select from public.jobs where object_key = p_key) or exists (select from public.deleted_objects where key = p_key)
+      or exists (select from public.cloned_voices where object_key = p_key and status in ('pending', 'ready')),
+    'needed', exists (select from public.jobs where object_key = p_key) or exists (select from public.cloned_voices where object_key = p_key and status = 'ready'))
+$$;
+create index jobs_by_object on public.jobs ((object_key collate "C")) where object_key is not null;
+create index cloned_voices_by_object on public.cloned_voices ((object_key collate "C"));
+
+-- Credits that users still have, by user, in the order of their ids after one: {user_id, email, balance, reserved, debt, bought, given, spent, taken}. Of each
+-- user the last four, in the sum of the ledger, are balance + reserved. Users without any are left out.
+create function public.outstanding_credits(p_after uuid default null, p_limit integer default 1000) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(c) order by c.user_id), '[]') from (
+    select p.id as user_id, p.email, p.balance, coalesce(j.reserved, 0) as reserved, p.debt,
+      coalesce(t.bought, 0) as bought, coalesce(t.given, 0) as given, coalesce(t.spent, 0) - coalesce(j.reserved, 0) as spent, coalesce(t.taken, 0) as taken
+    from public.profiles p
+    left join lateral (select sum(reserved) as reserved from public.jobs where user_id = p.id and finished_at is null) j on true
+    left join lateral (
+      select sum(amount) filter (where kind = 'purchase') as bought, sum(amount) filter (where kind = 'grant') as given,
+        -sum(amount) filter (where job_id is not null) as spent, -sum(amount) filter (where job_id is null and kind not in ('purchase', 'grant')) as taken
+      from public.transactions where user_id = p.id) t on true
+    where (p.balance > 0 or p.debt > 0 or j.reserved > 0) and (p_after is null or p.id > p_after)
+    order by p.id limit greatest(1, least(coalesce(p_limit, 1000), 1000))
+  ) c
+$$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.audit_payments, public.payments_of, public.known_objects, public.known_object, public.outstanding_credits
+  from public, anon, authenticated;
+grant execute on function public.audit_payments, public.payments_of, public.known_objects, public.known_object, public.outstanding_credits to service_role;
+
+insert into fishserve.migrations (name) values ('20261127000700_books');
+
 update fishserve.migrations set sha256 = '1679cce545cd037e30c2d61c9b7fc9f3b481614b792c8df75edf66d38636dfb8' where name = '20261125000100_foundation';
 update fishserve.migrations set sha256 = '90462c0a46efeac033064df317538c32e1809f1401b2269e7d40140412508e9c' where name = '20261125000200_prices';
 update fishserve.migrations set sha256 = 'ae16640a84c56d153a8357083b3d9202100936ba29e755ddfa583b013fb2faac' where name = '20261125000300_profiles';
@@ -1902,5 +2477,8 @@ update fishserve.migrations set sha256 = '1e3d9910666327353d6b0cef592827bd1f608b
 update fishserve.migrations set sha256 = 'dd3f70b818b5cfeb8059115fccea713d12bb4acffb39da12c4465132b3932952' where name = '20261126000300_prices';
 update fishserve.migrations set sha256 = '1283ecae9a3ca2f2186d71d24bb9bf544b167d3b2a757abfbddce38657d76415' where name = '20261126000400_sign_up_grant';
 update fishserve.migrations set sha256 = '0957f8120b9538d458c5ed98c5037e7d8331ad0bcf76adecc99433e32687ed13' where name = '20261126000500_money';
+update fishserve.migrations set sha256 = '490f61c6590b53dd43ff4dd744747905cda3e0f7ed581a8903f0b63b66028352' where name = '20261127000500_admin_actions';
+update fishserve.migrations set sha256 = 'b22981c99348c7b4f05605bd86f1c91d4e3c6f53b824dbb31e1eee3e8765f417' where name = '20261127000600_desk';
+update fishserve.migrations set sha256 = '195c7820807dc80e0fb6cc4afcb0276e35c1b54ee9549f47f72c74d53dd82320' where name = '20261127000700_books';
 
 commit;

@@ -54,7 +54,7 @@ def command_lines():
 def test_every_command_shown_exists_with_its_options(line):
     name, *words = shlex.split(line)
     command = COMMANDS[name]
-    if hasattr(command, "commands") and words and words[0] in command.commands:
+    while hasattr(command, "commands") and words and words[0] in command.commands:
         command, words = command.commands[words[0]], words[1:]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {w.split("=")[0] for w in words if re.match(r"--?[a-z]", w)} <= known

@@ -16,6 +16,7 @@ import stripe
 from inference.errors import FishserveError
 from saas.auth.caller import Caller
 from saas.billing.repository import Pack, PaymentRepository
+from saas.billing.stripe_client import checkout_switches, stripe_client
 from saas.database import Database, Refused
 from saas.errors import ApiError
 from saas.observability import reports
@@ -58,10 +59,7 @@ class Payments:
     def __init__(self, settings: Settings, secret: str, database: Database) -> None:
         self._settings, self._payments = settings, PaymentRepository(database)
         self._webhook_secret = settings.stripe_webhook_secret.get_secret_value() if settings.stripe_webhook_secret else ""
-        self._http = stripe.HTTPXClient(timeout=10, allow_sync_methods=False)
-        self._stripe = stripe.StripeClient(
-            secret, base_addresses={"api": settings.stripe_base_url}, http_client=self._http, max_network_retries=2
-        )
+        self._stripe, self._http = stripe_client(settings, secret)
         self._packs: tuple[float, list[Pack]] = (float("-inf"), [])
 
     async def close(self) -> None:
@@ -93,7 +91,7 @@ class Payments:
             "payment_intent_data": {"metadata": metadata},
             "success_url": f"{self._settings.app}/credits?paid=1",
             "cancel_url": f"{self._settings.app}/credits",
-        }
+        } | checkout_switches(self._settings, known_customer=customer is not None)
         new = {"customer_creation": "always"} | ({"customer_email": caller.email} if caller.email else {})
         known = {"customer": customer} if customer else new
         try:
@@ -102,6 +100,7 @@ class Payments:
             except stripe.InvalidRequestError as e:
                 if e.param != "customer":
                     raise
+                params.pop("customer_update", None)
                 session = await self._stripe.v1.checkout.sessions.create_async(params | new)  # that customer was deleted at Stripe
         except stripe.StripeError as e:
             reports.alarm("a checkout could not be made", error=type(e).__name__, code=str(e.code))

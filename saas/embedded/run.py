@@ -76,7 +76,7 @@ def run(settings: Settings, console: Console) -> None:
         if "model" not in settings.model_fields_set:
             settings = _with(settings, model=engine.model(settings))
         console.print(f"the engine is ready: {settings.model}")
-        running.remember(folder, settings.public_url)
+        running.remember(folder, settings)
         links = "appear here, and" if sys.stderr.isatty() else "are kept"
         console.print(f"Mail to users is not sent: its links {links} as files in {folder / 'mail'}.")
         threading.Thread(target=_watch, args=([speaker, bucket, postgres], over, failed), daemon=True).start()

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +26,8 @@ from saas.settings import Settings
 
 URL_SECONDS = 300
 """How long a presigned URL for a user is valid."""
-UPLOADS, RESULTS = "uploads/", "results/"
-"""Key prefixes. S3's lifecycle rules select objects by these alone."""
+UPLOADS, RESULTS, VOICES = "uploads/", "results/", "voices/"
+"""Key prefixes. S3's lifecycle rules select objects by these alone. SQL chooses the keys of voices."""
 UPLOAD_DAYS, RESULT_DAYS = 1, 90
 """Days after which the bucket itself deletes objects with these prefixes. Results are deleted long before: SQL decides when."""
 _CORS = Path(__file__).with_name("cors.json")
@@ -55,6 +56,14 @@ class Stored:
     bytes: int
     content_type: str
     metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object in a list."""
+
+    key: str
+    changed_at: datetime
 
 
 def upload_key(key: str) -> str:
@@ -152,6 +161,17 @@ class Bucket:
     async def delete(self, key: str) -> None:
         """Delete an object. A missing object counts as deleted."""
         await self._ask("delete_object", Key=key)
+
+    async def objects(self, prefix: str) -> AsyncIterator[Listed]:
+        """The objects whose keys begin with a prefix, a page at a time."""
+        more: dict[str, Any] = {}
+        while True:
+            page = await self._ask("list_objects_v2", Prefix=prefix, **more)
+            for found in page.get("Contents", ()):
+                yield Listed(found["Key"], found["LastModified"])
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
 
     # -- the bucket --------------------------------------------------------------------------------------------------------------
 

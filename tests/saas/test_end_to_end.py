@@ -148,6 +148,8 @@ def test_from_nothing_to_ones_own_voice_and_again(clip):
         granted = command(folder, "grant", "you@localhost", "500")
         assert f"the balance is {balance + 500:,}" in " ".join(granted.stderr.split())
         balance = check_balance(http)
+        audited = command(folder, "audit")
+        assert (audited.returncode, audited.stdout, "the bucket was not looked at" in audited.stderr) == (0, "", False), audited
         assert str(machine.url) in machine.words()
 
         # Somebody else signs up: the link in the message is whole, and there are credits to begin with.

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from inference.errors import FishserveError, RequestError
+from saas.admin.repository import Operator
 from saas.grant import grant
 from saas.settings import Settings
 from tests.saas.api_harness import NOWHERE
@@ -16,7 +17,7 @@ def database(postgres):
 
 
 def give(database, email, credits, reference=None, **more):
-    return asyncio.run(grant(Settings(**{"database_url": database.url} | more), email, credits, reference))
+    return asyncio.run(grant(Settings(**{"database_url": database.url} | more), Operator("kim", "a test"), email, credits, reference))
 
 
 def user(database, email):

@@ -1,0 +1,100 @@
+"""The acts of an operator that take more than the database: speech that must stop, a text that must be measured, money at Stripe."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from inference.errors import ConfigurationError, RequestError
+from saas.admin.repository import ActRepository, DeskRepository, Operator, Row
+from saas.billing.refunds import RefundRefused, Refunds
+from saas.credits.aloud import aloud
+from saas.database import Database, Refused
+from saas.jobs.backend import BackendUnavailable, Queued, sha256
+from saas.jobs.backend_choice import backend_of
+from saas.settings import Settings
+from saas.storage.bucket import Bucket
+
+HEALTH_SECONDS = 10
+
+
+class Desk:
+    """`look` and `act` are what the database alone can do. Every act is recorded. Methods raise Refused, Unavailable and what they name."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings, self.look, self.act = settings, DeskRepository(database), ActRepository(database)
+
+    async def cancel(self, by: Operator, job_id: UUID) -> Row:
+        """End a job, and stop RunPod if it speaks it. A fishserve server stops when the API that streams from it next renews its lease."""
+        async with httpx.AsyncClient() as http:
+            queue = self._queue(http)
+            done = await self.act.cancel_job(by, job_id)
+            job = done["job"]
+            if queue and job["backend"] == queue.name and job["backend_id"]:
+                with suppress(BackendUnavailable):  # its worker ends by itself, and its file is deleted
+                    await queue.cancel(job["backend_id"])
+        return done
+
+    async def retry(self, by: Operator, job_id: UUID) -> Row:
+        """Speak the text of a job that ended without its result, as a new job. Its user pays for that one."""
+        told = await self.act.job_text(job_id)
+        if told["text"] is None:
+            raise RequestError(f"the text of the job {job_id} was deleted")
+        read = await asyncio.to_thread(aloud, told["text"])
+        async with httpx.AsyncClient() as http:
+            queue = self._queue(http)
+            token = queue.token(told["user_id"], f"retry {job_id}") if queue else secrets.token_hex(32)
+        try:
+            return await self.act.retry_job(by, job_id, sha256(token), read.letters, read.silence)
+        except Refused as e:
+            if e.status in (409, 410, 422):
+                raise
+            raise RequestError(f"the job's user is refused it: {e.message}") from None  # in words for that user
+
+    async def refund(self, by: Operator, payment: str, cents: int | None) -> Row:
+        """Give money back at Stripe, and take the credits that it bought. Raises ConfigurationError, RefundRefused, PaymentError."""
+        secret = self._settings.stripe_secret_key
+        if secret is None:
+            raise ConfigurationError("STRIPE_SECRET_KEY is not set: no money can be refunded; it must be allowed to write Refunds")
+        refunds = Refunds(self._settings, secret.get_secret_value())
+        try:
+            begun = await self.act.begin_refund(by, payment, cents)
+            try:
+                made = await refunds.make(payment, begun["cents"], begun["action"], again=begun["resumed"])
+            except RefundRefused as e:
+                await self.act.fail_refund(by, begun["action"], str(e))
+                raise
+            done = await self.act.end_refund(by, begun["action"], made.id, made.cents)
+        finally:
+            await refunds.close()
+        return done | {"refund": made.id, "cents": made.cents, "currency": begun["currency"]}
+
+    async def health(self) -> dict[str, Any]:
+        """What the backend says of itself: `backend`, `answers`, and RunPod's workers and jobs, or the state of the fishserve server."""
+        s = self._settings
+        if s.runpod_endpoint_id and s.runpod_api_key:
+            name, url = "runpod", f"{s.runpod_base_url}/{s.runpod_endpoint_id}/health"
+            headers = {"Authorization": f"Bearer {s.runpod_api_key.get_secret_value()}"}
+        elif s.fishserve_url:
+            name, url, headers = "fishserve", f"{s.fishserve_url}/ready", {}
+        else:
+            return {"backend": None, "answers": "no speech backend is configured here"}
+        try:
+            async with httpx.AsyncClient(timeout=HEALTH_SECONDS) as http:
+                answer = await http.get(url, headers=headers)
+            told = answer.json()
+        except (httpx.HTTPError, ValueError) as e:
+            return {"backend": name, "answers": f"does not answer: {type(e).__name__}"}
+        return {"backend": name, "answers": str(answer.status_code)} | (told if isinstance(told, dict) else {})
+
+    def _queue(self, http: httpx.AsyncClient) -> Queued | None:
+        """RunPod, where it is configured here."""
+        if not self._settings.runpod_endpoint_id:
+            return None
+        backend = backend_of(self._settings, http, Bucket.of(self._settings))
+        return backend if isinstance(backend, Queued) else None

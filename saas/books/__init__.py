@@ -1,0 +1,1 @@
+"""The books: whether ledger, payments and bucket agree, and reports for accountants."""
