@@ -27,7 +27,7 @@ class StripeAccount:
 
     def paid(self, payment, user, credits=10_000, cents=500, currency="usd", age=3 * HOURS):
         metadata = {"fishserve_credits": str(credits), "user_id": str(user), "pack": "small"}
-        charge = {"id": f"ch_{payment}", "object": "charge", "amount": cents, "amount_refunded": 0, "disputed": False, "receipt_url": None}
+        charge = {"id": f"ch_{payment}", "object": "charge", "amount": cents, "amount_refunded": 0, "disputed": False}
         self.intents[payment] = {
             "id": payment, "object": "payment_intent", "status": "succeeded", "amount_received": cents, "currency": currency, "metadata": metadata,
             "created": int(time.time()) - age, "latest_charge": charge,
