@@ -9,7 +9,7 @@ import pytest
 from saas.jobs.runpod import RunPod
 from saas.storage.bucket import result_key
 from tests import raw
-from tests.saas.jobs.conftest import LONG_TEXTS, SMALL, Account, Api, check_paid, check_refunded
+from tests.saas.jobs.conftest import LONG_TEXTS, NOTHING, REFUSED, SMALL, Account, Api, check_nothing_to_speak, check_paid, check_refunded
 from tests.texts import ENDLESS, LONG
 from tests.waiting import wait
 from tests.worker.conftest import BUCKET, Worker
@@ -66,10 +66,15 @@ def test_a_short_text_is_answered_at_once(account, cloud):
 
 
 def test_what_cannot_be_spoken_fails_with_the_workers_sentence(account):
-    for text in ("?!", "?!" * 150):
+    for text in (REFUSED, "Hello. " * 40 + REFUSED):
         job = account.ended(account.speak(text))
-        assert "nothing to speak" in job["error"]
+        assert "the limit is 10 s" in job["error"]
         check_refunded(account, job, "failed")
+
+
+def test_signs_alone_are_refused_before_anything_is_reserved(account, cloud):
+    check_nothing_to_speak(account)
+    assert not any(job["input"]["text"] in NOTHING for job in cloud.jobs())
 
 
 def test_a_job_that_takes_too_long_is_paid_back(account, cloud):
