@@ -33,6 +33,7 @@ from saas.jobs.service import Jobs
 from saas.limits.service import Limiter
 from saas.observability import reports
 from saas.observability import router as observability
+from saas.observability.figures import Figures
 from saas.observability.metered_database import Counted
 from saas.observability.middleware import Watch
 from saas.observability.readiness import Readiness
@@ -157,6 +158,6 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     stack.push_async_callback(end)
     secret = settings.turnstile_secret_key
     return State(
-        settings=settings, database=store, readiness=Readiness(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), payments=payments, limiter=limiter,
+        settings=settings, database=store, readiness=Readiness(), figures=Figures(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), payments=payments, limiter=limiter,
         turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work,
     )  # fmt: skip

@@ -1,4 +1,4 @@
--- fishserve's schema, 20261127000700_books, for the SQL editor of a new Supabase project: paste it whole and run it once.
+-- fishserve's schema, 20261127000900_operating_figures, for the SQL editor of a new Supabase project: paste it whole and run it once.
 -- Written by `python -m saas.schema` from sql/migrations. To update an older schema, run the newer files of that folder one by one.
 -- It is one transaction: should any of it fail, nothing of it is there; run twice, it says that the schema exists and changes nothing.
 
@@ -2460,6 +2460,40 @@ grant execute on function public.audit_payments, public.payments_of, public.know
 
 insert into fishserve.migrations (name) values ('20261127000700_books');
 
+-- 20261127000900_operating_figures.sql
+
+-- What an operator watches: how much waits and for how long, and the money.
+
+-- {queued, running, oldest_queued_seconds, oldest_running_seconds, deletions, credits, money: [{currency, paid, returned}]}: jobs and the age of the oldest,
+-- what is still to be deleted elsewhere, credits that users have, and money in the currency's smallest unit, where a payment returns no more than it had.
+create function public.operating_figures() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  with unfinished as (
+    select count(*) filter (where status = 'queued') as queued, count(*) filter (where status = 'running') as running,
+      extract(epoch from now() - min(created_at) filter (where status = 'queued')) as oldest_queued,
+      extract(epoch from now() - min(created_at) filter (where status = 'running')) as oldest_running
+    from public.jobs where status in ('queued', 'running')
+  ), returned as ( -- as fishserve.credits_owed counts it
+    select p.reference, p.currency, p.amount_cents, least(p.amount_cents,
+      greatest(coalesce(sum(r.cents) filter (where r.kind = 'refund' and not r.undone), 0),
+        p.stated_cents - coalesce(sum(r.cents) filter (where r.kind = 'refund' and r.undone), 0))
+      + coalesce(sum(r.cents) filter (where r.kind = 'dispute' and not r.undone), 0)) as cents
+    from public.payments p left join public.payment_returns r on r.reference = p.reference where p.amount_cents is not null group by p.reference
+  ), money as (
+    select coalesce(currency, 'unknown') as currency, sum(amount_cents)::bigint as paid, sum(cents)::bigint as returned from returned group by 1
+  )
+  select jsonb_build_object('queued', u.queued, 'running', u.running, 'oldest_queued_seconds', coalesce(u.oldest_queued, 0),
+    'oldest_running_seconds', coalesce(u.oldest_running, 0), 'deletions', (select count(*) from public.deleted_objects where due_at <= now()),
+    'credits', (select coalesce(sum(balance), 0) from public.profiles where closed_at is null),
+    'money', (select coalesce(jsonb_agg(to_jsonb(m) order by m.currency), '[]') from money m))
+  from unfinished u
+$$;
+
+revoke execute on function public.operating_figures from public, anon, authenticated;
+grant execute on function public.operating_figures to service_role;
+
+insert into fishserve.migrations (name) values ('20261127000900_operating_figures');
+
 update fishserve.migrations set sha256 = '1679cce545cd037e30c2d61c9b7fc9f3b481614b792c8df75edf66d38636dfb8' where name = '20261125000100_foundation';
 update fishserve.migrations set sha256 = '90462c0a46efeac033064df317538c32e1809f1401b2269e7d40140412508e9c' where name = '20261125000200_prices';
 update fishserve.migrations set sha256 = 'ae16640a84c56d153a8357083b3d9202100936ba29e755ddfa583b013fb2faac' where name = '20261125000300_profiles';
@@ -2480,5 +2514,6 @@ update fishserve.migrations set sha256 = '0957f8120b9538d458c5ed98c5037e7d8331ad
 update fishserve.migrations set sha256 = '490f61c6590b53dd43ff4dd744747905cda3e0f7ed581a8903f0b63b66028352' where name = '20261127000500_admin_actions';
 update fishserve.migrations set sha256 = 'b22981c99348c7b4f05605bd86f1c91d4e3c6f53b824dbb31e1eee3e8765f417' where name = '20261127000600_desk';
 update fishserve.migrations set sha256 = '195c7820807dc80e0fb6cc4afcb0276e35c1b54ee9549f47f72c74d53dd82320' where name = '20261127000700_books';
+update fishserve.migrations set sha256 = 'af88907cec19e7381b4b01371d0090b5865aff27fd44fa24f98edefb8e4a9bb3' where name = '20261127000900_operating_figures';
 
 commit;

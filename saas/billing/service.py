@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import stripe
@@ -19,7 +19,7 @@ from saas.billing.repository import Pack, PaymentRepository
 from saas.billing.stripe_client import checkout_switches, stripe_client
 from saas.database import Database, Refused
 from saas.errors import ApiError
-from saas.observability import reports
+from saas.observability import metrics, reports
 from saas.settings import Settings
 
 PACKS_KEPT = 30.0
@@ -61,6 +61,8 @@ class Payments:
         self._webhook_secret = settings.stripe_webhook_secret.get_secret_value() if settings.stripe_webhook_secret else ""
         self._stripe, self._http = stripe_client(settings, secret)
         self._packs: tuple[float, list[Pack]] = (float("-inf"), [])
+        for outcome in get_args(Outcome):  # that is 0 at first: a counter that begins at 1 has not grown
+            metrics.WEBHOOKS.labels("stripe", outcome)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -118,10 +120,13 @@ class Payments:
         """Apply a webhook delivery; return the outcome. Raises ApiError 400 if Stripe did not sign it, Unavailable if Stripe must retry."""
         try:
             event = stripe.Webhook.construct_event(body, signature, self._webhook_secret).to_dict()
-            name, kind, content = str(event["id"]), str(event["type"]), event["data"]["object"]
+            name, kind, content, at = str(event["id"]), str(event["type"]), event["data"]["object"], int(event["created"])
         except (stripe.SignatureVerificationError, ValueError, KeyError, TypeError, AttributeError):
             raise ApiError(400, "this is no event that Stripe signed with our secret", "invalid_signature") from None
-        return await self._book(name, kind, content)
+        outcome = await self._book(name, kind, content)
+        if outcome == "applied":
+            metrics.STRIPE_LAG.observe(max(0.0, time.time() - at))
+        return outcome
 
     async def reconcile(self, days: int) -> Counter[Outcome]:
         """Ask Stripe for the events of the last days and book those that no webhook brought. Returns what came of them.

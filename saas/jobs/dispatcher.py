@@ -74,6 +74,8 @@ class Dispatcher:
                     await self._keep(order, stream.spool, speech.seconds, speech.frames, partial=partial)
                 stream.end(_too_large() if too_large else None)
             except (BackendUnavailable, JobRejected) as e:
+                if isinstance(e, BackendUnavailable):
+                    self._outcomes.blame(self._backend.name, e.fault)
                 if stream.frames:
                     stream.spool.overwrite(*self._speeches[order.job_id].true_sizes(stream.spool.size))
                     await self._keep(order, stream.spool, stream.seconds, stream.frames, partial=True)
@@ -188,6 +190,7 @@ class Dispatcher:
         except Refused as e:
             log.info("job %s had ended meanwhile: %s", order.job_id, e.status)
         except BackendUnavailable as e:
+            self._outcomes.blame(self._backend.name, e.fault)
             pause = e.seconds or min(MAX_PAUSE, 2 ** (row["attempts"] - 1))
             log.warning("job %s is tried again in %.0f s: %s", order.job_id, pause, e)
             await self._jobs.renew_lease(order.job_id, round(min(MAX_PAUSE, pause)))
@@ -202,6 +205,7 @@ class Dispatcher:
         elif isinstance(outcome, Result):
             await self._outcomes.settle_checked(order.job_id, order.key, outcome)
         else:
+            self._outcomes.blame(backend.name, "failed")
             await self._outcomes.refund(order.job_id, outcome.status, outcome.message)
 
     async def _keep(self, order: Order, content: Spool, seconds: float, frames: int, *, partial: bool) -> None:
@@ -235,7 +239,7 @@ async def _write(spool: Spool, piece: bytes) -> None:
     try:
         await spool.write(piece)
     except OSError as e:
-        raise BackendUnavailable(f"the speech cannot be kept on this server's disk: {e.strerror}") from None
+        raise BackendUnavailable(f"the speech cannot be kept on this server's disk: {e.strerror}", fault="disk") from None
 
 
 def _too_large() -> JobRejected:

@@ -20,6 +20,8 @@ EXECUTION_SECONDS, TTL_SECONDS = 600, 3600
 """How long a job may run, and how long it may wait and run in total."""
 ADDRESS_SECONDS = TTL_SECONDS + 300
 """How long presigned URLs are valid: a job may wait that long before its worker downloads the clip or uploads the result."""
+KEY_SECONDS = 60
+"""How long a job waits when RunPod refuses the API key: a person must give another one."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _UNDER_WAY = ("IN_QUEUE", "IN_PROGRESS")
 _FAULT = Terminated("failed", "the machine that was speaking failed; try again")
@@ -106,6 +108,8 @@ class RunPod:
             raise JobUnknown("RunPod does not know the job")
         if response.status_code == 400:
             raise JobRejected("RunPod refused the job")
+        if response.status_code in (401, 403):
+            raise BackendUnavailable("RunPod refuses RUNPOD_API_KEY", KEY_SECONDS, "key")
         if response.status_code >= 300:
             after = response.headers.get("Retry-After", "")
             raise BackendUnavailable(
