@@ -6,8 +6,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from saas.jobs.runpod import RunPod
-from saas.storage.bucket import result_key
+from saas.jobs.backend import Options, Order, VoiceClip
+from saas.jobs.runpod import TTL_SECONDS, RunPod
+from saas.storage.bucket import Bucket, result_key
 from tests import raw
 from tests.saas.jobs.conftest import LONG_TEXTS, NOTHING, REFUSED, SMALL, Account, Api, check_nothing_to_speak, check_paid, check_refunded
 from tests.texts import ENDLESS, LONG
@@ -261,6 +262,23 @@ def test_whatever_runpod_says_is_understood(answer, words):
     ended = asyncio.run(status())
     assert ended.status == "failed"
     assert words in ended.message
+
+
+@pytest.mark.parametrize("by_key", [True, False])
+def test_a_job_carries_keys_or_addresses_that_end_with_it(by_key):
+    """Before, the address of a voice's clip was good for 3,900 s, whoever had seen the job."""
+    bucket = Bucket("https://bucket.example.com", "a", "b", "speech")
+    voice = VoiceClip("voices/u/v", "0" * 64, "Hello.")
+    order = Order("00000000-0000-4000-8000-000000000000", "u", "k", "Hello.", Options(), voice, None)
+    given = RunPod(None, bucket, "https://x", "ep", "rpa_secret", "https://y", by_key=by_key)._input(order)
+    bucket.close()
+    if by_key:
+        assert given["voice"] == {"text": "Hello.", "key": "voices/u/v", "bucket": "speech"}
+        assert "https://" not in str(given)
+    else:
+        assert TTL_SECONDS == 3600
+        assert str(given).count("X-Amz-Expires=3600&") == 2
+        assert set(given["voice"]) == {"text", "url"}
 
 
 def test_a_token_can_be_made_again_and_tells_nothing_of_the_key():
