@@ -68,6 +68,7 @@ export const t = {
     back: "Back",
     ended: "Your session has ended. Sign in again; what you typed is still here.",
     gone: "Your account and all your audio are deleted.",
+    elsewhere: "A link signs in only the browser that asked for it. If it was to confirm your address, that is done: sign in.",
     badLink: "The link has been used or has expired. Request a new one.",
     notConfirmed: "This address is not confirmed yet: open the link in your mail.",
     wrong: "Incorrect email or password.",
