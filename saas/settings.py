@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     stripe_secret_key: SecretStr | None = Field(
         None,
         validation_alias=_named("stripe_secret_key"),
-        description="sk_live_..., or rk_live_... that may write Checkout Sessions and read charges.",
+        description="sk_live_..., or rk_live_... that may write Checkout Sessions and Customers, and read charges.",
     )
     stripe_webhook_secret: SecretStr | None = Field(
         None, validation_alias=_named("stripe_webhook_secret"), description="whsec_... of the webhook endpoint."

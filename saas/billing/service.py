@@ -5,6 +5,7 @@ This module decides what an event means. The database's `apply_stripe_event` cha
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ from saas.errors import ApiError
 from saas.observability import metrics, reports
 from saas.settings import Settings
 
+log = logging.getLogger(__name__)
 PACKS_KEPT = 30.0
 """Seconds for which the packs for sale are cached, since every visitor requests them."""
 MARK = "fishserve_credits"
 """Marks our payments in their metadata, since a Stripe account may sell other things."""
+FORGET_SECONDS = 60.0
+"""Seconds between two looks for customers to delete at Stripe."""
 EVENTS = (
     "checkout.session.completed", "checkout.session.async_payment_succeeded", "charge.refunded", "refund.created", "refund.updated",
     "refund.failed", "charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated",
@@ -127,6 +131,17 @@ class Payments:
         if outcome == "applied":
             metrics.STRIPE_LAG.observe(max(0.0, time.time() - at))
         return outcome
+
+    async def forget(self) -> None:
+        """Delete the customers of closed accounts at Stripe. One that Stripe does not delete stays on the list. Raises Unavailable."""
+        for customer in await self._payments.customers_to_delete():
+            try:
+                await self._stripe.v1.customers.delete_async(customer)
+            except stripe.StripeError as e:
+                if e.code != "resource_missing":  # else it is deleted already
+                    log.warning("Stripe does not delete a customer: %s; the key must be allowed to write Customers", type(e).__name__)
+                    return
+            await self._payments.customer_deleted(customer)
 
     async def reconcile(self, days: int) -> Counter[Outcome]:
         """Ask Stripe for the events of the last days and book those that no webhook brought. Returns what came of them.

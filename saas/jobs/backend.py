@@ -146,7 +146,7 @@ class Order:
         speaker = VoiceClip(voice["object_key"], voice.get("sha256"), voice["transcript"]) if voice else None
         options, seconds = Options(**row["options"]), row["budget_seconds"]
         budget = None if seconds is None else seconds * options.speed
-        return cls(row["id"], row["user_id"], row["idempotency_key"], row["text"], options, speaker, budget)
+        return cls(row["id"], row["user_id"], row["idempotency_key"], row["text"] or "", options, speaker, budget)
 
     @property
     def key(self) -> str:
