@@ -9,7 +9,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import IO, Any
 
 PIECE_BYTES = 65_536
@@ -32,8 +32,13 @@ class Spool(AbstractContextManager["Spool"]):
         await asyncio.to_thread(self.append, piece)
 
     def append(self, piece: bytes) -> None:
-        """As `write`, in this thread."""
-        self.overwrite(self.size, piece)
+        """As `write`, in this thread. Where the disk is full, the file stays as it was."""
+        try:
+            self.overwrite(self.size, piece)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._file.fileno(), self.size)
+            raise
         self.size += len(piece)
 
     def overwrite(self, at: int, piece: bytes) -> None:

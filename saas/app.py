@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,16 +24,18 @@ from saas.auth.repository import AccountRepository
 from saas.auth.tokens import Tokens
 from saas.auth.turnstile import HEADER, Turnstile
 from saas.billing import router as billing
-from saas.billing.service import Payments
+from saas.billing.service import FORGET_SECONDS, Payments
 from saas.credits import router as credits
 from saas.credits.repository import CreditRepository
 from saas.database import Database
 from saas.jobs import router as jobs
 from saas.jobs.backend_choice import backend_of
+from saas.jobs.loop import again
 from saas.jobs.service import Jobs
 from saas.limits.service import Limiter
 from saas.observability import reports
 from saas.observability import router as observability
+from saas.observability.figures import Figures
 from saas.observability.metered_database import Counted
 from saas.observability.middleware import Watch
 from saas.observability.readiness import Readiness
@@ -133,6 +136,18 @@ def connect(settings: Settings) -> Database:
     raise ConfigurationError("there is no database: set SUPABASE_URL and SUPABASE_SECRET_KEY, or DATABASE_URL")
 
 
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Work in the background, which is cancelled at the end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     """Create everything the routes use; the stack closes it in reverse order."""
     http = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False))
@@ -147,16 +162,11 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     bucket = Bucket.of(settings)
     stack.callback(bucket.close)
     work = Jobs(store, bucket, backend_of(settings, http, bucket))
-    running = asyncio.create_task(work.run())
-
-    async def end() -> None:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-
-    stack.push_async_callback(end)
+    await stack.enter_async_context(_running(work.run()))
+    if payments is not None:
+        await stack.enter_async_context(_running(again(payments.forget, FORGET_SECONDS)))
     secret = settings.turnstile_secret_key
     return State(
-        settings=settings, database=store, readiness=Readiness(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), payments=payments, limiter=limiter,
+        settings=settings, database=store, readiness=Readiness(), figures=Figures(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), payments=payments, limiter=limiter,
         turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work,
     )  # fmt: skip

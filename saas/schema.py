@@ -23,10 +23,10 @@ SQL = next(folder for folder in (_HERE / "sql", _HERE.parent / "sql") if folder.
 """Inside the package when it is installed, beside it in the repository."""
 WHOLE = SQL / "supabase_schema.sql"
 _LOCK = 0x66697368  # "fish": one process migrates at a time
-_BEFORE_CHECKSUMS = "20261125001200_health"
-"""The last migration of databases without checksums. Their content is compared with FINGERPRINT instead."""
+_BEFORE_CHECKSUMS, _EMBEDDED_BEFORE = "20261125001200_health", "0002_sign_in"
+"""The last files of databases without checksums. Their content is compared with FINGERPRINT instead."""
 FINGERPRINT = "55bdb8d2761b61900644e4d905b1419c"
-"""The fingerprint of the functions and columns that sql/embedded and the migrations up to _BEFORE_CHECKSUMS create."""
+"""The fingerprint of the functions and columns that the files up to these create."""
 _FINGERPRINT = """
 select md5(string_agg(line, E'\n' order by line collate "C")) from (
   select format('%s.%s(%s) %s', p.pronamespace::regnamespace, p.proname, pg_get_function_identity_arguments(p.oid), md5(p.prosrc)) as line
@@ -48,6 +48,11 @@ class OtherRevision(FishserveError):
 def migrations() -> list[Path]:
     """The migrations, in the order in which they are applied."""
     return sorted((SQL / "migrations").glob("*.sql"))
+
+
+def embedded() -> list[Path]:
+    """What a PostgreSQL that is not Supabase's gets before the migrations, in order."""
+    return sorted((SQL / "embedded").glob("*.sql"))
 
 
 def checksum(file: Path) -> str:
@@ -94,35 +99,40 @@ def migrate(url: str) -> list[str]:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("select pg_advisory_lock(%s)", [_LOCK])
         connection.execute("set client_min_messages = warning")
-        if _is_ours(connection):
+        ours = _is_ours(connection)
+        if ours:
             connection.execute("create schema if not exists embedded")
             connection.execute(
                 "create table if not exists embedded.migrations (name text primary key, applied_at timestamptz not null default now())"
             )
             connection.execute("alter table embedded.migrations add column if not exists sha256 text")
-            applied += _apply(connection, "embedded.migrations", sorted((SQL / "embedded").glob("*.sql")), names_itself=False)
-        applied += _apply(connection, "fishserve.migrations", migrations(), names_itself=True)
+            applied += _apply(connection, "embedded.migrations", embedded(), until=_EMBEDDED_BEFORE)
+        applied += _apply(connection, "fishserve.migrations", migrations(), until=_BEFORE_CHECKSUMS)
+        if ours:
+            last = [max(_names(connection, table), default="") for table in ("embedded.migrations", "fishserve.migrations")]
+            if last == [_EMBEDDED_BEFORE, _BEFORE_CHECKSUMS]:
+                found = connection.execute(_FINGERPRINT.encode()).fetchone()
+                if found != (FINGERPRINT,):
+                    raise OtherRevision(_refusal(_BEFORE_CHECKSUMS))
+            applied += _apply(connection, "embedded.migrations", embedded())
+        applied += _apply(connection, "fishserve.migrations", migrations())
     return applied
 
 
-def _apply(connection: psycopg.Connection, table: str, files: list[Path], *, names_itself: bool) -> list[str]:
-    """Apply the files that a table does not list. Raises OtherRevision for a listed file that had another text."""
+def _apply(connection: psycopg.Connection, table: str, files: list[Path], *, until: str | None = None) -> list[str]:
+    """Apply the files that a table does not list, up to the one of that name. Raises OtherRevision for a listed file that had another text."""
     known = {file.stem: checksum(file) for file in files}
     done = _names(connection, table)
     for name, sha256 in done.items():
         if sha256 is not None and sha256 != known.get(name):
             raise OtherRevision(_refusal(name))
     applied = []
-    for before, file in zip([None, *files], files, strict=False):
-        if file.stem in done:
+    for file in files:
+        if file.stem in done or (until is not None and file.stem > until):
             continue
-        if names_itself and before is not None and before.stem == _BEFORE_CHECKSUMS and _is_ours(connection):
-            found = connection.execute(_FINGERPRINT.encode()).fetchone()
-            if found != (FINGERPRINT,):
-                raise OtherRevision(_refusal(before.stem))
         with connection.transaction():
             connection.execute(file.read_bytes())
-            if not names_itself:
+            if table == "embedded.migrations":  # the others name themselves
                 connection.execute(f"insert into {table} (name) values (%s)".encode(), [file.stem])
         applied.append(file.stem)
     if _has_checksums(connection, table):

@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     runpod_base_url: str = Field("https://api.runpod.ai/v2", validation_alias=_named("runpod_base_url"), description="RunPod's API.")
     runpod_upload: Literal["key", "url"] = Field(
         "key",
-        description="How workers upload results: with the bucket's credentials, which they then have (key), or by presigned URLs (url).",
+        description="How workers fetch clips and upload results: with the bucket's credentials (key), or by presigned URLs (url).",
     )
     fishserve_url: str = Field(
         "",
@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     stripe_secret_key: SecretStr | None = Field(
         None,
         validation_alias=_named("stripe_secret_key"),
-        description="sk_live_..., or rk_live_... that may write Checkout Sessions and read charges.",
+        description="sk_live_..., or rk_live_... that may write Checkout Sessions and Customers, and read charges.",
     )
     stripe_webhook_secret: SecretStr | None = Field(
         None, validation_alias=_named("stripe_webhook_secret"), description="whsec_... of the webhook endpoint."

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from saas.database import Database
     from saas.jobs.service import Jobs
     from saas.limits.service import Limiter
+    from saas.observability.figures import Figures
     from saas.observability.readiness import Readiness
     from saas.settings import Settings
     from saas.storage.bucket import Bucket
@@ -29,6 +30,7 @@ class State:
     settings: Settings
     database: Database
     readiness: Readiness
+    figures: Figures
     accounts: AccountRepository
     credits: CreditRepository
     tokens: Tokens

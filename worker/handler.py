@@ -119,12 +119,11 @@ class Handler:
     async def _voice(self, asked: str | Clip | None) -> Voice:
         engine = self._engine
         if isinstance(asked, Clip):
-            if asked.url is None:
-                assert asked.audio is not None
+            if asked.audio is not None:
                 source: bytes | IO[bytes] = asked.audio
                 codes = await asyncio.to_thread(lambda: engine.encode(decode_in_subprocess(source)))
             else:
-                with await self._storage.fetch(asked.url) as clip, clip.open() as source:
+                with await self._storage.clip(asked) as clip, clip.open() as source:
                     codes = await asyncio.to_thread(lambda: engine.encode(decode_in_subprocess(source)))
             return Voice((Reference(codes, asked.text),))
         return await asyncio.to_thread(self._voices.encoded, asked or DEFAULT, engine.checkpoint.codec_id, engine.encode)

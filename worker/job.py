@@ -28,21 +28,31 @@ def _decoded(value: Any) -> Any:
         raise ValueError("it is not base64") from None
 
 
+def _check_place(key: str | None, bucket: str | None) -> None:
+    if key is not None and ".." in key.split("/"):
+        raise ValueError("a key has no '..'")
+    if bucket is not None and key is None:
+        raise ValueError("a bucket needs a key")
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
 class Clip(_Strict):
-    """A voice to imitate: a clip, as an https URL or in base64, and its transcript."""
+    """A voice to imitate: a clip, as an https URL, in base64, or a key in a bucket for which the worker has credentials; and its transcript."""
 
     text: str = Field(min_length=1, max_length=2000)
     url: str | None = None
     audio: Annotated[bytes | None, BeforeValidator(_decoded)] = None
+    key: str | None = Field(None, pattern=_KEY)
+    bucket: str | None = Field(None, description="None: R2_BUCKET_NAME.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Clip:
-        if (self.url is None) == (self.audio is None):
-            raise ValueError("a clip has either a url or audio, in base64")
+        if [self.url, self.audio, self.key].count(None) != 2:
+            raise ValueError("a clip has either a url or audio, in base64, or a key")
+        _check_place(self.key, self.bucket)
         return self
 
 
@@ -62,10 +72,7 @@ class Upload(_Strict):
     def _one_target(self) -> Upload:
         if (self.url is None) == (self.key is None):
             raise ValueError("an upload has either a url or a key")
-        if self.key is not None and ".." in self.key.split("/"):
-            raise ValueError("a key has no '..'")
-        if self.bucket is not None and self.key is None:
-            raise ValueError("a bucket needs a key")
+        _check_place(self.key, self.bucket)
         return self
 
 

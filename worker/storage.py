@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from inference.errors import FishserveError, RequestError
-from inference.spool import Spool
-from worker.job import MAX_CLIP_BYTES, Upload
+from inference.spool import PIECE_BYTES, Spool
+from worker.job import MAX_CLIP_BYTES, Clip, Upload
 
 FETCH_SECONDS = 30
 """How long fetching a clip may take."""
@@ -59,6 +59,25 @@ class Storage:
         names = ("R2_ENDPOINT", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY", "R2_BUCKET_NAME")
         return cls(*(os.environ.get(name) or None for name in names))
 
+    async def clip(self, asked: Clip) -> Spool:
+        """The clip at a job's URL or key, at most MAX_CLIP_BYTES, for the caller to close. Raises RequestError, StorageError."""
+        if asked.url is not None:
+            return await self.fetch(asked.url)
+        bucket, key = self._place(asked, "voice")
+        found = await self._ask("get_object", Bucket=bucket, Key=key)
+        content = Spool()
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                await asyncio.get_running_loop().run_in_executor(self._threads, partial(_take, found, content))
+        except BaseException as e:
+            content.close()
+            if isinstance(e, FishserveError) or not isinstance(e, Exception):
+                raise
+            raise StorageError(f"the clip could not be fetched: {type(e).__name__}") from None
+        finally:
+            found["Body"].close()
+        return content
+
     async def fetch(self, url: str) -> Spool:
         """Fetch a URL's content, at most MAX_CLIP_BYTES, for the caller to close.
 
@@ -92,7 +111,7 @@ class Storage:
         if upload.url is not None:
             await self._put(upload.url, content, media_type)
             return {}
-        bucket, key = self._place(upload)
+        bucket, key = self._place(upload, "upload")
         metadata = {"job": job, "result": json.dumps(result)}
         with content.open() as file:
             put = await self._ask("put_object", Bucket=bucket, Key=key, Body=file, ContentType=media_type, Metadata=metadata)
@@ -103,7 +122,7 @@ class Storage:
         """The result of this very job, if a worker uploaded it to its key earlier but died before it could report it."""
         if upload.key is None:
             return None
-        bucket, key = self._place(upload)
+        bucket, key = self._place(upload, "upload")
         try:
             head = await self._ask("head_object", Bucket=bucket, Key=key)
         except StorageError:  # usually there is no object; any other error will recur when sending
@@ -165,15 +184,14 @@ class Storage:
 
     # -- by key ----------------------------------------------------------------------------------------------------------------
 
-    def _place(self, upload: Upload) -> tuple[str, str]:
-        bucket = upload.bucket or self.bucket
+    def _place(self, asked: Upload | Clip, field: str) -> tuple[str, str]:
+        bucket = asked.bucket or self.bucket
         if not (bucket and self.endpoint and self.access_key and self.secret_key):
             raise RequestError(
-                "an upload to a key needs R2_ENDPOINT, R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY and R2_BUCKET_NAME; give an upload url",
-                "upload",
+                f"a key needs R2_ENDPOINT, R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY and R2_BUCKET_NAME; give {field}.url instead", field
             )
-        assert upload.key is not None
-        return bucket, upload.key
+        assert asked.key is not None
+        return bucket, asked.key
 
     def _found(self, bucket: str, key: str) -> dict[str, str]:
         url = self._s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=URL_SECONDS)
@@ -230,6 +248,14 @@ class _Pinned(httpx.AsyncHTTPTransport):
         request.extensions["sni_hostname"] = request.url.host
         request.url = request.url.copy_with(host=self._address)  # the Host header is set already
         return await super().handle_async_request(request)
+
+
+def _take(found: dict[str, Any], content: Spool) -> None:
+    """Copy an object to the disk. Raises RequestError for one that is too large."""
+    if found["ContentLength"] > MAX_CLIP_BYTES:
+        raise RequestError(f"the clip has more than {MAX_CLIP_BYTES:,} bytes", "voice")
+    for piece in found["Body"].iter_chunks(PIECE_BYTES):
+        content.append(piece)
 
 
 async def _check_whole(etag: str, content: Spool) -> None:

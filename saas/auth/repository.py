@@ -36,6 +36,16 @@ class AccountRepository:
         """Delete an account."""
         await self._database.call("close_account", user_id=user_id)
 
+    async def export_tables(self) -> list[str]:
+        """The tables that hold rows of users."""
+        names: list[str] = await self._database.call("export_tables")
+        return names
+
+    async def export_rows(self, user_id: UUID, table: str, offset: int, limit: int) -> list[dict[str, Any]]:
+        """A page of a user's rows of one of those tables, without secrets. `object_key`, where a row has one, is of a voice's clip."""
+        rows: list[dict[str, Any]] = await self._database.call("export_rows", user_id=user_id, table=table, offset=offset, limit=limit)
+        return rows
+
     async def keys(self, user_id: UUID) -> list[dict[str, Any]]:
         """The fields of `Key` for each valid key."""
         rows: list[dict[str, Any]] = await self._database.call("list_api_keys", user_id=user_id)

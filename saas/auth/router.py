@@ -6,9 +6,11 @@ from typing import Annotated, get_args
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header
+from fastapi.responses import Response, StreamingResponse
 
 from saas.auth.caller import Caller, new_key
 from saas.auth.dependencies import caller
+from saas.auth.export import Export
 from saas.auth.schemas import Config, Key, KeyWanted, Limits, NewKey, Profile, ProfileChange
 from saas.auth.turnstile import HEADER
 from saas.jobs.schemas import Format
@@ -44,6 +46,17 @@ async def me(state: AppState, caller: Annotated[Caller, Depends(caller("read"))]
 async def change(body: ProfileChange, state: AppState, caller: SignedIn) -> Profile:
     """Change the display name."""
     return Profile.model_validate(await state.accounts.rename(caller.user_id, body.display_name))
+
+
+@router.get("/me/export", response_class=Response, responses={200: {"content": {"application/zip": {}}}})
+async def export(state: AppState, caller: Sensitive) -> StreamingResponse:
+    """Everything this service holds of you, as a ZIP: profile, ledger, jobs, voices with their clips, payments, keys and usage.
+
+    Results are not in it: a job whose `audio_kept` is true gives its file at `GET /api/jobs/{id}`.
+    """
+    await state.accounts.profile(caller.user_id)  # a closed account has nothing left
+    named = {"Content-Disposition": 'attachment; filename="my-data.zip"'}
+    return StreamingResponse(aiter(Export(state.accounts, state.bucket, caller.user_id)), media_type="application/zip", headers=named)
 
 
 @router.delete("/me", status_code=204)

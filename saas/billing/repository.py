@@ -41,6 +41,15 @@ class PaymentRepository:
         customer: str | None = buyer["customer"]
         return customer
 
+    async def customers_to_delete(self) -> list[str]:
+        """Customers at Stripe whose accounts here were closed."""
+        customers: list[str] = await self._database.call("customers_to_delete")
+        return customers
+
+    async def customer_deleted(self, customer: str) -> None:
+        """Take a customer off that list."""
+        await self._database.call("customer_deleted", customer=customer)
+
     async def apply(
         self, *, event_id: str, type: str, user_id: UUID | None, credits: int | None, reference: str, kind: str, cents: int | None,
         currency: str | None, pack: str | None, object: str | None, customer: str | None, receipt_url: str | None,

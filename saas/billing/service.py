@@ -5,10 +5,11 @@ This module decides what an event means. The database's `apply_stripe_event` cha
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import stripe
@@ -19,13 +20,16 @@ from saas.billing.repository import Pack, PaymentRepository
 from saas.billing.stripe_client import checkout_switches, stripe_client
 from saas.database import Database, Refused
 from saas.errors import ApiError
-from saas.observability import reports
+from saas.observability import metrics, reports
 from saas.settings import Settings
 
+log = logging.getLogger(__name__)
 PACKS_KEPT = 30.0
 """Seconds for which the packs for sale are cached, since every visitor requests them."""
 MARK = "fishserve_credits"
 """Marks our payments in their metadata, since a Stripe account may sell other things."""
+FORGET_SECONDS = 60.0
+"""Seconds between two looks for customers to delete at Stripe."""
 EVENTS = (
     "checkout.session.completed", "checkout.session.async_payment_succeeded", "charge.refunded", "refund.created", "refund.updated",
     "refund.failed", "charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated",
@@ -61,6 +65,8 @@ class Payments:
         self._webhook_secret = settings.stripe_webhook_secret.get_secret_value() if settings.stripe_webhook_secret else ""
         self._stripe, self._http = stripe_client(settings, secret)
         self._packs: tuple[float, list[Pack]] = (float("-inf"), [])
+        for outcome in get_args(Outcome):  # that is 0 at first: a counter that begins at 1 has not grown
+            metrics.WEBHOOKS.labels("stripe", outcome)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -118,10 +124,24 @@ class Payments:
         """Apply a webhook delivery; return the outcome. Raises ApiError 400 if Stripe did not sign it, Unavailable if Stripe must retry."""
         try:
             event = stripe.Webhook.construct_event(body, signature, self._webhook_secret).to_dict()
-            name, kind, content = str(event["id"]), str(event["type"]), event["data"]["object"]
+            name, kind, content, at = str(event["id"]), str(event["type"]), event["data"]["object"], int(event["created"])
         except (stripe.SignatureVerificationError, ValueError, KeyError, TypeError, AttributeError):
             raise ApiError(400, "this is no event that Stripe signed with our secret", "invalid_signature") from None
-        return await self._book(name, kind, content)
+        outcome = await self._book(name, kind, content)
+        if outcome == "applied":
+            metrics.STRIPE_LAG.observe(max(0.0, time.time() - at))
+        return outcome
+
+    async def forget(self) -> None:
+        """Delete the customers of closed accounts at Stripe. One that Stripe does not delete stays on the list. Raises Unavailable."""
+        for customer in await self._payments.customers_to_delete():
+            try:
+                await self._stripe.v1.customers.delete_async(customer)
+            except stripe.StripeError as e:
+                if e.code != "resource_missing":  # else it is deleted already
+                    log.warning("Stripe does not delete a customer: %s; the key must be allowed to write Customers", type(e).__name__)
+                    return
+            await self._payments.customer_deleted(customer)
 
     async def reconcile(self, days: int) -> Counter[Outcome]:
         """Ask Stripe for the events of the last days and book those that no webhook brought. Returns what came of them.

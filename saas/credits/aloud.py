@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import regex
 
 from inference.errors import RequestError
-from inference.text.script import script
+from inference.text.markup import plain
+from inference.text.script import script, speakable
 
 INSTANT = 500
 """A text of so many characters is read in about a millisecond; a longer one is read in a thread."""
@@ -29,6 +30,11 @@ class Aloud:
 
     letters: int
     silence: float
+
+
+def has_speech(text: str) -> bool:
+    """Whether a text has a letter or a digit to speak, once its markup and its pauses are gone."""
+    return speakable(text) and speakable(plain(text))
 
 
 def aloud(text: str) -> Aloud:

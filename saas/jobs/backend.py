@@ -18,14 +18,16 @@ from saas.jobs.repository import ClaimedRow
 from saas.storage.bucket import Stored, result_key
 
 Ending = Literal["failed", "cancelled"]
+Fault = Literal["unavailable", "key", "disk", "failed", "lost"]
+"""How speech failed: the backend did not answer or was full, it refused our key, this server's disk is full, a worker failed, a job was lost."""
 
 
 class BackendUnavailable(FishserveError):
     """The backend cannot do this now: it is full, restarting or unreachable. `seconds` is the time until a retry, if it said so."""
 
-    def __init__(self, message: str, seconds: float | None = None) -> None:
+    def __init__(self, message: str, seconds: float | None = None, fault: Fault = "unavailable") -> None:
         super().__init__(message)
-        self.seconds = seconds
+        self.seconds, self.fault = seconds, fault
 
 
 class JobRejected(FishserveError):
@@ -144,7 +146,7 @@ class Order:
         speaker = VoiceClip(voice["object_key"], voice.get("sha256"), voice["transcript"]) if voice else None
         options, seconds = Options(**row["options"]), row["budget_seconds"]
         budget = None if seconds is None else seconds * options.speed
-        return cls(row["id"], row["user_id"], row["idempotency_key"], row["text"], options, speaker, budget)
+        return cls(row["id"], row["user_id"], row["idempotency_key"], row["text"] or "", options, speaker, budget)
 
     @property
     def key(self) -> str:

@@ -59,8 +59,7 @@ class Dispatcher:
     async def _run_stream(self, row: ClaimedRow, stream: Stream) -> None:
         """A client that disconnects stops the speech. The audio so far is finished, stored and charged; no audio costs nothing.
 
-        So is the audio of a file that became too large, and then the stream breaks off.
-        If the backend breaks off, the client pays for the audio that it has heard.
+        So is the audio of a file that became too large, of a backend that breaks off, and before a disk that is full; then the stream breaks off.
         """
         order = Order.of(row)
         try:
@@ -68,19 +67,29 @@ class Dispatcher:
                 _check_voice(row)
                 speech = await self._synthesize(order, stream.spool, stream)
                 too_large = stream.spool.size > MAX_RESULT_BYTES
-                if stream.left and not speech.frames:
+                if stream.left and not stream.frames:
                     await self._outcomes.refund(order.job_id, "cancelled", "its client left before anything was spoken")
                 else:
-                    await self._keep(order, stream.spool, speech, cut=stream.left or too_large)
+                    partial = speech.partial or stream.left or too_large
+                    await self._keep(order, stream.spool, speech.seconds, speech.frames, partial=partial)
                 stream.end(_too_large() if too_large else None)
             except (BackendUnavailable, JobRejected) as e:
-                await self._outcomes.refund(order.job_id, "failed", str(e), stream.seconds)
+                if isinstance(e, BackendUnavailable):
+                    self._outcomes.blame(self._backend.name, e.fault)
+                if stream.frames:
+                    stream.spool.overwrite(*self._speeches[order.job_id].true_sizes(stream.spool.size))
+                    await self._keep(order, stream.spool, stream.seconds, stream.frames, partial=True)
+                else:
+                    await self._outcomes.refund(order.job_id, "failed", str(e))
                 stream.end(e)
         except Refused as e:
             stream.end(e)
             raise
-        except BaseException:
+        except BaseException as e:
             stream.end(LeftForLater(f"the connection broke; the job continues, and GET /api/jobs/{order.job_id} says when it is ready"))
+            if isinstance(e, Exception):  # however the job ends, what was heard of it is paid for
+                with suppress(DatabaseError):
+                    await self._jobs.renew_lease(order.job_id, LEASE_SECONDS, stream.seconds)
             raise
 
     async def _synthesize(self, order: Order, spool: Spool, stream: Stream | None) -> Speech:
@@ -91,16 +100,14 @@ class Dispatcher:
             async for piece in speech:
                 await _write(spool, piece)
                 if stream:
-                    stream.seconds = speech.seconds
-                    stream.tell()
+                    stream.tell(speech.seconds, speech.frames)
                 if stream and (stream.left or spool.size > MAX_RESULT_BYTES):
                     break
                 if spool.size > MAX_RESULT_BYTES:
                     raise _too_large()
             await _write(spool, await speech.finish())
             if stream:
-                stream.frames = speech.frames
-                stream.tell()
+                stream.tell(speech.seconds, speech.frames)
             spool.overwrite(*speech.true_sizes(spool.size))
             return speech
 
@@ -177,12 +184,13 @@ class Dispatcher:
                 else:
                     with Spool() as spool:
                         speech = await self._synthesize(order, spool, None)
-                        await self._keep(order, spool, speech)
+                        await self._keep(order, spool, speech.seconds, speech.frames, partial=speech.partial)
         except JobRejected as e:
             await self._outcomes.refund(order.job_id, "failed", str(e))
         except Refused as e:
             log.info("job %s had ended meanwhile: %s", order.job_id, e.status)
         except BackendUnavailable as e:
+            self._outcomes.blame(self._backend.name, e.fault)
             pause = e.seconds or min(MAX_PAUSE, 2 ** (row["attempts"] - 1))
             log.warning("job %s is tried again in %.0f s: %s", order.job_id, pause, e)
             await self._jobs.renew_lease(order.job_id, round(min(MAX_PAUSE, pause)))
@@ -197,14 +205,13 @@ class Dispatcher:
         elif isinstance(outcome, Result):
             await self._outcomes.settle_checked(order.job_id, order.key, outcome)
         else:
+            self._outcomes.blame(backend.name, "failed")
             await self._outcomes.refund(order.job_id, outcome.status, outcome.message)
 
-    async def _keep(self, order: Order, content: Spool, speech: Speech, *, cut: bool = False) -> None:
-        """Store and settle the speech. `cut`: it was ended before its text did."""
+    async def _keep(self, order: Order, content: Spool, seconds: float, frames: int, *, partial: bool) -> None:
+        """Store and settle the speech. `partial`: it ended before its text did."""
         checksum = await asyncio.to_thread(content.digest)
-        made = Result(
-            seconds=speech.seconds, frames=speech.frames, bytes=content.size, sha256=checksum, partial=speech.partial or cut
-        )  # fmt: skip
+        made = Result(seconds=seconds, frames=frames, bytes=content.size, sha256=checksum, partial=partial)
         await self._bucket.put(order.key, content, order.options.media_type, made.metadata(order.job_id))
         await self._outcomes.settle(order.job_id, order.key, made)
 
@@ -232,7 +239,7 @@ async def _write(spool: Spool, piece: bytes) -> None:
     try:
         await spool.write(piece)
     except OSError as e:
-        raise BackendUnavailable(f"the speech cannot be kept on this server's disk: {e.strerror}") from None
+        raise BackendUnavailable(f"the speech cannot be kept on this server's disk: {e.strerror}", fault="disk") from None
 
 
 def _too_large() -> JobRejected:

@@ -136,6 +136,8 @@ def _refused(response: httpx.Response, body: bytes) -> BackendUnavailable | JobR
         message = ""
     if response.status_code in _REFUSALS:
         return JobRejected(message or f"the server that speaks refused the text with {response.status_code}")
+    if response.status_code in (401, 403):
+        return BackendUnavailable("the server that speaks refuses FISHSERVE_KEY", fault="key")
     after = response.headers.get("Retry-After", "")
     return BackendUnavailable(
         f"the server that speaks answered {response.status_code}", float(after) if after.isascii() and after.isdigit() else None

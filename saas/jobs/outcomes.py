@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from weakref import WeakValueDictionary
 
-from saas.jobs.backend import Ending, Result
+from saas.jobs.backend import Ending, Fault, Result
 from saas.jobs.repository import JobRepository, JobRow
+from saas.observability import metrics, reports
 from saas.storage.bucket import Bucket
 
 RUNNING = frozenset(["queued", "running"])
@@ -14,6 +16,8 @@ LEASE_SECONDS = 30
 """How long a process owns a job. It renews the lease while it works; a dead process does not."""
 POLL_SECONDS = 2.0
 """Seconds between checks of the database for changes by other processes."""
+ALARM_SECONDS = 600.0
+"""Seconds between two alarms of the same kind."""
 
 
 class Outcomes:
@@ -21,6 +25,7 @@ class Outcomes:
 
     def __init__(self, jobs: JobRepository, bucket: Bucket) -> None:
         self._jobs, self._bucket = jobs, bucket
+        self._alarmed = float("-inf")
         self._events: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self.room = asyncio.Event()
         """Set when a job has ended or come: there may be one to claim."""
@@ -48,6 +53,13 @@ class Outcomes:
         row = await self._jobs.refund(job_id, status, message, heard_seconds)
         self.tell(job_id)
         return row
+
+    def blame(self, backend: str, fault: Fault) -> None:
+        """Count a failure of speech. A key that the backend refuses is an alarm: no retry helps until a person gives another one."""
+        metrics.FAULTS.labels(backend, fault).inc()
+        if fault == "key" and time.monotonic() - self._alarmed > ALARM_SECONDS:
+            self._alarmed = time.monotonic()
+            reports.alarm("the speech backend refuses the API key: nothing is spoken until it has a valid one", backend=backend)
 
     def event(self, job_id: str) -> asyncio.Event:
         """Set when the job ends in this process."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from saas.database import Refused
-from saas.jobs.backend import Backend, BackendUnavailable, JobUnknown, Queued, Result, Terminated, Underway, sha256
+from saas.jobs.backend import Backend, BackendUnavailable, Fault, JobUnknown, Queued, Result, Terminated, Underway, sha256
 from saas.jobs.outcomes import LEASE_SECONDS, RUNNING, Outcomes
 from saas.jobs.repository import JobRepository, JobRow
 from saas.storage.bucket import Bucket, result_key
@@ -54,8 +54,10 @@ class Reconciler:
 
         async def look(row: JobRow, backend_id: str) -> None:
             async with turn:
-                with suppress(BackendUnavailable):
+                try:
                     await self._look(row, backend_id)
+                except BackendUnavailable as e:
+                    self._outcomes.blame(self._backend.name, e.fault)
 
         await asyncio.gather(*(look(row, row["backend_id"]) for row in rows if row["backend"] == self._backend.name and row["backend_id"]))
 
@@ -74,13 +76,14 @@ class Reconciler:
                 await self._bucket.delete(key)
             return
         own = backend_id == row["backend_id"]
+        fault: Fault = "failed"
         try:
             outcome = await cast(Queued, self._backend).status(backend_id, key, row["options"].get("speed", 1.0))
         except JobUnknown:
             now = time.monotonic()
             if not own or now - self._unknown.setdefault(row["id"], now) < FORGIVEN_SECONDS:
                 return
-            outcome = Terminated("failed", "it was lost on the way; try again")
+            outcome, fault = Terminated("failed", "it was lost on the way; try again"), "lost"
         if isinstance(outcome, Underway):
             await self._jobs.renew_lease(row["id"], LEASE_SECONDS, outcome.seconds)  # next time, other jobs are checked first
         elif isinstance(outcome, Result):
@@ -90,6 +93,8 @@ class Reconciler:
             if made := await self._outcomes.found(key):
                 await self._outcomes.settle(row["id"], key, made)
             else:
+                if outcome.status == "failed":
+                    self._outcomes.blame(self._backend.name, fault)
                 ended = await self._outcomes.refund(row["id"], outcome.status, outcome.message)
                 if ended["object_key"] != key:  # no process settled it meanwhile
                     await self._bucket.delete(key)  # its worker may have uploaded a file to a presigned URL

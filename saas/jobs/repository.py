@@ -23,7 +23,7 @@ class JobRow(TypedDict):
     user_id: str
     api_key_id: str | None
     idempotency_key: str
-    text: str
+    text: str | None
     voice_id: str | None
     options: dict[str, Any]
     status: str
@@ -163,6 +163,11 @@ class JobRepository:
     async def expire_results(self) -> None:
         """Put expired results on the list of objects to delete."""
         await self._database.call("expire_results")
+
+    async def expire_texts(self) -> int:
+        """Delete the texts of jobs that ended long ago. Returns how many, at most 1000."""
+        answer = await self._database.call("expire_texts")
+        return int(answer["expired"])
 
     async def objects_to_delete(self, limit: int) -> list[str]:
         """Keys of objects whose rows are gone."""

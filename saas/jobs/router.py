@@ -20,6 +20,7 @@ from inference.voices.aliases import OPENAI_VOICES
 from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
 from saas.auth.caller import Caller
 from saas.auth.dependencies import caller
+from saas.credits.aloud import has_speech
 from saas.database import Refused
 from saas.errors import ApiError
 from saas.jobs.backend import BackendUnavailable, JobRejected, LeftForLater
@@ -46,7 +47,7 @@ _LOOK = 0.5
 @router.post("/api/tts", responses={202: {"model": JobOut}})
 async def speak(body: SpeechBody, caller: SpeechCaller, state: AppState, idempotency_key: Key = None) -> Response:
     """Speak a text. 200 with the result's URL if it is ready within `wait_seconds`; otherwise 202, and you can poll the job."""
-    _check_length(body.text, "text", state)
+    _check_text(body.text, "text", state)
     user, voice = str(caller.user_id), str(body.voice_id) if body.voice_id else None
     taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.text, voice, body.options)
     row = taken["job"]
@@ -105,7 +106,7 @@ async def openai_speech(
     If you disconnect during the stream, you pay for the audio generated so far, which is kept with the job.
     If you disconnect before it starts, you pay nothing. Repeated with the same Idempotency-Key, the answer is that part, marked `X-Partial: true`.
     """
-    _check_length(body.input, "input", state)
+    _check_text(body.input, "input", state)
     user = str(caller.user_id)
     voice = await _voice(body.voice if isinstance(body.voice, str) else body.voice.id, user, state)
     taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.input, voice, body.options, dispatch=False)
@@ -172,12 +173,15 @@ def _key_id(caller: Caller) -> str | None:
     return str(caller.key_id) if caller.key_id else None
 
 
-def _check_length(text: str, param: str, state: State) -> None:
+def _check_text(text: str, param: str, state: State) -> None:
+    """Refuse what no backend speaks, before anything is reserved: a fishserve server would answer signs with silence, which has a price."""
     most = state.settings.max_characters
     if len(text) > most:
         raise ApiError(400, f"{param} has {len(text):,} characters; at most {most:,} are spoken in one request", "too_long", param)
     if any("\ud800" <= c <= "\udfff" or c == "\0" for c in text):
         raise ApiError(400, f"{param} holds what is no character of text: a NUL or half of a surrogate pair", "not_text", param)
+    if not has_speech(text):
+        raise ApiError(400, f"{param} has nothing to speak: no letter and no digit; nothing was charged", "nothing_to_speak", param)
 
 
 def _out(row: JobRow, service: Jobs) -> JobOut:

@@ -18,8 +18,10 @@ SYNC_CHARACTERS, SYNC_SECONDS, MAX_SYNC = 200, 8, 16
 """For texts up to this long, wait this many seconds, for this many jobs at once: the result is ready before a webhook would be."""
 EXECUTION_SECONDS, TTL_SECONDS = 600, 3600
 """How long a job may run, and how long it may wait and run in total."""
-ADDRESS_SECONDS = TTL_SECONDS + 300
-"""How long presigned URLs are valid: a job may wait that long before its worker downloads the clip or uploads the result."""
+ADDRESS_SECONDS = TTL_SECONDS
+"""How long presigned URLs for workers without the bucket's credentials are valid: so long may a job wait and run before its result is uploaded."""
+KEY_SECONDS = 60
+"""How long a job waits when RunPod refuses the API key: a person must give another one."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _UNDER_WAY = ("IN_QUEUE", "IN_PROGRESS")
 _FAULT = Terminated("failed", "the machine that was speaking failed; try again")
@@ -32,7 +34,8 @@ _ENDS = {
 class RunPod:
     """One queue endpoint, which is sent at most `slots` jobs at the same moment.
 
-    `by_key`: its workers have the bucket's credentials; otherwise each job carries a presigned URL for its result.
+    `by_key`: its workers have the bucket's credentials, and a job carries keys, which are worth nothing to others. Otherwise each job carries
+    presigned URLs for its clip and its result.
     """
 
     name = "runpod"
@@ -84,12 +87,16 @@ class RunPod:
         given = order.options.asdict() | {"version": 1, "text": order.text, "seed": order.seed}
         if order.budget is not None:
             given["max_seconds"] = order.budget
+        bucket = self._bucket
         if order.voice:
-            given["voice"] = {"text": order.voice.transcript, "url": self._bucket.get_url(order.voice.key, seconds=ADDRESS_SECONDS)}
+            address = {"url": bucket.get_url(order.voice.key, seconds=ADDRESS_SECONDS)}
+            given["voice"] = {"text": order.voice.transcript} | (
+                {"key": order.voice.key, "bucket": bucket.name} if self._by_key else address
+            )
         if self._by_key:
-            given["upload"] = {"key": order.key, "bucket": self._bucket.name}
+            given["upload"] = {"key": order.key, "bucket": bucket.name}
         else:
-            given["upload"] = {"url": self._bucket.put_url(order.key, order.options.media_type, None, seconds=ADDRESS_SECONDS).url}
+            given["upload"] = {"url": bucket.put_url(order.key, order.options.media_type, None, seconds=ADDRESS_SECONDS).url}
         return given
 
     def _webhook(self, order: Order) -> str:
@@ -106,6 +113,8 @@ class RunPod:
             raise JobUnknown("RunPod does not know the job")
         if response.status_code == 400:
             raise JobRejected("RunPod refused the job")
+        if response.status_code in (401, 403):
+            raise BackendUnavailable("RunPod refuses RUNPOD_API_KEY", KEY_SECONDS, "key")
         if response.status_code >= 300:
             after = response.headers.get("Retry-After", "")
             raise BackendUnavailable(

@@ -83,7 +83,7 @@ class JobOut(BaseModel):
 
     id: UUID
     status: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
-    text: str
+    text: str | None = Field(description="null once it has been kept as long as this service keeps texts.")
     characters: int
     voice_id: UUID | None = None
     options: dict[str, Any]

@@ -11,12 +11,12 @@ import json
 import secrets
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from inference.errors import FishserveError
 from saas.credits.aloud import INSTANT, aloud
 from saas.database import Database, Unavailable
-from saas.jobs.backend import Backend, Options, Queued, sha256
+from saas.jobs.backend import Backend, Fault, Options, Queued, sha256
 from saas.jobs.dispatcher import Dispatcher
 from saas.jobs.loop import again
 from saas.jobs.outcomes import POLL_SECONDS, RUNNING, Outcomes
@@ -24,6 +24,7 @@ from saas.jobs.reconciler import RECONCILE_SECONDS, Reconciler
 from saas.jobs.repository import JobRepository, JobRow, Taken
 from saas.jobs.stream import Stream
 from saas.jobs.sweeper import SWEEP_SECONDS, Sweeper
+from saas.observability import metrics
 from saas.storage.bucket import Bucket, Download, StorageError
 
 LOST = "the database did not answer, and it is not known whether the request was taken; "
@@ -46,6 +47,8 @@ class Jobs:
 
     async def run(self) -> None:
         """Dispatch claimed jobs, reconcile those that were sent on, and clean up those that have ended, until cancelled."""
+        for fault in get_args(Fault):  # that is 0 at first: a counter that begins at 1 has not grown
+            metrics.FAULTS.labels(self._backend.name, fault)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(again(self._dispatcher.dispatch, 0))

@@ -18,8 +18,9 @@ class Stream:
         self._error: Exception | None = None
         self.left, self.frames, self.seconds = False, 0, 0.0
 
-    def tell(self) -> None:
-        """There is more in the spool."""
+    def tell(self, seconds: float, frames: int) -> None:
+        """There is more in the spool: so much speech in all."""
+        self.seconds, self.frames = seconds, frames
         self._news.set()
 
     def end(self, error: Exception | None = None) -> None:

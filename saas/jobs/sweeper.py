@@ -1,4 +1,4 @@
-"""Sweeper: ends forgotten jobs and deletes files that are not to be kept."""
+"""Sweeper: ends forgotten jobs and deletes files and texts that are not to be kept."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ class Sweeper:
         self._jobs, self._bucket, self._dispatcher, self._outcomes = jobs, bucket, dispatcher, outcomes
 
     async def sweep(self) -> None:
-        """End forgotten jobs and delete files that are not to be kept."""
+        """End forgotten jobs, and delete files and texts that are not to be kept."""
         for row in await self._jobs.expire_reservations(EXPIRE_SECONDS):
             self._outcomes.tell(row["id"])
             await self._dispatcher.stop(row)
         await self._jobs.expire_results()
+        while await self._jobs.expire_texts():
+            pass
         await self.empty_outbox()
 
     async def empty_outbox(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter("fishserve_saas_requests", "Requests answered.", ["method", "route", "status"])
 SECONDS = Histogram(
@@ -19,3 +19,30 @@ WEBHOOKS = Counter("fishserve_saas_webhooks", "Deliveries of webhooks, by what c
 ALARMS = Counter("fishserve_saas_alarms", "Things that a person must look at, each with a line in the log.")
 LIMITED = Counter("fishserve_saas_limited", "Requests refused since there were too many.", ["kind"])
 LIMITER_FAILURES = Counter("fishserve_saas_limiter_failures", "Times that Redis did not answer, and this process counted alone.")
+FAULTS = Counter(
+    "fishserve_saas_speech_faults",
+    "Times that speech failed: the backend was unavailable, refused the key, a worker failed, a job was lost, this disk was full.",
+    ["backend", "fault"],
+)
+STRIPE_LAG = Histogram(
+    "fishserve_saas_stripe_lag_seconds", "Seconds from an event at Stripe until it was booked here.",
+    buckets=(1, 2, 5, 10, 30, 60, 300, 1800, 3600, 21_600, 86_400, 259_200),
+)  # fmt: skip
+
+DATABASE_UP = Gauge(
+    "fishserve_saas_database_up", "Whether the database answered when this page was asked for.", multiprocess_mode="mostrecent"
+)
+JOBS_NOW = Gauge("fishserve_saas_jobs_unfinished", "Jobs of all processes: queued, running.", ["status"], multiprocess_mode="mostrecent")
+OLDEST = Gauge(
+    "fishserve_saas_oldest_job_seconds", "Age of the oldest job that is queued, or running.", ["status"], multiprocess_mode="mostrecent"
+)
+DELETIONS = Gauge(
+    "fishserve_saas_deletions_waiting", "Objects and customers that are still to be deleted elsewhere.", multiprocess_mode="mostrecent"
+)
+OUTSTANDING = Gauge(
+    "fishserve_saas_credits_outstanding", "Credits that users have bought or been given, and not spent.", multiprocess_mode="mostrecent"
+)
+MONEY = Gauge(
+    "fishserve_saas_money_cents", "Money since the beginning, in the currency's smallest unit: paid, returned by refunds and disputes.",
+    ["kind", "currency"], multiprocess_mode="mostrecent",
+)  # fmt: skip

@@ -35,5 +35,6 @@ async def metrics(request: Request, state: AppState) -> Response:
     sent = request.headers.get("authorization", "").removeprefix("Bearer ")
     if not (is_local(request) if key is None else hmac.compare_digest(sent.encode(), key.get_secret_value().encode())):
         raise ApiError(404, "there is nothing here")
+    await state.figures.refresh(state.database)
     content, media_type = exposition()
     return Response(content, media_type=media_type)

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import hashlib
 import os
+import resource
 
 import pytest
 
@@ -45,3 +46,17 @@ def test_a_full_disk_is_an_error(monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", lambda buffering: open("/dev/full", "r+b", buffering=buffering))  # noqa: SIM115
     with Spool() as spool, pytest.raises(OSError, match="No space left"):
         spool.append(b"x")
+
+
+def test_a_piece_that_the_disk_has_no_room_for_leaves_nothing_behind():
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Spool() as spool:
+        spool.append(b"whole")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
+        try:
+            with pytest.raises(OSError, match="too large"):
+                spool.append(b"a part of this")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with spool.open() as file:
+            assert (file.read(), spool.size) == (b"whole", 5)

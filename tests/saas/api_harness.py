@@ -63,7 +63,7 @@ class StandIn:
                 if self.command != "HEAD":
                     self.wfile.write(content)
 
-            do_GET = do_HEAD = do_POST  # noqa: N815 - the base class's names
+            do_GET = do_HEAD = do_DELETE = do_POST  # noqa: N815 - the base class's names
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -71,6 +71,12 @@ def test_many_jobs_are_generated_together(queue, worker):
         ({"text": "hi", "voice": {"text": "x", "url": "https://[::1]/c.wav"}}, "private network"),
         ({"text": "hi", "voice": {"text": "x", "url": "https://169.254.169.254/latest"}}, "private network"),
         ({"text": "hi", "voice": {"text": "x", "url": "file:///etc/passwd"}}, "must be https"),
+        (
+            {"text": "hi", "voice": {"text": "x", "key": "a", "url": "https://example.com/c.wav"}},
+            "either a url or audio, in base64, or a key",
+        ),
+        ({"text": "hi", "voice": {"text": "x", "key": "a/../x"}}, "'..'"),
+        ({"text": "hi", "voice": {"text": "x", "key": "not/there"}}, "the bucket refused: NoSuchKey"),
         ({"text": "hi", "upload": {"key": "../x"}}, "upload.key"),
         ({"text": "hi", "upload": {"key": "a/../x"}}, "'..'"),
         ({"text": "hi", "upload": {"url": "https://10.0.0.1/x"}, "max_new_tokens": 5}, "private network"),
@@ -180,12 +186,13 @@ def test_addresses_that_are_over_or_tampered_with_fail_with_the_reason(queue, bu
     assert "not audio" in queue.refusal(**SMALL, voice={"url": bucket.url("get_object", "first"), "text": "x"})
 
 
-def test_a_clip_behind_an_address_sounds_as_one_in_the_job(queue, bucket):
+def test_a_clip_behind_an_address_or_a_key_sounds_as_one_in_the_job(queue, bucket):
     bucket.s3.put_object(Bucket=BUCKET, Key="clip.wav", Body=clip())
     (fetched,) = queue.result(**SMALL, seed=1, voice={"url": bucket.url("get_object", "clip.wav"), "text": "said"})
+    (own,) = queue.result(**SMALL, seed=1, voice={"key": "clip.wav", "text": "said"})
     (inline,) = queue.result(**SMALL, seed=1, voice={"audio": base64.b64encode(clip()).decode(), "text": "said"})
     (plain,) = queue.result(**SMALL, seed=1)
-    assert fetched["sha256"] == inline["sha256"] != plain["sha256"]
+    assert fetched["sha256"] == own["sha256"] == inline["sha256"] != plain["sha256"]
 
 
 # -- the life of a worker ------------------------------------------------------------------------------------------------------

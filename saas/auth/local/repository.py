@@ -17,6 +17,13 @@ class Found(TypedDict):
     password_hash: str | None
 
 
+class Used(TypedDict):
+    """What a link's token or its code was for: a user, and the challenge of the browser that asked for the link, if it sent one."""
+
+    user: User
+    challenge: str | None
+
+
 class Opened(TypedDict):
     """A session."""
 
@@ -64,11 +71,20 @@ class LocalRepository:
         """End this session, the user's other sessions, or all, depending on `scope`."""
         await self._database.call("local_close_sessions", user_id=user_id, session_id=session_id, scope=scope)
 
-    async def create_token(self, user_id: str, purpose: Purpose, hash: str, seconds: int) -> None:
+    async def create_token(self, user_id: str, purpose: Purpose, hash: str, seconds: int, challenge: str | None) -> None:
         """Store a link's token, valid once and for `seconds`."""
-        await self._database.call("local_create_token", user_id=user_id, purpose=purpose, hash=hash, seconds=seconds)
+        await self._database.call("local_create_token", user_id=user_id, purpose=purpose, hash=hash, seconds=seconds, challenge=challenge)
 
-    async def use_token(self, purpose: str, hash: str) -> User | None:
+    async def use_token(self, purpose: str, hash: str) -> Used | None:
         """Use up a link's token and return its user; None when the token is not valid."""
-        user: User | None = await self._database.call("local_use_token", purpose=purpose, hash=hash)
-        return user
+        used: Used | None = await self._database.call("local_use_token", purpose=purpose, hash=hash)
+        return used
+
+    async def create_code(self, user_id: str, hash: str, challenge: str, seconds: int) -> None:
+        """Store a code that a link leads to, valid once and for `seconds`."""
+        await self._database.call("local_create_code", user_id=user_id, hash=hash, challenge=challenge, seconds=seconds)
+
+    async def use_code(self, hash: str) -> Used | None:
+        """Use up a code and return its user; None when the code is not valid."""
+        used: Used | None = await self._database.call("local_use_code", hash=hash)
+        return used

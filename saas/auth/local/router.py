@@ -14,9 +14,9 @@ from fastapi.routing import APIRoute
 
 from inference.http.error_responses import complaint
 from saas.auth.local.passwords import NO_PASSWORD, hash_password, is_password
-from saas.auth.local.repository import LocalRepository
+from saas.auth.local.repository import LocalRepository, Used
 from saas.auth.local.schemas import ADDRESS, MAX_PASSWORD, MIN_PASSWORD, Address, Change, Grant, Guarded, Otp, Resend, SignUp, Verification
-from saas.auth.local.sessions import LocalAuth, create_user, token_hash
+from saas.auth.local.sessions import LocalAuth, create_user, make_code, meets, token_hash
 from saas.auth.turnstile import Action
 from saas.database import Database, Refused, Unavailable
 from saas.errors import BUSY, ApiError
@@ -101,9 +101,9 @@ async def sign_up(body: SignUp, request: Request, state: AppState, auth: Auth, r
     if user is None:
         auth.tell_of_account(body.email)
     elif contested:
-        await auth.send_link(state.database, user, "recovery", redirect_to)
+        await auth.send_link(state.database, user, "recovery", redirect_to, body.challenge)
     else:
-        await auth.send_link(state.database, user, "signup", redirect_to)
+        await auth.send_link(state.database, user, "signup", redirect_to, body.challenge)
     return {
         "id": str(uuid4()), "aud": "authenticated", "role": "authenticated", "email": body.email, "app_metadata": {}, "user_metadata": {},
         "identities": [], "created_at": datetime.now(UTC).isoformat(), "is_anonymous": False,
@@ -116,7 +116,7 @@ async def resend(body: Resend, request: Request, state: AppState, auth: Auth, re
     await _may_write(request, state, body)
     user = await _find(state.database, body.email)
     if user is not None and not user["confirmed_at"]:
-        await auth.send_link(state.database, user, "signup", redirect_to)
+        await auth.send_link(state.database, user, "signup", redirect_to, body.challenge)
     return {}
 
 
@@ -128,7 +128,7 @@ async def magic_link(body: Otp, request: Request, state: AppState, auth: Auth, r
     if user is None and body.create_user:
         user = await create_user(state.database, body.email, None, confirmed=False)
     if user is not None:
-        await auth.send_link(state.database, user, "magiclink", redirect_to)
+        await auth.send_link(state.database, user, "magiclink", redirect_to, body.challenge)
     return {}
 
 
@@ -138,37 +138,48 @@ async def recover(body: Address, request: Request, state: AppState, auth: Auth, 
     await _may_write(request, state, body)
     user = await _find(state.database, body.email)
     if user is not None:
-        await auth.send_link(state.database, user, "recovery", redirect_to)
+        await auth.send_link(state.database, user, "recovery", redirect_to, body.challenge)
     return {}
 
 
 @router.post("/verify")
 async def verify(body: Verification, request: Request, state: AppState, auth: Auth) -> dict[str, Any]:
     """Exchange a link's token for a session."""
-    return await auth.open_session(state.database, await _of_link(request, state, body.type, body.token_hash))
+    used = await _of_link(request, state, body.type, body.token_hash)
+    return await auth.open_session(state.database, used["user"])
 
 
 @router.get("/verify")
 async def follow_link(request: Request, state: AppState, auth: Auth, token: str, type: str, redirect_to: str = "") -> RedirectResponse:
-    """Open a link: redirect to the app, which reads the session after the #."""
+    """Open a link: redirect to the app, with a code where a browser asked for it with a challenge, else with the session after the #."""
+    landing = auth.landing(redirect_to)
     try:
-        opened = await auth.open_session(state.database, await _of_link(request, state, type, token))
-        told = {k: opened[k] for k in ("access_token", "refresh_token", "expires_in", "expires_at", "token_type")} | {"type": type}
+        used = await _of_link(request, state, type, token)
     except ApiError as e:
         told = {"error": "access_denied", "error_code": e.code, "error_description": str(e)}
-    return RedirectResponse(f"{auth.landing(redirect_to)}#{urlencode(told, quote_via=quote)}", 303)
+    else:
+        if used["challenge"] is not None:
+            back = {"code": await make_code(state.database, used["user"], used["challenge"]), "type": type}
+            return RedirectResponse(f"{landing}{'&' if '?' in landing else '?'}{urlencode(back)}", 303)
+        opened = await auth.open_session(state.database, used["user"])
+        told = {k: opened[k] for k in ("access_token", "refresh_token", "expires_in", "expires_at", "token_type")} | {"type": type}
+    return RedirectResponse(f"{landing}#{urlencode(told, quote_via=quote)}", 303)
 
 
 @router.post("/token")
 async def token(body: Grant, request: Request, state: AppState, auth: Auth, grant_type: str) -> dict[str, Any]:
-    """Exchange a password or a refresh token for a session."""
+    """Exchange a password, a refresh token, or a link's code with its verifier for a session."""
     if grant_type == "password":
         async with auth.lock(state.limiter.address(request)):
             user = await _by_password(request, state, body)
         return await auth.open_session(state.database, user)
     if grant_type == "refresh_token":
         return await auth.renew(state.database, body.refresh_token)
-    raise ApiError(400, f"There is no grant_type {grant_type[:40]!r} here; there are password and refresh_token.", "validation_failed")
+    if grant_type == "pkce":
+        return await auth.open_session(state.database, await _by_code(request, state, body))
+    raise ApiError(
+        400, f"There is no grant_type {grant_type[:40]!r} here; there are password, refresh_token and pkce.", "validation_failed"
+    )
 
 
 @router.get("/user")
@@ -226,13 +237,24 @@ async def _by_password(request: Request, state: State, body: Grant) -> dict[str,
     return user
 
 
-async def _of_link(request: Request, state: State, purpose: str, token: str) -> dict[str, Any]:
+async def _by_code(request: Request, state: State, body: Grant) -> dict[str, Any]:
+    """The user of a code, which only the browser that asked for the link can use."""
+    address = state.limiter.address(request)
+    await state.limiter.may_try(address, "password")
+    used = await LocalRepository(state.database).use_code(token_hash(body.auth_code))
+    if used is None or used["challenge"] is None or not meets(body.code_verifier, used["challenge"]):
+        await state.limiter.failed(address, "password")
+        raise ApiError(403, "The link signs in the browser that asked for it, once; request a new one.", "bad_code_verifier")
+    return used["user"]
+
+
+async def _of_link(request: Request, state: State, purpose: str, token: str) -> Used:
     address = state.limiter.address(request)
     await state.limiter.may_try(address, "password")
     for kind in ("magiclink", "signup") if purpose == "email" else (purpose,):
-        user = await LocalRepository(state.database).use_token(kind, token_hash(token))
-        if user is not None:
-            return user
+        used = await LocalRepository(state.database).use_token(kind, token_hash(token))
+        if used is not None:
+            return used
     await state.limiter.failed(address, "password")
     raise ApiError(403, "The link has been used or has expired; request a new one.", "otp_expired")
 

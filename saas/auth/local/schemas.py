@@ -8,6 +8,8 @@ from pydantic import BaseModel, Field, field_validator
 MIN_PASSWORD, MAX_PASSWORD = 8, 200
 """In characters."""
 ADDRESS = re.compile(r"""[^@\s\x00-\x1f"(),:;<>\[\]\\]{1,64}@[^@\s\x00-\x1f"(),:;<>\[\]\\]{1,190}""")
+VERIFIER = r"^[A-Za-z0-9._~-]{43,128}$"
+"""RFC 7636, 4.1 and 4.2."""
 Purpose = Literal["signup", "magiclink", "recovery"]
 """The purpose of a link."""
 
@@ -25,9 +27,16 @@ class Guarded(BaseModel):
 
 
 class Address(Guarded):
-    """An email address."""
+    """An email address. With a code challenge, the link that is sent to it signs in only the browser that has the challenge's verifier."""
 
     email: str
+    code_challenge: str | None = Field(None, pattern=VERIFIER)
+    code_challenge_method: Literal["s256", "plain"] | None = None
+
+    @property
+    def challenge(self) -> str | None:
+        """The challenge with its method, as `sessions.meets` takes it."""
+        return None if self.code_challenge is None else f"{self.code_challenge_method or 'plain'}:{self.code_challenge}"
 
     @field_validator("email")
     @classmethod
@@ -57,11 +66,13 @@ class Resend(Address):
 
 
 class Grant(Guarded):
-    """A password, or a refresh token, to exchange for a session."""
+    """A password, a refresh token, or a link's code with its verifier, to exchange for a session."""
 
     email: str = ""
     password: str = Field("", max_length=MAX_PASSWORD)
     refresh_token: str = Field("", max_length=2048)
+    auth_code: str = Field("", max_length=200)
+    code_verifier: str = Field("", max_length=200)
 
 
 class Verification(BaseModel):

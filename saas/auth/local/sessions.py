@@ -1,7 +1,9 @@
 """Sessions of embedded mode: ES256 tokens, refresh tokens, sign-in links. The API finds the public key where it looks for Supabase's."""
 
 import asyncio
+import base64
 import hashlib
+import hmac
 import json
 import re
 import secrets
@@ -25,6 +27,8 @@ from saas.settings import Settings
 
 SESSION_SECONDS = 3600
 LINK_SECONDS = 3600
+CODE_SECONDS = 300
+"""How long the code that an opened link leads to may be exchanged."""
 
 
 class Signer:
@@ -92,10 +96,10 @@ class LocalAuth:
             raise ApiError(400, "The session has ended; sign in again.", "refresh_token_not_found")
         return self._session(renewed, following)
 
-    async def send_link(self, database: Database, user: dict[str, Any], purpose: Purpose, back: str) -> None:
-        """Send the user a link that signs in once and leads to `back` in the app."""
+    async def send_link(self, database: Database, user: dict[str, Any], purpose: Purpose, back: str, challenge: str | None) -> None:
+        """Send the user a link that signs in once, with a challenge only the browser that can meet it, and leads to `back` in the app."""
         token = secrets.token_urlsafe(32)
-        await LocalRepository(database).create_token(user["id"], purpose, token_hash(token), LINK_SECONDS)
+        await LocalRepository(database).create_token(user["id"], purpose, token_hash(token), LINK_SECONDS, challenge)
         query = urlencode({"token": token, "type": purpose, "redirect_to": self.landing(back)})
         self._mailbox.send_link(user["email"], purpose, f"{self._public_url}/auth/v1/verify?{query}")
 
@@ -125,6 +129,21 @@ async def create_user(database: Database, email: str, password: str | None, *, c
     return await LocalRepository(database).create_user(email, hashed, confirmed)
 
 
+async def make_code(database: Database, user: dict[str, Any], challenge: str) -> str:
+    """A code for the browser that can meet this challenge."""
+    code = secrets.token_urlsafe(32)
+    await LocalRepository(database).create_code(user["id"], token_hash(code), challenge, CODE_SECONDS)
+    return code
+
+
+def meets(verifier: str, challenge: str) -> bool:
+    """Whether a verifier is the one of a challenge, `method:challenge` (RFC 7636, 4.6)."""
+    method, _, expected = challenge.partition(":")
+    if method == "s256":
+        verifier = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode("utf-8", "replace")).digest()).decode().rstrip("=")
+    return hmac.compare_digest(verifier.encode("utf-8", "replace"), expected.encode())
+
+
 def token_hash(token: str) -> str:
     """The hash of a token, which the database stores instead of the token."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()

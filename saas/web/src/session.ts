@@ -22,12 +22,21 @@ function become(next: Partial<Signed>) {
   for (const listener of listeners) listener();
 }
 
-/** Begin to follow the session. */
+/**
+ * Begin to follow the session. A link leads back with a code, which is worth a session only in the browser that asked for the link (PKCE):
+ * nobody is signed in by a stranger's link, to a stranger's account.
+ */
 export function watch(url: string, key: string) {
-  supabase = createClient(url, key, { auth: { flowType: "implicit", storageKey: KEPT } });
+  const asked = new URLSearchParams(location.search);
+  let recovery = asked.has("code") && asked.get("type") === "recovery";
+  supabase = createClient(url, key, { auth: { flowType: "pkce", storageKey: KEPT } });
   supabase.auth.onAuthStateChange((event, session) => {
     if (event === "SIGNED_OUT") become({ session: null, ended: !leaving && Boolean(state.session), recovering: false });
-    else become({ session, ended: session ? false : state.ended, recovering: state.recovering || event === "PASSWORD_RECOVERY" });
+    else {
+      const recovering = event === "PASSWORD_RECOVERY" || (event === "SIGNED_IN" && recovery);
+      if (event === "SIGNED_IN") recovery = false;
+      become({ session, ended: session ? false : state.ended, recovering: state.recovering || recovering });
+    }
   });
 }
 

@@ -1,5 +1,7 @@
 """Sign-in of embedded mode, asked by Supabase's own Python client and by those who mean ill."""
 
+import base64
+import hashlib
 import json
 import re
 import stat
@@ -252,7 +254,11 @@ def test_a_link_to_sign_in_leaves_no_squatter_a_password(place, send):
         ("/token?grant_type=password", {"email": "a\0@b.c", "password": PASSWORD}, 400, "invalid_credentials"),
         ("/token?grant_type=password", {"email": "a@b.c", "password": "\ud800"}, 422, "weak_password"),
         ("/token?grant_type=refresh_token", {"refresh_token": "x" * 1000}, 400, "refresh_token_not_found"),
-        ("/token?grant_type=pkce", {}, 400, "validation_failed"),
+        ("/token?grant_type=pkce", {}, 403, "bad_code_verifier"),
+        ("/token?grant_type=pkce", {"auth_code": "\ud800", "code_verifier": "\ud800"}, 400, "validation_failed"),
+        ("/token?grant_type=web3", {}, 400, "validation_failed"),
+        ("/otp", {"email": "a@b.c", "code_challenge": "short", "code_challenge_method": "s256"}, 400, "validation_failed"),
+        ("/otp", {"email": "a@b.c", "code_challenge": "x" * 43, "code_challenge_method": "md5"}, 400, "validation_failed"),
         ("/verify", {"type": "signup", "token_hash": "nothing"}, 403, "otp_expired"),
         ("/verify", {"type": "phone_change", "token_hash": "x"}, 400, "validation_failed"),
     ],
@@ -333,3 +339,77 @@ def test_only_people_sign_up_and_sign_in(start):
         assert place.http.post("/signup", json=body | good).status_code == 200
         answer = place.http.post("/token?grant_type=password", json=body | good)  # made for signing up, not for this
         assert (answer.status_code, answer.json()["error_code"]) == (403, "turnstile_failed")
+
+
+# -- links that sign in only the browser that asked for them (PKCE) --------------------------------------------------------------
+
+
+class Browser:
+    """Asks for links as supabase-js does, and opens them."""
+
+    def __init__(self, place, method="s256"):
+        self.place, self.verifier, self.method = place, uuid4().hex + uuid4().hex, method
+        hashed = base64.urlsafe_b64encode(hashlib.sha256(self.verifier.encode()).digest()).decode().rstrip("=")
+        self.challenge = {"code_challenge": hashed if method == "s256" else self.verifier, "code_challenge_method": method}
+
+    def ask(self, path, **body):
+        assert self.place.http.post(path, json=body | self.challenge).status_code == 200
+
+    def opened(self, link):
+        """What the app finds in its address."""
+        back = urlsplit(httpx.get(link).headers["location"])
+        assert (back.path, back.fragment) == ("/app", "")
+        return {name: value for name, (value,) in parse_qs(back.query).items()}
+
+    def exchange(self, code, verifier=None):
+        body = {"auth_code": code, "code_verifier": self.verifier if verifier is None else verifier}
+        return self.place.http.post("/token?grant_type=pkce", json=body)
+
+
+@pytest.mark.parametrize("method", ["s256", "plain"])
+def test_a_link_leads_its_browser_to_a_code_that_is_a_session_once(place, method):
+    address, browser = f"{uuid4().hex}@example.com", Browser(place, method)
+    browser.ask("/signup", email=address, password=PASSWORD)
+    for path, purpose in ((None, "signup"), ("/otp", "magiclink"), ("/recover", "recovery")):
+        if path:
+            browser.ask(path, email=address)
+        told = browser.opened(place.link(address))
+        assert set(told) == {"code", "type"}
+        assert told["type"] == purpose
+        session = browser.exchange(told["code"]).json()
+        assert place.me(session["access_token"]).json()["email"] == address
+        assert browser.exchange(told["code"]).json()["error_code"] == "bad_code_verifier"
+
+
+def test_a_strangers_link_signs_nobody_in_to_the_strangers_account(place):
+    """Login CSRF: whoever followed it worked, and paid, in an account that a stranger has the key to."""
+    stranger, victim, address = Browser(place), Browser(place), place.member()
+    stranger.ask("/otp", email=address)
+    told = stranger.opened(place.link(address))
+    for verifier in (victim.verifier, "", stranger.challenge["code_challenge"], "é" * 60):
+        stranger.ask("/otp", email=address)
+        told = stranger.opened(place.link(address))
+        answer = stranger.exchange(told["code"], verifier)
+        assert (answer.status_code, answer.json()["error_code"]) == (403, "bad_code_verifier")
+        assert stranger.exchange(told["code"]).status_code == 403  # it was used
+
+
+def test_a_code_is_kept_as_a_hash_and_not_for_long(place):
+    browser, address = Browser(place), place.member()
+    browser.ask("/otp", email=address)
+    code = browser.opened(place.link(address))["code"]
+    kept = str(place.database.sql("select * from auth.codes"))
+    assert code not in kept
+    assert browser.verifier not in kept
+    place.database.sql("update auth.codes set expires_at = now() - interval '1 second'")
+    assert browser.exchange(code).status_code == 403
+    assert place.database.sql("select * from auth.codes") == []
+
+
+def test_of_two_browsers_that_signed_up_with_one_address_the_link_of_the_second_asks_for_a_password(place):
+    address, first, second = f"{uuid4().hex}@example.com", Browser(place), Browser(place)
+    first.ask("/signup", email=address, password="the stranger's password")
+    second.ask("/signup", email=address, password=PASSWORD)
+    told = second.opened(place.link(address))
+    assert told["type"] == "recovery"
+    assert second.exchange(told["code"]).status_code == 200

@@ -10,11 +10,13 @@ from urllib.parse import parse_qs
 
 import pytest
 import stripe
+from prometheus_client import REGISTRY
 
 from inference.errors import ConfigurationError
 from saas import create_app
 from saas.settings import Settings
 from tests.saas.api_harness import NOWHERE, StandIn, running
+from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # Stripe's library speaks to httpx in an older way
 SECRET = "whsec_for_the_tests"
@@ -113,6 +115,14 @@ def payment():
 def outcome(answer):
     assert answer.status_code == 200, answer.text
     return answer.json()["outcome"]
+
+
+def test_how_long_an_event_was_on_its_way_is_measured_once(deliver, user, payment):
+    lag = lambda: REGISTRY.get_sample_value("fishserve_saas_stripe_lag_seconds_sum")  # noqa: E731
+    before = lag()
+    late = event("checkout.session.completed", bought(user, payment)) | {"created": int(time.time()) - 90}
+    assert [outcome(deliver(late)) for _ in range(2)] == ["applied", "repeated"]
+    assert 90 <= lag() - before < 90 + 2 * HANG_SECONDS
 
 
 # -- the page -------------------------------------------------------------------------------------------------------------------------

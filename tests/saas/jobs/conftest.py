@@ -21,6 +21,8 @@ REFUSED = "Hello. [pause:11s]"
 """A text that is refused by the server and by the worker alike."""
 LONG_TEXTS = {"FISHSERVE_SAAS_MAX_CHARACTERS": "100000"}
 """Settings of an API that speaks ENDLESS."""
+NOTHING = ("?!", "...", "😀 **", "[pause:1s]", "€", "<p title='said'></p>")
+"""Texts of signs and markup only."""
 ENDED = ("succeeded", "failed", "cancelled", "expired")
 
 
@@ -118,6 +120,18 @@ def check_refunded(account, job, status):
     assert (job["status"], job["charged"], job["url"]) == (status, 0, None)
     assert account.entries(job) == [("reserve", -job["reserved"]), ("refund", job["reserved"])]
     account.check_balance()
+
+
+def check_nothing_to_speak(account):
+    """Each text of signs is refused in one sentence by both routes, and no job comes of it."""
+    for text in NOTHING:
+        for path, field in (("/api/tts", "text"), ("/v1/audio/speech", "input")):
+            answer = account.http.post(path, json={field: text})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["param"]) == (400, "nothing_to_speak", field), text
+            assert error["message"] == f"{field} has nothing to speak: no letter and no digit; nothing was charged"
+    assert account.ask("GET", "/api/jobs") == []
+    assert account.check_balance() == account.granted
 
 
 class Cloud(Queue):

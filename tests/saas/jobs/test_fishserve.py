@@ -12,7 +12,7 @@ import openai
 import pytest
 import soundfile
 
-from tests.saas.jobs.conftest import LONG_TEXTS, REFUSED, SMALL, Account, Api, check_paid, check_refunded
+from tests.saas.jobs.conftest import LONG_TEXTS, REFUSED, SMALL, Account, Api, check_nothing_to_speak, check_paid, check_refunded
 from tests.texts import ENDLESS, LONG
 from tests.waiting import wait
 
@@ -123,10 +123,8 @@ def test_what_cannot_be_spoken_fails_with_a_reason_and_costs_nothing(account):
     check_refunded(account, job, "failed")
 
 
-def test_signs_alone_are_a_short_silence_as_at_the_server(account):
-    job = account.spoken("?!")
-    assert job["seconds"] == 0.2
-    check_paid(account, job)
+def test_signs_alone_are_refused_before_anything_is_reserved(account):
+    check_nothing_to_speak(account)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +132,7 @@ def test_signs_alone_are_a_short_silence_as_at_the_server(account):
     [
         ({"text": "a" * 100_001}, 400, "at most 100,000"),
         ({"text": ""}, 400, "text"),
-        ({"text": " "}, 422, "no text to speak"),
+        ({"text": " "}, 400, "nothing to speak"),
         ({"text": "a\0b"}, 400, "NUL"),
         ({"text": "hi", "format": "ogg"}, 400, "format"),
         ({"text": "hi", "speed": 9}, 400, "speed"),

@@ -1,10 +1,13 @@
 """A stream and its credits, with a backend that speaks when it is told to; database and bucket are real."""
 
 import asyncio
-from contextlib import aclosing, asynccontextmanager
+import errno
+import os
+from contextlib import aclosing, asynccontextmanager, closing
 
 import pytest
 
+from inference.spool import Spool
 from saas.database import Refused, Unavailable
 from saas.jobs import dispatcher
 from saas.jobs.backend import BackendUnavailable, JobRejected, LeftForLater, Options
@@ -25,7 +28,7 @@ class DrainingWebSocketProtocol:
     name, slots, partial = "fishserve", 1, False
 
     def __init__(self):
-        self.told, self.seconds, self.frames, self.fails = asyncio.Semaphore(0), 0.0, 0, False
+        self.told, self.seconds, self.frames, self.fails, self.ends = asyncio.Semaphore(0), 0.0, 0, False, False
 
     @asynccontextmanager
     async def open(self, order):  # noqa: ARG002 - what is to be spoken is all the same
@@ -36,6 +39,8 @@ class DrainingWebSocketProtocol:
             await self.told.acquire()
             if self.fails:
                 raise BackendUnavailable("it broke")
+            if self.ends:
+                return
             self.seconds, self.frames = self.seconds + 0.5, self.frames + 10
             yield b"sound"
 
@@ -168,15 +173,53 @@ def test_the_key_of_a_stream_that_broke_before_the_first_sound_is_free(listening
     assert listening(story) == ("failed", 0, 1000)
 
 
-def test_a_stream_that_breaks_costs_what_was_heard(listening):
-    async def story(jobs, backend, who, row, stream):  # noqa: ARG001
+@pytest.mark.parametrize("failure", ["the backend", "the disk", "the disk at the end"])
+def test_a_stream_that_breaks_is_kept_and_paid_for_as_the_part_that_was_heard(listening, monkeypatch, failure):
+    async def story(jobs, backend, who, row, stream):
         pieces = await heard(backend, stream, 3)
-        backend.fails = True
+        if failure == "the backend":
+            backend.fails = True
+        else:
+            monkeypatch.setattr(Spool, "append", full)
+            backend.ends = failure == "the disk at the end"
         backend.told.release()
-        with pytest.raises(BackendUnavailable):
+        with pytest.raises(BackendUnavailable, match="it broke" if backend.fails else "disk: No space left on device"):
             await anext(pieces)
+        ended = await jobs.wait(who, row["id"], HANG_SECONDS)
+        assert (ended["partial"], ended["seconds"], ended["frames"], ended["bytes"]) == (True, 3, 60, 30)
+        with closing(await jobs.result(ended)) as result:
+            assert b"".join([piece async for piece in result]) == 6 * b"sound"
 
-    assert listening(story) == ("failed", 30, 970)
+    assert listening(story) == ("succeeded", 30, 970)
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_is_full_before_anything_is_heard_costs_nothing(listening, monkeypatch):
+    async def story(jobs, backend, who, row, stream):  # noqa: ARG001
+        monkeypatch.setattr(Spool, "append", full)
+        backend.told.release()
+        with pytest.raises(BackendUnavailable, match="disk: No space left on device"):
+            await stream.begin()
+
+    assert listening(story) == ("failed", 0, 1000)
+
+
+def test_what_was_heard_before_an_error_of_this_program_is_paid_for_though_the_job_is_called_off(listening, database, monkeypatch):
+    async def story(jobs, backend, who, row, stream):
+        pieces = await heard(backend, stream, 3)
+        monkeypatch.setattr(Spool, "append", lambda *_: 1 / 0)
+        backend.told.release()
+        with pytest.raises(LeftForLater, match="the job continues"):
+            await anext(pieces)
+        while jobs._dispatcher._tasks:
+            await asyncio.sleep(0.02)
+        database.sql("update jobs set lease_until = now() - interval '1 second'")
+        await jobs.cancel(who, row["id"])
+
+    assert listening(story) == ("cancelled", 30, 970)
 
 
 def test_what_was_heard_is_paid_for_though_the_bucket_does_not_take_it(listening, database, monkeypatch):

@@ -6,10 +6,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from saas.jobs.runpod import RunPod
-from saas.storage.bucket import result_key
+from saas.jobs.backend import Options, Order, VoiceClip
+from saas.jobs.runpod import TTL_SECONDS, RunPod
+from saas.storage.bucket import Bucket, result_key
 from tests import raw
-from tests.saas.jobs.conftest import LONG_TEXTS, SMALL, Account, Api, check_paid, check_refunded
+from tests.saas.jobs.conftest import LONG_TEXTS, NOTHING, REFUSED, SMALL, Account, Api, check_nothing_to_speak, check_paid, check_refunded
 from tests.texts import ENDLESS, LONG
 from tests.waiting import wait
 from tests.worker.conftest import BUCKET, Worker
@@ -66,10 +67,15 @@ def test_a_short_text_is_answered_at_once(account, cloud):
 
 
 def test_what_cannot_be_spoken_fails_with_the_workers_sentence(account):
-    for text in ("?!", "?!" * 150):
+    for text in (REFUSED, "Hello. " * 40 + REFUSED):
         job = account.ended(account.speak(text))
-        assert "nothing to speak" in job["error"]
+        assert "the limit is 10 s" in job["error"]
         check_refunded(account, job, "failed")
+
+
+def test_signs_alone_are_refused_before_anything_is_reserved(account, cloud):
+    check_nothing_to_speak(account)
+    assert not any(job["input"]["text"] in NOTHING for job in cloud.jobs())
 
 
 def test_a_job_that_takes_too_long_is_paid_back(account, cloud):
@@ -256,6 +262,23 @@ def test_whatever_runpod_says_is_understood(answer, words):
     ended = asyncio.run(status())
     assert ended.status == "failed"
     assert words in ended.message
+
+
+@pytest.mark.parametrize("by_key", [True, False])
+def test_a_job_carries_keys_or_addresses_that_end_with_it(by_key):
+    """Before, the address of a voice's clip was good for 3,900 s, whoever had seen the job."""
+    bucket = Bucket("https://bucket.example.com", "a", "b", "speech")
+    voice = VoiceClip("voices/u/v", "0" * 64, "Hello.")
+    order = Order("00000000-0000-4000-8000-000000000000", "u", "k", "Hello.", Options(), voice, None)
+    given = RunPod(None, bucket, "https://x", "ep", "rpa_secret", "https://y", by_key=by_key)._input(order)
+    bucket.close()
+    if by_key:
+        assert given["voice"] == {"text": "Hello.", "key": "voices/u/v", "bucket": "speech"}
+        assert "https://" not in str(given)
+    else:
+        assert TTL_SECONDS == 3600
+        assert str(given).count("X-Amz-Expires=3600&") == 2
+        assert set(given["voice"]) == {"text", "url"}
 
 
 def test_a_token_can_be_made_again_and_tells_nothing_of_the_key():

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
+from saas.observability.figures import Figures
 from saas.observability.logs import Line
 from saas.observability.metered_database import Counted
 from saas.postgres import PostgresDatabase
@@ -112,6 +114,40 @@ def test_metrics_follow_credits_and_jobs_through_every_change_once(postgres):
     moved = {sample: sampled(sample) - before[sample] for sample in SAMPLES}
     assert [moved[s] for s in SAMPLES[:4]] == [2, 1, 1, 1]
     assert [moved[s] for s in SAMPLES[4:]] == [2 * reserved, charged, 2 * reserved - charged]
+
+
+def test_metrics_know_what_waits_in_the_database_and_the_money(postgres, monkeypatch):
+    database = postgres.migrated()
+    user, job = database.user(credits=1000), {"fingerprint": "f", "text": "Hello there.", "token_hash": "0" * 64}
+    for key in ("one", "two"):
+        reserved = database.call("process_audio_request", user_id=user, idempotency_key=key, **job)["job"]["reserved"]
+    database.sql("update jobs set created_at = now() - interval '90 s' where idempotency_key = 'one'")
+    bought = {"user_id": user, "credits": 500, "cents": 500, "currency": "eur", "kind": "purchase"}
+    database.call("apply_stripe_event", event_id="1", type="t", reference="pi", **bought)
+    database.call("apply_stripe_event", event_id="2", type="t", reference="pi", kind="refund", object="re_1", cents=200)
+    database.call("apply_stripe_event", event_id="3", type="t", reference="pi", kind="refund_failed", object="re_2", cents=50)
+    database.call("apply_stripe_event", event_id="4", type="t", reference="pi", kind="refund", cents=250)
+    database.sql("insert into deleted_objects (key) values ('a')")
+
+    async def refresh(url):
+        store = PostgresDatabase(url)
+        await Figures().refresh(store)
+        await store.close()
+
+    def shown(name, **labels):
+        return REGISTRY.get_sample_value(f"fishserve_saas_{name}", labels)
+
+    asyncio.run(refresh(database.url))
+    assert [shown("jobs_unfinished", status=status) for status in ("queued", "running")] == [2, 0]
+    assert 90 <= shown("oldest_job_seconds", status="queued") < 90 + HANG_SECONDS
+    assert shown("credits_outstanding") == 1000 + 500 - 200 - 2 * reserved
+    assert [shown("money_cents", kind=kind, currency="eur") for kind in ("paid", "returned")] == [500, 200]
+    assert (shown("deletions_waiting"), shown("database_up")) == (1, 1)
+
+    monkeypatch.setattr("saas.database.CALL_SECONDS", 1)
+    asyncio.run(refresh("postgresql://postgres@127.0.0.1:9/none"))
+    assert shown("database_up") == 0
+    assert math.isnan(shown("jobs_unfinished", status="queued"))
 
 
 def test_metrics_are_for_this_machine_or_for_who_has_the_key(client, postgres):

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from saas import schema
+from tests.saas.sql.conftest import newer, older
 from tests.waiting import HANG_SECONDS
 
 
@@ -45,27 +46,6 @@ def test_migrations_are_only_ever_added():
 EMBEDDED = sorted((schema.SQL / "embedded").glob("*.sql"))
 
 
-@pytest.fixture(params=["PostgreSQL 15", "embedded 18"])
-def bare(request, postgres):
-    """The URL of a database with nothing in it, as its owner, on either."""
-    url = postgres.url("postgres") if request.param == "PostgreSQL 15" else request.getfixturevalue("embedded").owner_url
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("create database bare")
-        info = psycopg.conninfo.conninfo_to_dict(url)
-        yield psycopg.conninfo.make_conninfo(**info | {"dbname": "bare"})
-        connection.execute("drop database bare with (force)")
-
-
-def older(monkeypatch, url, last="20261125001200_health"):
-    """A database as a revision before the checksums made it."""
-    with monkeypatch.context() as then:
-        files = [file for file in schema.migrations() if file.stem <= last]
-        then.setattr(schema, "migrations", lambda: files)
-        schema.migrate(url)
-    with psycopg.connect(url) as connection:
-        connection.execute("alter table embedded.migrations drop column sha256")
-
-
 def checksums(url):
     with psycopg.connect(url) as connection:
         return [sha256 for (sha256,) in connection.execute("select sha256 from fishserve.migrations order by name")]
@@ -79,7 +59,7 @@ def test_a_database_keeps_the_checksum_of_each_migration(bare):
 @pytest.mark.parametrize("last", ["20261125001200_health", "20261125000900_jobs"])
 def test_a_database_from_before_the_checksums_is_brought_up_to_date(bare, monkeypatch, last):
     older(monkeypatch, bare, last)
-    assert schema.migrate(bare) == [file.stem for file in schema.migrations() if file.stem > last]
+    assert schema.migrate(bare) == newer(last)
     assert checksums(bare) == [schema.checksum(file) for file in schema.migrations()]
     assert schema.migrate(bare) == []
 

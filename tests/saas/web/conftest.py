@@ -133,7 +133,13 @@ class Stripe:
             "id": name, "object": "checkout.session", "payment_status": "paid", "payment_intent": f"pi_{name}", "customer": "cus_1",
             "client_reference_id": form["client_reference_id"], "metadata": metadata,
         }  # fmt: skip
-        event = {"id": f"evt_{name}", "object": "event", "type": "checkout.session.completed", "data": {"object": session}}
+        event = {
+            "id": f"evt_{name}",
+            "object": "event",
+            "type": "checkout.session.completed",
+            "created": int(time.time()),
+            "data": {"object": session},
+        }
         body, now = json.dumps(event).encode(), int(time.time())
         signature = hmac.new(WEBHOOK_SECRET.encode(), f"{now}.".encode() + body, hashlib.sha256).hexdigest()
         answer = httpx.post(f"{self.api}/api/webhook/stripe", content=body, headers={"Stripe-Signature": f"t={now},v1={signature}"})

@@ -76,7 +76,7 @@ function Row({ job }: { job: Job }) {
   const [asked, setAsked] = useState(false);
   const [take, setTake] = useState<Take | null>(null);
   const path = { params: { path: { job_id: job.id } } };
-  const label = brief(job.text);
+  const label = brief(job.text ?? t.history.noText);
   const format = String(job.options.format ?? "mp3");
   const there = job.status === "succeeded" && job.bytes != null && !(job.expires_at && new Date(job.expires_at) < new Date());
   const voice = voices.find((v) => v.id === job.voice_id)?.name;
@@ -93,7 +93,7 @@ function Row({ job }: { job: Job }) {
       heard.player.play();
     },
   });
-  const download = useMutation({ mutationFn: async () => save(await file(), fileName(job.text, format)) });
+  const download = useMutation({ mutationFn: async () => save(await file(), fileName(job.text ?? t.history.title, format)) });
   const remove = useMutation({
     mutationFn: () => ok(api.DELETE("/api/jobs/{job_id}", path)),
     onSuccess() {
@@ -106,7 +106,7 @@ function Row({ job }: { job: Job }) {
     <li>
       <div className="line">
         <div className="grow">
-          <p className="said-words">{job.text}</p>
+          {job.text === null ? <p className="hint">{t.history.noText}</p> : <p className="said-words">{job.text}</p>}
           <p className="meta">
             <time dateTime={job.created_at}>{moment(job.created_at)}</time>
             {job.seconds != null && <span>{duration(job.seconds)}</span>}

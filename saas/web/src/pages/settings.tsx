@@ -1,6 +1,7 @@
 /** Name, password, leaving for today, and leaving for good. */
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { save } from "shared/wav.js";
 import { type FormEvent, useState } from "react";
 
 import { api, ok, Refused, sentence } from "../api";
@@ -40,6 +41,7 @@ export default function Settings() {
             {t.settings.signOut}
           </button>
         </section>
+        <Data />
         <Danger email={email} />
       </div>
     </>
@@ -110,6 +112,21 @@ function Password({ email }: { email: string }) {
         <p role="status">{said}</p>
       </div>
     </form>
+  );
+}
+
+function Data() {
+  const download = useMutation({ mutationFn: async () => save(await ok(api.GET("/api/me/export", { parseAs: "blob" })), "my-data.zip") });
+  return (
+    <section className="panel stack" aria-labelledby="data">
+      <h2 id="data">{t.settings.data}</h2>
+      <p className="hint">{t.settings.dataHint}</p>
+      <Problem error={download.error} />
+      <button type="button" disabled={download.isPending} aria-busy={download.isPending} onClick={() => download.mutate()}>
+        <Icon name="download" />
+        {t.settings.download}
+      </button>
+    </section>
   );
 }
 

@@ -37,7 +37,8 @@ export function SignIn({ config }: { config: Config }) {
   const [error, setError] = useState<unknown>(null);
   const [busy, setBusy] = useState(false);
   const [sent, setSent] = useState<"signup" | "link" | null>(null);
-  const [linkFailed] = useState(() => location.hash.includes("error_code="));
+  const [linkFailed] = useState(() => (location.search + location.hash).includes("error_code="));
+  const [elsewhere] = useState(() => params.has("code")); // a link of another browser: the right one would be signed in
   const local = new URL(config.supabase_url || ORIGIN).origin === ORIGIN;
   const check = useTurnstile(config.turnstile_site_key, mode === "up" ? "sign-up" : "sign-in");
   const title = { in: t.sign.inTitle, up: t.sign.upTitle, link: t.sign.linkTitle, reset: t.sign.resetTitle }[mode];
@@ -49,8 +50,8 @@ export function SignIn({ config }: { config: Config }) {
     setSent(null);
   }, [title]);
   useEffect(() => {
-    if (linkFailed) history.replaceState(null, "", location.pathname);
-  }, [linkFailed]);
+    if (linkFailed || elsewhere) history.replaceState(null, "", location.pathname);
+  }, [linkFailed, elsewhere]);
   useEffect(() => {
     if (sent) heading.current?.focus();
   }, [sent]);
@@ -108,6 +109,11 @@ export function SignIn({ config }: { config: Config }) {
             {linkFailed && (
               <p className="notice bad" role="alert">
                 {t.sign.badLink}
+              </p>
+            )}
+            {elsewhere && (
+              <p className="notice" role="status">
+                {t.sign.elsewhere}
               </p>
             )}
             <form onSubmit={submit} className="stack">
