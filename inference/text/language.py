@@ -16,7 +16,7 @@ _SCRIPTS = {
     "ja": regex.compile(r"[\p{Hiragana}\p{Katakana}]"),
     "ko": regex.compile(r"\p{Hangul}"),
     "zh": regex.compile(r"\p{Han}"),
-    "ar": regex.compile(r"\p{Arabic}"),
+    "ar": regex.compile(r"[\p{Arabic}&&\p{L}]", regex.V1),
     "ru": regex.compile(r"\p{Cyrillic}"),
 }
 """In the order in which they are looked for: Japanese has Han characters, too."""
@@ -31,7 +31,7 @@ _WORDS = {
         can come could day did do does done down each even every few find first for found from get give go good great had has have he help her
         here him his how i if in into is it its just keep know last left let like little long look made make man many may me mean meet more
         most much must my name need never new next no not nothing now of off old on once one only open or other our out over own part people
-        place please put read really right said same saw say see she should show small so some still such take tell than thank that the
+        per place please plus put read really right said same saw say see she should show small so some still such take tell than thank that the
         their them then there these they thing think this those three time to today tomorrow too took two under until up us use very wait
         want war was way we well went were what when where which while who why will with without word work world would year yes yet you your
     """,
@@ -100,6 +100,8 @@ def _latin(sentence: str) -> list[str]:
     """The languages with most words and letters in a sentence; several where these are as likely, none where nothing shows any."""
     scores: Counter[str] = Counter()
     for word in _WORD.findall(sentence):
+        if len(word) > 1 and word.isupper():  # "OS" and "AM" are no words
+            continue
         for name in _LANGUAGES_OF.get(word.lower(), ()):
             scores[name] += 2 * (word != "i" or name != ENGLISH)
     small = sentence.lower()

@@ -225,6 +225,8 @@ def _clock(m: re.Match[str]) -> str:
     half += f" {m['half'].lower()}.m." if m["half"] else ""
     if hour > 24 or minute > 59:
         return m[0]
+    if hour == minute == 0 and not half:
+        return "midnight"
     if minute == 0:
         said = _words(hour) if half else f"{_words(hour)} o'clock" if hour <= 12 else f"{_words(hour)} hundred"
     else:
@@ -326,6 +328,8 @@ _RULES = [
     _rule(rf"\b({_any(_POINTED_TITLES)}) (?=[A-Z])", lambda m: _POINTED_TITLES[m[1]] + " "),
     _rule(rf"(?<![\w.])({_any(_ABBREVIATIONS)})(?!\w)", _abbreviation),
     _rule(r"\bNo\. ?(?=[0-9])|#(?=[0-9])", lambda _: "number "),
+    _rule(r"(?<=\b[Cc]hapter )0+(?=[1-9])|(?<=\b[Pp]art )0+(?=[1-9])", lambda _: ""),
+    _rule(r"(?<![\w.,+$€£-])([2-9][0-9]{2})([0-9]{3})([0-9]{4})(?![\w-]|[.,][0-9])", lambda m: ", ".join(map(_digits, m.groups()))),
     _rule(r"\b([0-9]{4})-([0-9]{2})-([0-9]{2})\b", lambda m: _date(m[1], m[2], m[3]) or m[0]),
     _rule(r"\b([0-9]{4})/([0-9]{2})/([0-9]{2})\b", lambda m: _date(m[1], m[2], m[3]) or m[0]),
     _rule(r"\b([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})\b", lambda m: _date(m[3], m[1], m[2]) or m[0]),
