@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check --constraint constraints.t
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help install serve say saas web test check bench attack gpu drill reference clean
+.PHONY: help install serve say saas web test check bench attack gpu drill clients reference clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '%-10s %s\n' "$$name" "$$what"; done
@@ -41,6 +41,10 @@ test: $(DEV) ## run every check: lint, types, contracts, tests
 
 drill: $(DEV) reference ## run the slow and destructive checks
 	$(BIN)/pytest -m drill
+
+clients: $(DEV) ## install the clients that people use, each in its own environment, run them against minnow, and write the table of docs/clients.md
+	tests/clients/install.sh
+	$(BIN)/python -m tests.clients.run
 
 BENCH := $(BIN)/fishserve bench
 bench: $(DEV) ## measure this machine, CPU or GPU, in about 10 minutes once installed; the report goes to var/bench/

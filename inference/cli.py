@@ -101,7 +101,7 @@ def say(
     top_p: Annotated[float | None, typer.Option(help="Keep the likeliest codes that make up this share.")] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, codes of the last frames become less likely.")] = None,
     normalize: Annotated[
-        bool | None, typer.Option(help="Write numbers and signs out as English words first; without either, as the model needs it.")
+        bool | None, typer.Option(help="Write numbers and signs out as words first; without either, as the model needs it.")
     ] = None,
     chunk_length: Annotated[int, typer.Option(help="Most UTF-8 bytes of text in one segment.")] = 200,
     max_new_tokens: Annotated[
@@ -145,7 +145,7 @@ def show_text(
     text: Annotated[str, typer.Argument(help="What would be said; `-` reads it from standard input.")],
     checkpoint: Checkpoint = None,
     normalize: Annotated[
-        bool | None, typer.Option(help="Write numbers and signs out as English words first; without either, as the model needs it.")
+        bool | None, typer.Option(help="Write numbers and signs out as words first; without either, as the model needs it.")
     ] = None,
     chunk_length: Annotated[int, typer.Option(help="Most UTF-8 bytes of text in one segment.")] = 200,
     compat: Annotated[Literal["reference"] | None, typer.Option(help="`reference`: cut as the reference implementation does.")] = None,

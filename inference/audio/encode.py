@@ -139,6 +139,7 @@ class Encoder:
         """Free what an unfinished file holds, FFmpeg's threads and buffers, once no other thread encodes."""
         with self._busy:
             self._writer.abandon()
+            self._tempo = None
 
     def with_true_sizes(self, content: bytes) -> bytes:
         """A whole, finished file with its length in its header, which a stream cannot know when it begins.
@@ -238,7 +239,10 @@ class _Compressed:
         return begun + self._sink.take()
 
     def abandon(self) -> None:
-        self._container.close()
+        """Free FFmpeg's threads now. A client that left leaves an exception behind, whose frames hold this object until they are collected."""
+        if container := vars(self).pop("_container", None):
+            container.close()
+            del self._stream
         self._sink.take()
 
     def true_sizes(self, _size: int, /) -> tuple[int, bytes]:

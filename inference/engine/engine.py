@@ -131,10 +131,11 @@ class SpeechEngine:
         Raises RequestError when this text cannot be spoken, or the request has too much of it; earlier text is still spoken.
         """
         if job := self._scheduler.live_job(handle):
-            request = replace(job.request, text=text)
+            request = replace(job.request, text=text, language=job.request.language_at_end)
             segments, silences = self._prompting.segments(request)
             self._prompting.check_room(request, job.fixed, segments)
             self._scheduler.extend(job, segments, silences, self._prompting.gap(request))
+            job.request = request
 
     def complete(self, handle: RequestHandle) -> None:
         """Say that no more text will come for a live request: it ends when its text is spoken."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from inference.errors import RequestError, shown
 from inference.model.config import SAMPLE_RATE, SAMPLING_RANGES, GenerationDefaults
+from inference.text.language import ENGLISH, language_at_end
 from inference.text.script import Line, script, speakable
 from inference.text.split import split
 from inference.voices.voice import Voice
@@ -50,7 +51,8 @@ class SpeechRequest:
     Where `temperature`, `top_p`, `repetition_penalty` or `normalize` is None, the checkpoint's `GenerationDefaults` decide.
     `temperature` 0 takes the likeliest code each time. `top_p` keeps the likeliest tokens whose probabilities sum to
     at most this value. `repetition_penalty` makes codes of the last 16 frames less likely. `normalize` writes numbers, money, dates and
-    abbreviations out as English words before they are spoken. `chunk_length` is the most UTF-8
+    abbreviations out as words of each sentence's language before they are spoken, which is `language` (two letters) until a sentence
+    shows another. `chunk_length` is the most UTF-8
     bytes of text in one segment; a checkpoint may lower it (`GenerationDefaults`). `max_new_tokens` limits the frames of each such segment
     (21.5 a second); 0 allows as many as the model's context has room for, None at most 1024 and at most half of that context. `seed` fixes
     every random draw; None draws a fresh seed.
@@ -69,6 +71,7 @@ class SpeechRequest:
     chunk_length: int = 200
     max_new_tokens: int | None = None
     compat: Compat | None = None
+    language: str = ENGLISH
 
     def __post_init__(self) -> None:
         check_text(self.text, "text")
@@ -99,7 +102,13 @@ class SpeechRequest:
         return script(
             self.text, self.chunk_length,
             normalize=bool(self.normalize), spell_capitals=defaults.spell_capitals, segmentation=defaults.segmentation,
+            language=self.language,
         )  # fmt: skip
+
+    @property
+    def language_at_end(self) -> str:
+        """The language of text that follows this request's and shows none."""
+        return language_at_end(self.text, self.language) if self.normalize else self.language
 
     @property
     def sampling(self) -> tuple[float, float, float]:

@@ -6,9 +6,12 @@ uvicorn has no such limits, so that one client could hold up all the others: it 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
@@ -129,6 +132,10 @@ class HTTPProtocol(_WriteDeadline, HttpToolsProtocol):
         if self._head_is_too_large:
             raise ValueError("the headers are too large")
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        answering: Any = CloseDelimited(app, cycle) if cycle.scope["http_version"] == "1.0" else app
+        super()._start_asgi_task(cycle, answering)
+
     def _look_later(self) -> None:
         self._next_look = self.loop.call_later(HEADER_SECONDS, self._look)
 
@@ -149,6 +156,34 @@ class HTTPProtocol(_WriteDeadline, HttpToolsProtocol):
         """Cancel the header timeout."""
         self._next_look.cancel()
         super().connection_lost(exc)
+
+
+class CloseDelimited:
+    """Answers a client of HTTP/1.0, which knows no chunks: a reply without a length ends with its connection (RFC 9112, section 6.3)."""
+
+    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle) -> None:
+        self._app, self._cycle = app, cycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        cycle, without_length = self._cycle, False
+
+        async def unchunked(message: Message) -> None:
+            nonlocal without_length
+            if message["type"] == "http.response.start":
+                without_length = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+                if without_length:
+                    cycle.chunked_encoding = False
+            elif without_length:
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, unchunked)
+        except BaseException:
+            if without_length:  # an orderly end would mean that the reply is whole, so it is a reset
+                cycle.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                cycle.transport.abort()
+            raise
 
 
 class WebSocketProtocol(_WriteDeadline, WebSocketsSansIOProtocol):

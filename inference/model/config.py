@@ -109,7 +109,7 @@ class DualARConfig:
 class GenerationDefaults:
     """A checkpoint's defaults for values that a request leaves out: the optional `generation_config.json` beside its weights.
 
-    The values here are those of the reference implementation. `normalize` first writes numbers and signs out as English words, and with
+    The values here are those of the reference implementation. `normalize` first writes numbers and signs out as words, and with
     `spell_capitals` also acronyms and words in capitals. `chunk`, `max_segment_bytes` and the pauses are those of `Segmentation`.
     `history` is the number of columns of earlier segments that stay in the context: 0 for none, None for as many as fit.
     """

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from inference.errors import EngineClosed, FishserveError, NotReady, Overloaded, RequestError, VoiceExists, VoiceNotFound
 from inference.http.bodies import BodyLimit
 from inference.http.error_responses import complaint, error
+from inference.http.gzip_bodies import GzipBodies
 from inference.http.keys import Guard, Keys
 from inference.http.log import RequestLog
 from inference.http.metrics import exposition
@@ -21,6 +22,7 @@ from inference.http.origins import OwnPagesOnly
 from inference.http.pieces import Pieces
 from inference.server import elevenlabs, elevenlabs_account, elevenlabs_live, fish, fish_live, fish_references, openai, page, realtime
 from inference.server.audio_responses import PING, EngineClient
+from inference.server.elevenlabs_keys import KeyInFirstMessage
 from inference.server.references import References
 from inference.server.state import State
 from inference.settings import Settings
@@ -40,8 +42,10 @@ def create_app(engine: EngineClient, settings: Settings, *, guarded: bool = Fals
     app.add_middleware(
         BodyLimit, limit=settings.max_body_bytes, refuse=_refusal, larger=UPLOADS, larger_limit=settings.max_upload_bytes, many=fish.MANY_VALUES,
     )  # fmt: skip
+    app.add_middleware(GzipBodies, refuse=_refusal)
     if settings.keys_file is not None and not guarded:
         app.add_middleware(Guard, keys=Keys(settings.keys_file), refuse=_refusal)
+        app.add_middleware(KeyInFirstMessage)
     elif not guarded:
         app.add_middleware(OwnPagesOnly, origins=settings.origins, hosts=settings.host_names, refuse=_refusal)
     if settings.origins:

@@ -48,7 +48,7 @@ class SpeechBody(Lenient):
     temperature: float | None = None
     top_p: float | None = None
     repetition_penalty: float | None = None
-    normalize: bool | None = Field(None, description="Write numbers and signs out as English words first. null: if the model needs it.")
+    normalize: bool | None = Field(None, description="Write numbers and signs out as words first. null: if the model needs it.")
     chunk_length: int = 200
     max_new_tokens: int | None = None
 

@@ -6,6 +6,8 @@ import html
 
 import regex
 
+from inference.text.latex import without_latex
+
 _TAGS = (
     "a abbr b blockquote body br code del div em font h1 h2 h3 h4 h5 h6 hr html i img li mark ol p pre q s small span strong sub sup table "
     "tbody td th thead tr u ul speak prosody emphasis phoneme say-as voice lang w audio mstts:express-as "
@@ -56,10 +58,10 @@ def plain(text: str) -> str:
     """`text` without the markup that readers see but listeners must not hear.
 
     Links keep their text, and addresses keep the host, never a password. Headings, list items and table rows become sentences, and so do
-    paragraphs in HTML. Scripts, styles and a model's thoughts (`<think>`) are dropped. Code stays as written, and so do marks that are no
-    markup, as in `2 * 3` or `a_b`. Emoji, arrows and boxes are dropped.
+    paragraphs in HTML. Scripts, styles and a model's thoughts (`<think>`) are dropped. Formulas in LaTeX become plain signs. Code stays as written, and
+    so do marks that are no markup, as in `2 * 3` or `a_b`. Emoji, arrows and boxes are dropped.
     """
-    text = _ALIAS.sub(r"\2", text)
+    text = without_latex(_ALIAS.sub(r"\2", text))
     if "<" in text:
         text = _ENDS_SENTENCE.sub(f"{_ENDED}\n", _without_unheard(text.replace(_ENDED, "")))
         text = _TAG.sub("", _LINE_TAG.sub("\n", text))

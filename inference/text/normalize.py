@@ -1,4 +1,4 @@
-"""Expands English numbers, money, dates, times, units and abbreviations into words."""
+"""Expands numbers, money, dates, times, units and abbreviations into words, each sentence in its language; here are English's rules."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from num2words import num2words
+
+from inference.text.language import ENGLISH, language
+from inference.text.sentences import sentences
 
 _MONTHS = (
     "January",
@@ -117,7 +120,7 @@ _DOLLARS = {
 _SCALES = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion"}
 _SYMBOLS = {
     "&": "and", "@": "at", "=": "equals", "+": "plus", "%": "percent", "×": "times", "÷": "divided by", "±": "plus or minus",
-    "≤": "is at most", "≥": "is at least", "≠": "is not", "≈": "is about", "√": "the square root of", "π": "pi", "²": "squared", "³": "cubed",
+    "≤": "is at most", "≥": "is at least", "≠": "is not", "≈": "is about", "√": "the square root of", "π": "pi", "²": "squared", "^": "to the power of", "³": "cubed",
 }  # fmt: skip
 _VULGAR = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8), "⅞": (7, 8)}
 _ROMANS = {r: n for n, r in enumerate("II III IV V VI VII VIII IX X XI XII XIII XIV XV XVI XVII XVIII XIX XX".split(), 2)}  # noqa: SIM905 - as above
@@ -149,14 +152,30 @@ _MONTH = _any((*_MONTHS, *_SHORT_MONTHS))
 _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 
 
-def normalize(text: str) -> str:
-    """`text` with digits and signs spelled out as English words, separated from their neighbours by spaces.
+def normalize(text: str, otherwise: str = ENGLISH) -> str:
+    """`text` with digits and signs spelled out as words of each sentence's language, separated from their neighbours by spaces.
 
-    No ASCII digit is left. Anything without a reading stays as it is.
+    A sentence that shows no language has that of the one before it; the first has `otherwise`. No ASCII digit is left. Anything without
+    a reading stays as it is.
     """
+    said = []
+    for sentence in sentences(text):
+        otherwise = language(sentence, otherwise)
+        body = sentence.rstrip()
+        said += [_english(body) if otherwise == ENGLISH else _other(body, otherwise), sentence[len(body) :]]
+    return "".join(said).rstrip(" ")
+
+
+def _english(text: str) -> str:
     for pattern, said in _RULES:
         text = pattern.sub(_apart(said), text)
     return text
+
+
+def _other(text: str, name: str) -> str:
+    from inference.text.normalize_locale import normalize_in  # needs CLDR's data, which most servers never read
+
+    return normalize_in(text, name)
 
 
 def _apart(said: Said) -> Said:
@@ -206,6 +225,8 @@ def _clock(m: re.Match[str]) -> str:
     half += f" {m['half'].lower()}.m." if m["half"] else ""
     if hour > 24 or minute > 59:
         return m[0]
+    if hour == minute == 0 and not half:
+        return "midnight"
     if minute == 0:
         said = _words(hour) if half else f"{_words(hour)} o'clock" if hour <= 12 else f"{_words(hour)} hundred"
     else:
@@ -307,6 +328,8 @@ _RULES = [
     _rule(rf"\b({_any(_POINTED_TITLES)}) (?=[A-Z])", lambda m: _POINTED_TITLES[m[1]] + " "),
     _rule(rf"(?<![\w.])({_any(_ABBREVIATIONS)})(?!\w)", _abbreviation),
     _rule(r"\bNo\. ?(?=[0-9])|#(?=[0-9])", lambda _: "number "),
+    _rule(r"(?<=\b[Cc]hapter )0+(?=[1-9])|(?<=\b[Pp]art )0+(?=[1-9])", lambda _: ""),
+    _rule(r"(?<![\w.,+$€£-])([2-9][0-9]{2})([0-9]{3})([0-9]{4})(?![\w-]|[.,][0-9])", lambda m: ", ".join(map(_digits, m.groups()))),
     _rule(r"\b([0-9]{4})-([0-9]{2})-([0-9]{2})\b", lambda m: _date(m[1], m[2], m[3]) or m[0]),
     _rule(r"\b([0-9]{4})/([0-9]{2})/([0-9]{2})\b", lambda m: _date(m[1], m[2], m[3]) or m[0]),
     _rule(r"\b([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})\b", lambda m: _date(m[3], m[1], m[2]) or m[0]),

@@ -8,6 +8,7 @@ import regex
 
 from inference.errors import RequestError
 from inference.text.clean import clean
+from inference.text.language import ENGLISH, language_at_end
 from inference.text.letters import plain_letters, speakable_words
 from inference.text.markup import plain
 from inference.text.normalize import normalize as words
@@ -36,13 +37,19 @@ def speakable(text: str) -> bool:
 
 
 def script(
-    text: str, length: int, *, normalize: bool, spell_capitals: bool = False, segmentation: Segmentation = AS_MUCH_AS_FITS
+    text: str,
+    length: int,
+    *,
+    normalize: bool,
+    spell_capitals: bool = False,
+    segmentation: Segmentation = AS_MUCH_AS_FITS,
+    language: str = ENGLISH,
 ) -> tuple[list[Line], float]:
     """The lines of a text, each at most `length` UTF-8 bytes where the text allows, and the seconds of silence after the last.
 
     `[pause:1.2s]` and SSML's `<break time="500ms"/>` are pauses; they replace the pause that `segmentation` puts there. `normalize` writes
-    numbers and signs out as English words, with `spell_capitals` also acronyms and words in capitals. Raises RequestError for an invalid
-    pause, and when there is nothing to speak.
+    numbers and signs out as words of each sentence's language, which is `language` until a sentence shows another; with `spell_capitals` also
+    acronyms and words in capitals. Raises RequestError for an invalid pause, and when there is nothing to speak.
     """
     length = min(length, segmentation.max_segment_bytes or length)
     lines: list[Line] = []
@@ -50,7 +57,8 @@ def script(
     for mark in (*_PAUSE.finditer(text), None):
         part = plain(text[start : mark.start() if mark else len(text)])
         if normalize:
-            part = words(clean(plain_letters(part)))
+            part = clean(plain_letters(part))
+            part, language = words(part, language), language_at_end(part, language)
             part = speakable_words(part) if spell_capitals else part
         cut = segments(part, length, segmentation) if segmentation.chunk == "sentence" else [(s, 0.0) for s in split(part, length)]
         gap = 0.0

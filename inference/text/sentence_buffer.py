@@ -15,6 +15,8 @@ _BLANK = regex.compile(r"(?<!\d)\s+|\s+(?![\d\s]|\Z)")
 """White space, but not inside a number, such as 10 000."""
 _UNCUT = regex.compile(r"<[^<>]{0,300}(?:>|\Z)|\[[^\[\]]{0,300}(?:\Z|\](?:\([^()]{0,300}(?:\)|\Z))?)")
 """A tag, a pause, or a link, which may not be complete yet."""
+_BEGUN = regex.compile(r"\S{12}|\S{1,11}\s|\S{0,11}?(?:\p{Lo}|\p{L}[.,;:!?])")
+"""The first word of a sentence is complete: it may decide whether a sentence ended before it, as in "on 3. Oct|ober"."""
 _NEEDS_NO_BLANK = regex.compile(r"\p{Lo}\Z")
 
 
@@ -25,12 +27,16 @@ class SentenceBuffer:
         self._length, self._waiting = length, ""
 
     def feed(self, text: str) -> str:
-        """Add text; return the text that can be spoken now, or "" for none yet. A sentence is complete when the next one has begun.
+        """Add text; return the text that can be spoken now, or "" for none yet. A sentence is complete when the next one has
+        begun and its first word is there.
 
         Very short sentences wait for the next one, too.
         """
         self._waiting += text
-        size = sum(map(len, join_short(sentences(self._waiting)[:-1])[:-1]))
+        *complete, begun = sentences(self._waiting) or [""]
+        if not _BEGUN.match(begun.lstrip()):
+            complete = complete[:-1]
+        size = sum(map(len, join_short(complete)[:-1]))
         if not size and len(self._waiting) > self._length:
             size = self._cut()
         ready = self._waiting[:size]

@@ -11,7 +11,7 @@ _MARKS = regex.compile(
 _FULL = regex.compile(r"[\p{Sentence_Break=STerm}\u037e]")
 _LAST_WORD = regex.compile(r"[\p{L}\p{M}.]+\Z|(?<!\w)\d{1,2}\Z")
 _ORDINAL = regex.compile(
-    r"\b(?:der|die|das|den|dem|des|am|vom|zum|zur|beim|im|ein|eine|einen|einem|einer|eines)\s\d{1,2}\Z", regex.IGNORECASE
+    r"\b(?:der|die|das|den|dem|des|am|vom|zum|zur|beim|im|(?:[mds]?ein|kein|ihr|unser|jed|dies)(?:e[nmrs]?)?)\s\d{1,2}\Z", regex.IGNORECASE
 )
 """German: "der 2. Weltkrieg"."""
 _INITIALS = regex.compile(r"(?:\p{Lu}\.)+\p{Lu}|(\p{Lu})\1")
@@ -27,6 +27,8 @@ _ABBREVIATIONS = frozenset(
     jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun a.m p.m u.s
     z.b d.h u.a bzw ca evtl ggf nr str usw vgl hr fr m mme mlle ex env p.ex sra srta dra ud uds pág núm sig sig.ra dott ecc pag
     exmo bijv d.w.z dhr mevr np m.in tzw ul т.е т.д т.п г ул им
+    mio mrd std tel inkl bzgl apr janv févr juil déc mm avda dña sres págs avv ing dott.ssa sig.na dra bv o.a m.b.t blz tzn ok godz al тыс руб
+    напр см просп стр гг د
     """.split()  # noqa: SIM905 - a list of so many strings is harder to read
 )
 """In lower case, without the last full stop."""

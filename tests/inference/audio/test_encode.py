@@ -3,6 +3,7 @@ import wave
 
 import av
 import numpy as np
+import psutil
 import pytest
 import soundfile
 from hypothesis import given, settings
@@ -134,3 +135,15 @@ def test_a_flush_brings_all_the_sound_so_far_and_the_file_continues(kind, rate, 
 def test_a_whole_file_without_any_sound_is_one(kind):
     encoder = Encoder(kind)
     assert soundfile.info(io.BytesIO(encoder.with_true_sizes(encoder.finish()))).frames < 0.03 * NATIVE_RATE
+
+
+@pytest.mark.parametrize("kind", ["mp3", "opus", "flac", "aac"])
+def test_closing_ends_ffmpegs_threads_while_the_encoder_is_still_held(kind):
+    """A client that leaves leaves an exception, whose frames hold the encoder until Python collects them."""
+    before = psutil.Process().num_threads()
+    encoders = [Encoder(kind, speed=1.5) for _ in range(5)]
+    for encoder in encoders:
+        encoder.encode(np.zeros(20_000, np.float32))
+        encoder.close()
+        encoder.close()
+    assert psutil.Process().num_threads() <= before

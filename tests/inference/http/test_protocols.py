@@ -20,7 +20,7 @@ LARGE = 5_000_000
 
 
 class App:
-    """Answers with the body's length, `/large` with much; echoes the length of each WebSocket message. Notes who has left."""
+    """Answers with the body's length, `/large` with much, `/stream` without a length, `/fault` with a part; echoes the length of each WebSocket message. Notes who has left."""
 
     def __init__(self):
         self.gone, self.messages = [], []
@@ -42,7 +42,11 @@ class App:
             self.gone.append(scope["path"])
             return
         content = b"x" * LARGE if scope["path"] == "/large" else b"%d" % size
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(content))]})
+        length = [] if scope["path"] in ("/stream", "/fault") else [(b"content-length", b"%d" % len(content))]
+        await send({"type": "http.response.start", "status": 200, "headers": length})
+        if scope["path"] == "/fault":
+            await send({"type": "http.response.body", "body": b"a part", "more_body": True})
+            raise RuntimeError("the rest cannot be made")
         for start in range(0, len(content), 10_000):
             await send({"type": "http.response.body", "body": content[start : start + 10_000], "more_body": True})
         await send({"type": "http.response.body", "body": b""})
@@ -91,6 +95,23 @@ def test_usual_requests_are_answered(running):
     body = b"".join(b"1\r\n.\r\n" for _ in range(100_000))  # 600 kB of framing around 100 kB
     answer = running.send(b"POST / HTTP/1.1\r\n" + once + b"Transfer-Encoding: chunked\r\n\r\n", body, b"0\r\nA: b\r\n\r\n")
     assert answer.endswith(b"\r\n\r\n100000")
+
+
+def test_clients_of_http_1_0_get_no_chunks(running):
+    head, _, body = running.send(b"POST /stream HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc").partition(b"\r\n\r\n")
+    assert (body, b"connection: close" in head, b"transfer-encoding" in head) == (b"3", True, False)
+    head, _, body = running.send(b"GET /large HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").partition(b"\r\n\r\n")
+    assert (len(body), b"content-length: 5000000" in head, b"transfer-encoding" in head) == (LARGE, True, False)
+    assert running.send(b"HEAD /stream HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\n")
+    assert running.send(b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").endswith(b"1\r\n0\r\n0\r\n\r\n")
+
+
+def test_a_part_is_never_taken_for_the_whole_by_a_client_of_http_1_0(running):
+    with socket.create_connection(("127.0.0.1", running.port), HANG_SECONDS) as client:
+        client.sendall(b"GET /fault HTTP/1.0\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            while client.recv(4096):
+                pass
 
 
 @pytest.mark.parametrize(

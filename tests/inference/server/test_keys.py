@@ -1,6 +1,7 @@
 """Who may ask, with keys made by the command and taken back while the server runs."""
 
 import contextlib
+import json
 import socket
 import stat
 import subprocess
@@ -14,11 +15,12 @@ import pytest
 from elevenlabs.core import ApiError
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from inference import RequestError
 from inference.http.keys import Keys
+from inference.server.elevenlabs_keys import MAX_WITHOUT_KEY
 from tests.inference.server.conftest import Server
 from tests.waiting import HANG_SECONDS
 
@@ -116,6 +118,54 @@ def test_a_socket_wants_a_key_too(guarded):
         pass
     with connect(address, additional_headers={"Authorization": f"Bearer {key}"}):
         pass
+
+
+def eleven_socket(server, **query):
+    words = "&".join(f"{name}={value}" for name, value in query.items())
+    return connect(f"ws://127.0.0.1:{server.port}/v1/text-to-speech/nobody/stream-input?{words}")
+
+
+@pytest.mark.parametrize("field", ["xi_api_key", "xi-api-key", "authorization"])
+def test_elevenlabs_sockets_take_the_key_of_the_first_message_or_of_the_query(guarded, field):
+    server, key, _ = guarded
+    with eleven_socket(server) as opened:
+        opened.send(json.dumps({"text": " ", field: f"Bearer {key}" if field == "authorization" else key}))
+        assert json.loads(opened.recv(HANG_SECONDS))["error"] == "voice_id_does_not_exist"
+    with eleven_socket(server, **{field: key}) as opened:
+        assert json.loads(opened.recv(HANG_SECONDS))["error"] == "voice_id_does_not_exist"
+
+
+@pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        ({"text": " ", "xi_api_key": "wrong"}, "the key is not known here"),
+        ({"text": " "}, "a key is missing"),
+        ({"text": " ", "xi_api_key": 3}, "a key is missing"),
+        ("[" * 20_000, "a key is missing"),
+        (b"\xff", "a key is missing"),
+    ],
+    ids=str,
+)
+def test_without_a_key_a_socket_says_that_and_nothing_else(guarded, first, words):
+    with eleven_socket(guarded[0]) as opened:
+        opened.send(json.dumps(first) if isinstance(first, dict) else first)
+        error = json.loads(opened.recv(HANG_SECONDS))
+        assert (words in error["message"], error["error"], error["code"]) == (True, "invalid_api_key", 1008)
+        with pytest.raises(ConnectionClosed):
+            opened.recv(HANG_SECONDS)
+    with pytest.raises(InvalidStatus), eleven_socket(guarded[0], xi_api_key="wrong"):
+        pass
+
+
+def test_few_connections_may_wait_without_a_key(guarded):
+    server, key, _ = guarded
+    with contextlib.ExitStack() as opened:
+        for _ in range(MAX_WITHOUT_KEY):
+            opened.enter_context(eleven_socket(server))
+        with pytest.raises(InvalidStatus), eleven_socket(server):
+            pass
+        with eleven_socket(server, authorization=key):
+            pass
 
 
 def test_a_body_is_not_read_for_one_without_a_key(guarded):

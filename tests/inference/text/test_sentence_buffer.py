@@ -15,6 +15,10 @@ def test_a_sentence_is_complete_when_the_next_begins():
     assert fed(["Mr. ", "Smith is 3", ".5 km. ", "Yes."]) == (["Mr. Smith is 3.5 km. "], "Yes.")
 
 
+def test_a_sentence_waits_for_the_first_word_of_the_next_which_may_belong_to_it():
+    assert fed(["am Ende 3. O", "kt", "ober. ", "Nun ", "ja"]) == (["am Ende 3. Oktober. "], "Nun ja")
+
+
 def test_a_long_sentence_goes_in_parts():
     ready, rest = fed(["so many words, ", "and then more ", "of them ", "without an end"], 20)
     assert ready == ["so many words, ", "and then more of "]
@@ -46,7 +50,7 @@ def test_a_long_sentence_is_not_cut_inside_a_number_a_link_or_a_tag(whole, never
 
 @pytest.mark.parametrize("step", [1, 5, 1000])
 def test_a_bold_passage_of_several_sentences_stays_whole(step):
-    whole = "So. **Note this. It is bold.** Next one. And"
+    whole = "So. **Note this. It is bold.** Next one. And so"
     ready, rest = fed([whole[i : i + step] for i in range(0, len(whole), step)])
     assert "".join(ready) + rest == whole
     assert any("**Note this. It is bold.**" in part for part in ready)
@@ -73,7 +77,7 @@ def test_signs_alone_are_told_from_nothing(text, signs):
 
 
 def test_a_pause_stays_with_what_follows():
-    assert fed(["[pause:1s] ", "Hello. ", "You"]) == (["[pause:1s] Hello. "], "You")
+    assert fed(["[pause:1s] ", "Hello. ", "You", " all"]) == (["[pause:1s] Hello. "], "You all")
 
 
 @given(st.lists(st.text(st.sampled_from("ab .,!?。\n"), max_size=8), max_size=30), st.integers(10, 40))

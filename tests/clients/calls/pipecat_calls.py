@@ -1,0 +1,107 @@
+"""Pipecat: the frames that its services hand to a pipeline."""
+
+import asyncio
+
+import aiohttp
+from pipecat.frames.frames import (
+    EndFrame,
+    InterruptionFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+    TTSAudioRawFrame,
+    TTSSpeakFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.runner import PipelineRunner
+from pipecat.pipeline.task import PipelineParams, PipelineTask
+from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.services.elevenlabs.tts import ElevenLabsHttpTTSService, ElevenLabsTTSService
+from pipecat.services.fish.tts import FishAudioTTSService
+from pipecat.services.openai.tts import OpenAITTSService
+from report import LATER, SENTENCE, SOCKETS, URL, call
+
+NAME, PACKAGE, RATE = "pipecat", "pipecat-ai", 24_000
+QUIET_SECONDS, LONG_SECONDS = 4, 60
+
+
+class Ear(FrameProcessor):
+    """Keeps the sound that comes out of a pipeline."""
+
+    def __init__(self):
+        super().__init__()
+        self.samples, self.rate, self.arrived = b"", RATE, asyncio.Event()
+
+    async def process_frame(self, frame, direction):
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TTSAudioRawFrame):
+            self.samples, self.rate = self.samples + frame.audio, frame.sample_rate
+            self.arrived.set()
+        await self.push_frame(frame, direction)
+
+    async def all(self):
+        """All sound until none comes for a while."""
+        async with asyncio.timeout(LONG_SECONDS):
+            await self.arrived.wait()
+        while self.arrived.is_set():
+            self.arrived.clear()
+            try:
+                async with asyncio.timeout(QUIET_SECONDS):
+                    await self.arrived.wait()
+            except TimeoutError:
+                pass
+        samples, self.samples = self.samples, b""
+        return samples
+
+
+async def spoken(made, service):
+    """A text at once, a text in tokens, an interruption, and a text after it."""
+    ear = Ear()
+    task = PipelineTask(Pipeline([service, ear]), params=PipelineParams(audio_out_sample_rate=RATE))
+    running = asyncio.ensure_future(PipelineRunner(handle_sigint=False).run(task))
+    await task.queue_frames([TTSSpeakFrame(SENTENCE)])
+    async with asyncio.timeout(LONG_SECONDS):
+        await ear.arrived.wait()
+    made.first()
+    made.sound(await ear.all(), ear.rate)
+    await task.queue_frames(
+        [LLMFullResponseStartFrame(), *(LLMTextFrame(f"{w} ") for w in f"{SENTENCE} {LATER}".split()), LLMFullResponseEndFrame()]
+    )
+    made.sound(await ear.all(), ear.rate, f"{SENTENCE} {LATER}")
+    await task.queue_frames([TTSSpeakFrame(f"{SENTENCE} {LATER} " * 5)])
+    async with asyncio.timeout(LONG_SECONDS):
+        await ear.arrived.wait()
+    await task.queue_frames([InterruptionFrame()])
+    await ear.all()
+    await task.queue_frames([TTSSpeakFrame(LATER)])
+    made.sound(await ear.all(), ear.rate, LATER)
+    await task.queue_frames([EndFrame()])
+    await running
+
+
+def fish():
+    service = FishAudioTTSService(api_key="any", settings=FishAudioTTSService.Settings(voice="default"))
+    service._base_url = f"{SOCKETS}/v1/tts/live"  # its address is fixed
+    return service
+
+
+async def main():
+    async with aiohttp.ClientSession() as http:
+        services = {
+            "OpenAITTSService": lambda: OpenAITTSService(
+                base_url=f"{URL}/v1", api_key="any", settings=OpenAITTSService.Settings(voice="alloy")
+            ),
+            "ElevenLabsTTSService": lambda: ElevenLabsTTSService(
+                api_key="any", url=SOCKETS, settings=ElevenLabsTTSService.Settings(voice="default")
+            ),
+            "ElevenLabsHttpTTSService": lambda: ElevenLabsHttpTTSService(
+                api_key="any", base_url=URL, aiohttp_session=http, settings=ElevenLabsHttpTTSService.Settings(voice="default")
+            ),
+            "FishAudioTTSService": fish,
+        }
+        for name, service in services.items():
+            with call(f"{NAME}, {name}", PACKAGE, "a text, a text in tokens, an interruption, the next text") as made:
+                await spoken(made, service())
+
+
+asyncio.run(main())
