@@ -24,6 +24,7 @@ from saas.auth.repository import AccountRepository
 from saas.auth.tokens import Tokens
 from saas.auth.turnstile import HEADER, Turnstile
 from saas.billing import router as billing
+from saas.billing.repository import PaymentRepository
 from saas.billing.service import FORGET_SECONDS, Payments
 from saas.credits import router as credits
 from saas.credits.repository import CreditRepository
@@ -167,6 +168,6 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
         await stack.enter_async_context(_running(again(payments.forget, FORGET_SECONDS)))
     secret = settings.turnstile_secret_key
     return State(
-        settings=settings, database=store, readiness=Readiness(), figures=Figures(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), payments=payments, limiter=limiter,
+        settings=settings, database=store, readiness=Readiness(), figures=Figures(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), billing=PaymentRepository(store), payments=payments, limiter=limiter,
         turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work,
     )  # fmt: skip

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from saas.auth.repository import AccountRepository
     from saas.auth.tokens import Tokens
     from saas.auth.turnstile import Turnstile
+    from saas.billing.repository import PaymentRepository
     from saas.billing.service import Payments
     from saas.credits.repository import CreditRepository
     from saas.database import Database
@@ -36,6 +37,7 @@ class State:
     tokens: Tokens
     turnstile: Turnstile | None
     """None where no secret is set."""
+    billing: PaymentRepository
     payments: Payments | None
     """None where Stripe is not set up."""
     limiter: Limiter

@@ -1885,6 +1885,1024 @@ grant execute on function public.apply_stripe_event, public.buyer to service_rol
 
 insert into fishserve.migrations (name) values ('20261126000500_money');
 
+-- 20261127000100_plans.sql
+
+-- Plans: what a user may do. A limit that is null is that of everybody: the table settings, 20 voices, and the API's own settings, which no plan
+-- goes beyond. Every user has a plan; `free` is that of users without a subscription.
+
+create table public.plans (
+  id text primary key,
+  name text not null,
+  stripe_price text unique, -- price_..., null: not for sale. Another price is another plan: who subscribed to this one keeps it
+  amount_cents bigint check (amount_cents > 0), -- of that price, for a period
+  period text not null default 'month' check (period in ('day', 'week', 'month', 'year')), -- how often that is paid, to be shown
+  currency text not null default 'usd' check (currency ~ '^[a-z]{3}$'),
+  credits bigint not null default 0 check (credits >= 0), -- granted for each period that is paid
+  grace_days integer default 3 check (grace_days >= 0), -- for so long they outlive their period; null: for ever
+  weight numeric not null default 1 check (weight > 0), -- with 2, twice as much is spoken in the same time while users take turns
+  max_running integer check (max_running > 0), -- jobs that are spoken at once
+  max_waiting integer check (max_waiting > 0), -- jobs that wait
+  per_minute integer check (per_minute > 0), -- new jobs in a minute
+  max_characters integer check (max_characters > 0), -- of one text
+  max_voices integer check (max_voices >= 0),
+  result_days integer check (result_days > 0), -- how long a result is kept
+  active boolean not null default true, -- for sale
+  check ((stripe_price is null) = (amount_cents is null))
+);
+insert into public.plans (id, name) values ('free', 'Free');
+insert into public.plans (id, name) select distinct plan, plan from public.profiles on conflict do nothing;
+alter table public.profiles add foreign key (plan) references public.plans (id);
+create index profiles_of_plan on public.profiles (plan);
+
+alter table public.plans enable row level security;
+revoke all on public.plans from anon, authenticated, service_role;
+create policy "anyone reads what is for sale" on public.plans for select to anon, authenticated using (active);
+create policy "the service reads and changes plans" on public.plans for all to service_role using (true) with check (true);
+grant select on public.plans to anon, authenticated;
+grant select, insert, update on public.plans to service_role;
+
+-- A user's plan, with everybody's limits where it has none of its own; null is no limit.
+create function fishserve.plan_of(p_user_id uuid) returns public.plans
+language plpgsql stable set search_path = '' as $$
+declare
+  v_plan public.plans;
+  v_settings public.settings;
+begin
+  select p.* into v_plan from public.profiles u join public.plans p on p.id = u.plan where u.id = p_user_id;
+  select * into v_settings from public.settings;
+  v_plan.max_running := coalesce(v_plan.max_running, v_settings.max_running);
+  v_plan.max_waiting := coalesce(v_plan.max_waiting, v_settings.max_waiting);
+  v_plan.max_voices := coalesce(v_plan.max_voices, 20);
+  v_plan.result_days := coalesce(v_plan.result_days, v_settings.result_days);
+  return v_plan;
+end $$;
+
+-- The plans for sale: [plan], the cheapest first.
+create function public.list_plans() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(p) order by p.amount_cents, p.id), '[]') from public.plans p where p.active and p.stripe_price is not null
+$$;
+
+-- Gives a user a plan, until a subscription begins, changes or ends: {plan}.
+create function public.set_plan(p_user_id uuid, p_plan text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+begin
+  perform fishserve.lock_profile(p_user_id);
+  if not exists (select from public.plans where id = p_plan) then
+    raise sqlstate 'PT404' using message = format('there is no plan %s', coalesce(p_plan, 'null'));
+  end if;
+  update public.profiles set plan = p_plan where id = p_user_id;
+  return jsonb_build_object('plan', p_plan);
+end $$;
+
+-- As before, within the limits of the plan. A job's turn is where the user's waiting jobs end, in credits divided by the weight of the plan.
+create or replace function public.process_audio_request(
+  p_user_id uuid, p_idempotency_key text, p_fingerprint text, p_text text, p_token_hash text,
+  p_voice_id uuid default null, p_options jsonb default '{}', p_api_key_id uuid default null, p_letters numeric default null, p_silence numeric default 0
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_profile public.profiles := fishserve.open_profile(p_user_id);
+  v_plan public.plans := fishserve.plan_of(p_user_id);
+  v_options jsonb := coalesce(case jsonb_typeof(p_options) when 'string' then (p_options #>> '{}')::jsonb else p_options end, '{}'); -- @supabase/lite sends its text
+  v_price public.prices;
+  v_speed numeric;
+  v_need bigint;
+  v_turn numeric;
+  v_balance bigint;
+  v_job public.jobs;
+begin
+  if coalesce(char_length(p_idempotency_key), 0) not between 1 and 255 then
+    raise sqlstate 'PT422' using message = 'an idempotency key has 1 to 255 characters';
+  end if;
+  if p_fingerprint is null or p_token_hash is null then raise sqlstate 'PT422' using message = 'a job needs a fingerprint and the hash of a token'; end if;
+  if p_api_key_id is not null and not exists (select from public.api_keys where id = p_api_key_id and user_id = p_user_id and revoked_at is null) then
+    raise sqlstate 'PT403' using message = 'this API key was revoked';
+  end if;
+
+  select * into v_job from public.jobs where user_id = p_user_id and idempotency_key = p_idempotency_key;
+  if found and v_job.deleted_at is null and v_job.status in ('failed', 'cancelled', 'expired') and v_job.charged = 0 then
+    update public.jobs set idempotency_key = 'free ' || id where id = v_job.id; -- no client's key has a space
+  elsif found then
+    if v_job.fingerprint <> p_fingerprint then
+      raise sqlstate 'PT409' using message = 'this idempotency key was used for another request; use a new one';
+    end if;
+    if v_job.deleted_at is not null then
+      raise sqlstate 'PT410' using message = 'the job of this idempotency key was deleted; use a new one';
+    end if;
+    return jsonb_build_object('job', fishserve.job_json(v_job), 'replayed', true, 'balance', v_profile.balance, 'voice', fishserve.voice_of_job(v_job));
+  end if;
+
+  if p_text is null or p_text !~ '\S' then raise sqlstate 'PT422' using message = 'there is no text to speak'; end if;
+  if char_length(p_text) > 100000 then
+    raise sqlstate 'PT422' using message = format('the text has %s characters; it may have 100000', char_length(p_text));
+  end if;
+  if char_length(p_text) > v_plan.max_characters then
+    raise sqlstate 'PT422' using message = format('the text has %s characters; with the plan %s it may have %s', char_length(p_text), v_plan.name,
+      v_plan.max_characters);
+  end if;
+  if jsonb_typeof(v_options) <> 'object' or octet_length(v_options::text) > 10000 then
+    raise sqlstate 'PT422' using message = 'the options are an object of at most 10000 bytes';
+  end if;
+  v_speed := fishserve.speed_of(v_options);
+  if v_speed not between 0.1 and 10 then raise sqlstate 'PT422' using message = format('the speed is %s; it may be 0.1 to 10', v_speed); end if;
+  if p_letters < 0 or p_silence < 0 then raise sqlstate 'PT422' using message = 'a text has no fewer than 0 letters, and 0 seconds of silence'; end if;
+  if p_voice_id is not null and not exists (select from public.cloned_voices where id = p_voice_id and user_id = p_user_id and status = 'ready') then
+    raise sqlstate 'PT404' using message = format('you have no voice %s that is ready', p_voice_id);
+  end if;
+
+  if v_plan.max_waiting is not null
+    and exists (select from public.jobs where user_id = p_user_id and status = 'queued' order by turn offset v_plan.max_waiting - 1 limit 1) then
+    raise sqlstate 'PT429' using message = format('you have %s jobs waiting, the most an account may have; wait until some are spoken, or cancel them',
+      v_plan.max_waiting);
+  end if;
+  if v_plan.per_minute is not null
+    and (select count(*) from public.jobs where user_id = p_user_id and created_at > now() - interval '1 minute') >= v_plan.per_minute then
+    raise sqlstate 'PT429' using message = format('with the plan %s you may ask for %s texts a minute; try again later in this minute', v_plan.name,
+      v_plan.per_minute);
+  end if;
+  v_price := fishserve.active_price();
+  v_need := fishserve.credits(fishserve.estimated_seconds(coalesce(p_letters, fishserve.letters(p_text)), coalesce(p_silence, 0), v_speed, v_price)
+    * greatest(1, v_speed), v_price);
+  if v_profile.balance < v_need then
+    raise sqlstate 'PT402' using message = format('this needs %s credits; you have %s', v_need, v_profile.balance);
+  end if;
+  -- A job begins where the user's last waiting job would end, and never before the next job of all: who has waited for nothing has saved up nothing.
+  v_turn := greatest(
+    (select turn from public.jobs where status = 'queued' and (lease_until is null or lease_until < now()) order by turn, created_at limit 1),
+    (select turn + reserved / v_plan.weight from public.jobs where user_id = p_user_id and status = 'queued' order by turn desc limit 1), 0);
+  insert into public.jobs (user_id, api_key_id, idempotency_key, fingerprint, text, voice_id, options, characters, price_id, reserved, token_hash, turn)
+    values (p_user_id, p_api_key_id, p_idempotency_key, p_fingerprint, p_text, p_voice_id, v_options, char_length(p_text), v_price.id, v_need, p_token_hash,
+      v_turn)
+    returning * into v_job;
+  v_balance := fishserve.post(p_user_id, 'reserve', -v_need, v_job.id, v_job.id::text);
+  return jsonb_build_object('job', fishserve.job_json(v_job), 'replayed', false, 'balance', v_balance, 'voice', fishserve.voice_of_job(v_job));
+end $$;
+
+create or replace function fishserve.may_run(p_user_id uuid) returns boolean
+language plpgsql set search_path = '' as $$
+declare
+  v_max integer := (fishserve.plan_of(p_user_id)).max_running;
+begin
+  if v_max is null then return true; end if;
+  if not pg_try_advisory_xact_lock(hashtextextended(p_user_id::text, 0)) then return false; end if;
+  return (select count(*) from public.jobs where user_id = p_user_id and status = 'running')
+    + (select count(*) from public.jobs where user_id = p_user_id and status = 'queued' and lease_until is not null and lease_until >= now()) < v_max;
+end $$;
+
+create or replace function public.claim_jobs(p_limit integer, p_lease_seconds numeric) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_limit integer := greatest(0, least(p_limit, 1000));
+  v_job record;
+  v_more boolean := true;
+  v_full uuid[] := '{}'::uuid[]; -- users who have as many under way as they may
+  v_all jsonb := '[]'::jsonb;
+begin
+  if exists (select from public.plans p, public.settings s where coalesce(p.max_running, s.max_running) is not null) then
+    v_full := array(
+      select user_id from (
+        select user_id from public.jobs where status = 'running'
+        union all select user_id from public.jobs where status = 'queued' and lease_until is not null and lease_until >= now()
+      ) under_way group by user_id having count(*) >= (fishserve.plan_of(user_id)).max_running);
+  end if;
+  for v_job in
+    select id from public.jobs where status = 'running' and (lease_until is null or lease_until < now())
+      and (backend is null or backend = 'fishserve' or backend_id is null)
+    order by created_at limit v_limit for update skip locked
+  loop
+    v_all := v_all || jsonb_build_array(fishserve.lease(v_job.id, p_lease_seconds));
+  end loop;
+  while v_more loop -- again when a user has come to the limit, in whose place others may have a turn
+    v_more := false;
+    for v_job in
+      select id, user_id from public.jobs where status = 'queued' and (lease_until is null or lease_until < now()) and user_id <> all (v_full)
+      order by turn, created_at limit v_limit - jsonb_array_length(v_all) for update skip locked
+    loop
+      if v_job.user_id = any (v_full) or not fishserve.may_run(v_job.user_id) then
+        v_full := v_full || v_job.user_id;
+        v_more := true;
+      else
+        v_all := v_all || jsonb_build_array(fishserve.lease(v_job.id, p_lease_seconds));
+      end if;
+    end loop;
+  end loop;
+  return v_all;
+end $$;
+
+create or replace function public.settle_job(
+  p_job_id uuid, p_seconds numeric, p_frames bigint, p_bytes bigint, p_sha256 text, p_object_key text, p_partial boolean default false
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_job public.jobs := fishserve.lock_job(p_job_id);
+  v_balance bigint;
+begin
+  if v_job.status not in ('queued', 'running') then
+    if p_object_key is distinct from v_job.object_key then perform fishserve.give_up_object(p_object_key); end if; -- too late: nobody will ask for it
+    return jsonb_build_object('job', fishserve.job_json(v_job), 'balance', fishserve.balance_of(v_job.user_id), 'changed', false);
+  end if;
+  if p_seconds is null or not p_seconds between 0 and 1000000 then
+    raise sqlstate 'PT422' using message = format('audio of %s seconds cannot be settled', coalesce(p_seconds::text, 'unknown'));
+  end if;
+  update public.jobs set status = 'succeeded', charged = fishserve.price_of(v_job, greatest(p_seconds, heard_seconds)), seconds = p_seconds, frames = p_frames,
+    bytes = p_bytes, sha256 = p_sha256, object_key = p_object_key, partial = coalesce(p_partial, false), error = null, lease_until = null,
+    finished_at = now(), expires_at = now() + make_interval(days => (fishserve.plan_of(v_job.user_id)).result_days)
+    where id = p_job_id returning * into v_job;
+  v_balance := fishserve.post(v_job.user_id, 'settle', v_job.reserved - v_job.charged, v_job.id, v_job.id::text);
+  perform fishserve.count_usage(v_job);
+  return jsonb_build_object('job', fishserve.job_json(v_job), 'balance', v_balance, 'changed', true);
+end $$;
+
+create or replace function public.create_voice(p_user_id uuid, p_name text, p_transcript text, p_content_type text, p_bytes bigint) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_name text := btrim(p_name);
+  v_max integer;
+  v_id uuid := gen_random_uuid();
+  v_voice public.cloned_voices;
+begin
+  perform fishserve.open_profile(p_user_id);
+  if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a voice needs a name of 1 to 100 characters'; end if;
+  if char_length(p_transcript) > 2000 then
+    raise sqlstate 'PT422' using message = format('the transcript has %s characters; it may have 2000', char_length(p_transcript));
+  end if;
+  if p_content_type is null or p_bytes is null or p_bytes <= 0 then raise sqlstate 'PT422' using message = 'a voice needs the type and size of its clip'; end if;
+  v_max := (fishserve.plan_of(p_user_id)).max_voices;
+  perform fishserve.erase_voice(id) from public.cloned_voices -- never uploaded, or refused a while ago
+    where user_id = p_user_id and (status = 'pending' and created_at < now() - interval '1 hour' or status = 'refused' and created_at < now() - interval '1 day');
+  if (select count(*) from public.cloned_voices where user_id = p_user_id and status in ('pending', 'ready')) >= v_max then
+    raise sqlstate 'PT409' using message = format('with your plan you may have %s voices, and you have as many; delete one first', v_max);
+  end if;
+  insert into public.cloned_voices (id, user_id, name, transcript, object_key, content_type, bytes)
+    values (v_id, p_user_id, v_name, coalesce(p_transcript, ''), format('voices/%s/%s', p_user_id, v_id), p_content_type, p_bytes)
+    on conflict (user_id, lower(name)) where status in ('pending', 'ready') do nothing returning * into v_voice;
+  if not found then raise sqlstate 'PT409' using message = 'you have a voice of that name already'; end if;
+  return jsonb_build_object('voice', to_jsonb(v_voice));
+end $$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.list_plans, public.set_plan from public, anon, authenticated;
+grant execute on function public.list_plans, public.set_plan to service_role;
+
+insert into fishserve.migrations (name) values ('20261127000100_plans');
+
+-- 20261127000200_lots.sql
+
+-- Lots: the balance of a user, divided by when its credits end. An entry of the ledger that brings credits makes a lot; one that takes them draws on
+-- lots that end soonest, and of those that end together on granted ones before bought ones. What a reservation did not need goes back to the lots it
+-- came from, the longest-lived first. The trigger below keeps all of it in the statement that inserts the entry; audit_ledger() looks it over.
+
+create table public.credit_lots (
+  id bigint generated always as identity primary key,
+  user_id uuid not null references public.profiles (id),
+  reference text not null, -- of the entry that brought it
+  bought boolean not null,
+  expires_at timestamptz, -- null: never
+  opening bigint not null default 0, -- what it held when lots were first recorded
+  remaining bigint not null check (remaining >= 0),
+  created_at timestamptz not null default now()
+);
+create index credit_lots_of_user on public.credit_lots (user_id, expires_at) where remaining > 0;
+create index credit_lots_by_reference on public.credit_lots (user_id, reference);
+create index credit_lots_to_expire on public.credit_lots (expires_at) where remaining > 0 and expires_at is not null;
+
+create table public.lot_moves (
+  entry_id bigint not null references public.transactions (id),
+  lot_id bigint not null references public.credit_lots (id),
+  amount bigint not null,
+  primary key (entry_id, lot_id)
+);
+create index lot_moves_of_lot on public.lot_moves (lot_id);
+
+alter table public.credit_lots enable row level security;
+alter table public.lot_moves enable row level security;
+revoke all on public.credit_lots, public.lot_moves from anon, authenticated, service_role;
+create policy "owners read" on public.credit_lots for select to authenticated using ((select auth.uid()) = user_id);
+create policy "the service reads" on public.credit_lots for select to service_role using (true);
+create policy "the service reads" on public.lot_moves for select to service_role using (true);
+grant select on public.credit_lots to authenticated, service_role;
+grant select on public.lot_moves to service_role;
+
+alter table public.transactions
+  add column lot text, -- whose credits a chargeback takes first, and where they go when it is undone: the reference of a lot
+  add column expires_at timestamptz, -- when the credits that it brings end; null: never
+  drop constraint transactions_sign,
+  add constraint transactions_sign check (case kind
+    when 'purchase' then amount > 0
+    when 'grant' then amount > 0
+    when 'reserve' then amount <= 0 -- the estimate
+    when 'settle' then amount >= 0 -- what the estimate was too much
+    when 'refund' then amount >= 0 -- all of it
+    when 'chargeback' then amount <= 0 -- a payment that was refunded or disputed
+    when 'expire' then amount < 0 -- credits whose time is over
+    when 'adjust' then true -- debt repaid, a dispute won, a plan changed to a smaller one, a correction by hand
+    else false end);
+
+-- What users have now lasts for ever. Jobs that are under way have reserved from it.
+insert into public.credit_lots (user_id, reference, bought, opening, remaining)
+  select p.id, 'opening', true, p.balance + coalesce(r.reserved, 0), p.balance from public.profiles p
+  left join (select user_id, sum(reserved)::bigint as reserved from public.jobs where finished_at is null group by user_id) r on r.user_id = p.id
+  where p.balance > 0 or r.reserved > 0;
+insert into public.lot_moves (entry_id, lot_id, amount)
+  select t.id, l.id, t.amount from public.transactions t join public.jobs j on j.id = t.job_id join public.credit_lots l on l.user_id = t.user_id
+  where t.kind = 'reserve' and j.finished_at is null and t.amount < 0;
+
+create function fishserve.move_credits(p_entry_id bigint, p_lot_id bigint, p_amount bigint) returns void
+language sql set search_path = '' as $$
+  update public.credit_lots set remaining = remaining + p_amount where id = p_lot_id;
+  insert into public.lot_moves (entry_id, lot_id, amount) values (p_entry_id, p_lot_id, p_amount);
+$$;
+
+create function fishserve.apply_to_lots() returns trigger
+language plpgsql set search_path = '' as $$
+declare
+  v_left bigint := abs(new.amount);
+  v_part bigint;
+  v_lot record;
+begin
+  if new.amount < 0 then
+    for v_lot in
+      select id, remaining as most from public.credit_lots where user_id = new.user_id and remaining > 0
+      order by (reference = new.lot) desc nulls last, expires_at nulls last, bought, id
+    loop
+      exit when v_left = 0;
+      v_part := least(v_left, v_lot.most);
+      perform fishserve.move_credits(new.id, v_lot.id, -v_part);
+      v_left := v_left - v_part;
+    end loop;
+  elsif new.kind in ('settle', 'refund') then
+    for v_lot in
+      select l.id, -m.amount as most from public.transactions t join public.lot_moves m on m.entry_id = t.id join public.credit_lots l on l.id = m.lot_id
+      where t.job_id = new.job_id and t.kind = 'reserve'
+      order by l.expires_at desc nulls first, l.bought desc, l.id desc
+    loop
+      exit when v_left = 0;
+      v_part := least(v_left, v_lot.most);
+      perform fishserve.move_credits(new.id, v_lot.id, v_part);
+      v_left := v_left - v_part;
+    end loop;
+  elsif new.amount > 0 then
+    select id into v_lot from public.credit_lots where user_id = new.user_id and reference = new.lot order by id limit 1;
+    if not found then
+      insert into public.credit_lots (user_id, reference, bought, expires_at, remaining)
+        values (new.user_id, new.reference, new.kind = 'purchase' or new.lot is not null, new.expires_at, 0) returning id into v_lot;
+    end if;
+    perform fishserve.move_credits(new.id, v_lot.id, v_left);
+    v_left := 0;
+  end if;
+  if v_left <> 0 then raise exception 'the lots of user % lack % credits of an entry', new.user_id, v_left; end if;
+  return null;
+end $$;
+create trigger apply_to_lots after insert on public.transactions for each row execute function fishserve.apply_to_lots();
+
+-- Writes an entry of a locked profile and answers the balance; credits that come in repay debt first. p_lot and p_expires_at: as in the ledger.
+drop function fishserve.post;
+create function fishserve.post(p_user_id uuid, p_kind text, p_amount bigint, p_job_id uuid, p_reference text, p_lot text default null,
+  p_expires_at timestamptz default null) returns bigint
+language plpgsql set search_path = '' as $$
+declare
+  v_balance bigint;
+  v_repaid bigint;
+begin
+  insert into public.transactions (user_id, kind, amount, balance_after, job_id, reference, lot, expires_at)
+    values (p_user_id, p_kind, p_amount, 0, p_job_id, p_reference, p_lot, p_expires_at) returning balance_after into v_balance;
+  if p_amount > 0 then
+    select least(debt, v_balance) into v_repaid from public.profiles where id = p_user_id;
+    if v_repaid > 0 then
+      update public.profiles set debt = debt - v_repaid where id = p_user_id;
+      insert into public.transactions (user_id, kind, amount, balance_after, reference)
+        values (p_user_id, 'adjust', -v_repaid, 0, 'debt:' || p_kind || ':' || p_reference) returning balance_after into v_balance;
+    end if;
+  end if;
+  return v_balance;
+end $$;
+
+-- Locks a profile, and first takes the credits whose time is over: whoever spends or takes credits comes through here.
+create or replace function fishserve.lock_profile(p_user_id uuid) returns public.profiles
+language plpgsql set search_path = '' as $$
+declare
+  v_profile public.profiles;
+  v_over bigint;
+begin
+  select * into v_profile from public.profiles where id = p_user_id for no key update;
+  if not found then
+    perform fishserve.ensure_profile(p_user_id);
+    select * into v_profile from public.profiles where id = p_user_id for no key update;
+    if not found then raise sqlstate 'PT404' using message = format('no user has the id %s', p_user_id); end if;
+  end if;
+  select sum(remaining) into v_over from public.credit_lots where user_id = p_user_id and remaining > 0 and expires_at <= now();
+  if v_over > 0 then
+    v_profile.balance := fishserve.post(p_user_id, 'expire', -v_over, null,
+      'after ' || (select max(id) from public.transactions where user_id = p_user_id)); -- the lots that end first are those that are over
+  end if;
+  return v_profile;
+end $$;
+
+-- Gives credits, once a kind and reference: {balance, applied}. With kind 'adjust' the number may be negative. Those with an end are spent first.
+drop function public.grant_credits;
+create function public.grant_credits(p_user_id uuid, p_credits bigint, p_reference text, p_kind text default 'grant',
+  p_expires_at timestamptz default null) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_profile public.profiles := fishserve.lock_profile(p_user_id);
+begin
+  if p_kind is null or p_kind not in ('grant', 'adjust') then
+    raise sqlstate 'PT422' using message = format('credits are given as grant or adjust, not as %s', coalesce(p_kind, 'null'));
+  end if;
+  if p_reference is null or btrim(p_reference) = '' then raise sqlstate 'PT422' using message = 'a grant needs a reference: it is given once a reference'; end if;
+  if exists (select from public.transactions where user_id = p_user_id and kind = p_kind and reference = p_reference) then
+    return jsonb_build_object('balance', v_profile.balance, 'applied', false);
+  end if;
+  if p_credits is null or p_credits = 0 or p_credits < 0 and p_kind = 'grant' then
+    raise sqlstate 'PT422' using message = format('%s credits cannot be given', coalesce(p_credits::text, 'no'));
+  end if;
+  if p_expires_at <= now() or p_credits < 0 and p_expires_at is not null then
+    raise sqlstate 'PT422' using message = format('%s credits cannot end at %s: a grant ends later than now', p_credits, p_expires_at);
+  end if;
+  if v_profile.balance + p_credits < 0 then
+    raise sqlstate 'PT402' using message = format('the balance is %s; %s cannot be taken', v_profile.balance, -p_credits);
+  end if;
+  return jsonb_build_object('balance', fishserve.post(p_user_id, p_kind, p_credits, null, p_reference, null, p_expires_at), 'applied', true);
+end $$;
+
+-- The sweeper: takes the credits whose time is over from up to so many users, for who does nothing: {users}.
+create function public.expire_credits(p_limit integer default 100) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_id uuid;
+  v_users integer := 0;
+begin
+  for v_id in -- by user: two sweepers meet the profiles in one order
+    select user_id from (
+      select distinct user_id from public.credit_lots where remaining > 0 and expires_at <= now() limit greatest(0, least(p_limit, 1000))
+    ) due order by user_id
+  loop
+    perform fishserve.lock_profile(v_id);
+    v_users := v_users + 1;
+  end loop;
+  return jsonb_build_object('users', v_users);
+end $$;
+
+-- Whose balance is not the sum of the ledger or of the lots, which job's entries are not what it cost, and which lot or entry is not the sum of its
+-- moves: always []. For a nightly look and the tests.
+create or replace function public.audit_ledger() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  with wrong as (
+    select jsonb_build_object('user_id', p.id, 'expected', p.balance, 'ledger', coalesce(sum(t.amount), 0)) as entry
+    from public.profiles p left join public.transactions t on t.user_id = p.id
+    group by p.id having p.balance <> coalesce(sum(t.amount), 0)
+    union all
+    select jsonb_build_object('job_id', j.id, 'expected', -case when j.finished_at is null then j.reserved else j.charged end, 'ledger', coalesce(sum(t.amount), 0))
+    from public.jobs j left join public.transactions t on t.job_id = j.id
+    group by j.id having coalesce(sum(t.amount), 0) <> -case when j.finished_at is null then j.reserved else j.charged end
+      or count(*) <> case when j.finished_at is null then 1 else 2 end
+    union all
+    select jsonb_build_object('user_id', p.id, 'expected', p.balance, 'lots', coalesce(sum(l.remaining), 0))
+    from public.profiles p left join public.credit_lots l on l.user_id = p.id
+    group by p.id having p.balance <> coalesce(sum(l.remaining), 0)
+    union all
+    select jsonb_build_object('lot', l.id, 'expected', l.remaining, 'moves', l.opening + coalesce(sum(m.amount), 0))
+    from public.credit_lots l left join public.lot_moves m on m.lot_id = l.id
+    group by l.id having l.remaining <> l.opening + coalesce(sum(m.amount), 0)
+    union all
+    select jsonb_build_object('entry', t.id, 'expected', t.amount, 'moves', sum(m.amount))
+    from public.transactions t join public.lot_moves m on m.entry_id = t.id
+    group by t.id having t.amount <> sum(m.amount)
+  )
+  select coalesce(jsonb_agg(entry), '[]') from wrong
+$$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.grant_credits, public.expire_credits from public, anon, authenticated;
+grant execute on function public.grant_credits, public.expire_credits to service_role;
+
+insert into fishserve.migrations (name) values ('20261127000200_lots');
+
+-- 20261127000300_subscriptions.sql
+
+-- Subscriptions and their invoices, as Stripe tells of them in any order and more than once. A subscription says which plan its user has; an invoice that
+-- is paid brings the credits of its lines, once. What is kept of both is a state, so that the order of events cannot matter.
+
+create table public.subscriptions (
+  id text primary key, -- Stripe's: sub_...
+  user_id uuid not null references public.profiles (id),
+  plan text not null references public.plans (id),
+  status text not null, -- Stripe's: active, trialing, past_due, incomplete, unpaid, paused, canceled, incomplete_expired
+  period_end timestamptz, -- when it is renewed
+  ends_at timestamptz, -- when it ends, as its user wishes; null: it goes on
+  told_at timestamptz not null, -- when what is known of it was so; infinity: it is over
+  created_at timestamptz not null default now()
+);
+create index subscriptions_of_user on public.subscriptions (user_id);
+create index subscriptions_of_plan on public.subscriptions (plan);
+
+create table public.invoices (
+  id text primary key, -- Stripe's: in_...
+  user_id uuid references public.profiles (id), -- null until it is told that it was paid
+  subscription text,
+  plan text references public.plans (id),
+  credits bigint, -- that it brought; less than 0: that it took, since the plan was changed to a smaller one
+  amount_cents bigint check (amount_cents >= 0), -- what was paid
+  currency text check (currency ~ '^[a-z]{3}$'),
+  payment text, -- Stripe's payment intent; null until it is told
+  url text, -- where its user reads it
+  created_at timestamptz not null default now(),
+  check ((user_id is null) = (credits is null))
+);
+create index invoices_of_user on public.invoices (user_id);
+create index invoices_of_plan on public.invoices (plan);
+alter table public.payments add column invoice text references public.invoices (id); -- that it paid; its credits are that invoice's
+create index payments_of_invoice on public.payments (invoice);
+
+alter table public.subscriptions enable row level security;
+alter table public.invoices enable row level security;
+revoke all on public.subscriptions, public.invoices from anon, authenticated, service_role;
+create policy "owners read" on public.subscriptions for select to authenticated using ((select auth.uid()) = user_id);
+create policy "owners read" on public.invoices for select to authenticated using ((select auth.uid()) = user_id);
+create policy "the service reads" on public.subscriptions for select to service_role using (true);
+create policy "the service reads" on public.invoices for select to service_role using (true);
+grant select on public.subscriptions, public.invoices to authenticated, service_role;
+
+-- {plan, customer, subscriptions, expiring}: the plan with its limits, Stripe's customer, the subscriptions that are not over, the one in force first,
+-- and the credits that end, the soonest first.
+create function public.get_plan(p_user_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_profile public.profiles;
+begin
+  select * into v_profile from public.profiles where id = p_user_id;
+  if not found then v_profile := fishserve.lock_profile(p_user_id); end if;
+  if v_profile.closed_at is not null then raise sqlstate 'PT403' using message = 'this account was closed'; end if;
+  return jsonb_build_object('plan', to_jsonb(fishserve.plan_of(p_user_id)), 'customer', v_profile.stripe_customer,
+    'subscriptions', (select coalesce(jsonb_agg(to_jsonb(s) - 'user_id' - 'told_at' order by s.plan <> v_profile.plan, s.created_at desc), '[]')
+      from public.subscriptions s where s.user_id = p_user_id and s.told_at <> 'infinity' and s.status <> 'incomplete'),
+    'expiring', (select coalesce(jsonb_agg(jsonb_build_object('credits', l.credits, 'expires_at', l.expires_at) order by l.expires_at), '[]') from (
+      select expires_at, sum(remaining) as credits from public.credit_lots where user_id = p_user_id and remaining > 0 and expires_at > now() group by expires_at
+    ) l));
+end $$;
+
+-- What is told of a subscription: {applied, closed}. `told_at` is Stripe's second; of events of one second, one that begins a subscription is the first,
+-- and one that ends it the last, whenever it is told.
+create function public.apply_subscription_event(
+  p_event_id text, p_type text, p_subscription text, p_user_id uuid, p_price text, p_status text, p_told_at timestamptz,
+  p_period_end timestamptz default null, p_ends_at timestamptz default null, p_customer text default null
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_profile public.profiles;
+  v_plan text;
+  v_told timestamptz := case when p_status in ('canceled', 'incomplete_expired') then 'infinity'
+    when p_status = 'incomplete' or p_type = 'customer.subscription.created' then p_told_at else p_told_at + interval '1 millisecond' end;
+begin
+  if p_subscription is null or p_status is null or v_told is null then
+    raise sqlstate 'PT422' using message = 'a subscription has an id, a status, and a moment at which it was so';
+  end if;
+  insert into public.stripe_events (id, type) values (p_event_id, p_type) on conflict do nothing;
+  if not found then return jsonb_build_object('applied', false, 'closed', false); end if;
+  v_profile := fishserve.lock_profile(p_user_id);
+  select id into v_plan from public.plans where stripe_price = p_price;
+  if not found then raise sqlstate 'PT422' using message = format('no plan has the price %s', coalesce(p_price, 'null')); end if;
+  insert into public.subscriptions as s (id, user_id, plan, status, period_end, ends_at, told_at)
+    values (p_subscription, p_user_id, v_plan, p_status, p_period_end, p_ends_at, v_told)
+    on conflict (id) do update set plan = excluded.plan, status = excluded.status, period_end = excluded.period_end, ends_at = excluded.ends_at,
+      told_at = excluded.told_at where excluded.told_at >= s.told_at and s.user_id = excluded.user_id;
+  update public.profiles set
+    stripe_customer = case when closed_at is null then coalesce(p_customer, stripe_customer) end,
+    plan = coalesce((select s.plan from public.subscriptions s join public.plans p on p.id = s.plan
+      where s.user_id = p_user_id and s.status in ('active', 'trialing', 'past_due') order by p.amount_cents desc, s.id limit 1), 'free')
+    where id = p_user_id;
+  return jsonb_build_object('applied', true, 'closed', v_profile.closed_at is not null);
+end $$;
+
+-- Takes credits of a locked profile; what had been spent becomes debt.
+create function fishserve.take(p_profile public.profiles, p_kind text, p_credits bigint, p_reference text, p_lot text default null) returns void
+language plpgsql set search_path = '' as $$
+begin
+  update public.profiles set debt = debt + p_credits - least(p_credits, p_profile.balance) where id = p_profile.id;
+  perform fishserve.post(p_profile.id, p_kind, -least(p_credits, p_profile.balance), null, p_reference, p_lot);
+end $$;
+
+-- After an event: brings the credits taken back of a locked payment to what its refunds and disputes say. {applied, balance, closed}.
+create function fishserve.take_back(p_reference text, p_event_id text) returns jsonb
+language plpgsql set search_path = '' as $$
+declare
+  v_payment public.payments;
+  v_profile public.profiles;
+  v_owed bigint;
+  v_take bigint;
+begin
+  select * into v_payment from public.payments where reference = p_reference;
+  if v_payment.user_id is null then return jsonb_build_object('applied', true, 'balance', null, 'closed', false); end if;
+  v_profile := fishserve.lock_profile(v_payment.user_id);
+  v_owed := fishserve.credits_owed(v_payment);
+  v_take := v_owed - v_payment.taken;
+  if v_take > 0 then
+    perform fishserve.take(v_profile, 'chargeback', v_take, p_event_id, coalesce(v_payment.invoice, p_reference));
+  elsif v_take < 0 then
+    perform fishserve.post(v_profile.id, 'adjust', -v_take, null, p_event_id, coalesce(v_payment.invoice, p_reference));
+  end if;
+  update public.payments set taken = v_owed where reference = p_reference;
+  return jsonb_build_object('applied', true, 'balance', fishserve.balance_of(v_profile.id), 'closed', v_profile.closed_at is not null);
+end $$;
+
+-- What is told of an invoice, {applied, balance, closed}: that it was paid (user_id, subscription, lines, cents, ...), or by which payment (payment), or both.
+-- `lines`: {data: [{price, amount, ends_at}]}, as Stripe prorates them: a line brings the credits of its price's plan as far as it charges for that plan, and a line
+-- that gives money back for a plan takes them. The credits end when the period does, after the days of grace of the plan.
+create function public.apply_invoice_event(
+  p_event_id text, p_type text, p_invoice text, p_payment text default null, p_user_id uuid default null, p_subscription text default null,
+  p_lines jsonb default null, p_cents bigint default null, p_currency text default null, p_customer text default null, p_url text default null
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_invoice public.invoices;
+  v_profile public.profiles;
+  v_plan public.plans;
+  v_lines jsonb := case jsonb_typeof(p_lines) when 'string' then (p_lines #>> '{}')::jsonb else p_lines end -> 'data'; -- @supabase/lite sends its text
+  v_credits bigint;
+  v_ends_at timestamptz;
+  v_first boolean; -- it is told for the first time that it was paid
+  v_paid boolean; -- by a payment that is known
+begin
+  if p_invoice is null then raise sqlstate 'PT422' using message = 'an invoice has an id'; end if;
+  if p_cents < 0 then raise sqlstate 'PT422' using message = format('%s cents are no amount of money', p_cents); end if;
+  insert into public.stripe_events (id, type) values (p_event_id, p_type) on conflict do nothing;
+  if not found then
+    select p.* into v_profile from public.profiles p where p.id = coalesce((select user_id from public.invoices where id = p_invoice), p_user_id);
+    return jsonb_build_object('applied', false, 'balance', v_profile.balance, 'closed', v_profile.closed_at is not null);
+  end if;
+
+  -- Events of one invoice queue here; then come its payment and its user's profile, as always before credits move.
+  insert into public.invoices (id) values (p_invoice) on conflict do nothing;
+  select * into v_invoice from public.invoices where id = p_invoice for update;
+  update public.invoices set payment = coalesce(payment, p_payment) where id = p_invoice returning * into v_invoice;
+  v_first := p_user_id is not null and v_invoice.user_id is null;
+  if v_first then
+    select floor(sum(p.credits * l.amount / p.amount_cents)), max(l.ends_at) into v_credits, v_ends_at
+      from jsonb_to_recordset(v_lines) as l (price text, amount numeric, ends_at timestamptz) join public.plans p on p.stripe_price = l.price;
+    if v_credits is null then raise sqlstate 'PT422' using message = format('no plan has a price of the invoice %s', p_invoice); end if;
+    select p.* into v_plan from jsonb_to_recordset(v_lines) as l (price text, amount numeric, ends_at timestamptz)
+      join public.plans p on p.stripe_price = l.price order by l.ends_at desc nulls last, l.amount desc limit 1;
+    update public.invoices set user_id = p_user_id, subscription = p_subscription, plan = v_plan.id, credits = v_credits,
+      amount_cents = coalesce(p_cents, 0), currency = p_currency, url = p_url where id = p_invoice returning * into v_invoice;
+  end if;
+  if v_invoice.user_id is null then return jsonb_build_object('applied', true, 'balance', null, 'closed', false); end if;
+  v_paid := v_invoice.payment is not null and v_invoice.credits > 0 and v_invoice.amount_cents > 0;
+  if v_paid then
+    insert into public.payments (reference) values (v_invoice.payment) on conflict do nothing;
+    perform from public.payments where reference = v_invoice.payment for update;
+  end if;
+  v_profile := fishserve.lock_profile(v_invoice.user_id);
+  if v_first then
+    update public.profiles set stripe_customer = coalesce(p_customer, stripe_customer) where id = p_user_id and closed_at is null;
+    if v_credits > 0 then
+      perform fishserve.post(p_user_id, 'grant', v_credits, null, p_invoice, null, v_ends_at + make_interval(days => v_plan.grace_days));
+    elsif v_credits < 0 then
+      perform fishserve.take(v_profile, 'adjust', -v_credits, p_invoice);
+    end if;
+  end if;
+  if v_paid then
+    update public.payments set user_id = v_invoice.user_id, credits = v_invoice.credits, amount_cents = v_invoice.amount_cents,
+      currency = v_invoice.currency, pack = v_invoice.plan, invoice = p_invoice where reference = v_invoice.payment and user_id is null;
+    return fishserve.take_back(v_invoice.payment, p_event_id);
+  end if;
+  return jsonb_build_object('applied', true, 'balance', fishserve.balance_of(v_profile.id), 'closed', v_profile.closed_at is not null);
+end $$;
+
+-- As before; the credits of a payment of an invoice are that invoice's.
+create or replace function public.apply_stripe_event(
+  p_event_id text, p_type text, p_user_id uuid default null, p_credits bigint default null, p_reference text default null, p_kind text default null,
+  p_receipt_url text default null, p_customer text default null, p_cents bigint default null, p_currency text default null, p_pack text default null,
+  p_object text default null
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_payment public.payments;
+  v_cents bigint := coalesce(p_cents, 1000000000000);
+  v_profile public.profiles;
+begin
+  if p_kind not in ('purchase', 'refund', 'refund_failed', 'dispute', 'reinstate') then
+    raise sqlstate 'PT422' using message = format('an event is a purchase, refund, refund_failed, dispute or reinstate, not a %s', p_kind);
+  end if;
+  if p_kind is not null and p_reference is null then raise sqlstate 'PT422' using message = format('a %s needs the payment it is of', p_kind); end if;
+  if p_kind = 'purchase' and (p_user_id is null or p_credits is null or p_credits <= 0) then
+    raise sqlstate 'PT422' using message = format('a purchase needs a user and credits, not %s', coalesce(p_credits::text, 'none'));
+  end if;
+  if p_cents < 0 or p_kind = 'purchase' and p_cents = 0 then raise sqlstate 'PT422' using message = format('%s cents are no amount of money', p_cents); end if;
+  if p_kind = 'refund_failed' and p_object is null then raise sqlstate 'PT422' using message = 'a refund that failed needs its id'; end if;
+
+  insert into public.stripe_events (id, type) values (p_event_id, p_type) on conflict do nothing;
+  if not found or p_kind is null then
+    select p.* into v_profile from public.profiles p
+      where p.id = coalesce((select user_id from public.payments where reference = p_reference), p_user_id);
+    return jsonb_build_object('applied', false, 'balance', v_profile.balance, 'closed', v_profile.closed_at is not null);
+  end if;
+
+  -- Events of one payment queue here; then the profile is locked, as always before credits move.
+  insert into public.payments (reference) values (p_reference) on conflict do nothing;
+  select * into v_payment from public.payments where reference = p_reference for update;
+  if p_kind = 'purchase' and v_payment.user_id is null then
+    perform fishserve.lock_profile(p_user_id);
+    perform fishserve.post(p_user_id, 'purchase', p_credits, null, p_reference);
+    update public.profiles set stripe_customer = coalesce(p_customer, stripe_customer) where id = p_user_id and closed_at is null;
+    update public.payments set user_id = p_user_id, credits = p_credits, amount_cents = coalesce(p_cents, p_credits), currency = p_currency, pack = p_pack
+      where reference = p_reference;
+  elsif p_kind = 'refund' and p_object is null then
+    update public.payments set stated_cents = greatest(stated_cents, v_cents) where reference = p_reference;
+  elsif p_kind <> 'purchase' then
+    if p_kind in ('dispute', 'reinstate') then -- the one that was known before disputes had ids
+      update public.payment_returns set id = coalesce(p_object, 'dispute of ' || p_reference) where id = 'before ' || p_reference;
+    end if;
+    insert into public.payment_returns as r (id, reference, kind, cents, undone) values (
+      coalesce(p_object, 'dispute of ' || p_reference), p_reference, case when p_kind in ('refund', 'refund_failed') then 'refund' else 'dispute' end,
+      v_cents, p_kind in ('refund_failed', 'reinstate'))
+      on conflict (id) do update set undone = r.undone or excluded.undone, cents = greatest(r.cents, excluded.cents);
+  end if;
+  update public.payments set receipt_url = coalesce(p_receipt_url, receipt_url) where reference = p_reference;
+  return fishserve.take_back(p_reference, p_event_id);
+end $$;
+
+-- Entries of the ledger, newest first, a purchase with its receipt, the credits of an invoice with that.
+create or replace function public.ledger(p_user_id uuid, p_before bigint default null, p_limit integer default 50) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(t) || jsonb_build_object('receipt_url', coalesce(p.receipt_url, i.url)) order by t.id desc), '[]') from (
+    select * from public.transactions where user_id = p_user_id and (p_before is null or id < p_before)
+    order by id desc limit greatest(0, least(coalesce(p_limit, 50), 200))
+  ) t left join public.payments p on t.kind = 'purchase' and p.reference = t.reference
+    left join public.invoices i on t.kind = 'grant' and i.user_id = t.user_id and i.id = t.reference
+$$;
+
+create or replace function public.close_account(p_user_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_id uuid;
+  v_keys jsonb;
+begin
+  perform from public.invoices where user_id = p_user_id order by id for update;
+  perform from public.payments where user_id = p_user_id order by reference for update; -- before the profile, as Stripe's events do
+  perform fishserve.lock_profile(p_user_id);
+  for v_id in select id from public.jobs where user_id = p_user_id and status in ('queued', 'running') loop
+    perform public.refund_job(v_id, 'cancelled', 'the account was closed');
+  end loop;
+  select coalesce(jsonb_agg(object_key), '[]') into v_keys from (
+    select object_key from public.jobs where user_id = p_user_id and object_key is not null
+    union all select object_key from public.cloned_voices where user_id = p_user_id
+  ) o;
+  perform fishserve.give_up_object(object_key) from public.jobs where user_id = p_user_id;
+  perform fishserve.erase_voice(id) from public.cloned_voices where user_id = p_user_id and status <> 'deleted';
+  update public.jobs set text = null, options = '{}', error = null, sha256 = null, object_key = null, api_key_id = null,
+    idempotency_key = id::text, fingerprint = '', deleted_at = coalesce(deleted_at, now()) where user_id = p_user_id;
+  delete from public.api_keys where user_id = p_user_id;
+  delete from public.usage where user_id = p_user_id;
+  update public.payments set receipt_url = null where user_id = p_user_id;
+  update public.invoices set url = null where user_id = p_user_id;
+  update public.profiles set email = null, display_name = null, stripe_customer = null, closed_at = coalesce(closed_at, now()) where id = p_user_id;
+  delete from auth.users where id = p_user_id; -- the sign-in goes, too; the trigger below then closes what is closed already
+  return jsonb_build_object('object_keys', v_keys);
+end $$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.get_plan, public.apply_subscription_event, public.apply_invoice_event from public, anon, authenticated;
+grant execute on function public.get_plan, public.apply_subscription_event, public.apply_invoice_event to service_role;
+
+insert into fishserve.migrations (name) values ('20261127000300_subscriptions');
+
+-- 20261127000400_keys.sql
+
+-- Keys that end by themselves, spend so much a month, and are good from some networks alone; and what each key has used.
+
+alter table public.api_keys
+  add column expires_at timestamptz, -- null: never
+  add column monthly_credits bigint check (monthly_credits >= 0), -- the most that it spends in a calendar month, UTC; null: all there are
+  add column networks cidr[]; -- from which it is good; null: from anywhere
+grant select (expires_at, monthly_credits, networks) on public.api_keys to authenticated;
+
+create table public.key_usage (
+  key_id uuid not null references public.api_keys (id) on delete cascade,
+  day date not null, -- UTC
+  jobs bigint not null default 0,
+  characters bigint not null default 0,
+  seconds numeric not null default 0,
+  credits bigint not null default 0,
+  primary key (key_id, day)
+);
+alter table public.key_usage enable row level security;
+revoke all on public.key_usage from anon, authenticated, service_role;
+create policy "owners read" on public.key_usage for select to authenticated
+  using (exists (select from public.api_keys k where k.id = key_id and k.user_id = (select auth.uid())));
+create policy "the service reads" on public.key_usage for select to service_role using (true);
+grant select on public.key_usage to authenticated, service_role;
+create index jobs_unfinished_of_key on public.jobs (api_key_id) where finished_at is null;
+
+insert into public.key_usage (key_id, day, jobs, characters, seconds, credits)
+  select api_key_id, (finished_at at time zone 'utc')::date, count(*), sum(characters), sum(seconds), sum(charged)
+  from public.jobs where api_key_id is not null and seconds is not null group by 1, 2;
+
+-- What a key has spent in this month: {credits}, and what its jobs that are under way may cost.
+create function fishserve.spent_by_key(p_key_id uuid) returns bigint
+language sql stable set search_path = '' as $$
+  select coalesce((select sum(credits) from public.key_usage where key_id = p_key_id and day >= date_trunc('month', now() at time zone 'utc')), 0)::bigint
+    + coalesce((select sum(reserved) from public.jobs where api_key_id = p_key_id and finished_at is null), 0)::bigint
+$$;
+
+create function fishserve.key_json(p_key public.api_keys) returns jsonb
+language sql stable set search_path = '' as $$
+  select to_jsonb(p_key) - 'hash' || jsonb_build_object('spent', fishserve.spent_by_key(p_key.id))
+$$;
+
+drop function public.create_api_key;
+create function public.create_api_key(p_user_id uuid, p_name text, p_prefix text, p_hash text, p_scopes text[], p_expires_at timestamptz default null,
+  p_monthly_credits bigint default null, p_networks text[] default null) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_name text := btrim(p_name);
+  v_key public.api_keys;
+  v_network text;
+  v_networks cidr[];
+begin
+  perform fishserve.open_profile(p_user_id);
+  if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a key needs a name of 1 to 100 characters'; end if;
+  if coalesce(cardinality(p_scopes), 0) = 0 or not p_scopes <@ array['speak', 'voices', 'read'] then
+    raise sqlstate 'PT422' using message = 'a key needs scopes out of speak, voices and read';
+  end if;
+  if p_expires_at <= now() then raise sqlstate 'PT422' using message = format('a key cannot end at %s: that is over', p_expires_at); end if;
+  if p_monthly_credits < 0 then raise sqlstate 'PT422' using message = format('a key cannot spend %s credits a month', p_monthly_credits); end if;
+  if cardinality(p_networks) > 20 then raise sqlstate 'PT422' using message = format('a key may have 20 networks, not %s', cardinality(p_networks)); end if;
+  foreach v_network in array coalesce(p_networks, '{}') loop
+    begin
+      v_networks := v_networks || network(v_network::inet)::cidr;
+    exception when invalid_text_representation then
+      raise sqlstate 'PT422' using message = format('%s is no network like 203.0.113.0/24 or 2001:db8::/32', left(v_network, 80));
+    end;
+  end loop;
+  if (select count(*) from public.api_keys where user_id = p_user_id and revoked_at is null) >= 20 then
+    raise sqlstate 'PT409' using message = 'you have 20 keys, the most an account may have; revoke one first';
+  end if;
+  insert into public.api_keys (user_id, name, prefix, hash, scopes, expires_at, monthly_credits, networks)
+    values (p_user_id, v_name, p_prefix, p_hash, p_scopes, p_expires_at, p_monthly_credits, v_networks) returning * into v_key;
+  return jsonb_build_object('key', fishserve.key_json(v_key));
+end $$;
+
+create or replace function public.list_api_keys(p_user_id uuid) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(fishserve.key_json(k) order by k.created_at desc), '[]') from public.api_keys k where k.user_id = p_user_id and k.revoked_at is null
+$$;
+
+create or replace function public.revoke_api_key(p_user_id uuid, p_key_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_key public.api_keys;
+begin
+  update public.api_keys set revoked_at = coalesce(revoked_at, now()) where id = p_key_id and user_id = p_user_id returning * into v_key;
+  if not found then raise sqlstate 'PT404' using message = format('you have no key %s', p_key_id); end if;
+  return jsonb_build_object('key', fishserve.key_json(v_key));
+end $$;
+
+-- `address`: where the request comes from.
+drop function public.authenticate_api_key;
+create function public.authenticate_api_key(p_prefix text, p_hash text, p_address text default null) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_key public.api_keys;
+  v_plan text;
+begin
+  select k.* into v_key from public.api_keys k where k.prefix = p_prefix and k.hash = p_hash;
+  if not found then raise sqlstate 'PT401' using message = 'this API key is not known'; end if;
+  if v_key.revoked_at is not null then raise sqlstate 'PT401' using message = 'this API key was revoked'; end if;
+  if v_key.expires_at <= now() then raise sqlstate 'PT401' using message = 'this API key has ended; make another one'; end if;
+  if v_key.networks is not null and not coalesce(p_address::inet <<= any (v_key.networks), false) then
+    raise sqlstate 'PT403' using message = format('this API key is not good from %s', coalesce(p_address, 'an address that is not known'));
+  end if;
+  select plan into v_plan from public.profiles where id = v_key.user_id and closed_at is null;
+  if not found then raise sqlstate 'PT401' using message = 'the account of this API key was closed'; end if;
+  if exists (select from auth.users where id = v_key.user_id and banned_until > now()) then
+    raise sqlstate 'PT401' using message = 'the account of this API key is suspended';
+  end if;
+  update public.api_keys set last_used_at = now() -- to the minute: a busy key is not a row written a hundred times a second
+    where id = v_key.id and (last_used_at is null or last_used_at < now() - interval '1 minute');
+  return jsonb_build_object('user_id', v_key.user_id, 'key_id', v_key.id, 'scopes', to_jsonb(v_key.scopes), 'plan', v_plan);
+end $$;
+
+create or replace function fishserve.count_usage(p_job public.jobs) returns void
+language sql set search_path = '' as $$
+  insert into public.usage as u (user_id, day, jobs, characters, seconds, credits)
+    values (p_job.user_id, (now() at time zone 'utc')::date, 1, p_job.characters, p_job.seconds, p_job.charged)
+    on conflict (user_id, day) do update set jobs = u.jobs + 1, characters = u.characters + excluded.characters,
+      seconds = u.seconds + excluded.seconds, credits = u.credits + excluded.credits;
+  insert into public.key_usage as u (key_id, day, jobs, characters, seconds, credits)
+    select p_job.api_key_id, (now() at time zone 'utc')::date, 1, p_job.characters, p_job.seconds, p_job.charged where p_job.api_key_id is not null
+    on conflict (key_id, day) do update set jobs = u.jobs + 1, characters = u.characters + excluded.characters,
+      seconds = u.seconds + excluded.seconds, credits = u.credits + excluded.credits;
+$$;
+
+-- Of a user, or of one key.
+drop function public.usage;
+create function public.usage(p_user_id uuid, p_days integer default 30, p_key_id uuid default null) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(u) order by u.day), '[]') from (
+    select day, jobs, characters, seconds, credits from public.usage where user_id = p_user_id and p_key_id is null
+    union all select d.day, d.jobs, d.characters, d.seconds, d.credits from public.key_usage d join public.api_keys k on k.id = d.key_id
+      where d.key_id = p_key_id and k.user_id = p_user_id
+  ) u where u.day > (now() at time zone 'utc')::date - greatest(0, least(coalesce(p_days, 30), 3660))
+$$;
+
+-- As before, within the limits of the key, too.
+create or replace function public.process_audio_request(
+  p_user_id uuid, p_idempotency_key text, p_fingerprint text, p_text text, p_token_hash text,
+  p_voice_id uuid default null, p_options jsonb default '{}', p_api_key_id uuid default null, p_letters numeric default null, p_silence numeric default 0
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_profile public.profiles := fishserve.open_profile(p_user_id);
+  v_plan public.plans := fishserve.plan_of(p_user_id);
+  v_options jsonb := coalesce(case jsonb_typeof(p_options) when 'string' then (p_options #>> '{}')::jsonb else p_options end, '{}'); -- @supabase/lite sends its text
+  v_key public.api_keys;
+  v_price public.prices;
+  v_speed numeric;
+  v_need bigint;
+  v_turn numeric;
+  v_balance bigint;
+  v_job public.jobs;
+begin
+  if coalesce(char_length(p_idempotency_key), 0) not between 1 and 255 then
+    raise sqlstate 'PT422' using message = 'an idempotency key has 1 to 255 characters';
+  end if;
+  if p_fingerprint is null or p_token_hash is null then raise sqlstate 'PT422' using message = 'a job needs a fingerprint and the hash of a token'; end if;
+  if p_api_key_id is not null then
+    select * into v_key from public.api_keys where id = p_api_key_id and user_id = p_user_id and revoked_at is null;
+    if not found then raise sqlstate 'PT403' using message = 'this API key was revoked'; end if;
+    if v_key.expires_at <= now() then raise sqlstate 'PT403' using message = 'this API key has ended; make another one'; end if;
+  end if;
+
+  select * into v_job from public.jobs where user_id = p_user_id and idempotency_key = p_idempotency_key;
+  if found and v_job.deleted_at is null and v_job.status in ('failed', 'cancelled', 'expired') and v_job.charged = 0 then
+    update public.jobs set idempotency_key = 'free ' || id where id = v_job.id; -- no client's key has a space
+  elsif found then
+    if v_job.fingerprint <> p_fingerprint then
+      raise sqlstate 'PT409' using message = 'this idempotency key was used for another request; use a new one';
+    end if;
+    if v_job.deleted_at is not null then
+      raise sqlstate 'PT410' using message = 'the job of this idempotency key was deleted; use a new one';
+    end if;
+    return jsonb_build_object('job', fishserve.job_json(v_job), 'replayed', true, 'balance', v_profile.balance, 'voice', fishserve.voice_of_job(v_job));
+  end if;
+
+  if p_text is null or p_text !~ '\S' then raise sqlstate 'PT422' using message = 'there is no text to speak'; end if;
+  if char_length(p_text) > 100000 then
+    raise sqlstate 'PT422' using message = format('the text has %s characters; it may have 100000', char_length(p_text));
+  end if;
+  if char_length(p_text) > v_plan.max_characters then
+    raise sqlstate 'PT422' using message = format('the text has %s characters; with the plan %s it may have %s', char_length(p_text), v_plan.name,
+      v_plan.max_characters);
+  end if;
+  if jsonb_typeof(v_options) <> 'object' or octet_length(v_options::text) > 10000 then
+    raise sqlstate 'PT422' using message = 'the options are an object of at most 10000 bytes';
+  end if;
+  v_speed := fishserve.speed_of(v_options);
+  if v_speed not between 0.1 and 10 then raise sqlstate 'PT422' using message = format('the speed is %s; it may be 0.1 to 10', v_speed); end if;
+  if p_letters < 0 or p_silence < 0 then raise sqlstate 'PT422' using message = 'a text has no fewer than 0 letters, and 0 seconds of silence'; end if;
+  if p_voice_id is not null and not exists (select from public.cloned_voices where id = p_voice_id and user_id = p_user_id and status = 'ready') then
+    raise sqlstate 'PT404' using message = format('you have no voice %s that is ready', p_voice_id);
+  end if;
+
+  if v_plan.max_waiting is not null
+    and exists (select from public.jobs where user_id = p_user_id and status = 'queued' order by turn offset v_plan.max_waiting - 1 limit 1) then
+    raise sqlstate 'PT429' using message = format('you have %s jobs waiting, the most an account may have; wait until some are spoken, or cancel them',
+      v_plan.max_waiting);
+  end if;
+  if v_plan.per_minute is not null
+    and (select count(*) from public.jobs where user_id = p_user_id and created_at > now() - interval '1 minute') >= v_plan.per_minute then
+    raise sqlstate 'PT429' using message = format('with the plan %s you may ask for %s texts a minute; try again later in this minute', v_plan.name,
+      v_plan.per_minute);
+  end if;
+  v_price := fishserve.active_price();
+  v_need := fishserve.credits(fishserve.estimated_seconds(coalesce(p_letters, fishserve.letters(p_text)), coalesce(p_silence, 0), v_speed, v_price)
+    * greatest(1, v_speed), v_price);
+  if v_profile.balance < v_need then
+    raise sqlstate 'PT402' using message = format('this needs %s credits; you have %s', v_need, v_profile.balance);
+  end if;
+  if v_key.monthly_credits is not null and fishserve.spent_by_key(p_api_key_id) + v_need > v_key.monthly_credits then
+    raise sqlstate 'PT402' using message = format('this needs %s credits; this key may spend %s a month, and has %s left', v_need, v_key.monthly_credits,
+      greatest(0, v_key.monthly_credits - fishserve.spent_by_key(p_api_key_id)));
+  end if;
+  -- A job begins where the user's last waiting job would end, and never before the next job of all: who has waited for nothing has saved up nothing.
+  v_turn := greatest(
+    (select turn from public.jobs where status = 'queued' and (lease_until is null or lease_until < now()) order by turn, created_at limit 1),
+    (select turn + reserved / v_plan.weight from public.jobs where user_id = p_user_id and status = 'queued' order by turn desc limit 1), 0);
+  insert into public.jobs (user_id, api_key_id, idempotency_key, fingerprint, text, voice_id, options, characters, price_id, reserved, token_hash, turn)
+    values (p_user_id, p_api_key_id, p_idempotency_key, p_fingerprint, p_text, p_voice_id, v_options, char_length(p_text), v_price.id, v_need, p_token_hash,
+      v_turn)
+    returning * into v_job;
+  v_balance := fishserve.post(p_user_id, 'reserve', -v_need, v_job.id, v_job.id::text);
+  return jsonb_build_object('job', fishserve.job_json(v_job), 'replayed', false, 'balance', v_balance, 'voice', fishserve.voice_of_job(v_job));
+end $$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.create_api_key, public.authenticate_api_key, public.usage from public, anon, authenticated;
+grant execute on function public.create_api_key, public.authenticate_api_key, public.usage to service_role;
+
+insert into fishserve.migrations (name) values ('20261127000400_keys');
+
 -- 20261127000500_admin_actions.sql
 
 -- What operators do at the desk: each act is one transaction, which also writes who did it and why. The rules are those of the functions that
@@ -2633,6 +3651,10 @@ update fishserve.migrations set sha256 = '1e3d9910666327353d6b0cef592827bd1f608b
 update fishserve.migrations set sha256 = 'dd3f70b818b5cfeb8059115fccea713d12bb4acffb39da12c4465132b3932952' where name = '20261126000300_prices';
 update fishserve.migrations set sha256 = '1283ecae9a3ca2f2186d71d24bb9bf544b167d3b2a757abfbddce38657d76415' where name = '20261126000400_sign_up_grant';
 update fishserve.migrations set sha256 = '0957f8120b9538d458c5ed98c5037e7d8331ad0bcf76adecc99433e32687ed13' where name = '20261126000500_money';
+update fishserve.migrations set sha256 = '3c98b861eb4f712a962f3f0e8dc797b5366df9b701ba78e31250e95d7afc92dd' where name = '20261127000100_plans';
+update fishserve.migrations set sha256 = '41cc0ea8d5fb4ad911028af3aad8d627a4daa1912d27dd8dacd8e837bf0202c0' where name = '20261127000200_lots';
+update fishserve.migrations set sha256 = 'c627c356a1260ef84e8515da92a6b782d0057492239284a7456da03c8ecf41b0' where name = '20261127000300_subscriptions';
+update fishserve.migrations set sha256 = 'f71e6c7e0cd1c5a8aa030a4ef788006803f67d8c2514ed65ac73b85d35489e2b' where name = '20261127000400_keys';
 update fishserve.migrations set sha256 = '490f61c6590b53dd43ff4dd744747905cda3e0f7ed581a8903f0b63b66028352' where name = '20261127000500_admin_actions';
 update fishserve.migrations set sha256 = 'b22981c99348c7b4f05605bd86f1c91d4e3c6f53b824dbb31e1eee3e8765f417' where name = '20261127000600_desk';
 update fishserve.migrations set sha256 = '195c7820807dc80e0fb6cc4afcb0276e35c1b54ee9549f47f72c74d53dd82320' where name = '20261127000700_books';

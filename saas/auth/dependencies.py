@@ -64,8 +64,10 @@ async def _by_key(token: str, state: State, request: Request) -> Caller:
     address = state.limiter.address(request)
     await state.limiter.may_try(address)  # nobody can guess a key, but each guess costs a database query
     try:
-        found = await state.accounts.owner_of_key(parts[1], hashed(parts[2]))
+        found = await state.accounts.owner_of_key(parts[1], hashed(parts[2]), state.limiter.host(request))
     except Refused as e:
+        if e.status == 403:
+            raise ApiError(403, e.message, "network_not_allowed") from None
         await state.limiter.failed(address)
         raise ApiError(e.status, e.message, "invalid_key", headers=_CHALLENGE if e.status == 401 else None) from None
     return Caller(UUID(found["user_id"]), UUID(found["key_id"]), frozenset(found["scopes"]), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -51,9 +52,18 @@ class AccountRepository:
         rows: list[dict[str, Any]] = await self._database.call("list_api_keys", user_id=user_id)
         return rows
 
-    async def add_key(self, user_id: UUID, name: str, prefix: str, hash: str, scopes: list[str]) -> dict[str, Any]:
-        """Add a key. Returns the fields of `Key`."""
-        made = await self._database.call("create_api_key", user_id=user_id, name=name, prefix=prefix, hash=hash, scopes=scopes)
+    async def add_key(
+        self, user_id: UUID, name: str, prefix: str, hash: str, scopes: list[str], expires_at: datetime | None = None,
+        monthly_credits: int | None = None, networks: list[str] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Add a key, with its end, the most that it spends in a month and the networks that it is good from, each None for no limit.
+
+        Returns the fields of `Key`.
+        """
+        made = await self._database.call(
+            "create_api_key", user_id=user_id, name=name, prefix=prefix, hash=hash, scopes=scopes, expires_at=expires_at,
+            monthly_credits=monthly_credits, networks=networks,
+        )  # fmt: skip
         row: dict[str, Any] = made["key"]
         return row
 
@@ -61,9 +71,9 @@ class AccountRepository:
         """Revoke a key."""
         await self._database.call("revoke_api_key", user_id=user_id, key_id=key_id)
 
-    async def owner_of_key(self, prefix: str, hash: str) -> KeyOwner:
-        """The owner of a key. Raises Refused 401 for a key that does not exist."""
-        found: KeyOwner = await self._database.call("authenticate_api_key", prefix=prefix, hash=hash)
+    async def owner_of_key(self, prefix: str, hash: str, address: str | None) -> KeyOwner:
+        """The owner of a key. Raises Refused: 401 for a key that does not exist or has ended, 403 for one that is not good from this address."""
+        found: KeyOwner = await self._database.call("authenticate_api_key", prefix=prefix, hash=hash, address=address)
         return found
 
     async def find(self, email: str) -> dict[str, Any] | None:

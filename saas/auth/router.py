@@ -13,6 +13,7 @@ from saas.auth.dependencies import caller
 from saas.auth.export import Export
 from saas.auth.schemas import Config, Key, KeyWanted, Limits, NewKey, Profile, ProfileChange
 from saas.auth.turnstile import HEADER
+from saas.billing.schemas import Plan
 from saas.jobs.schemas import Format
 from saas.limits.dependencies import limited
 from saas.state import AppState
@@ -28,11 +29,12 @@ router = APIRouter(prefix="/api", tags=["account"])
 async def config(state: AppState) -> Config:
     """The configuration that the app needs before a user signs in."""
     s = state.settings
+    packs, plans = await state.payments.shop() if state.payments else ([], [])
     return Config(
         supabase_url=s.supabase_url, supabase_key=s.supabase_publishable_key,
         turnstile_site_key=s.turnstile_site_key if state.turnstile else None, formats=list(get_args(Format)),
         limits=Limits(characters=s.max_characters, speech_per_minute=s.speech_per_minute),
-        packs=[dict(pack) for pack in await state.payments.packs()] if state.payments else [], model=s.model,
+        packs=[dict(pack) for pack in packs], plans=[Plan.model_validate(plan) for plan in plans], model=s.model,
     )  # fmt: skip
 
 
@@ -61,7 +63,9 @@ async def export(state: AppState, caller: Sensitive) -> StreamingResponse:
 
 @router.delete("/me", status_code=204)
 async def close(state: AppState, caller: Sensitive) -> None:
-    """Close the account: running jobs end, all voices and results are deleted, and the remaining ledger entries name nobody."""
+    """Close the account: subscriptions and running jobs end, all voices and results are deleted, and the remaining ledger entries name nobody."""
+    if state.payments is not None:
+        await state.payments.end(caller.user_id)
     await state.accounts.close(caller.user_id)
 
 
@@ -79,7 +83,9 @@ async def add_key(
     if state.turnstile is not None:
         await state.turnstile.verify(person, "create-key")
     prefix, secret, hashed = new_key()
-    made = await state.accounts.add_key(caller.user_id, body.name, prefix, hashed, sorted(set(body.scopes)))
+    made = await state.accounts.add_key(
+        caller.user_id, body.name, prefix, hashed, sorted(set(body.scopes)), body.expires_at, body.monthly_credits, body.networks
+    )
     return NewKey(key=Key.model_validate(made), secret=secret)
 
 

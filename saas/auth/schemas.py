@@ -6,11 +6,14 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from saas.auth.caller import Scope
+from saas.billing.schemas import Plan
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80, pattern=r"^[^\x00-\x1f]*$")]
+
+Network = Annotated[str, StringConstraints(max_length=80, pattern=r"^[0-9A-Fa-f:./]+$")]
 
 
 class Body(BaseModel):
@@ -37,10 +40,15 @@ class ProfileChange(Body):
 
 
 class KeyWanted(Body):
-    """A new API key's name and scopes."""
+    """A new API key's name, scopes and limits."""
 
     name: Name
     scopes: list[Scope] = Field(["speak", "read"], min_length=1, max_length=3)
+    expires_at: AwareDatetime | None = Field(None, description="When it ends; null: never.")
+    monthly_credits: int | None = Field(None, ge=0, le=10**15, description="The most that it spends in a calendar month (UTC); null: all.")
+    networks: list[Network] | None = Field(
+        None, min_length=1, max_length=20, description="Where it is good from, such as 203.0.113.0/24; null: anywhere."
+    )
 
 
 class Key(BaseModel):
@@ -50,6 +58,10 @@ class Key(BaseModel):
     name: str
     prefix: str
     scopes: list[str]
+    expires_at: datetime | None
+    monthly_credits: int | None
+    networks: list[str] | None
+    spent: int = Field(description="Credits that it spent in this calendar month (UTC), and has reserved.")
     last_used_at: datetime | None
     revoked_at: datetime | None
     created_at: datetime
@@ -78,4 +90,5 @@ class Config(BaseModel):
     formats: list[str]
     limits: Limits
     packs: list[dict[str, Any]]
+    plans: list[Plan]
     model: str

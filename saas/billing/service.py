@@ -1,6 +1,6 @@
-"""Credits for money: Stripe's page to pay on, and what Stripe tells us afterwards.
+"""Credits for money: Stripe's pages to pay on, and what Stripe tells us afterwards.
 
-This module decides what an event means. The database's `apply_stripe_event` changes the credits: once per event, in any order of arrival.
+This module decides what an event means. The database's functions change credits and plans: once per event, in any order of arrival.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 from uuid import UUID
 
@@ -16,23 +16,25 @@ import stripe
 
 from inference.errors import FishserveError
 from saas.auth.caller import Caller
-from saas.billing.repository import Pack, PaymentRepository
+from saas.billing import subscriptions
+from saas.billing.repository import Pack, PaymentRepository, Plan
 from saas.billing.stripe_client import checkout_switches, stripe_client
+from saas.billing.subscriptions import PLAN_MARK, InvoicePayment, PaidInvoice, SubscriptionState, Told
 from saas.database import Database, Refused
 from saas.errors import ApiError
 from saas.observability import metrics, reports
 from saas.settings import Settings
 
 log = logging.getLogger(__name__)
-PACKS_KEPT = 30.0
-"""Seconds for which the packs for sale are cached, since every visitor requests them."""
+SHOP_KEPT = 30.0
+"""Seconds for which packs and plans for sale are cached, since every visitor requests them."""
 MARK = "fishserve_credits"
 """Marks our payments in their metadata, since a Stripe account may sell other things."""
 FORGET_SECONDS = 60.0
 """Seconds between two looks for customers to delete at Stripe."""
 EVENTS = (
     "checkout.session.completed", "checkout.session.async_payment_succeeded", "charge.refunded", "refund.created", "refund.updated",
-    "refund.failed", "charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated",
+    "refund.failed", "charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated", *subscriptions.EVENTS,
 )  # fmt: skip
 """The events that Stripe must send to the webhook; `fishserve saas check` checks that it does."""
 Outcome = Literal["applied", "repeated", "ignored", "refused"]
@@ -64,7 +66,7 @@ class Payments:
         self._settings, self._payments = settings, PaymentRepository(database)
         self._webhook_secret = settings.stripe_webhook_secret.get_secret_value() if settings.stripe_webhook_secret else ""
         self._stripe, self._http = stripe_client(settings, secret)
-        self._packs: tuple[float, list[Pack]] = (float("-inf"), [])
+        self._shop: tuple[float, list[Pack], list[Plan]] = (float("-inf"), [], [])
         for outcome in get_args(Outcome):  # that is 0 at first: a counter that begins at 1 has not grown
             metrics.WEBHOOKS.labels("stripe", outcome)
 
@@ -72,33 +74,92 @@ class Payments:
         """Close the connections."""
         await self._http.close_async()
 
-    async def packs(self) -> list[Pack]:
-        """The packs for sale, the cheapest first. Raises Unavailable."""
-        if time.monotonic() - self._packs[0] > PACKS_KEPT:
-            self._packs = (time.monotonic(), await self._payments.packs())
-        return self._packs[1]
+    async def shop(self) -> tuple[list[Pack], list[Plan]]:
+        """The packs and the plans for sale, the cheapest first. Raises Unavailable."""
+        if time.monotonic() - self._shop[0] > SHOP_KEPT:
+            self._shop = (time.monotonic(), await self._payments.packs(), await self._payments.plans())
+        return self._shop[1:]
 
-    async def checkout(self, caller: Caller, pack_id: str) -> str:
+    async def buy(self, caller: Caller, pack_id: str) -> str:
         """The address of a Stripe page on which this user can buy this pack. Raises ApiError, Refused, Unavailable."""
-        packs = await self.packs()
+        packs, _ = await self.shop()
         pack = next((p for p in packs if p["id"] == pack_id), None)
         if pack is None:
             names = ", ".join(str(p["id"]) for p in packs) or "none"
             raise ApiError(404, f"there is no pack {pack_id[:80]!r}; there are {names}", "pack_not_found", "pack")
-        customer = await self._payments.customer(caller.user_id)  # raises Refused for a closed or suspended account
         metadata = {MARK: str(pack["credits"]), "user_id": str(caller.user_id), "pack": str(pack["id"])}
         product = {"name": f"{pack['credits']:,} credits"}
         price = {"currency": pack["currency"], "unit_amount": pack["amount_cents"], "product_data": product}
-        params: Any = {
-            "mode": "payment",
-            "client_reference_id": str(caller.user_id),
-            "line_items": [{"price_data": price, "quantity": 1}],
-            "metadata": metadata,
-            "payment_intent_data": {"metadata": metadata},
-            "success_url": f"{self._settings.app}/credits?paid=1",
-            "cancel_url": f"{self._settings.app}/credits",
-        } | checkout_switches(self._settings, known_customer=customer is not None)
-        new = {"customer_creation": "always"} | ({"customer_email": caller.email} if caller.email else {})
+        return await self._checkout(
+            caller,
+            {
+                "mode": "payment",
+                "line_items": [{"price_data": price, "quantity": 1}],
+                "metadata": metadata,
+                "payment_intent_data": {"metadata": metadata},
+            },
+            {"customer_creation": "always"},
+        )
+
+    async def subscribe(self, caller: Caller, plan_id: str) -> str:
+        """The address of a Stripe page on which this user can subscribe to this plan. Raises ApiError, Refused, Unavailable.
+
+        A user with a subscription changes that one, at Stripe's customer portal.
+        """
+        _, plans = await self.shop()
+        plan = next((p for p in plans if p["id"] == plan_id), None)
+        if plan is None:
+            names = ", ".join(p["id"] for p in plans) or "none"
+            raise ApiError(404, f"there is no plan {plan_id[:80]!r} for sale; there are {names}", "plan_not_found", "plan")
+        if (await self._payments.plan_of(caller.user_id))["subscriptions"]:
+            raise ApiError(409, "you have a subscription: change its plan on the billing page instead", "subscribed", "plan")
+        metadata = {PLAN_MARK: plan["id"], "user_id": str(caller.user_id)}
+        return await self._checkout(
+            caller,
+            {
+                "mode": "subscription",
+                "line_items": [{"price": plan["stripe_price"], "quantity": 1}],
+                "subscription_data": {"metadata": metadata},
+            },
+            {},
+        )
+
+    async def portal(self, caller: Caller) -> str:
+        """The address of Stripe's customer portal: plans, invoices, cards. Raises ApiError 404 before the first purchase, 503."""
+        customer = (await self._payments.plan_of(caller.user_id))["customer"]
+        if customer is None:
+            raise ApiError(404, "you have bought nothing yet: there is no billing page", "no_customer")
+        try:
+            session = await self._stripe.v1.billing_portal.sessions.create_async(
+                {"customer": customer, "return_url": f"{self._settings.app}/credits"}
+            )
+        except stripe.StripeError as e:
+            raise _unavailable("the billing page could not be made", e) from None
+        return session.url
+
+    async def end(self, user_id: UUID) -> None:
+        """Cancel a user's subscriptions at once, before the account is closed. Raises ApiError 503 when Stripe does not do it."""
+        try:
+            found = await self._payments.plan_of(user_id)
+        except Refused:  # it is closed already
+            return
+        for subscription in found["subscriptions"]:
+            try:
+                await self._stripe.v1.subscriptions.cancel_async(subscription["id"])
+            except stripe.InvalidRequestError as e:
+                if e.code != "resource_missing":  # it is over, and no event has told us
+                    raise _unavailable("a subscription could not be cancelled", e) from None
+            except stripe.StripeError as e:
+                raise _unavailable("a subscription could not be cancelled", e) from None
+
+    async def _checkout(self, caller: Caller, what: Any, new: Any) -> str:
+        """Stripe's page for `what`, for the customer of before; `new` are parameters for one that Stripe must make."""
+        customer = await self._payments.customer(caller.user_id)  # raises Refused for a closed or suspended account
+        pages = {"success_url": f"{self._settings.app}/credits?paid=1", "cancel_url": f"{self._settings.app}/credits"}
+        switches = checkout_switches(self._settings, known_customer=customer is not None, subscription=what["mode"] == "subscription")
+        params = what | {"client_reference_id": str(caller.user_id)} | pages | switches
+        if caller.email:
+            new = new | {"customer_email": caller.email}
         known = {"customer": customer} if customer else new
         try:
             try:
@@ -109,13 +170,7 @@ class Payments:
                 params.pop("customer_update", None)
                 session = await self._stripe.v1.checkout.sessions.create_async(params | new)  # that customer was deleted at Stripe
         except stripe.StripeError as e:
-            reports.alarm("a checkout could not be made", error=type(e).__name__, code=str(e.code))
-            raise ApiError(
-                503,
-                "Stripe does not answer as it should just now; nothing was charged, try again in a minute",
-                "payment_unavailable",
-                headers={"Retry-After": "60"},
-            ) from None
+            raise _unavailable("a checkout could not be made", e) from None
         if not session.url:
             raise ApiError(503, "Stripe gave no page to pay on; nothing was charged, try again in a minute", "payment_unavailable")
         return session.url
@@ -127,7 +182,7 @@ class Payments:
             name, kind, content, at = str(event["id"]), str(event["type"]), event["data"]["object"], int(event["created"])
         except (stripe.SignatureVerificationError, ValueError, KeyError, TypeError, AttributeError):
             raise ApiError(400, "this is no event that Stripe signed with our secret", "invalid_signature") from None
-        outcome = await self._book(name, kind, content)
+        outcome = await self._book(name, kind, content, at)
         if outcome == "applied":
             metrics.STRIPE_LAG.observe(max(0.0, time.time() - at))
         return outcome
@@ -153,13 +208,20 @@ class Payments:
         try:
             page = await self._stripe.v1.events.list_async({"types": list(EVENTS), "created": {"gte": since}, "limit": 100})
             async for event in page.auto_paging_iter():
-                outcomes[await self._book(event.id, event.type, event.to_dict()["data"]["object"])] += 1
+                outcomes[await self._book(event.id, event.type, event.to_dict()["data"]["object"], event.created)] += 1
         except stripe.StripeError as e:
             raise PaymentError(f"Stripe does not list its events: {type(e).__name__}; the key must be allowed to read Events") from None
         return outcomes
 
-    async def _book(self, name: str, kind: str, content: Any) -> Outcome:
-        movement = read(kind, content)
+    async def _book(self, name: str, kind: str, content: Any, at: int) -> Outcome:
+        try:
+            movement = read(kind, content) if kind not in subscriptions.EVENTS else None
+            told = subscriptions.read(kind, content, at)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
+            reports.alarm("an event of Stripe could not be read", type=kind)
+            return "ignored"
+        if told is not None:
+            return await self._book_plan(name, kind, told)
         if movement is None:
             return "ignored"
         receipt = await self._receipt(movement.reference) if movement.kind == "purchase" else None
@@ -176,6 +238,32 @@ class Payments:
             reports.alarm("a payment came for an account that is closed: refund it", event=name, payment=movement.reference)
         return "applied" if booked["applied"] else "repeated"
 
+    async def _book_plan(self, name: str, kind: str, told: Told) -> Outcome:
+        if isinstance(told, PaidInvoice) and not told.complete:
+            told = replace(told, lines=await self._all_lines(told.invoice))
+        try:
+            if isinstance(told, SubscriptionState):
+                booked = await self._payments.apply_subscription(name, kind, told)
+            elif isinstance(told, PaidInvoice):
+                booked = await self._payments.apply_invoice(name, kind, told)
+            else:
+                booked = await self._payments.apply_invoice_payment(name, kind, told)
+        except Refused:  # a retry would change nothing; a person must look
+            reports.alarm("an event of Stripe was refused by the database", event=name, type=kind)
+            return "refused"
+        if booked["closed"] and booked["applied"] and kind != "customer.subscription.deleted" and not isinstance(told, InvoicePayment):
+            what = told.invoice if isinstance(told, PaidInvoice) else told.subscription
+            reports.alarm("an account that is closed has a subscription: cancel it, and refund what was paid", event=name, of=what)
+        return "applied" if booked["applied"] else "repeated"
+
+    async def _all_lines(self, invoice: str) -> list[subscriptions.Line]:
+        """The lines of an invoice that has more than an event holds. Raises ApiError 503, after which Stripe sends the event again."""
+        try:
+            page = await self._stripe.v1.invoices.line_items.list_async(invoice, {"limit": 100})
+            return subscriptions.lines([line.to_dict() async for line in page.auto_paging_iter()])
+        except stripe.StripeError as e:
+            raise _unavailable("the lines of an invoice could not be read", e) from None
+
     async def _receipt(self, payment: str) -> str | None:
         """The address of a payment's receipt, if Stripe returns it at once: credits do not wait for it."""
         try:
@@ -188,17 +276,23 @@ class Payments:
         return getattr(charge, "receipt_url", None)  # a charge without one has no such attribute
 
 
+def _unavailable(what: str, e: stripe.StripeError) -> ApiError:
+    reports.alarm(what, error=type(e).__name__, code=str(e.code))
+    words = "Stripe does not answer as it should just now; nothing was charged, try again in a minute"
+    return ApiError(503, words, "payment_unavailable", headers={"Retry-After": "60"})
+
+
 def read(kind: str, content: Any) -> Movement | None:
-    """What an event says about one of our payments, or None. `content` is the event's object: signed, but of any structure."""
-    try:
-        if kind in ("checkout.session.completed", "checkout.session.async_payment_succeeded"):
-            return _purchase(content)
-        if kind == "charge.refunded":
-            return Movement("refund", str(content["payment_intent"]), _cents(content["amount_refunded"]))
-        if (returned := _kind_of_return(kind, content)) is not None:
-            return Movement(returned, str(content["payment_intent"]), _cents(content["amount"]), str(content["id"]))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        reports.alarm("an event of Stripe could not be read", type=kind)
+    """What an event says about one of our payments, or None. `content` is the event's object: signed, but of any structure.
+
+    Raises KeyError, TypeError, ValueError and AttributeError where it makes no sense.
+    """
+    if kind in ("checkout.session.completed", "checkout.session.async_payment_succeeded"):
+        return _purchase(content)
+    if kind == "charge.refunded":
+        return Movement("refund", str(content["payment_intent"]), _cents(content["amount_refunded"]))
+    if (returned := _kind_of_return(kind, content)) is not None:
+        return Movement(returned, str(content["payment_intent"]), _cents(content["amount"]), str(content["id"]))
     return None
 
 

@@ -17,14 +17,14 @@ def stripe_client(settings: Settings, secret: str) -> tuple[stripe.StripeClient,
     return stripe.StripeClient(secret, base_addresses={"api": settings.stripe_base_url}, http_client=http, max_network_retries=2), http
 
 
-def checkout_switches(settings: Settings, *, known_customer: bool) -> dict[str, Any]:
-    """Stripe's own tax, tax IDs and invoices at a checkout that takes one payment, as the settings switch them on."""
+def checkout_switches(settings: Settings, *, known_customer: bool, subscription: bool) -> dict[str, Any]:
+    """Stripe's own tax, tax IDs and invoices at a checkout, as the settings switch them on. A subscription has invoices in any case."""
     switches: dict[str, Any] = {}
     if settings.stripe_automatic_tax:
         switches["automatic_tax"] = {"enabled": True}
     if settings.stripe_tax_ids:
         switches["tax_id_collection"] = {"enabled": True}
-    if settings.stripe_invoices:
+    if settings.stripe_invoices and not subscription:
         switches["invoice_creation"] = {"enabled": True}
     if known_customer and (
         settings.stripe_automatic_tax or settings.stripe_tax_ids

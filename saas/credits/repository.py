@@ -26,9 +26,9 @@ class CreditRepository:
         found: list[dict[str, Any]] = await self._database.call("ledger", user_id=user_id, before=before, limit=limit)
         return [Entry.model_validate(entry) for entry in found]
 
-    async def usage(self, user_id: UUID, days: int) -> list[Day]:
-        """The days on which a user's jobs generated speech."""
-        found: list[dict[str, Any]] = await self._database.call("usage", user_id=user_id, days=days)
+    async def usage(self, user_id: UUID, days: int, key_id: UUID | None) -> list[Day]:
+        """The days on which a user's jobs, or those of one key, generated speech."""
+        found: list[dict[str, Any]] = await self._database.call("usage", user_id=user_id, days=days, key_id=key_id)
         return [Day.model_validate(day) for day in found]
 
     async def estimate(self, text: str, speed: float) -> Estimate:
@@ -37,6 +37,10 @@ class CreditRepository:
         return Estimate.model_validate(
             await self._database.call("estimate_credits", text=text, speed=speed, letters=read.letters, silence=read.silence)
         )
+
+    async def expire(self) -> None:
+        """Take the credits whose time is over."""
+        await self._database.call("expire_credits")
 
     async def grant(self, user_id: str, credits: int, reference: str | None) -> tuple[int, bool]:
         """The balance after a grant, and whether it was applied: a reference grants only once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
@@ -36,9 +37,9 @@ async def ledger(
 
 
 @router.get("/usage")
-async def usage(state: AppState, caller: Reader, days: Annotated[int, Query(ge=1, le=366)] = 30) -> list[Day]:
-    """The speech you generated, per day."""
-    return await state.credits.usage(caller.user_id, days)
+async def usage(state: AppState, caller: Reader, days: Annotated[int, Query(ge=1, le=366)] = 30, key_id: UUID | None = None) -> list[Day]:
+    """The speech you generated, per day: all of it, or that of one of your keys."""
+    return await state.credits.usage(caller.user_id, days, key_id)
 
 
 @router.post("/estimate")

@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from inference.errors import FishserveError
 from saas.credits.aloud import INSTANT, aloud
+from saas.credits.repository import CreditRepository
 from saas.database import Database, Unavailable
 from saas.jobs.backend import Backend, Fault, Options, Queued, sha256
 from saas.jobs.dispatcher import Dispatcher
@@ -42,7 +43,7 @@ class Jobs:
         self._outcomes = Outcomes(self._jobs, bucket)
         self._dispatcher = Dispatcher(self._jobs, bucket, backend, self._outcomes)
         self._reconciler = Reconciler(self._jobs, bucket, backend, self._outcomes)
-        self._sweeper = Sweeper(self._jobs, bucket, self._dispatcher, self._outcomes)
+        self._sweeper = Sweeper(self._jobs, CreditRepository(database), bucket, self._dispatcher, self._outcomes)
         self._lost: list[tuple[str, str]] = []
 
     async def run(self) -> None:

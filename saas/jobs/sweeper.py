@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from saas.credits.repository import CreditRepository
 from saas.jobs.dispatcher import Dispatcher
 from saas.jobs.outcomes import Outcomes
 from saas.jobs.repository import JobRepository
@@ -16,14 +17,15 @@ _BATCH = 100
 class Sweeper:
     """Cleans up after jobs."""
 
-    def __init__(self, jobs: JobRepository, bucket: Bucket, dispatcher: Dispatcher, outcomes: Outcomes) -> None:
-        self._jobs, self._bucket, self._dispatcher, self._outcomes = jobs, bucket, dispatcher, outcomes
+    def __init__(self, jobs: JobRepository, credits: CreditRepository, bucket: Bucket, dispatcher: Dispatcher, outcomes: Outcomes) -> None:
+        self._jobs, self._credits, self._bucket, self._dispatcher, self._outcomes = jobs, credits, bucket, dispatcher, outcomes
 
     async def sweep(self) -> None:
-        """End forgotten jobs, and delete files and texts that are not to be kept."""
+        """End forgotten jobs and credits whose time is over, and delete files and texts that are not to be kept."""
         for row in await self._jobs.expire_reservations(EXPIRE_SECONDS):
             self._outcomes.tell(row["id"])
             await self._dispatcher.stop(row)
+        await self._credits.expire()
         await self._jobs.expire_results()
         while await self._jobs.expire_texts():
             pass

@@ -109,13 +109,22 @@ class Limiter:
         await self._ask(lambda limiter: limiter.hit(self._limits[what], what, address))
 
     def address(self, request: Request) -> str:
-        """The client's address: the peer's, or the one that a trusted proxy reports. For IPv6 the network, since a client has all of it."""
-        found = _parsed(request.client.host if request.client else "")
-        if found is not None and any(found in network for network in self._proxies):
-            found = _parsed(request.headers.get("cf-connecting-ip", "")) or found
+        """As `host`; for IPv6 the network, since a client has all of it."""
+        found = self._host(request)
         if isinstance(found, IPv6Address):
             return str(ip_network((found, 64), strict=False))
         return str(found)
+
+    def host(self, request: Request) -> str | None:
+        """The client's address: the peer's, or the one that a trusted proxy reports. None where there is none, as over a socket file."""
+        found = self._host(request)
+        return str(found) if found is not None else None
+
+    def _host(self, request: Request) -> IPv4Address | IPv6Address | None:
+        found = _parsed(request.client.host if request.client else "")
+        if found is not None and any(found in network for network in self._proxies):
+            found = _parsed(request.headers.get("cf-connecting-ip", "")) or found
+        return found
 
     async def _take(self, kind: str, name: str, request: Request) -> None:
         limit = self._limits[kind]

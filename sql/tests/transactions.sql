@@ -13,6 +13,6 @@ select throws_ok(format($$insert into public.transactions (user_id, kind, amount
 select throws_ok($$insert into public.transactions (user_id, kind, amount, balance_after, job_id, reference)
   select user_id, 'refund', 5, 0, job_id, 'x' from public.transactions where kind = 'settle'$$, '23505', null, 'a reservation ends once');
 select lives_ok(format($$insert into public.transactions (user_id, kind, amount, balance_after, reference) values (%L, 'adjust', 5, 77, 'y')$$, :ann), 'an entry by hand moves the balance');
-select results_eq($$select t.balance_after from public.transactions t join public.profiles p on p.id = t.user_id and p.balance = t.balance_after where t.reference = 'y'$$, array[989::bigint], 'by its amount, whatever it says');
+select results_eq($$select t.balance_after from public.transactions t join public.profiles p on p.id = t.user_id and p.balance = t.balance_after where t.reference = 'y'$$, array[10989::bigint], 'by its amount, whatever it says');
 select * from finish();
 rollback;

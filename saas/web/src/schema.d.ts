@@ -196,6 +196,22 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/billing": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["billing_api_billing_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/billing/checkout": {
         parameters: {
             query?: never;
@@ -206,6 +222,22 @@ export interface paths {
         get?: never;
         put?: never;
         post: operations["checkout_api_billing_checkout_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/billing/portal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["portal_api_billing_portal_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -392,10 +424,14 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** Checkout */
-        Checkout: {
-            /** Url */
-            url: string;
+        /** Billing */
+        Billing: {
+            plan: components["schemas"]["Plan"];
+            subscription: components["schemas"]["Subscription"] | null;
+            /** Expiring */
+            expiring: components["schemas"]["Expiring"][];
+            /** Portal */
+            portal: boolean;
         };
         /** Complaint */
         Complaint: {
@@ -423,6 +459,8 @@ export interface components {
             packs: {
                 [key: string]: unknown;
             }[];
+            /** Plans */
+            plans: components["schemas"]["Plan"][];
             /** Model */
             model: string;
         };
@@ -484,6 +522,16 @@ export interface components {
             seconds: number;
             /** Characters */
             characters: number;
+        };
+        /** Expiring */
+        Expiring: {
+            /** Credits */
+            credits: number;
+            /**
+             * Expires At
+             * Format: date-time
+             */
+            expires_at: string;
         };
         /** JobOut */
         JobOut: {
@@ -551,6 +599,14 @@ export interface components {
             prefix: string;
             /** Scopes */
             scopes: string[];
+            /** Expires At */
+            expires_at: string | null;
+            /** Monthly Credits */
+            monthly_credits: number | null;
+            /** Networks */
+            networks: string[] | null;
+            /** Spent */
+            spent: number;
             /** Last Used At */
             last_used_at: string | null;
             /** Revoked At */
@@ -573,6 +629,12 @@ export interface components {
              *     ]
              */
             scopes: ("speak" | "voices" | "read")[];
+            /** Expires At */
+            expires_at?: string | null;
+            /** Monthly Credits */
+            monthly_credits?: number | null;
+            /** Networks */
+            networks?: string[] | null;
         };
         /** Limits */
         Limits: {
@@ -679,6 +741,38 @@ export interface components {
             /** Top P */
             top_p?: number | null;
         };
+        /** Page */
+        Page: {
+            /** Url */
+            url: string;
+        };
+        /** Plan */
+        Plan: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Credits */
+            credits: number;
+            /** Amount Cents */
+            amount_cents: number | null;
+            /** Currency */
+            currency: string;
+            /** Period */
+            period: string;
+            /** Max Running */
+            max_running: number | null;
+            /** Max Waiting */
+            max_waiting: number | null;
+            /** Per Minute */
+            per_minute: number | null;
+            /** Max Characters */
+            max_characters: number | null;
+            /** Max Voices */
+            max_voices: number | null;
+            /** Result Days */
+            result_days: number | null;
+        };
         /** Problem */
         Problem: {
             error: components["schemas"]["Complaint"];
@@ -745,6 +839,19 @@ export interface components {
              */
             wait_seconds: number;
         };
+        /** Subscription */
+        Subscription: {
+            /** Id */
+            id: string;
+            /** Plan */
+            plan: string;
+            /** Status */
+            status: string;
+            /** Period End */
+            period_end: string | null;
+            /** Ends At */
+            ends_at: string | null;
+        };
         /** Text */
         Text: {
             /** Text */
@@ -810,7 +917,9 @@ export interface components {
         /** Wanted */
         Wanted: {
             /** Pack */
-            pack: string;
+            pack?: string | null;
+            /** Plan */
+            plan?: string | null;
         };
     };
     responses: never;
@@ -1293,6 +1402,7 @@ export interface operations {
         parameters: {
             query?: {
                 days?: number;
+                key_id?: string | null;
             };
             header?: never;
             path?: never;
@@ -1365,6 +1475,41 @@ export interface operations {
             };
         };
     };
+    billing_api_billing_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Billing"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     checkout_api_billing_checkout_post: {
         parameters: {
             query?: never;
@@ -1383,7 +1528,42 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Checkout"];
+                    "application/json": components["schemas"]["Page"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    portal_api_billing_portal_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page"];
                 };
             };
             503: {

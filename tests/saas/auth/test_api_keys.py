@@ -51,6 +51,27 @@ def test_when_it_was_used_is_known(api):
         assert client.get("/api/keys").json()[0]["last_used_at"]
 
 
+def test_a_key_has_the_limits_that_it_was_made_with(api):
+    user = api.database.user(credits=100)
+    limits = {"expires_at": "2100-01-01T00:00:00Z", "monthly_credits": 5, "networks": ["127.0.0.0/8"]}
+    with api.as_user(user) as client:
+        made = client.post("/api/keys", json={"name": "here", **limits}).json()
+        away = client.post("/api/keys", json={"name": "away", "networks": ["203.0.113.0/24"]}).json()
+        assert client.get("/api/keys").json()[1] | limits | {"spent": 0} == made["key"] | {"last_used_at": None}
+        wrong = client.post("/api/keys", json={"name": "k", "networks": ["office"]})
+        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "networks")
+    with api.with_key(made["secret"]) as client:
+        assert (
+            client.post("/api/tts", json={"text": "Hi."})
+            .json()["error"]["message"]
+            .endswith("this key may spend 5 a month, and has 5 left")
+        )
+        assert client.get("/api/usage", params={"key_id": made["key"]["id"]}).json() == []
+    with api.with_key(away["secret"]) as client:
+        answer = client.get("/api/credits")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "network_not_allowed")
+
+
 def test_a_revoked_key_opens_nothing_from_then_on(api):
     user = api.database.user()
     with api.with_key(api.new_key(user)) as by_key, api.as_user(user) as client:

@@ -7,6 +7,7 @@ import pytest
 
 from saas.auth.caller import Caller
 from saas.billing.service import Payments
+from saas.billing.stripe_client import checkout_switches
 from saas.postgres import PostgresDatabase
 from saas.settings import Settings
 from tests.saas.api_harness import StandIn
@@ -37,7 +38,7 @@ def checkout(data, service):
             database = PostgresDatabase(data.url)
             payments = Payments(Settings(stripe_base_url=service.url, **settings), "sk_test_x", database)
             try:
-                return await payments.checkout(Caller(user, None, frozenset(), "a@example.com"), "small")
+                return await payments.buy(Caller(user, None, frozenset(), "a@example.com"), "small")
             finally:
                 await payments.close()
                 await database.close()
@@ -80,3 +81,8 @@ def test_what_a_buyer_enters_is_kept_with_a_customer_who_is_known_and_still_ther
     finally:
         service.answer = stripes
     assert SWITCHES & again.keys() == {"automatic_tax[enabled]", "tax_id_collection[enabled]", "invoice_creation[enabled]"}
+
+
+def test_a_subscription_has_invoices_without_asking():
+    switches = checkout_switches(Settings(**ALL), known_customer=False, subscription=True)
+    assert switches.keys() == {"automatic_tax", "tax_id_collection"}

@@ -4,8 +4,7 @@ import math
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from fractions import Fraction
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import psycopg
@@ -16,84 +15,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from saas.database import DatabaseError, Refused, named
 from tests.saas.conftest import called
+from tests.saas.sql.credit_model import PAID, Account, Job, estimate, price
 from tests.waiting import HANG_SECONDS
 
-CREDITS_PER_SECOND, MINIMUM, CHARACTERS_PER_SECOND = 10, 10, 13
-
-
-def estimate(text):
-    return max(MINIMUM, math.ceil((1 + 1.25 * len(text) / CHARACTERS_PER_SECOND) * CREDITS_PER_SECOND))
-
-
-def price(seconds):
-    return max(MINIMUM, math.ceil(seconds * CREDITS_PER_SECOND))
-
-
-@dataclass
-class Job:
-    """`heard` is the most that a client has heard of it, `made` what the present attempt has told of."""
-
-    id: str
-    fingerprint: str
-    reserved: int
-    charged: int | None = None
-    """None until it is over."""
-    running: bool = False
-    listening: bool = False
-    leased: bool = False
-    heard: float = 0
-    made: float = 0
-
-    def end(self, seconds: float) -> None:
-        """Without a file: what was heard is paid for, the rest comes back."""
-        if self.charged is None:
-            self.charged = min(self.reserved, price(seconds)) if seconds else 0
-
-
-@dataclass
-class Payment:
-    """What was paid in cents, and what has gone back by refund or dispute, unless that is undone."""
-
-    credits: int | None = None
-    stated: int = 0
-    refunds: dict[str, tuple[int, bool]] = field(default_factory=dict)
-    disputes: dict[str, tuple[int, bool]] = field(default_factory=dict)
-
-    @property
-    def kept(self) -> int:
-        if self.credits is None:
-            return 0
-        failed = sum(cents for cents, undone in self.refunds.values() if undone)
-        refunded = max(self.stated - failed, sum(cents for cents, undone in self.refunds.values() if not undone))
-        disputed = sum(cents for cents, undone in self.disputes.values() if not undone)
-        return self.credits - math.ceil(Fraction(self.credits * min(PAID, refunded + disputed), PAID))
-
-
-@dataclass
-class Account:
-    """What a user's credits must come to. No order of events is in it, only what has happened."""
-
-    id: str
-    given: int = 0
-    jobs: dict[str, Job] = field(default_factory=dict)
-    payments: list[Payment] = field(default_factory=lambda: [Payment() for _ in range(2)])
-
-    @property
-    def worth(self) -> int:
-        spent = sum(job.reserved if job.charged is None else job.charged for job in self.jobs.values())
-        return self.given + sum(payment.kept for payment in self.payments) - spent
-
-
-PAID = 500
 CENTS = st.sampled_from([125, 250, 499, 500])
 RETURNS = st.sampled_from(["1", "2"])
-WHICH = st.integers(0, 1)
+PACK, INVOICE, PAYMENT = st.integers(0, 1), st.integers(2, 3), st.integers(0, 3)
+DAYS = st.sampled_from([1, 3, math.inf])
 KEYS = st.sampled_from("abcd")
 SECONDS = st.sampled_from([0, 0.5, 1.501, 2, 60])
 RUNNING = 2
 
 
 class Money(RuleBasedStateMachine):
+    """One class, since the rules of a state machine of Hypothesis are methods of one."""
+
     connection: psycopg.Connection
 
     @initialize()
@@ -101,34 +37,51 @@ class Money(RuleBasedStateMachine):
         self.account = Account(str(uuid4()))
         self.connection.execute("insert into auth.users (id) values (%s)", [self.account.id])
         self.connection.execute(f"update settings set max_running = {RUNNING}".encode())
+        plan = f"insert into plans (id, name, stripe_price, amount_cents, credits, grace_days) values ('m', 'M', 'price', {PAID}, 100, 0)"
+        self.connection.execute(f"{plan} on conflict do nothing".encode())
         self.events = []
 
     def call(self, function, **arguments):
         return called(self.connection, function, named(arguments))
 
-    @rule(credits=st.integers(1, 60))
-    def grant(self, credits):
+    def day(self, days):
+        return None if days == math.inf else datetime.now(UTC) + timedelta(days=days)
+
+    @rule(credits=st.integers(1, 60), days=DAYS)
+    def grant(self, credits, days):
         account = self.account
-        answer = self.call("grant_credits", user_id=account.id, credits=credits, reference=str(uuid4()))
+        answer = self.call("grant_credits", user_id=account.id, credits=credits, reference=str(uuid4()), expires_at=self.day(days))
         account.given += credits
+        account.bring(credits, account.lot(days, bought=False))
         assert answer["applied"]
+
+    @rule(sweep=st.booleans())
+    def a_day_passes(self, sweep):
+        """The sweeper comes by, or whatever asks for the credits next finds that they are over."""
+        self.connection.execute("update credit_lots set expires_at = expires_at - interval '1 day' where user_id = %s", [self.account.id])
+        for lot in self.account.lots:
+            lot.days -= 1
+        self.account.expire()
+        if sweep:
+            self.call("expire_credits")
 
     @rule(credits=st.integers(1, 60))
     def take(self, credits):
         account = self.account
-        enough = account.worth >= credits
+        enough = account.balance >= credits
         try:
             self.call("grant_credits", user_id=account.id, credits=-credits, reference=str(uuid4()), kind="adjust")
-            account.given -= credits
         except Refused as e:
             assert (e.status, enough) == (402, False)
         else:
             assert enough
+            account.given -= credits
+            account.draw(credits)
 
     @rule(key=KEYS, text=st.sampled_from(["Hi.", "x" * 30, "y" * 60]))
     def reserve(self, key, text):
         account = self.account
-        known, need, worth = account.jobs.get(key), estimate(text), account.worth
+        known, need, balance = account.jobs.get(key), estimate(text), account.balance
         if known and known.charged == 0:  # it ended without a cost: the key is free
             known = None
         asked = {"user_id": account.id, "idempotency_key": key, "fingerprint": text, "text": text, "token_hash": "t"}
@@ -136,13 +89,13 @@ class Money(RuleBasedStateMachine):
             answer = self.call("process_audio_request", **asked)
         except Refused as e:
             assert e.status == (409 if known else 402)
-            assert known.fingerprint != text if known else worth < need
+            assert known.fingerprint != text if known else balance < need
             return
         assert answer["replayed"] == (known is not None)
         if known is None:
-            assert worth >= need
+            assert balance >= need
             assert answer["job"]["reserved"] == need
-            account.jobs[key] = Job(answer["job"]["id"], text, need)
+            account.jobs[key] = Job(answer["job"]["id"], text, need, account.draw(need))
         else:
             assert (answer["job"]["id"], known.fingerprint) == (known.id, text)
 
@@ -153,8 +106,7 @@ class Money(RuleBasedStateMachine):
             asked = {"seconds": seconds, "frames": 1, "bytes": 1, "sha256": "s", "object_key": f"results/{job.id}"}
             answer = self.call("settle_job", job_id=job.id, **asked)
             assert answer["changed"] == (job.charged is None)
-            if job.charged is None:
-                job.charged = min(job.reserved, price(max(seconds, job.heard)))
+            self.account.end(job, min(job.reserved, price(max(seconds, job.heard))))
             assert answer["job"]["charged"] == job.charged
 
     @rule(key=KEYS, status=st.sampled_from(["failed", "cancelled", "expired"]), heard=SECONDS)
@@ -163,7 +115,7 @@ class Money(RuleBasedStateMachine):
         if job := self.account.jobs.get(key):
             answer = self.call("refund_job", job_id=job.id, status=status, seconds=heard)
             assert answer["changed"] == (job.charged is None)
-            job.end(max(job.heard, heard))
+            self.account.end(job, job.cost(max(job.heard, heard)))
             assert answer["job"]["charged"] == job.charged
 
     @rule(key=KEYS, heard=st.booleans())
@@ -201,65 +153,102 @@ class Money(RuleBasedStateMachine):
                 assert (e.status, listening) == (409, True)
                 return
             assert not listening
-            job.end(max(job.heard, seconds * job.running, job.made * job.leased))
+            self.account.end(job, job.cost(max(job.heard, seconds * job.running, job.made * job.leased)))
             assert answer["job"]["charged"] == job.charged
 
     @rule()
     def sweep(self):
-        swept = {job["id"] for job in self.call("expire_reservations", older_than_seconds=-1)}
-        for job in self.account.jobs.values():
-            assert (job.id in swept) == (job.charged is None and not job.leased)
-            if job.id in swept:
-                job.end(job.heard)
+        jobs = {job.id: job for job in self.account.jobs.values()}
+        swept = [job["id"] for job in self.call("expire_reservations", older_than_seconds=-1) if job["id"] in jobs]
+        assert set(swept) == {job.id for job in jobs.values() if job.charged is None and not job.leased}
+        for job in swept:
+            self.account.end(jobs[job], jobs[job].cost(jobs[job].heard))
 
-    def happen(self, which, kind, **told):
-        reference = f"pi_{self.account.id}_{which}"
-        event = {"event_id": f"evt_{uuid4()}", "type": kind, "reference": reference, "kind": kind, **told}
-        self.events.append(event)
-        assert self.call("apply_stripe_event", **event)["applied"]
+    def happen(self, function, **told):
+        event = {"event_id": f"evt_{uuid4()}", "type": function, **told}
+        self.events.append((function, event))
+        assert self.call(function, **event)["applied"]
 
-    @rule(which=WHICH, credits=st.integers(1, 100))
+    def name(self, which):
+        return f"pi_{self.account.id}_{which}"
+
+    def paid(self, which, kind, **told):
+        self.happen("apply_stripe_event", reference=self.name(which), kind=kind, **told)
+
+    @rule(which=PACK, credits=st.integers(1, 100))
     def purchase(self, which, credits):
         payment = self.account.payments[which]
-        self.happen(which, "purchase", user_id=self.account.id, credits=payment.credits or credits, cents=PAID, currency="usd")
-        payment.credits = payment.credits or credits
+        self.paid(which, "purchase", user_id=self.account.id, credits=payment.credits or credits, cents=PAID, currency="usd")
+        if payment.credits is None:
+            payment.credits, payment.lot = credits, self.account.lot(math.inf, bought=True)
+            self.account.bring(credits, payment.lot)
+        self.account.take_back(payment)
 
-    @rule(which=WHICH, cents=CENTS)
+    @rule(which=INVOICE, cents=st.sampled_from([PAID, 250, 0, -250]), days=DAYS)
+    def invoice_is_paid(self, which, cents, days):
+        """A period, part of one, nothing, or a change to a smaller plan."""
+        account, payment = self.account, self.account.payments[which]
+        lines = [{"price": "price", "amount": cents, "ends_at": self.day(days) and self.day(days).isoformat()}]
+        told = {"user_id": account.id, "cents": PAID, "currency": "usd", "lines": {"data": lines}}
+        self.happen("apply_invoice_event", invoice=f"in_{self.name(which)}", **told)
+        if payment.credits is None:
+            payment.credits = 100 * cents // PAID
+            if payment.credits > 0:
+                payment.lot = account.lot(days, bought=False)
+                account.bring(payment.credits, payment.lot)
+            else:
+                account.take(-payment.credits)
+        account.take_back(payment)
+
+    @rule(which=INVOICE)
+    def payment_of_the_invoice_is_told(self, which):
+        self.happen("apply_invoice_event", invoice=f"in_{self.name(which)}", payment=self.name(which))
+        self.account.payments[which].known = True
+        self.account.take_back(self.account.payments[which])
+
+    @rule(which=PAYMENT, cents=CENTS)
     def money_goes_back(self, which, cents):
-        self.happen(which, "refund", cents=cents)
+        self.paid(which, "refund", cents=cents)
         payment = self.account.payments[which]
         payment.stated = max(payment.stated, cents)
+        self.account.take_back(payment)
 
-    @rule(which=WHICH, name=RETURNS, cents=CENTS, kind=st.sampled_from(["refund", "refund_failed", "dispute", "reinstate"]))
+    @rule(which=PAYMENT, name=RETURNS, cents=CENTS, kind=st.sampled_from(["refund", "refund_failed", "dispute", "reinstate"]))
     def part_goes_back_or_comes_again(self, which, name, cents, kind):
         payment = self.account.payments[which]
         known = payment.refunds if kind.startswith("refund") else payment.disputes
         cents, undone = known.get(name, (cents, False))  # a refund's amount never changes
         known[name] = cents, undone or kind in ("refund_failed", "reinstate")
-        self.happen(which, kind, cents=cents, object=f"{'re' if kind.startswith('refund') else 'dp'}_{self.account.id}_{which}_{name}")
+        self.paid(which, kind, cents=cents, object=f"{'re' if kind.startswith('refund') else 'dp'}_{self.account.id}_{which}_{name}")
+        self.account.take_back(payment)
 
     @precondition(lambda self: self.events)
     @rule(data=st.data())
     def event_comes_again(self, data):
-        assert not self.call("apply_stripe_event", **data.draw(st.sampled_from(self.events)))["applied"]
+        function, event = data.draw(st.sampled_from(self.events))
+        assert not self.call(function, **event)["applied"]
 
     @invariant()
     def the_balance_is_what_happened(self):
-        balance, debt, ledger = self.connection.execute(
-            "select balance, debt, (select coalesce(sum(amount), 0) from transactions where user_id = p.id) from profiles p where id = %s",
-            [self.account.id],
+        account = self.account
+        balance, debt, ledger, over = self.connection.execute(
+            "select balance, debt, (select coalesce(sum(amount), 0) from transactions where user_id = p.id), (select coalesce(sum(remaining), 0)"
+            " from credit_lots where user_id = p.id and expires_at <= now()) from profiles p where id = %s",
+            [account.id],
         ).fetchone()
         assert ledger == balance
-        assert (balance, debt) == (max(0, self.account.worth), max(0, -self.account.worth))
+        assert (balance - over, debt) == (account.balance, account.debt)
+        assert account.worth == account.balance - account.debt
 
     def teardown(self):
         assert self.call("audit_ledger") == []
 
 
-def test_any_order_of_anything(database):
+@pytest.mark.parametrize("examples", [80, pytest.param(2500, marks=pytest.mark.drill)])
+def test_any_order_of_anything(database, examples):
     with psycopg.connect(database.owner_url, autocommit=True) as connection:
         machine = type("MoneyHere", (Money,), {"connection": connection})
-        run_state_machine_as_test(machine, settings=settings(max_examples=80, stateful_step_count=40))
+        run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=40))
 
 
 def test_everything_at_once(database):
@@ -303,6 +292,7 @@ LOCKS = {  # what moves credits, the row that it waits for, and the row that it 
     "cancel_job": ({"user_id": "who", "job_id": "job"}, "profiles", "jobs"),
     "expire_reservations": ({"older_than_seconds": -1}, "profiles", "jobs"),
     "close_account": ({"user_id": "who"}, "payments", "profiles"),
+    "apply_invoice_event": ({"event_id": "2", "type": "t", "invoice": "in"}, "invoices", "profiles"),
     "apply_stripe_event": ({"event_id": "2", "type": "refund", "reference": "pi", "kind": "refund"}, "payments", "profiles"),
 }
 
@@ -313,6 +303,7 @@ def test_locks_are_taken_in_one_order_so_that_nothing_deadlocks(database, functi
     arguments, first, second = LOCKS[function]
     who = database.user()
     database.call("apply_stripe_event", event_id="1", type="t", user_id=who, credits=100, reference="pi", kind="purchase")
+    database.call("apply_invoice_event", event_id="0", type="t", invoice="in")
     asked = {"user_id": who, "idempotency_key": "k", "fingerprint": "f", "text": "Hi.", "token_hash": "t"}
     ids = {"who": who, "job": database.call("process_audio_request", **asked)["job"]["id"]}
     arguments = {name: ids.get(value, value) if isinstance(value, str) else value for name, value in arguments.items()}

@@ -118,6 +118,8 @@ class Stripe:
             name = f"cs_{uuid4().hex}"
             self.sessions[name] = form
             return 200, {"id": name, "object": "checkout.session", "url": f"{self.service.url}/pay/{name}"}
+        if asked.path == "/v1/billing_portal/sessions":
+            return 200, {"id": "bps_1", "object": "billing_portal.session", "url": f"{self.service.url}/portal"}
         if asked.path.startswith("/v1/payment_intents/"):
             receipt = f"{self.service.url}/receipt"
             return 200, {"id": "pi", "object": "payment_intent", "latest_charge": {"id": "ch", "object": "charge", "receipt_url": receipt}}

@@ -8,6 +8,7 @@ import { api, type Config, type Entry, ok } from "../api";
 import { useBalance } from "../app";
 import { credits, moment, money } from "../format";
 import { Empty, Pending, Problem } from "../parts/notices";
+import { Plan } from "../parts/plan";
 import { t } from "../strings";
 
 const PAGE = 50;
@@ -31,6 +32,7 @@ export default function Credits({ config }: { config: Config }) {
           {data.debt > 0 && <p className="notice bad">{t.credits.debt(data.debt)}</p>}
         </section>
       )}
+      <Plan config={config} />
       <Packs packs={config.packs} />
       <Ledger />
     </>
@@ -171,6 +173,12 @@ function Ledger() {
   );
 }
 
+function name({ kind, amount, receipt_url }: Entry) {
+  if (kind === "settle" && amount === 0) return t.credits.exact;
+  if (kind === "grant" && receipt_url) return t.credits.ofPlan; // an invoice paid for it
+  return t.credits.kind[kind] ?? kind;
+}
+
 function Line({ entry }: { entry: Entry }) {
   const when = moment(entry.created_at);
   return (
@@ -179,7 +187,7 @@ function Line({ entry }: { entry: Entry }) {
         <time dateTime={entry.created_at}>{when}</time>
       </td>
       <td>
-        {entry.kind === "settle" && entry.amount === 0 ? t.credits.exact : (t.credits.kind[entry.kind] ?? entry.kind)}{" "}
+        {name(entry)}{" "}
         {entry.receipt_url && (
           <a href={entry.receipt_url} target="_blank" rel="noreferrer" aria-label={t.credits.receiptOf(when)}>
             {t.credits.receipt}

@@ -62,11 +62,25 @@ export default function Keys({ config }: { config: Config }) {
 function Make({ config, onMade }: { config: Config; onMade: (secret: string) => void }) {
   const [name, setName] = useState("");
   const [scopes, setScopes] = useState<Scope[]>(["speak", "read"]);
+  const [days, setDays] = useState("");
+  const [most, setMost] = useState("");
+  const [networks, setNetworks] = useState("");
   const [error, setError] = useState<unknown>(null);
   const check = useTurnstile(config.turnstile_site_key, "create-key");
   const make = useMutation({
     mutationFn: () =>
-      ok(api.POST("/api/keys", { body: { name: name.trim(), scopes }, params: { header: check.token ? { "cf-turnstile-response": check.token } : {} } })),
+      ok(
+        api.POST("/api/keys", {
+          body: {
+            name: name.trim(),
+            scopes,
+            expires_at: days ? new Date(Date.now() + 86_400_000 * Number(days)).toISOString() : null,
+            monthly_credits: most ? Number(most) : null,
+            networks: networks.trim() ? networks.trim().split(/[\s,]+/) : null,
+          },
+          params: { header: check.token ? { "cf-turnstile-response": check.token } : {} },
+        }),
+      ),
     onSuccess: (made) => onMade(made.secret),
     onSettled: () => check.spent(),
   });
@@ -90,6 +104,14 @@ function Make({ config, onMade }: { config: Config; onMade: (secret: string) => 
           </label>
         ))}
       </fieldset>
+      <details>
+        <summary>{t.keys.limits}</summary>
+        <div className="stack">
+          <Field label={t.keys.days} type="number" min={1} max={3650} value={days} onChange={(e) => setDays(e.target.value)} />
+          <Field label={t.keys.most} type="number" min={0} value={most} onChange={(e) => setMost(e.target.value)} />
+          <Field label={t.keys.networks} placeholder="203.0.113.0/24" autoComplete="off" value={networks} onChange={(e) => setNetworks(e.target.value)} />
+        </div>
+      </details>
       {check.element}
       <Problem error={error ?? make.error} />
       <button className="primary" disabled={make.isPending}>
@@ -145,6 +167,9 @@ function Row({ of: key }: { of: Key }) {
           <p className="meta">
             <span>{t.keys.created(moment(key.created_at))}</span>
             <span>{key.last_used_at ? t.keys.used(moment(key.last_used_at)) : t.keys.never}</span>
+            {key.expires_at && <span>{t.keys.endsOn(moment(key.expires_at))}</span>}
+            <span>{key.monthly_credits === null ? t.keys.spent(key.spent) : t.keys.spentOf(key.spent, key.monthly_credits)}</span>
+            {key.networks && <span>{t.keys.from(key.networks.join(", "))}</span>}
             {key.revoked_at && <span className="tag">{t.keys.revokedOn(moment(key.revoked_at))}</span>}
           </p>
         </div>
