@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from inference.cpu_threads import SPINS
 from tests.inference.server.conftest import Server, free_port
 from tests.texts import ENDLESS
 from tests.waiting import HANG_SECONDS, wait
@@ -202,5 +203,5 @@ def test_the_process_that_computes_was_told_how_to_wait_before_it_began(checkpoi
         process = Path(f"/proc/{server.engine().pid}")
         assert "libtorch_cpu" in (process / "maps").read_text()
         environment = dict(word.split("=", 1) for word in (process / "environ").read_text().split("\0") if word)
-        expected = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000", "OMP_NUM_THREADS": "3"}
+        expected = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(SPINS), "OMP_NUM_THREADS": "3"}
         assert {name: environment[name] for name in expected} == expected
