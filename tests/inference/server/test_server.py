@@ -374,7 +374,7 @@ def test_two_devices_share_the_work(checkpoint, tmp_path, served):
         sounds = [stream.iter_bytes() for stream in streams]
         for sound in sounds:
             next(sound)
-        assert server.metric("fishserve_requests_running") == 2
+        wait(lambda: server.metric("fishserve_requests_running") == 2)
         streams[0].close()
         wait(lambda: server.metric("fishserve_requests_running") == 1, "the request went on without its client")
         assert server.metric("fishserve_requests_total", reason="cancelled") == 1
