@@ -45,11 +45,10 @@ class Shutdown:
         if not self._asked and (self.ready or self.requests.value):
             self.finish()
             return
-        for process in multiprocessing.active_children():
-            process.kill()
-        for pid in _being_started():
+        children = {process.pid for process in multiprocessing.active_children()} | set(_children())
+        for pid in children:  # at once: the main thread would say that one of them has ended
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(cast(int, pid), signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
         os._exit(_INTERRUPTED)
 
@@ -76,8 +75,8 @@ class Shutdown:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _being_started() -> Iterator[int]:
-    """Children that multiprocessing does not know yet: they would complain that what starts them has ended. Found on Linux alone."""
+def _children() -> Iterator[int]:
+    """On Linux all children, also one that is only being started: it would complain that what starts it has ended."""
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])

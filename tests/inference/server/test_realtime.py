@@ -58,7 +58,7 @@ def test_texts_are_spoken_one_response_after_another(minnow):
 
 
 def test_voice_format_and_speed_are_set_in_both_generations(minnow):
-    several = " ".join([SENTENCE] * 4)  # one alone may take longer than it takes at twice the speed
+    several = " ".join([SENTENCE] * 4)  # of one alone, another take may be twice as long
     with session(minnow) as connection:
         output = {"voice": "anna", "format": {"type": "audio/pcmu"}, "speed": 2.0}
         connection.session.update(session={"type": "realtime", "output_modalities": ["audio"], "audio": {"output": output}})
@@ -66,7 +66,8 @@ def test_voice_format_and_speed_are_set_in_both_generations(minnow):
         assert (updated.type, updated.session.audio.output.voice) == ("session.updated", "anna")
         say(connection, several)
         fast = len(audio(events(connection))) / 8000
-        connection.send({"type": "session.update", "session": {"voice": "alloy", "output_audio_format": "pcm16"}})
+        slower = {"voice": "alloy", "output_audio_format": "pcm16", "audio": {"output": {"speed": 1.0}}}
+        connection.send({"type": "session.update", "session": slower})
         assert connection.recv().session.audio.output.format.type == "audio/pcm"
         connection.response.create(
             response={"input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": several}]}]}
