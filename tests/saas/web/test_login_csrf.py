@@ -27,7 +27,7 @@ def test_a_strangers_link_signs_nobody_in(browser, product, visit, member):
     ask_for_a_link(stranger, "link", address)
     visit.page.goto(product.link(address))
     visit.says("A link signs in only the browser that asked for it.")
-    assert "code" not in visit.page.url
+    expect(visit.page).not_to_have_url(re.compile("code"))
 
     ask_for_a_link(stranger, "link", address)
     member.page.goto(product.link(address))  # who is signed in stays who they are
@@ -42,7 +42,7 @@ def test_a_strangers_link_signs_nobody_in(browser, product, visit, member):
     ask_for_a_link(stranger, "link", address)
     stranger.page.goto(product.link(address))
     expect(stranger.page.get_by_role("link", name="0 credits")).to_be_visible()
-    assert re.fullmatch(r".*/app/speak", stranger.page.url)
+    expect(stranger.page).to_have_url(re.compile("/app/speak$"))
     stranger.end()
 
 
