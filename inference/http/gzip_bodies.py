@@ -1,4 +1,4 @@
-"""Decompresses gzip request bodies piece by piece, so that limits on bodies see what a body becomes and not how it was sent."""
+"""Decompresses gzip request bodies piece by piece, so that limits hold for the decompressed size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ElevenLabs' WebSockets take an API key in a header, in the query, or in the first message: browsers cannot set headers."""
+"""Takes the key of ElevenLabs' WebSockets from the query or the first message: browsers set no headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the language of a sentence among those that FishSpeech 1.5 speaks: by its script, and for Latin letters by frequent short words.
+"""Finds the language of a sentence by its script, and for Latin letters by frequent short words.
 
 A detector with a model, such as lingua, is better at single words, but weighs 100 MB and more.
 """

@@ -1,4 +1,4 @@
-"""How the languages of FishSpeech 1.5 besides English say signs, money, times and abbreviations; numbers, months and units come from libraries."""
+"""How languages besides English say signs, money, times and abbreviations; libraries know the rest."""
 
 from __future__ import annotations
 

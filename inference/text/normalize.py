@@ -1,4 +1,4 @@
-"""Expands numbers, money, dates, times, units and abbreviations into words, each sentence in its language; here are English's rules."""
+"""Expands numbers, money, dates, times and units into words; the rules here are English's."""
 
 from __future__ import annotations
 

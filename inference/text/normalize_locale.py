@@ -1,4 +1,4 @@
-"""Expands numbers, money, dates, times, units, ordinals and abbreviations into the words of a language other than English."""
+"""Expands numbers, money, dates, times and units into words of other languages than English."""
 
 from __future__ import annotations
 

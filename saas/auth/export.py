@@ -1,4 +1,4 @@
-"""Everything this service holds of a user, as a ZIP that is made while it is sent: rows a page at a time, clips piece by piece.
+"""Everything this service holds of a user, as a ZIP that is made while it is sent. Rows come a page at a time, clips piece by piece.
 
 Results are listed, not packed: a row of jobs.json whose `audio_kept` is true has its file at GET /api/jobs/{id} for as long as `expires_at` says.
 """
