@@ -1,7 +1,7 @@
 """SpeechEngine: many requests at once through one model, each a stream of audio.
 
-One thread generates. It admits requests, prefills, decodes one frame for every running sequence, vocodes frames that are due and
-delivers the chunks. It sleeps only when there is nothing to do. Callers of `encode` and `decode` wait for the result; the engine does not.
+One thread generates. It admits requests, prefills, decodes one frame for every running sequence, vocodes the frames that are wanted most
+and delivers the chunks. It sleeps only when there is nothing to do. Callers of `encode` and `decode` wait for the result; the engine does not.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from inference.engine.runner import Runner
 from inference.engine.scheduler import Scheduler
 from inference.engine.stream import AsyncSpeechStream, Item, RequestHandle, SpeechStream
 from inference.engine.vocoder import Vocoder
+from inference.engine.voicing import choose
 from inference.engine.weight_layouts import Weights
 from inference.errors import AudioError
 from inference.hub import locate
@@ -245,35 +246,32 @@ class SpeechEngine:
         started = self._round_began = time.monotonic()
         try:
             self._scheduler.schedule()
-            self._update()
+            self._take_frames()
             if self._runner.sequences:
                 metrics.BATCH.observe(len(self._runner.sequences))
             self._runner.step()
-            self._update()
+            self._take_frames()
+            self._make_sound()
         except Exception as e:
             self._scheduler.fail_running(e)
         self._round_began = None
         metrics.STEP.observe(time.monotonic() - started)
         self._scheduler.observe()
 
-    def _update(self) -> None:
-        """Take new frames from the runner, decode and deliver the chunks that are due, and repeat until no running segment is finished."""
+    def _take_frames(self) -> None:
+        """Take new frames from the runner, and finished segments out of their slots."""
+        for job in list(self._scheduler.running):
+            if job.sequence and self._scheduler.attempt(job, job.take_frames) and job.sequence.finish:
+                self._scheduler.finish_segment(job)
+
+    def _make_sound(self) -> None:
+        """Decode the chunks that are most wanted, about as many frames as a round generates or more, and deliver them."""
         scheduler = self._scheduler
-        while True:
-            for job in list(scheduler.running):
-                scheduler.attempt(job, job.take_frames)
-            due = {
-                j.vocoder: j
-                for j in scheduler.running
-                if j.vocoder and j.audio and j.sequence and j.vocoder.due(j.sequence.finish is not None)
-            }
-            for vocoder, samples in self._vocoder.decode_due(due).items():
-                scheduler.attempt(due[vocoder], partial(due[vocoder].deliver_chunk, samples))
-            finished = [j for j in scheduler.running if j.sequence and j.sequence.finish]
-            if not finished:
-                return
-            for job in finished:
-                scheduler.finish_segment(job)
+        frames = max(self._vocoder.frames_a_round, len(scheduler.running))
+        jobs = {job.vocoder: job for job in choose(scheduler.sounding(), time.monotonic(), frames)}
+        for stream, samples in self._vocoder.decode_due(filter(None, jobs)).items():
+            scheduler.attempt(jobs[stream], partial(jobs[stream].deliver_chunk, samples))
+        scheduler.settle()
 
     def _release(self) -> None:
         """Free the cache and the copies of weights, even if the caller keeps the closed engine."""

@@ -22,6 +22,10 @@ from inference.model.codec import Codec
 from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
 
 
+SHORT_TEXT = 300
+"""Characters of a text that is short even if it has several segments: about 20 s of speech."""
+
+
 class JobStatus(Enum):
     """The state of a job."""
 
@@ -31,6 +35,8 @@ class JobStatus(Enum):
     """The runner computes its prompt."""
     DECODING = "decoding"
     """It has a slot and gets a frame each round."""
+    VOICING = "voicing"
+    """All frames of its segment are there and it has left its slot; some of them are still to become sound."""
     PARKED = "parked"
     """Live, with all its text spoken: it waits for more text and uses no slot."""
     ENDED = "ended"
@@ -40,9 +46,9 @@ class Urgency(Enum):
     """How soon a waiting job's next segment is wanted."""
 
     SHORT = "short"
-    """It is all that a listener waits for: the only segment, or what comes next in a conversation."""
+    """It begins a short text, or what comes next in a conversation."""
     FIRST = "first"
-    """It is the first of several."""
+    """It begins a long text."""
     LATER = "later"
     """The listener hears the ones before."""
 
@@ -99,11 +105,28 @@ class Job:
         return self.columns_to_come + max(0.1 * self.columns, self.columns - (now - self.began) / seconds_per_column)
 
     @property
+    def kept_bytes(self) -> int:
+        """The bytes of keys and values that it keeps without a slot."""
+        prefix = self.sequence.kv_prefix if self.sequence else self.kv_prefix
+        return prefix.bytes if prefix else 0
+
+    @property
+    def unheard(self) -> bool:
+        """Somebody waits for its first sound."""
+        return self.audio and not self.heard
+
+    @property
+    def sound_due(self) -> bool:
+        """It has frames enough for its next chunk of sound."""
+        return self.audio and self.vocoder is not None and self.vocoder.due
+
+    @property
     def urgency(self) -> Urgency:
         """How soon the next segment is wanted."""
         if not self.starting:
             return Urgency.LATER
-        return Urgency.SHORT if self.live or len(self.segments) == 1 else Urgency.FIRST
+        short = self.live or len(self.segments) == 1 or len(self.request.text) <= SHORT_TEXT
+        return Urgency.SHORT if short else Urgency.FIRST
 
     @property
     def spoken(self) -> bool:
@@ -181,6 +204,8 @@ class Job:
         assert s is not None
         if s.finish is FinishReason.ERROR:
             raise GenerationError(f"the model produced values that are not numbers at frame {len(s.frames)}; this request was stopped")
+        assert self.vocoder is not None
+        self.vocoder.ended = True
         self.cut |= s.finish is FinishReason.LENGTH
         self.turns.append(torch.stack(s.frames, dim=1))
 

@@ -140,6 +140,29 @@ class Runner:
         frames = torch.stack(sequence.frames[:-1], dim=1) if len(sequence.frames) > 1 else sequence.prompt[:, :0]
         return KVPrefix.of(self._cache, sequence.slot, torch.cat((sequence.prompt, frames), dim=1))
 
+    def pause(self, sequence: Sequence) -> bool:
+        """Take a sequence that has frames out of its slot. It keeps its keys and values, and `resume` continues with the same frames.
+
+        Returns False, and leaves it there, when it has finished meanwhile.
+        """
+        self._collect_pending()
+        if sequence.finish is not None:
+            return False
+        sequence.kv_prefix = self.kv_prefix(sequence)
+        self._cache.both[:, :, sequence.slot, :, : sequence.length] = 0  # were they not numbers, whoever gets the slot would read them
+        self.remove(sequence)
+        return True
+
+    def resume(self, sequence: Sequence) -> None:
+        """Put a paused sequence into a free slot."""
+        prefix, sequence.kv_prefix = sequence.kv_prefix, None
+        assert prefix is not None
+        sequence.slot, sequence.length = len(self.sequences), prefix.columns.shape[1]
+        self.sequences.append(sequence)
+        prefix.restore(self._cache, sequence.slot, sequence.length)
+        if self._placed:
+            self._place(sequence)
+
     def _take_slot(self, sequence: Sequence, hidden: Tensor | None) -> None:
         self._staged, sequence.slot = None, len(self.sequences)
         self.sequences.append(sequence)

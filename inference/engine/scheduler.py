@@ -13,7 +13,7 @@ from inference.engine import metrics
 from inference.engine.job import Job, JobStatus
 from inference.engine.prompting import Prompting
 from inference.engine.request import FinishReason
-from inference.engine.runner import PREFILL, Runner
+from inference.engine.runner import PREFILL, Runner, Sequence
 from inference.engine.stream import RequestHandle
 from inference.engine.waiting import RetryTimes, WaitingJobs
 from inference.errors import EngineClosed, GenerationError, Overloaded, RequestError
@@ -23,17 +23,21 @@ MAX_LIVE_SEGMENTS = 1000
 """Pieces of text that one live request may have in all: two hours of speech or more."""
 MAX_BEHIND = 256
 """Jobs that may wait for their readers, beside the queue; each holds a segment's audio and some chunks, about 4 MB."""
+PAUSED_AHEAD_SECONDS = 1.0
+"""A segment may be paused whose listener has more than this still to hear."""
 
 
 class Scheduler:
-    """Jobs waiting and running. One class, since all its methods change the same queues under one lock.
+    """Jobs waiting, running and voicing. One class, since all its methods change the same queues under one lock.
 
     Any thread may call `submit`, `extend`, `complete`, `wake` and `close`; only the engine's thread calls the other methods.
-    `slots` jobs run at once; up to `queue` more wait. `ending` says why the engine is closed.
+    `slots` jobs run at once; up to `queue` more wait. `ending` says why the engine is closed. A short request that finds no slot free gets
+    that of a segment whose listener is well ahead: it is paused, and continues later with the same frames.
     """
 
     def __init__(self, checkpoint: Checkpoint, runner: Runner, prompting: Prompting, slots: int, queue: int) -> None:
         self.running: list[Job] = []
+        self.voicing: list[Job] = []
         self.waiting = WaitingJobs(slots)
         self.closed, self.ending = False, "the engine was closed"
         self._checkpoint, self._runner, self._prompting = checkpoint, runner, prompting
@@ -96,12 +100,12 @@ class Scheduler:
             raise EngineClosed(self.ending)
         behind = sum(job.handle.is_behind() for job in self.waiting)
         waiting = (
-            len(self.running) + len(self.waiting) + coming - behind - self._slots
+            len(self.running) + len(self.voicing) + len(self.waiting) + coming - behind - self._slots
         )  # the free slots belong to the first jobs in the queue
         if waiting < self._queue and behind < MAX_BEHIND:
             return
         metrics.REFUSED.inc()
-        seconds = self._retry_times.next((*self.running, *self.waiting))
+        seconds = self._retry_times.next((*self.running, *self.voicing, *self.waiting))
         raise Overloaded(f"{waiting + behind} requests are waiting already; try again in about {math.ceil(seconds)} s", seconds)
 
     # -- in the engine's thread ------------------------------------------------------------------------------------
@@ -109,7 +113,7 @@ class Scheduler:
     def wait_for_work(self) -> bool:
         """Sleep until there is something to do. False when the engine is closed."""
         with self._changed:
-            while not (self.closed or self.running or any(self._wanted(job) for job in (*self.waiting, *self._parked()))):
+            while not (self.closed or self.running or self.voicing or any(self._wanted(job) for job in (*self.waiting, *self._parked()))):
                 metrics.RUNNING.set(0)
                 self._changed.wait()
             return not self.closed
@@ -123,6 +127,9 @@ class Scheduler:
         columns = 0
         while columns < PREFILL and (job := self._prefilling() or self._admit()):
             try:
+                if job.status is JobStatus.DECODING:
+                    self._resume(job)
+                    continue
                 if job.sequence is None:
                     self._start_segment(job)
                 columns += self._runner.prefill()
@@ -133,18 +140,39 @@ class Scheduler:
             except Exception as e:  # for example out of memory: it affects only this job
                 self.fail(job, self._device_fault(e))
 
+    def sounding(self) -> list[Job]:
+        """The jobs whose segment has begun: they have frames to become sound, or will have some soon."""
+        return [*self.voicing, *self.running, *(job for job in self.waiting if job.sequence)]
+
     def finish_segment(self, job: Job) -> None:
-        """Advance a job whose sequence has finished: to its next segment, to waiting for text, or to its end."""
+        """Take a job whose sequence has finished out of its slot: other jobs may go first. The rest of its sound is still to come."""
         if not self.attempt(job, job.finish_segment):
             return
         self._retry_times.finished(job.columns, time.monotonic() - job.began)
-        if job.spoken and not job.open:
-            self._retire(job, job.reason)
-        else:
-            self._leave_slot(job)
+        if not job.spoken or job.open:
+            self._keep_prefix(job)
+        self._free_slot(job)
+        job.status = JobStatus.VOICING
+        with self._changed:
+            self.running.remove(job)
+            self.voicing.append(job)
+
+    def settle(self) -> None:
+        """Advance the jobs whose segment is heard to its end: to the next segment, to waiting for text, or to their end."""
+        for job in [job for job in self.voicing if not job.sound_due]:
+            with self._changed:
+                self.voicing.remove(job)
+                if not job.spoken:
+                    self._requeue(job)
+                elif job.open:
+                    job.status = JobStatus.PARKED
+            if job.status is JobStatus.PARKED:
+                job.say_spoken()
+            elif job.spoken:
+                self._end(job, None, job.reason)
 
     def attempt(self, job: Job, work: Callable[[], None]) -> bool:
-        """Do a running job's work. When that raises GenerationError, end the job with it and return False."""
+        """Do a job's work. When that raises GenerationError, end the job with it and return False."""
         try:
             work()
         except GenerationError as e:
@@ -153,22 +181,23 @@ class Scheduler:
         return True
 
     def fail(self, job: Job, error: Exception) -> None:
-        """End one running job with an error."""
+        """End one job with an error."""
         self._retire(job, FinishReason.ERROR, error)
 
     def fail_running(self, error: Exception) -> None:
         """The device failed: no slot can be trusted, but the next request may well succeed."""
-        for job in list(self.running):
+        for job in (*self.running, *self.voicing):
             self.fail(job, self._device_fault(error))
 
     def end_all(self) -> None:
         """End every job: the engine is closed."""
         with self._changed:
             self.closed = True
-            for job in (*self.running, *self.waiting, *self._parked()):
+            for job in (*self.running, *self.voicing, *self.waiting, *self._parked()):
                 self._end(job, EngineClosed(self.ending), FinishReason.ERROR)
             self.waiting.clear()
             self.running.clear()
+            self.voicing.clear()
 
     def observe(self) -> None:
         """Set the metrics for the number of jobs."""
@@ -180,7 +209,7 @@ class Scheduler:
         return [job for job in self._live.values() if job.status is JobStatus.PARKED]
 
     def _end_finished(self) -> None:
-        for job in [j for j in self.running if j.handle.cancelled]:
+        for job in [j for j in self.sounding() if j.handle.cancelled]:
             self._retire(job, FinishReason.CANCELLED)
         with self._changed:
             over = [j for j in (*self.waiting, *self._parked()) if j.finished]
@@ -196,39 +225,51 @@ class Scheduler:
     def _admit(self) -> Job | None:
         """Take the waiting job that goes next, when a slot is free for it."""
         with self._changed:
+            if len(self.running) == self._slots and self.waiting.a_short_one_goes_next():
+                self._pause_one()
             job = self.waiting.take(len(self.running)) if self._runner.free else None
             if job is None:
                 return None
             self.running.append(job)
-            job.status = JobStatus.PREFILLING
+            job.status = JobStatus.DECODING if job.sequence else JobStatus.PREFILLING
             return job
+
+    def _pause_one(self) -> None:
+        """Pause the segment whose listener has most still to hear, if that is plenty and there is memory for its keys and values."""
+        ahead = time.monotonic() + PAUSED_AHEAD_SECONDS
+        job = max(self.running, key=lambda job: job.audible_until)
+        if (
+            job.status is JobStatus.DECODING
+            and job.heard
+            and job.audible_until > ahead
+            and (sequence := job.sequence)
+            and self._fits(sequence)
+            and self._runner.pause(sequence)
+        ):
+            self.running.remove(job)
+            self._requeue(job)
+
+    def _resume(self, job: Job) -> None:
+        assert job.sequence is not None
+        self._runner.resume(job.sequence)
+        job.began += time.monotonic() - job.queued  # as if it had not been paused
 
     def _start_segment(self, job: Job) -> None:
         job.next_segment()
         prompt, limit = self._prompting.prompt(job.request, job.fixed, job.turns)
         self._runner.stage(job.start_sequence(prompt, limit, self._checkpoint.codec))
 
-    def _leave_slot(self, job: Job) -> None:
-        """Free the slot between two segments: other jobs may go first.
-
-        The KV cache of the segments so far is kept while there is memory for it; otherwise it is computed again.
-        """
-        sequence = job.sequence
-        assert sequence is not None
-        with self._changed:
-            kept = sum(j.kv_prefix.bytes for j in (*self.waiting, *self._parked()) if j.kv_prefix)
+    def _keep_prefix(self, job: Job) -> None:
+        """Keep the KV cache of the segments so far while there is memory for it; otherwise it is computed again."""
+        assert job.sequence is not None
         reused = self._checkpoint.defaults.history != 0
-        fits = kept + self._runner.kv_prefix_bytes(sequence) <= self._runner.kv_prefix_budget
-        job.kv_prefix = self._runner.kv_prefix(sequence) if reused and fits else None
-        self._free_slot(job)
+        job.kv_prefix = self._runner.kv_prefix(job.sequence) if reused and self._fits(job.sequence) else None
+
+    def _fits(self, sequence: Sequence) -> bool:
+        """Whether there is memory to keep the KV cache of a sequence without a slot."""
         with self._changed:
-            self.running.remove(job)
-            if parked := job.spoken:
-                job.status = JobStatus.PARKED
-            else:
-                self._requeue(job)
-        if parked:
-            job.say_spoken()
+            kept = sum(job.kept_bytes for job in (*self.voicing, *self.waiting, *self._parked()))
+        return kept + self._runner.kv_prefix_bytes(sequence) <= self._runner.kv_prefix_budget
 
     def _requeue(self, job: Job) -> None:
         job.status = JobStatus.WAITING
@@ -236,7 +277,10 @@ class Scheduler:
 
     def _retire(self, job: Job, reason: FinishReason, error: Exception | None = None) -> None:
         with self._changed:
-            self.running.remove(job)
+            if job.status is JobStatus.WAITING:  # paused
+                self.waiting.remove(job)
+            else:
+                (self.voicing if job.status is JobStatus.VOICING else self.running).remove(job)
         try:
             if job.sequence is not None:
                 job.sequence.finish = FinishReason.ERROR if error else job.sequence.finish

@@ -29,49 +29,60 @@ LARGEST_CHUNK = 32
 """Each later chunk is twice the one before, up to this: larger chunks cost less per frame."""
 CAPTURED_FRAMES = 128
 """Frames of all streams in the largest captured pass: enough to keep a large GPU busy, in about a gigabyte."""
+CPU_FRAMES = 32
+"""Frames decoded between two frames of the model on a CPU. More would cost a little less each, and everybody waits for all of them."""
 WRONG = 0.05
 """How much the sound of a captured pass may differ from an eager one's, as a part of the sound; FP16 rounds by far less."""
 log = logging.getLogger("fishserve")
 
 
 class VocoderStream:
-    """Frames of one segment waiting to be decoded. `codes` are (codebooks,) int64 tensors."""
+    """Frames of one segment waiting to be decoded, each (codebooks,) int64. `ended` says that no more will come."""
 
     def __init__(self, codec: Codec, chunk: int = FIRST_CHUNK) -> None:
         self.stream: CodecStream = codec.stream()
         self.waiting: list[torch.Tensor] = []
-        self.chunk = chunk
+        self.chunk, self.ended = chunk, False
 
-    def due(self, ended: bool) -> bool:
-        return bool(self.waiting) and (ended or len(self.waiting) >= self.chunk)
+    @property
+    def due(self) -> bool:
+        """Whether there are frames enough for a pass."""
+        return bool(self.waiting) and (self.ended or len(self.waiting) >= self.chunk)
+
+    @property
+    def next_frames(self) -> int:
+        """The frames in its next pass, a power of two: only a stream's last ones may be filled up with frames whose sound is dropped."""
+        waiting = min(len(self.waiting), LARGEST_CHUNK)
+        return _pass_frames(waiting) if self.ended else 1 << (waiting.bit_length() - 1)
 
 
 class Vocoder:
-    """A codec's decoder, with graphs where the device has them."""
+    """A codec's decoder, with graphs where the device has them. `frames_a_round` is how many frames it should decode at a time."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._passes = capture_or_none(codec)
+        self.frames_a_round = CAPTURED_FRAMES if _device(codec).type == "cuda" else CPU_FRAMES
 
     def decode_due(self, due: Iterable[VocoderStream]) -> dict[VocoderStream, np.ndarray]:
-        """Decode all waiting frames of each stream; samples (n,) float32.
+        """Decode the next frames of each stream, at most LARGEST_CHUNK; samples (n,) float32.
 
-        A pass has a power of two of frames. Only a stream's last frames may be another number; frames whose sound is dropped fill them up.
         Were passes of any length, libraries would compile hundreds of kernels for each: it takes time, and they keep gigabytes of them.
         """
         batches: defaultdict[int, list[VocoderStream]] = defaultdict(list)
         for stream in due:
-            batches[max(FIRST_CHUNK, 1 << (len(stream.waiting) - 1).bit_length())].append(stream)
+            batches[stream.next_frames].append(stream)
         sound: dict[VocoderStream, np.ndarray] = {}
         for frames, streams in batches.items():
-            codes = torch.stack([F.pad(torch.stack(s.waiting, dim=1), (0, frames - len(s.waiting))) for s in streams])
+            taken = [s.waiting[:frames] for s in streams]
+            codes = torch.stack([F.pad(torch.stack(part, dim=1), (0, frames - len(part))) for part in taken])
             if self._passes is None:
                 waves = decode_streams([s.stream for s in streams], codes.to(_device(self._codec)))
             else:
                 waves = self._passes.decode([s.stream for s in streams], codes)
-            for stream, wave in zip(streams, waves.cpu().numpy(), strict=True):
-                sound[stream] = wave[: len(stream.waiting) * SAMPLES_PER_FRAME]
-                stream.waiting.clear()
+            for stream, part, wave in zip(streams, taken, waves.cpu().numpy(), strict=True):
+                sound[stream] = wave[: len(part) * SAMPLES_PER_FRAME]
+                del stream.waiting[:frames]
                 stream.chunk = min(2 * stream.chunk, LARGEST_CHUNK)
         return sound
 
@@ -109,7 +120,7 @@ class Passes:
         The number of frames must be a power of two, at least FIRST_CHUNK. Only a stream's last frames may be any number: the pass pads them
         with frames whose sound is dropped.
         """
-        frames = max(FIRST_CHUNK, 1 << (codes.shape[2] - 1).bit_length())
+        frames = _pass_frames(codes.shape[2])
         most = max(1, CAPTURED_FRAMES // frames)
         return torch.cat([self._decode(streams[i : i + most], codes[i : i + most], frames) for i in range(0, len(streams), most)])
 
@@ -180,6 +191,11 @@ def capture_or_none(codec: Codec) -> Passes | None:
         log.warning("the codec's CUDA graphs are not used, so that decoding takes several times as long: %s", e)
         return None
     return passes
+
+
+def _pass_frames(frames: int) -> int:
+    """The smallest pass for so many frames."""
+    return max(FIRST_CHUNK, 1 << (frames - 1).bit_length())
 
 
 def _device(codec: Codec) -> torch.device:

@@ -21,7 +21,7 @@ class WaitingJobs:
     Short requests go first, and then the first segments of long ones, so a short request waits for segments that run, never for a queue of
     long texts. Later segments go in the order in which their listeners' audio runs out; of those who have none left, the one that waits
     longest. So that a stream of short requests cannot stop the others, one of them goes after every `slots` jobs that were preferred to it.
-    A job whose listener is behind with reading does not go at all.
+    A job whose listener is behind with reading does not go at all. Later segments are new ones, or such as were paused.
     """
 
     def __init__(self, slots: int) -> None:
@@ -48,26 +48,35 @@ class WaitingJobs:
         """Take all jobs out."""
         self._jobs.clear()
 
+    def a_short_one_goes_next(self) -> bool:
+        """Whether a short request would get the next free slot."""
+        preferred, others, _ = self._next()
+        return bool(preferred and preferred.urgency is Urgency.SHORT and not (others and self._passed_over >= self._slots))
+
     def take(self, running: int) -> Job | None:
         """Take out the job that goes next, beside `running` others; None when none may."""
         if running >= self._slots:
             return None
-        ready = [job for job in self._jobs if not job.handle.is_behind()]
-        first = [next((job for job in ready if job.urgency is urgency), None) for urgency in (Urgency.SHORT, Urgency.FIRST)]
-        later = (job for job in ready if job.urgency is Urgency.LATER)
-        each = [job for job in (*first, min(later, key=lambda job: max(job.queued, job.audible_until), default=None)) if job]
-        if not each:
+        preferred, others, ready = self._next()
+        if preferred is None:
             return None
-        preferred, *others = each
         if others and self._passed_over >= self._slots:
             job = min(others, key=lambda job: job.queued)
-        elif preferred.urgency is not Urgency.SHORT and self._keeps_slot(running, len(ready)):
+        elif preferred.urgency is not Urgency.SHORT and self._keeps_slot(running, ready):
             return None
         else:
             job = preferred
         self._passed_over = self._passed_over + 1 if others and job is preferred else 0
         self._jobs.remove(job)
         return job
+
+    def _next(self) -> tuple[Job | None, list[Job], int]:
+        """The job that is preferred, those of other kinds that would be next, and how many jobs could go now."""
+        ready = [job for job in self._jobs if not job.handle.is_behind()]
+        first = [next((job for job in ready if job.urgency is urgency), None) for urgency in (Urgency.SHORT, Urgency.FIRST)]
+        later = (job for job in ready if job.urgency is Urgency.LATER)
+        each = [job for job in (*first, min(later, key=lambda job: max(job.queued, job.audible_until), default=None)) if job]
+        return (each[0] if each else None), each[1:], len(ready)
 
     def _keeps_slot(self, running: int, ready: int) -> bool:
         """Whether the last free slot is kept for a short request."""

@@ -25,7 +25,7 @@ class ByHand(SpeechEngine):
 
     @property
     def idle(self):
-        return not self._scheduler.running and not self._scheduler.waiting
+        return not (self._scheduler.running or self._scheduler.voicing or self._scheduler.waiting)
 
     def generate(self, request):
         ticket = self.submit(request, lambda _: None)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from inference import Overloaded, SpeechRequest, Voice
+from inference.engine import scheduler as scheduler_module
+from inference.engine import voicing
 from inference.engine.graphs import PendingFrames
 from inference.model import checkpoint as checkpoints
 from tests.inference.engine.by_hand import ByHand, ends, live, voice
@@ -65,9 +67,9 @@ class Scheduling(RuleBasedStateMachine):
             text, Voice(spoken.references, str(speaker)), seed=seed, max_new_tokens=frames, chunk_length=30, compat=compat
         )
         items = []
-        full = (
-            len(self.engine._scheduler.running) + len(self.engine._scheduler.waiting) >= self.engine._slots + self.engine._scheduler._queue
-        )
+        scheduler = self.engine._scheduler
+        there = [*scheduler.running, *scheduler.voicing, *(job for job in scheduler.waiting if not job.handle.is_behind())]
+        full = len(there) >= self.engine._slots + scheduler._queue
         entry = {"request": request, "items": items, "spoilt": False, "unread": 0}
         try:
             entry["ticket"] = self.engine.submit(request, items.append, unread=lambda: entry["unread"])
@@ -169,6 +171,10 @@ class Scheduling(RuleBasedStateMachine):
 @pytest.fixture(scope="module")
 def small(golden_directory):
     Scheduling.checkpoint = checkpoints.load(golden_directory, torch.device("cpu"))
+    with pytest.MonkeyPatch.context() as often:
+        often.setattr(scheduler_module, "PAUSED_AHEAD_SECONDS", -1e9)  # whoever has heard anything may be paused
+        often.setattr(voicing, "AHEAD_SECONDS", -1e9)
+        yield
 
 
 EXAMPLES = pytest.mark.parametrize("examples", [3, pytest.param(300, marks=pytest.mark.drill)])

@@ -15,6 +15,7 @@ from inference.engine.device import affordable_slots
 from inference.engine.kv_cache import KVPrefix, PrefixCache
 from tests.conftest import golden_tensors
 from tests.inference.engine.by_hand import ByHand, ends, live, voice
+from tests.inference.engine.eager_step import with_graphs
 from tests.waiting import wait
 
 
@@ -79,6 +80,46 @@ def test_a_long_text_lets_short_ones_go_first_between_segments(golden):
     assert long.finish_reason is None
     engine.finish()
     assert long.codes.shape[1] > 30
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_short_request_gets_the_slot_of_one_whose_listener_has_plenty_to_hear(golden, monkeypatch, graphs):
+    """Within a round; the other continues later, and its codes are the same as alone."""
+    monkeypatch.setattr(scheduler_module, "PAUSED_AHEAD_SECONDS", -1e9)
+    request = SpeechRequest("Hello there.", seed=1, max_new_tokens=60)
+    alone = ByHand(golden, slots=1).generate(request)
+    engine = ByHand(golden, slots=1)
+    if graphs:
+        with_graphs(engine._runner)
+    items = []
+    long = engine.submit(request, items.append)
+    while not items:
+        engine.turn()
+    short = engine.submit(SpeechRequest("Short.", seed=2, max_new_tokens=5), lambda _: None)
+    engine.turn()
+    assert [job.handle for job in engine._scheduler.running] == [short]
+    while short.finish_reason is None:
+        engine.turn()
+    assert long.finish_reason is None
+    engine.finish()
+    assert np.array_equal(long.codes, alone)
+
+
+@pytest.mark.parametrize("why", ["its listener would hear a gap", "there is no memory for its keys and values"])
+def test_a_segment_is_not_paused_when(golden, monkeypatch, why):
+    engine = ByHand(golden, slots=1)
+    monkeypatch.setattr(scheduler_module, "PAUSED_AHEAD_SECONDS", 1e9 if "gap" in why else -1e9)
+    if "memory" in why:
+        engine._runner.kv_prefix_budget = 0
+    items = []
+    engine.submit(SpeechRequest("Hello there.", seed=1, max_new_tokens=60), items.append)
+    while not items:
+        engine.turn()
+    (before,) = engine._scheduler.running
+    engine.submit(SpeechRequest("Short.", seed=2, max_new_tokens=5), lambda _: None)
+    engine.turn()
+    assert engine._scheduler.running == [before]
+    engine.finish()
 
 
 def test_a_later_segment_computes_only_what_is_new(golden, monkeypatch):
