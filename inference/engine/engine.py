@@ -101,9 +101,9 @@ class SpeechEngine:
         stream.feed(more, self.extend, self.complete)
         return stream
 
-    def check_open(self, coming: int = 0) -> None:
-        """Raises as `submit` would after `coming` other requests: Overloaded or EngineClosed."""
-        self._scheduler.check_open(coming)
+    def check_open(self, long: bool = False, coming: int = 0) -> None:
+        """Raises as `submit` would for a short or a long text after `coming` other requests: Overloaded or EngineClosed."""
+        self._scheduler.check_open(long, coming)
 
     def submit(
         self, request: SpeechRequest, deliver: Callable[[Item], None], *,

@@ -21,7 +21,6 @@ from inference.errors import GenerationError
 from inference.model.codec import Codec
 from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
 
-
 SHORT_TEXT = 300
 """Characters of a text that is short even if it has several segments: about 20 s of speech."""
 

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from torch import Tensor
 
 from inference.engine import metrics
-from inference.engine.job import Job, JobStatus
+from inference.engine.job import Job, JobStatus, Urgency
 from inference.engine.prompting import Prompting
 from inference.engine.request import FinishReason
 from inference.engine.runner import PREFILL, Runner, Sequence
 from inference.engine.stream import RequestHandle
+from inference.engine.voicing import AHEAD_SECONDS
 from inference.engine.waiting import RetryTimes, WaitingJobs
 from inference.errors import EngineClosed, GenerationError, Overloaded, RequestError
 from inference.model.checkpoint import Checkpoint
@@ -23,8 +24,8 @@ MAX_LIVE_SEGMENTS = 1000
 """Pieces of text that one live request may have in all: two hours of speech or more."""
 MAX_BEHIND = 256
 """Jobs that may wait for their readers, beside the queue; each holds a segment's audio and some chunks, about 4 MB."""
-PAUSED_AHEAD_SECONDS = 1.0
-"""A segment may be paused whose listener has more than this still to hear."""
+SHORT_ONES_SHARE = 4
+"""A quarter of the queue's places is for short requests alone."""
 
 
 class Scheduler:
@@ -51,16 +52,16 @@ class Scheduler:
     def submit(self, job: Job) -> None:
         """Queue a job. Raises Overloaded when too many wait already, EngineClosed after the end."""
         with self._changed:
-            self._check_open()
+            self._check_open(job.urgency is not Urgency.SHORT)
             if job.live:
                 self._live[job.handle] = job
             self.waiting.add(job)
             self._changed.notify()
 
-    def check_open(self, coming: int = 0) -> None:
-        """Raises as `submit` would after `coming` other jobs, before the work of making one."""
+    def check_open(self, long: bool = False, coming: int = 0) -> None:
+        """Raises as `submit` would for a short or a long text after `coming` other jobs, before the work of making one."""
         with self._changed:
-            self._check_open(coming)
+            self._check_open(long, coming)
 
     def live_job(self, handle: RequestHandle) -> Job | None:
         """The live job of a handle, None when it has ended."""
@@ -95,14 +96,15 @@ class Scheduler:
             self.closed = True
             self._changed.notify()
 
-    def _check_open(self, coming: int = 0) -> None:
+    def _check_open(self, long: bool, coming: int = 0) -> None:
         if self.closed:
             raise EngineClosed(self.ending)
         behind = sum(job.handle.is_behind() for job in self.waiting)
         waiting = (
             len(self.running) + len(self.voicing) + len(self.waiting) + coming - behind - self._slots
         )  # the free slots belong to the first jobs in the queue
-        if waiting < self._queue and behind < MAX_BEHIND:
+        places = self._queue - long * (self._queue // SHORT_ONES_SHARE)
+        if waiting < places and behind < MAX_BEHIND:
             return
         metrics.REFUSED.inc()
         seconds = self._retry_times.next((*self.running, *self.voicing, *self.waiting))
@@ -236,7 +238,7 @@ class Scheduler:
 
     def _pause_one(self) -> None:
         """Pause the segment whose listener has most still to hear, if that is plenty and there is memory for its keys and values."""
-        ahead = time.monotonic() + PAUSED_AHEAD_SECONDS
+        ahead = time.monotonic() + AHEAD_SECONDS
         job = max(self.running, key=lambda job: job.audible_until)
         if (
             job.status is JobStatus.DECODING

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Seq
 
 from inference.engine.job import Job, JobStatus
 
-AHEAD_SECONDS = 1.0
+AHEAD_SECONDS = 0.5
 """A listener who has more than this still to hear can wait while somebody else has heard nothing yet."""
 
 

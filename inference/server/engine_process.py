@@ -99,7 +99,7 @@ class EngineProcess:
         """Raises Overloaded where the requests that are being prepared fill the queue: nobody should hear of that only when it is his turn."""
         with self._lock:
             if address[1] not in self._preparing:
-                engine.check_open(len(self._preparing))
+                engine.check_open(True, len(self._preparing))
             self._preparing[address[1]] += 1
         self._preparer.submit(self._prepare, engine, address, message)
 

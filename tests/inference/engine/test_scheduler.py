@@ -172,7 +172,7 @@ class Scheduling(RuleBasedStateMachine):
 def small(golden_directory):
     Scheduling.checkpoint = checkpoints.load(golden_directory, torch.device("cpu"))
     with pytest.MonkeyPatch.context() as often:
-        often.setattr(scheduler_module, "PAUSED_AHEAD_SECONDS", -1e9)  # whoever has heard anything may be paused
+        often.setattr(scheduler_module, "AHEAD_SECONDS", -1e9)  # whoever has heard anything may be paused
         often.setattr(voicing, "AHEAD_SECONDS", -1e9)
         yield
 

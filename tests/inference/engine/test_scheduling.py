@@ -12,6 +12,7 @@ from inference.engine import runner as runner_module
 from inference.engine import scheduler as scheduler_module
 from inference.engine import stream as stream_module
 from inference.engine.device import affordable_slots
+from inference.engine.job import Urgency
 from inference.engine.kv_cache import KVPrefix, PrefixCache
 from tests.conftest import golden_tensors
 from tests.inference.engine.by_hand import ByHand, ends, live, voice
@@ -85,7 +86,7 @@ def test_a_long_text_lets_short_ones_go_first_between_segments(golden):
 @pytest.mark.parametrize("graphs", [False, True])
 def test_a_short_request_gets_the_slot_of_one_whose_listener_has_plenty_to_hear(golden, monkeypatch, graphs):
     """Within a round; the other continues later, and its codes are the same as alone."""
-    monkeypatch.setattr(scheduler_module, "PAUSED_AHEAD_SECONDS", -1e9)
+    monkeypatch.setattr(scheduler_module, "AHEAD_SECONDS", -1e9)
     request = SpeechRequest("Hello there.", seed=1, max_new_tokens=60)
     alone = ByHand(golden, slots=1).generate(request)
     engine = ByHand(golden, slots=1)
@@ -108,7 +109,7 @@ def test_a_short_request_gets_the_slot_of_one_whose_listener_has_plenty_to_hear(
 @pytest.mark.parametrize("why", ["its listener would hear a gap", "there is no memory for its keys and values"])
 def test_a_segment_is_not_paused_when(golden, monkeypatch, why):
     engine = ByHand(golden, slots=1)
-    monkeypatch.setattr(scheduler_module, "PAUSED_AHEAD_SECONDS", 1e9 if "gap" in why else -1e9)
+    monkeypatch.setattr(scheduler_module, "AHEAD_SECONDS", 1e9 if "gap" in why else -1e9)
     if "memory" in why:
         engine._runner.kv_prefix_budget = 0
     items = []
@@ -120,6 +121,27 @@ def test_a_segment_is_not_paused_when(golden, monkeypatch, why):
     engine.turn()
     assert engine._scheduler.running == [before]
     engine.finish()
+
+
+def test_long_texts_leave_places_in_the_queue_for_short_ones(golden):
+    engine = ByHand(golden, slots=1, queue=4)
+    long, short = SpeechRequest("One sentence. " * 30, chunk_length=20, max_new_tokens=3), SpeechRequest("Short.", max_new_tokens=3)
+    for _ in range(1 + 3):
+        engine.submit(long, lambda _: None)
+    with pytest.raises(Overloaded):
+        engine.check_open(long=True)
+    with pytest.raises(Overloaded, match="3 requests are waiting already"):
+        engine.submit(long, lambda _: None)
+    engine.submit(short, lambda _: None)
+    with pytest.raises(Overloaded, match="4 requests are waiting already"):
+        engine.submit(short, lambda _: None)
+
+
+def test_a_short_text_is_short_though_it_has_several_segments(golden):
+    engine = ByHand(golden, slots=1)
+    for text in ("One sentence. " * 60, "One sentence. Another. A third."):
+        engine.submit(SpeechRequest(text, chunk_length=20), lambda _: None)
+    assert [job.urgency for job in engine._scheduler.waiting] == [Urgency.FIRST, Urgency.SHORT]
 
 
 def test_a_later_segment_computes_only_what_is_new(golden, monkeypatch):

@@ -18,7 +18,7 @@ def job(*, heard=True, ahead=0.0, frames=4, due=True, status=JobStatus.DECODING)
 
 
 def test_who_has_heard_nothing_comes_first_and_then_whose_sound_runs_out():
-    last, later, first = job(ahead=0.9), job(ahead=0.1), job(heard=False)
+    last, later, first = job(ahead=0.4), job(ahead=0.1), job(heard=False)
     assert choose([last, later, first], NOW, 100) == [first, later, last]
 
 
