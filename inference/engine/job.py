@@ -122,10 +122,14 @@ class Job:
     @property
     def urgency(self) -> Urgency:
         """How soon the next segment is wanted."""
-        if not self.starting:
+        if not self.starting and not (self.sequence and self.unheard):
             return Urgency.LATER
-        short = self.live or len(self.segments) == 1 or len(self.request.text) <= SHORT_TEXT
-        return Urgency.SHORT if short else Urgency.FIRST
+        return Urgency.SHORT if self.short else Urgency.FIRST
+
+    @property
+    def short(self) -> bool:
+        """Its text is short, or comes bit by bit."""
+        return self.live or len(self.segments) == 1 or len(self.request.text) <= SHORT_TEXT
 
     @property
     def spoken(self) -> bool:

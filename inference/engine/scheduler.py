@@ -237,17 +237,18 @@ class Scheduler:
             return job
 
     def _pause_one(self) -> None:
-        """Pause the segment whose listener has most still to hear, if that is plenty and there is memory for its keys and values."""
+        """Pause the segment whose listener has most still to hear, if that is plenty, or a long text's beginning.
+
+        Only while there is memory for its keys and values.
+        """
         ahead = time.monotonic() + AHEAD_SECONDS
-        job = max(self.running, key=lambda job: job.audible_until)
-        if (
-            job.status is JobStatus.DECODING
-            and job.heard
-            and job.audible_until > ahead
-            and (sequence := job.sequence)
-            and self._fits(sequence)
-            and self._runner.pause(sequence)
-        ):
+        may = [
+            job
+            for job in self.running
+            if job.status is JobStatus.DECODING and (job.audible_until > ahead or (job.unheard and not job.short))
+        ]
+        job = max(may, key=lambda job: job.audible_until, default=None)
+        if job and job.sequence and self._fits(job.sequence) and self._runner.pause(job.sequence):
             self.running.remove(job)
             self._requeue(job)
 

@@ -62,18 +62,20 @@ class Vocoder:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._passes = capture_or_none(codec)
-        self.frames_a_round = CAPTURED_FRAMES if _device(codec).type == "cuda" else CPU_FRAMES
+        self._alone = _device(codec).type == "cpu"
+        self.frames_a_round = CPU_FRAMES if self._alone else CAPTURED_FRAMES
 
     def decode_due(self, due: Iterable[VocoderStream]) -> dict[VocoderStream, np.ndarray]:
         """Decode the next frames of each stream, at most LARGEST_CHUNK; samples (n,) float32.
 
-        Were passes of any length, libraries would compile hundreds of kernels for each: it takes time, and they keep gigabytes of them.
+        Libraries compile a hundred kernels for each size of pass, and keep 1,024. So passes have few lengths, and on a CPU one stream,
+        as several are hardly cheaper together.
         """
-        batches: defaultdict[int, list[VocoderStream]] = defaultdict(list)
-        for stream in due:
-            batches[stream.next_frames].append(stream)
+        batches: defaultdict[tuple[int, int], list[VocoderStream]] = defaultdict(list)
+        for number, stream in enumerate(due):
+            batches[stream.next_frames, number if self._alone else 0].append(stream)
         sound: dict[VocoderStream, np.ndarray] = {}
-        for frames, streams in batches.items():
+        for (frames, _), streams in batches.items():
             taken = [s.waiting[:frames] for s in streams]
             codes = torch.stack([F.pad(torch.stack(part, dim=1), (0, frames - len(part))) for part in taken])
             if self._passes is None:

@@ -36,9 +36,9 @@ class WaitingJobs:
         return iter(self._jobs)
 
     def add(self, job: Job) -> None:
-        """Queue a job."""
+        """Queue a job. One whose segment was paused goes before those of its kind that have not begun."""
         job.queued = time.monotonic()
-        self._jobs.append(job)
+        self._jobs.insert(0 if job.sequence else len(self._jobs), job)
 
     def remove(self, job: Job) -> None:
         """Take a job out that is not wanted any more."""

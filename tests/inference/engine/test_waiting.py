@@ -33,6 +33,7 @@ class Speech:
 
     def __init__(self, name, segments, length=10, sound=5.0, behind=False):
         self.name, self.left, self.length, self.sound = name, segments, length, sound
+        self.sequence = None
         self.starting, self.queued, self.audible_until, self.ends = True, 0.0, 0.0, math.inf
         self.short = segments == 1
         self.handle = SimpleNamespace(is_behind=lambda: behind)
