@@ -56,6 +56,10 @@ _SINGULARS = {
         "этаж": ("m", {"": "n", "е": "l", "у": "d", "ом": "i"}), "класс": ("m", {"": "n", "е": "l", "у": "d", "ом": "i"}),
         "курс": ("m", {"": "n", "е": "l", "у": "d", "ом": "i"}), "ряд": ("m", {"": "n", "у": "l"}), "век": ("m", {"": "n", "е": "l", "у": "d", "ом": "i"}),
     },
+    "pl": {
+        "raz": ("m", {"": "n"}), "piętr": ("n", {"o": "n", "ze": "l"}), "miejsc": ("n", {"e": "n", "u": "l"}), "klas": ("f", {"a": "n", "ie": "l"}),
+        "stron": ("f", {"a": "n", "ie": "l"}),
+    },
 }  # fmt: skip
 """Nouns in the singular, behind a number that is therefore an ordinal: "на 5 этаже"."""
 _SUFFIXES = {
@@ -72,7 +76,7 @@ _SUFFIXES = {
 """Russian ordinals' endings behind a hyphen: gender (p: plural) and case."""
 _PLACES = {
     "ru": {"ул.": ("улица", "улицы", "улице"), "пл.": ("площадь", "площади", "площади"), "г.": ("город", "города", "городе")},
-    "pl": {"ul.": ("ulica", "ulicy", "ulicy"), "al.": ("aleja", "alei", "alei"), "pl.": ("plac", "placu", "placu")},
+    "pl": {"ul.": ("ulica", "ulicy", "ulicy"), "al.": ("aleja", "alei", "alei"), "pl.": ("plac", "placu", "placu"), "godz.": ("godzina", "godziny", "godzinie")},
 }  # fmt: skip
 """Abbreviations before a name, in the nominative, the genitive and the locative, which in Russian is also the dative here."""
 _DAY = {"ru": {"d": "к|ко", "a": "по|на|за", "i": "перед|между"}, "pl": {"d": "ku", "i": "przed|między|po"}}
@@ -235,13 +239,13 @@ class SlavicReader(Reader):
 
     def large(self, m: Match) -> str:
         """`5 тыс. руб.`, `2,5 mln`."""
-        forms, gender = _LARGE[self.name][next(short for short in _LARGE[self.name] if short.rstrip(".") == m[2].rstrip("."))]
-        if self.parts(m[1])[1]:
-            said = f"{self.say(m[1])} {forms[1] if self.name == 'ru' else decline(forms, 'g', True, 'pl')}"
+        forms, gender = _LARGE[self.name][next(short for short in _LARGE[self.name] if short.rstrip(".") == m[3].rstrip("."))]
+        if self.parts(m[2])[1]:
+            said = f"{self.say(m[2])} {forms[1] if self.name == 'ru' else decline(forms, 'g', True, 'pl')}"
         else:
-            said = self.counted(m[1], forms, gender, self.case(m))
-        sign = m["sign"]
-        return said + (f" {self.locale.money[sign][0][2]}" if sign else "") + _stop(m, sign or m[2])
+            said = self.counted(m[2], forms, gender, self.case(m))
+        sign = m["sign"] or m["front"]
+        return said + (f" {self.locale.money[sign][0][2]}" if sign else "") + _stop(m, m["sign"] or m[3])
 
     def things(self, m: Match) -> str:
         """`5 чел.`, `120 str.`."""
@@ -262,7 +266,7 @@ class SlavicReader(Reader):
         gender, case = _SUFFIXES[m[2]]
         if m[2] == "й" and regex.match(r" \p{L}+[еиы]\b", after):
             gender, case = "f", "g"
-        if m[2] == "е" and n >= 20 and n % 10 == 0 and not regex.match(r" \p{L}+[ое]\b", after):
+        if m[2] == "е" and n >= 20 and n % 10 == 0 and not regex.match(" (?:мест|числ|окн|правил|заседани|издани)", after):
             gender = "p"
         said = ordinal_in(n, "ru", case, gender, plural=gender == "p")
         if not m["years"]:
@@ -276,8 +280,9 @@ class SlavicReader(Reader):
         return f"{m[1]} {ordinal_in(int(m[2]), 'pl', 'n' if m[1].lower() == 'rok' else 'l' if inside else 'g')}"
 
     def phone(self, m: Match) -> str:
-        """`123-45-67`."""
-        return ", ".join(digits(group, self.name) for group in m[0].split("-"))
+        """`8 912 345-67-89`."""
+        plus = f"{self.locale.signs['+']} " if m[1] else ""
+        return plus + ", ".join(digits(group, self.name) for group in regex.findall("[0-9]+", m[0]))
 
     def compound(self, m: Match) -> str:
         """`10-летний`, `10-letni`: one word with the number."""
@@ -313,7 +318,7 @@ class SlavicReader(Reader):
             return self.say(m[0])
         n, noun = int(whole), regex.match(r" (\p{L}{3,})", after)
         for stem, (gender, endings) in _SINGULARS.get(self.name, {}).items():
-            if noun and noun[1].startswith(stem) and (case := endings.get(noun[1].removeprefix(stem))):
+            if noun and n > 1 and noun[1].startswith(stem) and (case := endings.get(noun[1].removeprefix(stem))):
                 return ordinal_in(n, self.name, case, gender)
         case = case_of(before, after, self.name)
         if noun and case in "na" and n % 10 in (2, 3, 4) and n % 100 not in (12, 13, 14) and regex.search(_MANY[self.name], noun[1]):
@@ -333,14 +338,17 @@ class SlavicReader(Reader):
             (rf"(?<![\w.,:-]){day}()(?= (?:по|до|и|do|i|a) {day} (?i:{months})\b)", self._first_day),
             (rf"(?<![\w.,])({year})(?= (?:по|до|do) {year} (?:{years})(?!\w))", self.first_year),
             (rf"(?<![\w.,])(?P<from>{year})(?:(?P<between> ?[-–—] ?| и | i )(?P<to>{year}))? (?P<noun>{years})(?!\w)", self.years),
-            (r"(?<![\w.+-])[0-9]{3}-[0-9]{2}-[0-9]{2}(?![\w-])", self.phone),
+            (r"(?<![\w.+-])(?:([+]?)[78][ -]?[(]?[0-9]{3}[)]?[ -])?[0-9]{3}-[0-9]{2}-[0-9]{2}(?![\w-])", self.phone),
             (r"(?<![\w.,])([0-9]{1,4})-(\p{Ll}{4,})", self.compound),
             (rf"(?<!\w)({numeral})(?: ?[-–—] ?({numeral}))? (?P<noun>{centuries})(?!\w)", self.centuries),
             (rf"(?<!\w)(\p{{Lu}}\p{{Ll}}{{2,}}) ({numeral})(?!\w|[.]\w)", self.ruler),
-            (rf"(?<![\w.,])({self.number}) ?((?:{large})[.]?)(?: ?(?P<sign>{any_of(self.locale.money)}))?(?!\w)", self.large),
+            (
+                rf"(?<![\w.,])(?:(?P<front>[$€£]) ?)?({self.number}) ?((?:{large})[.]?)(?: ?(?P<sign>{any_of(self.locale.money)}))?(?!\w)",
+                self.large,
+            ),
             (rf"(?<![\w.,])({self.number}) ?({things})(?![\w²³/])", self.things),
         ]
-        rules.append((rf"(?<![\w.])((?i:{any_of(_PLACES[name])}))(?= \p{{Lu}})", self.place))
+        rules.append((rf"(?<![\w.])((?i:{any_of(_PLACES[name])}))(?= \p{{Lu}}|(?<=godz[.]) [0-9])", self.place))
         if name == "ru":
             return [*rules, (r"\b([0-9]{1,4})-(?:ы|о|и|у)?(й|я|е|го|му|м|ю|х|ми)\b(?: (?P<years>гг[.]))?", self.suffixed)]
         return [
