@@ -17,6 +17,7 @@ from inference.http.bodies import BodyLimit
 from inference.http.log import RequestLog
 from inference.http.origins import OwnPagesOnly
 from inference.http.pieces import Pieces
+from inference.memory import giving_back
 from saas import errors, web
 from saas.auth import router as auth
 from saas.auth.local import router as local
@@ -69,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         reports.start(settings)
-        async with AsyncExitStack() as stack:
+        async with AsyncExitStack() as stack, giving_back():
             app.state.saas = await _start(settings, stack)
             yield
         await asyncio.to_thread(reports.stop)

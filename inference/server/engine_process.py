@@ -16,6 +16,7 @@ from inference.audio.write import int16
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError, GenerationError, Overloaded
 from inference.hub import name_of
+from inference.memory import Keeper
 from inference.server.messages import LOADING, AppendText, Cancel, Decode, Encode, LiveRequest, Message, State, WasRead
 from inference.settings import Settings
 
@@ -71,7 +72,7 @@ class EngineProcess:
     def _receive_all(self, engine: SpeechEngine) -> None:
         c = engine.checkpoint
         ready = {"status": "ready", "model": name_of(c.path), "device": str(c.device), "codec": c.codec_id}
-        codec_worker, reported = CodecWorker(engine, self._outbox), 0.0
+        codec_worker, keeper, reported = CodecWorker(engine, self._outbox), Keeper(), 0.0
         while engine.alive:
             if time.monotonic() - reported >= BEAT_SECONDS and not engine.hangs:
                 reported = time.monotonic()
@@ -79,6 +80,8 @@ class EngineProcess:
             try:
                 consumer, uid, _, message = self._inbox.get(timeout=BEAT_SECONDS)
             except queue.Empty:
+                if not self._requests:
+                    keeper.look(settled=True)
                 continue
             address = (consumer, uid)
             if isinstance(message, Encode | Decode):

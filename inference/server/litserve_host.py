@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -36,6 +36,7 @@ from inference.http.log import quiet_uvicorn
 from inference.http.metrics import SHARED_DIRECTORY
 from inference.http.protocols import HTTPProtocol
 from inference.listening import listen, url_of
+from inference.memory import giving_back
 from inference.processes import forks_end_with_parent
 from inference.server.app import create_app
 from inference.server.health_port import health_port
@@ -146,18 +147,16 @@ def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None
     if requests is not None:
         server.app.add_middleware(InFlight, count=requests)
     engines = Engines([RemoteEngine(LitServeChannel(server, i)) for i in range(len(apis))])
-    if plugin is None:
-        server.app.mount("/", create_app(engines, settings))
-        return server
-    server.app.mount("/", plugin.before(create_app(engines, settings, guarded=True)))
+    app = create_app(engines, settings, guarded=plugin is not None)
+    server.app.mount("/", plugin.before(app) if plugin else app)
     own = server.app.router.lifespan_context
 
     @asynccontextmanager
-    async def both(app: FastAPI) -> AsyncIterator[Any]:
-        async with own(app) as state, plugin.lifespan():
+    async def all_of(app: FastAPI) -> AsyncIterator[Any]:
+        async with own(app) as state, plugin.lifespan() if plugin else nullcontext(), giving_back():
             yield state
 
-    server.app.router.lifespan_context = both
+    server.app.router.lifespan_context = all_of
     return server
 
 

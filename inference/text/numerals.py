@@ -49,29 +49,12 @@ def _before_noun(said: str, n: int, name: str, form: str) -> str:
     return said
 
 
-def ordinal(n: int, name: str, gender: str = "m", case: str = "n") -> str:
-    """The ordinal of a number in a gender (m, f or n); `case` is "g" for Russian's and Polish's genitive, "l" for
-    Polish's feminine locative."""
-    if name == "ru":
-        return str(num2words(n, lang="ru", to="ordinal", gender=gender, case=case))
+def ordinal(n: int, name: str, gender: str = "m") -> str:
+    """The ordinal of a number in a gender, "m" or "f"; Russian's and Polish's are in `slavic`."""
     said = str(num2words(n, lang=name, to="ordinal"))
-    if name == "pl":
-        return " ".join(_polish(word, gender, case) for word in said.split())
     if gender == "f" and name in ("es", "it", "pt"):
         return regex.sub(r"o\b", "a", said)
     return "première" if gender == "f" and name == "fr" and n == 1 else said
-
-
-def _polish(word: str, gender: str, case: str) -> str:
-    """A Polish adjective in another gender or case ("n", "g", or "l" for the feminine locative)."""
-    if word[-1] not in "yi":
-        return word
-    stem = word[:-1] if word[-1] == "y" else word
-    if case == "g":
-        return stem + "ego"
-    if case == "l":
-        return stem + "ej"
-    return (word[:-1] if word.endswith(("y", "gi")) else word) + "a" if gender == "f" else word
 
 
 def digits(text: str, name: str) -> str:

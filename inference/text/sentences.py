@@ -29,9 +29,12 @@ _ABBREVIATIONS = frozenset(
     exmo bijv d.w.z dhr mevr np m.in tzw ul т.е т.д т.п г ул им
     mio mrd std tel inkl bzgl apr janv févr juil déc mm avda dña sres págs avv ing dott.ssa sig.na dra bv o.a m.b.t blz tzn ok godz al тыс руб
     напр см просп стр гг د
+    проф акад доц св пл кв корп гл ст табл обл вв ок św inż mgr ks im pl hab
     """.split()  # noqa: SIM905 - a list of so many strings is harder to read
 )
 """In lower case, without the last full stop."""
+_BEFORE_NUMBERS = frozenset(["no", "art", "tab", "rys", "poz", "ust", "рис", "тел"])
+"""Those that are words, too, and abbreviations only before a number."""
 
 
 def sentences(text: str) -> list[str]:
@@ -63,7 +66,7 @@ def _abbreviates(text: str, point: int, behind: int) -> bool:
     word = last[0] if last else ""
     if word.isdigit():  # "am 3. Oktober"
         return _MONTH.match(text, behind) is not None or _ORDINAL.search(text, max(0, point - 12), point) is not None
-    if word.lower() == "no":  # "No. 5", but "I said no. He left."
+    if word.lower() in _BEFORE_NUMBERS:  # "No. 5", but "I said no. He left."
         return text[behind : behind + 1].isdigit()
     initial = len(word) == 1 and word != "I" and word != word.swapcase()
     initials = _INITIALS.fullmatch(word) is not None and _OPENER.match(text, behind) is None
