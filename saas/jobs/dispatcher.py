@@ -220,7 +220,7 @@ class Dispatcher:
         if task := self._tasks.get(row["id"]):
             task.cancel()
         if (backend_id := row["backend_id"]) and isinstance(self._backend, Queued):
-            with suppress(BackendUnavailable):  # then the job runs to its end and its result is deleted
+            with suppress(BackendUnavailable, JobRejected):  # then the job runs to its end and its result is deleted
                 await self._backend.cancel(backend_id)
 
     async def close(self) -> None:

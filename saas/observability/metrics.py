@@ -39,6 +39,11 @@ OLDEST = Gauge(
 DELETIONS = Gauge(
     "fishserve_saas_deletions_waiting", "Objects and customers that are still to be deleted elsewhere.", multiprocess_mode="mostrecent"
 )
+PUT_OFF = Gauge(
+    "fishserve_saas_put_off",
+    "Items of background work that failed and are tried again later: a customer or object to delete, a reservation or credits to end.",
+    ["kind"], multiprocess_mode="mostrecent",
+)  # fmt: skip
 OUTSTANDING = Gauge(
     "fishserve_saas_credits_outstanding", "Credits that users have bought or been given, and not spent.", multiprocess_mode="mostrecent"
 )

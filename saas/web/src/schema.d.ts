@@ -1601,7 +1601,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
-                        [key: string]: "applied" | "repeated" | "ignored" | "refused";
+                        [key: string]: "applied" | "repeated" | "ignored" | "refused" | "failed";
                     };
                 };
             };
