@@ -247,6 +247,6 @@ def _too_large() -> JobRejected:
 
 
 def _check_voice(row: ClaimedRow) -> None:
-    """Raises JobRejected when the voice that a job names is gone: nobody is given another one."""
+    """Raises JobRejected when the voice that a job names is gone or blocked: nobody is given another one."""
     if row["voice_id"] and row["voice"] is None:
-        raise JobRejected("its voice was deleted before it was spoken")
+        raise JobRejected("its voice was deleted or blocked before it was spoken")

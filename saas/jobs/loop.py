@@ -17,7 +17,7 @@ from saas.storage.bucket import StorageError
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
-FIRST_PAUSE, MAX_PAUSE = 2.0, 600.0
+FIRST_PAUSE, MAX_PAUSE = 2.0, 120.0
 """Seconds after which an item that failed is tried again: twice as many each time."""
 
 

@@ -31,6 +31,7 @@ class Figures:
                 return
             try:
                 _show(await database.call("operating_figures"))
+                metrics.OLDEST_REPORT.set((await database.call("report_figures"))["oldest_seconds"])
                 put_off = {row["kind"]: row["items"] for row in await database.call("put_off_figures")}
                 for kind in PUT_OFF_KINDS:
                     metrics.PUT_OFF.labels(kind).set(put_off.get(kind, 0))
