@@ -175,7 +175,7 @@ def check_the_present_program(database):
     assert "account_members" in database.call("export_tables")
     assert len(database.call("export_rows", user_id=user, table="account_members")) == 1
     database.call("close_account", user_id=user)
-    assert database.sql("select from account_members where user_id = %s", user) == []
+    assert database.sql("select 1 as one from account_members where user_id = %s", user) == []
 
 
 def check_a_team(database, people):
