@@ -98,7 +98,7 @@ def test_a_blocked_voice_says_so(member, product):
     voice = product.database.call("create_voice", user_id=member.id, **given)["voice"]
     product.database.call("confirm_voice", user_id=member.id, voice_id=voice["id"], seconds=2, sha256="c0" * 32)
     product.database.call("admin_block_voice", actor="kim", reason="report 1", voice=voice["id"])
-    member.go("Voices")
+    member.open("voices")  # anew: the list of before is kept for a while
     expect(member.page.locator(".tag.bad")).to_have_text("Blocked")
     member.says("this voice is blocked by the operator of this service")
     expect(member.page.get_by_role("button", name="Speak with it")).to_have_count(0)
