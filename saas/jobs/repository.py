@@ -68,7 +68,10 @@ class Changed(TypedDict):
 
 
 class JobRepository:
-    """Each method is one transaction. All raise Refused and Unavailable."""
+    """Each method is one transaction. All raise Refused and Unavailable.
+
+    One class, since each is a call of one function about jobs.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
