@@ -33,7 +33,10 @@ from saas.database import Database
 from saas.jobs import router as jobs
 from saas.jobs.backend_choice import backend_of
 from saas.jobs.loop import again
+from saas.jobs.moderation import Moderation
 from saas.jobs.service import Jobs
+from saas.legal import router as legal
+from saas.legal.service import Legal, current
 from saas.limits.service import Limiter
 from saas.observability import reports
 from saas.observability import router as observability
@@ -49,6 +52,8 @@ from saas.voices.service import Voices
 
 MAX_VALUES = 10_000
 """Values in a request's JSON beside its text. Bodies are parsed before anybody is asked for a key: 10,000 values take 5 ms."""
+EXPIRE_SECONDS = 3600.0
+"""Seconds between two looks for reports that need not be kept."""
 _ASKED = ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", HEADER]
 _SHOWN = [
     "Retry-After",
@@ -94,7 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Watch, https=settings.public_url.startswith("https:"))
     app.add_middleware(RequestLog, refuse=errors.refusal)  # the middleware added last runs first
     errors.register(app)
-    for domain in (observability, auth, credits, billing, voices, jobs):
+    for domain in (observability, auth, credits, billing, voices, jobs, legal):
         app.include_router(domain.router)
     if settings.environment == "embedded":
         app.include_router(local.router)
@@ -115,6 +120,15 @@ def check(settings: Settings) -> None:
         raise ConfigurationError("STRIPE_WEBHOOK_SECRET is not set: without it nothing that is paid would be credited")
     if settings.legacy_jwt_secret and len(settings.legacy_jwt_secret.get_secret_value()) < 32:
         raise ConfigurationError("FISHSERVE_SAAS_LEGACY_JWT_SECRET has less than 32 characters; it can be guessed")
+    for document, url, version in (
+        ("TERMS", settings.terms_url, settings.terms_version), ("PRIVACY", settings.privacy_url, settings.privacy_version),
+    ):  # fmt: skip
+        if bool(url) != bool(version):
+            raise ConfigurationError(
+                f"FISHSERVE_SAAS_{document}_URL and FISHSERVE_SAAS_{document}_VERSION belong together: set both or neither"
+            )
+    if settings.terms_enforced and not current(settings):
+        raise ConfigurationError("FISHSERVE_SAAS_TERMS_ENFORCED is set, and there is nothing to accept: set FISHSERVE_SAAS_TERMS_URL")
     if not (settings.supabase_url or settings.jwt_issuer):
         raise ConfigurationError("SUPABASE_URL is not set: it says whose sessions are good")
 
@@ -123,6 +137,8 @@ def complete(settings: Settings) -> None:
     """Raises ConfigurationError for missing settings. Each part checks its own, before anything starts."""
     connect(settings)
     backend_of(settings, httpx.AsyncClient(), Bucket.of(settings))
+    if settings.moderation:
+        Moderation(settings, httpx.AsyncClient())
 
 
 def connect(settings: Settings) -> Database:
@@ -167,8 +183,11 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     await stack.enter_async_context(_running(work.run()))
     if payments is not None:
         await stack.enter_async_context(_running(again(payments.forget, FORGET_SECONDS)))
+    law = Legal(settings, store)
+    await stack.enter_async_context(_running(again(law.expire_reports, EXPIRE_SECONDS)))
     secret = settings.turnstile_secret_key
     return State(
-        settings=settings, database=store, readiness=Readiness(), figures=Figures(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), billing=PaymentRepository(store), payments=payments, limiter=limiter,
+        settings=settings, database=store, readiness=Readiness(), figures=Figures(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), billing=PaymentRepository(store), payments=payments, limiter=limiter, legal=law,
+        moderation=Moderation(settings, http) if settings.moderation else None,
         turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work,
     )  # fmt: skip

@@ -90,9 +90,9 @@ def reconcile(days: Annotated[int, typer.Option(min=1, max=30, help="How far to 
         outcomes = asyncio.run(ask(read(), days))
     console.print(
         f"{outcomes.total()} events of {days} days: {outcomes['applied']} booked now, {outcomes['repeated']} were booked, "
-        f"{outcomes['ignored']} move nothing, {outcomes['refused']} were refused by the database"
+        f"{outcomes['ignored']} move nothing, {outcomes['refused']} were refused by the database, {outcomes['failed']} failed"
     )
-    if outcomes["refused"]:
+    if outcomes["refused"] or outcomes["failed"]:
         raise typer.Exit(1)
 
 

@@ -281,6 +281,13 @@ async def _turnstile(s: Settings, http: httpx.AsyncClient) -> AsyncIterator[Item
 async def _others(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:
     yield _item("Sentry", bool(s.sentry_dsn), "set" if s.sentry_dsn else "not set", "SENTRY_DSN of a project, so that errors are seen")
     yield await _redis(s)
+    both = bool(s.terms_url and s.privacy_url)
+    yield Item(
+        "terms and privacy policy",
+        "ok" if both else "look",
+        "the app asks users to accept them" if both else "not set",
+        "" if both else "most countries ask a seller for both: FISHSERVE_SAAS_TERMS_URL, FISHSERVE_SAAS_PRIVACY_URL and their versions",
+    )
     yield Item(
         "point-in-time recovery",
         "look",

@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(240, ge=1, description="Requests of any kind per minute for a user.")
     requests_at_once: int = Field(16, ge=1, description="Open requests of a user in one process, streams and downloads among them.")
     sensitive_per_minute: int = Field(
-        10, ge=1, description="New keys, checkouts and closed accounts per minute for a user; wrong passwords per minute from an address."
+        10,
+        ge=1,
+        description="New keys, checkouts and closed accounts per minute for a user; wrong passwords, and reports of misuse, per minute from an address.",
     )
     failures_per_minute: int = Field(60, ge=1, description="Wrong keys per minute after which an address must wait.")
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body, in bytes. Clips go to the bucket instead.")
@@ -54,6 +56,24 @@ class Settings(BaseSettings):
     model_licence: str = Field(
         "",
         description="Your permission to sell that model's speech, in your words; FishSpeech 1.5's licence, CC BY-NC-SA 4.0, gives none.",
+    )
+    terms_url: str = Field("", description="Where your terms of service are. The app asks each user to accept them.")
+    terms_version: str = Field(
+        "", max_length=100, description="Their current version, such as their date. Change it, and the app asks again."
+    )
+    privacy_url: str = Field("", description="Where your privacy policy is. The app asks each user to accept it.")
+    privacy_version: str = Field("", max_length=100, description="Its current version.")
+    terms_enforced: bool = Field(
+        False, description="Speak, add voices and sell only for users who have accepted the current versions of both."
+    )
+    moderation: str = Field(
+        "",
+        description="What is asked whether a text may be spoken: https://..., or a Python function, package.module:function; empty: nothing.",
+    )
+    moderation_key: SecretStr | None = Field(None, description="Bearer token for that address.")
+    moderation_seconds: float = Field(2.0, gt=0, le=60, description="How long to wait for its answer.")
+    moderation_failure: Literal["closed", "open"] = Field(
+        "closed", description="When it does not answer: closed refuses every text, open speaks them unchecked."
     )
     directory: Path = Field(Path("var/saas"), description="Where --embedded keeps its database, its bucket and its keys.")
 
@@ -148,6 +168,13 @@ class Settings(BaseSettings):
         if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
             raise ValueError("this is no address like https://api.example.com")
         return value.rstrip("/")
+
+    @field_validator("terms_url", "privacy_url")
+    @classmethod
+    def _page(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+            raise ValueError("this is no address like https://example.com/terms")
+        return value
 
     @field_validator("redis_url")
     @classmethod

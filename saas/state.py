@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from saas.billing.service import Payments
     from saas.credits.repository import CreditRepository
     from saas.database import Database
+    from saas.jobs.moderation import Moderation
     from saas.jobs.service import Jobs
+    from saas.legal.service import Legal
     from saas.limits.service import Limiter
     from saas.observability.figures import Figures
     from saas.observability.readiness import Readiness
@@ -41,6 +43,9 @@ class State:
     payments: Payments | None
     """None where Stripe is not set up."""
     limiter: Limiter
+    legal: Legal
+    moderation: Moderation | None
+    """None where no hook is set."""
     bucket: Bucket
     voices: Voices
     jobs: Jobs

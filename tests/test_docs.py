@@ -12,7 +12,7 @@ from inference.cli import app
 from inference.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 COMMANDS = get_command(app).commands
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(page for folder in (".", "docs", "sql", "training") for page in (ROOT / folder).glob("*.md"))
+PAGES = sorted(page for folder in (".", "docs", "docs/decisions", "sql", "training") for page in (ROOT / folder).glob("*.md"))
 MAX_LINE = 140
 BANNED = re.compile(r"\b(with commas between|of one's own|is had|be had|goes on|in a process of (?:its|their) own)\b")
 

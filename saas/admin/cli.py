@@ -202,6 +202,20 @@ def prices(json: AsJson = False) -> None:
     _print(found["packs"], False, "PACKS", "\npacks")
 
 
+@app.command("blocked-voices")
+def blocked_voices(limit: Limit = 50, json: AsJson = False) -> None:
+    """Voices and clips that are blocked."""
+    _print(_ask(lambda desk: desk.look.blocked_voices(limit)), json, "BLOCKED")
+
+
+@app.command()
+def reports(
+    closed: Annotated[bool, typer.Option("--closed", help="Those that are closed, too.")] = False, limit: Limit = 50, json: AsJson = False
+) -> None:
+    """Reports of misuse that are open, the oldest first."""
+    _print(_ask(lambda desk: desk.look.reports(closed, limit)), json, "REPORTS")
+
+
 @app.command()
 def actions(target: Annotated[str | None, typer.Argument(help="The id of a user, job, payment or price.")] = None, limit: Limit = 50, json: AsJson = False) -> None:  # fmt: skip
     """What operators did, and why."""
@@ -316,6 +330,36 @@ def retry_job(job_id: JobId, reason: Reason, actor: Actor = None, yes: Yes = Fal
     consent(f"speak the {told['status']} job {job_id} again, at the cost of {told['email'] or told['user_id']}", yes)
     done = _ask(lambda desk: desk.retry(by, job_id))
     _tell(done, json, f"{done['job']['id']} is queued and reserves {done['job']['reserved']:,} credits; the balance is {done['balance']:,}")
+
+
+Voice = Annotated[str, typer.Argument(metavar="VOICE", help="The id of a voice, or the SHA-256 of a clip.")]
+
+
+@app.command("block-voice")
+def block_voice(voice: Voice, reason: Reason, actor: Actor = None, yes: Yes = False, json: AsJson = False) -> None:
+    """Block a voice and its clip, whoever has it or adds it: it is not spoken any more."""
+    by = operator(actor, reason)
+    consent(f"block the voice {voice} and its clip, for all users", yes)
+    done = _ask(lambda desk: desk.act.block_voice(by, voice))
+    _tell(done, json, f"{voice} is blocked; {len(done['voices'])} voices are not spoken any more")
+
+
+@app.command("unblock-voice")
+def unblock_voice(voice: Voice, reason: Reason, actor: Actor = None, json: AsJson = False) -> None:
+    """Lift the block of a voice or clip."""
+    by = operator(actor, reason)
+    done = _ask(lambda desk: desk.act.unblock_voice(by, voice))
+    _tell(done, json, f"{voice} is not blocked any more; {len(done['voices'])} voices may be spoken again")
+
+
+@app.command("close-report")
+def close_report(
+    report_id: Annotated[UUID, typer.Argument(metavar="REPORT", help="The report's id.")], reason: Reason, actor: Actor = None, json: AsJson = False
+) -> None:  # fmt: skip
+    """Close a report of misuse. The reason is its outcome."""
+    by = operator(actor, reason)
+    done = _ask(lambda desk: desk.act.close_report(by, report_id))
+    _tell(done, json, f"the report {report_id} is closed: {done['report']['outcome']}")
 
 
 @app.command("set-price")

@@ -83,6 +83,16 @@ class DeskRepository:
         rows: list[Row] = await self._database.call("list_admin_actions", target=target, user_id=user_id, limit=limit)
         return rows
 
+    async def blocked_voices(self, limit: int) -> list[Row]:
+        """Voices and clips that are blocked, by whom and why, the newest first."""
+        rows: list[Row] = await self._database.call("admin_blocked_voices", limit=limit)
+        return rows
+
+    async def reports(self, closed: bool, limit: int) -> list[Row]:
+        """Reports of misuse that are open, the oldest first, and those that are `closed`, the newest first."""
+        rows: list[Row] = await self._database.call("admin_reports", closed=closed, limit=limit)
+        return rows
+
     async def queue(self) -> Row:
         """Jobs that wait and run, and whose they are."""
         row: Row = await self._database.call("admin_queue")
@@ -154,6 +164,21 @@ class ActRepository:
         done: Row = await self._database.call(
             "admin_retry_job", actor=by.name, reason=by.reason, job_id=job_id, token_hash=token_hash, letters=letters, silence=silence
         )
+        return done
+
+    async def block_voice(self, by: Operator, voice: str) -> Row:
+        """Block a voice by its id, or a clip by its SHA-256, whoever has it: `sha256`, `voices` that are no longer spoken."""
+        done: Row = await self._database.call("admin_block_voice", actor=by.name, reason=by.reason, voice=voice)
+        return done
+
+    async def unblock_voice(self, by: Operator, voice: str) -> Row:
+        """Lift a block: `voices` that may be spoken again."""
+        done: Row = await self._database.call("admin_unblock_voice", actor=by.name, reason=by.reason, voice=voice)
+        return done
+
+    async def close_report(self, by: Operator, report_id: UUID) -> Row:
+        """Close a report of misuse; the operator's reason is its outcome."""
+        done: Row = await self._database.call("admin_close_report", actor=by.name, reason=by.reason, report_id=report_id)
         return done
 
     async def set_price(self, by: Operator, per_second: str, minimum: int | None, name: str | None) -> Row:

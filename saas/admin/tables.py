@@ -121,4 +121,12 @@ PRICES: list[Column] = [
     ("price", field("id")), ("name", field("name")), ("credits a second", field("credits_per_second")), ("minimum", number("minimum")),
     ("characters a second", field("characters_per_second")), ("active", field("active")), ("since", at("created_at")),
 ]  # fmt: skip
+BLOCKED: list[Column] = [
+    ("voice", field("voice_id")), ("clip (SHA-256)", field("sha256")), ("voices", number("voices")), ("since", at("created_at")),
+    ("operator", field("actor")), ("reason", field("reason")),
+]  # fmt: skip
+REPORTS: list[Column] = [
+    ("report", field("id")), ("at", at("created_at")), ("of", field("kind")), ("subject", field("subject")), ("details", field("details")),
+    ("contact", field("contact")), ("user", field("user_id")), ("closed", at("closed_at")), ("by", field("closed_by")), ("outcome", field("outcome")),
+]  # fmt: skip
 PACKS: list[Column] = [("pack", field("id")), ("credits", number("credits")), ("price", money("amount_cents")), ("active", field("active"))]

@@ -11,12 +11,14 @@ from fastapi.responses import Response, StreamingResponse
 from saas.auth.caller import Caller, new_key
 from saas.auth.dependencies import caller
 from saas.auth.export import Export
-from saas.auth.schemas import Config, Key, KeyWanted, Limits, NewKey, Profile, ProfileChange
+from saas.auth.schemas import Config, Consent, Key, KeyWanted, Limits, NewKey, Profile, ProfileChange
 from saas.auth.turnstile import HEADER
 from saas.billing.schemas import Plan
 from saas.jobs.schemas import Format
+from saas.legal.service import current
 from saas.limits.dependencies import limited
 from saas.state import AppState
+from saas.voices import consent
 
 SignedIn = Annotated[Caller, Depends(caller(None))]
 Sensitive = Annotated[Caller, Depends(limited("sensitive", None))]
@@ -35,6 +37,7 @@ async def config(state: AppState) -> Config:
         turnstile_site_key=s.turnstile_site_key if state.turnstile else None, formats=list(get_args(Format)),
         limits=Limits(characters=s.max_characters, speech_per_minute=s.speech_per_minute),
         packs=[dict(pack) for pack in packs], plans=[Plan.model_validate(plan) for plan in plans], model=s.model,
+        documents=current(s), consent=Consent(version=consent.VERSION, wording=consent.WORDING),
     )  # fmt: skip
 
 
@@ -52,7 +55,8 @@ async def change(body: ProfileChange, state: AppState, caller: SignedIn) -> Prof
 
 @router.get("/me/export", response_class=Response, responses={200: {"content": {"application/zip": {}}}})
 async def export(state: AppState, caller: Sensitive) -> StreamingResponse:
-    """Everything this service holds of you, as a ZIP: profile, ledger, jobs, voices with their clips, payments, keys and usage.
+    """Everything this service holds of you, as a ZIP: profile, ledger, jobs, voices with their clips, payments, keys, usage, what you
+    agreed to and what you reported.
 
     Results are not in it: a job whose `audio_kept` is true gives its file at `GET /api/jobs/{id}`.
     """

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from saas.auth.caller import Scope
 from saas.billing.schemas import Plan
+from saas.legal.schemas import Document
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80, pattern=r"^[^\x00-\x1f]*$")]
 
@@ -81,6 +82,13 @@ class Limits(BaseModel):
     speech_per_minute: int
 
 
+class Consent(BaseModel):
+    """What a user agrees to who adds a voice."""
+
+    version: str
+    wording: str
+
+
 class Config(BaseModel):
     """The configuration that the app needs before a user signs in. All of it is public."""
 
@@ -92,3 +100,5 @@ class Config(BaseModel):
     packs: list[dict[str, Any]]
     plans: list[Plan]
     model: str
+    documents: list[Document] = Field(description="Terms of service and privacy policy, if this service has them.")
+    consent: Consent

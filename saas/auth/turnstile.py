@@ -12,7 +12,7 @@ from saas.errors import ApiError
 from saas.settings import Settings
 
 HEADER = "cf-turnstile-response"
-Action = Literal["create-key", "sign-in", "sign-up"]
+Action = Literal["create-key", "sign-in", "sign-up", "report"]
 """The action that a widget is for. The app must give its widget the same name (`data-action`)."""
 _LONGEST = 2048
 SECONDS = 5.0

@@ -84,6 +84,10 @@ class PaymentRepository:
         customers: list[str] = await self._database.call("customers_to_delete")
         return customers
 
+    async def put_off_customer(self, customer: str, error: Exception) -> None:
+        """Try to delete a customer later: it failed."""
+        await self._database.call("put_off", kind="customer", item=customer, error=type(error).__name__)
+
     async def customer_deleted(self, customer: str) -> None:
         """Take a customer off that list."""
         await self._database.call("customer_deleted", customer=customer)

@@ -36,6 +36,7 @@ async def billing(state: AppState, caller: Annotated[Caller, Depends(caller("rea
 async def checkout(body: Wanted, state: AppState, caller: Sensitive) -> Page:
     """Create a Stripe page on which to buy a pack or to subscribe to a plan. The credits arrive once Stripe confirms the payment."""
     payments = _payments(state)
+    await state.legal.require(caller)
     return Page(url=await (payments.subscribe(caller, body.plan) if body.plan is not None else payments.buy(caller, str(body.pack))))
 
 

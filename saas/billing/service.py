@@ -20,8 +20,9 @@ from saas.billing import subscriptions
 from saas.billing.repository import Pack, PaymentRepository, Plan
 from saas.billing.stripe_client import checkout_switches, stripe_client
 from saas.billing.subscriptions import PLAN_MARK, InvoicePayment, PaidInvoice, SubscriptionState, Told
-from saas.database import Database, Refused
+from saas.database import Database, DatabaseError, Refused, Unavailable
 from saas.errors import ApiError
+from saas.jobs.loop import each
 from saas.observability import metrics, reports
 from saas.settings import Settings
 
@@ -37,7 +38,7 @@ EVENTS = (
     "refund.failed", "charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated", *subscriptions.EVENTS,
 )  # fmt: skip
 """The events that Stripe must send to the webhook; `fishserve saas check` checks that it does."""
-Outcome = Literal["applied", "repeated", "ignored", "refused"]
+Outcome = Literal["applied", "repeated", "ignored", "refused", "failed"]
 
 
 class PaymentError(FishserveError):
@@ -143,14 +144,15 @@ class Payments:
             found = await self._payments.plan_of(user_id)
         except Refused:  # it is closed already
             return
+        failed = None
         for subscription in found["subscriptions"]:
             try:
                 await self._stripe.v1.subscriptions.cancel_async(subscription["id"])
-            except stripe.InvalidRequestError as e:
-                if e.code != "resource_missing":  # it is over, and no event has told us
-                    raise _unavailable("a subscription could not be cancelled", e) from None
             except stripe.StripeError as e:
-                raise _unavailable("a subscription could not be cancelled", e) from None
+                if e.code != "resource_missing":  # else it is over, and no event has told us
+                    failed = e
+        if failed is not None:
+            raise _unavailable("a subscription could not be cancelled", failed)
 
     async def _checkout(self, caller: Caller, what: Any, new: Any) -> str:
         """Stripe's page for `what`, for the customer of before; `new` are parameters for one that Stripe must make."""
@@ -188,15 +190,19 @@ class Payments:
         return outcome
 
     async def forget(self) -> None:
-        """Delete the customers of closed accounts at Stripe. One that Stripe does not delete stays on the list. Raises Unavailable."""
-        for customer in await self._payments.customers_to_delete():
-            try:
-                await self._stripe.v1.customers.delete_async(customer)
-            except stripe.StripeError as e:
-                if e.code != "resource_missing":  # else it is deleted already
-                    log.warning("Stripe does not delete a customer: %s; the key must be allowed to write Customers", type(e).__name__)
-                    return
-            await self._payments.customer_deleted(customer)
+        """Delete the customers of closed accounts at Stripe. One that Stripe does not delete is tried again later. Raises Unavailable."""
+        while customers := await self._payments.customers_to_delete():
+            await each("deleting customers at Stripe", customers, self._forget, self._payments.put_off_customer)
+
+    async def _forget(self, customer: str) -> None:
+        try:
+            await self._stripe.v1.customers.delete_async(customer)
+        except stripe.StripeError as e:
+            if e.code != "resource_missing":  # else it is deleted already
+                raise PaymentError(
+                    f"Stripe does not delete a customer: {type(e).__name__}; the key must be allowed to write Customers"
+                ) from None
+        await self._payments.customer_deleted(customer)
 
     async def reconcile(self, days: int) -> Counter[Outcome]:
         """Ask Stripe for the events of the last days and book those that no webhook brought. Returns what came of them.
@@ -208,10 +214,20 @@ class Payments:
         try:
             page = await self._stripe.v1.events.list_async({"types": list(EVENTS), "created": {"gte": since}, "limit": 100})
             async for event in page.auto_paging_iter():
-                outcomes[await self._book(event.id, event.type, event.to_dict()["data"]["object"], event.created)] += 1
+                outcomes[await self._book_again(event)] += 1
         except stripe.StripeError as e:
             raise PaymentError(f"Stripe does not list its events: {type(e).__name__}; the key must be allowed to read Events") from None
         return outcomes
+
+    async def _book_again(self, event: stripe.Event) -> Outcome:
+        """As `_book`; an event that cannot be booked now holds up no other."""
+        try:
+            return await self._book(event.id, event.type, event.to_dict()["data"]["object"], event.created)
+        except Unavailable:
+            raise
+        except (ApiError, DatabaseError) as e:
+            log.error("the event %s of Stripe cannot be booked: %s", event.id, type(e).__name__)
+            return "failed"
 
     async def _book(self, name: str, kind: str, content: Any, at: int) -> Outcome:
         try:

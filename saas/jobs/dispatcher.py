@@ -220,7 +220,7 @@ class Dispatcher:
         if task := self._tasks.get(row["id"]):
             task.cancel()
         if (backend_id := row["backend_id"]) and isinstance(self._backend, Queued):
-            with suppress(BackendUnavailable):  # then the job runs to its end and its result is deleted
+            with suppress(BackendUnavailable, JobRejected):  # then the job runs to its end and its result is deleted
                 await self._backend.cancel(backend_id)
 
     async def close(self) -> None:
@@ -247,6 +247,6 @@ def _too_large() -> JobRejected:
 
 
 def _check_voice(row: ClaimedRow) -> None:
-    """Raises JobRejected when the voice that a job names is gone: nobody is given another one."""
+    """Raises JobRejected when the voice that a job names is gone or blocked: nobody is given another one."""
     if row["voice_id"] and row["voice"] is None:
-        raise JobRejected("its voice was deleted before it was spoken")
+        raise JobRejected("its voice was deleted or blocked before it was spoken")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import time
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import Any, cast
 
 from saas.database import Refused
 from saas.jobs.backend import Backend, BackendUnavailable, Fault, JobUnknown, Queued, Result, Terminated, Underway, sha256
+from saas.jobs.loop import Backoff, each
 from saas.jobs.outcomes import LEASE_SECONDS, RUNNING, Outcomes
 from saas.jobs.repository import JobRepository, JobRow
 from saas.storage.bucket import Bucket, result_key
@@ -26,6 +26,7 @@ class Reconciler:
 
     def __init__(self, jobs: JobRepository, bucket: Bucket, backend: Backend, outcomes: Outcomes) -> None:
         self._jobs, self._bucket, self._backend, self._outcomes = jobs, bucket, backend, outcomes
+        self._backoff = Backoff()
         self._unknown: dict[str, float] = {}
         """When a job was first unknown to the backend, by a clock that never jumps: this machine's wall clock is not the database's."""
 
@@ -48,18 +49,22 @@ class Reconciler:
         """Ask RunPod about every job it has, since webhooks get lost."""
         if not isinstance(self._backend, Queued):
             return
-        rows = await self._jobs.running(_BATCH)
-        self._unknown = {row["id"]: self._unknown[row["id"]] for row in rows if row["id"] in self._unknown}
-        turn = asyncio.Semaphore(_AT_ONCE)
+        waiting = [str(job_id) for job_id in self._backoff.waiting()]
+        rows = await self._jobs.running(_BATCH, waiting)
+        known = {row["id"] for row in rows} | set(waiting)
+        self._unknown = {job_id: since for job_id, since in self._unknown.items() if job_id in known}
 
-        async def look(row: JobRow, backend_id: str) -> None:
-            async with turn:
-                try:
-                    await self._look(row, backend_id)
-                except BackendUnavailable as e:
-                    self._outcomes.blame(self._backend.name, e.fault)
+        async def look(row: JobRow) -> None:
+            await self._look(row, str(row["backend_id"]))
+            self._backoff.done(row["id"])
 
-        await asyncio.gather(*(look(row, row["backend_id"]) for row in rows if row["backend"] == self._backend.name and row["backend_id"]))
+        async def put_off(row: JobRow, e: Exception) -> None:
+            if isinstance(e, BackendUnavailable):
+                self._outcomes.blame(self._backend.name, e.fault)
+            await self._backoff.put_off(row["id"], e)
+
+        ours = [row for row in rows if row["backend"] == self._backend.name and row["backend_id"]]
+        await each("asking about jobs", ours, look, put_off, _AT_ONCE)
 
     async def made(self, row: JobRow) -> float:
         """Seconds of audio that the backend says it has made of a job; 0 where it does not answer."""

@@ -68,7 +68,10 @@ class Changed(TypedDict):
 
 
 class JobRepository:
-    """Each method is one transaction. All raise Refused and Unavailable."""
+    """Each method is one transaction. All raise Refused and Unavailable.
+
+    One class, since each is a call of one function about jobs.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -150,9 +153,9 @@ class JobRepository:
         row: JobRow = await self._database.call("job_of_token", job_id=job_id, token_hash=token_hash)
         return row
 
-    async def running(self, limit: int) -> list[JobRow]:
-        """Jobs that a backend has, those checked longest ago first."""
-        rows: list[JobRow] = await self._database.call("running_jobs", limit=limit)
+    async def running(self, limit: int, skip: list[str]) -> list[JobRow]:
+        """Jobs that a backend has, those checked longest ago first, without those in `skip`."""
+        rows: list[JobRow] = await self._database.call("running_jobs", limit=limit, skip=skip)
         return rows
 
     async def expire_reservations(self, older_than_seconds: int) -> list[JobRow]:
@@ -173,6 +176,10 @@ class JobRepository:
         """Keys of objects whose rows are gone."""
         keys: list[str] = await self._database.call("objects_to_delete", limit=limit)
         return keys
+
+    async def put_off_object(self, key: str, error: Exception) -> None:
+        """Try to delete an object later: it failed."""
+        await self._database.call("put_off", kind="object", item=key, error=type(error).__name__)
 
     async def object_deleted(self, key: str) -> None:
         """Take a key off that list."""

@@ -32,6 +32,7 @@ from saas.limits.dependencies import limited
 from saas.observability import metrics
 from saas.state import AppState, State
 from saas.storage.bucket import Download
+from saas.voices.service import check_blocked
 
 router = APIRouter(tags=["speech"])
 SpeechCaller = Annotated[Caller, Depends(limited("speech", "speak"))]
@@ -47,9 +48,14 @@ _LOOK = 0.5
 @router.post("/api/tts", responses={202: {"model": JobOut}})
 async def speak(body: SpeechBody, caller: SpeechCaller, state: AppState, idempotency_key: Key = None) -> Response:
     """Speak a text. 200 with the result's URL if it is ready within `wait_seconds`; otherwise 202, and you can poll the job."""
-    _check_text(body.text, "text", state)
+    await _check(body.text, "text", caller, state)
     user, voice = str(caller.user_id), str(body.voice_id) if body.voice_id else None
-    taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.text, voice, body.options)
+    try:
+        taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.text, voice, body.options)
+    except Refused as e:
+        if e.status == 404 and voice is not None:
+            await state.voices.not_ready(user, voice)
+        raise
     row = taken["job"]
     if body.wait_seconds and row["status"] in RUNNING:
         row = await state.jobs.wait(user, row["id"], body.wait_seconds)
@@ -106,7 +112,7 @@ async def openai_speech(
     If you disconnect during the stream, you pay for the audio generated so far, which is kept with the job.
     If you disconnect before it starts, you pay nothing. Repeated with the same Idempotency-Key, the answer is that part, marked `X-Partial: true`.
     """
-    _check_text(body.input, "input", state)
+    await _check(body.input, "input", caller, state)
     user = str(caller.user_id)
     voice = await _voice(body.voice if isinstance(body.voice, str) else body.voice.id, user, state)
     taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.input, voice, body.options, dispatch=False)
@@ -173,6 +179,14 @@ def _key_id(caller: Caller) -> str | None:
     return str(caller.key_id) if caller.key_id else None
 
 
+async def _check(text: str, param: str, caller: Caller, state: State) -> None:
+    """What is asked before anything is reserved. Raises ApiError."""
+    await state.legal.require(caller)
+    _check_text(text, param, state)
+    if state.moderation is not None:
+        await state.moderation.check(text, param)
+
+
 def _check_text(text: str, param: str, state: State) -> None:
     """Refuse what no backend speaks, before anything is reserved: a fishserve server would answer signs with silence, which has a price."""
     most = state.settings.max_characters
@@ -196,10 +210,14 @@ async def _voice(asked: str, user_id: str, state: State) -> str | None:
     """The id of the voice with this id or name; None for the model's own voice. Raises ApiError."""
     if asked == "default":
         return None
-    rows = [row for row in await state.voices.list(user_id) if row["status"] == "ready"]
+    voices = await state.voices.list(user_id)
+    rows = [row for row in voices if row["status"] == "ready"]
     for row in rows:
         if asked in (row["id"], row["name"]):
             return str(row["id"])
+    for row in voices:
+        if asked in (row["id"], row["name"]):
+            check_blocked(row)
     if asked in OPENAI_VOICES:
         return None
     names = ", ".join(row["name"] for row in rows[:20]) or "none"

@@ -109,9 +109,10 @@ class RunPod:
             response = await self._http.request(method, f"{self._base}/{path}", json=body, headers=self._headers, timeout=seconds)
         except httpx.HTTPError as e:
             raise BackendUnavailable(f"RunPod does not answer: {type(e).__name__}") from None
-        if response.status_code == 404 and path != "run" and not path.startswith("runsync"):
+        sending = path == "run" or path.startswith("runsync")
+        if response.status_code == 404 and not sending:
             raise JobUnknown("RunPod does not know the job")
-        if response.status_code == 400:
+        if response.status_code == 400 and sending:
             raise JobRejected("RunPod refused the job")
         if response.status_code in (401, 403):
             raise BackendUnavailable("RunPod refuses RUNPOD_API_KEY", KEY_SECONDS, "key")

@@ -19,7 +19,7 @@ from saas.credits.repository import CreditRepository
 from saas.database import Database, Unavailable
 from saas.jobs.backend import Backend, Fault, Options, Queued, sha256
 from saas.jobs.dispatcher import Dispatcher
-from saas.jobs.loop import again
+from saas.jobs.loop import Backoff, again, each
 from saas.jobs.outcomes import POLL_SECONDS, RUNNING, Outcomes
 from saas.jobs.reconciler import RECONCILE_SECONDS, Reconciler
 from saas.jobs.repository import JobRepository, JobRow, Taken
@@ -45,6 +45,7 @@ class Jobs:
         self._reconciler = Reconciler(self._jobs, bucket, backend, self._outcomes)
         self._sweeper = Sweeper(self._jobs, CreditRepository(database), bucket, self._dispatcher, self._outcomes)
         self._lost: list[tuple[str, str]] = []
+        self._backoff = Backoff()
 
     async def run(self) -> None:
         """Dispatch claimed jobs, reconcile those that were sent on, and clean up those that have ended, until cancelled."""
@@ -54,7 +55,8 @@ class Jobs:
             async with asyncio.TaskGroup() as group:
                 group.create_task(again(self._dispatcher.dispatch, 0))
                 group.create_task(again(self.reconcile, RECONCILE_SECONDS))
-                group.create_task(again(self._sweeper.sweep, SWEEP_SECONDS))
+                for sweep in self._sweeper.tasks:
+                    group.create_task(again(sweep, SWEEP_SECONDS))
                 group.create_task(again(self._give_up_lost, POLL_SECONDS))
         finally:
             await self._dispatcher.close()
@@ -94,11 +96,15 @@ class Jobs:
         return taken
 
     async def _give_up_lost(self) -> None:
-        while self._lost:
-            row = await self._jobs.give_up(*self._lost[0])
-            self._lost.pop(0)
+        async def give_up(asked: tuple[str, str]) -> None:
+            row = await self._jobs.give_up(*asked)
+            self._lost.remove(asked)
+            self._backoff.done(asked)
             if row:
                 await self._dispatcher.stop(row)
+
+        due = [asked for asked in self._lost if not self._backoff.waits(asked)]
+        await each("giving up lost requests", due, give_up, self._backoff.put_off)
 
     def wake(self) -> None:
         """Tell the dispatcher that there may be jobs to claim."""

@@ -47,6 +47,7 @@ class Limiter:
             "speech": RateLimitItemPerMinute(settings.speech_per_minute),
             "speech of a key": RateLimitItemPerMinute(settings.key_speech_per_minute),
             "sensitive": RateLimitItemPerMinute(settings.sensitive_per_minute),
+            "report": RateLimitItemPerMinute(settings.sensitive_per_minute),
             "key": RateLimitItemPerMinute(settings.failures_per_minute),
             "password": RateLimitItemPerMinute(settings.sensitive_per_minute),
         }
@@ -92,6 +93,10 @@ class Limiter:
         if kind == "speech" and caller.key_id is not None:
             await self._take("speech of a key", str(caller.key_id), request)
         await self._take(kind, str(caller.user_id), request)
+
+    async def hit_report(self, request: Request) -> None:
+        """Count a report of misuse by its address. Raises ApiError 429 above the limit."""
+        await self._take("report", self.address(request), request)
 
     async def may_try(self, address: str, what: Guess = "key") -> None:
         """Raises ApiError 429 after too many wrong attempts from an address, and 503 when wrong passwords cannot be counted."""

@@ -13,6 +13,9 @@ from saas.observability import metrics
 KEPT = 5.0
 """Seconds for which the figures are cached: counting them reads whole tables of accounts and payments."""
 
+PUT_OFF_KINDS = ("customer", "object", "reservation", "credits")
+"""The kinds of background work that SQL puts off when it fails."""
+
 
 class Figures:
     """Brings the gauges up to date."""
@@ -28,6 +31,10 @@ class Figures:
                 return
             try:
                 _show(await database.call("operating_figures"))
+                metrics.OLDEST_REPORT.set((await database.call("report_figures"))["oldest_seconds"])
+                put_off = {row["kind"]: row["items"] for row in await database.call("put_off_figures")}
+                for kind in PUT_OFF_KINDS:
+                    metrics.PUT_OFF.labels(kind).set(put_off.get(kind, 0))
             except DatabaseError:
                 _show(None)
             self._last = time.monotonic()

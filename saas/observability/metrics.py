@@ -24,6 +24,11 @@ FAULTS = Counter(
     "Times that speech failed: the backend was unavailable, refused the key, a worker failed, a job was lost, this disk was full.",
     ["backend", "fault"],
 )
+MODERATED = Counter(
+    "fishserve_saas_moderated",
+    "Texts by what the moderation hook said: allowed, refused; failed: it did not answer; asleep: it was not asked, since it did not answer.",
+    ["outcome"],
+)
 STRIPE_LAG = Histogram(
     "fishserve_saas_stripe_lag_seconds", "Seconds from an event at Stripe until it was booked here.",
     buckets=(1, 2, 5, 10, 30, 60, 300, 1800, 3600, 21_600, 86_400, 259_200),
@@ -38,6 +43,16 @@ OLDEST = Gauge(
 )
 DELETIONS = Gauge(
     "fishserve_saas_deletions_waiting", "Objects and customers that are still to be deleted elsewhere.", multiprocess_mode="mostrecent"
+)
+PUT_OFF = Gauge(
+    "fishserve_saas_put_off",
+    "Items of background work that failed and are tried again later: a customer or object to delete, a reservation or credits to end.",
+    ["kind"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+OLDEST_REPORT = Gauge(
+    "fishserve_saas_oldest_report_seconds",
+    "Age of the oldest report of misuse that is open; 0 without one.",
+    multiprocess_mode="mostrecent",
 )
 OUTSTANDING = Gauge(
     "fishserve_saas_credits_outstanding", "Credits that users have bought or been given, and not spent.", multiprocess_mode="mostrecent"

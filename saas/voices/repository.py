@@ -28,10 +28,10 @@ class VoiceRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, user_id: str, *, name: str, transcript: str, content_type: str, bytes: int) -> VoiceRow:
-        """Create a pending voice."""
+    async def create(self, user_id: str, *, name: str, transcript: str, content_type: str, bytes: int, consent: str) -> VoiceRow:
+        """Create a pending voice, and keep that its user consented, in this version of the wording."""
         answer = await self._database.call(
-            "create_voice", user_id=user_id, name=name, transcript=transcript, content_type=content_type, bytes=bytes
+            "create_voice", user_id=user_id, name=name, transcript=transcript, content_type=content_type, bytes=bytes, consent=consent
         )
         return _voice(answer)
 
@@ -49,7 +49,7 @@ class VoiceRepository:
         return _voice(await self._database.call("rename_voice", user_id=user_id, voice_id=voice_id, name=name))
 
     async def confirm(self, user_id: str, voice_id: str, seconds: float, sha256: str) -> VoiceRow:
-        """Accept the clip. Raises Refused when the voice was deleted meanwhile."""
+        """Accept the clip. The voice is refused where the operator has blocked it. Raises Refused when the voice was deleted meanwhile."""
         return _voice(await self._database.call("confirm_voice", user_id=user_id, voice_id=voice_id, seconds=seconds, sha256=sha256))
 
     async def refuse(self, user_id: str, voice_id: str, reason: str) -> None:

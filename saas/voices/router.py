@@ -22,6 +22,7 @@ Reader = Annotated[Caller, Depends(caller("read"))]
 @router.post("", status_code=201)
 async def create(body: NewVoice, caller: Manager, state: AppState) -> CreatedVoice:
     """Create a voice and announce its clip. PUT the clip to the URL in the answer, then confirm."""
+    await state.legal.require(caller)
     row, upload = await state.voices.create(str(caller.user_id), body)
     return CreatedVoice(voice=_out(row), upload=UploadOut(url=upload.url, headers=upload.headers))
 

@@ -20,6 +20,9 @@ class NewVoice(BaseModel):
     content_type: str = Field(pattern=r"^(audio|video)/[a-z0-9.+-]{1,60}$", description="Its media type: audio/wav, audio/mpeg...")
     bytes: int = Field(ge=1, le=MAX_BYTES, description="The clip's exact size.")
     consent: Literal[True] = Field(description="The person whose voice it is has agreed to its imitation.")
+    consent_version: str | None = Field(
+        None, max_length=100, description="The version of the consent's wording that was shown (`GET /api/config`); null: the current one."
+    )
 
 
 class Rename(BaseModel):
@@ -34,11 +37,11 @@ class VoiceOut(BaseModel):
     id: UUID
     name: str
     transcript: str
-    status: Literal["pending", "ready", "refused"]
+    status: Literal["pending", "ready", "refused", "blocked"]
     content_type: str
     bytes: int
     seconds: float | None = None
-    reason: str | None = Field(None, description="Why the clip was refused.")
+    reason: str | None = Field(None, description="Why it was refused or blocked.")
     created_at: datetime
     clip_url: str | None = None
 

@@ -17,6 +17,7 @@ from inference.spool import Spool
 from saas.database import Database, Refused
 from saas.errors import ApiError
 from saas.storage.bucket import Bucket, StorageError, Upload, upload_key
+from saas.voices import consent
 from saas.voices.repository import VoiceRepository, VoiceRow
 from saas.voices.schemas import NewVoice
 
@@ -34,9 +35,18 @@ class Voices:
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def create(self, user_id: str, asked: NewVoice) -> tuple[VoiceRow, Upload]:
-        """Create a pending voice, and a presigned URL for its clip."""
+        """Create a pending voice, and a presigned URL for its clip. Raises ApiError 409 for consent to a wording that is not the current one."""
+        if asked.consent_version not in (None, consent.VERSION):
+            raise ApiError(
+                409, f"the consent's wording is now version {consent.VERSION!r}: {consent.WORDING}", "other_version", "consent_version"
+            )
         row = await self._voices.create(
-            user_id, name=asked.name, transcript=asked.transcript, content_type=asked.content_type, bytes=asked.bytes
+            user_id,
+            name=asked.name,
+            transcript=asked.transcript,
+            content_type=asked.content_type,
+            bytes=asked.bytes,
+            consent=consent.VERSION,
         )
         return row, self._bucket.put_url(upload_key(row["object_key"]), row["content_type"], row["bytes"])
 
@@ -71,6 +81,9 @@ class Voices:
             await self._bucket.delete(row["object_key"])
             raise
         await self._bucket.delete(uploaded)
+        if ready["status"] == "refused":
+            await self._bucket.delete(row["object_key"])
+            raise ApiError(422, str(ready["reason"]), "voice_blocked", "clip")
         return ready
 
     async def list(self, user_id: str) -> list[VoiceRow]:
@@ -80,6 +93,10 @@ class Voices:
     async def get(self, user_id: str, voice_id: str) -> VoiceRow:
         """One voice."""
         return await self._voices.get(user_id, voice_id)
+
+    async def not_ready(self, user_id: str, voice_id: str) -> None:
+        """Why a voice cannot be spoken. Raises ApiError 403 for one that the operator has blocked, Refused 404 for one that is not there."""
+        check_blocked(await self.get(user_id, voice_id))
 
     async def rename(self, user_id: str, voice_id: str, name: str) -> VoiceRow:
         """Rename a voice. Nothing else of it can be changed."""
@@ -115,6 +132,14 @@ class Voices:
         await self._voices.refuse(row["user_id"], row["id"], reason)
         await self._bucket.delete(upload_key(row["object_key"]))
         raise ApiError(422, reason, "clip_refused", "clip")
+
+
+def check_blocked(row: VoiceRow) -> None:
+    """Raises ApiError 403 for a voice that the operator has blocked."""
+    if row["status"] == "blocked":
+        raise ApiError(
+            403, f"the voice {row['name']!r} is blocked by the operator of this service; nothing was charged", "voice_blocked", "voice"
+        )
 
 
 def _seconds(clip: Spool) -> float:

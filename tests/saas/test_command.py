@@ -130,7 +130,7 @@ def wrong(items):
 def test_an_installation_as_it_must_be_has_nothing_wrong_but_the_tests_lack_of_https(found):
     items = found()
     assert wrong(items) == {"https"}
-    assert {name for name, state in items.items() if state == "look"} == {"point-in-time recovery", "Redis"}
+    assert {name for name, state in items.items() if state == "look"} == {"point-in-time recovery", "Redis", "terms and privacy policy"}
 
 
 @pytest.mark.parametrize(

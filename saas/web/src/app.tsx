@@ -10,6 +10,7 @@ import { Icon, type IconName } from "./icons";
 import { SignIn } from "./pages/sign-in";
 import { Speak } from "./pages/speak";
 import { Empty, Lines, OfflineBar } from "./parts/notices";
+import { Agreement, LegalLinks } from "./parts/legal";
 import { ThemeButton } from "./parts/theme";
 import { useSigned } from "./session";
 import { t } from "./strings";
@@ -26,6 +27,7 @@ const History = lazy(LATER.history);
 const Keys = lazy(LATER.keys);
 const Credits = lazy(LATER.credits);
 const Settings = lazy(LATER.settings);
+const Report = lazy(() => import("./pages/report"));
 
 const PAGES = ["speak", "voices", "history", "keys", "credits", "settings"] as const;
 
@@ -50,37 +52,48 @@ export function App({ config }: { config: Config }) {
     );
   return (
     <Router base={import.meta.env.BASE_URL.replace(/\/$/, "")}>
-      {!session ? (
-        <SignIn config={config} />
-      ) : (
-        <Frame>
-          <Suspense fallback={<Lines rows={5} />}>
-            <Switch>
-              <Route path="/">{() => <Redirect to="/speak" replace />}</Route>
-              <Route path="/speak">{() => <Speak config={config} />}</Route>
-              <Route path="/voices">{() => <Voices config={config} />}</Route>
-              <Route path="/history">{() => <History />}</Route>
-              <Route path="/keys">{() => <Keys config={config} />}</Route>
-              <Route path="/credits">{() => <Credits config={config} />}</Route>
-              <Route path="/settings">{() => <Settings />}</Route>
-              <Route path="/sign-in">{() => <Redirect to="/speak" replace />}</Route>
-              <Route path="/sign-up">{() => <Redirect to="/speak" replace />}</Route>
-              <Route>
-                {() => (
-                  <Empty icon="search" title={t.trouble.notFound} top>
-                    <Link href="/speak">{t.trouble.home}</Link>
-                  </Empty>
-                )}
-              </Route>
-            </Switch>
-          </Suspense>
-        </Frame>
-      )}
+      <Switch>
+        <Route path="/report">
+          {() => (
+            <Suspense fallback={<Lines rows={5} />}>
+              <Report config={config} />
+            </Suspense>
+          )}
+        </Route>
+        <Route>{() => (session ? <Pages config={config} /> : <SignIn config={config} />)}</Route>
+      </Switch>
     </Router>
   );
 }
 
-function Frame({ children }: { children: React.ReactNode }) {
+function Pages({ config }: { config: Config }) {
+  return (
+    <Frame config={config}>
+      <Suspense fallback={<Lines rows={5} />}>
+        <Switch>
+          <Route path="/">{() => <Redirect to="/speak" replace />}</Route>
+          <Route path="/speak">{() => <Speak config={config} />}</Route>
+          <Route path="/voices">{() => <Voices config={config} />}</Route>
+          <Route path="/history">{() => <History />}</Route>
+          <Route path="/keys">{() => <Keys config={config} />}</Route>
+          <Route path="/credits">{() => <Credits config={config} />}</Route>
+          <Route path="/settings">{() => <Settings />}</Route>
+          <Route path="/sign-in">{() => <Redirect to="/speak" replace />}</Route>
+          <Route path="/sign-up">{() => <Redirect to="/speak" replace />}</Route>
+          <Route>
+            {() => (
+              <Empty icon="search" title={t.trouble.notFound} top>
+                <Link href="/speak">{t.trouble.home}</Link>
+              </Empty>
+            )}
+          </Route>
+        </Switch>
+      </Suspense>
+    </Frame>
+  );
+}
+
+function Frame({ config, children }: { config: Config; children: React.ReactNode }) {
   const [place, go] = useLocation();
   const { recovering } = useSigned();
   const main = useRef<HTMLElement>(null);
@@ -128,7 +141,9 @@ function Frame({ children }: { children: React.ReactNode }) {
       <main id="main" ref={main} tabIndex={-1}>
         <OfflineBar />
         {children}
+        <LegalLinks config={config} />
       </main>
+      <Agreement config={config} />
     </div>
   );
 }

@@ -420,10 +420,49 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/me/documents": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["documents_api_me_documents_get"];
+        put?: never;
+        post: operations["accept_api_me_documents_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/reports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["report_api_reports_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** Accepted */
+        Accepted: {
+            /** Terms */
+            terms?: string | null;
+            /** Privacy */
+            privacy?: string | null;
+        };
         /** Billing */
         Billing: {
             plan: components["schemas"]["Plan"];
@@ -463,6 +502,16 @@ export interface components {
             plans: components["schemas"]["Plan"][];
             /** Model */
             model: string;
+            /** Documents */
+            documents: components["schemas"]["Document"][];
+            consent: components["schemas"]["Consent"];
+        };
+        /** Consent */
+        Consent: {
+            /** Version */
+            version: string;
+            /** Wording */
+            wording: string;
         };
         /** CreatedVoice */
         CreatedVoice: {
@@ -491,6 +540,39 @@ export interface components {
             seconds: number;
             /** Credits */
             credits: number;
+        };
+        /** Document */
+        Document: {
+            /**
+             * Name
+             * @enum {string}
+             */
+            name: "terms" | "privacy";
+            /** Version */
+            version: string;
+            /** Url */
+            url: string;
+        };
+        /** DocumentOfUser */
+        DocumentOfUser: {
+            /**
+             * Name
+             * @enum {string}
+             */
+            name: "terms" | "privacy";
+            /** Version */
+            version: string;
+            /** Url */
+            url: string;
+            /** Accepted At */
+            accepted_at: string | null;
+        };
+        /** Documents */
+        Documents: {
+            /** Documents */
+            documents: components["schemas"]["DocumentOfUser"][];
+            /** Required */
+            required: boolean;
         };
         /** Entry */
         Entry: {
@@ -696,6 +778,8 @@ export interface components {
              * @constant
              */
             consent: true;
+            /** Consent Version */
+            consent_version?: string | null;
         };
         /** OpenAIBody */
         OpenAIBody: {
@@ -808,6 +892,28 @@ export interface components {
             /** Name */
             name: string;
         };
+        /** Report */
+        Report: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+        };
+        /** ReportWanted */
+        ReportWanted: {
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "speech" | "voice";
+            /** Subject */
+            subject: string;
+            /** Details */
+            details: string;
+            /** Contact */
+            contact?: string | null;
+        };
         /** SpeechBody */
         SpeechBody: {
             /** Text */
@@ -897,7 +1003,7 @@ export interface components {
              * Status
              * @enum {string}
              */
-            status: "pending" | "ready" | "refused";
+            status: "pending" | "ready" | "refused" | "blocked";
             /** Content Type */
             content_type: string;
             /** Bytes */
@@ -1601,7 +1707,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
-                        [key: string]: "applied" | "repeated" | "ignored" | "refused";
+                        [key: string]: "applied" | "repeated" | "ignored" | "refused" | "failed";
                     };
                 };
             };
@@ -2144,6 +2250,121 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Model"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    documents_api_me_documents_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Documents"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    accept_api_me_documents_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Accepted"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Documents"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    report_api_reports_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                "cf-turnstile-response"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReportWanted"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Report"];
                 };
             };
             503: {

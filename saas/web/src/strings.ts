@@ -146,7 +146,6 @@ export const t = {
     clipName: "recording",
     transcript: "Transcript, word for word",
     name: "Name",
-    consent: "This is my own voice, or its owner has agreed to this use.",
     needClip: "Record a clip or choose a file first.",
     unreadable: "This file holds no sound that can be read here. Try WAV, MP3 or FLAC.",
     length: (seconds: number) => `The clip lasts ${duration(seconds)}; a voice needs 1 to 90 s.`,
@@ -164,8 +163,35 @@ export const t = {
     use: "Speak with it",
     pending: "Not finished",
     refused: "Refused",
+    blocked: "Blocked",
     noRecorder: "Browsers allow the microphone only on https pages. A file works everywhere.",
     noMicrophone: "The microphone cannot be used. Plug one in and allow it beside the address, or choose a file.",
+  },
+
+  legal: {
+    title: { terms: "Terms of service", privacy: "Privacy policy" } as Record<string, string>,
+    ask: "Please read and accept",
+    read: "To continue, read these and accept them.",
+    version: (version: string) => `Version ${version}`,
+    accept: "I accept",
+    later: "Not now",
+  },
+
+  report: {
+    link: "Report misuse",
+    title: "Report misuse",
+    about: "Tell us about speech that should not exist, or a voice that was copied without consent. You need no account.",
+    kind: "What is it about?",
+    kinds: { speech: "What was said", voice: "Whose voice it is" } as Record<string, string>,
+    subject: "Where is it?",
+    subjectHint: "A link to it, or the place where you heard it.",
+    details: "What is wrong with it?",
+    contact: "Your e-mail address, if you want an answer",
+    contactHint: "We use it for this report only.",
+    send: "Send the report",
+    thanks: "Thank you",
+    number: (id: string) => `We look at every report. Yours has the number ${id}.`,
+    back: "Back to the app",
   },
 
   history: {

@@ -54,7 +54,7 @@ def test_missed_events_are_booked_once(database, stripe):
     stripe.events[:] = [back, event("refund.created", returned("pi_r", 250)), event("customer.created", {"id": "x"}), paid]
     code, said = reconcile(database, stripe)
     assert (code, said) == (
-        0, "4 events of 3 days: 3 booked now, 0 were booked, 1 move nothing, 0 were refused by the database",
+        0, "4 events of 3 days: 3 booked now, 0 were booked, 1 move nothing, 0 were refused by the database, 0 failed",
     )  # fmt: skip
     assert database.call("get_profile", user_id=who)["balance"] == 5_000
     assert "3 were booked" in reconcile(database, stripe, "--days", "30")[1]
@@ -67,6 +67,20 @@ def test_what_a_person_must_look_at_is_an_exit_code(database, stripe):
     stripe.events[:] = [event("checkout.session.completed", bought("00000000-0000-4000-8000-000000000000", "pi_s"))]
     code, said = reconcile(database, stripe)
     assert (code, "1 were refused" in said) == (1, True)
+
+
+def test_an_invoice_that_stripe_does_not_tell_holds_up_no_other_event(database, stripe):
+    """Its lines are asked for, since an event has only the first ten."""
+    who = database.user()
+    details = {"metadata": {"fishserve_plan": "small", "user_id": str(who)}, "subscription": "sub_1"}
+    invoice = {
+        "id": "in_1", "object": "invoice", "parent": {"type": "subscription_details", "subscription_details": details},
+        "lines": {"data": [], "has_more": True}, "amount_paid": 500, "currency": "usd", "customer": "cus_1",
+    }  # fmt: skip
+    stripe.events[:] = [event("invoice.paid", invoice), event("checkout.session.completed", bought(who, "pi_t"))]
+    code, said = reconcile(database, stripe)
+    assert (code, "1 booked now" in said, "1 failed" in said) == (1, True, True), said
+    assert database.call("get_profile", user_id=who)["balance"] == 10_000
 
 
 def test_a_stripe_that_does_not_answer_is_one_sentence(database, stripe):

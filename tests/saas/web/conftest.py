@@ -168,8 +168,14 @@ def serving_on(port, app):
 class Product:
     """Everything that runs, and what can be looked up behind it."""
 
-    def __init__(self, url, database, bucket, directory, cloudflare, stripe):
-        self.url, self.database, self.bucket, self.directory = url, database, bucket, directory
+    def __init__(self, settings, database, bucket, cloudflare, stripe):
+        self.settings, self.url, self.database, self.bucket, self.directory = (
+            settings,
+            settings.public_url,
+            database,
+            bucket,
+            settings.directory,
+        )
         self.cloudflare, self.stripe = cloudflare, stripe
 
     def link(self, address):
@@ -239,7 +245,7 @@ def product(postgres, bucket, speaker, built, tmp_path_factory):  # noqa: ARG001
         stripe.api = url
         bucket.s3.put_bucket_cors(Bucket=settings.r2_bucket_name, CORSConfiguration=cors(url))
         with serving_on(port, create_app(settings)):
-            yield Product(url, database, bucket, directory, cloudflare, stripe)
+            yield Product(settings, database, bucket, cloudflare, stripe)
     postgres.run(f"drop database {database.name} with (force)")
 
 

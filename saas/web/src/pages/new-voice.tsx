@@ -4,7 +4,7 @@ import { useQueryClient } from "@tanstack/react-query";
 import { record, unable } from "shared/recorder.js";
 import { type DragEvent, type FormEvent, useEffect, useRef, useState } from "react";
 
-import { api, ok, plain, Refused } from "../api";
+import { api, type Config, ok, plain, Refused } from "../api";
 import { typeOf, uploadHeaders } from "../clip";
 import { Icon } from "../icons";
 import { AudioPlayer, hush } from "../parts/audio-player";
@@ -24,7 +24,7 @@ interface Clip {
   take: Take;
 }
 
-export function NewVoice({ onClose }: { onClose: () => void }) {
+export function NewVoice({ config, onClose }: { config: Config; onClose: () => void }) {
   const queries = useQueryClient();
   const [clip, setClip] = useState<Clip | null>(null);
   const [error, setError] = useState<unknown>(null);
@@ -95,8 +95,9 @@ export function NewVoice({ onClose }: { onClose: () => void }) {
     const content_type = typeOf(clip.blob, clip.name);
     try {
       setStep(t.voices.preparing);
-      const body = { name: name.trim(), transcript: transcript.trim(), content_type, bytes: clip.blob.size, consent: true as const };
-      const { voice, upload } = await ok(api.POST("/api/voices", { body }));
+      const body = { name: name.trim(), transcript: transcript.trim(), content_type, bytes: clip.blob.size };
+      const agreed = { consent: true as const, consent_version: config.consent.version };
+      const { voice, upload } = await ok(api.POST("/api/voices", { body: { ...body, ...agreed } }));
       const path = { params: { path: { voice_id: voice.id } } };
       try {
         setStep(t.voices.uploading);
@@ -168,7 +169,7 @@ export function NewVoice({ onClose }: { onClose: () => void }) {
         <Field label={t.voices.name} required maxLength={100} autoComplete="off" value={name} onChange={(e) => setName(e.target.value)} />
         <label className="tick">
           <input type="checkbox" required checked={consent} onChange={(e) => setConsent(e.target.checked)} />
-          {t.voices.consent}
+          {config.consent.wording}
         </label>
         <Problem error={error} />
         <button className="primary" disabled={step !== null || level !== null} aria-busy={step !== null}>

@@ -8,6 +8,7 @@ import { Link, useLocation, useSearchParams } from "wouter";
 import { type Config, ORIGIN, Refused, sentence } from "../api";
 import { Icon } from "../icons";
 import { Field } from "../parts/field";
+import { LegalLinks } from "../parts/legal";
 import { OfflineBar, Problem } from "../parts/notices";
 import { ThemeButton } from "../parts/theme";
 import { useTurnstile } from "../parts/turnstile";
@@ -157,6 +158,7 @@ export function SignIn({ config }: { config: Config }) {
           </>
         )}
       </main>
+      <LegalLinks config={config} />
     </div>
   );
 }

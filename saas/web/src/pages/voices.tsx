@@ -49,7 +49,7 @@ export default function Voices({ config }: { config: Config }) {
           ))}
         </ul>
       )}
-      {adding && <NewVoice onClose={() => setAdding(false)} />}
+      {adding && <NewVoice config={config} onClose={() => setAdding(false)} />}
     </>
   );
 }
@@ -105,6 +105,7 @@ function Row({ voice }: { voice: Voice }) {
                 {voice.seconds != null && <span>{duration(voice.seconds)}</span>}
                 {voice.status === "pending" && <span className="tag">{t.voices.pending}</span>}
                 {voice.status === "refused" && <span className="tag bad">{t.voices.refused}</span>}
+                {voice.status === "blocked" && <span className="tag bad">{t.voices.blocked}</span>}
                 {voice.reason && <span>{voice.reason}</span>}
               </p>
             </div>

@@ -29,7 +29,7 @@ function load(): Promise<Api> {
 }
 
 /** A token for one request: `undefined` while there is none yet. `spent()` asks for the next. */
-export function useTurnstile(siteKey: string | null | undefined, action: "sign-in" | "sign-up" | "create-key") {
+export function useTurnstile(siteKey: string | null | undefined, action: "sign-in" | "sign-up" | "create-key" | "report") {
   const box = useRef<HTMLDivElement>(null);
   const widget = useRef<{ api: Api; id: string } | null>(null);
   const [token, setToken] = useState<string>();

@@ -1,0 +1,1 @@
+"""What the law asks of a service: terms and privacy policy with versions, and reports of misuse."""
