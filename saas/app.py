@@ -45,6 +45,8 @@ from saas.state import State
 from saas.storage.bucket import Bucket
 from saas.voices import router as voices
 from saas.voices.service import Voices
+from saas.webhooks import router as webhooks
+from saas.webhooks.service import Webhooks
 
 MAX_VALUES = 10_000
 """Values in a request's JSON beside its text. Bodies are parsed before anybody is asked for a key: 10,000 values take 5 ms."""
@@ -93,7 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Watch, https=settings.public_url.startswith("https:"))
     app.add_middleware(RequestLog, refuse=errors.refusal)  # the middleware added last runs first
     errors.register(app)
-    for domain in (observability, auth, credits, billing, voices, jobs):
+    for domain in (observability, auth, credits, billing, voices, jobs, webhooks):
         app.include_router(domain.router)
     if settings.environment == "embedded":
         app.include_router(local.router)
@@ -164,10 +166,12 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     stack.callback(bucket.close)
     work = Jobs(store, bucket, backend_of(settings, http, bucket))
     await stack.enter_async_context(_running(work.run()))
+    hooks = Webhooks(settings, store)
+    await stack.enter_async_context(_running(hooks.run()))
     if payments is not None:
         await stack.enter_async_context(_running(again(payments.forget, FORGET_SECONDS)))
     secret = settings.turnstile_secret_key
     return State(
         settings=settings, database=store, readiness=Readiness(), figures=Figures(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), billing=PaymentRepository(store), payments=payments, limiter=limiter,
-        turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work,
+        turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work, webhooks=hooks,
     )  # fmt: skip

@@ -129,6 +129,10 @@ class Settings(BaseSettings):
         "https://challenges.cloudflare.com", validation_alias=_named("turnstile_base_url"), description="Cloudflare's API."
     )
 
+    webhook_loopback: bool = Field(
+        False, description="Customers' webhooks may also go to this machine, and by http: for tests, and where you alone sign in."
+    )
+
     sentry_dsn: str = Field(
         "", validation_alias=_named("sentry_dsn"), description="Sentry project that receives error reports; empty: none."
     )

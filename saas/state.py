@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from saas.settings import Settings
     from saas.storage.bucket import Bucket
     from saas.voices.service import Voices
+    from saas.webhooks.service import Webhooks
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class State:
     bucket: Bucket
     voices: Voices
     jobs: Jobs
+    webhooks: Webhooks
 
 
 def state_of(request: Request) -> State:

@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import RequestError
+from inference.http.outbound import Pinned
 from inference.spool import Spool
 from tests.waiting import HANG_SECONDS
 from worker.job import Upload
-from worker.storage import Storage, StorageError, _Pinned
+from worker.storage import Storage, StorageError
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def https(tmp_path, monkeypatch):
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(*form))
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    monkeypatch.setattr("worker.storage._tls", httpx.create_ssl_context)  # which trusts that file
+    monkeypatch.setattr("inference.http.outbound.certificates", httpx.create_ssl_context)  # which trusts that file
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -88,15 +89,15 @@ def get(url, transport):
 
 def test_a_checked_machine_is_asked_by_the_name_in_the_address(https):
     """The name need not be known anywhere, and it is the name whose certificate counts."""
-    assert get(f"https://speech.test:{https}/clip", _Pinned("127.0.0.1")) == f"speech.test:{https}"
+    assert get(f"https://speech.test:{https}/clip", Pinned("127.0.0.1")) == f"speech.test:{https}"
     with pytest.raises(httpx.ConnectError, match=r"(?i)hostname|certificate"):
-        get(f"https://other.test:{https}/clip", _Pinned("127.0.0.1"))
+        get(f"https://other.test:{https}/clip", Pinned("127.0.0.1"))
 
 
 @pytest.fixture
 def trusting(monkeypatch):
     """That machine counts as public."""
-    monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=_Pinned("127.0.0.1"))))
+    monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=Pinned("127.0.0.1"))))
 
 
 @pytest.mark.usefixtures("trusting")
@@ -128,7 +129,7 @@ def test_a_bucket_that_says_nothing_holds_up_nothing_else(monkeypatch):
 
 
 def test_of_an_answer_to_an_upload_no_more_is_read_than_says_why(https, monkeypatch):
-    monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=_Pinned("127.0.0.1"))))
+    monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=Pinned("127.0.0.1"))))
     upload = Upload(url=f"https://speech.test:{https}/put")
 
     async def send():

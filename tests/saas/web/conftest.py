@@ -233,7 +233,7 @@ def product(postgres, bucket, speaker, built, tmp_path_factory):  # noqa: ARG001
             environment="embedded", public_url=url, supabase_url=url, database_url=database.url, directory=directory,
             fishserve_url=speaker.url, turnstile_site_key=SITE_KEY, turnstile_secret_key="0xsecret",
             turnstile_base_url=cloudflare.service.url, stripe_secret_key="sk_test_1", stripe_webhook_secret=WEBHOOK_SECRET,
-            stripe_base_url=stripe.service.url, speech_per_minute=30, requests_per_minute=10_000, sensitive_per_minute=1000,
+            stripe_base_url=stripe.service.url, webhook_loopback=True, speech_per_minute=30, requests_per_minute=10_000, sensitive_per_minute=1000,
             **{name.lower(): value for name, value in bucket.environment.items()},
         )  # fmt: skip
         stripe.api = url
