@@ -34,6 +34,7 @@ from saas.jobs.backend_choice import backend_of
 from saas.jobs.loop import again
 from saas.jobs.service import Jobs
 from saas.limits.service import Limiter
+from saas.mail.service import Mails
 from saas.observability import reports
 from saas.observability import router as observability
 from saas.observability.figures import Figures
@@ -112,6 +113,8 @@ def check(settings: Settings) -> None:
             )
         if settings.stripe_secret_key and settings.stripe_secret_key.get_secret_value().startswith(("sk_test_", "rk_test_")):
             raise ConfigurationError("STRIPE_SECRET_KEY is a test key, with which anybody can buy by a test card; use the live one")
+    if settings.smtp_url and not settings.mail_from:
+        raise ConfigurationError("FISHSERVE_SAAS_MAIL_FROM is not set: mail needs a sender, such as Speech <no-reply@example.com>")
     if settings.stripe_secret_key and not settings.stripe_webhook_secret:
         raise ConfigurationError("STRIPE_WEBHOOK_SECRET is not set: without it nothing that is paid would be credited")
     if settings.legacy_jwt_secret and len(settings.legacy_jwt_secret.get_secret_value()) < 32:
@@ -168,6 +171,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     await stack.enter_async_context(_running(work.run()))
     hooks = Webhooks(settings, store)
     await stack.enter_async_context(_running(hooks.run()))
+    await stack.enter_async_context(_running(Mails(settings, store).run()))
     if payments is not None:
         await stack.enter_async_context(_running(again(payments.forget, FORGET_SECONDS)))
     secret = settings.turnstile_secret_key

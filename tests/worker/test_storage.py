@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime
 import gzip
 import http.server
 import socket
@@ -11,16 +10,13 @@ import threading
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import RequestError
 from inference.http.outbound import Pinned
 from inference.spool import Spool
+from tests.certificates import self_signed
 from tests.waiting import HANG_SECONDS
 from worker.job import Upload
 from worker.storage import Storage, StorageError
@@ -29,16 +25,7 @@ from worker.storage import Storage, StorageError
 @pytest.fixture
 def https(tmp_path, monkeypatch):
     """A server on this machine that has a certificate for speech.test, which is trusted, and says which name it was asked for."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "speech.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-        .not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("speech.test")]), False).sign(key, hashes.SHA256())
-    )  # fmt: skip
-    pem = tmp_path / "both.pem"
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(*form))
+    pem = self_signed(tmp_path, "speech.test")
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     monkeypatch.setattr("inference.http.outbound.certificates", httpx.create_ssl_context)  # which trusts that file
 
