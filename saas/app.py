@@ -38,6 +38,7 @@ from saas.jobs.service import Jobs
 from saas.legal import router as legal
 from saas.legal.service import Legal, current
 from saas.limits.service import Limiter
+from saas.mail.service import Mails
 from saas.observability import reports
 from saas.observability import router as observability
 from saas.observability.figures import Figures
@@ -49,6 +50,8 @@ from saas.state import State
 from saas.storage.bucket import Bucket
 from saas.voices import router as voices
 from saas.voices.service import Voices
+from saas.webhooks import router as webhooks
+from saas.webhooks.service import Webhooks
 
 MAX_VALUES = 10_000
 """Values in a request's JSON beside its text. Bodies are parsed before anybody is asked for a key: 10,000 values take 5 ms."""
@@ -99,7 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Watch, https=settings.public_url.startswith("https:"))
     app.add_middleware(RequestLog, refuse=errors.refusal)  # the middleware added last runs first
     errors.register(app)
-    for domain in (observability, auth, credits, billing, voices, jobs, legal):
+    for domain in (observability, auth, credits, billing, voices, jobs, legal, webhooks):
         app.include_router(domain.router)
     if settings.environment == "embedded":
         app.include_router(local.router)
@@ -116,6 +119,8 @@ def check(settings: Settings) -> None:
             )
         if settings.stripe_secret_key and settings.stripe_secret_key.get_secret_value().startswith(("sk_test_", "rk_test_")):
             raise ConfigurationError("STRIPE_SECRET_KEY is a test key, with which anybody can buy by a test card; use the live one")
+    if settings.smtp_url and not settings.mail_from:
+        raise ConfigurationError("FISHSERVE_SAAS_MAIL_FROM is not set: mail needs a sender, such as Speech <no-reply@example.com>")
     if settings.stripe_secret_key and not settings.stripe_webhook_secret:
         raise ConfigurationError("STRIPE_WEBHOOK_SECRET is not set: without it nothing that is paid would be credited")
     if settings.legacy_jwt_secret and len(settings.legacy_jwt_secret.get_secret_value()) < 32:
@@ -181,6 +186,9 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     stack.callback(bucket.close)
     work = Jobs(store, bucket, backend_of(settings, http, bucket))
     await stack.enter_async_context(_running(work.run()))
+    hooks = Webhooks(settings, store)
+    await stack.enter_async_context(_running(hooks.run()))
+    await stack.enter_async_context(_running(Mails(settings, store).run()))
     if payments is not None:
         await stack.enter_async_context(_running(again(payments.forget, FORGET_SECONDS)))
     law = Legal(settings, store)
@@ -189,5 +197,5 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     return State(
         settings=settings, database=store, readiness=Readiness(), figures=Figures(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), billing=PaymentRepository(store), payments=payments, limiter=limiter, legal=law,
         moderation=Moderation(settings, http) if settings.moderation else None,
-        turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work,
+        turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work, webhooks=hooks,
     )  # fmt: skip

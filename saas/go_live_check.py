@@ -87,6 +87,8 @@ def _item(name: str, good: bool, found: str, do: str) -> Item:
 async def _settings(s: Settings, _: httpx.AsyncClient) -> AsyncIterator[Item]:
     yield _item("environment", s.environment == "production", s.environment, "set FISHSERVE_SAAS_ENVIRONMENT=production")
     yield _item("https", s.public_url.startswith("https:"), s.public_url, "set FISHSERVE_SAAS_PUBLIC_URL to the https address of this API")
+    sender = s.mail_from if s.smtp_url else "none is sent"
+    yield _item("mail", bool(s.smtp_url), sender, "set FISHSERVE_SAAS_SMTP_URL and FISHSERVE_SAAS_MAIL_FROM")
     yield _item("licence of the model", bool(s.model_licence), s.model_licence or "nothing is said", LICENCE)
 
 

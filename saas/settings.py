@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from email.utils import formataddr, getaddresses
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -149,6 +151,18 @@ class Settings(BaseSettings):
         "https://challenges.cloudflare.com", validation_alias=_named("turnstile_base_url"), description="Cloudflare's API."
     )
 
+    smtp_url: SecretStr | None = Field(
+        None,
+        description="Mail server: smtps://USER:PASSWORD@HOST:465, or smtp://USER:PASSWORD@HOST:587 by STARTTLS; empty: no mail is sent.",
+    )
+    mail_from: str = Field(
+        "", description="Sender of mail: Speech <no-reply@example.com>. The name is also that of the service in its mail."
+    )
+    operator_email: str = Field("", description="Who gets mail about disputes, and answers to mail; empty: the sender's address.")
+    webhook_loopback: bool = Field(
+        False, description="Customers' webhooks may also go to this machine, and by http: for tests, and where you alone sign in."
+    )
+
     sentry_dsn: str = Field(
         "", validation_alias=_named("sentry_dsn"), description="Sentry project that receives error reports; empty: none."
     )
@@ -175,6 +189,23 @@ class Settings(BaseSettings):
         if value and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
             raise ValueError("this is no address like https://example.com/terms")
         return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _mail_server(cls, value: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(value.get_secret_value()) if value else None
+        if parts and (parts.scheme not in ("smtp", "smtps") or not parts.hostname):
+            raise ValueError("this is no address like smtps://USER:PASSWORD@mail.example.com:465")
+        return value
+
+    @field_validator("mail_from", "operator_email")
+    @classmethod
+    def _mailbox(cls, value: str) -> str:
+        found = getaddresses([value])
+        name, address = found[0] if len(found) == 1 else ("", "")
+        if value and (not value.isprintable() or not re.fullmatch(r"[^@\s<>,\"]+@[^@\s<>,\"]+", address)):
+            raise ValueError("this is no address like Speech <no-reply@example.com>")
+        return formataddr((name, address)) if value else ""
 
     @field_validator("redis_url")
     @classmethod

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from saas.settings import Settings
     from saas.storage.bucket import Bucket
     from saas.voices.service import Voices
+    from saas.webhooks.service import Webhooks
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class State:
     bucket: Bucket
     voices: Voices
     jobs: Jobs
+    webhooks: Webhooks
 
 
 def state_of(request: Request) -> State:

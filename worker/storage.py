@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import json
 import os
-import socket
-import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from inference.errors import FishserveError, RequestError
+from inference.http.outbound import Pinned, PrivateHost, UnknownHost, certificates, public_address
 from inference.spool import PIECE_BYTES, Spool
 from worker.job import MAX_CLIP_BYTES, Clip, Upload
 
@@ -33,7 +31,6 @@ BUCKET_SECONDS = 300
 _THREADS = 32
 _PLAIN = {"Accept-Encoding": "identity"}
 """A few kilobytes of a compressed answer can become gigabytes."""
-_PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 
 
 class StorageError(FishserveError):
@@ -171,16 +168,14 @@ class Storage:
         if parts.hostname is None:
             raise RequestError("an address names no machine")
         if own:
-            return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS, verify=_tls())
+            return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS, verify=certificates())
         try:
-            ask = partial(socket.getaddrinfo, parts.hostname, port, type=socket.SOCK_STREAM)
-            found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
-        except (OSError, ValueError, UnicodeError):
-            raise StorageError(f"the machine of an address is not known: {parts.hostname[:100]}") from None
-        addresses = [str(entry[4][0]) for entry in found]
-        if not all(map(_public, addresses)):
-            raise RequestError(f"an address leads into a private network: {parts.hostname[:100]}")
-        return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS, transport=_Pinned(addresses[0]))
+            address = await public_address(parts.hostname, port, self._threads)
+        except UnknownHost as e:
+            raise StorageError(str(e)) from None
+        except PrivateHost as e:
+            raise RequestError(str(e)) from None
+        return httpx.AsyncClient(timeout=_ATTEMPT_SECONDS, transport=Pinned(address))
 
     # -- by key ----------------------------------------------------------------------------------------------------------------
 
@@ -230,26 +225,6 @@ class Storage:
             raise StorageError(f"the bucket does not answer: {type(e).__name__}") from None
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    """Certificates of all authorities. Reading them takes 30 ms of a core, too long for every request."""
-    return httpx.create_ssl_context()
-
-
-class _Pinned(httpx.AsyncHTTPTransport):
-    """Connects to one IP address; the request still names the URL's host, and the certificate must match that name."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__(verify=_tls())
-        self._address = address
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request to that address."""
-        request.extensions["sni_hostname"] = request.url.host
-        request.url = request.url.copy_with(host=self._address)  # the Host header is set already
-        return await super().handle_async_request(request)
-
-
 def _take(found: dict[str, Any], content: Spool) -> None:
     """Copy an object to the disk. Raises RequestError for one that is too large."""
     if found["ContentLength"] > MAX_CLIP_BYTES:
@@ -263,12 +238,6 @@ async def _check_whole(etag: str, content: Spool) -> None:
     mark = etag.strip('"')
     if len(mark) == 32 and mark != await asyncio.to_thread(content.digest, partial(hashlib.md5, usedforsecurity=False)):
         raise StorageError("what arrived is not what was sent")
-
-
-def _public(address: str) -> bool:
-    """Whether an IP address is on the public internet. In IPv6 that is 2000::/3, except 6to4 addresses, which embed an IPv4 address."""
-    found = ipaddress.ip_address(address)
-    return found.is_global and not found.is_multicast and (found.version == 4 or (found in _PUBLIC_IPV6 and found.sixtofour is None))
 
 
 async def _some(response: httpx.Response) -> bytes:

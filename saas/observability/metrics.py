@@ -16,6 +16,10 @@ DATABASE_SECONDS = Histogram(
 JOBS = Counter("fishserve_saas_jobs", "Jobs that came to a state: queued, running, succeeded, failed, cancelled, expired.", ["status"])
 CREDITS = Counter("fishserve_saas_credits", "Credits that were purchased, reserved, charged and returned.", ["kind"])
 WEBHOOKS = Counter("fishserve_saas_webhooks", "Deliveries of webhooks, by what came of them.", ["source", "outcome"])
+DELIVERIES = Counter(
+    "fishserve_saas_webhook_deliveries", "Attempts to deliver customers' webhooks: delivered, retried later, failed for good.", ["outcome"]
+)
+MAILS = Counter("fishserve_saas_mails", "Attempts to send mail: sent, retried later, failed for good.", ["outcome"])
 ALARMS = Counter("fishserve_saas_alarms", "Things that a person must look at, each with a line in the log.")
 LIMITED = Counter("fishserve_saas_limited", "Requests refused since there were too many.", ["kind"])
 LIMITER_FAILURES = Counter("fishserve_saas_limiter_failures", "Times that Redis did not answer, and this process counted alone.")

@@ -103,6 +103,7 @@ def services(postgres, bucket, stripe):
     with running(postgres.migrated()) as api, turnstile.running(), runpod.running():
         good = {
             "public_url": stripe.outside.url, "app_url": "https://app.example.com", "trusted_proxies": "127.0.0.1/32", "model_licence": "our own weights",
+            "smtp_url": "smtp://127.0.0.1", "mail_from": "Speech <no-reply@example.com>",
             "supabase_url": api.issuer.service.url, "supabase_publishable_key": "sb_publishable_x", "database_url": api.database.url,
             "r2_endpoint": bucket.endpoint, "r2_access_key_id": bucket.key, "r2_secret_access_key": bucket.secret, "r2_bucket_name": "check",
             "runpod_api_key": "rp", "runpod_endpoint_id": "ep", "runpod_base_url": runpod.url, "stripe_secret_key": "sk_live_x",
@@ -138,6 +139,7 @@ def test_an_installation_as_it_must_be_has_nothing_wrong_but_the_tests_lack_of_h
     [
         ({"environment": "development"}, {"environment"}),
         ({"model_licence": ""}, {"licence of the model"}),
+        ({"smtp_url": None}, {"mail"}),
         ({"supabase_publishable_key": "sb_secret_x"}, {"publishable key"}),
         ({"r2_secret_access_key": "wrong"}, {"bucket"}),
         ({"app_url": "https://other.example.com"}, {"bucket CORS"}),

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime
 import gzip
 import http.server
 import socket
@@ -11,35 +10,24 @@ import threading
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import RequestError
+from inference.http.outbound import Pinned
 from inference.spool import Spool
+from tests.certificates import self_signed
 from tests.waiting import HANG_SECONDS
 from worker.job import Upload
-from worker.storage import Storage, StorageError, _Pinned
+from worker.storage import Storage, StorageError
 
 
 @pytest.fixture
 def https(tmp_path, monkeypatch):
     """A server on this machine that has a certificate for speech.test, which is trusted, and says which name it was asked for."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "speech.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-        .not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("speech.test")]), False).sign(key, hashes.SHA256())
-    )  # fmt: skip
-    pem = tmp_path / "both.pem"
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(*form))
+    pem = self_signed(tmp_path, "speech.test")
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    monkeypatch.setattr("worker.storage._tls", httpx.create_ssl_context)  # which trusts that file
+    monkeypatch.setattr("inference.http.outbound.certificates", httpx.create_ssl_context)  # which trusts that file
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -88,15 +76,15 @@ def get(url, transport):
 
 def test_a_checked_machine_is_asked_by_the_name_in_the_address(https):
     """The name need not be known anywhere, and it is the name whose certificate counts."""
-    assert get(f"https://speech.test:{https}/clip", _Pinned("127.0.0.1")) == f"speech.test:{https}"
+    assert get(f"https://speech.test:{https}/clip", Pinned("127.0.0.1")) == f"speech.test:{https}"
     with pytest.raises(httpx.ConnectError, match=r"(?i)hostname|certificate"):
-        get(f"https://other.test:{https}/clip", _Pinned("127.0.0.1"))
+        get(f"https://other.test:{https}/clip", Pinned("127.0.0.1"))
 
 
 @pytest.fixture
 def trusting(monkeypatch):
     """That machine counts as public."""
-    monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=_Pinned("127.0.0.1"))))
+    monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=Pinned("127.0.0.1"))))
 
 
 @pytest.mark.usefixtures("trusting")
@@ -128,7 +116,7 @@ def test_a_bucket_that_says_nothing_holds_up_nothing_else(monkeypatch):
 
 
 def test_of_an_answer_to_an_upload_no_more_is_read_than_says_why(https, monkeypatch):
-    monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=_Pinned("127.0.0.1"))))
+    monkeypatch.setattr(Storage, "_client", lambda *_: asyncio.sleep(0, httpx.AsyncClient(transport=Pinned("127.0.0.1"))))
     upload = Upload(url=f"https://speech.test:{https}/put")
 
     async def send():

@@ -17,12 +17,13 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from saas.auth.local.mailbox import Mailbox, write_private
+from saas.auth.local.mailbox import Mailbox
 from saas.auth.local.passwords import hash_password
 from saas.auth.local.repository import LocalRepository, Opened
 from saas.auth.local.schemas import Purpose
 from saas.database import Database
 from saas.errors import ApiError
+from saas.mail.transport import write_private
 from saas.settings import Settings
 
 SESSION_SECONDS = 3600

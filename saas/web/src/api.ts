@@ -14,6 +14,8 @@ export type Job = Schemas["JobOut"];
 export type Voice = Schemas["VoiceOut"];
 export type Key = Schemas["Key"];
 export type Entry = Schemas["Entry"];
+export type Webhook = Schemas["Webhook"];
+export type Delivery = Schemas["Delivery"];
 
 /** Where the API is: this app's own origin, or what the build was told when another host serves it. */
 export const ORIGIN: string = import.meta.env.VITE_API_URL ?? globalThis.location?.origin ?? "";

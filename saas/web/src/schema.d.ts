@@ -420,23 +420,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/me/documents": {
+    "/api/webhooks": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["documents_api_me_documents_get"];
+        get: operations["webhooks_api_webhooks_get"];
         put?: never;
-        post: operations["accept_api_me_documents_post"];
+        post: operations["create_api_webhooks_post"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/reports": {
+    "/api/webhooks/{webhook_id}": {
         parameters: {
             query?: never;
             header?: never;
@@ -445,7 +445,55 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["report_api_reports_post"];
+        post?: never;
+        delete: operations["delete_api_webhooks__webhook_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhooks/{webhook_id}/secret": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["rotate_api_webhooks__webhook_id__secret_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhooks/{webhook_id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["test_api_webhooks__webhook_id__test_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhooks/{webhook_id}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["deliveries_api_webhooks__webhook_id__deliveries_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -456,13 +504,6 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** Accepted */
-        Accepted: {
-            /** Terms */
-            terms?: string | null;
-            /** Privacy */
-            privacy?: string | null;
-        };
         /** Billing */
         Billing: {
             plan: components["schemas"]["Plan"];
@@ -502,16 +543,6 @@ export interface components {
             plans: components["schemas"]["Plan"][];
             /** Model */
             model: string;
-            /** Documents */
-            documents: components["schemas"]["Document"][];
-            consent: components["schemas"]["Consent"];
-        };
-        /** Consent */
-        Consent: {
-            /** Version */
-            version: string;
-            /** Wording */
-            wording: string;
         };
         /** CreatedVoice */
         CreatedVoice: {
@@ -541,38 +572,37 @@ export interface components {
             /** Credits */
             credits: number;
         };
-        /** Document */
-        Document: {
+        /** Delivery */
+        Delivery: {
             /**
-             * Name
-             * @enum {string}
+             * Id
+             * Format: uuid
              */
-            name: "terms" | "privacy";
-            /** Version */
-            version: string;
-            /** Url */
-            url: string;
-        };
-        /** DocumentOfUser */
-        DocumentOfUser: {
+            id: string;
+            /** Event */
+            event: string;
+            /** Attempts */
+            attempts: number;
+            /** Outcome */
+            outcome: ("delivered" | "failed") | null;
+            /** Status */
+            status: number | null;
+            /** Error */
+            error: string | null;
+            /** Milliseconds */
+            milliseconds: number | null;
             /**
-             * Name
-             * @enum {string}
+             * Next At
+             * Format: date-time
              */
-            name: "terms" | "privacy";
-            /** Version */
-            version: string;
-            /** Url */
-            url: string;
-            /** Accepted At */
-            accepted_at: string | null;
-        };
-        /** Documents */
-        Documents: {
-            /** Documents */
-            documents: components["schemas"]["DocumentOfUser"][];
-            /** Required */
-            required: boolean;
+            next_at: string;
+            /** Finished At */
+            finished_at: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
         };
         /** Entry */
         Entry: {
@@ -763,6 +793,12 @@ export interface components {
             /** Secret */
             secret: string;
         };
+        /** NewSecret */
+        NewSecret: {
+            webhook: components["schemas"]["Webhook"];
+            /** Secret */
+            secret: string;
+        };
         /** NewVoice */
         NewVoice: {
             /** Name */
@@ -778,8 +814,6 @@ export interface components {
              * @constant
              */
             consent: true;
-            /** Consent Version */
-            consent_version?: string | null;
         };
         /** OpenAIBody */
         OpenAIBody: {
@@ -892,28 +926,6 @@ export interface components {
             /** Name */
             name: string;
         };
-        /** Report */
-        Report: {
-            /**
-             * Id
-             * Format: uuid
-             */
-            id: string;
-        };
-        /** ReportWanted */
-        ReportWanted: {
-            /**
-             * Kind
-             * @enum {string}
-             */
-            kind: "speech" | "voice";
-            /** Subject */
-            subject: string;
-            /** Details */
-            details: string;
-            /** Contact */
-            contact?: string | null;
-        };
         /** SpeechBody */
         SpeechBody: {
             /** Text */
@@ -1003,7 +1015,7 @@ export interface components {
              * Status
              * @enum {string}
              */
-            status: "pending" | "ready" | "refused" | "blocked";
+            status: "pending" | "ready" | "refused";
             /** Content Type */
             content_type: string;
             /** Bytes */
@@ -1026,6 +1038,36 @@ export interface components {
             pack?: string | null;
             /** Plan */
             plan?: string | null;
+        };
+        /** Webhook */
+        Webhook: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Url */
+            url: string;
+            /** Events */
+            events: string[];
+            /** Waiting */
+            waiting: number;
+            /** Delivered At */
+            delivered_at: string | null;
+            /** Disabled At */
+            disabled_at: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+        };
+        /** WebhookWanted */
+        WebhookWanted: {
+            /** Url */
+            url: string;
+            /** Events */
+            events: ("job.succeeded" | "job.failed" | "credits.low" | "voice.ready")[];
         };
     };
     responses: never;
@@ -1707,7 +1749,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
-                        [key: string]: "applied" | "repeated" | "ignored" | "refused" | "failed";
+                        [key: string]: "applied" | "repeated" | "ignored" | "refused";
                     };
                 };
             };
@@ -2270,7 +2312,7 @@ export interface operations {
             };
         };
     };
-    documents_api_me_documents_get: {
+    webhooks_api_webhooks_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -2284,7 +2326,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Documents"];
+                    "application/json": components["schemas"]["Webhook"][];
                 };
             };
             503: {
@@ -2305,7 +2347,7 @@ export interface operations {
             };
         };
     };
-    accept_api_me_documents_post: {
+    create_api_webhooks_post: {
         parameters: {
             query?: never;
             header?: never;
@@ -2314,16 +2356,16 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Accepted"];
+                "application/json": components["schemas"]["WebhookWanted"];
             };
         };
         responses: {
-            200: {
+            201: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Documents"];
+                    "application/json": components["schemas"]["NewSecret"];
                 };
             };
             503: {
@@ -2344,27 +2386,134 @@ export interface operations {
             };
         };
     };
-    report_api_reports_post: {
+    delete_api_webhooks__webhook_id__delete: {
         parameters: {
             query?: never;
-            header?: {
-                "cf-turnstile-response"?: string | null;
+            header?: never;
+            path: {
+                webhook_id: string;
             };
-            path?: never;
             cookie?: never;
         };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ReportWanted"];
-            };
-        };
+        requestBody?: never;
         responses: {
-            201: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Report"];
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    rotate_api_webhooks__webhook_id__secret_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewSecret"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    test_api_webhooks__webhook_id__test_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Delivery"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deliveries_api_webhooks__webhook_id__deliveries_get: {
+        parameters: {
+            query?: {
+                before?: string | null;
+            };
+            header?: never;
+            path: {
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Delivery"][];
                 };
             };
             503: {

@@ -43,7 +43,7 @@ class Place:
     def messages(self, address):
         files = sorted((self.directory / "mail").glob("*.eml"))
         found = [message_from_bytes(file.read_bytes()) for file in files]
-        return [message for message in found if message["To"] == address]
+        return [message for message in found if message["To"] == address and not message.is_multipart()]  # with HTML: no link to sign in
 
     def link(self, address):
         return re.search(r"http://\S+verify\S+", self.messages(address)[-1].get_payload(decode=True).decode())[0]
@@ -116,7 +116,7 @@ def test_sign_up_confirm_sign_in_and_out(place):
 def test_a_message_can_be_read_as_a_file_with_its_link_whole(place):
     """There is no mail program between: its text stands in the file as it is."""
     place.client().sign_up({"email": "reader@example.com", "password": PASSWORD})
-    file = max((place.directory / "mail").glob("*.eml"))
+    file = next(file for file in (place.directory / "mail").glob("*.eml") if "reader@example.com" in file.read_text())
     assert place.link("reader@example.com") in file.read_text().splitlines()
     assert "quoted-printable" not in file.read_text()
     assert httpx.get(place.link("reader@example.com")).status_code == 303

@@ -1,15 +1,14 @@
 /** Keys for programs: made and shown once, listed, revoked. */
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { copy } from "shared/clipboard.js";
-import { type FormEvent, useEffect, useRef, useState } from "react";
+import { type FormEvent, useState } from "react";
 
 import { api, type Config, type Key, ok, Refused } from "../api";
 import { moment } from "../format";
-import { Icon } from "../icons";
 import { Sure } from "../parts/dialog";
 import { Field } from "../parts/field";
 import { Empty, Pending, Problem } from "../parts/notices";
+import { ShownOnce } from "../parts/shown-once";
 import { useTurnstile } from "../parts/turnstile";
 import { t } from "../strings";
 
@@ -29,7 +28,7 @@ export default function Keys({ config }: { config: Config }) {
         </div>
       </div>
       {secret ? (
-        <Secret secret={secret} onSeen={() => setSecret(null)} />
+        <ShownOnce title={t.keys.made} hint={t.keys.once} secret={secret} copyIt={t.keys.copyKey} onSeen={() => setSecret(null)} />
       ) : (
         <Make
           config={config}
@@ -118,30 +117,6 @@ function Make({ config, onMade }: { config: Config; onMade: (secret: string) => 
         {t.keys.make}
       </button>
     </form>
-  );
-}
-
-function Secret({ secret, onSeen }: { secret: string; onSeen: () => void }) {
-  const heading = useRef<HTMLHeadingElement>(null);
-  const [copied, setCopied] = useState(false);
-  useEffect(() => heading.current?.focus(), []);
-  return (
-    <section className="panel stack shown-once" aria-labelledby="made">
-      <h2 id="made" ref={heading} tabIndex={-1}>
-        {t.keys.made}
-      </h2>
-      <p>{t.keys.once}</p>
-      <code className="secret">{secret}</code>
-      <div className="actions">
-        <button type="button" className="primary" onClick={async () => setCopied(await copy(secret))}>
-          <Icon name={copied ? "check" : "copy"} />
-          {copied ? t.copied : t.keys.copyKey}
-        </button>
-        <button type="button" onClick={onSeen}>
-          {t.keys.seen}
-        </button>
-      </div>
-    </section>
   );
 }
 

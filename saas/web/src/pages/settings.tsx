@@ -1,4 +1,4 @@
-/** Name, password, leaving for today, and leaving for good. */
+/** Name, password, webhooks, leaving for today, and leaving for good. */
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { save } from "shared/wav.js";
@@ -10,6 +10,7 @@ import { Icon } from "../icons";
 import { Sure } from "../parts/dialog";
 import { Field } from "../parts/field";
 import { Pending, Problem } from "../parts/notices";
+import { Webhooks } from "../parts/webhooks";
 import { recovered, signOut, supabase, useSigned } from "../session";
 import { t } from "../strings";
 
@@ -41,6 +42,7 @@ export default function Settings() {
             {t.settings.signOut}
           </button>
         </section>
+        <Webhooks />
         <Data />
         <Danger email={email} />
       </div>

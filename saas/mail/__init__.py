@@ -1,0 +1,1 @@
+"""Mail to users and to the operator, from an outbox in the database."""
