@@ -18,6 +18,8 @@ from inference.http.log import RequestLog
 from inference.http.origins import OwnPagesOnly
 from inference.http.pieces import Pieces
 from saas import errors, web
+from saas.admin import router as admin
+from saas.admin.service import Desk
 from saas.auth import router as auth
 from saas.auth.local import router as local
 from saas.auth.repository import AccountRepository
@@ -95,6 +97,8 @@ def create_app(settings: Settings) -> FastAPI:
     errors.register(app)
     for domain in (observability, auth, credits, billing, voices, jobs):
         app.include_router(domain.router)
+    if settings.operator_role:
+        app.include_router(admin.router)
     if settings.environment == "embedded":
         app.include_router(local.router)
     app.include_router(web.router(settings))
@@ -170,4 +174,5 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     return State(
         settings=settings, database=store, readiness=Readiness(), figures=Figures(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), billing=PaymentRepository(store), payments=payments, limiter=limiter,
         turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work,
+        desk=Desk(settings, store),
     )  # fmt: skip

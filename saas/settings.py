@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(240, ge=1, description="Requests of any kind per minute for a user.")
     requests_at_once: int = Field(16, ge=1, description="Open requests of a user in one process, streams and downloads among them.")
     sensitive_per_minute: int = Field(
-        10, ge=1, description="New keys, checkouts and closed accounts per minute for a user; wrong passwords per minute from an address."
+        10,
+        ge=1,
+        description="New keys, checkouts, closed accounts and acts at the desk per minute for a user; wrong passwords per minute from an address.",
     )
     failures_per_minute: int = Field(60, ge=1, description="Wrong keys per minute after which an address must wait.")
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body, in bytes. Clips go to the bucket instead.")
@@ -54,6 +56,9 @@ class Settings(BaseSettings):
     model_licence: str = Field(
         "",
         description="Your permission to sell that model's speech, in your words; FishSpeech 1.5's licence, CC BY-NC-SA 4.0, gives none.",
+    )
+    operator_role: str = Field(
+        "", description="Whom the app shows the desk: users with this `role` in Supabase's `app_metadata`, such as operator; empty: nobody."
     )
     directory: Path = Field(Path("var/saas"), description="Where --embedded keeps its database, its bucket and its keys.")
 

@@ -1,4 +1,4 @@
--- fishserve's schema, 20261127001000_retention, for the SQL editor of a new Supabase project: paste it whole and run it once.
+-- fishserve's schema, 20261128000100_desk_plans, for the SQL editor of a new Supabase project: paste it whole and run it once.
 -- Written by `python -m saas.schema` from sql/migrations. To update an older schema, run the newer files of that folder one by one.
 -- It is one transaction: should any of it fail, nothing of it is there; run twice, it says that the schema exists and changes nothing.
 
@@ -3634,6 +3634,35 @@ grant execute on function public.expire_texts, public.customers_to_delete, publi
 
 insert into fishserve.migrations (name) values ('20261127001000_retention');
 
+-- 20261128000100_desk_plans.sql
+
+-- Plans at the desk: an operator gives a user one, and sees all there are.
+
+-- The user's plan, until a subscription begins, changes or ends: {plan, before, action}.
+create function public.admin_set_plan(p_actor text, p_reason text, p_user_id uuid, p_plan text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_before text := (fishserve.account_at_desk(p_user_id)).plan;
+begin
+  if v_before = p_plan then raise sqlstate 'PT409' using message = format('the account %s has the plan %s', p_user_id, p_plan); end if;
+  perform public.set_plan(p_user_id, p_plan);
+  return jsonb_build_object('plan', p_plan, 'before', v_before, 'action',
+    fishserve.record_action(p_actor, 'set plan', p_user_id::text, p_user_id, p_reason, jsonb_build_object('plan', p_plan, 'before', v_before)));
+end $$;
+
+-- {prices, packs, plans}: every price that ever was, the newest first, and all packs and plans.
+create or replace function public.admin_prices() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select jsonb_build_object('prices', (select coalesce(jsonb_agg(to_jsonb(p) order by p.id desc), '[]') from public.prices p),
+    'packs', (select coalesce(jsonb_agg(to_jsonb(k) order by k.active desc, k.amount_cents), '[]') from public.packs k),
+    'plans', (select coalesce(jsonb_agg(to_jsonb(n) order by n.amount_cents nulls first, n.id), '[]') from public.plans n))
+$$;
+
+revoke execute on function public.admin_set_plan from public, anon, authenticated;
+grant execute on function public.admin_set_plan to service_role;
+
+insert into fishserve.migrations (name) values ('20261128000100_desk_plans');
+
 update fishserve.migrations set sha256 = '1679cce545cd037e30c2d61c9b7fc9f3b481614b792c8df75edf66d38636dfb8' where name = '20261125000100_foundation';
 update fishserve.migrations set sha256 = '90462c0a46efeac033064df317538c32e1809f1401b2269e7d40140412508e9c' where name = '20261125000200_prices';
 update fishserve.migrations set sha256 = 'ae16640a84c56d153a8357083b3d9202100936ba29e755ddfa583b013fb2faac' where name = '20261125000300_profiles';
@@ -3660,5 +3689,6 @@ update fishserve.migrations set sha256 = 'b22981c99348c7b4f05605bd86f1c91d4e3c6f
 update fishserve.migrations set sha256 = '195c7820807dc80e0fb6cc4afcb0276e35c1b54ee9549f47f72c74d53dd82320' where name = '20261127000700_books';
 update fishserve.migrations set sha256 = 'af88907cec19e7381b4b01371d0090b5865aff27fd44fa24f98edefb8e4a9bb3' where name = '20261127000900_operating_figures';
 update fishserve.migrations set sha256 = '65a97b1a80b640bf718f72f75e7b728d2ee2fe6c2ec71313b16161fbc9ce22c5' where name = '20261127001000_retention';
+update fishserve.migrations set sha256 = '53416c6f4248651f73d225ef31dcb29b00d77428c6bae60cf838c6562a730f60' where name = '20261128000100_desk_plans';
 
 commit;

@@ -121,4 +121,8 @@ PRICES: list[Column] = [
     ("price", field("id")), ("name", field("name")), ("credits a second", field("credits_per_second")), ("minimum", number("minimum")),
     ("characters a second", field("characters_per_second")), ("active", field("active")), ("since", at("created_at")),
 ]  # fmt: skip
+PLANS: list[Column] = [
+    ("plan", field("id")), ("name", field("name")), ("price", money("amount_cents")), ("a", field("period")), ("credits", number("credits")),
+    ("weight", field("weight")), ("running", number("max_running")), ("waiting", number("max_waiting")), ("for sale", lambda row: row["active"] and bool(row["stripe_price"])),
+]  # fmt: skip
 PACKS: list[Column] = [("pack", field("id")), ("credits", number("credits")), ("price", money("amount_cents")), ("active", field("active"))]

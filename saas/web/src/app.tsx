@@ -7,9 +7,11 @@ import { Link, Redirect, Route, Router, Switch, useLocation } from "wouter";
 import { api, type Config, ok } from "./api";
 import { credits } from "./format";
 import { Icon, type IconName } from "./icons";
+import { useOperator } from "./operator";
 import { SignIn } from "./pages/sign-in";
 import { Speak } from "./pages/speak";
-import { Empty, Lines, OfflineBar } from "./parts/notices";
+import { useArrival } from "./parts/arrival";
+import { Empty, Lines, OfflineBar, Pending } from "./parts/notices";
 import { ThemeButton } from "./parts/theme";
 import { useSigned } from "./session";
 import { t } from "./strings";
@@ -26,6 +28,7 @@ const History = lazy(LATER.history);
 const Keys = lazy(LATER.keys);
 const Credits = lazy(LATER.credits);
 const Settings = lazy(LATER.settings);
+const Desk = lazy(() => import("./desk/desk")); // not with the others: only operators load it
 
 const PAGES = ["speak", "voices", "history", "keys", "credits", "settings"] as const;
 
@@ -53,38 +56,66 @@ export function App({ config }: { config: Config }) {
       {!session ? (
         <SignIn config={config} />
       ) : (
-        <Frame>
-          <Suspense fallback={<Lines rows={5} />}>
-            <Switch>
-              <Route path="/">{() => <Redirect to="/speak" replace />}</Route>
-              <Route path="/speak">{() => <Speak config={config} />}</Route>
-              <Route path="/voices">{() => <Voices config={config} />}</Route>
-              <Route path="/history">{() => <History />}</Route>
-              <Route path="/keys">{() => <Keys config={config} />}</Route>
-              <Route path="/credits">{() => <Credits config={config} />}</Route>
-              <Route path="/settings">{() => <Settings />}</Route>
-              <Route path="/sign-in">{() => <Redirect to="/speak" replace />}</Route>
-              <Route path="/sign-up">{() => <Redirect to="/speak" replace />}</Route>
-              <Route>
-                {() => (
-                  <Empty icon="search" title={t.trouble.notFound} top>
-                    <Link href="/speak">{t.trouble.home}</Link>
-                  </Empty>
-                )}
-              </Route>
-            </Switch>
-          </Suspense>
-        </Frame>
+        <Switch>
+          <Route path="/admin/*?">{() => <AtDesk config={config} />}</Route>
+          <Route>{() => <Pages config={config} />}</Route>
+        </Switch>
       )}
     </Router>
+  );
+}
+
+function Pages({ config }: { config: Config }) {
+  return (
+    <Frame>
+      <Suspense fallback={<Lines rows={5} />}>
+        <Switch>
+          <Route path="/">{() => <Redirect to="/speak" replace />}</Route>
+          <Route path="/speak">{() => <Speak config={config} />}</Route>
+          <Route path="/voices">{() => <Voices config={config} />}</Route>
+          <Route path="/history">{() => <History />}</Route>
+          <Route path="/keys">{() => <Keys config={config} />}</Route>
+          <Route path="/credits">{() => <Credits config={config} />}</Route>
+          <Route path="/settings">{() => <Settings />}</Route>
+          <Route path="/sign-in">{() => <Redirect to="/speak" replace />}</Route>
+          <Route path="/sign-up">{() => <Redirect to="/speak" replace />}</Route>
+          <Route>{() => <NotFound />}</Route>
+        </Switch>
+      </Suspense>
+    </Frame>
+  );
+}
+
+function NotFound() {
+  return (
+    <Empty icon="search" title={t.trouble.notFound} top>
+      <Link href="/speak">{t.trouble.home}</Link>
+    </Empty>
+  );
+}
+
+/** The desk, which for anybody but an operator is not there. */
+function AtDesk({ config }: { config: Config }) {
+  const { is, error, refetch } = useOperator();
+  if (!is) return <Frame>{is === false ? <NotFound /> : <Pending error={error} refetch={refetch} />}</Frame>;
+  return (
+    <Suspense
+      fallback={
+        <main className="alone">
+          <Lines />
+        </main>
+      }
+    >
+      <Desk config={config} />
+    </Suspense>
   );
 }
 
 function Frame({ children }: { children: React.ReactNode }) {
   const [place, go] = useLocation();
   const { recovering } = useSigned();
+  const operator = useOperator();
   const main = useRef<HTMLElement>(null);
-  const first = useRef(true);
   const page = PAGES.find((p) => place === `/${p}`);
 
   useEffect(() => {
@@ -95,14 +126,7 @@ function Frame({ children }: { children: React.ReactNode }) {
   useEffect(() => {
     if (recovering) go("/settings", { replace: true }); // where a new password is chosen
   }, [recovering, go]);
-  useEffect(() => {
-    document.title = page ? `${t.nav[page]} · ${t.name}` : t.name;
-    if (!first.current) {
-      main.current!.focus({ preventScroll: true });
-      scrollTo(0, 0);
-    }
-    first.current = false;
-  }, [page]);
+  useArrival(main, page, page ? `${t.nav[page]} · ${t.name}` : t.name);
 
   return (
     <div className="frame">
@@ -115,6 +139,7 @@ function Frame({ children }: { children: React.ReactNode }) {
           {t.name}
         </Link>
         <Balance />
+        {operator.is && <Link href="/admin/users">{t.desk}</Link>}
         <ThemeButton />
       </header>
       <nav aria-label={t.nav.label}>
