@@ -13,19 +13,24 @@ import { supabase, useSigned } from "../session";
 import { t } from "../strings";
 import { d } from "./strings";
 
-/** What the desk gives its pages: the app's configuration, and a place to say what was done. */
-export const AtDesk = createContext<{ config: Config; tell: (said: string) => void }>(null!);
+interface Place {
+  config: Config;
+  /** Say what was done. */
+  tell: (said: string) => void;
+  /** Show a dialog, or none. */
+  show: (dialog: ReactNode) => void;
+}
 
-/** A button that opens an act. */
+/** What the desk gives its pages. */
+export const AtDesk = createContext<Place>(null!);
+
+/** A button that opens an act. Its dialog is the desk's, so that it stays as it was opened when what it is about changes, or is shown no more. */
 export function Opens({ label, name, children }: { label: string; name?: string; children: (close: () => void) => ReactNode }) {
-  const [open, setOpen] = useState(false);
+  const { show } = useContext(AtDesk);
   return (
-    <>
-      <button type="button" aria-label={name} onClick={() => setOpen(true)}>
-        {label}
-      </button>
-      {open && children(() => setOpen(false))}
-    </>
+    <button type="button" aria-label={name} onClick={() => show(children(() => show(null)))}>
+      {label}
+    </button>
   );
 }
 

@@ -135,10 +135,9 @@ export function RetryJob({ job, onClose }: { job: Job } & Closing) {
 
 export function RefundPayment({ payment, onClose }: { payment: Payment } & Closing) {
   const currency = payment.currency ?? "usd";
-  const [seen] = useState(payment); // as it was when the dialog was opened: what has gone back since is not refunded twice
   const [typed, setTyped] = useState("");
-  const left = seen.amount_cents - seen.returned_cents;
-  const body = { cents: typed ? smallest(typed, currency) : null, returned_cents: seen.returned_cents };
+  const left = payment.amount_cents - payment.returned_cents;
+  const body = { cents: typed ? smallest(typed, currency) : null, returned_cents: payment.returned_cents }; // as it was when the dialog was opened
   return (
     <Act
       title={d.act.refund}

@@ -2,7 +2,7 @@
 
 import "./desk.css";
 
-import { useEffect, useRef, useState } from "react";
+import { type ReactNode, useEffect, useRef, useState } from "react";
 import { Link, Redirect, Route, Switch, useLocation } from "wouter";
 
 import type { Config } from "../api";
@@ -22,6 +22,7 @@ export default function Desk({ config }: { config: Config }) {
   const main = useRef<HTMLElement>(null);
   const nav = useRef<HTMLElement>(null);
   const [done, setDone] = useState<{ said: string; place: string } | null>(null); // it is said on the page where it was done
+  const [dialog, show] = useState<ReactNode>(null);
   const page = PAGES.find((name) => place === `/admin/${name}` || place.startsWith(`/admin/${name}/`));
   useArrival(main, place, `${page ? `${d.pages[page]} · ` : ""}${d.name} · ${t.name}`);
   useEffect(() => {
@@ -33,7 +34,7 @@ export default function Desk({ config }: { config: Config }) {
     scrollTo(0, 0);
   }
   return (
-    <AtDesk value={{ config, tell }}>
+    <AtDesk value={{ config, tell, show }}>
       <div className="frame desk">
         <a className="skip" href="#main" onClick={(event) => (event.preventDefault(), main.current!.focus())}>
           {t.skip}
@@ -86,6 +87,7 @@ export default function Desk({ config }: { config: Config }) {
             </Route>
           </Switch>
         </main>
+        {dialog}
       </div>
     </AtDesk>
   );
