@@ -4,11 +4,14 @@ import re
 from uuid import uuid4
 
 import httpx
+import psycopg
 import pytest
 from playwright.sync_api import expect
 
+from saas.database import named
 from tests.browser import CHROMIUM
-from tests.saas.admin.conftest import acts, paid, queued
+from tests.saas.admin.conftest import SHA, acts, paid
+from tests.saas.conftest import called
 from tests.saas.web.conftest import PASSWORD, Visit
 
 pytestmark = [
@@ -31,6 +34,15 @@ def operator(browser, product):
     visit.end()
 
 
+def waiting(data, user):
+    """A job that another process has leased, so that this one does not speak it."""
+    with psycopg.connect(data.owner_url) as connection:
+        asked = {"user_id": user, "idempotency_key": "k", "fingerprint": "f", "text": "Hello there.", "token_hash": SHA}
+        job = called(connection, "process_audio_request", named(asked))["job"]["id"]
+        connection.execute("update public.jobs set lease_until = now() + interval '1 hour' where id = %s", [job])
+    return job
+
+
 def test_for_a_customer_there_is_no_desk(member):
     member.open("admin/users")
     member.says("There is no such page.")
@@ -43,7 +55,7 @@ def test_an_operator_finds_a_user_and_acts(operator, product):
     address, user = product.user(5000)
     payment = f"pi_{uuid4().hex}"
     paid(data, user, payment)
-    job = queued(data, user)
+    job = waiting(data, user)
     operator.open("speak")
     page.get_by_role("link", name="Desk", exact=True).click()
     operator.fill("Search users", payment)
