@@ -255,7 +255,7 @@ export function Actions({ rows }: { rows: Action[] }) {
 function Target({ of: { target, user_id, action } }: { of: Action }) {
   if (target === user_id) return <UserLink id={target} />;
   if (action.endsWith("job")) return <JobLink id={target} />;
-  return user_id ? <Link href={`/admin/users/${user_id}`}>{target}</Link> : target;
+  return user_id ? <Link href={`/admin/users/${user_id}`} className="words">{target}</Link> : target;
 }
 
 /** What an act moved: `credits 5,000, reference ticket 17`. What its other columns say is left out. */
