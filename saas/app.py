@@ -19,6 +19,8 @@ from inference.http.origins import OwnPagesOnly
 from inference.http.pieces import Pieces
 from inference.memory import giving_back
 from saas import errors, web
+from saas.admin import router as admin
+from saas.admin.service import Desk
 from saas.auth import router as auth
 from saas.auth.local import router as local
 from saas.auth.repository import AccountRepository
@@ -104,6 +106,8 @@ def create_app(settings: Settings) -> FastAPI:
     errors.register(app)
     for domain in (observability, auth, credits, billing, voices, jobs, legal, webhooks):
         app.include_router(domain.router)
+    if settings.operator_role:
+        app.include_router(admin.router)
     if settings.environment == "embedded":
         app.include_router(local.router)
     app.include_router(web.router(settings))
@@ -198,4 +202,5 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
         settings=settings, database=store, readiness=Readiness(), figures=Figures(), accounts=AccountRepository(store), credits=CreditRepository(store), tokens=Tokens(settings, http), billing=PaymentRepository(store), payments=payments, limiter=limiter, legal=law,
         moderation=Moderation(settings, http) if settings.moderation else None,
         turnstile=Turnstile(settings, secret, http) if secret else None, bucket=bucket, voices=Voices(store, bucket), jobs=work, webhooks=hooks,
+        desk=Desk(settings, store),
     )  # fmt: skip

@@ -14,11 +14,12 @@ from inference.extras import needs
 
 
 def document() -> dict[str, Any]:
-    """The document, which is the same in every environment. Raises MissingExtra when the API's packages are not installed."""
+    """The document with the desk, the same in every environment. Raises MissingExtra when the API's packages are not installed."""
     with needs("saas", "`python -m saas.openapi`"):
         from saas import settings
         from saas.app import create_app
-    whole: dict[str, Any] = _wordless(create_app(settings.read(environment="development", supabase_url="http://127.0.0.1")).openapi())
+    given = settings.read(environment="development", supabase_url="http://127.0.0.1", operator_role="operator")
+    whole: dict[str, Any] = _wordless(create_app(given).openapi())
     return whole
 
 

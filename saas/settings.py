@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     sensitive_per_minute: int = Field(
         10,
         ge=1,
-        description="New keys, checkouts and closed accounts per minute for a user; wrong passwords, and reports of misuse, per minute from an address.",
+        description="New keys, checkouts, closed accounts and acts at the desk per minute for a user; wrong passwords, and reports, per minute from an address.",
     )
     failures_per_minute: int = Field(60, ge=1, description="Wrong keys per minute after which an address must wait.")
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body, in bytes. Clips go to the bucket instead.")
@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     moderation_seconds: float = Field(2.0, gt=0, le=60, description="How long to wait for its answer.")
     moderation_failure: Literal["closed", "open"] = Field(
         "closed", description="When it does not answer: closed refuses every text, open speaks them unchecked."
+    )
+    operator_role: str = Field(
+        "", description="Whom the app shows the desk: users with this `role` in Supabase's `app_metadata`, such as operator; empty: nobody."
     )
     directory: Path = Field(Path("var/saas"), description="Where --embedded keeps its database, its bucket and its keys.")
 

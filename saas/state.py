@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 
 if TYPE_CHECKING:
+    from saas.admin.service import Desk
     from saas.auth.repository import AccountRepository
     from saas.auth.tokens import Tokens
     from saas.auth.turnstile import Turnstile
@@ -51,6 +52,7 @@ class State:
     voices: Voices
     jobs: Jobs
     webhooks: Webhooks
+    desk: Desk
 
 
 def state_of(request: Request) -> State:

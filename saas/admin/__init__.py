@@ -1,1 +1,1 @@
-"""The operator's desk: `fishserve saas admin`."""
+"""The operator's desk: `fishserve saas admin`, and /api/admin for the app's pages."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 import typer
 
-from inference.errors import RequestError
 from inference.extras import needs
 from saas.admin.operator import Reason, consent, console, operator
 
@@ -43,15 +41,8 @@ def _ask(work: Callable[[Desk], Awaitable[Answer]]) -> Answer:
         return asyncio.run(ask(read(), lambda database, settings: work(Desk(settings, database))))
 
 
-async def _user(desk: Desk, who: str) -> Row:
-    user = await desk.look.user(who)
-    if user is None:
-        raise RequestError(f"no user has the id, address, customer, key, job or payment {who!r}")
-    return user
-
-
 async def _id(desk: Desk, who: str | None) -> str | None:
-    return None if who is None else str((await _user(desk, who))["id"])
+    return None if who is None else str((await desk.user(who))["id"])
 
 
 def _print(rows: Any, json: bool, columns: str, title: str = "") -> None:
@@ -68,10 +59,12 @@ def _print(rows: Any, json: bool, columns: str, title: str = "") -> None:
 
 @app.command()
 def users(
-    search: Annotated[str | None, typer.Argument(help="Part of an address.")] = None, limit: Limit = 50, json: AsJson = False
+    search: Annotated[str | None, typer.Argument(help="Part of an address, or what names a user.")] = None,
+    limit: Limit = 50,
+    json: AsJson = False,
 ) -> None:
     """Users, the newest first."""
-    _print(_ask(lambda desk: desk.look.users(search, limit)), json, "USERS")
+    _print(_ask(lambda desk: desk.users(search, limit)), json, "USERS")
 
 
 @app.command()
@@ -79,16 +72,7 @@ def show(
     who: Who, limit: Annotated[int, typer.Option(min=1, max=1000, help="How many rows of each table.")] = 10, json: AsJson = False
 ) -> None:
     """One user: account, ledger, jobs, payments, keys, and what operators did."""
-
-    async def whole(desk: Desk) -> dict[str, Any]:
-        user = await _user(desk, who)
-        return {
-            "user": user, "ledger": await desk.look.ledger(user["id"], None, limit), "jobs": await desk.look.jobs(user["id"], None, None, limit),
-            "payments": await desk.look.payments(user["id"], None, limit), "keys": await desk.look.keys(user["id"]),
-            "actions": await desk.look.actions(None, user["id"], limit),
-        }  # fmt: skip
-
-    found = _ask(whole)
+    found = _ask(lambda desk: desk.account(who, limit))
     from saas.admin import tables
 
     if json:
@@ -123,11 +107,7 @@ def jobs(who: MaybeWho = None, status: Annotated[Status | None, typer.Option(hel
 @app.command()
 def job(job_id: Annotated[UUID, typer.Argument(metavar="JOB", help="The job's id.")], json: AsJson = False) -> None:
     """One job, and its entries of the ledger."""
-
-    async def found(desk: Desk) -> dict[str, Any]:
-        return await desk.look.job(job_id) | {"actions": await desk.look.actions(str(job_id), None, 50)}
-
-    told = _ask(found)
+    told = _ask(lambda desk: desk.job(job_id))
     from saas.admin import tables
 
     if json:
@@ -157,8 +137,7 @@ def revenue(
     days: Annotated[int, typer.Option(min=1, max=3660, help="How many days, up to today (UTC).")] = 30, json: AsJson = False
 ) -> None:
     """Money by day and currency."""
-    today = datetime.now(UTC).date()
-    _print(_ask(lambda desk: desk.look.revenue(today - timedelta(days=days - 1), today)), json, "REVENUE")
+    _print(_ask(lambda desk: desk.revenue(days)), json, "REVENUE")
 
 
 @app.command()
@@ -177,11 +156,7 @@ def queue(json: AsJson = False) -> None:
 @app.command()
 def workers(minutes: Annotated[int, typer.Option(min=1, max=100_000, help="How far to look back.")] = 60, json: AsJson = False) -> None:
     """What became of each backend's jobs, and what the backend says of itself."""
-
-    async def found(desk: Desk) -> dict[str, Any]:
-        return {"jobs": await desk.look.workers(minutes), "backend": await desk.health()}
-
-    told = _ask(found)
+    told = _ask(lambda desk: desk.workers(minutes))
     from saas.admin import tables
 
     if json:
@@ -193,13 +168,14 @@ def workers(minutes: Annotated[int, typer.Option(min=1, max=100_000, help="How f
 
 @app.command()
 def prices(json: AsJson = False) -> None:
-    """Every price of a second of speech, and the packs of credits."""
+    """Every price of a second of speech, the packs of credits, and the plans."""
     found = _ask(lambda desk: desk.look.prices())
     if json:
         _print(found, True, "PRICES")
         return
     _print(found["prices"], False, "PRICES")
     _print(found["packs"], False, "PACKS", "\npacks")
+    _print(found["plans"], False, "PLANS", "\nplans")
 
 
 @app.command("blocked-voices")
@@ -219,7 +195,7 @@ def reports(
 @app.command()
 def actions(target: Annotated[str | None, typer.Argument(help="The id of a user, job, payment or price.")] = None, limit: Limit = 50, json: AsJson = False) -> None:  # fmt: skip
     """What operators did, and why."""
-    _print(_ask(lambda desk: desk.look.actions(target, None, limit)), json, "ACTIONS")
+    _print(_ask(lambda desk: desk.look.actions(target, None, None, limit)), json, "ACTIONS")
 
 
 # -- acts ----------------------------------------------------------------------------------------------------------------------------
@@ -229,7 +205,7 @@ def actions(target: Annotated[str | None, typer.Argument(help="The id of a user,
 def grant(who: Who, credits: Credits, reason: Reason, reference: Reference = None, actor: Actor = None, yes: Yes = False, json: AsJson = False) -> None:  # fmt: skip
     """Give a user credits."""
     by, once = operator(actor, reason), reference or f"desk {secrets.token_hex(6)}"
-    user = _ask(lambda desk: _user(desk, who))
+    user = _ask(lambda desk: desk.user(who))
     consent(f"give {credits:,} credits to {_name(user)}, who has {user['balance']:,}", yes)
     done = _ask(lambda desk: desk.act.grant(by, user["id"], credits, once))
     _tell(done, json, _moved(done, f"{_name(user)}: {credits:,} credits given", once))
@@ -239,7 +215,7 @@ def grant(who: Who, credits: Credits, reason: Reason, reference: Reference = Non
 def take(who: Who, credits: Credits, reason: Reason, reference: Reference = None, actor: Actor = None, yes: Yes = False, json: AsJson = False) -> None:  # fmt: skip
     """Take credits from a user, at most the balance."""
     by, once = operator(actor, reason), reference or f"desk {secrets.token_hex(6)}"
-    user = _ask(lambda desk: _user(desk, who))
+    user = _ask(lambda desk: desk.user(who))
     consent(f"take {credits:,} credits from {_name(user)}, who has {user['balance']:,}", yes)
     done = _ask(lambda desk: desk.act.take(by, user["id"], credits, once))
     _tell(done, json, _moved(done, f"{_name(user)}: {credits:,} credits taken", once))
@@ -253,19 +229,13 @@ def refund(
 ) -> None:  # fmt: skip
     """Give a payment's money back at Stripe, and take the credits that it bought."""
     by = operator(actor, reason)
-
-    async def find(desk: Desk) -> Row:
-        user = await _user(desk, payment)
-        rows = [row for row in await desk.look.payments(user["id"], None, 1000) if row["reference"] == payment]
-        if not rows:
-            raise RequestError(f"there is no payment {payment!r}: refunds need its id, pi_...")
-        return rows[0] | {"user": user}
-
-    found = _ask(find)
+    found = _ask(lambda desk: desk.payment(payment))
     from saas.books.money import amount
 
     left = found["amount_cents"] - found["returned_cents"]
-    consent(f"refund {amount(left if cents is None else cents, found['currency'])} of {payment} to {_name(found['user'])}", yes)
+    consent(
+        f"refund {amount(left if cents is None else cents, found['currency'])} of {payment} to {found['email'] or found['user_id']}", yes
+    )
     done = _ask(lambda desk: desk.refund(by, payment, cents))
     debt = f", {done['debt']:,} of them owed" if done["debt"] else ""
     _tell(
@@ -281,10 +251,9 @@ def suspend(
 ) -> None:  # fmt: skip
     """Let an account spend nothing; its waiting jobs end and cost nothing."""
     by = operator(actor, reason)
-    user = _ask(lambda desk: _user(desk, who))
+    user = _ask(lambda desk: desk.user(who))
     consent(f"suspend {_name(user)}, whose waiting jobs end", yes)
-    until = datetime.now(UTC) + timedelta(days=days) if days else None
-    done = _ask(lambda desk: desk.act.suspend(by, user["id"], until))
+    done = _ask(lambda desk: desk.suspend(by, user["id"], days))
     _tell(done, json, f"{_name(user)} is suspended until {done['suspended_until'][:10]}; {done['ended_jobs']} waiting jobs ended")
 
 
@@ -292,8 +261,21 @@ def suspend(
 def unsuspend(who: Who, reason: Reason, actor: Actor = None, json: AsJson = False) -> None:
     """Lift a suspension."""
     by = operator(actor, reason)
-    user = _ask(lambda desk: _user(desk, who))
+    user = _ask(lambda desk: desk.user(who))
     _tell(_ask(lambda desk: desk.act.unsuspend(by, user["id"])), json, f"{_name(user)} is not suspended any more")
+
+
+@app.command("set-plan")
+def set_plan(
+    who: Who, plan: Annotated[str, typer.Argument(help="The plan's id; `prices` lists them.")], reason: Reason,
+    actor: Actor = None, yes: Yes = False, json: AsJson = False,
+) -> None:  # fmt: skip
+    """Give a user a plan, until a subscription begins, changes or ends."""
+    by = operator(actor, reason)
+    user = _ask(lambda desk: desk.user(who))
+    consent(f"give {_name(user)} the plan {plan} instead of {user['plan']}", yes)
+    done = _ask(lambda desk: desk.act.set_plan(by, user["id"], plan))
+    _tell(done, json, f"{_name(user)} has the plan {done['plan']} instead of {done['before']}")
 
 
 @app.command("revoke-keys")
@@ -303,7 +285,7 @@ def revoke_keys(
 ) -> None:  # fmt: skip
     """Revoke a user's API keys, at once and for ever."""
     by = operator(actor, reason)
-    user = _ask(lambda desk: _user(desk, who))
+    user = _ask(lambda desk: desk.user(who))
     consent(f"revoke {f'the key {key}' if key else 'all keys'} of {_name(user)}", yes)
     done = _ask(lambda desk: desk.act.revoke_keys(by, user["id"], key))
     _tell(done, json, f"{_name(user)}: revoked {', '.join(done['revoked'])}")

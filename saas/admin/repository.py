@@ -78,9 +78,14 @@ class DeskRepository:
         rows: list[Row] = await self._database.call("admin_keys", user_id=user_id)
         return rows
 
-    async def actions(self, target: str | None, user_id: str | None, limit: int) -> list[Row]:
+    async def payment(self, reference: str) -> Row | None:
+        """A payment with its refunds and disputes; None if there is none."""
+        rows: list[Row] = await self._database.call("payments_of", references=[reference])
+        return rows[0] if rows else None
+
+    async def actions(self, target: str | None, user_id: str | None, before: int | None, limit: int) -> list[Row]:
         """What operators did to one target, or to one user's account, jobs and payments, the newest first."""
-        rows: list[Row] = await self._database.call("list_admin_actions", target=target, user_id=user_id, limit=limit)
+        rows: list[Row] = await self._database.call("list_admin_actions", target=target, user_id=user_id, before=before, limit=limit)
         return rows
 
     async def blocked_voices(self, limit: int) -> list[Row]:
@@ -104,7 +109,7 @@ class DeskRepository:
         return rows
 
     async def prices(self) -> Row:
-        """Prices and packs."""
+        """`prices`, `packs` and `plans`."""
         row: Row = await self._database.call("admin_prices")
         return row
 
@@ -142,6 +147,11 @@ class ActRepository:
     async def unsuspend(self, by: Operator, user_id: str) -> Row:
         """Lift a suspension."""
         done: Row = await self._database.call("admin_unsuspend", actor=by.name, reason=by.reason, user_id=user_id)
+        return done
+
+    async def set_plan(self, by: Operator, user_id: str, plan: str) -> Row:
+        """The user's plan, until a subscription begins, changes or ends: `plan`, `before`."""
+        done: Row = await self._database.call("admin_set_plan", actor=by.name, reason=by.reason, user_id=user_id, plan=plan)
         return done
 
     async def revoke_keys(self, by: Operator, user_id: str, key_id: UUID | None) -> Row:

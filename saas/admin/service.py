@@ -1,16 +1,17 @@
-"""The acts of an operator that take more than the database: speech that must stop, a text that must be measured, money at Stripe."""
+"""What the desk's commands and its routes have in common: what they show together, and the acts that take more than the database."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
 
-from inference.errors import ConfigurationError, RequestError
+from inference.errors import ConfigurationError
 from saas.admin.repository import ActRepository, DeskRepository, Operator, Row
 from saas.billing.refunds import RefundRefused, Refunds
 from saas.credits.aloud import aloud
@@ -29,6 +30,52 @@ class Desk:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings, self.look, self.act = settings, DeskRepository(database), ActRepository(database)
 
+    async def users(self, search: str | None, limit: int) -> list[Row]:
+        """Users whose address contains `search`, the newest first; where there are none, the one that it names as `look.user` does."""
+        found = await self.look.users(search, limit)
+        named = await self.look.user(search) if search and not found else None
+        return [named] if named else found
+
+    async def user(self, who: str) -> Row:
+        """As `look.user`. Raises Refused where there is none."""
+        user = await self.look.user(who)
+        if user is None:
+            raise Refused(404, f"no user has the id, address, customer, key, job or payment {who!r}")
+        return user
+
+    async def account(self, who: str, limit: int) -> dict[str, Any]:
+        """A user, with so many of the account's entries, jobs and payments, its keys, and what operators did."""
+        user = await self.user(who)
+        return {
+            "user": user, "ledger": await self.look.ledger(user["id"], None, limit), "jobs": await self.look.jobs(user["id"], None, None, limit),
+            "payments": await self.look.payments(user["id"], None, limit), "keys": await self.look.keys(user["id"]),
+            "actions": await self.look.actions(None, user["id"], None, limit),
+        }  # fmt: skip
+
+    async def job(self, job_id: UUID) -> dict[str, Any]:
+        """A job, its entries of the ledger, and what operators did to it."""
+        return await self.look.job(job_id) | {"actions": await self.look.actions(str(job_id), None, None, 50)}
+
+    async def payment(self, reference: str) -> Row:
+        """A payment. Raises Refused where there is none."""
+        payment = await self.look.payment(reference)
+        if payment is None:
+            raise Refused(404, f"there is no payment {reference!r}: refunds need its id, pi_...")
+        return payment
+
+    async def revenue(self, days: int) -> list[Row]:
+        """Money by day and currency, of so many days up to today (UTC)."""
+        today = datetime.now(UTC).date()
+        return await self.look.revenue(today - timedelta(days=days - 1), today)
+
+    async def workers(self, minutes: int) -> dict[str, Any]:
+        """What became of each backend's jobs in the last minutes, and what the backend says of itself."""
+        return {"jobs": await self.look.workers(minutes), "backend": await self.health()}
+
+    async def suspend(self, by: Operator, user_id: str, days: int | None) -> Row:
+        """Suspend an account for so many days; None: until it is lifted. Its waiting jobs end."""
+        return await self.act.suspend(by, user_id, datetime.now(UTC) + timedelta(days=days) if days else None)
+
     async def cancel(self, by: Operator, job_id: UUID) -> Row:
         """End a job, and stop RunPod if it speaks it. A fishserve server stops when the API that streams from it next renews its lease."""
         async with httpx.AsyncClient() as http:
@@ -44,7 +91,7 @@ class Desk:
         """Speak the text of a job that ended without its result, as a new job. Its user pays for that one."""
         told = await self.act.job_text(job_id)
         if told["text"] is None:
-            raise RequestError(f"the text of the job {job_id} was deleted")
+            raise Refused(410, f"the text of the job {job_id} was deleted")
         read = await asyncio.to_thread(aloud, told["text"])
         async with httpx.AsyncClient() as http:
             queue = self._queue(http)
@@ -54,13 +101,19 @@ class Desk:
         except Refused as e:
             if e.status in (409, 410, 422):
                 raise
-            raise RequestError(f"the job's user is refused it: {e.message}") from None  # in words for that user
+            raise Refused(409, f"the job's user is refused it: {e.message}") from None  # in words for that user
 
-    async def refund(self, by: Operator, payment: str, cents: int | None) -> Row:
-        """Give money back at Stripe, and take the credits that it bought. Raises ConfigurationError, RefundRefused, PaymentError."""
+    async def refund(self, by: Operator, payment: str, cents: int | None, returned: int | None = None) -> Row:
+        """Give money back at Stripe, and take the credits that it bought. `cents` None: all that is left. `returned`: as much as the operator has
+        seen to have gone back; where it is another sum by now, perhaps because this was asked for before, nothing is done.
+
+        Raises ConfigurationError, RefundRefused, PaymentError.
+        """
         secret = self._settings.stripe_secret_key
         if secret is None:
             raise ConfigurationError("STRIPE_SECRET_KEY is not set: no money can be refunded; it must be allowed to write Refunds")
+        if returned is not None and (now := (await self.payment(payment))["returned_cents"]) != returned:
+            raise Refused(409, f"{now} of the payment {payment} have gone back by now, not {returned}: look at it again")
         refunds = Refunds(self._settings, secret.get_secret_value())
         try:
             begun = await self.act.begin_refund(by, payment, cents)

@@ -129,4 +129,8 @@ REPORTS: list[Column] = [
     ("report", field("id")), ("at", at("created_at")), ("of", field("kind")), ("subject", field("subject")), ("details", field("details")),
     ("contact", field("contact")), ("user", field("user_id")), ("closed", at("closed_at")), ("by", field("closed_by")), ("outcome", field("outcome")),
 ]  # fmt: skip
+PLANS: list[Column] = [
+    ("plan", field("id")), ("name", field("name")), ("price", money("amount_cents")), ("a", field("period")), ("credits", number("credits")),
+    ("weight", field("weight")), ("running", number("max_running")), ("waiting", number("max_waiting")), ("for sale", lambda row: row["active"] and bool(row["stripe_price"])),
+]  # fmt: skip
 PACKS: list[Column] = [("pack", field("id")), ("credits", number("credits")), ("price", money("amount_cents")), ("active", field("active"))]

@@ -24,6 +24,10 @@ class Caller:
     key_id: UUID | None
     scopes: frozenset[str]
     email: str | None
+    role: str | None = None
+    """Of a session: the role in its `app_metadata`, which users cannot write."""
+    signed_in_at: int | None = None
+    """Of a session: when its user last gave a password, or the like (Unix seconds)."""
 
 
 def new_key() -> tuple[str, str, str]:

@@ -15,7 +15,7 @@ from saas.database import Refused
 from saas.errors import ApiError
 from saas.state import AppState, State
 
-_BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="A session token, or an API key: fsk_...")
+BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="A session token, or an API key: fsk_...")
 """For the OpenAPI document alone: `identify` reads the header itself."""
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
@@ -27,7 +27,7 @@ def caller(scope: Scope | None) -> Callable[..., AsyncIterator[Caller]]:
     The request counts among those that the caller has open until its answer has been sent.
     """
 
-    async def asked(request: Request, state: AppState, _: Annotated[Any, Security(_BEARER)]) -> AsyncIterator[Caller]:
+    async def asked(request: Request, state: AppState, _: Annotated[Any, Security(BEARER)]) -> AsyncIterator[Caller]:
         found = await identify(request, state)
         if scope is None and found.key_id is not None:
             raise ApiError(403, "an API key cannot do this; sign in to do it", "session_needed")
@@ -40,10 +40,15 @@ def caller(scope: Scope | None) -> Callable[..., AsyncIterator[Caller]]:
     return asked
 
 
+def bearer(request: Request) -> str:
+    """The token or key in `Authorization: Bearer ...`; empty where there is none."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
 async def identify(request: Request, state: State) -> Caller:
     """The caller of a request, by key or session. Raises ApiError 401 and 429."""
-    kind, _, token = request.headers.get("authorization", "").partition(" ")
-    token = token.strip() if kind.lower() == "bearer" else request.headers.get("xi-api-key", "").strip()
+    token = bearer(request) or request.headers.get("xi-api-key", "").strip()
     if not token:
         raise ApiError(
             401,

@@ -21,7 +21,16 @@ PAUSE = 10.0
 """Seconds between two fetches, even if many tokens name an unknown key."""
 LEEWAY = 60
 """Seconds that the clocks of the issuer and of this machine may differ."""
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _CLAIMS = ["exp", "sub", "aud", "iss"]
+
+
+class SessionExpired(ApiError):
+    """A session of ours that has ended. `role`: as Caller's."""
+
+    def __init__(self, role: str | None) -> None:
+        super().__init__(401, "this session has expired; sign in again", "session_expired", headers=_CHALLENGE)
+        self.role = role
 
 
 class Tokens:
@@ -35,18 +44,18 @@ class Tokens:
         self._asking = asyncio.Lock()
 
     async def caller(self, token: str) -> Caller:
-        """The user whose session it is. Raises ApiError 401, or 503 when there are no keys to verify the token with."""
+        """The user whose session it is. Raises ApiError 401 (SessionExpired), or 503 when there are no keys to verify the token with."""
         try:
             claims = self._legacy(token) if self._secret is not None else await self._verified(token)
             if claims.get("role", "authenticated") != "authenticated":
                 raise jwt.InvalidTokenError("its role is not authenticated")
             user = UUID(str(claims["sub"]))
-        except jwt.ExpiredSignatureError:
-            raise _refused("this session has expired; sign in again", "session_expired") from None
+        except jwt.ExpiredSignatureError:  # so its signature is good
+            raise SessionExpired(_role(jwt.decode(token, options={"verify_signature": False}))) from None
         except (jwt.PyJWTError, ValueError):
-            raise _refused("this is no valid session's token; sign in again", "invalid_session") from None
+            raise ApiError(401, "this is no valid session's token; sign in again", "invalid_session", headers=_CHALLENGE) from None
         email = claims.get("email")
-        return Caller(user, None, SCOPES, email if isinstance(email, str) else None)
+        return Caller(user, None, SCOPES, email if isinstance(email, str) else None, _role(claims), _signed_in_at(claims))
 
     async def _verified(self, token: str) -> dict[str, Any]:
         """Verify a token with a public key. We choose the allowed algorithms, not the token; none of them uses a shared secret."""
@@ -92,5 +101,15 @@ class Tokens:
         self._got = time.monotonic()
 
 
-def _refused(message: str, code: str) -> ApiError:
-    return ApiError(401, message, code, headers={"WWW-Authenticate": "Bearer"})
+def _role(claims: dict[str, Any]) -> str | None:
+    metadata = claims.get("app_metadata")
+    role = metadata.get("role") if isinstance(metadata, dict) else None
+    return role if isinstance(role, str) else None
+
+
+def _signed_in_at(claims: dict[str, Any]) -> int | None:
+    """The newest of `amr`, https://supabase.com/docs/guides/auth/jwt-fields. `iat` is when the token was last renewed, without a password."""
+    found = claims.get("amr")
+    entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+    times = [entry.get("timestamp") for entry in entries if entry.get("method") != "token_refresh"]
+    return max((time for time in times if isinstance(time, int)), default=None)

@@ -51,7 +51,7 @@ class Refunds:
             raise RefundRefused(f"Stripe refused the refund: {e.user_message or type(e).__name__}") from None
         except stripe.StripeError as e:
             raise PaymentError(
-                f"Stripe did not answer ({type(e).__name__}), and it is not known whether the refund was made: run the same command again"
+                f"Stripe did not answer ({type(e).__name__}), and it is not known whether the refund was made: ask for the same refund again"
             ) from None
         if made.status in ("failed", "canceled"):
             raise RefundRefused(f"the refund {made.id} {made.status}: {getattr(made, 'failure_reason', None) or 'Stripe says no more'}")

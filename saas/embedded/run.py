@@ -20,6 +20,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 from rich.console import Console
 
@@ -120,11 +121,13 @@ def _address(settings: Settings) -> dict[str, Any]:
     with listen(settings.host, settings.port, "FISHSERVE_SAAS_PORT") as probe:
         port = probe.getsockname()[1]
     url = settings.public_url if "public_url" in settings.model_fields_set else url_of(settings.host, port)
-    return {"port": port, "public_url": url, "supabase_url": url, "supabase_publishable_key": "embedded", "supabase_secret_key": None}
+    return {"port": port, "public_url": url, "supabase_url": url, "supabase_publishable_key": "embedded", "supabase_secret_key": None,
+        "operator_role": settings.operator_role or "operator",
+    }  # fmt: skip
 
 
 async def _prepare(settings: Settings, owner_url: str, console: Console) -> None:
-    """Set the bucket's rules and create the first user."""
+    """Set the bucket's rules and create the first user, who is the operator."""
     bucket = Bucket.of(settings)
     await bucket.apply(settings.app_origin)
     bucket.close()
@@ -133,16 +136,21 @@ async def _prepare(settings: Settings, owner_url: str, console: Console) -> None
     try:
         password = secrets.token_urlsafe(9)
         user = await create_user(database, EMAIL, password, confirmed=True)
-        if user is None:  # not the first start
-            return
         async with await psycopg.AsyncConnection.connect(owner_url) as connection:
+            role = Jsonb({"role": settings.operator_role})
+            await connection.execute("update auth.users set raw_app_meta_data = raw_app_meta_data || %s where email = %s", [role, EMAIL])
+            if user is None:  # not the first start
+                return
             await connection.execute("update public.settings set grant_on_sign_up = %s", [SIGN_UP_CREDITS])
         await CreditRepository(database).grant(user["id"], CREDITS, "the first user")
         prefix, key, hashed = new_key()
         await AccountRepository(database).add_key(UUID(user["id"]), "the first key", prefix, hashed, sorted(SCOPES))
     finally:
         await database.close()
-    console.print(f"A first user, shown this once: {EMAIL}, password {password}, {CREDITS:,} credits, API key {key}", style="bold")
+    console.print(
+        f"A first user, who is the operator, shown this once: {EMAIL}, password {password}, {CREDITS:,} credits, API key {key}",
+        style="bold",
+    )
 
 
 def _watch(programs: Sequence[Program | EmbeddedPostgres], over: threading.Event, failed: list[Program | EmbeddedPostgres]) -> None:

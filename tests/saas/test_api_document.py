@@ -25,7 +25,7 @@ def api(postgres, bucket):
             "r2_endpoint": bucket.endpoint, "r2_access_key_id": bucket.key, "r2_secret_access_key": bucket.secret, "r2_bucket_name": "results",
             "stripe_secret_key": "sk_test_x", "stripe_webhook_secret": "whsec_x", "stripe_base_url": stripe.url,
         }  # fmt: skip
-        with running(postgres.migrated(), **given, **OFTEN) as api:
+        with running(postgres.migrated(), operator_role="operator", **given, **OFTEN) as api:
             yield api
 
 
@@ -38,7 +38,8 @@ def test_nothing_that_is_sent_breaks_the_api(api, mode):
     schema = schemathesis.openapi.from_url(f"{api.url}/openapi.json")
     for result in schema.get_all_operations():
         operation = result.ok()
-        token = api.issuer.token(api.database.user(credits=100), exp=2**31)  # a user each: one operation ends the account
+        operator = {"app_metadata": {"role": "operator"}, "amr": [{"method": "password", "timestamp": 2**31}]}
+        token = api.issuer.token(api.database.user(credits=100), exp=2**31, **operator)  # a user each: one operation ends the account
         if operation.path == "/v1/audio/speech":
             continue  # no speech backend runs here, so 503 is right; tests/saas/jobs has one
 
@@ -56,7 +57,7 @@ def test_nothing_that_is_sent_breaks_the_api(api, mode):
 
 
 def test_every_route_says_what_it_is_for():
-    paths = create_app(Settings(environment="development", supabase_url="http://127.0.0.1")).openapi()["paths"]
+    paths = create_app(Settings(environment="development", supabase_url="http://127.0.0.1", operator_role="operator")).openapi()["paths"]
     for path, operations in paths.items():
         for method, operation in operations.items():
             assert operation.get("description"), (method, path)

@@ -100,6 +100,7 @@ def test_from_nothing_to_ones_own_voice_and_again(clip):
         headers = {"Authorization": f"Bearer {made.json()['secret']}"}
         http = stack.enter_context(httpx.Client(base_url=machine.url, headers=headers, timeout=HANG_SECONDS))
         assert http.get("/api/me").json()["email"] == "you@localhost"
+        assert httpx.get(f"{machine.url}/api/admin", headers=session).json() == {"operator": "you@localhost"}
         assert check_balance(http) == 100_000
 
         # A voice: announced, uploaded where the answer says, looked at.

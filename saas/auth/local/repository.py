@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-from saas.auth.local.schemas import Purpose
+from saas.auth.local.schemas import Method, Purpose
 from saas.database import Database
 
 User = dict[str, Any]
@@ -25,10 +25,12 @@ class Used(TypedDict):
 
 
 class Opened(TypedDict):
-    """A session."""
+    """A session, and how and when it began (Unix seconds)."""
 
     user: User
     session_id: str
+    method: Method
+    began: int
 
 
 class LocalRepository:
@@ -52,9 +54,9 @@ class LocalRepository:
         user: User = await self._database.call("local_update_user", user_id=user_id, session_id=session_id, password_hash=password_hash)
         return user
 
-    async def open_session(self, user_id: str, refresh_hash: str) -> Opened:
+    async def open_session(self, user_id: str, refresh_hash: str, method: Method) -> Opened:
         """Open a session."""
-        opened: Opened = await self._database.call("local_open_session", user_id=user_id, refresh_hash=refresh_hash)
+        opened: Opened = await self._database.call("local_open_session", user_id=user_id, refresh_hash=refresh_hash, method=method)
         return opened
 
     async def renew_session(self, old_hash: str, new_hash: str) -> Opened | None:

@@ -172,7 +172,7 @@ async def token(body: Grant, request: Request, state: AppState, auth: Auth, gran
     if grant_type == "password":
         async with auth.lock(state.limiter.address(request)):
             user = await _by_password(request, state, body)
-        return await auth.open_session(state.database, user)
+        return await auth.open_session(state.database, user, "password")
     if grant_type == "refresh_token":
         return await auth.renew(state.database, body.refresh_token)
     if grant_type == "pkce":

@@ -12,6 +12,8 @@ VERIFIER = r"^[A-Za-z0-9._~-]{43,128}$"
 """RFC 7636, 4.1 and 4.2."""
 Purpose = Literal["signup", "magiclink", "recovery"]
 """The purpose of a link."""
+Method = Literal["password", "otp"]
+"""How a session began, in GoTrue's words: otp is a link."""
 
 
 class Captcha(BaseModel):

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from saas.auth.local.mailbox import Mailbox
 from saas.auth.local.passwords import hash_password
 from saas.auth.local.repository import LocalRepository, Opened
-from saas.auth.local.schemas import Purpose
+from saas.auth.local.schemas import Method, Purpose
 from saas.database import Database
 from saas.errors import ApiError
 from saas.mail.transport import write_private
@@ -48,11 +48,13 @@ class Signer:
         self._id = hashlib.sha256((public["x"] + public["y"]).encode()).hexdigest()[:16]
         self.jwks = {"keys": [public | {"kid": self._id, "use": "sig", "alg": "ES256", "key_ops": ["verify"]}]}
 
-    def sign(self, user: dict[str, Any], session_id: str, now: float) -> str:
-        """A session token for a user, valid until SESSION_SECONDS after `now` (Unix seconds)."""
+    def sign(self, opened: Opened, now: float) -> str:
+        """The token of a session, valid until SESSION_SECONDS after `now` (Unix seconds)."""
+        user = opened["user"]
         claims = {
             "iss": self.issuer, "aud": "authenticated", "role": "authenticated", "sub": user["id"], "email": user["email"],
-            "session_id": session_id, "aal": "aal1", "is_anonymous": False, "iat": int(now), "exp": int(now) + SESSION_SECONDS,
+            "session_id": opened["session_id"], "aal": "aal1", "amr": [{"method": opened["method"], "timestamp": opened["began"]}],
+            "is_anonymous": False, "iat": int(now), "exp": int(now) + SESSION_SECONDS,
             "app_metadata": user["app_metadata"], "user_metadata": user["user_metadata"],
         }  # fmt: skip
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self._id})
@@ -83,10 +85,10 @@ class LocalAuth:
         """A lock to hold while checking a password from a network address, so that concurrent guesses are counted one by one."""
         return self._locks.setdefault(address, asyncio.Lock())
 
-    async def open_session(self, database: Database, user: dict[str, Any]) -> dict[str, Any]:
+    async def open_session(self, database: Database, user: dict[str, Any], method: Method = "otp") -> dict[str, Any]:
         """Open a session and return it in GoTrue's format."""
         refresh = secrets.token_urlsafe(32)
-        opened = await LocalRepository(database).open_session(user["id"], token_hash(refresh))
+        opened = await LocalRepository(database).open_session(user["id"], token_hash(refresh), method)
         return self._session(opened, refresh)
 
     async def renew(self, database: Database, refresh: str) -> dict[str, Any]:
@@ -119,7 +121,7 @@ class LocalAuth:
     def _session(self, opened: Opened, refresh: str) -> dict[str, Any]:
         now = time.time()
         return {
-            "access_token": self._signer.sign(opened["user"], opened["session_id"], now), "token_type": "bearer", "refresh_token": refresh,
+            "access_token": self._signer.sign(opened, now), "token_type": "bearer", "refresh_token": refresh,
             "expires_in": SESSION_SECONDS, "expires_at": int(now) + SESSION_SECONDS, "user": opened["user"],
         }  # fmt: skip
 

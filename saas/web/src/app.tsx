@@ -7,10 +7,12 @@ import { Link, Redirect, Route, Router, Switch, useLocation } from "wouter";
 import { api, type Config, ok } from "./api";
 import { credits } from "./format";
 import { Icon, type IconName } from "./icons";
+import { useOperator } from "./operator";
 import { SignIn } from "./pages/sign-in";
 import { Speak } from "./pages/speak";
-import { Empty, Lines, OfflineBar } from "./parts/notices";
+import { useArrival } from "./parts/arrival";
 import { Agreement, LegalLinks } from "./parts/legal";
+import { Empty, Lines, OfflineBar, Pending } from "./parts/notices";
 import { ThemeButton } from "./parts/theme";
 import { useSigned } from "./session";
 import { t } from "./strings";
@@ -28,6 +30,7 @@ const Keys = lazy(LATER.keys);
 const Credits = lazy(LATER.credits);
 const Settings = lazy(LATER.settings);
 const Report = lazy(() => import("./pages/report"));
+const Desk = lazy(() => import("./desk/desk")); // not with the others: only operators load it
 
 const PAGES = ["speak", "voices", "history", "keys", "credits", "settings"] as const;
 
@@ -60,6 +63,7 @@ export function App({ config }: { config: Config }) {
             </Suspense>
           )}
         </Route>
+        <Route path="/admin/*?">{() => (session ? <AtDesk config={config} /> : <SignIn config={config} />)}</Route>
         <Route>{() => (session ? <Pages config={config} /> : <SignIn config={config} />)}</Route>
       </Switch>
     </Router>
@@ -80,24 +84,43 @@ function Pages({ config }: { config: Config }) {
           <Route path="/settings">{() => <Settings />}</Route>
           <Route path="/sign-in">{() => <Redirect to="/speak" replace />}</Route>
           <Route path="/sign-up">{() => <Redirect to="/speak" replace />}</Route>
-          <Route>
-            {() => (
-              <Empty icon="search" title={t.trouble.notFound} top>
-                <Link href="/speak">{t.trouble.home}</Link>
-              </Empty>
-            )}
-          </Route>
+          <Route>{() => <NotFound />}</Route>
         </Switch>
       </Suspense>
     </Frame>
   );
 }
 
+function NotFound() {
+  return (
+    <Empty icon="search" title={t.trouble.notFound} top>
+      <Link href="/speak">{t.trouble.home}</Link>
+    </Empty>
+  );
+}
+
+/** The desk, which for anybody but an operator is not there. */
+function AtDesk({ config }: { config: Config }) {
+  const { is, error, refetch } = useOperator();
+  if (!is) return <Frame config={config}>{is === false ? <NotFound /> : <Pending error={error} refetch={refetch} />}</Frame>;
+  return (
+    <Suspense
+      fallback={
+        <main className="alone">
+          <Lines />
+        </main>
+      }
+    >
+      <Desk config={config} />
+    </Suspense>
+  );
+}
+
 function Frame({ config, children }: { config: Config; children: React.ReactNode }) {
   const [place, go] = useLocation();
   const { recovering } = useSigned();
+  const operator = useOperator();
   const main = useRef<HTMLElement>(null);
-  const first = useRef(true);
   const page = PAGES.find((p) => place === `/${p}`);
 
   useEffect(() => {
@@ -108,14 +131,7 @@ function Frame({ config, children }: { config: Config; children: React.ReactNode
   useEffect(() => {
     if (recovering) go("/settings", { replace: true }); // where a new password is chosen
   }, [recovering, go]);
-  useEffect(() => {
-    document.title = page ? `${t.nav[page]} · ${t.name}` : t.name;
-    if (!first.current) {
-      main.current!.focus({ preventScroll: true });
-      scrollTo(0, 0);
-    }
-    first.current = false;
-  }, [page]);
+  useArrival(main, page, page ? `${t.nav[page]} · ${t.name}` : t.name);
 
   return (
     <div className="frame">
@@ -128,6 +144,7 @@ function Frame({ config, children }: { config: Config; children: React.ReactNode
           {t.name}
         </Link>
         <Balance />
+        {operator.is && <Link href="/admin/users">{t.desk}</Link>}
         <ThemeButton />
       </header>
       <nav aria-label={t.nav.label}>

@@ -420,80 +420,336 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/webhooks": {
+    "/api/admin": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["webhooks_api_webhooks_get"];
-        put?: never;
-        post: operations["create_api_webhooks_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/webhooks/{webhook_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
+        get: operations["me_api_admin_get"];
         put?: never;
         post?: never;
-        delete: operations["delete_api_webhooks__webhook_id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/webhooks/{webhook_id}/secret": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post: operations["rotate_api_webhooks__webhook_id__secret_post"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/webhooks/{webhook_id}/test": {
+    "/api/admin/users": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
-        put?: never;
-        post: operations["test_api_webhooks__webhook_id__test_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/webhooks/{webhook_id}/deliveries": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["deliveries_api_webhooks__webhook_id__deliveries_get"];
+        get: operations["users_api_admin_users_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/account": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["account_api_admin_account_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/ledger": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["ledger_api_admin_ledger_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["jobs_api_admin_jobs_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/jobs/{job_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["job_api_admin_jobs__job_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/payments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["payments_api_admin_payments_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/revenue": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["revenue_api_admin_revenue_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/queue": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["queue_api_admin_queue_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/workers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["workers_api_admin_workers_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/prices": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["prices_api_admin_prices_get"];
+        put?: never;
+        post: operations["set_price_api_admin_prices_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/actions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["actions_api_admin_actions_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/users/{user_id}/grant": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["grant_api_admin_users__user_id__grant_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/users/{user_id}/take": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["take_api_admin_users__user_id__take_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/users/{user_id}/plan": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["set_plan_api_admin_users__user_id__plan_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/users/{user_id}/suspend": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["suspend_api_admin_users__user_id__suspend_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/users/{user_id}/unsuspend": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["unsuspend_api_admin_users__user_id__unsuspend_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/users/{user_id}/revoke-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["revoke_keys_api_admin_users__user_id__revoke_keys_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/jobs/{job_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["cancel_job_api_admin_jobs__job_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/jobs/{job_id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["retry_job_api_admin_jobs__job_id__retry_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/payments/{payment}/refund": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["refund_api_admin_payments__payment__refund_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -504,6 +760,11 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** Act */
+        Act: {
+            /** Reason */
+            reason: string;
+        };
         /** Billing */
         Billing: {
             plan: components["schemas"]["Plan"];
@@ -572,37 +833,428 @@ export interface components {
             /** Credits */
             credits: number;
         };
-        /** Delivery */
-        Delivery: {
+        /** DeskAccount */
+        DeskAccount: {
+            user: components["schemas"]["DeskProfile"];
+            /** Ledger */
+            ledger: components["schemas"]["DeskEntry"][];
+            /** Jobs */
+            jobs: components["schemas"]["DeskJob"][];
+            /** Payments */
+            payments: components["schemas"]["DeskPayment"][];
+            /** Keys */
+            keys: components["schemas"]["DeskKey"][];
+            /** Actions */
+            actions: components["schemas"]["DeskAct"][];
+        };
+        /** DeskAct */
+        DeskAct: {
+            /** Id */
+            id: number;
+            /** Actor */
+            actor: string;
+            /** Action */
+            action: string;
+            /** Target */
+            target: string;
+            /** User Id */
+            user_id: string | null;
+            /** Reason */
+            reason: string;
+            /** Details */
+            details: {
+                [key: string]: unknown;
+            };
             /**
-             * Id
-             * Format: uuid
-             */
-            id: string;
-            /** Event */
-            event: string;
-            /** Attempts */
-            attempts: number;
-            /** Outcome */
-            outcome: ("delivered" | "failed") | null;
-            /** Status */
-            status: number | null;
-            /** Error */
-            error: string | null;
-            /** Milliseconds */
-            milliseconds: number | null;
-            /**
-             * Next At
+             * At
              * Format: date-time
              */
-            next_at: string;
-            /** Finished At */
-            finished_at: string | null;
+            at: string;
+        };
+        /** DeskBackend */
+        DeskBackend: {
+            /** Backend */
+            backend: string;
+            /** Running */
+            running: number;
+            /** Lapsed */
+            lapsed: number;
+            /** Succeeded */
+            succeeded: number;
+            /** Failed */
+            failed: number;
+            /** Cancelled */
+            cancelled: number;
+            /** Expired */
+            expired: number;
+            /** Retried */
+            retried: number;
+            /** Audio Seconds */
+            audio_seconds: number;
+            /** Median Seconds */
+            median_seconds: number | null;
+            /** Last Success */
+            last_success: string | null;
+        };
+        /** DeskEntry */
+        DeskEntry: {
+            /** Id */
+            id: number;
+            /**
+             * User Id
+             * Format: uuid
+             */
+            user_id: string;
+            /** Email */
+            email?: string | null;
+            /** Kind */
+            kind: string;
+            /** Amount */
+            amount: number;
+            /** Balance After */
+            balance_after: number;
+            /** Job Id */
+            job_id: string | null;
+            /** Reference */
+            reference: string | null;
             /**
              * Created At
              * Format: date-time
              */
             created_at: string;
+        };
+        /** DeskJob */
+        DeskJob: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /**
+             * User Id
+             * Format: uuid
+             */
+            user_id: string;
+            /** Email */
+            email?: string | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "queued" | "running" | "succeeded" | "failed" | "cancelled" | "expired";
+            /** Characters */
+            characters: number;
+            /** Seconds */
+            seconds: number | null;
+            /** Reserved */
+            reserved: number;
+            /** Charged */
+            charged: number;
+            /** Partial */
+            partial: boolean;
+            /** Backend */
+            backend: string | null;
+            /** Attempts */
+            attempts: number;
+            /** Error */
+            error: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Started At */
+            started_at: string | null;
+            /** Finished At */
+            finished_at: string | null;
+        };
+        /** DeskJobPage */
+        DeskJobPage: {
+            job: components["schemas"]["DeskJob"];
+            /** Ledger */
+            ledger: components["schemas"]["DeskEntry"][];
+            /** Actions */
+            actions: components["schemas"]["DeskAct"][];
+        };
+        /** DeskKey */
+        DeskKey: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Name */
+            name: string;
+            /** Prefix */
+            prefix: string;
+            /** Scopes */
+            scopes: string[];
+            /** Expires At */
+            expires_at: string | null;
+            /** Last Used At */
+            last_used_at: string | null;
+            /** Revoked At */
+            revoked_at: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+        };
+        /** DeskMe */
+        DeskMe: {
+            /** Operator */
+            operator: string;
+        };
+        /** DeskPack */
+        DeskPack: {
+            /** Id */
+            id: string;
+            /** Credits */
+            credits: number;
+            /** Amount Cents */
+            amount_cents: number;
+            /** Currency */
+            currency: string;
+            /** Active */
+            active: boolean;
+        };
+        /** DeskPayment */
+        DeskPayment: {
+            /** Reference */
+            reference: string;
+            /**
+             * User Id
+             * Format: uuid
+             */
+            user_id: string;
+            /** Email */
+            email: string | null;
+            /** Amount Cents */
+            amount_cents: number;
+            /** Returned Cents */
+            returned_cents: number;
+            /** Currency */
+            currency: string | null;
+            /** Credits */
+            credits: number;
+            /** Taken */
+            taken: number;
+            /** Pack */
+            pack: string | null;
+            /** Receipt Url */
+            receipt_url: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Returns */
+            returns: components["schemas"]["DeskReturn"][];
+        };
+        /** DeskPlan */
+        DeskPlan: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Stripe Price */
+            stripe_price: string | null;
+            /** Amount Cents */
+            amount_cents: number | null;
+            /** Currency */
+            currency: string;
+            /** Period */
+            period: string;
+            /** Credits */
+            credits: number;
+            /** Weight */
+            weight: number;
+            /** Max Running */
+            max_running: number | null;
+            /** Max Waiting */
+            max_waiting: number | null;
+            /** Per Minute */
+            per_minute: number | null;
+            /** Max Characters */
+            max_characters: number | null;
+            /** Max Voices */
+            max_voices: number | null;
+            /** Result Days */
+            result_days: number | null;
+            /** Active */
+            active: boolean;
+        };
+        /** DeskPrice */
+        DeskPrice: {
+            /** Id */
+            id: number;
+            /** Name */
+            name: string;
+            /** Credits Per Second */
+            credits_per_second: number;
+            /** Minimum */
+            minimum: number;
+            /** Characters Per Second */
+            characters_per_second: number;
+            /** Active */
+            active: boolean;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+        };
+        /** DeskPrices */
+        DeskPrices: {
+            /** Prices */
+            prices: components["schemas"]["DeskPrice"][];
+            /** Packs */
+            packs: components["schemas"]["DeskPack"][];
+            /** Plans */
+            plans: components["schemas"]["DeskPlan"][];
+        };
+        /** DeskProfile */
+        DeskProfile: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Email */
+            email: string | null;
+            /** Display Name */
+            display_name: string | null;
+            /** Plan */
+            plan: string;
+            /** Balance */
+            balance: number;
+            /** Debt */
+            debt: number;
+            /** Stripe Customer */
+            stripe_customer: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Closed At */
+            closed_at: string | null;
+            /** Suspended Until */
+            suspended_until: string | null;
+            /** Jobs */
+            jobs: {
+                [key: string]: number;
+            };
+            /** Reserved */
+            reserved: number;
+            /** Voices */
+            voices: number;
+        };
+        /** DeskQueue */
+        DeskQueue: {
+            /** Waiting */
+            waiting: number;
+            /** Running */
+            running: number;
+            /** Lapsed */
+            lapsed: number;
+            /** Oldest Seconds */
+            oldest_seconds: number;
+            /** Users */
+            users: components["schemas"]["DeskWaiting"][];
+        };
+        /** DeskReturn */
+        DeskReturn: {
+            /** Id */
+            id: string;
+            /** Kind */
+            kind: string;
+            /** Cents */
+            cents: number;
+            /** Undone */
+            undone: boolean;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+        };
+        /** DeskRevenue */
+        DeskRevenue: {
+            /**
+             * Day
+             * Format: date
+             */
+            day: string;
+            /** Currency */
+            currency: string;
+            /** Payments */
+            payments: number;
+            /** Paid Cents */
+            paid_cents: number;
+            /** Refunded Cents */
+            refunded_cents: number;
+            /** Disputed Cents */
+            disputed_cents: number;
+            /** Net Cents */
+            net_cents: number;
+            /** Credits */
+            credits: number;
+        };
+        /** DeskUser */
+        DeskUser: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Email */
+            email: string | null;
+            /** Display Name */
+            display_name: string | null;
+            /** Plan */
+            plan: string;
+            /** Balance */
+            balance: number;
+            /** Debt */
+            debt: number;
+            /** Stripe Customer */
+            stripe_customer: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Closed At */
+            closed_at: string | null;
+            /** Suspended Until */
+            suspended_until: string | null;
+        };
+        /** DeskWaiting */
+        DeskWaiting: {
+            /**
+             * User Id
+             * Format: uuid
+             */
+            user_id: string;
+            /** Email */
+            email: string | null;
+            /** Waiting */
+            waiting: number;
+            /** Running */
+            running: number;
+            /** Reserved */
+            reserved: number;
+        };
+        /** DeskWorkers */
+        DeskWorkers: {
+            /** Jobs */
+            jobs: components["schemas"]["DeskBackend"][];
+            /** Backend */
+            backend: {
+                [key: string]: unknown;
+            };
         };
         /** Entry */
         Entry: {
@@ -644,6 +1296,12 @@ export interface components {
              * Format: date-time
              */
             expires_at: string;
+        };
+        /** JobDone */
+        JobDone: {
+            job: components["schemas"]["DeskJob"];
+            /** Balance */
+            balance: number;
         };
         /** JobOut */
         JobOut: {
@@ -787,15 +1445,25 @@ export interface components {
             /** Data */
             data: components["schemas"]["Model"][];
         };
+        /** Move */
+        Move: {
+            /** Reason */
+            reason: string;
+            /** Credits */
+            credits: number;
+            /** Reference */
+            reference?: string | null;
+        };
+        /** Moved */
+        Moved: {
+            /** Balance */
+            balance: number;
+            /** Applied */
+            applied: boolean;
+        };
         /** NewKey */
         NewKey: {
             key: components["schemas"]["Key"];
-            /** Secret */
-            secret: string;
-        };
-        /** NewSecret */
-        NewSecret: {
-            webhook: components["schemas"]["Webhook"];
             /** Secret */
             secret: string;
         };
@@ -891,6 +1559,17 @@ export interface components {
             /** Result Days */
             result_days: number | null;
         };
+        /** PlanSet */
+        PlanSet: {
+            /** Plan */
+            plan: string;
+            /** Before */
+            before: string;
+        };
+        /** PriceSet */
+        PriceSet: {
+            price: components["schemas"]["DeskPrice"];
+        };
         /** Problem */
         Problem: {
             error: components["schemas"]["Complaint"];
@@ -921,10 +1600,64 @@ export interface components {
             /** Display Name */
             display_name: string;
         };
+        /** Refund */
+        Refund: {
+            /** Reason */
+            reason: string;
+            /** Cents */
+            cents?: number | null;
+            /** Returned Cents */
+            returned_cents?: number | null;
+        };
+        /** Refunded */
+        Refunded: {
+            /** Refund */
+            refund: string;
+            /** Cents */
+            cents: number;
+            /** Currency */
+            currency: string | null;
+            /** Credits */
+            credits: number;
+            /** Balance */
+            balance: number;
+            /** Debt */
+            debt: number;
+        };
         /** Rename */
         Rename: {
             /** Name */
             name: string;
+        };
+        /** RevokeKeys */
+        RevokeKeys: {
+            /** Reason */
+            reason: string;
+            /** Key Id */
+            key_id?: string | null;
+        };
+        /** Revoked */
+        Revoked: {
+            /** Revoked */
+            revoked: string[];
+        };
+        /** SetPlan */
+        SetPlan: {
+            /** Reason */
+            reason: string;
+            /** Plan */
+            plan: string;
+        };
+        /** SetPrice */
+        SetPrice: {
+            /** Reason */
+            reason: string;
+            /** Credits Per Second */
+            credits_per_second: number;
+            /** Minimum */
+            minimum?: number | null;
+            /** Name */
+            name?: string | null;
         };
         /** SpeechBody */
         SpeechBody: {
@@ -970,6 +1703,23 @@ export interface components {
             /** Ends At */
             ends_at: string | null;
         };
+        /** Suspend */
+        Suspend: {
+            /** Reason */
+            reason: string;
+            /** Days */
+            days?: number | null;
+        };
+        /** Suspended */
+        Suspended: {
+            /**
+             * Suspended Until
+             * Format: date-time
+             */
+            suspended_until: string;
+            /** Ended Jobs */
+            ended_jobs: number;
+        };
         /** Text */
         Text: {
             /** Text */
@@ -979,6 +1729,14 @@ export interface components {
              * @default 1
              */
             speed: number;
+        };
+        /** Unsuspended */
+        Unsuspended: {
+            /**
+             * User Id
+             * Format: uuid
+             */
+            user_id: string;
         };
         /** UploadOut */
         UploadOut: {
@@ -1038,36 +1796,6 @@ export interface components {
             pack?: string | null;
             /** Plan */
             plan?: string | null;
-        };
-        /** Webhook */
-        Webhook: {
-            /**
-             * Id
-             * Format: uuid
-             */
-            id: string;
-            /** Url */
-            url: string;
-            /** Events */
-            events: string[];
-            /** Waiting */
-            waiting: number;
-            /** Delivered At */
-            delivered_at: string | null;
-            /** Disabled At */
-            disabled_at: string | null;
-            /**
-             * Created At
-             * Format: date-time
-             */
-            created_at: string;
-        };
-        /** WebhookWanted */
-        WebhookWanted: {
-            /** Url */
-            url: string;
-            /** Events */
-            events: ("job.succeeded" | "job.failed" | "credits.low" | "voice.ready")[];
         };
     };
     responses: never;
@@ -2312,7 +3040,7 @@ export interface operations {
             };
         };
     };
-    webhooks_api_webhooks_get: {
+    me_api_admin_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -2326,7 +3054,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Webhook"][];
+                    "application/json": components["schemas"]["DeskMe"];
                 };
             };
             503: {
@@ -2347,7 +3075,382 @@ export interface operations {
             };
         };
     };
-    create_api_webhooks_post: {
+    users_api_admin_users_get: {
+        parameters: {
+            query?: {
+                search?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeskUser"][];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    account_api_admin_account_get: {
+        parameters: {
+            query: {
+                who: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeskAccount"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ledger_api_admin_ledger_get: {
+        parameters: {
+            query?: {
+                user_id?: string | null;
+                before?: number | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeskEntry"][];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    jobs_api_admin_jobs_get: {
+        parameters: {
+            query?: {
+                user_id?: string | null;
+                status?: ("queued" | "running" | "succeeded" | "failed" | "cancelled" | "expired") | null;
+                before?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeskJob"][];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    job_api_admin_jobs__job_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeskJobPage"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    payments_api_admin_payments_get: {
+        parameters: {
+            query?: {
+                user_id?: string | null;
+                before?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeskPayment"][];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revenue_api_admin_revenue_get: {
+        parameters: {
+            query?: {
+                days?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeskRevenue"][];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    queue_api_admin_queue_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeskQueue"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    workers_api_admin_workers_get: {
+        parameters: {
+            query?: {
+                minutes?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeskWorkers"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    prices_api_admin_prices_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeskPrices"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_price_api_admin_prices_post: {
         parameters: {
             query?: never;
             header?: never;
@@ -2356,88 +3459,16 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["WebhookWanted"];
+                "application/json": components["schemas"]["SetPrice"];
             };
         };
-        responses: {
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["NewSecret"];
-                };
-            };
-            503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    delete_api_webhooks__webhook_id__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                webhook_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    rotate_api_webhooks__webhook_id__secret_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                webhook_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
         responses: {
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["NewSecret"];
+                    "application/json": components["schemas"]["PriceSet"];
                 };
             };
             503: {
@@ -2458,52 +3489,16 @@ export interface operations {
             };
         };
     };
-    test_api_webhooks__webhook_id__test_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                webhook_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Delivery"];
-                };
-            };
-            503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    deliveries_api_webhooks__webhook_id__deliveries_get: {
+    actions_api_admin_actions_get: {
         parameters: {
             query?: {
-                before?: string | null;
+                target?: string | null;
+                user_id?: string | null;
+                before?: number | null;
+                limit?: number;
             };
             header?: never;
-            path: {
-                webhook_id: string;
-            };
+            path?: never;
             cookie?: never;
         };
         requestBody?: never;
@@ -2513,7 +3508,376 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Delivery"][];
+                    "application/json": components["schemas"]["DeskAct"][];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    grant_api_admin_users__user_id__grant_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Move"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Moved"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    take_api_admin_users__user_id__take_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Move"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Moved"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_plan_api_admin_users__user_id__plan_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetPlan"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanSet"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    suspend_api_admin_users__user_id__suspend_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Suspend"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Suspended"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    unsuspend_api_admin_users__user_id__unsuspend_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Act"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Unsuspended"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revoke_keys_api_admin_users__user_id__revoke_keys_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RevokeKeys"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Revoked"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cancel_job_api_admin_jobs__job_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Act"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobDone"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    retry_job_api_admin_jobs__job_id__retry_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Act"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobDone"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    refund_api_admin_payments__payment__refund_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                payment: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Refund"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Refunded"];
                 };
             };
             503: {

@@ -6,6 +6,7 @@ export const t = {
   name: "fishserve",
   skip: "Skip to the content",
   nav: { label: "Pages", speak: "Speak", voices: "Voices", history: "History", keys: "Keys", credits: "Credits", settings: "Settings" },
+  desk: "Desk",
   balance: (n: number) => `${credits(n)} credits`,
   dark: "Dark colours",
   light: "Light colours",

@@ -47,6 +47,7 @@ def test_a_user_is_found_by_all_that_names_one(data, anna, desk):
     assert printed.code == 0
     assert {address, job, payment} <= set(printed.out.split())
     assert [row["email"] for row in desk("users", address[:20], "--json").json] == [address]
+    assert [row["email"] for row in desk("users", payment, "--json").json] == [address]
 
 
 @pytest.mark.parametrize("look", ["users", "ledger", "jobs", "payments", "revenue", "queue", "workers", "prices", "actions"])
@@ -149,6 +150,15 @@ def test_keys_are_revoked_one_or_all(data, anna, desk):
     assert "no key that is good" in desk("revoke-keys", anna, *ACT).words
 
 
+def test_a_plan_is_set_and_the_record_says_which_it_was(data, anna, desk):
+    data.sql("insert into plans (id, name, max_running) values ('pilot', 'Pilot', 9)")
+    assert desk("set-plan", anna, "pilot", *ACT).words.endswith("has the plan pilot instead of free")
+    assert desk("show", anna, "--json").json["user"]["plan"] == "pilot"
+    assert [(a["action"], a["details"]) for a in acts(data, anna)] == [("set plan", {"plan": "pilot", "before": "free"})]
+    assert {plan["id"] for plan in desk("prices", "--json").json["plans"]} == {"free", "pilot"}
+    assert "Pilot" in desk("prices").out
+
+
 def test_a_cancelled_job_costs_what_was_heard_of_it(data, anna, desk):
     quiet, heard = queued(data, anna), queued(data, anna)
     data.call("start_job", job_id=heard, backend="fishserve", heard=True)
@@ -193,7 +203,8 @@ def state(data):
     return data.sql(
         "select (select count(*) from transactions) as entries, (select count(*) from admin_actions) as acts, (select count(*) from prices) as prices,"
         " (select count(*) from auth.users where banned_until is not null) as banned, (select count(*) from jobs where finished_at is null) as open,"
-        " (select count(*) from api_keys where revoked_at is not null) as revoked"
+        " (select count(*) from api_keys where revoked_at is not null) as revoked,"
+        " (select count(*) from profiles where plan <> 'free') as plans"
     )
 
 
@@ -213,6 +224,8 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
         (("grant", "ANNA", "5", "--reason", "x", "--actor", "", "--yes"), "--actor has 0 characters"),
         (("grant", "ANNA", "5", "--reason", "x"), "add --yes"),
         (("take", "ANNA", "1001", *ACT), "the balance is 1000; 1001 cannot be taken"),
+        (("set-plan", "ANNA", "gold", *ACT), "there is no plan gold"),
+        (("set-plan", "ANNA", "free", *ACT), "has the plan free"),
         (("suspend", "ANNA", "--days", "0", *ACT), "greater than or equal to 1"),
         (("unsuspend", "ANNA", "--reason", "x"), "is not suspended"),
         (("revoke-keys", "ANNA", "--key", NOBODY, *ACT), f"no key {NOBODY} that is good"),
@@ -245,7 +258,7 @@ def test_what_is_wrong_is_a_sentence_and_changes_nothing(data, anna, desk, argum
 def test_a_closed_account_is_only_looked_at(data, anna, desk):
     data.call("close_account", user_id=anna)
     assert desk("show", anna).code == 0
-    for act in (("grant", anna, 5), ("suspend", anna), ("revoke-keys", anna)):
+    for act in (("grant", anna, 5), ("set-plan", anna, "free"), ("suspend", anna), ("revoke-keys", anna)):
         assert "was closed on" in desk(*act, *ACT).words
     assert acts(data, anna) == []
 
@@ -259,10 +272,12 @@ def test_a_database_that_is_away_is_a_sentence(operate, monkeypatch):
 
 def test_an_act_that_cannot_be_recorded_is_not_done(data, anna):
     """The row of the act and what it does are one transaction."""
+    data.sql("insert into plans (id, name) values ('other', 'Other')")
     for function, given in {
         "admin_grant": {"user_id": anna, "credits": 5, "reference": "r"},
         "admin_take": {"user_id": anna, "credits": 5, "reference": "r"},
         "admin_suspend": {"user_id": anna},
+        "admin_set_plan": {"user_id": anna, "plan": "other"},
         "admin_set_price": {"credits_per_second": 3},
         "admin_cancel_job": {"job_id": queued(data, anna)},
     }.items():

@@ -79,7 +79,7 @@ def test_the_webhook_of_the_same_refund_takes_nothing_twice(data, user, stripe, 
 def test_a_refund_whose_answer_was_lost_is_taken_up_and_made_once(data, user, stripe, payment, desk):
     stripe.lost = True
     said = desk("refund", payment, "--cents", 500, *ACT)
-    assert (said.code, "run the same command again" in said.words) == (2, True)
+    assert (said.code, "ask for the same refund again" in said.words) == (2, True)
     assert (profile(data, user), did(data, payment)) == ((10_000, 0), ["refund"])
     stripe.lost = False
     stripe.keys.clear()  # days later, Stripe has forgotten the key

@@ -144,6 +144,26 @@ def test_a_session_is_renewed_and_two_tabs_may_do_so_at_once(place):
     assert all(place.me(one.access_token).status_code == 200 for one in renewed)
 
 
+def claims(session):
+    return jwt.decode(session.access_token, options={"verify_signature": False})
+
+
+def test_a_session_tells_the_users_role_and_how_and_when_it_began_which_a_renewal_does_not_change(place):
+    address = place.member()
+    session = place.sign_in(address).get_session()
+    assert claims(session)["app_metadata"] == {"provider": "email", "providers": ["email"]}
+    (how,) = claims(session)["amr"]
+    assert (how["method"], 0 <= claims(session)["iat"] - how["timestamp"] <= HANG_SECONDS) == ("password", True)
+    place.database.sql("update auth.sessions set created_at = now() - interval '1 hour'")
+    place.database.sql("update auth.users set raw_app_meta_data = %s where email = %s", '{"role": "operator", "provider": "x"}', address)
+    renewed = place.client().refresh_session(session.refresh_token).session
+    assert claims(renewed)["amr"][0]["timestamp"] < how["timestamp"] - 3000
+    assert renewed.user.app_metadata == claims(renewed)["app_metadata"] == {"role": "operator", "provider": "email", "providers": ["email"]}
+    place.client().sign_in_with_otp({"email": address})
+    fragment = parse_qs(urlsplit(httpx.get(place.link(address)).headers["location"]).fragment)
+    assert jwt.decode(fragment["access_token"][0], options={"verify_signature": False})["amr"][0]["method"] == "otp"
+
+
 def test_a_refresh_token_used_again_later_was_copied_and_ends_the_session(place):
     session = place.sign_in(place.member()).get_session()
     renewed = place.client().refresh_session(session.refresh_token).session

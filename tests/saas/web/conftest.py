@@ -123,6 +123,9 @@ class Stripe:
         if asked.path.startswith("/v1/payment_intents/"):
             receipt = f"{self.service.url}/receipt"
             return 200, {"id": "pi", "object": "payment_intent", "latest_charge": {"id": "ch", "object": "charge", "receipt_url": receipt}}
+        if asked.path == "/v1/refunds":
+            form = parse_qs(asked.body.decode())
+            return 200, {"id": f"re_{uuid4().hex}", "object": "refund", "status": "succeeded", "amount": int(form["amount"][0])}
         return 404, {}
 
     def pay(self, name):
@@ -194,15 +197,21 @@ class Product:
             self.database.call("grant_credits", user_id=user, credits=credits, reference="test")
         return address, user
 
-    def user_with_password(self):
+    def user_with_password(self, address=None):
         """Somebody who has signed up in the usual way, and its id."""
-        address = f"{uuid4().hex[:12]}@example.com"
+        address = address or f"{uuid4().hex[:12]}@example.com"
         body = {"email": address, "password": PASSWORD, "gotrue_meta_security": {"captcha_token": f"sign-up:{uuid4()}"}}
         made = httpx.post(f"{self.url}/auth/v1/signup", json=body)
         assert made.status_code == 200, made.text
         assert httpx.get(self.link(address)).status_code == 303
         (row,) = self.database.sql("select id from auth.users where email = %s", address)  # a sign-up's answer tells nobody's id
         return address, row["id"]
+
+    def operator(self, address=None):
+        """Somebody with a password who may use the desk, and its id."""
+        address, user = self.user_with_password(address)
+        self.database.sql("update auth.users set raw_app_meta_data = %s where id = %s", '{"role": "operator"}', user)
+        return address, user
 
     def session(self, address):
         """A session by a link, as supabase-js keeps it."""
@@ -239,7 +248,8 @@ def product(postgres, bucket, speaker, built, tmp_path_factory):  # noqa: ARG001
             environment="embedded", public_url=url, supabase_url=url, database_url=database.url, directory=directory,
             fishserve_url=speaker.url, turnstile_site_key=SITE_KEY, turnstile_secret_key="0xsecret",
             turnstile_base_url=cloudflare.service.url, stripe_secret_key="sk_test_1", stripe_webhook_secret=WEBHOOK_SECRET,
-            stripe_base_url=stripe.service.url, webhook_loopback=True, speech_per_minute=30, requests_per_minute=10_000, sensitive_per_minute=1000,
+            stripe_base_url=stripe.service.url, operator_role="operator", webhook_loopback=True, speech_per_minute=30, requests_per_minute=10_000,
+            sensitive_per_minute=1000,
             **{name.lower(): value for name, value in bucket.environment.items()},
         )  # fmt: skip
         stripe.api = url

@@ -21,7 +21,7 @@ const MODES: Record<string, Mode> = { "/sign-up": "up", "/link": "link", "/reset
 const HOME = new URL(import.meta.env.BASE_URL, location.href).href.replace(/\/$/, "");
 
 /** What supabase-js threw, as the rest of the app knows errors. */
-function refused(error: unknown): Refused {
+export function refused(error: unknown): Refused {
   if (!isAuthApiError(error)) return new Refused(navigator.onLine ? t.trouble.unreachable : t.trouble.offline, 0);
   const known: Record<string, string> = { invalid_credentials: t.sign.wrong, email_not_confirmed: t.sign.notConfirmed };
   const wait = Number(/(\d+) s/.exec(error.message)?.[1]); // of too many tries: the client passes no headers on
@@ -75,7 +75,7 @@ export function SignIn({ config }: { config: Config }) {
     setBusy(false);
     if (answer.error) setError(refused(answer.error));
     else if (mode !== "in" && !(answer.data && "session" in answer.data && answer.data.session)) setSent(mode === "up" ? "signup" : "link");
-    else if (place !== "/") go("/speak", { replace: true });
+    else if (place !== "/" && !place.startsWith("/admin")) go("/speak", { replace: true });
   }
 
   return (
