@@ -1,4 +1,4 @@
--- fishserve's schema, 20261128000100_desk_plans, for the SQL editor of a new Supabase project: paste it whole and run it once.
+-- fishserve's schema, 20261128000540_reports, for the SQL editor of a new Supabase project: paste it whole and run it once.
 -- Written by `python -m saas.schema` from sql/migrations. To update an older schema, run the newer files of that folder one by one.
 -- It is one transaction: should any of it fail, nothing of it is there; run twice, it says that the schema exists and changes nothing.
 
@@ -3663,6 +3663,969 @@ grant execute on function public.admin_set_plan to service_role;
 
 insert into fishserve.migrations (name) values ('20261128000100_desk_plans');
 
+-- 20261128000300_webhooks.sql
+
+-- Customers' webhooks: where each user wants to be told of what happened, and what is still to be delivered there. A delivery is written in the
+-- transaction of what it tells of, by triggers, so that neither is there without the other. It holds no text of a user's, only ids and numbers.
+
+alter table public.settings add column low_credits bigint default 200 check (low_credits > 0); -- users with fewer are told so; null: nobody is
+alter table public.profiles add column low_since timestamptz; -- when the user was told that the credits are low
+
+create table public.webhook_endpoints (
+  id uuid primary key default gen_random_uuid(),
+  user_id uuid not null references public.profiles (id),
+  url text not null check (char_length(url) between 1 and 2000),
+  events text[] not null check (cardinality(events) > 0 and events <@ array['job.succeeded', 'job.failed', 'credits.low', 'voice.ready']),
+  delivered_at timestamptz, -- when a delivery arrived last
+  disabled_at timestamptz, -- deliveries failed for days, or it said that it is gone
+  created_at timestamptz not null default now()
+);
+create index webhook_endpoints_of_user on public.webhook_endpoints (user_id);
+
+-- What deliveries are signed with. For a day after a rotation the secret before it signs, too.
+create table fishserve.webhook_secrets (
+  endpoint_id uuid primary key references public.webhook_endpoints (id) on delete cascade,
+  secret text not null,
+  previous text,
+  previous_until timestamptz
+);
+
+create table public.webhook_deliveries (
+  id uuid primary key default gen_random_uuid(),
+  endpoint_id uuid not null references public.webhook_endpoints (id) on delete cascade,
+  user_id uuid not null references public.profiles (id),
+  event text not null,
+  payload jsonb not null,
+  attempts integer not null default 0,
+  next_at timestamptz not null default now(), -- of the next attempt; while one is under way, when it counts as lost
+  under_way boolean not null default false,
+  status integer, -- HTTP's, of the last attempt; null where there was no answer
+  error text, -- why the last attempt failed
+  milliseconds integer, -- that it took
+  outcome text check (outcome in ('delivered', 'failed')), -- null: there is another attempt
+  finished_at timestamptz,
+  created_at timestamptz not null default now(),
+  check ((outcome is null) = (finished_at is null))
+);
+create index webhook_deliveries_due on public.webhook_deliveries (endpoint_id, next_at) where outcome is null;
+create index webhook_deliveries_under_way on public.webhook_deliveries (user_id) where under_way;
+create index webhook_deliveries_of_endpoint on public.webhook_deliveries (endpoint_id, created_at);
+create index webhook_deliveries_of_user on public.webhook_deliveries (user_id);
+create index webhook_deliveries_by_age on public.webhook_deliveries (created_at);
+
+alter table public.webhook_endpoints enable row level security;
+alter table fishserve.webhook_secrets enable row level security;
+alter table public.webhook_deliveries enable row level security;
+revoke all on public.webhook_endpoints, public.webhook_deliveries, fishserve.webhook_secrets from public, anon, authenticated, service_role;
+create policy "the service reads" on public.webhook_endpoints for select to service_role using (true);
+create policy "the service reads" on public.webhook_deliveries for select to service_role using (true);
+create policy "the owner alone" on fishserve.webhook_secrets for select using (false);
+grant select on public.webhook_endpoints, public.webhook_deliveries to service_role;
+
+create function fishserve.payload(p_event text, p_data jsonb) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object('type', p_event, 'timestamp', to_char(now() at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'data', p_data)
+$$;
+
+-- Writes a delivery for each endpoint of the user that wants the event.
+create function fishserve.tell(p_user_id uuid, p_event text, p_data jsonb) returns void
+language sql set search_path = '' as $$
+  insert into public.webhook_deliveries (endpoint_id, user_id, event, payload)
+    select id, user_id, p_event, fishserve.payload(p_event, p_data) from public.webhook_endpoints
+    where user_id = p_user_id and disabled_at is null and p_event = any (events)
+$$;
+
+create function fishserve.tell_of_job() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  perform fishserve.tell(new.user_id, case new.status when 'succeeded' then 'job.succeeded' else 'job.failed' end, jsonb_build_object('id', new.id,
+    'status', new.status, 'seconds', new.seconds, 'credits', new.charged, 'partial', new.partial, 'created_at', new.created_at, 'finished_at', new.finished_at));
+  return null;
+end $$;
+create trigger tell_of_job after update of status on public.jobs for each row
+  when (old.status in ('queued', 'running') and new.status in ('succeeded', 'failed', 'expired')) execute function fishserve.tell_of_job();
+
+create function fishserve.tell_of_voice() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  perform fishserve.tell(new.user_id, 'voice.ready', jsonb_build_object('id', new.id, 'seconds', new.seconds));
+  return null;
+end $$;
+create trigger tell_of_voice after update of status on public.cloned_voices for each row
+  when (old.status = 'pending' and new.status = 'ready') execute function fishserve.tell_of_voice();
+
+create function fishserve.tell_of_low_credits(p_user_id uuid, p_credits bigint) returns void
+language sql set search_path = '' as $$
+  select fishserve.tell(p_user_id, 'credits.low', jsonb_build_object('credits', p_credits))
+$$;
+
+-- A user whose credits fall below the mark is told once, and again after they were above it. What is reserved still counts: most of it may come back.
+create function fishserve.notice_low_credits() returns trigger
+language plpgsql set search_path = '' as $$
+declare
+  v_low bigint := (select low_credits from public.settings);
+  v_since timestamptz := (select low_since from public.profiles where id = new.user_id);
+begin
+  if v_since is not null and new.balance_after >= coalesce(v_low, 0) then
+    update public.profiles set low_since = null where id = new.user_id;
+  elsif v_since is null and new.balance_after < v_low and new.kind in ('settle', 'chargeback', 'expire', 'adjust') and new.balance_after
+    + coalesce((select sum(reserved) from public.jobs where user_id = new.user_id and (status = 'queued' or status = 'running')), 0) < v_low then
+    update public.profiles set low_since = now() where id = new.user_id;
+    perform fishserve.tell_of_low_credits(new.user_id, new.balance_after);
+  end if;
+  return null;
+end $$;
+create trigger notice_low_credits after insert on public.transactions for each row
+  when (new.kind <> 'reserve') execute function fishserve.notice_low_credits();
+
+-- A closed account is told nothing more.
+create function fishserve.forget_webhooks() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  delete from public.webhook_endpoints where user_id = new.id;
+  return null;
+end $$;
+create trigger forget_webhooks after update of closed_at on public.profiles for each row
+  when (new.closed_at is not null) execute function fishserve.forget_webhooks();
+
+create function fishserve.endpoint_json(p_endpoint public.webhook_endpoints) returns jsonb
+language sql stable set search_path = '' as $$
+  select to_jsonb(p_endpoint) || jsonb_build_object('waiting',
+    (select count(*) from public.webhook_deliveries where endpoint_id = p_endpoint.id and outcome is null))
+$$;
+
+create function fishserve.endpoint_of(p_user_id uuid, p_endpoint_id uuid) returns public.webhook_endpoints
+language plpgsql set search_path = '' as $$
+declare
+  v_endpoint public.webhook_endpoints;
+begin
+  select * into v_endpoint from public.webhook_endpoints where id = p_endpoint_id and user_id = p_user_id for no key update;
+  if not found then raise sqlstate 'PT404' using message = format('you have no webhook %s', p_endpoint_id); end if;
+  return v_endpoint;
+end $$;
+
+create function public.create_webhook(p_user_id uuid, p_url text, p_events text[], p_secret text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_endpoint public.webhook_endpoints;
+begin
+  perform fishserve.open_profile(p_user_id);
+  if coalesce(char_length(p_url), 0) not between 1 and 2000 then raise sqlstate 'PT422' using message = 'a webhook needs an address of 1 to 2000 characters'; end if;
+  if coalesce(cardinality(p_events), 0) = 0 or not p_events <@ array['job.succeeded', 'job.failed', 'credits.low', 'voice.ready'] then
+    raise sqlstate 'PT422' using message = 'a webhook needs events out of job.succeeded, job.failed, credits.low and voice.ready';
+  end if;
+  if p_secret is null then raise sqlstate 'PT422' using message = 'a webhook needs a secret'; end if;
+  if (select count(*) from public.webhook_endpoints where user_id = p_user_id) >= 5 then
+    raise sqlstate 'PT409' using message = 'you have 5 webhooks, the most an account may have; delete one first';
+  end if;
+  insert into public.webhook_endpoints (user_id, url, events) values (p_user_id, p_url, p_events) returning * into v_endpoint;
+  insert into fishserve.webhook_secrets (endpoint_id, secret) values (v_endpoint.id, p_secret);
+  return jsonb_build_object('endpoint', fishserve.endpoint_json(v_endpoint));
+end $$;
+
+create function public.list_webhooks(p_user_id uuid) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(fishserve.endpoint_json(e) order by e.created_at), '[]') from public.webhook_endpoints e where e.user_id = p_user_id
+$$;
+
+create function public.delete_webhook(p_user_id uuid, p_endpoint_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+begin
+  perform fishserve.endpoint_of(p_user_id, p_endpoint_id);
+  delete from public.webhook_endpoints where id = p_endpoint_id;
+  return jsonb_build_object('id', p_endpoint_id);
+end $$;
+
+-- {endpoint}: from now on the new secret signs, and for a day the one before it, too.
+create function public.rotate_webhook_secret(p_user_id uuid, p_endpoint_id uuid, p_secret text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_endpoint public.webhook_endpoints := fishserve.endpoint_of(p_user_id, p_endpoint_id);
+begin
+  if p_secret is null then raise sqlstate 'PT422' using message = 'a webhook needs a secret'; end if;
+  update fishserve.webhook_secrets set previous = secret, previous_until = now() + interval '1 day', secret = p_secret where endpoint_id = p_endpoint_id;
+  return jsonb_build_object('endpoint', fishserve.endpoint_json(v_endpoint));
+end $$;
+
+-- The log of an endpoint, newest first: [delivery].
+create function public.list_deliveries(p_user_id uuid, p_endpoint_id uuid, p_before timestamptz default null, p_limit integer default 50) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+begin
+  if not exists (select from public.webhook_endpoints where id = p_endpoint_id and user_id = p_user_id) then
+    raise sqlstate 'PT404' using message = format('you have no webhook %s', p_endpoint_id);
+  end if;
+  return (select coalesce(jsonb_agg(to_jsonb(d) order by d.created_at desc, d.id), '[]') from (
+    select * from public.webhook_deliveries where endpoint_id = p_endpoint_id and (p_before is null or created_at < p_before)
+    order by created_at desc, id limit greatest(0, least(p_limit, 200))
+  ) d);
+end $$;
+
+-- A delivery with what an attempt needs: its endpoint's address, and the secrets that sign, the newest first.
+create function fishserve.order_json(p_delivery public.webhook_deliveries) returns jsonb
+language sql stable set search_path = '' as $$
+  select to_jsonb(p_delivery) || jsonb_build_object('url', e.url, 'secrets',
+    jsonb_build_array(s.secret) || case when s.previous_until > now() then jsonb_build_array(s.previous) else '[]' end)
+  from public.webhook_endpoints e join fishserve.webhook_secrets s on s.endpoint_id = e.id where e.id = p_delivery.endpoint_id
+$$;
+
+-- A delivery to try an endpoint with, claimed by the caller: it is tried once, and enables an endpoint that was disabled.
+create function public.create_test_delivery(p_user_id uuid, p_endpoint_id uuid, p_lease_seconds numeric) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_delivery public.webhook_deliveries;
+begin
+  perform fishserve.open_profile(p_user_id);
+  perform fishserve.endpoint_of(p_user_id, p_endpoint_id);
+  insert into public.webhook_deliveries (endpoint_id, user_id, event, payload, attempts, under_way, next_at)
+    values (p_endpoint_id, p_user_id, 'webhook.test', fishserve.payload('webhook.test', '{}'), 1, true, now() + make_interval(secs => p_lease_seconds))
+    returning * into v_delivery;
+  return fishserve.order_json(v_delivery);
+end $$;
+
+create function fishserve.under_way(p_user_id uuid) returns integer
+language sql stable set search_path = '' as $$
+  select count(*)::integer from public.webhook_deliveries where user_id = p_user_id and under_way and next_at > now()
+$$;
+
+-- Deliveries that are due, each with its address and secrets, for the caller to try while its lease lasts: the endpoint that has waited longest first,
+-- and at most four of a user's at once, so that endpoints that do not answer hold up nobody else. A process that dies loses its lease, and another one
+-- delivers again.
+create function public.claim_deliveries(p_limit integer, p_lease_seconds numeric) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_limit integer := greatest(0, least(p_limit, 1000));
+  v_endpoint record;
+  v_free integer;
+  v_part jsonb;
+  v_all jsonb := '[]'::jsonb;
+begin
+  for v_endpoint in
+    select e.id, e.user_id from public.webhook_endpoints e where e.disabled_at is null
+      and exists (select from public.webhook_deliveries d where d.endpoint_id = e.id and d.outcome is null and d.next_at <= now())
+      and fishserve.under_way(e.user_id) < 4 -- others than these have their turn
+    order by (select min(d.next_at) from public.webhook_deliveries d where d.endpoint_id = e.id and d.outcome is null)
+    limit v_limit for no key update of e skip locked
+  loop
+    exit when jsonb_array_length(v_all) >= v_limit;
+    v_free := least(v_limit - jsonb_array_length(v_all), 4 - fishserve.under_way(v_endpoint.user_id));
+    with due as (
+      select id from public.webhook_deliveries where endpoint_id = v_endpoint.id and outcome is null and next_at <= now()
+      order by next_at, created_at limit greatest(0, v_free) for no key update skip locked
+    ), claimed as (
+      update public.webhook_deliveries d set under_way = true, attempts = attempts + 1, next_at = now() + make_interval(secs => p_lease_seconds)
+      from due where d.id = due.id returning fishserve.order_json(d) as delivery
+    )
+    select coalesce(jsonb_agg(delivery), '[]') into v_part from claimed;
+    v_all := v_all || v_part;
+  end loop;
+  return v_all;
+end $$;
+
+-- How long to wait after so many attempts; null: no more, after about three days.
+create function fishserve.retry_pause(p_attempts integer) returns interval
+language sql immutable set search_path = '' as $$
+  select (array['5 seconds', '30 seconds', '2 minutes', '15 minutes', '1 hour', '3 hours', '8 hours', '16 hours', '24 hours', '24 hours']::interval[])[p_attempts]
+$$;
+
+create function fishserve.disable_endpoint(p_endpoint_id uuid) returns void
+language sql set search_path = '' as $$
+  update public.webhook_endpoints set disabled_at = now() where id = p_endpoint_id and disabled_at is null;
+  update public.webhook_deliveries set outcome = 'failed', finished_at = now(), under_way = false, error = 'the webhook was disabled'
+    where endpoint_id = p_endpoint_id and outcome is null and event <> 'webhook.test';
+$$;
+
+-- What came of an attempt: {delivery, disabled}; delivery is null where the endpoint was deleted meanwhile. Only a status of 200 to 299 is a delivery. The failure of an attempt that lost its lease is passed over:
+-- a later one is under way. Where the last attempt failed, and nothing has arrived since the event, the endpoint is disabled; so is one that answers 410.
+create function public.end_delivery(
+  p_delivery_id uuid, p_attempt integer, p_status integer default null, p_error text default null, p_milliseconds integer default null
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_endpoint public.webhook_endpoints;
+  v_delivery public.webhook_deliveries;
+  v_good boolean := coalesce(p_status between 200 and 299, false);
+  v_last boolean;
+begin
+  select e.* into v_endpoint from public.webhook_endpoints e join public.webhook_deliveries d on d.endpoint_id = e.id where d.id = p_delivery_id
+    for no key update of e; -- before its deliveries, as all that locks both
+  if not found then return jsonb_build_object('delivery', null, 'disabled', false); end if;
+  select * into v_delivery from public.webhook_deliveries where id = p_delivery_id for no key update;
+  if v_delivery.outcome is not null or not v_good and v_delivery.attempts <> p_attempt then
+    return jsonb_build_object('delivery', to_jsonb(v_delivery), 'disabled', false);
+  end if;
+  v_last := not v_good and (v_delivery.event = 'webhook.test' or p_status = 410 or fishserve.retry_pause(v_delivery.attempts) is null);
+  update public.webhook_deliveries set status = p_status, error = case when not v_good then left(p_error, 200) end, milliseconds = p_milliseconds,
+    under_way = false, outcome = case when v_good then 'delivered' when v_last then 'failed' end, finished_at = case when v_good or v_last then now() end,
+    next_at = case when v_good or v_last then next_at else now() + fishserve.retry_pause(attempts) * (1 + random() / 10) end
+    where id = p_delivery_id returning * into v_delivery;
+  if v_good then
+    update public.webhook_endpoints set delivered_at = now(), disabled_at = null where id = v_endpoint.id;
+  elsif v_last and v_delivery.event <> 'webhook.test' and v_endpoint.disabled_at is null
+    and (p_status = 410 or coalesce(v_endpoint.delivered_at, '-infinity') < v_delivery.created_at) then
+    perform fishserve.disable_endpoint(v_endpoint.id);
+    return jsonb_build_object('delivery', to_jsonb(v_delivery), 'disabled', true);
+  end if;
+  return jsonb_build_object('delivery', to_jsonb(v_delivery), 'disabled', false);
+end $$;
+
+-- The log is kept for 30 days: {expired}, at most 1000.
+create function public.expire_deliveries() returns jsonb
+language sql security definer set search_path = '' as $$
+  with due as (
+    select id from public.webhook_deliveries where created_at < now() - interval '30 days' order by created_at limit 1000 for update skip locked
+  ), gone as (
+    delete from public.webhook_deliveries d using due where d.id = due.id returning 1
+  )
+  select jsonb_build_object('expired', count(*)) from gone
+$$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.create_webhook, public.list_webhooks, public.delete_webhook, public.rotate_webhook_secret, public.list_deliveries,
+  public.create_test_delivery, public.claim_deliveries, public.end_delivery, public.expire_deliveries from public, anon, authenticated;
+grant execute on function public.create_webhook, public.list_webhooks, public.delete_webhook, public.rotate_webhook_secret, public.list_deliveries,
+  public.create_test_delivery, public.claim_deliveries, public.end_delivery, public.expire_deliveries to service_role;
+
+insert into fishserve.migrations (name) values ('20261128000300_webhooks');
+
+-- 20261128000400_mail.sql
+
+-- Mail to users and to the operator: what is to be sent is written here in the transaction of what it tells of, and a row goes when its message was sent
+-- or given up. A mail server that does not answer loses and blocks nothing.
+
+create table public.mails (
+  id bigint generated always as identity primary key,
+  user_id uuid references public.profiles (id),
+  address text, -- null: the operator's, which the API knows
+  kind text not null check (kind in ('credits_low', 'receipt', 'key_created', 'webhook_disabled', 'account_closed', 'dispute')),
+  data jsonb not null default '{}',
+  attempts integer not null default 0,
+  next_at timestamptz not null default now(), -- of the next attempt; while one is under way, when it counts as lost
+  created_at timestamptz not null default now()
+);
+create index mails_due on public.mails (next_at);
+create index mails_of_user on public.mails (user_id);
+create index mails_by_age on public.mails (created_at);
+alter table public.mails enable row level security;
+revoke all on public.mails from anon, authenticated, service_role;
+create policy "the service reads" on public.mails for select to service_role using (true);
+grant select on public.mails to service_role;
+
+create function fishserve.mail(p_user_id uuid, p_kind text, p_data jsonb default '{}') returns void
+language sql set search_path = '' as $$
+  insert into public.mails (user_id, address, kind, data)
+    select id, email, p_kind, p_data from public.profiles where id = p_user_id and closed_at is null and email is not null
+$$;
+
+create or replace function fishserve.tell_of_low_credits(p_user_id uuid, p_credits bigint) returns void
+language sql set search_path = '' as $$
+  select fishserve.tell(p_user_id, 'credits.low', jsonb_build_object('credits', p_credits));
+  select fishserve.mail(p_user_id, 'credits_low', jsonb_build_object('credits', p_credits));
+$$;
+
+create function fishserve.mail_receipt() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  perform fishserve.mail(new.user_id, 'receipt', jsonb_build_object('reference', new.reference)); -- what else it says may be told a little later
+  return null;
+end $$;
+create trigger mail_receipt after update of user_id on public.payments for each row
+  when (old.user_id is null and new.user_id is not null) execute function fishserve.mail_receipt();
+
+create function fishserve.mail_new_key() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  perform fishserve.mail(new.user_id, 'key_created', jsonb_build_object('name', new.name, 'prefix', new.prefix));
+  return null;
+end $$;
+create trigger mail_new_key after insert on public.api_keys for each row execute function fishserve.mail_new_key();
+
+create function fishserve.mail_dispute() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  insert into public.mails (kind, data) values ('dispute', jsonb_build_object('reference', new.reference, 'dispute', new.id, 'cents', new.cents));
+  return null;
+end $$;
+create trigger mail_dispute after insert on public.payment_returns for each row
+  when (new.kind = 'dispute' and not new.undone) execute function fishserve.mail_dispute();
+
+-- A closed account gets this one message, and nothing that still waits.
+create function fishserve.mail_closing() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  delete from public.mails where user_id = new.id;
+  if old.email is not null then insert into public.mails (user_id, address, kind) values (new.id, old.email, 'account_closed'); end if;
+  return null;
+end $$;
+create trigger mail_closing after update of closed_at on public.profiles for each row
+  when (old.closed_at is null and new.closed_at is not null) execute function fishserve.mail_closing();
+
+create or replace function fishserve.disable_endpoint(p_endpoint_id uuid) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_endpoint public.webhook_endpoints;
+begin
+  update public.webhook_endpoints set disabled_at = now() where id = p_endpoint_id and disabled_at is null returning * into v_endpoint;
+  if found then perform fishserve.mail(v_endpoint.user_id, 'webhook_disabled', jsonb_build_object('url', v_endpoint.url)); end if;
+  update public.webhook_deliveries set outcome = 'failed', finished_at = now(), under_way = false, error = 'the webhook was disabled'
+    where endpoint_id = p_endpoint_id and outcome is null and event <> 'webhook.test';
+end $$;
+
+-- What a message says, as it is known now: of a payment, what was bought and for how much.
+create function fishserve.mail_json(p_mail public.mails) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object('id', p_mail.id, 'address', p_mail.address, 'kind', p_mail.kind, 'attempts', p_mail.attempts, 'created_at', p_mail.created_at,
+    'data', p_mail.data || coalesce((
+      select jsonb_build_object('user_id', p.user_id, 'credits', p.credits, 'currency', p.currency, 'url', coalesce(i.url, p.receipt_url))
+        || case p_mail.kind when 'receipt' then jsonb_build_object('cents', p.amount_cents) else jsonb_build_object('cents',
+          least((p_mail.data ->> 'cents')::bigint, coalesce(p.amount_cents, (p_mail.data ->> 'cents')::bigint))) end
+      from public.payments p left join public.invoices i on i.id = p.invoice where p.reference = p_mail.data ->> 'reference'), '{}'))
+$$;
+
+-- Messages that are due, for the caller to send while its lease lasts: [{id, address, kind, data, attempts, created_at}].
+create function public.claim_mails(p_limit integer, p_lease_seconds numeric) returns jsonb
+language sql security definer set search_path = '' as $$
+  with due as (
+    select id from public.mails where next_at <= now() order by next_at, id limit greatest(0, least(p_limit, 100)) for no key update skip locked
+  ), claimed as (
+    update public.mails m set attempts = attempts + 1, next_at = now() + make_interval(secs => p_lease_seconds) from due where m.id = due.id
+    returning m.id, fishserve.mail_json(m) as mail
+  )
+  select coalesce(jsonb_agg(mail order by id), '[]') from claimed
+$$;
+
+-- What came of an attempt: {left}, whether there is another. `error` null: it was sent. `final`: no attempt can help.
+create function public.end_mail(p_mail_id bigint, p_attempt integer, p_error text default null, p_final boolean default false) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+begin
+  if p_error is null then
+    delete from public.mails where id = p_mail_id;
+  else
+    delete from public.mails where id = p_mail_id and attempts = p_attempt and (p_final or fishserve.retry_pause(attempts) is null);
+    update public.mails set next_at = now() + fishserve.retry_pause(attempts) where id = p_mail_id and attempts = p_attempt;
+  end if;
+  return jsonb_build_object('left', exists (select from public.mails where id = p_mail_id));
+end $$;
+
+-- Messages that nobody has sent for four days: {expired}. Where no mail is set up, nobody ever does.
+create function public.expire_mails() returns jsonb
+language sql security definer set search_path = '' as $$
+  with gone as (delete from public.mails where created_at < now() - interval '4 days' returning 1)
+  select jsonb_build_object('expired', count(*)) from gone
+$$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.claim_mails, public.end_mail, public.expire_mails from public, anon, authenticated;
+grant execute on function public.claim_mails, public.end_mail, public.expire_mails to service_role;
+
+insert into fishserve.migrations (name) values ('20261128000400_mail');
+
+-- 20261128000500_put_off.sql
+
+-- Work on a list goes on past an item that fails: that one is put off, for longer each time, and counted until it succeeds.
+
+create table fishserve.put_off (
+  kind text not null check (kind in ('customer', 'object', 'reservation', 'credits')),
+  item text not null, -- a customer at Stripe, an object's key, a job, a user
+  failures integer not null default 1,
+  due_at timestamptz not null,
+  error text, -- a type of error or an SQLSTATE, never words: they may quote a user
+  primary key (kind, item)
+);
+alter table fishserve.put_off enable row level security;
+create policy "the owner alone" on fishserve.put_off for select using (false);
+revoke all on fishserve.put_off from public, anon, authenticated, service_role;
+
+create function fishserve.waits(p_kind text, p_item text) returns boolean
+language sql stable set search_path = '' as $$
+  select exists (select from fishserve.put_off where kind = p_kind and item = p_item and due_at > now())
+$$;
+
+-- {failures, seconds}: how often it failed, and when it is tried again: after 30 s, and twice as long each time, up to 6 hours.
+create function public.put_off(p_kind text, p_item text, p_error text default null) returns jsonb
+language sql security definer set search_path = '' as $$
+  insert into fishserve.put_off as p (kind, item, due_at, error) values (p_kind, p_item, now() + interval '30 seconds', left(p_error, 100))
+  on conflict (kind, item) do update set failures = p.failures + 1, error = excluded.error,
+    due_at = now() + least(interval '6 hours', interval '30 seconds' * 2 ^ least(p.failures, 20))
+  returning jsonb_build_object('failures', failures, 'seconds', extract(epoch from due_at - now()))
+$$;
+
+-- [{kind, items, failures}]: how many items wait for another try, and how often the worst of them has failed.
+create function public.put_off_figures() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(f) order by f.kind), '[]') from (
+    select kind, count(*) as items, max(failures) as failures from fishserve.put_off group by kind
+  ) f
+$$;
+
+create function fishserve.no_longer_put_off() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  delete from fishserve.put_off where kind = tg_argv[0] and item = to_jsonb(old) ->> tg_argv[1];
+  return null;
+end $$;
+create trigger no_longer_put_off after delete on public.deleted_objects for each row execute function fishserve.no_longer_put_off('object', 'key');
+create trigger no_longer_put_off after delete on public.deleted_customers for each row
+  execute function fishserve.no_longer_put_off('customer', 'customer');
+
+create or replace function public.objects_to_delete(p_limit integer default 100) returns jsonb
+language sql security definer set search_path = '' as $$
+  with due as (
+    select key from public.deleted_objects o where due_at <= now() and not fishserve.waits('object', o.key)
+    order by tried_at nulls first limit greatest(0, least(p_limit, 1000)) for update skip locked
+  ), tried as (
+    update public.deleted_objects o set tried_at = now() from due where o.key = due.key returning o.key
+  )
+  select coalesce(jsonb_agg(key), '[]') from tried
+$$;
+
+create or replace function public.customers_to_delete(p_limit integer default 100) returns jsonb
+language sql security definer set search_path = '' as $$
+  with due as (
+    select customer from public.deleted_customers c where not fishserve.waits('customer', c.customer)
+    order by tried_at nulls first limit greatest(0, least(p_limit, 1000)) for update skip locked
+  ), tried as (
+    update public.deleted_customers c set tried_at = now() from due where c.customer = due.customer returning c.customer
+  )
+  select coalesce(jsonb_agg(customer), '[]') from tried
+$$;
+
+-- As before, but a job that cannot be ended, or that another transaction keeps locked, holds up no other.
+create or replace function public.expire_reservations(p_older_than_seconds numeric) returns jsonb
+language plpgsql security definer set search_path = '' set lock_timeout = '500ms' as $$
+declare
+  v_id uuid;
+  v_before timestamptz := now() - make_interval(secs => p_older_than_seconds);
+  v_ended jsonb;
+  v_all jsonb := '[]'::jsonb;
+begin
+  delete from fishserve.put_off p where kind = 'reservation' -- those that ended in another way
+    and not exists (select from public.jobs where id = p.item::uuid and status in ('queued', 'running'));
+  for v_id in -- by user: two sweepers meet the profiles in one order
+    select id from (
+      select id, user_id from public.jobs j where status in ('queued', 'running') and greatest(created_at, lease_until) < v_before
+        and not fishserve.waits('reservation', j.id::text) order by created_at limit 100
+    ) old
+    order by user_id, id
+  loop
+    begin
+      perform fishserve.lock_job(v_id);
+      continue when not exists (
+        select from public.jobs where id = v_id and status in ('queued', 'running') and greatest(created_at, lease_until) < v_before);
+      v_ended := public.refund_job(v_id, 'expired', 'nobody finished it in time; the credits were returned');
+      v_all := v_all || jsonb_build_array(v_ended -> 'job');
+    exception
+      when serialization_failure or deadlock_detected then raise; -- the whole call is tried again
+      when others then
+        raise warning 'the reservation of job % cannot be ended: %', v_id, sqlstate;
+        perform public.put_off('reservation', v_id::text, sqlstate);
+    end;
+  end loop;
+  return v_all;
+end $$;
+
+-- As before, but a user whose credits cannot be taken holds up no other.
+create or replace function public.expire_credits(p_limit integer default 100) returns jsonb
+language plpgsql security definer set search_path = '' set lock_timeout = '500ms' as $$
+declare
+  v_id uuid;
+  v_users integer := 0;
+begin
+  delete from fishserve.put_off p where kind = 'credits'
+    and not exists (select from public.credit_lots where user_id = p.item::uuid and remaining > 0 and expires_at <= now());
+  for v_id in -- by user: two sweepers meet the profiles in one order
+    select user_id from (
+      select distinct user_id from public.credit_lots l where remaining > 0 and expires_at <= now() and not fishserve.waits('credits', l.user_id::text)
+      limit greatest(0, least(p_limit, 1000))
+    ) due order by user_id
+  loop
+    begin
+      perform fishserve.lock_profile(v_id);
+      v_users := v_users + 1;
+    exception
+      when serialization_failure or deadlock_detected then raise;
+      when others then
+        raise warning 'the credits of user % that are over cannot be taken: %', v_id, sqlstate;
+        perform public.put_off('credits', v_id::text, sqlstate);
+    end;
+  end loop;
+  return jsonb_build_object('users', v_users);
+end $$;
+
+-- As before, without those to skip: the jobs that a backend gave no answer about, which are asked about later.
+drop function public.running_jobs;
+create function public.running_jobs(p_limit integer default 100, p_skip text[] default '{}') returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(fishserve.job_json(j) order by j.lease_until nulls first, j.created_at), '[]') from (
+    select * from public.jobs where status = 'running' and id::text <> all (p_skip)
+    order by lease_until nulls first, created_at limit greatest(0, least(p_limit, 1000))
+  ) j
+$$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.put_off, public.put_off_figures, public.running_jobs from public, anon, authenticated;
+grant execute on function public.put_off, public.put_off_figures, public.running_jobs to service_role;
+
+insert into fishserve.migrations (name) values ('20261128000500_put_off');
+
+-- 20261128000510_acceptances.sql
+
+-- Which version of the terms and of the privacy policy a user has accepted, and when. Rows stay when the account is closed: they prove the contract,
+-- and name nobody by then.
+
+create function fishserve.append_only() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  raise exception 'the table % is append-only', tg_table_name;
+end $$;
+
+create table public.acceptances (
+  id bigint generated always as identity primary key,
+  user_id uuid not null references public.profiles (id),
+  document text not null check (document in ('terms', 'privacy')),
+  version text not null check (char_length(version) between 1 and 100),
+  at timestamptz not null default now(),
+  unique (user_id, document, version)
+);
+create trigger append_only before update or delete on public.acceptances for each row execute function fishserve.append_only();
+create trigger append_only_all before truncate on public.acceptances for each statement execute function fishserve.append_only();
+
+alter table public.acceptances enable row level security;
+revoke all on public.acceptances from anon, authenticated, service_role;
+create policy "owners read" on public.acceptances for select to authenticated using ((select auth.uid()) = user_id);
+grant select on public.acceptances to authenticated, service_role;
+
+-- [{document, version, at}], the newest first.
+create function public.list_acceptances(p_user_id uuid) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(jsonb_build_object('document', document, 'version', version, 'at', at) order by id desc), '[]')
+  from public.acceptances where user_id = p_user_id
+$$;
+
+-- Accepts {document: version, ...}, each once, and answers as list_acceptances.
+create function public.accept_documents(p_user_id uuid, p_versions jsonb) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+begin
+  perform fishserve.open_profile(p_user_id);
+  insert into public.acceptances (user_id, document, version) select p_user_id, key, value from jsonb_each_text(p_versions) order by key
+  on conflict do nothing;
+  return public.list_acceptances(p_user_id);
+end $$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.list_acceptances, public.accept_documents from public, anon, authenticated;
+grant execute on function public.list_acceptances, public.accept_documents to service_role;
+
+insert into fishserve.migrations (name) values ('20261128000510_acceptances');
+
+-- 20261128000520_voice_consents.sql
+
+-- Who said that the person whose voice it is had agreed, when, and in which version of the wording. Rows outlive the voice: speech made with it
+-- may still be heard somewhere.
+
+create table public.voice_consents (
+  voice_id uuid primary key, -- of cloned_voices, while there is such a row
+  user_id uuid not null references public.profiles (id),
+  version text not null check (char_length(version) between 1 and 100),
+  at timestamptz not null default now()
+);
+create index voice_consents_of_user on public.voice_consents (user_id, at);
+create trigger append_only before update or delete on public.voice_consents for each row execute function fishserve.append_only();
+create trigger append_only_all before truncate on public.voice_consents for each statement execute function fishserve.append_only();
+
+alter table public.voice_consents enable row level security;
+revoke all on public.voice_consents from anon, authenticated, service_role;
+create policy "owners read" on public.voice_consents for select to authenticated using ((select auth.uid()) = user_id);
+grant select on public.voice_consents to authenticated, service_role;
+
+-- As before, with the version of the consent's wording, which is null for a program that knows of none.
+drop function public.create_voice;
+create function public.create_voice(
+  p_user_id uuid, p_name text, p_transcript text, p_content_type text, p_bytes bigint, p_consent text default null
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_name text := btrim(p_name);
+  v_max integer;
+  v_id uuid := gen_random_uuid();
+  v_voice public.cloned_voices;
+begin
+  perform fishserve.open_profile(p_user_id);
+  if coalesce(char_length(v_name), 0) not between 1 and 100 then raise sqlstate 'PT422' using message = 'a voice needs a name of 1 to 100 characters'; end if;
+  if char_length(p_transcript) > 2000 then
+    raise sqlstate 'PT422' using message = format('the transcript has %s characters; it may have 2000', char_length(p_transcript));
+  end if;
+  if p_content_type is null or p_bytes is null or p_bytes <= 0 then raise sqlstate 'PT422' using message = 'a voice needs the type and size of its clip'; end if;
+  v_max := (fishserve.plan_of(p_user_id)).max_voices;
+  perform fishserve.erase_voice(id) from public.cloned_voices -- never uploaded, or refused a while ago
+    where user_id = p_user_id and (status = 'pending' and created_at < now() - interval '1 hour' or status = 'refused' and created_at < now() - interval '1 day');
+  if (select count(*) from public.cloned_voices where user_id = p_user_id and status in ('pending', 'ready')) >= v_max then
+    raise sqlstate 'PT409' using message = format('with your plan you may have %s voices, and you have as many; delete one first', v_max);
+  end if;
+  insert into public.cloned_voices (id, user_id, name, transcript, object_key, content_type, bytes)
+    values (v_id, p_user_id, v_name, coalesce(p_transcript, ''), format('voices/%s/%s', p_user_id, v_id), p_content_type, p_bytes)
+    on conflict (user_id, lower(name)) where status in ('pending', 'ready') do nothing returning * into v_voice;
+  if not found then raise sqlstate 'PT409' using message = 'you have a voice of that name already'; end if;
+  if p_consent is not null then insert into public.voice_consents (voice_id, user_id, version) values (v_id, p_user_id, p_consent); end if;
+  return jsonb_build_object('voice', to_jsonb(v_voice));
+end $$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.create_voice from public, anon, authenticated;
+grant execute on function public.create_voice to service_role;
+
+insert into fishserve.migrations (name) values ('20261128000520_voice_consents');
+
+-- 20261128000530_blocked_voices.sql
+
+-- Voices that the operator has blocked: by the voice's id, or by the SHA-256 of a clip, whoever adds it. A blocked voice is not spoken, and a blocked
+-- clip is not added. Its user may still delete it; the blocklist keeps the hash.
+
+create table public.blocked_voices (
+  id bigint generated always as identity primary key,
+  voice_id uuid unique,
+  sha256 text check (sha256 ~ '^[0-9a-f]{64}$'),
+  created_at timestamptz not null default now(),
+  check (voice_id is not null or sha256 is not null)
+);
+create index blocked_voices_by_clip on public.blocked_voices (sha256);
+alter table public.blocked_voices enable row level security;
+revoke all on public.blocked_voices from anon, authenticated, service_role;
+create policy "the service reads" on public.blocked_voices for select to service_role using (true);
+grant select on public.blocked_voices to service_role;
+
+alter table public.cloned_voices drop constraint cloned_voices_status_check;
+alter table public.cloned_voices add constraint cloned_voices_status_check
+  check (status in ('pending', 'ready', 'refused', 'blocked', 'deleted')) not valid;
+alter table public.cloned_voices validate constraint cloned_voices_status_check;
+create index cloned_voices_by_clip on public.cloned_voices (sha256) where sha256 is not null;
+
+create function fishserve.is_blocked(p_voice_id uuid, p_sha256 text) returns boolean
+language sql stable set search_path = '' as $$
+  select exists (select from public.blocked_voices where voice_id = p_voice_id or sha256 = p_sha256)
+$$;
+
+-- A clip that is confirmed while an operator blocks it is seen by one of the two: both take this lock first, the operator alone.
+create function fishserve.refuse_blocked_clip() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  perform pg_advisory_xact_lock_shared(hashtextextended('blocked voices', 0));
+  if fishserve.is_blocked(new.id, new.sha256) then
+    new.status := 'refused';
+    new.reason := 'this voice is blocked by the operator of this service';
+    perform fishserve.give_up_object(new.object_key, greatest(now(), new.created_at + interval '15 minutes'));
+  end if;
+  return new;
+end $$;
+create trigger refuse_blocked_clip before update of status on public.cloned_voices for each row
+  when (old.status = 'pending' and new.status = 'ready') execute function fishserve.refuse_blocked_clip();
+
+-- {sha256, voices, action}: `voice` is the id of a voice or the SHA-256 of a clip; `voices` are those that can no longer be spoken.
+create function public.admin_block_voice(p_actor text, p_reason text, p_voice text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_asked text := lower(btrim(p_voice));
+  v_voice public.cloned_voices;
+  v_sha256 text;
+  v_voices jsonb;
+  v_action bigint;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('blocked voices', 0));
+  if v_asked ~ '^[0-9a-f]{64}$' then
+    v_sha256 := v_asked;
+  elsif v_asked ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    select * into v_voice from public.cloned_voices where id = v_asked::uuid and status <> 'deleted';
+    if not found then raise sqlstate 'PT404' using message = format('there is no voice %s', v_asked); end if;
+    v_sha256 := v_voice.sha256;
+  else
+    raise sqlstate 'PT422' using message = 'a voice is named by its id, a clip by its SHA-256 of 64 digits and letters a to f';
+  end if;
+  if exists (select from public.blocked_voices where voice_id = v_voice.id or v_voice.id is null and sha256 = v_sha256) then
+    raise sqlstate 'PT409' using message = format('%s is blocked already', v_asked);
+  end if;
+  v_action := fishserve.record_action(p_actor, 'block voice', v_asked, v_voice.user_id, p_reason, jsonb_build_object('sha256', v_sha256));
+  insert into public.blocked_voices (voice_id, sha256) values (v_voice.id, v_sha256);
+  with blocked as (
+    update public.cloned_voices set status = 'blocked', reason = 'this voice is blocked by the operator of this service'
+    where status = 'ready' and (id = v_voice.id or sha256 = v_sha256) returning id
+  )
+  select coalesce(jsonb_agg(id order by id), '[]') into v_voices from blocked;
+  return jsonb_build_object('sha256', v_sha256, 'voices', v_voices, 'action', v_action);
+end $$;
+
+-- {voices, action}: those that may be spoken again.
+create function public.admin_unblock_voice(p_actor text, p_reason text, p_voice text) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_asked text := lower(btrim(p_voice));
+  v_voice public.cloned_voices;
+  v_name text;
+  v_voices jsonb := '[]'::jsonb;
+  v_action bigint;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('blocked voices', 0));
+  delete from public.blocked_voices where voice_id::text = v_asked or sha256 = v_asked;
+  if not found then raise sqlstate 'PT404' using message = format('%s is not blocked', v_asked); end if;
+  v_action := fishserve.record_action(p_actor, 'unblock voice', v_asked, (select user_id from public.cloned_voices where id::text = v_asked), p_reason);
+  for v_voice in select * from public.cloned_voices v where status = 'blocked' and not fishserve.is_blocked(v.id, v.sha256) order by id for update loop
+    v_name := v_voice.name; -- its user may have given it to another voice meanwhile
+    if exists (select from public.cloned_voices where user_id = v_voice.user_id and lower(name) = lower(v_name) and status in ('pending', 'ready')) then
+      v_name := left(v_name, 60) || ' ' || v_voice.id;
+    end if;
+    update public.cloned_voices set status = 'ready', reason = null, name = v_name where id = v_voice.id;
+    v_voices := v_voices || to_jsonb(v_voice.id);
+  end loop;
+  return jsonb_build_object('voices', v_voices, 'action', v_action);
+end $$;
+
+-- As before, and the clip of a blocked voice is known and needed, too: its user may still delete it, and the operator may lift the block.
+create or replace function public.known_objects(p_after text default '', p_limit integer default 1000) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(o) order by o.key collate "C"), '[]') from (
+    select key, bool_or(needed) as needed from (
+      (select object_key collate "C" as key, true as needed from public.jobs where object_key collate "C" > p_after
+        order by 1 limit greatest(1, least(p_limit, 1000)))
+      union all
+      (select object_key collate "C", status <> 'pending' from public.cloned_voices
+        where status in ('pending', 'ready', 'blocked') and object_key collate "C" > p_after order by 1 limit greatest(1, least(p_limit, 1000)))
+      union all
+      (select key collate "C", false from public.deleted_objects where key collate "C" > p_after order by 1 limit greatest(1, least(p_limit, 1000)))
+    ) k group by key order by key collate "C" limit greatest(1, least(p_limit, 1000))
+  ) o
+$$;
+
+-- {known, needed}: the same of one object.
+create or replace function public.known_object(p_key text) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select jsonb_build_object(
+    'known', exists (select from public.jobs where object_key = p_key) or exists (select from public.deleted_objects where key = p_key)
+      or exists (select from public.cloned_voices where object_key = p_key and status in ('pending', 'ready', 'blocked')),
+    'needed', exists (select from public.jobs where object_key = p_key)
+      or exists (select from public.cloned_voices where object_key = p_key and status in ('ready', 'blocked')))
+$$;
+
+-- [{voice_id, sha256, created_at, voices, actor, reason}], the newest first; `voices`: how many of them users have.
+create function public.admin_blocked_voices(p_limit integer default 50) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(b) - 'id' || jsonb_build_object(
+    'voices', (select count(*) from public.cloned_voices v where v.status = 'blocked' and (v.id = b.voice_id or v.sha256 = b.sha256)),
+    'actor', a.actor, 'reason', a.reason) order by b.id desc), '[]')
+  from (select * from public.blocked_voices order by id desc limit greatest(0, least(coalesce(p_limit, 50), 1000))) b
+  left join lateral (
+    select actor, reason from public.admin_actions
+    where action = 'block voice' and target = coalesce(b.voice_id::text, b.sha256) order by id desc limit 1
+  ) a on true
+$$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.admin_block_voice, public.admin_unblock_voice, public.admin_blocked_voices from public, anon, authenticated;
+grant execute on function public.admin_block_voice, public.admin_unblock_voice, public.admin_blocked_voices to service_role;
+
+insert into fishserve.migrations (name) values ('20261128000530_blocked_voices');
+
+-- 20261128000540_reports.sql
+
+-- Reports of misuse: anybody may report speech or a voice, with or without an account.
+
+create table public.reports (
+  id uuid primary key default gen_random_uuid(),
+  kind text not null check (kind in ('speech', 'voice')),
+  subject text not null check (char_length(subject) between 1 and 500), -- where it is heard, or an id
+  details text not null check (char_length(details) between 1 and 5000),
+  contact text check (char_length(contact) between 1 and 320),
+  user_id uuid references public.profiles (id), -- who reported it, if signed in
+  created_at timestamptz not null default now(),
+  closed_at timestamptz,
+  closed_by text,
+  outcome text,
+  check ((closed_at is null) = (outcome is null) and (closed_at is null) = (closed_by is null))
+);
+create index reports_by_time on public.reports (created_at);
+create index reports_of_user on public.reports (user_id) where user_id is not null;
+create index reports_closed on public.reports (closed_at) where closed_at is not null;
+alter table public.reports enable row level security;
+revoke all on public.reports from anon, authenticated, service_role;
+create policy "the service reads" on public.reports for select to service_role using (true);
+grant select on public.reports to service_role;
+
+alter table public.settings add column report_days integer default 1095 check (report_days > 0); -- how long a closed report is kept; null: for ever
+
+create function public.report_misuse(p_kind text, p_subject text, p_details text, p_contact text default null, p_user_id uuid default null) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_id uuid;
+  v_profile public.profiles;
+begin
+  if p_user_id is not null then v_profile := fishserve.lock_profile(p_user_id); end if;
+  insert into public.reports (kind, subject, details, contact, user_id)
+    values (p_kind, btrim(p_subject), btrim(p_details), nullif(btrim(p_contact), ''), case when v_profile.closed_at is null then p_user_id end)
+    returning id into v_id;
+  return jsonb_build_object('id', v_id);
+exception when check_violation then
+  raise sqlstate 'PT422' using message = 'a report is of speech or a voice, says which in 1 to 500 characters and why in 1 to 5000, with an address of at most 320';
+end $$;
+
+-- [report], the oldest open one first; with `closed` also those that are closed, the newest first.
+create function public.admin_reports(p_closed boolean default false, p_limit integer default 50) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(r) order by r.closed_at desc nulls first, r.created_at, r.id), '[]') from (
+    select * from public.reports where p_closed or closed_at is null
+    order by closed_at desc nulls first, created_at, id limit greatest(0, least(coalesce(p_limit, 50), 1000))
+  ) r
+$$;
+
+-- {report, action}: the reason is the outcome.
+create function public.admin_close_report(p_actor text, p_reason text, p_report_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_report public.reports;
+  v_action bigint;
+begin
+  select * into v_report from public.reports where id = p_report_id for update;
+  if not found then raise sqlstate 'PT404' using message = format('there is no report %s', p_report_id); end if;
+  if v_report.closed_at is not null then
+    raise sqlstate 'PT409' using message = format('the report %s was closed by %s: %s', p_report_id, v_report.closed_by, v_report.outcome);
+  end if;
+  v_action := fishserve.record_action(p_actor, 'close report', p_report_id::text, v_report.user_id, p_reason);
+  update public.reports set closed_at = now(), closed_by = btrim(p_actor), outcome = btrim(p_reason) where id = p_report_id returning * into v_report;
+  return jsonb_build_object('report', to_jsonb(v_report), 'action', v_action);
+end $$;
+
+-- Closed reports that have been kept long enough: {expired}, at most 1000.
+create function public.expire_reports() returns jsonb
+language sql security definer set search_path = '' as $$
+  with due as (
+    select id from public.reports where closed_at < now() - make_interval(days => (select report_days from public.settings))
+    order by closed_at limit 1000 for update skip locked
+  ), expired as (
+    delete from public.reports r using due where r.id = due.id returning 1
+  )
+  select jsonb_build_object('expired', count(*)) from expired
+$$;
+
+-- A closed account is no longer the reporter, and is not written to. What was reported is about somebody else and stays until it is dealt with.
+create function fishserve.forget_reporter() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  update public.reports set user_id = null, contact = null where user_id = new.id;
+  return null;
+end $$;
+create trigger forget_reporter after update of closed_at on public.profiles for each row
+  when (old.closed_at is null and new.closed_at is not null) execute function fishserve.forget_reporter();
+
+-- {open, oldest_seconds}
+create function public.report_figures() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select jsonb_build_object('open', count(*), 'oldest_seconds', coalesce(extract(epoch from now() - min(created_at)), 0))
+  from public.reports where closed_at is null
+$$;
+
+revoke execute on all functions in schema fishserve from public;
+revoke execute on function public.report_misuse, public.admin_reports, public.admin_close_report, public.expire_reports, public.report_figures
+  from public, anon, authenticated;
+grant execute on function public.report_misuse, public.admin_reports, public.admin_close_report, public.expire_reports, public.report_figures to service_role;
+
+insert into fishserve.migrations (name) values ('20261128000540_reports');
+
 update fishserve.migrations set sha256 = '1679cce545cd037e30c2d61c9b7fc9f3b481614b792c8df75edf66d38636dfb8' where name = '20261125000100_foundation';
 update fishserve.migrations set sha256 = '90462c0a46efeac033064df317538c32e1809f1401b2269e7d40140412508e9c' where name = '20261125000200_prices';
 update fishserve.migrations set sha256 = 'ae16640a84c56d153a8357083b3d9202100936ba29e755ddfa583b013fb2faac' where name = '20261125000300_profiles';
@@ -3690,5 +4653,12 @@ update fishserve.migrations set sha256 = '195c7820807dc80e0fb6cc4afcb0276e35c1b5
 update fishserve.migrations set sha256 = 'af88907cec19e7381b4b01371d0090b5865aff27fd44fa24f98edefb8e4a9bb3' where name = '20261127000900_operating_figures';
 update fishserve.migrations set sha256 = '65a97b1a80b640bf718f72f75e7b728d2ee2fe6c2ec71313b16161fbc9ce22c5' where name = '20261127001000_retention';
 update fishserve.migrations set sha256 = '53416c6f4248651f73d225ef31dcb29b00d77428c6bae60cf838c6562a730f60' where name = '20261128000100_desk_plans';
+update fishserve.migrations set sha256 = '54dbf2927916e97581c4731d8783087b5dffcbe52110a6d975aee72b92915ce0' where name = '20261128000300_webhooks';
+update fishserve.migrations set sha256 = '912dd74a0cde9e28bb5dc9caac07b20e665e6f93de08ae88f50a1a2dc7a0c1c6' where name = '20261128000400_mail';
+update fishserve.migrations set sha256 = '6270a68b3b05e52fefb2dddb03ba1cced66546a47e815875ddb6bbb5d102e2e1' where name = '20261128000500_put_off';
+update fishserve.migrations set sha256 = '8a78cf5c94f4d23adf6caa5574dc27cd7a11dc85dfbee21d591074b40594853f' where name = '20261128000510_acceptances';
+update fishserve.migrations set sha256 = '705749720d40da9d412f8744a1aba8f54012bf5c4c9cab3e551ff0d1de332249' where name = '20261128000520_voice_consents';
+update fishserve.migrations set sha256 = '431551cbe848f65b3cf090b7b15db9139eab0cdfa2825d8c97dfcc5297926da6' where name = '20261128000530_blocked_voices';
+update fishserve.migrations set sha256 = '5ccfebc20fbb72120eff012147c94757eec6cce458cefa6a971dc233e51e7e8d' where name = '20261128000540_reports';
 
 commit;

@@ -49,7 +49,7 @@ export function useOnly(): [string | undefined, ReactNode] {
 
 export const When = ({ at }: { at: string | null }) => at && <time dateTime={at}>{stamp(at)}</time>;
 
-export const UserLink = ({ id, email }: { id: string; email?: string | null }) => <Link href={`/admin/users/${id}`}>{email ?? <code>{short(id)}</code>}</Link>;
+export const UserLink = ({ id, email }: { id: string; email?: string | null }) => <Link href={`/admin/users/${id}`} className="who">{email ?? <code>{short(id)}</code>}</Link>;
 
 const JobLink = ({ id }: { id: string }) => (
   <Link href={`/admin/jobs/${id}`}>
@@ -246,7 +246,7 @@ export function Actions({ rows }: { rows: Action[] }) {
         { head: d.fields.target, cell: (action) => <Target of={action} /> },
         { head: d.fields.reason, cell: (action) => <span className="words">{action.reason}</span>, wide: true },
         { head: d.fields.details, cell: (action) => <Details of={action.details} />, wide: true },
-        { head: d.fields.operator, cell: (action) => action.actor, wide: true },
+        { head: d.fields.operator, cell: (action) => <span className="who">{action.actor}</span>, wide: true },
       ]}
     />
   );
