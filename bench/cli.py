@@ -282,9 +282,10 @@ def attack(
     out: Out = None,
 ) -> None:
     """Attack a server of yours, each time with a small input, and say what it took. Fails unless it speaks afterwards. Key: FISHSERVE_BENCH_KEY."""
-    from bench.attack import ATTACKERS, QUICK, Target, attacks_on, measure
-    from bench.attack import siege as besiege
+    from bench.attack import QUICK, Target, attacks_on, measure
     from bench.record import facts, recording
+    from bench.siege import ATTACKERS
+    from bench.siege import siege as besiege
 
     target = Target(url, os.environ.get("FISHSERVE_BENCH_KEY"))
     names = tuple(name for name in asyncio.run(attacks_on(target)) if name in QUICK or not quick)

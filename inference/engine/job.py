@@ -54,7 +54,7 @@ class Urgency(Enum):
 
 @dataclass(eq=False)
 class Job:
-    """A request in the engine.
+    """A request in the engine. One class, since whatever asks or tells it something needs the same few fields.
 
     `fixed` (1 + codebooks, time) are the prompt columns of the voice. `segments` are the prompt columns of each piece of text, `silences` the
     seconds of silence before each piece and after the last. `turns` alternate a segment and the frames generated for it; `codes` are the frames

@@ -1,4 +1,4 @@
-"""Which requests' frames become sound in a round, so that nobody's first sound waits behind sound that others need later."""
+"""Which requests' frames become sound in a round: nobody's first sound waits behind what others need later."""
 
 from __future__ import annotations
 
