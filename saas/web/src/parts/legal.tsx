@@ -12,14 +12,14 @@ import { Problem } from "./notices";
 
 export function LegalLinks({ config }: { config: Config }) {
   return (
-    <p className="legal">
+    <footer className="legal">
       {config.documents.map(({ name, url }) => (
         <a key={name} href={url} target="_blank" rel="noopener">
           {t.legal.title[name]}
         </a>
       ))}
       <Link href="/report">{t.report.link}</Link>
-    </p>
+    </footer>
   );
 }
 
