@@ -239,14 +239,11 @@ class Scheduler:
     def _pause_one(self) -> None:
         """Pause the segment whose listener has most still to hear, if that is plenty, or a long text's beginning.
 
-        Only while there is memory for its keys and values.
+        Only while there is memory for its keys and values. A short text's beginning is never paused: it would be the next to go again.
         """
         ahead = time.monotonic() + AHEAD_SECONDS
-        may = [
-            job
-            for job in self.running
-            if job.status is JobStatus.DECODING and (job.audible_until > ahead or (job.unheard and not job.short))
-        ]
+        decoding = [job for job in self.running if job.status is JobStatus.DECODING]
+        may = [job for job in decoding if (not job.short if job.unheard else job.audible_until > ahead)]
         job = max(may, key=lambda job: job.audible_until, default=None)
         if job and job.sequence and self._fits(job.sequence) and self._runner.pause(job.sequence):
             self.running.remove(job)

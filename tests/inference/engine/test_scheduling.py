@@ -106,6 +106,18 @@ def test_a_short_request_gets_the_slot_of_one_whose_listener_has_plenty_to_hear(
     assert np.array_equal(long.codes, alone)
 
 
+@pytest.mark.parametrize(("text", "paused"), [("One sentence. " * 60, True), ("[pause:9s] Hello there. And more.", False)])
+def test_of_texts_that_nobody_has_heard_only_a_long_one_is_paused(golden, text, paused):
+    """Two short ones would pause each other for ever, as silence before the words counts as something to hear."""
+    engine = ByHand(golden, slots=1)
+    first = engine.submit(SpeechRequest(text, seed=1, max_new_tokens=9, chunk_length=20), lambda _: None)
+    engine.turn()
+    short = engine.submit(SpeechRequest("[pause:9s] Short.", seed=2, max_new_tokens=9), lambda _: None)
+    engine.turn()
+    assert [job.handle for job in engine._scheduler.running] == [short if paused else first]
+    engine.finish()
+
+
 @pytest.mark.parametrize("why", ["its listener would hear a gap", "there is no memory for its keys and values"])
 def test_a_segment_is_not_paused_when(golden, monkeypatch, why):
     engine = ByHand(golden, slots=1)
