@@ -141,12 +141,12 @@ class Runner:
         return KVPrefix.of(self._cache, sequence.slot, torch.cat((sequence.prompt, frames), dim=1))
 
     def pause(self, sequence: Sequence) -> bool:
-        """Take a sequence that has frames out of its slot. It keeps its keys and values, and `resume` continues with the same frames.
+        """Take a sequence out of its slot. It keeps its keys and values, and `resume` continues with the same frames.
 
-        Returns False, and leaves it there, when it has finished meanwhile.
+        Returns False, and leaves it there, when it has none yet or has finished meanwhile.
         """
         self._collect_pending()
-        if sequence.finish is not None:
+        if sequence.finish is not None or not sequence.frames:
             return False
         sequence.kv_prefix = self.kv_prefix(sequence)
         self._cache.both[:, :, sequence.slot, :, : sequence.length] = 0  # were they not numbers, whoever gets the slot would read them

@@ -1,4 +1,4 @@
-"""Requests to machines that strangers name. A name is resolved once, and the connection goes to the address that was checked."""
+"""Requests to machines that strangers name: each connection goes to the very address that was checked."""
 
 from __future__ import annotations
 
