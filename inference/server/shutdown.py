@@ -16,6 +16,8 @@ from typing import Any, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from inference.http.log import PROBES
+
 _INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
 
 
@@ -85,13 +87,13 @@ def _children() -> Iterator[int]:
 
 
 class InFlight:
-    """Middleware that counts the running requests and conversations."""
+    """Middleware that counts the running requests and conversations, without probes: nobody waits for those."""
 
     def __init__(self, app: ASGIApp, count: Any) -> None:
         self._app, self._count = app, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        if scope["type"] == "lifespan" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
         with self._count.get_lock():

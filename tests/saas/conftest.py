@@ -90,6 +90,7 @@ class Migrated:
         """Rows, as the owner."""
         with psycopg.connect(self.owner_url, autocommit=True, row_factory=dict_row) as connection:
             done = connection.execute(statement.encode(), values)
+            assert done.description or not (done.statusmessage or "").startswith("SELECT"), "rows without columns look like no rows"
             return done.fetchall() if done.description else []
 
     def call(self, function: str, **arguments: Any) -> Any:

@@ -124,7 +124,7 @@ STALE = {
 
 
 def test_what_moves_money_needs_a_password_of_the_last_minutes(api, data, anna):
-    payment, before = f"pi_{uuid4().hex}", len(data.sql("select from admin_actions"))
+    payment, before = f"pi_{uuid4().hex}", len(data.sql("select 1 from admin_actions"))
     paid(data, anna, payment)
     job = queued(data, anna)
     for when, stale in STALE.items():
@@ -134,7 +134,7 @@ def test_what_moves_money_needs_a_password_of_the_last_minutes(api, data, anna):
                 assert (answer.status_code, answer.json()["error"]["code"]) == (403, "sign_in_again"), (when, path)
             said = answer.json()["error"]["message"]
             assert ("you signed in 11 minutes ago" if "minutes" in stale else "that this session does not tell") in said
-    assert len(data.sql("select from admin_actions")) == before
+    assert len(data.sql("select 1 from admin_actions")) == before
     with api.with_key(token(api, minutes=11)) as client:
         assert client.get(f"/api/admin/account?who={anna}").status_code == 200
         assert client.post(f"/api/admin/users/{anna}/suspend", json=WHY).status_code == 200

@@ -97,7 +97,7 @@ def test_a_dump_restores_into_a_new_database(data, postgres, tmp_path):
 
 @pytest.mark.drill
 def test_a_dump_restores_on_a_new_server(data, tmp_path):
-    fill(by(data.owner_url)) if not data.sql("select from profiles limit 1") else None
+    fill(by(data.owner_url)) if not data.sql("select 1 from profiles limit 1") else None
     run(commands("Dump"), tmp_path, FROM=data.owner_url)
     folder = Path(tempfile.mkdtemp(prefix="fishserve-restored-"))
     as_postgres = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []

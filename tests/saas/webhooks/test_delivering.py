@@ -136,7 +136,7 @@ def test_a_receiver_that_says_nothing_holds_up_no_other(database, who, monkeypat
         happen(database, other)
         with delivering(database):
             rows = tried(database)
-            assert wait(lambda: database.sql("select from webhook_deliveries where user_id = %s and outcome = 'delivered'", other))
+            assert wait(lambda: database.sql("select 1 from webhook_deliveries where user_id = %s and outcome = 'delivered'", other))
     assert {row["error"] for row in rows if row["user_id"] == who} == {"no answer within 0.5 s"}
 
 
