@@ -268,8 +268,9 @@ class SpeechEngine:
         """Decode the chunks that are most wanted, about as many frames as a round generates or more, and deliver them."""
         scheduler = self._scheduler
         frames = max(self._vocoder.frames_a_round, len(scheduler.running))
-        jobs = {job.vocoder: job for job in choose(scheduler.sounding(), time.monotonic(), frames)}
-        for stream, samples in self._vocoder.decode_due(filter(None, jobs)).items():
+        passes = choose(scheduler.sounding(), time.monotonic(), frames, self._vocoder.frames_beside)
+        jobs = {job.vocoder: job for job in passes}
+        for stream, samples in self._vocoder.decode_due({job.vocoder: size for job, size in passes.items() if job.vocoder}):
             scheduler.attempt(jobs[stream], partial(jobs[stream].deliver_chunk, samples))
         scheduler.settle()
 

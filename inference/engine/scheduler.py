@@ -24,6 +24,10 @@ MAX_LIVE_SEGMENTS = 1000
 """Pieces of text that one live request may have in all: two hours of speech or more."""
 MAX_BEHIND = 256
 """Jobs that may wait for their readers, beside the queue; each holds a segment's audio and some chunks, about 4 MB."""
+LEAST_COLUMNS = 64
+"""A prompt takes at least as long as one of so many columns."""
+HELD_ROUNDS = 4
+"""While a short text has not been heard, only every so many rounds begin a segment of another kind: about one until it is heard."""
 SHORT_ONES_SHARE = 4
 """A quarter of the queue's places is for short requests alone."""
 
@@ -44,6 +48,7 @@ class Scheduler:
         self._checkpoint, self._runner, self._prompting = checkpoint, runner, prompting
         self._slots, self._queue = slots, queue
         self._live: dict[RequestHandle, Job] = {}
+        self._held = 0
         self._retry_times = RetryTimes(slots)
         self._changed = threading.Condition()
 
@@ -126,6 +131,7 @@ class Scheduler:
     def schedule(self) -> None:
         """End cancelled jobs, then admit waiting ones and prefill: up to PREFILL columns in all, so that no long prompt holds up running jobs."""
         self._end_finished()
+        self._held = self._held + 1 if any(job.status is JobStatus.DECODING and job.unheard and job.short for job in self.running) else 0
         columns = 0
         while columns < PREFILL and (job := self._prefilling() or self._admit()):
             try:
@@ -134,7 +140,7 @@ class Scheduler:
                     continue
                 if job.sequence is None:
                     self._start_segment(job)
-                columns += self._runner.prefill()
+                columns += max(self._runner.prefill(), LEAST_COLUMNS)
                 if job.sequence is not None and job.sequence.slot >= 0:
                     job.status = JobStatus.DECODING
             except GenerationError as e:
@@ -227,7 +233,10 @@ class Scheduler:
     def _admit(self) -> Job | None:
         """Take the waiting job that goes next, when a slot is free for it."""
         with self._changed:
-            if len(self.running) == self._slots and self.waiting.a_short_one_goes_next():
+            short = self.waiting.a_short_one_goes_next()
+            if self._held % HELD_ROUNDS and not short:
+                return None
+            if short and len(self.running) == self._slots:
                 self._pause_one()
             job = self.waiting.take(len(self.running)) if self._runner.free else None
             if job is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -29,8 +29,10 @@ LARGEST_CHUNK = 32
 """Each later chunk is twice the one before, up to this: larger chunks cost less per frame."""
 CAPTURED_FRAMES = 128
 """Frames of all streams in the largest captured pass: enough to keep a large GPU busy, in about a gigabyte."""
-CPU_FRAMES = 32
-"""Frames decoded between two frames of the model on a CPU. More would cost a little less each, and everybody waits for all of them."""
+CPU_FRAMES, CPU_FRAMES_BESIDE = 32, 8
+"""Frames decoded between two frames of the model on a CPU, and beside somebody's first sound. More would cost a little less each, and
+everybody waits for all of them.
+"""
 WRONG = 0.05
 """How much the sound of a captured pass may differ from an eager one's, as a part of the sound; FP16 rounds by far less."""
 log = logging.getLogger("fishserve")
@@ -49,32 +51,37 @@ class VocoderStream:
         """Whether there are frames enough for a pass."""
         return bool(self.waiting) and (self.ended or len(self.waiting) >= self.chunk)
 
-    @property
-    def next_frames(self) -> int:
-        """The frames in its next pass, a power of two: only a stream's last ones may be filled up with frames whose sound is dropped."""
-        waiting = min(len(self.waiting), LARGEST_CHUNK)
+    def next_frames(self, most: int) -> int:
+        """The frames in its next pass, a power of two up to `most`, which is one from FIRST_CHUNK to LARGEST_CHUNK.
+
+        Only a stream's last frames may be filled up with others, whose sound is dropped.
+        """
+        waiting = min(len(self.waiting), most)
         return _pass_frames(waiting) if self.ended else 1 << (waiting.bit_length() - 1)
 
 
 class Vocoder:
-    """A codec's decoder, with graphs where the device has them. `frames_a_round` is how many frames it should decode at a time."""
+    """A codec's decoder, with graphs where the device has them.
+
+    `frames_a_round` is how many frames it should decode at a time, `frames_beside` how many beside somebody's first sound.
+    """
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._passes = capture_or_none(codec)
         self._alone = _device(codec).type == "cpu"
         self.frames_a_round = CPU_FRAMES if self._alone else CAPTURED_FRAMES
+        self.frames_beside = CPU_FRAMES_BESIDE if self._alone else CAPTURED_FRAMES
 
-    def decode_due(self, due: Iterable[VocoderStream]) -> dict[VocoderStream, np.ndarray]:
-        """Decode the next frames of each stream, at most LARGEST_CHUNK; samples (n,) float32.
+    def decode_due(self, due: Mapping[VocoderStream, int]) -> Iterator[tuple[VocoderStream, np.ndarray]]:
+        """Decode the next frames of each stream, as many as `next_frames` has said; samples (n,) float32, each as soon as they are there.
 
         Libraries compile a hundred kernels for each size of pass, and keep 1,024. So passes have few lengths, and on a CPU one stream,
         as several are hardly cheaper together.
         """
         batches: defaultdict[tuple[int, int], list[VocoderStream]] = defaultdict(list)
-        for number, stream in enumerate(due):
-            batches[stream.next_frames, number if self._alone else 0].append(stream)
-        sound: dict[VocoderStream, np.ndarray] = {}
+        for number, (stream, frames) in enumerate(due.items()):
+            batches[frames, number if self._alone else 0].append(stream)
         for (frames, _), streams in batches.items():
             taken = [s.waiting[:frames] for s in streams]
             codes = torch.stack([F.pad(torch.stack(part, dim=1), (0, frames - len(part))) for part in taken])
@@ -83,10 +90,9 @@ class Vocoder:
             else:
                 waves = self._passes.decode([s.stream for s in streams], codes)
             for stream, part, wave in zip(streams, taken, waves.cpu().numpy(), strict=True):
-                sound[stream] = wave[: len(part) * SAMPLES_PER_FRAME]
                 del stream.waiting[:frames]
-                stream.chunk = min(2 * stream.chunk, LARGEST_CHUNK)
-        return sound
+                stream.chunk = min(2 * frames, LARGEST_CHUNK)
+                yield stream, wave[: len(part) * SAMPLES_PER_FRAME]
 
 
 @dataclass

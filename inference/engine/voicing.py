@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
+from collections.abc import Iterable
 
-from inference.engine.job import Job, JobStatus
+from inference.engine.job import Job
+from inference.engine.vocoder import LARGEST_CHUNK
 
-AHEAD_SECONDS = 0.5
+AHEAD_SECONDS = 0.15
 """A listener who has more than this still to hear can wait while somebody else has heard nothing yet."""
 
 
-def choose(jobs: Seq[Job], now: float, frames: int) -> list[Job]:
-    """The jobs that have a pass of the vocoder now, with about `frames` frames in all and at least one job when any may have one.
+def choose(jobs: Iterable[Job], now: float, frames: int, beside: int) -> dict[Job, int]:
+    """The jobs that have a pass of the vocoder now, and its frames: about `frames` in all, and at least one pass when any may have one.
 
-    First those who have heard nothing, then those whose sound runs out soonest. While somebody has heard nothing, segments that are still
-    being generated wait if their listeners are well ahead.
+    First those who have heard nothing of a short text, then those whose sound runs out soonest, or who have heard nothing of a long one.
+    While a short text has not been heard, listeners who are ahead wait, and the others together have `beside` frames.
     """
-    somebody_waits = any(job.unheard for job in jobs)
-    due = [job for job in jobs if job.sound_due and not (somebody_waits and _can_wait(job, now))]
-    due.sort(key=lambda job: (not job.unheard, job.audible_until))
-    chosen: list[Job] = []
+    jobs = list(jobs)
+    somebody_waits = any(map(_urgent, jobs))
+    due = [job for job in jobs if job.sound_due and (_urgent(job) or not somebody_waits or job.audible_until <= now + AHEAD_SECONDS)]
+    due.sort(key=lambda job: (0, job.submitted) if _urgent(job) else (1, 0 if job.unheard else job.audible_until))
+    passes: dict[Job, int] = {}
     for job in due:
         assert job.vocoder is not None
-        frames -= job.vocoder.next_frames
-        if chosen and frames < 0:
+        if somebody_waits and not _urgent(job):
+            frames = min(frames, beside)
+        size = job.vocoder.next_frames(min(beside, LARGEST_CHUNK) if somebody_waits else LARGEST_CHUNK)
+        frames -= size
+        if passes and frames < 0:
             break
-        chosen.append(job)
-    return chosen
+        passes[job] = size
+    return passes
 
 
-def _can_wait(job: Job, now: float) -> bool:
-    return not job.unheard and job.status is not JobStatus.VOICING and job.audible_until > now + AHEAD_SECONDS
+def _urgent(job: Job) -> bool:
+    return job.unheard and job.short

@@ -26,7 +26,7 @@ from inference import (
     Voice,
     hub,
 )
-from inference.engine import prompting, vocoder
+from inference.engine import prompting, scheduler, vocoder
 from inference.engine.device import pick_device
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME, GenerationDefaults
 from inference.model.dual_ar import DualAR
@@ -245,6 +245,7 @@ def test_a_callback_that_fails_ends_its_own_request_alone(engine):
 
 def test_a_device_that_is_gone_ends_every_request_and_says_why(golden, monkeypatch):
     request = endless(golden, monkeypatch)
+    monkeypatch.setattr(scheduler, "AHEAD_SECONDS", 1e9)  # nobody is paused
 
     def fail(*_):
         raise RuntimeError("device lost")
@@ -266,7 +267,7 @@ def test_a_device_that_is_gone_ends_every_request_and_says_why(golden, monkeypat
 def test_samples_that_are_not_numbers_fail_their_request(golden, monkeypatch):
     with SpeechEngine(golden, slots=1) as engine:
         decode = engine._vocoder.decode_due
-        monkeypatch.setattr(engine._vocoder, "decode_due", lambda due: {s: w * np.nan for s, w in decode(due).items()})
+        monkeypatch.setattr(engine._vocoder, "decode_due", lambda due: ((s, w * np.nan) for s, w in decode(due)))
         with pytest.raises(GenerationError, match="not numbers"):
             engine.synthesize(SpeechRequest("Hello.", max_new_tokens=9))
 
