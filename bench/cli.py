@@ -192,6 +192,22 @@ def frames(
 
 
 @app.command()
+def host(
+    rows: Annotated[str, typer.Option(help="Numbers of rows.")] = "1,8,64,128",
+    checkpoint: Checkpoint = None,
+    out: Out = None,
+) -> None:
+    """What the engine's own Python takes between two frames, with a device that takes no time."""
+    from bench.host import measure
+    from bench.record import facts, recording
+
+    loaded, _ = _checkpoint(checkpoint, "cpu")
+    levels = _levels(rows)
+    with _recorded(recording(out, "host", {"rows": levels}, facts(loaded))) as record:
+        measure(loaded, levels, record, _step)
+
+
+@app.command()
 def rounding(checkpoint: Checkpoint = None, out: Out = None) -> None:
     """How far 8-bit weights move the hidden states, on a CPU."""
     from bench.record import facts, recording

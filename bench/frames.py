@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import torch
 
 from bench.record import Record
@@ -100,7 +101,7 @@ def _columns(checkpoint: Checkpoint, runner: Runner, seeds: range, temperature: 
         runner.step()
     for s in list(runner.sequences):
         runner.remove(s)
-    return torch.stack([torch.stack(s.frames[:COMPARED]) for s in sequences])
+    return torch.from_numpy(np.stack([s.frames[:COMPARED] for s in sequences]))
 
 
 def _proof(checkpoint: Checkpoint, runner: Runner, n: int) -> dict[str, float]:

@@ -43,7 +43,7 @@ def tables(body: dict[str, Any]) -> list[Table]:
     """The tables of one record."""
     makers: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
         "latency": serving, "throughput": serving, "http": serving, "compare": compared, "codec": codec, "roofline": roofline,
-        "frames": frames, "rounding": rounding, "soak": soak, "saas": saas, "busy": busy, "attack": attack,
+        "frames": frames, "host": host, "rounding": rounding, "soak": soak, "saas": saas, "busy": busy, "attack": attack,
     }  # fmt: skip
     return makers[body["command"]](body)
 
@@ -305,6 +305,15 @@ def frames(body: dict[str, Any]) -> list[Table]:
         note = "Shares of equal frames. After one close draw that rounding turned all of a row's frames differ, but the same again must be the same."
         found.append(Table("Graphs", columns, proofs, note))
     return found
+
+
+def host(body: dict[str, Any]) -> list[Table]:
+    """What the engine's own work takes at each number of rows."""
+    rows = [
+        [f"{run['rows']} row{'s'[: run['rows'] > 1]}", str(len(run["seconds"])), *_milliseconds(run["seconds"], "p50", "p95")]
+        for run in body["runs"]
+    ]
+    return [Table("Host", ["", "n", "p50, ms", "p95, ms"], rows, "The engine's own work in a round, with a device that takes no time.")]
 
 
 def soak(body: dict[str, Any]) -> list[Table]:

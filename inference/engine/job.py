@@ -77,7 +77,7 @@ class Job:
     gap: float = 0.0
     status: JobStatus = JobStatus.WAITING
     turns: list[Tensor] = field(default_factory=list)
-    codes: list[Tensor] = field(default_factory=list)
+    codes: list[np.ndarray] = field(default_factory=list)
     sequence: Sequence | None = None
     kv_prefix: KVPrefix | None = None
     vocoder: VocoderStream | None = None
@@ -186,7 +186,7 @@ class Job:
         self.codes += frames
         if self.audio:
             vocoder.waiting += frames
-            if any(int(f.max()) >= CODES_PER_GROUP for f in frames):
+            if s.undecodable and any(f.max() >= CODES_PER_GROUP for f in frames):
                 raise GenerationError(f"the model produced a code of {CODES_PER_GROUP} or more, which no codec can decode")
 
     def deliver_chunk(self, samples: np.ndarray) -> None:
@@ -210,7 +210,7 @@ class Job:
         assert self.vocoder is not None
         self.vocoder.ended = True
         self.cut |= s.finish is FinishReason.LENGTH
-        self.turns.append(torch.stack(s.frames, dim=1))
+        self.turns.append(torch.from_numpy(np.stack(s.frames, axis=1)))
 
     def end(self, error: Exception | None, reason: FinishReason) -> None:
         """Deliver the end to the caller: the last silence, the codes, the reason, the error."""
@@ -221,7 +221,7 @@ class Job:
                 metrics.REAL_TIME_FACTOR.observe(self.seconds / (time.monotonic() - self.admitted))
             self._deliver_silence(self.silences[-1])
         codebooks = len(self.fixed) - 1
-        self.handle.codes = torch.stack(self.codes, dim=1).numpy() if self.codes else np.zeros((codebooks, 0), np.int64)
+        self.handle.codes = np.stack(self.codes, axis=1) if self.codes else np.zeros((codebooks, 0), np.int64)
         self.handle.finish_reason = reason
         self.handle.deliver(error)
 

@@ -16,7 +16,6 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from inference.engine.graphs import capture, powers
@@ -43,7 +42,7 @@ class VocoderStream:
 
     def __init__(self, codec: Codec, chunk: int = FIRST_CHUNK) -> None:
         self.stream: CodecStream = codec.stream()
-        self.waiting: list[torch.Tensor] = []
+        self.waiting: list[np.ndarray] = []
         self.chunk, self.ended = chunk, False
 
     @property
@@ -84,7 +83,9 @@ class Vocoder:
             batches[frames, number if self._alone else 0].append(stream)
         for (frames, _), streams in batches.items():
             taken = [s.waiting[:frames] for s in streams]
-            codes = torch.stack([F.pad(torch.stack(part, dim=1), (0, frames - len(part))) for part in taken])
+            codes = torch.zeros(len(streams), self._codec.config.groups, frames, dtype=torch.int64)
+            for row, part in zip(codes.numpy(), taken, strict=True):
+                row[:, : len(part)] = np.stack(part, axis=1)
             if self._passes is None:
                 waves = decode_streams([s.stream for s in streams], codes.to(_device(self._codec)))
             else:

@@ -171,6 +171,11 @@ def test_codec_roofline_and_rounding(bench, tiny, monkeypatch):
     assert [(run["streams"], run["graphs"], run["proof"]) for run in body["runs"]] == [(1, False, {}), (3, False, {})]
     assert all(len(run["seconds"]) >= 5 and run["limit_seconds"] > 0 for run in body["runs"])
     assert "frame, 3 streams" in words
+    monkeypatch.setattr("bench.host.ROUNDS", 20)
+    code, words, body = bench("host", "--checkpoint", tiny, "--rows", "1,3")
+    assert code == 0
+    assert [(run["rows"], len(run["seconds"])) for run in body["runs"]] == [(1, 20), (3, 20)]
+    assert "3 rows" in words
 
 
 @pytest.mark.drill

@@ -53,7 +53,7 @@ def test_with_passes_or_without_the_same_is_heard(golden, passes):
         vocoder._passes = own
         streams = [VocoderStream(golden.codec) for _ in range(3)]
         for i, stream in enumerate(streams):
-            stream.waiting += spoken(i, FIRST_CHUNK + i % 2).T.unbind()
+            stream.waiting += list(spoken(i, FIRST_CHUNK + i % 2).T.numpy())
             stream.ended = True
         waves = dict(vocoder.decode_due({stream: stream.next_frames(LARGEST_CHUNK) for stream in streams}))
         sound.append(torch.cat([torch.from_numpy(waves[s]) for s in streams]))
@@ -64,7 +64,7 @@ def test_with_passes_or_without_the_same_is_heard(golden, passes):
 def test_chunks_grow_and_the_end_does_not_wait_for_one(golden, most, expected):
     """Nor does it when passes are small beside somebody's first sound: what has waited is due, then."""
     vocoder, stream, sizes = Vocoder(golden.codec), VocoderStream(golden.codec), []
-    for n, code in enumerate(spoken(0, 100).T.unbind(), start=1):
+    for n, code in enumerate(spoken(0, 100).T.numpy(), start=1):
         stream.waiting.append(code)
         stream.ended = n == 100
         while stream.due:
