@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from inference.settings import Settings
     from inference.voices.store import VoiceStore
 
-EXTRAS = {"serve": "server", "keys": "server", "bench": "bench", "saas": "saas"}
+EXTRAS = {"serve": "server", "wyoming": "wyoming", "keys": "server", "bench": "bench", "saas": "saas"}
 """The extra that each command needs; all others need `engine`."""
 
 
@@ -304,6 +305,24 @@ def add_key(name: KeyName) -> None:
 def delete_key(name: KeyName) -> None:
     """Revoke an API key. A running server applies this at once."""
     _keys().delete(name)
+
+
+@app.command()
+def wyoming(
+    server: Annotated[str, typer.Option(help="The fishserve that speaks.")] = "http://127.0.0.1:8080",
+    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1: this machine alone.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(min=1, max=65_535)] = 10_200,
+) -> None:
+    """Speak for Home Assistant, by its Wyoming protocol, with a running server. FISHSERVE_KEY is that server's API key."""
+    import asyncio
+    from contextlib import suppress
+
+    from inference.server.wyoming_server import Fishserve, serve
+
+    speaker = Fishserve(server, os.environ.get("FISHSERVE_KEY"))
+    console.print(f"Home Assistant is answered on port {port}; {speaker.url} speaks")
+    with suppress(KeyboardInterrupt):
+        asyncio.run(serve(speaker, host, port))
 
 
 @app.command()

@@ -8,8 +8,14 @@ from fastapi import APIRouter, Request
 
 from inference.engine.request import MAX_TEXT
 from inference.server.state import AppState
+from inference.voices.notice import MINNOW
 from inference.voices.store import DEFAULT
 
+LANGUAGES = {
+    "en": "English", "zh": "Chinese", "ja": "Japanese", "de": "German", "fr": "French", "es": "Spanish", "ko": "Korean", "ar": "Arabic",
+    "ru": "Russian", "nl": "Dutch", "it": "Italian", "pl": "Polish", "pt": "Portuguese",
+}  # fmt: skip
+"""What FishSpeech 1.5 was trained on; minnow speaks the first."""
 _CHARACTERS = 1_000_000_000
 """The limit of characters that clients are told: this server counts none."""
 _SETTINGS = {"stability": None, "use_speaker_boost": False, "similarity_boost": None, "style": 0.0, "speed": 1.0}
@@ -37,7 +43,8 @@ def models(name: str) -> list[dict[str, Any]]:
             "model_id": name, "name": name, "description": "Speech from text.", "can_be_finetuned": False, "can_do_text_to_speech": True,
             "can_do_voice_conversion": False, "can_use_style": False, "can_use_speaker_boost": False, "serves_pro_voices": False,
             "token_cost_factor": 0.0, "requires_alpha_access": False, "max_characters_request_free_user": MAX_TEXT,
-            "max_characters_request_subscribed_user": MAX_TEXT, "maximum_text_length_per_request": MAX_TEXT, "languages": [],
+            "max_characters_request_subscribed_user": MAX_TEXT, "maximum_text_length_per_request": MAX_TEXT,
+            "languages": [{"language_id": code, "name": words} for code, words in LANGUAGES.items() if code == "en" or name != MINNOW],
             "model_rates": {"character_cost_multiplier": 0.0}, "concurrency_group": "standard",
         }
     ]  # fmt: skip
