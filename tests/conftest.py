@@ -23,7 +23,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="fishserve-tests-")  # co
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 os.environ["HF_HUB_OFFLINE"] = "0"
 os.environ["TRITON_INTERPRET"] = "1"  # kernels run on the CPU; it must be known before anything imports them
-for name in [n for n in os.environ if n.startswith("FISHSERVE_")]:
+for name in [n for n in os.environ if n.startswith("FISHSERVE_") and not n.startswith("FISHSERVE_TEST_")]:
     del os.environ[name]
 
 from inference import cpu_threads
