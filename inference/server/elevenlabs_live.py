@@ -20,6 +20,8 @@ from inference.server.live_speech import LiveSpeech
 from inference.server.request_bodies import Lenient
 from inference.server.sockets import Inbox, json_message, race
 from inference.server.state import AppState, State
+from inference.server.word_times import CharacterTimes
+from inference.text.captions import Characters, spoken_characters
 from inference.text.segments import ends_sentence
 from inference.voices.voice import Voice
 
@@ -30,7 +32,6 @@ MAX_CONTEXTS = 16
 POLICY_VIOLATION = 1008
 _ONLY = "default"
 """The name of the context of a connection that has one, and of a message that names none."""
-_NO_TIMES: dict[str, None] = {"alignment": None, "normalizedAlignment": None}
 router = APIRouter(tags=["ElevenLabs"])
 
 
@@ -39,6 +40,7 @@ class Options(Lenient):
 
     output_format: str = "mp3_44100_128"
     auto_mode: bool = False
+    sync_alignment: bool = False
     inactivity_timeout: float = Field(default=20, gt=0, le=180)
     seed: int | None = None
     apply_text_normalization: Literal["auto", "on", "off"] = "auto"
@@ -161,7 +163,14 @@ class Conversation:
         options, voice, temperature = self._options, self._voice, settings.temperature
         speech = self._open[name] = LiveSpeech(
             self._state.engine,
-            lambda text: SpeechRequest(text, voice, options.seed, temperature, normalize=NORMALIZE.get(options.apply_text_normalization)),
+            lambda text: SpeechRequest(
+                text,
+                voice,
+                options.seed,
+                temperature,
+                normalize=NORMALIZE.get(options.apply_text_normalization),
+                words=options.sync_alignment,
+            ),
             encoder_for(options.output_format, settings),
         )
         task = asyncio.ensure_future(self._speak(name, speech))
@@ -170,14 +179,21 @@ class Conversation:
 
     async def _speak(self, name: str, speech: LiveSpeech) -> None:
         """Send a context's audio, and last that it is final."""
-        context = self._named(name)
+        context, times, normalized = self._named(name), Alignments(), Alignments()
+        characters = CharacterTimes()
         with suppress(WebSocketDisconnect, RuntimeError):  # the client has disconnected
             try:
                 async with aclosing(speech.pieces()) as pieces:
-                    async for content in pieces:
+                    async for piece in pieces:
                         self._active = time.monotonic()
-                        await self._send(audio=base64.b64encode(content).decode(), isFinal=None, **_NO_TIMES, **context)
-                await self._send(audio=None, isFinal=True, **_NO_TIMES, **context)
+                        audio = base64.b64encode(piece.content).decode() if piece.content else None
+                        alignments = {
+                            "alignment": times.next(characters.next(speech.text, piece.words)),
+                            "normalizedAlignment": normalized.next(spoken_characters(piece.words)),
+                        }
+                        await self._send(audio=audio, isFinal=None, **alignments, **context)
+                last = times.last(characters.rest(speech.text)) if self._options.sync_alignment else None
+                await self._send(audio=None, isFinal=True, alignment=last, normalizedAlignment=None, **context)
             except FishserveError as e:
                 if self._open.get(name) is speech:
                     del self._open[name]
@@ -193,6 +209,32 @@ class Conversation:
 
     async def _send(self, **fields: Any) -> None:
         await self._socket.send_text(json.dumps(fields))
+
+
+class Alignments:
+    """Alignments in ElevenLabs' format. The times of each count from the end of the one before, as clients add them up."""
+
+    def __init__(self) -> None:
+        self._ended, self._blank = 0, True
+
+    def next(self, found: Characters) -> dict[str, Any] | None:
+        """The alignment of the next characters; None where there are none."""
+        if not found.characters:
+            return None
+        starts, ends = ([round(1000 * t) for t in times] for times in (found.starts, found.ends))
+        began, self._ended, self._blank = self._ended, ends[-1], found.characters[-1].isspace()
+        return {
+            "chars": found.characters,
+            "charStartTimesMs": [start - began for start in starts],
+            "charDurationsMs": [end - start for start, end in zip(starts, ends, strict=True)],
+        }
+
+    def last(self, found: Characters) -> dict[str, Any] | None:
+        """As `next`, for the last characters. A space at their end tells clients that the last word is complete."""
+        if not self._blank and not (found.characters and found.characters[-1].isspace()):
+            at = self._ended / 1000
+            found = Characters([*found.characters, " "], [*found.starts, at], [*found.ends, at])
+        return self.next(found)
 
 
 class InputTimeout(RequestError):
