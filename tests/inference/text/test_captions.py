@@ -52,7 +52,7 @@ def test_captions_end_with_sentences_and_have_no_markup():
         "It was the best of times, it was the worst of times, it was the age of wisdom.",
         "Short & sweet.",
         "(Really?)",
-        "“Yes,” he said — “it is bold and linked",
+        "“Yes,” he said — “it is bold and linked.”",
     ]
 
 
