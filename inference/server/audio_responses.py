@@ -167,31 +167,36 @@ async def file(
     spooled = await unless_gone(request, _spooled(audio, encoder))
     if spooled is _GONE:
         return Response(status_code=CLIENT_GONE)
-    content, found = spooled
-    headers |= {"Content-Length": str(content.seek(0, os.SEEK_END)), **(word_times.header(found) if words else {})}
+    content, pieces = spooled
+    found = word_times.header([word for piece in pieces for word in piece.words]) if words else {}
+    headers |= {"Content-Length": str(content.seek(0, os.SEEK_END)), **found}
     return StreamingResponse(_read(content), media_type=encoder.media_type, headers=headers)
 
 
-async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request) -> tuple[AsyncIterator[bytes], list[Word]] | Response:
-    """The whole file with true sizes, in pieces whose sizes are divisible by three, and its words.
+async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request) -> tuple[AsyncIterator[bytes], list[Piece]] | Response:
+    """The whole file with true sizes, in pieces whose sizes are divisible by three, and the pieces that had words, without content.
 
     A response when the client has disconnected.
     """
     spooled = await unless_gone(request, _spooled(audio, encoder))
     if spooled is _GONE:
         return Response(status_code=CLIENT_GONE)
-    content, words = spooled
-    return _read(content), words
+    content, pieces = spooled
+    return _read(content), pieces
 
 
-async def _spooled(audio: AsyncIterator[Audio], encoder: Encoder) -> tuple[IO[bytes], list[Word]]:
-    """The whole file, on disk when it is large, and its words. Raises RequestError when it is too large, NotReady when the disk is full."""
-    words: list[Word] = []
+async def _spooled(audio: AsyncIterator[Audio], encoder: Encoder) -> tuple[IO[bytes], list[Piece]]:
+    """The whole file, on disk when it is large, and the pieces that had words, without content.
+
+    Raises RequestError when it is too large, NotReady when the disk is full.
+    """
+    timed: list[Piece] = []
     content = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - whoever sends it closes it
     try:
         async with aclosing(encoded_with_words(audio, encoder)) as pieces:
             async for piece in pieces:
-                words += piece.words
+                if piece.words:
+                    timed.append(piece._replace(content=b""))
                 if content.tell() + len(piece.content) > MAX_WHOLE_BYTES:
                     raise RequestError(f"the file has more than {MAX_WHOLE_BYTES:,} bytes; ask for it streamed or in another format")
                 await asyncio.to_thread(content.write, piece.content)
@@ -204,7 +209,7 @@ async def _spooled(audio: AsyncIterator[Audio], encoder: Encoder) -> tuple[IO[by
     except BaseException:
         content.close()
         raise
-    return content, words
+    return content, timed
 
 
 async def _read(content: IO[bytes]) -> AsyncIterator[bytes]:

@@ -18,8 +18,7 @@ from inference.errors import RequestError
 from inference.server.audio_responses import Piece, encoded_with_words, file, request_for, started, voice_headers, whole
 from inference.server.state import AppState, State
 from inference.server.word_times import CharacterTimes
-from inference.text.captions import Characters, characters, spoken_characters
-from inference.text.words import Word
+from inference.text.captions import Characters, joined, spoken_characters
 from inference.voices.store import DEFAULT
 
 PATHS = ("/v1/text-to-speech/", "/v1/voices", "/v2/voices", "/v1/user", "/v1/history")
@@ -94,8 +93,8 @@ async def convert_with_times(
     spoken = await whole(audio, encoder, request)
     if isinstance(spoken, Response):
         return spoken
-    pieces, words = spoken
-    return StreamingResponse(_whole_with_times(pieces, body.text, words), media_type="application/json", headers=headers)
+    pieces, timed = spoken
+    return StreamingResponse(_whole_with_times(pieces, body.text, timed), media_type="application/json", headers=headers)
 
 
 @router.post("/v1/text-to-speech/{voice_id}/stream/with-timestamps")
@@ -181,22 +180,25 @@ def encoder_for(output_format: str, settings: VoiceSettings) -> Encoder:
     return Encoder(kind, rate, 1.0 if settings.speed is None else settings.speed, bits)
 
 
-async def _whole_with_times(pieces: AsyncIterator[bytes], text: str, words: list[Word]) -> AsyncIterator[bytes]:
+async def _whole_with_times(pieces: AsyncIterator[bytes], text: str, timed: list[Piece]) -> AsyncIterator[bytes]:
     """One JSON object around a whole file."""
-    times = {"alignment": _alignment(characters(text, words)), "normalized_alignment": _alignment(spoken_characters(words))}
+    times = CharacterTimes()
+    sent = [*(times.next(text, piece.words, piece.end) for piece in timed), times.rest(text)]
+    said = [spoken_characters(piece.words, piece.end) for piece in timed]
+    alignments = {"alignment": _alignment(joined(sent)), "normalized_alignment": _alignment(joined(said))}
     yield b'{"audio_base64": "'
     async for piece in pieces:
         yield base64.b64encode(piece)
-    yield b'", ' + json.dumps(times).encode()[1:]
+    yield b'", ' + json.dumps(alignments).encode()[1:]
 
 
 async def _streamed_with_times(pieces: AsyncIterator[Piece], text: str) -> AsyncIterator[bytes]:
     """A JSON object a line for each piece of a file, and one for the characters behind the last word."""
     times = CharacterTimes()
     async for piece in pieces:
-        yield _line(piece.content, times.next(text, piece.words), spoken_characters(piece.words))
+        yield _line(piece.content, times.next(text, piece.words, piece.end), spoken_characters(piece.words, piece.end))
     if (rest := times.rest(text)).characters:
-        yield _line(b"", rest, spoken_characters(()))
+        yield _line(b"", rest, joined(()))
 
 
 def _line(content: bytes, *times: Characters) -> bytes:

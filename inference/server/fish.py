@@ -196,7 +196,7 @@ class TimedChunks:
         segments = [{"text": w.text, "start": round(w.start - self._began, 3), "end": round(w.end - self._began, 3)} for w in piece.words]
         alignment = {"audio_duration": round(piece.end - self._began, 3), "segments": segments}
         self._number, self._began = self._number + 1, piece.end
-        return {"content": "".join(self._characters.next(text, piece.words).characters), "alignment": alignment, **fields}
+        return {"content": "".join(self._characters.next(text, piece.words, piece.end).characters), "alignment": alignment, **fields}
 
 
 @router.post("/v1/vqgan/encode", response_class=Response, openapi_extra=accepts(EncodeBody))

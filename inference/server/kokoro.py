@@ -44,7 +44,8 @@ async def captioned_speech(body: CaptionedSpeechBody, request: Request, state: A
     spoken = await whole(audio, encoder, request)
     if isinstance(spoken, Response):
         return spoken
-    pieces, words = spoken
+    pieces, timed = spoken
+    words = [word for piece in timed for word in piece.words]
     rest = {"audio_format": encoder.media_type, "timestamps": _timestamps(words) if body.return_timestamps else None}
     return StreamingResponse(_whole(pieces, rest), media_type="application/json", headers=headers)
 

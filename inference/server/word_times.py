@@ -30,17 +30,20 @@ class CharacterTimes:
     def __init__(self) -> None:
         self._given, self._at = 0, 0.0
 
-    def next(self, text: str, words: Sequence[Word]) -> Characters:
-        """The characters up to the last of these words and the blank behind it. `text` is all the text there is so far."""
+    def next(self, text: str, words: Sequence[Word], until: float) -> Characters:
+        """The characters up to the last of these words and the blank behind it, which lasts to `until`; none without words.
+
+        `text` is all the text there is so far.
+        """
         if not words:
             return Characters([], [], [])
-        return self._up_to(_BEHIND.match(text, words[-1].end_char).end(), text, words)
+        return self._up_to(_BEHIND.match(text, words[-1].end_char).end(), text, words, until)
 
     def rest(self, text: str) -> Characters:
         """The characters behind the last word."""
-        return self._up_to(len(text), text, ())
+        return self._up_to(len(text), text, (), self._at)
 
-    def _up_to(self, end: int, text: str, words: Sequence[Word]) -> Characters:
-        found = characters(text, words, self._given, end, self._at)
-        self._given, self._at = end, words[-1].end if words else self._at
+    def _up_to(self, end: int, text: str, words: Sequence[Word], until: float) -> Characters:
+        found = characters(text, words, self._given, end, (self._at, until))
+        self._given, self._at = end, until
         return found

@@ -84,27 +84,39 @@ class Characters(NamedTuple):
     ends: list[float]
 
 
-def characters(text: str, words: Sequence[Word], begin: int = 0, end: int | None = None, at: float = 0.0) -> Characters:
-    """The characters `begin` to `end` of a text, whose words share their time among their characters.
+def characters(text: str, words: Sequence[Word], begin: int, end: int, span: tuple[float, float]) -> Characters:
+    """The characters `begin` to `end` of a text, from one moment to another. Words share their time among their characters.
 
-    What is not heard, such as spaces and markup, takes no time: it is at the end of the word before, or at `at` seconds before the first.
+    What is not heard, such as spaces and markup, takes no time: it is at the end of the word before. What is behind the last word lasts
+    to the end.
     """
     found = Characters([], [], [])
+    at = span[0]
     for word in words:
         _add(found, text[begin : word.start_char], at, at)
         _add(found, word.text, word.start, word.end)
         begin, at = word.end_char, word.end
-    _add(found, text[begin:end], at, at)
+    _add(found, text[begin:end], at, span[1])
     return found
 
 
-def spoken_characters(words: Sequence[Word]) -> Characters:
-    """The characters of what was said for the words, numbers and signs as words."""
+def joined(parts: Iterable[Characters]) -> Characters:
+    """Parts that follow each other as one."""
     found = Characters([], [], [])
-    for word in words:
+    for part in parts:
+        found.characters.extend(part.characters)
+        found.starts.extend(part.starts)
+        found.ends.extend(part.ends)
+    return found
+
+
+def spoken_characters(words: Sequence[Word], until: float) -> Characters:
+    """The characters of what was said for the words, numbers and signs as words. What is behind the last word lasts to `until`."""
+    found = Characters([], [], [])
+    for n, word in enumerate(words, 1):
         said = word.spoken.rstrip()
         _add(found, said, word.start, word.end)
-        _add(found, word.spoken[len(said) :], word.end, word.end)
+        _add(found, word.spoken[len(said) :], word.end, word.end if n < len(words) else until)
     return found
 
 

@@ -146,7 +146,7 @@ def test_fishs_socket_has_them_as_the_text_comes(minnow):
 @pytest.mark.parametrize("field", ["alignment", "normalizedAlignment"])
 def test_elevenlabs_sockets_count_from_the_alignment_before(minnow, field):
     texts = ("Hi there. ", "It is $5. ")
-    with socket(minnow, sync_alignment="true") as talk:
+    with socket(minnow) as talk:
         sent = [{"text": text, "context_id": "a", "flush": True} for text in texts]
         heard = talk({"text": " ", "context_id": "a", "voice_settings": {}}, *sent, {"context_id": "a", "close_context": True})
     assert finals(heard) == ["a"]
@@ -162,11 +162,34 @@ def test_elevenlabs_sockets_count_from_the_alignment_before(minnow, field):
             last = clock + start + length
         clock = last
     pcm = b"".join(base64.b64decode(m["audio"]) for m in heard if m.get("audio"))
-    assert 0 < clock <= 1000 * len(pcm) / 88_200 + 1
+    assert clock == pytest.approx(1000 * len(pcm) / 88_200, abs=2)
 
 
-def test_elevenlabs_sockets_have_none_unless_asked(minnow):
-    with socket(minnow) as talk:
+def test_pipecats_clock_and_words_are_right(minnow):
+    """As Pipecat reads alignments: a word is complete at a space, and only an alignment that completes one moves its clock."""
+    with socket(minnow, auto_mode="true") as talk:
+        sent = [{"text": text, "context_id": "a", "flush": True} for text in ("One.", " Two is $5.", " Three.")]
+        heard = talk({"text": " ", "context_id": "a"}, *sent, {"context_id": "a", "close_context": True})
+    clock, partial, began, words = 0, "", 0, []
+    for a in (m["alignment"] for m in heard if not m["isFinal"] and m["alignment"]):
+        complete = False
+        for char, start in zip(a["chars"], a["charStartTimesMs"], strict=True):
+            if char == " ":
+                complete |= bool(partial)
+                words += [(partial, began)] if partial else []
+                partial = ""
+            else:
+                began = began if partial else clock + start
+                partial += char
+        clock += (a["charStartTimesMs"][-1] + a["charDurationsMs"][-1]) * complete
+    pcm = b"".join(base64.b64decode(m["audio"]) for m in heard if m.get("audio"))
+    assert ([w for w, _ in words], partial) == (["One.", "Two", "is", "$5.", "Three."], "")
+    assert clock == pytest.approx(1000 * len(pcm) / 88_200, abs=2)
+    assert [t for _, t in words] == sorted(t for _, t in words)
+
+
+def test_elevenlabs_sockets_leave_them_out_on_demand(minnow):
+    with socket(minnow, sync_alignment="false") as talk:
         heard = talk({"text": "Hi. ", "context_id": "a", "flush": True}, {"context_id": "a", "close_context": True})
     assert not any(m["alignment"] or m["normalizedAlignment"] for m in heard)
 
@@ -174,6 +197,6 @@ def test_elevenlabs_sockets_have_none_unless_asked(minnow):
 def test_characters_of_a_stream_are_the_text():
     text, times = "我有3个。他.5走(了)  x", CharacterTimes()
     words = [Word(text[n : n + 1], n, n + 1, n, n + 1, "") for n in (0, 1, 2, 3, 5, 8, 10, 14)]
-    parts = [times.next(text, words[:4]), times.next(text, words[4:5]), times.next(text, words[5:]), times.rest(text)]
+    parts = [times.next(text, words[:4], 4), times.next(text, words[4:5], 6), times.next(text, words[5:], 16), times.rest(text)]
     assert "".join(c for part in parts for c in part.characters) == text
     assert [t for part in parts for t in part.starts] == sorted(t for part in parts for t in part.starts)

@@ -80,7 +80,7 @@ def test_words_are_in_order_and_never_overlap(text, normalize):
             assert text[word.start_char : word.end_char] == word.text
             at, place = word.end_char, word.end
             words.append(Word(word.text, word.start_char, word.end_char, len(words), len(words) + 1, word.spoken))
-    found = characters(text, words)
+    found = characters(text, words, 0, len(text), (0, len(words)))
     assert "".join(found.characters) == text
     assert found.starts == sorted(found.starts)
     assert all(a <= b for a, b in zip(found.starts, found.ends, strict=True))
