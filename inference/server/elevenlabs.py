@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -192,11 +193,12 @@ async def _whole_with_times(pieces: AsyncIterator[bytes], text: str, timed: list
     yield b'", ' + json.dumps(alignments).encode()[1:]
 
 
-async def _streamed_with_times(pieces: AsyncIterator[Piece], text: str) -> AsyncIterator[bytes]:
+async def _streamed_with_times(pieces: AsyncGenerator[Piece], text: str) -> AsyncIterator[bytes]:
     """A JSON object a line for each piece of a file, and one for the characters behind the last word."""
     times = CharacterTimes()
-    async for piece in pieces:
-        yield _line(piece.content, times.next(text, piece.words, piece.end), spoken_characters(piece.words, piece.end))
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield _line(piece.content, times.next(text, piece.words, piece.end), spoken_characters(piece.words, piece.end))
     if (rest := times.rest(text)).characters:
         yield _line(b"", rest, joined(()))
 

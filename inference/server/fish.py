@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -173,12 +173,13 @@ async def tts_with_times(request: Request, state: AppState) -> Response:
     return StreamingResponse(_events(encoded_with_words(audio, encoder), body.text), media_type="text/event-stream", headers=headers)
 
 
-async def _events(pieces: AsyncIterator[Piece], text: str) -> AsyncIterator[str]:
+async def _events(pieces: AsyncGenerator[Piece], text: str) -> AsyncIterator[str]:
     """Server-sent events, one for each piece of the file."""
     chunks = TimedChunks()
-    async for piece in pieces:
-        event = {"audio_base64": base64.b64encode(piece.content).decode(), **chunks.next(text, piece)}
-        yield f"data: {json.dumps(event)}\n\n"
+    async with aclosing(pieces):
+        async for piece in pieces:
+            event = {"audio_base64": base64.b64encode(piece.content).decode(), **chunks.next(text, piece)}
+            yield f"data: {json.dumps(event)}\n\n"
 
 
 class TimedChunks:

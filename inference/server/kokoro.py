@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -50,11 +51,12 @@ async def captioned_speech(body: CaptionedSpeechBody, request: Request, state: A
     return StreamingResponse(_whole(pieces, rest), media_type="application/json", headers=headers)
 
 
-async def _lines(pieces: AsyncIterator[Piece], media_type: str, timestamps: bool) -> AsyncIterator[bytes]:
-    async for piece in pieces:
-        times = _timestamps(piece.words) if timestamps else None
-        fields = {"audio": base64.b64encode(piece.content).decode(), "audio_format": media_type, "timestamps": times}
-        yield json.dumps(fields).encode() + b"\n"
+async def _lines(pieces: AsyncGenerator[Piece], media_type: str, timestamps: bool) -> AsyncIterator[bytes]:
+    async with aclosing(pieces):
+        async for piece in pieces:
+            times = _timestamps(piece.words) if timestamps else None
+            fields = {"audio": base64.b64encode(piece.content).decode(), "audio_format": media_type, "timestamps": times}
+            yield json.dumps(fields).encode() + b"\n"
 
 
 async def _whole(pieces: AsyncIterator[bytes], rest: dict[str, Any]) -> AsyncIterator[bytes]:

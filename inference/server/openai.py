@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -138,11 +139,12 @@ async def _events(audio: AsyncIterator[Audio], encoder: Encoder, text: str) -> A
             yield chunk
 
     try:
-        async for piece in encoded_with_words(counted(), encoder):
-            if piece.content:
-                yield _event("speech.audio.delta", audio=base64.b64encode(piece.content).decode())
-            if piece.words:
-                yield _event("speech.audio.words", words=[as_json(word) for word in piece.words])
+        async with aclosing(encoded_with_words(counted(), encoder)) as pieces:
+            async for piece in pieces:
+                if piece.content:
+                    yield _event("speech.audio.delta", audio=base64.b64encode(piece.content).decode())
+                if piece.words:
+                    yield _event("speech.audio.words", words=[as_json(word) for word in piece.words])
     except Exception as e:
         message = str(e) if isinstance(e, FishserveError) else f"an error inside the server ({type(e).__name__}); its log says more"
         yield _event("speech.audio.error", error={"message": message, "type": "server_error", "param": None, "code": None})
