@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         VoiceExists,
         VoiceNotFound,
     )
+    from inference.text.words import Word
     from inference.voices.voice import Reference, Voice
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Voice",
     "VoiceExists",
     "VoiceNotFound",
+    "Word",
 ]
 
 _HOMES = {
@@ -66,6 +68,7 @@ _HOMES = {
     "SpeechRequest": "inference.engine.request",
     "Reference": "inference.voices.voice",
     "Voice": "inference.voices.voice",
+    "Word": "inference.text.words",
 }
 
 

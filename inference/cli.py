@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,13 +20,13 @@ from bench.cli import app as bench
 from inference.cpu_threads import prepare
 from inference.errors import CheckpointError, FishserveError, RequestError
 from inference.extras import explained, needs
+from inference.outputs import Outputs, check_writable, save_codes, speak, writing
 from saas.cli import app as saas
 
 if TYPE_CHECKING:
     import numpy as np
-    from rich.progress import Progress
 
-    from inference import SpeechEngine, SpeechRequest
+    from inference import SpeechEngine
     from inference.http.keys import Keys
     from inference.settings import Settings
     from inference.voices.store import VoiceStore
@@ -112,6 +111,9 @@ def say(
         Literal["reference"] | None, typer.Option(help="`reference`: the reference implementation's output, oddities included.")
     ] = None,
     codes: Annotated[Path | None, typer.Option(help="Also write the codes, (codebooks, frames), as a .npy file.")] = None,
+    srt: Annotated[Path | None, typer.Option(help="Also write captions in SubRip's format.")] = None,
+    vtt: Annotated[Path | None, typer.Option(help="Also write captions in WebVTT's format.")] = None,
+    words: Annotated[Path | None, typer.Option(help="Also write when each word is heard, as JSON.")] = None,
 ) -> None:
     """Speak a text into a WAV file."""
     from inference import SpeechRequest
@@ -123,11 +125,12 @@ def say(
         raise RequestError("--voice and --reference exclude each other")
     if (reference is None) != (reference_text is None):
         raise RequestError("--reference and --reference-text go together: a clip and what is said in it")
-    _check_writable(out, codes)
+    outputs = Outputs(out, codes, srt, vtt, words)
+    outputs.check()
     settings = _settings(checkpoint=checkpoint, device=device)
     request = SpeechRequest(
         _text(text), seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, normalize=normalize,
-        chunk_length=chunk_length, max_new_tokens=max_new_tokens, compat=compat,
+        chunk_length=chunk_length, max_new_tokens=max_new_tokens, compat=compat, words=outputs.need_words,
     )  # fmt: skip
     if voice is not None:
         _store(settings).voice(voice, "")  # refuse an unknown voice before loading the model
@@ -138,7 +141,7 @@ def say(
             request = replace(request, voice=engine.voice(_clip(reference), reference_text or ""))
         elif voice is not None:
             request = replace(request, voice=_store(settings).encoded(voice, engine.checkpoint.codec_id, engine.encode))
-        _speak(engine, request, out, codes)
+        speak(engine, request, outputs, console)
 
 
 @app.command("text")
@@ -180,11 +183,11 @@ def encode(
     device: Device = None,
 ) -> None:
     """Turn a clip into codes."""
-    _check_writable(out)
+    check_writable(out)
     wave = _clip(clip)
     with _engine(_settings(checkpoint=checkpoint, device=device)) as engine:
         codes = engine.encode(wave)
-    _save_codes(out, codes)
+    save_codes(out, codes)
     console.print(f"{out}: {codes.shape[0]} codebooks, {codes.shape[1]} frames")
 
 
@@ -200,10 +203,10 @@ def decode(
     from inference.voices.codes import read_codes
 
     values = read_codes(codes)
-    _check_writable(out)
+    check_writable(out)
     with _engine(_settings(checkpoint=checkpoint, device=device)) as engine:
         audio = engine.decode(values)
-    with _writing(out):
+    with writing(out):
         content = wav(audio.samples, audio.sample_rate)
         sys.stdout.buffer.write(content) if str(out) == "-" else out.write_bytes(content)
     console.print(f"{out}: {audio.seconds:.2f} s")
@@ -358,7 +361,7 @@ def random_checkpoint(
 
     if shape not in SHAPES:
         raise RequestError(f"shape is {shape!r}; there are {' and '.join(SHAPES)}")
-    with _writing(directory):
+    with writing(directory):
         write(directory, shape, seed)
     console.print(f"{directory}: random weights of the {shape} shape. They speak noise.")
 
@@ -433,77 +436,6 @@ def _store(settings: Settings | None = None) -> VoiceStore:
     from inference.voices.store import VoiceStore
 
     return VoiceStore((settings or _settings()).voices_dir)
-
-
-def _speak(engine: SpeechEngine, request: SpeechRequest, out: Path, codes: Path | None) -> None:
-    """Speak into a file, or to standard output while generating, then report the speed."""
-    import numpy as np
-
-    from inference.audio.write import pcm16, wav, wav_header
-
-    chunks: list[np.ndarray] = []
-    live = str(out) == "-"
-    with _progress() as progress, engine.stream(request) as stream, _writing(out):
-        task = progress.add_task("", total=None, seconds=0.0, speed=0.0)
-        started = time.perf_counter()
-        if live:
-            sys.stdout.buffer.write(wav_header(engine.sample_rate))
-        for chunk in stream:
-            chunks.append(chunk.samples)
-            seconds = sum(map(len, chunks)) / engine.sample_rate
-            progress.update(task, seconds=seconds, speed=seconds / (time.perf_counter() - started))
-            if live:
-                sys.stdout.buffer.write(pcm16(chunk.samples))
-                sys.stdout.buffer.flush()
-        samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
-        if not live:
-            out.write_bytes(wav(samples, engine.sample_rate))
-    if codes is not None and stream.codes is not None:
-        _save_codes(codes, stream.codes)
-    elapsed, seconds = time.perf_counter() - started, len(samples) / engine.sample_rate
-    cut = "; the length limit cut it" if stream.finish_reason == "length" else ""
-    console.print(f"{out}: {seconds:.2f} s of speech in {elapsed:.2f} s, {seconds / elapsed:.2f} times real time{cut}")
-
-
-def _progress() -> Progress:
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    return Progress(
-        TextColumn("speaking"),
-        BarColumn(),
-        TextColumn("{task.fields[seconds]:.1f} s, {task.fields[speed]:.1f}x real time"),
-        console=console,
-        transient=True,
-    )
-
-
-def _check_writable(*paths: Path | None) -> None:
-    """Raise RequestError for a path that cannot be written, before any work. An existing file stays as it is."""
-    for path in paths:
-        if path is None or str(path) == "-":
-            continue
-        if not path.parent.is_dir():
-            raise RequestError(f"cannot write {path}: there is no directory {path.parent}")
-        with _writing(path):
-            new = not path.exists()
-            path.open("ab").close()
-            if new:
-                path.unlink()
-
-
-def _save_codes(path: Path, codes: np.ndarray) -> None:
-    import numpy as np
-
-    with _writing(path), path.open("wb") as file:  # a file object, since numpy adds .npy to names
-        np.save(file, codes)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise RequestError(f"cannot write {path}: {e.strerror or e}") from None
 
 
 def _stop(message: str) -> NoReturn:

@@ -88,7 +88,8 @@ class Encoder:
             raise RequestError(f"volume is {volume}; it must be between {-MAX_VOLUME} and {MAX_VOLUME} dB", "volume")
         self._busy = threading.Lock()
         self._gain = 10 ** (volume / 20)
-        self._speed = speed
+        self._speed, self._fed = speed, 0
+        self._began = (0.0, 0.0)
         self._begin()
         plain = kind in ("wav", "pcm")
         self._writer: _Writer = _Plain(kind, self.sample_rate) if plain else _Compressed(FORMATS[kind], self.sample_rate, bit_rate)
@@ -104,7 +105,13 @@ class Encoder:
         with self._busy:
             return self._encode(samples)
 
+    def position(self, seconds: float) -> float:
+        """Where in the file, in seconds, a moment of the audio is heard that was fed after the last `flush`."""
+        heard, written = self._began
+        return written + max(0.0, seconds - heard) / self._speed
+
     def _encode(self, samples: np.ndarray) -> bytes:
+        self._fed += len(samples)
         if self._gain != 1:
             samples = np.clip(self._gain * samples, -1, 1).astype(np.float32)
         if self._tempo:
@@ -117,6 +124,7 @@ class Encoder:
         """The bytes still held back, in a file that continues. A compressed format gets some silence, which pushes out its last frames."""
         with self._busy:
             content = self._writer.write(self._rest()) + self._writer.flush()
+            self._began = (self._fed / NATIVE_RATE, self._writer.written / self.sample_rate)
             self._begin()
             return content
 
@@ -155,6 +163,9 @@ class Encoder:
 
 
 class _Writer(Protocol):
+    written: int
+    """Samples, at the file's own rate."""
+
     def write(self, samples: np.ndarray) -> bytes: ...
 
     def flush(self) -> bytes: ...
@@ -169,9 +180,10 @@ class _Writer(Protocol):
 class _Plain:
     def __init__(self, kind: str, rate: int) -> None:
         self._header = wav_header(rate) if kind == "wav" else b""
-        self._rate, self._header_bytes = rate, len(self._header)
+        self._rate, self._header_bytes, self.written = rate, len(self._header), 0
 
     def write(self, samples: np.ndarray) -> bytes:
+        self.written += len(samples)
         header, self._header = self._header, b""
         return header + pcm16(samples)
 
@@ -206,7 +218,7 @@ class _Sink:
 
 class _Compressed:
     def __init__(self, form: Format, rate: int, bit_rate: int | None) -> None:
-        self._sink, self._rate, self._written, self._kind, self._info = _Sink(), rate, 0, form.container, b""
+        self._sink, self._rate, self.written, self._kind, self._info = _Sink(), rate, 0, form.container, b""
         self._container = av.open(self._sink, "w", format=form.container, options={"flush_packets": "1", **dict(form.muxer)})
         stream = self._container.add_stream(form.codec, rate=rate, layout="mono")
         assert isinstance(stream, av.AudioStream)
@@ -216,22 +228,22 @@ class _Compressed:
 
     def write(self, samples: np.ndarray) -> bytes:
         if len(samples):
-            for packet in self._stream.encode(_frame(samples, self._rate, self._written)):
+            for packet in self._stream.encode(_frame(samples, self._rate, self.written)):
                 assert packet.pts is not None
                 self._encoded = packet.pts + (packet.duration or 0)  # in samples, without the codec's delay
                 self._container.mux(packet)
-            self._written += len(samples)
+            self.written += len(samples)
         return self._sink.take()
 
     def flush(self) -> bytes:
         size = self._stream.codec_context.frame_size
-        content, goal = self._sink.take(), self._written + (size if self._kind == "ogg" else 0)  # Ogg keeps the newest frame
+        content, goal = self._sink.take(), self.written + (size if self._kind == "ogg" else 0)  # Ogg keeps the newest frame
         while size and self._encoded < goal:
             content += self.write(np.zeros(size, np.float32))
         return content
 
     def close(self) -> bytes:
-        begun = b"" if self._written else self.write(np.zeros(self._rate // 50, np.float32))  # a file without any sound is invalid
+        begun = b"" if self.written else self.write(np.zeros(self._rate // 50, np.float32))  # a file without any sound is invalid
         for packet in self._stream.encode(None):
             self._container.mux(packet)
         self._info = bytes(self._stream.codec_context.extradata or b"")

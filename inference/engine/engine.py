@@ -93,7 +93,7 @@ class SpeechEngine:
     def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncSpeechStream:
         """As `stream`, for asyncio: leaving the loop early cancels the request. `more` yields text that comes later, as for `extend`.
 
-        With `more`, a chunk without samples says that all text so far is spoken and that the engine waits for the next.
+        With `more`, a chunk without samples and words says that all text so far is spoken and that the engine waits for the next.
         """
         if more is None:
             return AsyncSpeechStream(self.submit, request)
@@ -118,12 +118,14 @@ class SpeechEngine:
         """
         self.check_open()
         request = request.resolved(self.checkpoint.defaults)
-        segments, silences = self._prompting.segments(request)
+        segments, silences, lines = self._prompting.segments(request)
         fixed = self._prompting.fixed(request)
         self._prompting.check_room(request, fixed, segments)
         seed = secrets.randbits(63) if request.seed is None else request.seed
         handle = RequestHandle(deliver, self._scheduler.wake, unread)
-        self._scheduler.submit(Job(request, handle, fixed, segments, silences, seed, audio, live, live, self._prompting.gap(request)))
+        self._scheduler.submit(
+            Job(request, handle, fixed, segments, silences, seed, audio, live, live, self._prompting.gap(request), lines if audio else [])
+        )
         return handle
 
     def extend(self, handle: RequestHandle, text: str) -> None:
@@ -133,10 +135,10 @@ class SpeechEngine:
         """
         if job := self._scheduler.live_job(handle):
             request = replace(job.request, text=text, language=job.request.language_at_end)
-            segments, silences = self._prompting.segments(request)
+            segments, silences, lines = self._prompting.segments(request)
             self._prompting.check_room(request, job.fixed, segments)
-            self._scheduler.extend(job, segments, silences, self._prompting.gap(request))
-            job.request = request
+            self._scheduler.extend(job, segments, silences, self._prompting.gap(request), [line.later(job.characters) for line in lines])
+            job.request, job.characters = request, job.characters + len(text)
 
     def complete(self, handle: RequestHandle) -> None:
         """Say that no more text will come for a live request: it ends when its text is spoken."""
@@ -144,12 +146,10 @@ class SpeechEngine:
 
     def synthesize(self, request: SpeechRequest) -> Audio:
         """Speak the whole text and return it."""
-        chunks = [chunk.samples for chunk in self.stream(request)]
-        return Audio(np.concatenate(chunks) if chunks else np.zeros(0, np.float32))
+        return Audio.joined(list(self.stream(request)))
 
     async def asynthesize(self, request: SpeechRequest) -> Audio:
-        chunks = [chunk.samples async for chunk in self.astream(request)]
-        return Audio(np.concatenate(chunks) if chunks else np.zeros(0, np.float32))
+        return Audio.joined([chunk async for chunk in self.astream(request)])
 
     def generate_codes(self, request: SpeechRequest) -> np.ndarray:
         """The codes of the whole text, (codebooks, frames) int64, without decoding them to sound."""

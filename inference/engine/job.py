@@ -16,10 +16,12 @@ from inference.engine.kv_cache import KVPrefix
 from inference.engine.request import Audio, FinishReason, SpeechRequest
 from inference.engine.runner import Sequence
 from inference.engine.stream import RequestHandle
+from inference.engine.times import SegmentTimes
 from inference.engine.vocoder import FIRST_CHUNK, LARGEST_CHUNK, VocoderStream
 from inference.errors import GenerationError
 from inference.model.codec import Codec
 from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
+from inference.text.words import SpokenLine, Word
 
 SHORT_TEXT = 300
 """Characters of a text that is short even if it has several segments: about 20 s of speech."""
@@ -58,11 +60,13 @@ class Job:
 
     `fixed` (1 + codebooks, time) are the prompt columns of the voice. `segments` are the prompt columns of each piece of text, `silences` the
     seconds of silence before each piece and after the last. `turns` alternate a segment and the frames generated for it; `codes` are the frames
-    that were spoken. A `live` job accepts more text while it is `open`; `gap` is the natural pause, in seconds, before such text.
+    that were spoken. `lines` have the words of each segment if the request asks for their times. A `live` job accepts more text while it is `open`; `gap` is the natural pause, in seconds, before such text.
 
     `starting` says that the next segment is the first one a listener waits for. `columns` are the text columns of the current segment, and
     `columns_to_come` those of all later ones. Times are those of `time.monotonic`: `queued` is when it joined
     the queue, `began` when its segment got a slot, `audible_until` when a listener who plays all of it as it comes has nothing left to hear.
+
+    `delivered` counts samples, `characters` those of all text so far. `times` are those of the current segment's words.
     """
 
     request: SpeechRequest
@@ -75,6 +79,7 @@ class Job:
     live: bool = False
     open: bool = False
     gap: float = 0.0
+    lines: list[SpokenLine] = field(default_factory=list)
     status: JobStatus = JobStatus.WAITING
     turns: list[Tensor] = field(default_factory=list)
     codes: list[np.ndarray] = field(default_factory=list)
@@ -93,8 +98,12 @@ class Job:
     queued: float = 0.0
     began: float = 0.0
     audible_until: float = 0.0
+    delivered: int = 0
+    characters: int = 0
+    times: SegmentTimes | None = None
 
     def __post_init__(self) -> None:
+        self.characters = len(self.request.text)
         self.columns_to_come = sum(s.shape[1] for s in self.segments)
 
     def columns_left(self, now: float, seconds_per_column: float) -> float:
@@ -146,9 +155,10 @@ class Job:
         """Why a spoken job ended."""
         return FinishReason.LENGTH if self.cut else FinishReason.STOP
 
-    def add_text(self, segments: list[Tensor], silences: list[float], gap: float) -> None:
+    def add_text(self, segments: list[Tensor], silences: list[float], gap: float, lines: list[SpokenLine]) -> None:
         """Append text to a live job."""
         self.segments += segments
+        self.lines += lines
         self.columns_to_come += sum(s.shape[1] for s in segments)
         between = (self.silences[-1] + silences[0]) or self.gap  # a requested pause replaces the natural one
         self.silences, self.gap = [*self.silences[:-1], between, *silences[1:]], gap
@@ -161,6 +171,7 @@ class Job:
             self.handle.queued_seconds = self.admitted - self.submitted
         number = len(self.turns) // 2
         self._deliver_silence(self.silences[number])
+        self.times = SegmentTimes(self.lines[number], self.delivered / SAMPLE_RATE) if self.lines else None
         self.turns.append(self.segments[number])
         self.columns = self.segments[number].shape[1]
         self.columns_to_come -= self.columns
@@ -199,7 +210,17 @@ class Job:
         else:
             metrics.FIRST_AUDIO.observe(now - self.submitted)
         self.heard, self.seconds = now, self.seconds + len(samples) / SAMPLE_RATE
-        self._deliver(samples)
+        words: tuple[Word, ...] = ()
+        if self.times and self.vocoder:
+            words = self.times.heard(samples, ended=self.vocoder.ended and not self.vocoder.waiting)
+        self._deliver(samples, words)
+
+    def finish_sound(self) -> None:
+        """All of the segment's sound is delivered. Deliver its words if nobody knew with the last chunk that it was the last one."""
+        nothing = np.zeros(0, np.float32)
+        if self.times and (words := self.times.heard(nothing, ended=True)):
+            self._deliver(nothing, words)
+        self.times = None
 
     def finish_segment(self) -> None:
         """Add the finished sequence to the context. Raises GenerationError when the sequence is faulty."""
@@ -226,7 +247,7 @@ class Job:
         self.handle.deliver(error)
 
     def say_spoken(self) -> None:
-        """Tell the caller of a live job that all its text so far is spoken: a chunk without samples."""
+        """Tell the caller of a live job that all its text so far is spoken: a chunk without samples and words."""
         self.handle.deliver(Audio(np.zeros(0, np.float32)))
 
     def _deliver_silence(self, seconds: float) -> None:
@@ -235,11 +256,12 @@ class Job:
         for start in range(0, len(silence), SAMPLE_RATE):
             self._deliver(silence[start : start + SAMPLE_RATE])
 
-    def _deliver(self, samples: np.ndarray) -> None:
+    def _deliver(self, samples: np.ndarray, words: tuple[Word, ...] = ()) -> None:
         seconds = len(samples) / SAMPLE_RATE
+        self.delivered += len(samples)
         metrics.AUDIO_SECONDS.inc(seconds)
         self.audible_until = max(self.audible_until, time.monotonic()) + seconds
-        self.handle.deliver(Audio(samples))
+        self.handle.deliver(Audio(samples, words=words))
 
     def _segment_seed(self) -> int:
         """A 64-bit seed that depends on all 63 bits of the request's seed and on the segment's number."""

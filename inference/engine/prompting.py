@@ -14,6 +14,7 @@ from inference.model.checkpoint import Checkpoint
 from inference.model.prompt import PromptBuilder, context, reference_context
 from inference.text.clean import clean
 from inference.text.segments import pause_after
+from inference.text.words import SpokenLine
 
 DEFAULT_NEW_TOKENS = 1024
 REFERENCE_MAX_LENGTH = 4096
@@ -31,10 +32,11 @@ class Prompting:
         """The builder of a request's columns: `compat="reference"` obeys control tokens in the text."""
         return self._builders[request.compat]
 
-    def segments(self, request: SpeechRequest) -> tuple[list[Tensor], list[float]]:
-        """The columns of each segment, and the seconds of silence before each and after the last."""
+    def segments(self, request: SpeechRequest) -> tuple[list[Tensor], list[float], list[SpokenLine]]:
+        """The columns of each segment, the seconds of silence before each and after the last, and, if they are asked for, each one's words."""
         lines, last = request.script(self._defaults)
-        return [self.builder(request).segment(line.text) for line in lines], [*(line.silence for line in lines), last]
+        spoken = request.spoken_words(lines, self._defaults) if request.words else []
+        return [self.builder(request).segment(line.text) for line in lines], [*(line.silence for line in lines), last], spoken
 
     def gap(self, request: SpeechRequest) -> float:
         """Seconds of natural pause after a request's text when more text follows."""

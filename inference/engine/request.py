@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
@@ -11,8 +12,9 @@ import numpy as np
 from inference.errors import RequestError, shown
 from inference.model.config import SAMPLE_RATE, SAMPLING_RANGES, GenerationDefaults
 from inference.text.language import ENGLISH, language_at_end
-from inference.text.script import Line, script, speakable
+from inference.text.script import Line, script, speakable, spoken_words
 from inference.text.split import split
+from inference.text.words import SpokenLine, Word, spoken_lines
 from inference.voices.voice import Voice
 
 MAX_TEXT = 100_000
@@ -34,14 +36,29 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True)
 class Audio:
-    """Mono sound: `samples` (n,) float32 in [-1, 1] at `sample_rate` Hz."""
+    """Mono sound: `samples` (n,) float32 in [-1, 1] at `sample_rate` Hz.
+
+    `words` are those of a request with `words=True`, in order. Their times are seconds from the beginning of the whole audio. In a stream
+    each word comes once, with the last chunk of the segment it belongs to, or right behind it in a chunk without samples.
+    """
 
     samples: np.ndarray
     sample_rate: int = SAMPLE_RATE
+    words: tuple[Word, ...] = ()
 
     @property
     def seconds(self) -> float:
         return len(self.samples) / self.sample_rate
+
+    @classmethod
+    def joined(cls, chunks: Sequence[Audio]) -> Audio:
+        """The chunks of a stream as one."""
+        samples = np.concatenate([chunk.samples for chunk in chunks]) if chunks else np.zeros(0, np.float32)
+        return cls(samples, words=tuple(word for chunk in chunks for word in chunk.words))
+
+    def moved(self, seconds: float) -> Audio:
+        """The same sound, so much later in its stream."""
+        return replace(self, words=tuple(word.moved(seconds) for word in self.words)) if self.words and seconds else self
 
 
 @dataclass(frozen=True)
@@ -55,7 +72,7 @@ class SpeechRequest:
     shows another. `chunk_length` is the most UTF-8
     bytes of text in one segment; a checkpoint may lower it (`GenerationDefaults`). `max_new_tokens` limits the frames of each such segment
     (21.5 a second); 0 allows as many as the model's context has room for, None at most 1024 and at most half of that context. `seed` fixes
-    every random draw; None draws a fresh seed.
+    every random draw; None draws a fresh seed. With `words` the audio says when each word is heard (`Audio.words`).
 
     `compat="reference"` reproduces the reference implementation's columns, including its oddities: the first frame
     dropped, the end frame kept, control tokens in the text obeyed and undecodable codes sampled. It never normalises.
@@ -72,6 +89,7 @@ class SpeechRequest:
     max_new_tokens: int | None = None
     compat: Compat | None = None
     language: str = ENGLISH
+    words: bool = False
 
     def __post_init__(self) -> None:
         check_text(self.text, "text")
@@ -103,6 +121,14 @@ class SpeechRequest:
             self.text, self.chunk_length,
             normalize=bool(self.normalize), spell_capitals=defaults.spell_capitals, segmentation=defaults.segmentation,
             language=self.language,
+        )  # fmt: skip
+
+    def spoken_words(self, lines: list[Line], defaults: GenerationDefaults) -> list[SpokenLine]:
+        """The words of each line of a resolved request's `script`."""
+        if self.compat == "reference":
+            return spoken_lines(self.text, [line.text for line in lines], str)
+        return spoken_words(
+            self.text, lines, normalize=bool(self.normalize), spell_capitals=defaults.spell_capitals, language=self.language,
         )  # fmt: skip
 
     @property

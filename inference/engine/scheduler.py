@@ -19,6 +19,7 @@ from inference.engine.voicing import AHEAD_SECONDS
 from inference.engine.waiting import RetryTimes, WaitingJobs
 from inference.errors import EngineClosed, GenerationError, Overloaded, RequestError
 from inference.model.checkpoint import Checkpoint
+from inference.text.words import SpokenLine
 
 MAX_LIVE_SEGMENTS = 1000
 """Pieces of text that one live request may have in all: two hours of speech or more."""
@@ -72,12 +73,12 @@ class Scheduler:
         """The live job of a handle, None when it has ended."""
         return self._live.get(handle)
 
-    def extend(self, job: Job, segments: list[Tensor], silences: list[float], gap: float) -> None:
+    def extend(self, job: Job, segments: list[Tensor], silences: list[float], gap: float, lines: list[SpokenLine]) -> None:
         """Append text to a live job. Raises RequestError when the job has too much text."""
         with self._changed:
             if len(job.segments) + len(segments) > MAX_LIVE_SEGMENTS:
                 raise RequestError(f"more than {MAX_LIVE_SEGMENTS:,} pieces of text in one request; begin another", "text")
-            job.add_text(segments, silences, gap)
+            job.add_text(segments, silences, gap, lines)
             if job.status is JobStatus.PARKED:  # for its listener, the audio starts anew
                 job.heard, job.submitted, job.starting = 0.0, time.monotonic(), True
                 self._requeue(job)
@@ -168,6 +169,7 @@ class Scheduler:
     def settle(self) -> None:
         """Advance the jobs whose segment is heard to its end: to the next segment, to waiting for text, or to their end."""
         for job in [job for job in self.voicing if not job.sound_due]:
+            job.finish_sound()
             with self._changed:
                 self.voicing.remove(job)
                 if not job.spoken:

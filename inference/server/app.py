@@ -20,16 +20,28 @@ from inference.http.log import RequestLog
 from inference.http.metrics import exposition
 from inference.http.origins import OwnPagesOnly
 from inference.http.pieces import Pieces
-from inference.server import elevenlabs, elevenlabs_account, elevenlabs_live, fish, fish_live, fish_references, openai, page, realtime
+from inference.server import (
+    elevenlabs,
+    elevenlabs_account,
+    elevenlabs_live,
+    fish,
+    fish_live,
+    fish_references,
+    kokoro,
+    openai,
+    page,
+    realtime,
+)
 from inference.server.audio_responses import PING, EngineClient
 from inference.server.elevenlabs_keys import KeyInFirstMessage
 from inference.server.references import References
 from inference.server.state import State
+from inference.server.word_times import HEADER, OMITTED
 from inference.settings import Settings
 from inference.voices.notice import VOICE_IGNORED
 from inference.voices.store import VoiceStore
 
-EXPOSED = ("X-Sample-Rate", VOICE_IGNORED, "X-Request-Id", "Retry-After")
+EXPOSED = ("X-Sample-Rate", HEADER, OMITTED, VOICE_IGNORED, "X-Request-Id", "Retry-After")
 """Headers that pages of other origins may read."""
 UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/v1/voices/add", "/model")
 """Request bodies on these paths may contain clips, so they may be larger."""
@@ -55,7 +67,7 @@ def create_app(engine: EngineClient, settings: Settings, *, guarded: bool = Fals
     _register_errors(app)
     voices = VoiceStore(settings.voices_dir)
     app.state.server = State(engine, voices, References(engine, voices, settings.aliases))
-    for door in (openai, realtime, elevenlabs_account, elevenlabs, elevenlabs_live, fish, fish_live, fish_references):
+    for door in (openai, realtime, elevenlabs_account, elevenlabs, elevenlabs_live, fish, fish_live, fish_references, kokoro):
         app.include_router(door.router)
     app.include_router(page.router)
 

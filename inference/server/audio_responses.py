@@ -7,8 +7,9 @@ import os
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 from fastapi import Request
@@ -18,7 +19,9 @@ from inference.audio.encode import Encoder
 from inference.engine.request import Audio, SpeechRequest, check_text
 from inference.errors import NotReady, RequestError
 from inference.model.config import SAMPLE_RATE
+from inference.server import word_times
 from inference.text.script import script, speakable
+from inference.text.words import Word
 from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
 from inference.voices.voice import Voice
 
@@ -108,47 +111,95 @@ async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncGenerat
 
     After a chunk without samples, which says that live speech waits for text, nothing is held back.
     """
+    async with aclosing(encoded_with_words(audio, encoder)) as pieces:
+        async for piece in pieces:
+            if piece.content:
+                yield piece.content
+
+
+class Piece(NamedTuple):
+    """A piece of a file, and the words that are known with it, whose times are in seconds of the file. It may be empty where it has words.
+
+    `start` and `end` are where in the file the sound lies that was encoded for it; a compressed format holds some of that back.
+    """
+
+    content: bytes
+    words: tuple[Word, ...]
+    start: float
+    end: float
+
+
+async def encoded_with_words(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncGenerator[Piece]:
+    """As `encoded`, with the words of the audio."""
+    heard = start = 0.0
     try:
         async for chunk in audio:
-            work = partial(encoder.encode, chunk.samples) if len(chunk.samples) else encoder.flush
-            if content := await asyncio.to_thread(work):
-                yield content
+            heard += chunk.seconds
+            words = tuple(replace(w, start=encoder.position(w.start), end=encoder.position(w.end)) for w in chunk.words)
+            waits = not len(chunk.samples) and not words
+            if (content := await asyncio.to_thread(encoder.flush if waits else partial(encoder.encode, chunk.samples))) or words:
+                end = encoder.position(heard)
+                yield Piece(content, words, start, end)
+                start = end
         if content := await asyncio.to_thread(encoder.finish):
-            yield content
+            yield Piece(content, (), start, encoder.position(heard))
     finally:
         asyncio.get_running_loop().run_in_executor(None, encoder.close)
         await close(audio)
 
 
 async def file(
-    audio: AsyncIterator[Audio], encoder: Encoder, request: Request, *, stream: bool, headers: dict[str, str] | None = None
+    audio: AsyncIterator[Audio],
+    encoder: Encoder,
+    request: Request,
+    *,
+    stream: bool,
+    headers: dict[str, str] | None = None,
+    words: bool = False,
 ) -> Response:
-    """Stream the file as it is generated or, without `stream`, return it whole, with a Content-Length and true sizes in its header."""
+    """Stream the file as it is generated or, without `stream`, return it whole, with a Content-Length and true sizes in its header.
+
+    With `words`, a whole file's words are in a header, too.
+    """
     headers = {"X-Sample-Rate": str(encoder.sample_rate), **(headers or {})}
     if stream:
         return StreamingResponse(encoded(audio, encoder), media_type=encoder.media_type, headers=headers)
-    content = await unless_gone(request, _spooled(audio, encoder))
-    if content is _GONE:
+    spooled = await unless_gone(request, _spooled(audio, encoder))
+    if spooled is _GONE:
         return Response(status_code=CLIENT_GONE)
-    size = content.seek(0, os.SEEK_END)
-    return StreamingResponse(_read(content), media_type=encoder.media_type, headers={**headers, "Content-Length": str(size)})
+    content, pieces = spooled
+    found = word_times.header([word for piece in pieces for word in piece.words]) if words else {}
+    headers |= {"Content-Length": str(content.seek(0, os.SEEK_END)), **found}
+    return StreamingResponse(_read(content), media_type=encoder.media_type, headers=headers)
 
 
-async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request) -> AsyncIterator[bytes] | Response:
-    """The whole file with true sizes, in pieces whose sizes are divisible by three, or a response when the client has disconnected."""
-    content = await unless_gone(request, _spooled(audio, encoder))
-    return Response(status_code=CLIENT_GONE) if content is _GONE else _read(content)
+async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request) -> tuple[AsyncIterator[bytes], list[Piece]] | Response:
+    """The whole file with true sizes, in pieces whose sizes are divisible by three, and the pieces that had words, without content.
+
+    A response when the client has disconnected.
+    """
+    spooled = await unless_gone(request, _spooled(audio, encoder))
+    if spooled is _GONE:
+        return Response(status_code=CLIENT_GONE)
+    content, pieces = spooled
+    return _read(content), pieces
 
 
-async def _spooled(audio: AsyncIterator[Audio], encoder: Encoder) -> IO[bytes]:
-    """The whole file, on disk when it is large. Raises RequestError when it is too large, NotReady when the disk is full."""
+async def _spooled(audio: AsyncIterator[Audio], encoder: Encoder) -> tuple[IO[bytes], list[Piece]]:
+    """The whole file, on disk when it is large, and the pieces that had words, without content.
+
+    Raises RequestError when it is too large, NotReady when the disk is full.
+    """
+    timed: list[Piece] = []
     content = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - whoever sends it closes it
     try:
-        async with aclosing(encoded(audio, encoder)) as pieces:
+        async with aclosing(encoded_with_words(audio, encoder)) as pieces:
             async for piece in pieces:
-                if content.tell() + len(piece) > MAX_WHOLE_BYTES:
+                if piece.words:
+                    timed.append(piece._replace(content=b""))
+                if content.tell() + len(piece.content) > MAX_WHOLE_BYTES:
                     raise RequestError(f"the file has more than {MAX_WHOLE_BYTES:,} bytes; ask for it streamed or in another format")
-                await asyncio.to_thread(content.write, piece)
+                await asyncio.to_thread(content.write, piece.content)
         at, sizes = encoder.true_sizes(content.tell())
         content.seek(at)
         content.write(sizes)
@@ -158,7 +209,7 @@ async def _spooled(audio: AsyncIterator[Audio], encoder: Encoder) -> IO[bytes]:
     except BaseException:
         content.close()
         raise
-    return content
+    return content, timed
 
 
 async def _read(content: IO[bytes]) -> AsyncIterator[bytes]:
@@ -198,15 +249,18 @@ async def silence() -> AsyncIterator[Audio]:
 
 async def _resume(first: asyncio.Future[Audio | None], rest: AsyncIterator[Audio]) -> AsyncIterator[Audio]:
     """Yield the first chunk, and then the remaining ones. While the first does not come, a little silence keeps the client waiting."""
+    waited = 0.0
     try:
         while not first.done():
-            yield Audio(np.zeros(WAITING_SAMPLES, np.float32))
+            waiting = Audio(np.zeros(WAITING_SAMPLES, np.float32))
+            waited += waiting.seconds
+            yield waiting
             yield Audio(np.zeros(0, np.float32))  # an encoder holds nothing back
             await asyncio.wait((first,), timeout=FIRST_BYTE_SECONDS)
         if (chunk := first.result()) is not None:
-            yield chunk
+            yield chunk.moved(waited)
         async for chunk in rest:
-            yield chunk
+            yield chunk.moved(waited)
     finally:
         await _stop(first, rest)
 

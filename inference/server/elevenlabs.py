@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -15,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from inference.audio.encode import FORMATS, Encoder
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import RequestError
-from inference.server.audio_responses import encoded, file, request_for, started, voice_headers, whole
+from inference.server.audio_responses import Piece, encoded_with_words, file, request_for, started, voice_headers, whole
 from inference.server.state import AppState, State
+from inference.server.word_times import CharacterTimes
+from inference.text.captions import Characters, joined, spoken_characters
 from inference.voices.store import DEFAULT
 
 PATHS = ("/v1/text-to-speech/", "/v1/voices", "/v2/voices", "/v1/user", "/v1/history")
@@ -36,8 +39,6 @@ MIN_TEMPERATURE = 0.1
 """The temperature at full stability: with none at all, speech may repeat itself."""
 NORMALIZE = {"on": True, "off": False}
 """What `apply_text_normalization` means; `auto` leaves it to the model."""
-NO_TIMES: dict[str, None] = {"alignment": None, "normalized_alignment": None}
-"""There are no word times yet."""
 _CONTENT: dict[int | str, dict[str, Any]] = {200: {"content": {f.media_type: {} for f in FORMATS.values()}}}
 router = APIRouter(tags=["ElevenLabs"])
 
@@ -86,25 +87,27 @@ async def stream(voice_id: str, body: SpeechBody, request: Request, state: AppSt
 async def convert_with_times(
     voice_id: str, body: SpeechBody, request: Request, state: AppState, output_format: str = "mp3_44100_128"
 ) -> Response:
-    """Speak a text and return the whole file in base64, in JSON. There are no word times yet: the alignments are null."""
-    audio, encoder, headers = await _started(voice_id, body, output_format, request, state, streamed=False)
+    """Speak a text and return the whole file in base64, and the time of each character, in JSON."""
+    audio, encoder, headers = await _started(voice_id, body, output_format, request, state, streamed=False, words=True)
     if isinstance(audio, Response):
         return audio
-    pieces = await whole(audio, encoder, request)
-    if isinstance(pieces, Response):
-        return pieces
-    return StreamingResponse(_whole_with_times(pieces), media_type="application/json", headers=headers)
+    spoken = await whole(audio, encoder, request)
+    if isinstance(spoken, Response):
+        return spoken
+    pieces, timed = spoken
+    return StreamingResponse(_whole_with_times(pieces, body.text, timed), media_type="application/json", headers=headers)
 
 
 @router.post("/v1/text-to-speech/{voice_id}/stream/with-timestamps")
 async def stream_with_times(
     voice_id: str, body: SpeechBody, request: Request, state: AppState, output_format: str = "mp3_44100_128"
 ) -> Response:
-    """Speak a text and stream the file in base64, a JSON object a line. There are no word times yet: the alignments are null."""
-    audio, encoder, headers = await _started(voice_id, body, output_format, request, state, streamed=True)
+    """Speak a text and stream the file in base64 and the times of its characters, a JSON object a line."""
+    audio, encoder, headers = await _started(voice_id, body, output_format, request, state, streamed=True, words=True)
     if isinstance(audio, Response):
         return audio
-    return StreamingResponse(_streamed_with_times(encoded(audio, encoder)), media_type="application/json", headers=headers)
+    pieces = _streamed_with_times(encoded_with_words(audio, encoder), body.text)
+    return StreamingResponse(pieces, media_type="application/json", headers=headers)
 
 
 @router.get("/v1/voices")
@@ -157,7 +160,7 @@ async def _speak(voice_id: str, body: SpeechBody, output_format: str, request: R
 
 
 async def _started(
-    voice_id: str, body: SpeechBody, output_format: str, request: Request, state: State, *, streamed: bool
+    voice_id: str, body: SpeechBody, output_format: str, request: Request, state: State, *, streamed: bool, words: bool = False
 ) -> tuple[AsyncIterator[Audio] | Response, Encoder, dict[str, str]]:
     """The audio, or a response when the client has disconnected; the encoder for it; headers of the response. Raises FishserveError."""
     settings = body.voice_settings or VoiceSettings()
@@ -165,7 +168,7 @@ async def _started(
     voice = await state.references.voice(voice_id)
     normalize = NORMALIZE.get(body.apply_text_normalization or "auto")
     temperature = settings.temperature
-    spoken = request_for(body.text, lambda text: SpeechRequest(text, voice, body.seed, temperature, normalize=normalize))
+    spoken = request_for(body.text, lambda text: SpeechRequest(text, voice, body.seed, temperature, normalize=normalize, words=words))
     audio = await started(state.engine, spoken, request, streamed=streamed)
     return audio, encoder, {"X-Sample-Rate": str(encoder.sample_rate), **await voice_headers(state.engine, voice)}
 
@@ -178,18 +181,40 @@ def encoder_for(output_format: str, settings: VoiceSettings) -> Encoder:
     return Encoder(kind, rate, 1.0 if settings.speed is None else settings.speed, bits)
 
 
-async def _whole_with_times(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _whole_with_times(pieces: AsyncIterator[bytes], text: str, timed: list[Piece]) -> AsyncIterator[bytes]:
     """One JSON object around a whole file."""
+    times = CharacterTimes()
+    sent = [*(times.next(text, piece.words, piece.end) for piece in timed), times.rest(text)]
+    said = [spoken_characters(piece.words, piece.end) for piece in timed]
+    alignments = {"alignment": _alignment(joined(sent)), "normalized_alignment": _alignment(joined(said))}
     yield b'{"audio_base64": "'
     async for piece in pieces:
         yield base64.b64encode(piece)
-    yield b'", "alignment": null, "normalized_alignment": null}'
+    yield b'", ' + json.dumps(alignments).encode()[1:]
 
 
-async def _streamed_with_times(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A JSON object a line for each piece of a file."""
-    async for piece in pieces:
-        yield json.dumps({"audio_base64": base64.b64encode(piece).decode(), **NO_TIMES}).encode() + b"\n"
+async def _streamed_with_times(pieces: AsyncGenerator[Piece], text: str) -> AsyncIterator[bytes]:
+    """A JSON object a line for each piece of a file, and one for the characters behind the last word."""
+    times = CharacterTimes()
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield _line(piece.content, times.next(text, piece.words, piece.end), spoken_characters(piece.words, piece.end))
+    if (rest := times.rest(text)).characters:
+        yield _line(b"", rest, joined(()))
+
+
+def _line(content: bytes, *times: Characters) -> bytes:
+    alignment, normalized = (_alignment(found) if found.characters else None for found in times)
+    fields = {"audio_base64": base64.b64encode(content).decode(), "alignment": alignment, "normalized_alignment": normalized}
+    return json.dumps(fields).encode() + b"\n"
+
+
+def _alignment(found: Characters) -> dict[str, Any]:
+    return {
+        "characters": found.characters,
+        "character_start_times_seconds": [round(t, 3) for t in found.starts],
+        "character_end_times_seconds": [round(t, 3) for t in found.ends],
+    }
 
 
 def error(status: int, message: str, headers: dict[str, str] | None) -> JSONResponse:

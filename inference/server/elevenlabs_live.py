@@ -9,6 +9,7 @@ import time
 from contextlib import aclosing, suppress
 from typing import Any, Literal
 
+import regex
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import AliasChoices, Field, ValidationError
 
@@ -20,6 +21,8 @@ from inference.server.live_speech import LiveSpeech
 from inference.server.request_bodies import Lenient
 from inference.server.sockets import Inbox, json_message, race
 from inference.server.state import AppState, State
+from inference.server.word_times import CharacterTimes
+from inference.text.captions import Characters, joined, spoken_characters
 from inference.text.segments import ends_sentence
 from inference.voices.voice import Voice
 
@@ -28,9 +31,9 @@ IDLE_SECONDS = 300
 MAX_CONTEXTS = 16
 """Contexts that may be spoken at once on one connection."""
 POLICY_VIOLATION = 1008
+_SINGLE_WORD = regex.compile(r"\s*[^\s\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}]*")
 _ONLY = "default"
 """The name of the context of a connection that has one, and of a message that names none."""
-_NO_TIMES: dict[str, None] = {"alignment": None, "normalizedAlignment": None}
 router = APIRouter(tags=["ElevenLabs"])
 
 
@@ -39,6 +42,7 @@ class Options(Lenient):
 
     output_format: str = "mp3_44100_128"
     auto_mode: bool = False
+    sync_alignment: bool = True
     inactivity_timeout: float = Field(default=20, gt=0, le=180)
     seed: int | None = None
     apply_text_normalization: Literal["auto", "on", "off"] = "auto"
@@ -161,7 +165,14 @@ class Conversation:
         options, voice, temperature = self._options, self._voice, settings.temperature
         speech = self._open[name] = LiveSpeech(
             self._state.engine,
-            lambda text: SpeechRequest(text, voice, options.seed, temperature, normalize=NORMALIZE.get(options.apply_text_normalization)),
+            lambda text: SpeechRequest(
+                text,
+                voice,
+                options.seed,
+                temperature,
+                normalize=NORMALIZE.get(options.apply_text_normalization),
+                words=options.sync_alignment,
+            ),
             encoder_for(options.output_format, settings),
         )
         task = asyncio.ensure_future(self._speak(name, speech))
@@ -170,14 +181,22 @@ class Conversation:
 
     async def _speak(self, name: str, speech: LiveSpeech) -> None:
         """Send a context's audio, and last that it is final."""
-        context = self._named(name)
+        context, times, normalized = self._named(name), Alignments(), Alignments()
+        characters = CharacterTimes()
         with suppress(WebSocketDisconnect, RuntimeError):  # the client has disconnected
             try:
                 async with aclosing(speech.pieces()) as pieces:
-                    async for content in pieces:
+                    async for piece in pieces:
                         self._active = time.monotonic()
-                        await self._send(audio=base64.b64encode(content).decode(), isFinal=None, **_NO_TIMES, **context)
-                await self._send(audio=None, isFinal=True, **_NO_TIMES, **context)
+                        audio = base64.b64encode(piece.content).decode() if piece.content else None
+                        alignments = {
+                            "alignment": times.next(characters.next(speech.text, piece.words, piece.end)),
+                            "normalizedAlignment": normalized.next(spoken_characters(piece.words, piece.end)),
+                        }
+                        await self._send(audio=audio, isFinal=None, **alignments, **context)
+                if last := times.last():  # alone, since Pipecat reads no alignment of the final message
+                    await self._send(audio=None, isFinal=None, alignment=last, normalizedAlignment=None, **context)
+                await self._send(audio=None, isFinal=True, alignment=None, normalizedAlignment=None, **context)
             except FishserveError as e:
                 if self._open.get(name) is speech:
                     del self._open[name]
@@ -193,6 +212,41 @@ class Conversation:
 
     async def _send(self, **fields: Any) -> None:
         await self._socket.send_text(json.dumps(fields))
+
+
+class Alignments:
+    """Alignments in ElevenLabs' format. The times of each count from the end of the one before, as clients add them up.
+
+    Pipecat adds only those in which a word is complete, which a blank says. So an alignment waits for the next while it has a single word.
+    """
+
+    def __init__(self) -> None:
+        self._ended, self._blank, self._held = 0, True, joined(())
+
+    def next(self, found: Characters) -> dict[str, Any] | None:
+        """The alignment of the next characters; None where there are none."""
+        self._held = joined((self._held, found))
+        return None if _SINGLE_WORD.fullmatch("".join(self._held.characters)) else self._all()
+
+    def _all(self) -> dict[str, Any] | None:
+        found, self._held = self._held, joined(())
+        if not found.characters:
+            return None
+        starts, ends = ([round(1000 * t) for t in times] for times in (found.starts, found.ends))
+        began, self._ended, self._blank = self._ended, ends[-1], found.characters[-1].isspace()
+        return {
+            "chars": found.characters,
+            "charStartTimesMs": [start - began for start in starts],
+            "charDurationsMs": [end - start for start, end in zip(starts, ends, strict=True)],
+        }
+
+    def last(self) -> dict[str, Any] | None:
+        """What is left for the end, if anything: a space tells clients that the last word is complete."""
+        blank = self._held.characters[-1].isspace() if self._held.characters else self._blank
+        if not blank:
+            at = self._held.ends[-1] if self._held.ends else self._ended / 1000
+            self._held = joined((self._held, Characters([" "], [at], [at])))
+        return self._all()
 
 
 class InputTimeout(RequestError):

@@ -17,10 +17,12 @@ from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError, GenerationError, Overloaded
 from inference.hub import name_of
 from inference.memory import Keeper
-from inference.server.messages import LOADING, AppendText, Cancel, Decode, Encode, LiveRequest, Message, State, WasRead
+from inference.server.messages import LOADING, AppendText, Cancel, Chunk, Decode, Encode, LiveRequest, Message, State, WasRead
 from inference.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from inference.engine.engine import SpeechEngine
     from inference.engine.stream import RequestHandle
 
@@ -138,7 +140,7 @@ class EngineProcess:
 
         def deliver(item: Audio | Exception | None) -> None:
             request.delivered += 1
-            self._outbox.put((address, int16(item.samples) if isinstance(item, Audio) else item))
+            self._outbox.put((address, _packed(item) if isinstance(item, Audio) else item))
             if not isinstance(item, Audio):
                 self._requests.pop(uid, None)
 
@@ -159,6 +161,11 @@ class _Request:
 
     def unread(self) -> int:
         return self.delivered - self.taken
+
+
+def _packed(chunk: Audio) -> np.ndarray | Chunk:
+    samples = int16(chunk.samples)
+    return Chunk(samples, chunk.words) if chunk.words else samples
 
 
 def _length(message: Message) -> int:

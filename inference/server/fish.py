@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import base64
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import ormsgpack
 from fastapi import APIRouter, File, Form, Request, UploadFile
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BeforeValidator, Field
 
 from inference.audio.encode import Encoder
 from inference.engine.request import SpeechRequest
 from inference.errors import RequestError, VoiceNotFound, shown
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from inference.server.audio_responses import answer_unless_gone, check_ready, file, request_for, started, voice_headers
+from inference.server.audio_responses import (
+    Piece,
+    answer_unless_gone,
+    check_ready,
+    encoded_with_words,
+    file,
+    request_for,
+    started,
+    voice_headers,
+)
 from inference.server.references import References
 from inference.server.request_bodies import MSGPACK, Bytes, Lenient, accepts, read, validated
 from inference.server.state import AppState
+from inference.server.word_times import CharacterTimes
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Voice
 
@@ -143,6 +157,47 @@ async def tts(request: Request, state: AppState) -> Response:
     if isinstance(audio, Response):
         return audio
     return await file(audio, encoder, request, stream=body.is_streamed, headers=await voice_headers(state.engine, voice))
+
+
+@router.post("/v1/tts/stream/with-timestamp", response_class=Response, openapi_extra=accepts(SpeechBody))
+async def tts_with_times(request: Request, state: AppState) -> Response:
+    """Speak a text and stream the audio with the times of its words, as server-sent events."""
+    body = await read(request, SpeechBody)
+    encoder = body.encoder()
+    voice = await voice_of(body, state.references)
+    speech = request_for(body.text, lambda text: replace(body.request(text, voice), words=True))
+    audio = await started(state.engine, speech, request, streamed=True)
+    if isinstance(audio, Response):
+        return audio
+    headers = {"X-Sample-Rate": str(encoder.sample_rate), **await voice_headers(state.engine, voice)}
+    return StreamingResponse(_events(encoded_with_words(audio, encoder), body.text), media_type="text/event-stream", headers=headers)
+
+
+async def _events(pieces: AsyncGenerator[Piece], text: str) -> AsyncIterator[str]:
+    """Server-sent events, one for each piece of the file."""
+    chunks = TimedChunks()
+    async with aclosing(pieces):
+        async for piece in pieces:
+            event = {"audio_base64": base64.b64encode(piece.content).decode(), **chunks.next(text, piece)}
+            yield f"data: {json.dumps(event)}\n\n"
+
+
+class TimedChunks:
+    """The chunks of a speech in Fish Audio's format. A chunk lasts until its words are known; their times count from its beginning."""
+
+    def __init__(self) -> None:
+        self._number, self._began = 0, 0.0
+        self._characters = CharacterTimes()
+
+    def next(self, text: str, piece: Piece) -> dict[str, Any]:
+        """The fields that say which chunk a piece belongs to, and, with the last piece of a chunk, its text and the times of its words."""
+        fields: dict[str, Any] = {"chunk_seq": self._number, "chunk_audio_offset_sec": round(self._began, 3)}
+        if not piece.words:
+            return {"content": "", "alignment": None, **fields}
+        segments = [{"text": w.text, "start": round(w.start - self._began, 3), "end": round(w.end - self._began, 3)} for w in piece.words]
+        alignment = {"audio_duration": round(piece.end - self._began, 3), "segments": segments}
+        self._number, self._began = self._number + 1, piece.end
+        return {"content": "".join(self._characters.next(text, piece.words, piece.end).characters), "alignment": alignment, **fields}
 
 
 @router.post("/v1/vqgan/encode", response_class=Response, openapi_extra=accepts(EncodeBody))

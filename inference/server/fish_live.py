@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any
 
 import ormsgpack
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from inference.errors import FishserveError, RequestError
 from inference.http.error_responses import complaint
 from inference.server.audio_responses import EngineClient, check_ready
-from inference.server.fish import SpeechBody, voice_of
+from inference.server.fish import SpeechBody, TimedChunks, voice_of
 from inference.server.live_speech import LiveSpeech
 from inference.server.request_bodies import unpacked
 from inference.server.sockets import Inbox, race
@@ -34,11 +35,20 @@ async def live(socket: WebSocket, state: AppState) -> None:
     await Conversation(socket, state.engine, lambda body: voice_of(body, state.references)).hold()
 
 
+@router.websocket("/v1/tts/live/with-timestamp")
+async def live_with_times(socket: WebSocket, state: AppState) -> None:
+    """As `live`, with the times of the words."""
+    await socket.accept()
+    await Conversation(socket, state.engine, lambda body: voice_of(body, state.references), words=True).hold()
+
+
 class Conversation:
     """One connection. From `start` to `stop` text arrives in events and the server sends pieces of one file. Then the next may start."""
 
-    def __init__(self, socket: WebSocket, engine: EngineClient, voice_of: Callable[[SpeechBody], Awaitable[Voice]]) -> None:
-        self._socket, self._engine, self._voice_of = socket, engine, voice_of
+    def __init__(
+        self, socket: WebSocket, engine: EngineClient, voice_of: Callable[[SpeechBody], Awaitable[Voice]], *, words: bool = False
+    ) -> None:
+        self._socket, self._engine, self._voice_of, self._words = socket, engine, voice_of, words
         self._inbox = Inbox(socket, _event)
 
     async def hold(self) -> None:
@@ -72,14 +82,16 @@ class Conversation:
             raise RequestError(complaint(e.errors()[0])[0]) from None
         await check_ready(self._engine)
         voice = await self._voice_of(body)
-        speech = LiveSpeech(self._engine, lambda text: body.request(text, voice), body.encoder())
+        speech = LiveSpeech(self._engine, lambda text: replace(body.request(text, voice), words=self._words), body.encoder())
         speech.add(body.text)
         return speech
 
     async def _send_audio(self, speech: LiveSpeech) -> None:
+        chunks = TimedChunks()
         async with aclosing(speech.pieces()) as pieces:
-            async for content in pieces:
-                await self._send(event="audio", audio=content)
+            async for piece in pieces:
+                times = chunks.next(speech.text, piece) if self._words else {}
+                await self._send(event="audio", audio=piece.content, **times)
 
     async def _listen(self, speech: LiveSpeech) -> None:
         """Take the speech's text, then wait: the speech ends when it is spoken. Raises RequestError."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 import numpy as np
 
 from inference.audio.encode import Encoder
 from inference.engine.request import Audio, SpeechRequest, check_text
-from inference.server.audio_responses import ANYTHING, EngineClient, close, encoded, silence
+from inference.server.audio_responses import ANYTHING, EngineClient, Piece, close, encoded_with_words, silence
 from inference.text.sentence_buffer import SentenceBuffer
+from inference.text.words import Word
 
 _SIGNS = ""
 """Among the texts: there were signs alone."""
@@ -20,9 +22,9 @@ _SPOKEN = Audio(np.zeros(0, np.float32))
 
 
 class LiveSpeech:
-    """One speech in one file. `add` text, `flush` when what was added is to be spoken now, and `end` it; `pieces` are the bytes meanwhile.
+    """One speech in one file. `add` text, `flush` when what was added is to be spoken now, and `end` it; `pieces` are the file meanwhile.
 
-    `is_speaking` is False while it waits for text.
+    `is_speaking` is False while it waits for text. `text` is all that was added, in which the characters of words are counted.
     """
 
     def __init__(self, engine: EngineClient, request: Callable[[str], SpeechRequest], encoder: Encoder) -> None:
@@ -31,10 +33,14 @@ class LiveSpeech:
         self._buffer = SentenceBuffer(request(ANYTHING).chunk_length)
         self._texts: asyncio.Queue[str | None] = asyncio.Queue()
         self.is_speaking = False
+        self.text = ""
+        self._given = 0
+        self._places: list[tuple[int, int]] = []
 
     def add(self, text: str) -> None:
         """Add text. Raises RequestError when it is too long or not Unicode."""
         check_text(text, "text")
+        self.text += text
         self._speak(self._buffer.feed(text))
 
     def flush(self) -> None:
@@ -48,8 +54,8 @@ class LiveSpeech:
         """No more text will come; `pieces` end when all that was to be spoken is spoken. Text that was not flushed is dropped."""
         self._texts.put_nowait(None)
 
-    async def pieces(self) -> AsyncGenerator[bytes]:
-        """The bytes of the file, as they are made; none when nothing is to be spoken. Raises FishserveError.
+    async def pieces(self) -> AsyncGenerator[Piece]:
+        """The pieces of the file, as they are made; none when nothing is to be spoken. Raises FishserveError.
 
         Nothing is held back while the speech waits for text.
         """
@@ -57,13 +63,15 @@ class LiveSpeech:
         if first is None:
             self._encoder.close()
             return
-        async with aclosing(encoded(self._audio(first), self._encoder)) as pieces:
+        async with aclosing(encoded_with_words(self._audio(first), self._encoder)) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def _audio(self, first: str | None) -> AsyncGenerator[Audio]:
+        silent = 0.0
         while first == _SIGNS:
             async for chunk in silence():
+                silent += chunk.seconds
                 yield chunk
             yield _SPOKEN
             first = await self._texts.get()
@@ -73,14 +81,21 @@ class LiveSpeech:
         try:
             async for chunk in audio:
                 self.is_speaking = len(chunk.samples) > 0
-                yield chunk
+                yield replace(chunk, words=tuple(map(self._as_added, chunk.words))).moved(silent) if chunk.words else chunk
         finally:
             await close(audio)
 
     def _speak(self, text: str) -> None:
         if text:
             self.is_speaking = True
+            self._places.append((self._given, len(self.text) - self._buffer.waiting - len(text)))
+            self._given += len(text)
             self._texts.put_nowait(text)
+
+    def _as_added(self, word: Word) -> Word:
+        """A word whose characters are counted in the text as it was added, of which the engine does not get signs alone."""
+        given, added = next(place for place in reversed(self._places) if place[0] <= word.start_char)
+        return word.moved(characters=added - given)
 
     async def _later(self) -> AsyncIterator[str]:
         while (text := await self._texts.get()) is not None:

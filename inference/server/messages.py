@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from inference.engine.request import SpeechRequest
+from inference.text.words import Word
 
 State = dict[str, Any]
 """`status` is loading, ready or failed. A ready engine has `model`, `device`, `codec` and `at`, when it said so (`time.monotonic`); a failed one `error`."""
@@ -42,6 +43,14 @@ class Decode:
     """Codes (codebooks, frames) to turn into audio."""
 
     codes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of audio that has words: samples (n,) int16. One without words is its samples alone."""
+
+    samples: np.ndarray
+    words: tuple[Word, ...]
 
 
 @dataclass(frozen=True)

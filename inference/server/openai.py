@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -16,9 +17,10 @@ from inference.engine.request import Audio, SpeechRequest
 from inference.errors import FishserveError
 from inference.model.config import SAMPLES_PER_FRAME
 from inference.server import elevenlabs_account
-from inference.server.audio_responses import encoded, file, request_for, started, voice_headers
+from inference.server.audio_responses import encoded_with_words, file, request_for, started, voice_headers
 from inference.server.request_bodies import Lenient
 from inference.server.state import AppState, State
+from inference.text.captions import as_json
 from inference.voices.aliases import OPENAI_VOICES
 from inference.voices.store import DEFAULT
 
@@ -43,6 +45,11 @@ class SpeechBody(Lenient):
     speed: float = Field(1.0, description="0.25 to 4; the pitch stays the same.")
     stream_format: Literal["audio", "sse"] = "audio"
     sample_rate: int | None = Field(None, description="In Hz. null: 44,100, except 48,000 for opus and 24,000 for pcm.")
+    word_timestamps: bool = Field(
+        False,
+        description="Say when each word is heard: in the header X-Word-Timestamps of a whole file, which `audio` then is, or in events "
+        "speech.audio.words of `sse`.",
+    )
     stream: bool = Field(True, description="false returns the whole file at once, with a Content-Length and, in a WAV header, true sizes.")
     seed: int | None = None
     temperature: float | None = None
@@ -52,22 +59,32 @@ class SpeechBody(Lenient):
     chunk_length: int = 200
     max_new_tokens: int | None = None
 
+    def engine_fields(self) -> dict[str, Any]:
+        """The fields of the engine's request besides text and voice."""
+        return {name: getattr(self, name) for name in _SPEECH_FIELDS}
+
+
+def encoder_for(body: SpeechBody) -> Encoder:
+    """The encoder for the requested file. Raises RequestError."""
+    return Encoder(body.response_format, openai_rate(body.response_format, body.sample_rate), body.speed)
+
 
 @router.post("/audio/speech", response_class=Response, responses={200: {"content": {f.media_type: {} for f in FORMATS.values()}}})
 async def speech(body: SpeechBody, request: Request, state: AppState) -> Response:
     """Speak a text."""
-    encoder = Encoder(body.response_format, openai_rate(body.response_format, body.sample_rate), body.speed)
+    encoder = encoder_for(body)
     voice = await state.references.voice(voice_name(body.voice, state))
-    fields = {name: getattr(body, name) for name in _SPEECH_FIELDS}
+    fields = body.engine_fields() | {"words": body.word_timestamps}
+    sse, stream = body.stream_format == "sse", body.stream and not body.word_timestamps
     spoken = request_for(body.input, lambda text: SpeechRequest(text, voice, **fields))
-    audio = await started(state.engine, spoken, request, streamed=body.stream or body.stream_format == "sse")
+    audio = await started(state.engine, spoken, request, streamed=stream or sse)
     if isinstance(audio, Response):
         return audio
     headers = await voice_headers(state.engine, voice)
-    if body.stream_format == "sse":
+    if sse:
         headers |= {"X-Sample-Rate": str(encoder.sample_rate)}
         return StreamingResponse(_events(audio, encoder, body.input), media_type="text/event-stream", headers=headers)
-    return await file(audio, encoder, request, stream=body.stream, headers=headers)
+    return await file(audio, encoder, request, stream=stream, headers=headers, words=body.word_timestamps)
 
 
 @router.get("/models", response_model=None)
@@ -112,7 +129,7 @@ def voice_name(asked: str | VoiceId, state: State) -> str:
 
 
 async def _events(audio: AsyncIterator[Audio], encoder: Encoder, text: str) -> AsyncIterator[str]:
-    """Server-sent events: the file in base64 pieces, then the numbers of characters spoken and frames generated."""
+    """Server-sent events: the file in base64 pieces and its words, then the numbers of characters spoken and frames generated."""
     frames = 0
 
     async def counted() -> AsyncIterator[Audio]:
@@ -122,8 +139,12 @@ async def _events(audio: AsyncIterator[Audio], encoder: Encoder, text: str) -> A
             yield chunk
 
     try:
-        async for content in encoded(counted(), encoder):
-            yield _event("speech.audio.delta", audio=base64.b64encode(content).decode())
+        async with aclosing(encoded_with_words(counted(), encoder)) as pieces:
+            async for piece in pieces:
+                if piece.content:
+                    yield _event("speech.audio.delta", audio=base64.b64encode(piece.content).decode())
+                if piece.words:
+                    yield _event("speech.audio.words", words=[as_json(word) for word in piece.words])
     except Exception as e:
         message = str(e) if isinstance(e, FishserveError) else f"an error inside the server ({type(e).__name__}); its log says more"
         yield _event("speech.audio.error", error={"message": message, "type": "server_error", "param": None, "code": None})

@@ -17,7 +17,7 @@ from inference.audio.write import float32
 from inference.engine.request import Audio, SpeechRequest
 from inference.engine.stream import READ_ON
 from inference.errors import EngineClosed
-from inference.server.messages import LOADING, AppendText, Cancel, Decode, Encode, LiveRequest, Message, State, WasRead
+from inference.server.messages import LOADING, AppendText, Cancel, Chunk, Decode, Encode, LiveRequest, Message, State, WasRead
 
 KNOWN_SECONDS, LOOK_SECONDS, HANGING_SECONDS = 1.0, 1.0, 4.0
 
@@ -86,6 +86,10 @@ def _all(states: list[State]) -> State:
     return {k: v for k, v in states[0].items() if k != "at"} | {"device": ", ".join(s["device"] for s in states)}
 
 
+def _audio(item: np.ndarray | Chunk) -> Audio:
+    return Audio(float32(item.samples), words=item.words) if isinstance(item, Chunk) else Audio(float32(item))
+
+
 class RemoteEngine:
     """One engine. `busy` is how many requests it has."""
 
@@ -137,7 +141,7 @@ class RemoteEngine:
                     raise item
                 if ended:
                     return
-                yield Audio(float32(item)) if speech else item
+                yield _audio(item) if speech else item
                 taken += 1
                 if speech and taken % READ_ON == 0:
                     self._put_soon(uid, WasRead(uid, READ_ON))

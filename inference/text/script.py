@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
 
 import regex
 
@@ -14,6 +16,7 @@ from inference.text.markup import plain
 from inference.text.normalize import normalize as words
 from inference.text.segments import AS_MUCH_AS_FITS, Segmentation, segments
 from inference.text.split import split
+from inference.text.words import SpokenLine, spoken_lines
 
 MAX_PAUSE_SECONDS, MAX_PAUSES = 10.0, 100
 """Seconds of consecutive pauses in total; number of pauses in one text."""
@@ -24,11 +27,13 @@ _TIME = regex.compile(r"\s*(\d{1,6}(?:\.\d{1,6})?)\s*(ms|s)\s*", regex.IGNORECAS
 _ATTRIBUTE = regex.compile(r"""\b(time|strength)\s*=\s*["']([^"']*)["']""", regex.IGNORECASE)
 
 
-class Line(NamedTuple):
-    """Text spoken in one go, and the seconds of silence before it."""
+@dataclass(frozen=True)
+class Line:
+    """Text spoken in one go, the seconds of silence before it, and where the part of the text between two pauses is that it belongs to."""
 
     text: str
     silence: float
+    part: tuple[int, int] = field(default=(0, 0), compare=False)
 
 
 def speakable(text: str) -> bool:
@@ -55,15 +60,13 @@ def script(
     lines: list[Line] = []
     silence, start, pauses = 0.0, 0, 0
     for mark in (*_PAUSE.finditer(text), None):
-        part = plain(text[start : mark.start() if mark else len(text)])
-        if normalize:
-            part = clean(plain_letters(part))
-            part, language = words(part, language), language_at_end(part, language)
-            part = speakable_words(part) if spell_capitals else part
+        end = mark.start() if mark else len(text)
+        part, language = _read(text[start:end], normalize, spell_capitals, language)
         cut = segments(part, length, segmentation) if segmentation.chunk == "sentence" else [(s, 0.0) for s in split(part, length)]
         gap = 0.0
         for segment, pause in cut:
-            lines.append(Line(" ".join(segment.split()), silence + gap))  # a model that never saw a line break says odd things at one
+            said = " ".join(segment.split())  # a model that never saw a line break says odd things at one
+            lines.append(Line(said, silence + gap, (start, end)))
             silence, gap = 0.0, pause
         if mark:
             silence, start, pauses = silence + _seconds(mark), mark.end(), pauses + 1
@@ -74,6 +77,30 @@ def script(
     if not lines:
         raise RequestError("there is nothing to speak: the text is empty or only white space and punctuation", "text")
     return lines, silence
+
+
+def spoken_words(text: str, lines: list[Line], *, normalize: bool, spell_capitals: bool, language: str) -> list[SpokenLine]:
+    """The words of each line that `script` made of `text`; `language` is that of a part that shows none."""
+    found = []
+    for (start, end), group in groupby(lines, lambda line: line.part):
+        part = text[start:end]
+        shown = language_at_end(part, language) if normalize else language
+
+        def read(some: str, shown: str = shown) -> str:
+            return _read(some, normalize, spell_capitals, shown)[0]
+
+        found += [line.later(start) for line in spoken_lines(part, [line.text for line in group], lru_cache(None)(read))]
+    return found
+
+
+def _read(part: str, normalize: bool, spell_capitals: bool, language: str) -> tuple[str, str]:
+    """The text without its markup, with numbers and signs as words where they are to be, and the language at its end."""
+    part = plain(part)
+    if not normalize:
+        return part, language
+    part = clean(plain_letters(part))
+    part, language = words(part, language), language_at_end(part, language)
+    return speakable_words(part) if spell_capitals else part, language
 
 
 def _seconds(mark: regex.Match[str]) -> float:

@@ -47,6 +47,11 @@ class SentenceBuffer:
         return ready if speakable(ready) else ""
 
     @property
+    def waiting(self) -> int:
+        """How many characters wait."""
+        return len(self._waiting)
+
+    @property
     def holds_signs(self) -> bool:
         """Whether the text that waits has signs alone, such as "..." or an emoji."""
         return bool(self._waiting.strip()) and not speakable(self._waiting)

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from inference import cli
+from inference.outputs import check_writable
 from tests.conftest import CODEC_FILE, GOLDEN, golden_json
 from tests.waiting import HANG_SECONDS
 
@@ -87,6 +88,19 @@ def test_say_writes_a_wav_and_says_how_fast(tiny, tmp_path, run):
     assert float(re.search(r"([\d.]+) s of speech in", words)[1]) == pytest.approx(seconds, abs=0.01)
     assert re.search(r"[\d.]+ times real time", words)
     assert "it speaks noise" in words
+
+
+def test_say_writes_captions_and_words(tiny, tmp_path, run):
+    files = {name: tmp_path / f"o.{name}" for name in ("srt", "vtt", "words")}
+    options = [argument for name, path in files.items() for argument in (f"--{name}", path)]
+    more = ("--checkpoint", tiny, "--seed", 3, "--max-new-tokens", 40, "-o", tmp_path / "o.wav")
+    assert run("say", "It is **five**. [pause:1s] Go & see.", *more, *options)[0] == 0
+    found = json.loads(files["words"].read_text())
+    assert [w["word"] for w in found["words"]] == ["It", "is", "five", "Go", "see"]
+    assert found["precision"] == "segment"
+    assert found["words"][-1]["end"] <= soundfile.info(tmp_path / "o.wav").duration
+    assert re.findall(r"\n(\D+)\n\n", files["srt"].read_text()) == ["It is five.", "Go & see."]
+    assert re.findall(r"\n(\D+)\n\n", files["vtt"].read_text()) == ["It is five.", "Go &amp; see."]
 
 
 def test_text_comes_from_standard_input_and_sound_goes_to_standard_output(tiny, tmp_path):
@@ -260,7 +274,7 @@ def test_a_file_that_cannot_be_written_is_found_before_anything_is_spoken(out, r
     assert f"cannot write {out}" in refused("say", "Hello.", "-o", out)
     kept = tmp_path / "kept.wav"
     kept.write_bytes(b"kept")
-    cli._check_writable(kept, tmp_path / "new.wav")
+    check_writable(kept, tmp_path / "new.wav")
     assert kept.read_bytes() == b"kept"
     assert not (tmp_path / "new.wav").exists()
 

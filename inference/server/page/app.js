@@ -1,13 +1,15 @@
 /** The page: what is asked for, the sound that comes, and what can be done with it. */
 
 import { call, ready, Refused, sentence, setKey, voiceNames } from "./api.js";
+import { captions } from "./captions.js";
 import { curl, python } from "./code.js";
 import { AudioPlayer } from "./audio-player.js";
 import { EXAMPLES } from "./examples.js";
 import { copy } from "./shared/clipboard.js";
-import { samples } from "./shared/pcm.js";
 import { output, Player, RATE } from "./shared/player.js";
+import { ReadAlong } from "./read-along.js";
 import { keepFields, recall, remember, themeButton } from "./settings.js";
+import { EVENTS, pieces } from "./speech.js";
 import { voicesDialog } from "./voices.js";
 import { fileName, save, wav } from "./shared/wav.js";
 
@@ -18,6 +20,7 @@ const FINE = ["temperature", "top_p", "repetition_penalty", "seed"];
 
 const $ = (id) => document.getElementById(id);
 const audioPlayer = new AudioPlayer({ wave: $("wave"), play: $("play"), clock: $("clock"), what: "the sound" });
+const readAlong = new ReadAlong($("read-along"));
 let run = null; // the last request and its sound: {body, abort, player, phase: "asking" | "making" | "made"}
 
 function main() {
@@ -46,6 +49,7 @@ function main() {
   // The browser takes a moment to open its sound device: let it begin with the first touch of anything.
   for (const event of ["pointerdown", "keydown"]) addEventListener(event, () => output().resume(), { once: true });
   audioPlayer.onchange = showButton;
+  audioPlayer.onmove = (seconds) => readAlong.move(seconds);
   $("keep-seed").addEventListener("click", () => {
     $("seed").value = run.body.seed;
     remember("seed", $("seed").value);
@@ -53,6 +57,10 @@ function main() {
     $("status").textContent = `Seed ${run.body.seed} is kept.`;
   });
   $("download").addEventListener("click", download);
+  $("captions").addEventListener("click", () => {
+    const kind = $("caption-format").value;
+    save(new Blob([captions(readAlong.text, readAlong.words, kind)], { type: "text/plain" }), fileName(readAlong.text, kind));
+  });
   $("copy-curl").addEventListener("click", () => copyCode(curl, "The curl command"));
   $("copy-python").addEventListener("click", () => copyCode(python, "The Python program"));
   $("key-form").addEventListener("submit", (event) => {
@@ -132,21 +140,28 @@ async function speak() {
     figures.firstSound = at - mine.asked;
     if (run === mine) showFigures(mine, figures);
   };
+  readAlong.load(body.input);
   audioPlayer.load(player, expectedSeconds());
   showFigures(mine, figures);
-  for (const id of ["download", "keep-seed"]) $(id).disabled = true;
+  for (const id of ["download", "keep-seed", "captions"]) $(id).disabled = true;
   $("status").textContent = "Waiting for the first sound.";
   player.play();
   let error = null;
   try {
-    for await (const piece of samples(await answered(mine))) {
+    for await (const { samples, words } of pieces(await answered(mine))) {
+      if (words) {
+        if (run !== mine) return;
+        readAlong.append(words);
+        $("captions").disabled = false;
+        continue;
+      }
       figures.firstByte ??= performance.now() - mine.asked;
       if (mine.phase === "asking") $("status").textContent = "Speaking.";
       mine.phase = "making";
-      player.append(piece);
+      player.append(samples);
       figures.seconds = (performance.now() - mine.asked) / 1000;
       if (run !== mine) return;
-      audioPlayer.append(piece);
+      audioPlayer.append(samples);
       showFigures(mine, figures);
       $("download").disabled = $("keep-seed").disabled = false;
     }
@@ -173,7 +188,7 @@ async function answered(mine) {
   const { signal } = mine.abort;
   for (;;) {
     try {
-      return await call("v1/audio/speech", { method: "POST", json: mine.body, signal });
+      return await call("v1/audio/speech", { method: "POST", json: { ...mine.body, ...EVENTS }, signal });
     } catch (e) {
       if (e.status !== 503) throw e;
       $("status").textContent = "The model is still loading; this will be spoken as soon as it can.";

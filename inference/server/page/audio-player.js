@@ -8,6 +8,8 @@ let sounding = null; // only one plays at a time
 export class AudioPlayer {
   /** Called whenever playing begins or ends. */
   onchange = () => {};
+  /** Called with the position, in seconds, whenever it is shown. */
+  onmove = () => {};
   player = null;
 
   #wave;
@@ -69,6 +71,7 @@ export class AudioPlayer {
   #show() {
     const { position, length } = this.player;
     this.#wave.move(position);
+    this.onmove(position);
     this.#clock.textContent = `${clock(position)} / ${clock(length)}`;
   }
 }

@@ -3,7 +3,7 @@
 import asyncio
 
 import aiohttp
-from livekit.agents.types import APIConnectOptions
+from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT, APIConnectOptions
 from livekit.plugins import elevenlabs, fishaudio, openai
 from report import LATER, SENTENCE, URL, call
 
@@ -11,23 +11,26 @@ NAME = "livekit-agents"
 ONCE = APIConnectOptions(max_retry=0, timeout=60)
 
 
-async def heard(made, frames, says=SENTENCE):
-    """All frames of a speech as one sound."""
-    samples, rate = b"", 0
+async def heard(made, frames, says=SENTENCE, timed=False):
+    """All frames of a speech as one sound; its words, if they are `timed`."""
+    samples, rate, words = b"", 0, []
     async for event in frames:
         made.first()
         samples += bytes(event.frame.data)
         rate = event.frame.sample_rate
+        words += [(str(text), text.start_time) for text in event.frame.userdata.get(USERDATA_TIMED_TRANSCRIPT, ())]
     made.sound(samples, rate, says)
+    if timed:
+        made.words([word for word in words if word[0].strip()], len(samples) / 2 / rate, says)
 
 
-async def streamed(made, tts, says):
+async def streamed(made, tts, says, timed=False):
     """A text in tokens, as a language model writes it."""
     async with tts.stream(conn_options=ONCE) as stream:
         for word in says.split():
             stream.push_text(f"{word} ")
         stream.end_input()
-        await heard(made, stream, says)
+        await heard(made, stream, says, timed)
 
 
 async def interrupted(tts):
@@ -52,11 +55,11 @@ async def main():
                 with call(f"{NAME}, {name}", f"livekit-plugins-{name}", f"synthesize, {kind}") as made:
                     await heard(made, tts.synthesize(SENTENCE, conn_options=ONCE))
                 if tts.capabilities.streaming:
-                    with call(
-                        f"{NAME}, {name}", f"livekit-plugins-{name}", f"stream, interrupted, and twice more on its connection, {kind}"
-                    ) as made:
+                    timed = tts.capabilities.aligned_transcript
+                    what = "stream, interrupted, and twice more on its connection" + ", its words" * timed
+                    with call(f"{NAME}, {name}", f"livekit-plugins-{name}", f"{what}, {kind}") as made:
                         await interrupted(tts)
-                        await streamed(made, tts, SENTENCE)
+                        await streamed(made, tts, SENTENCE, timed)
                         await streamed(made, tts, f"{SENTENCE} {LATER}")
                 await tts.aclose()
 

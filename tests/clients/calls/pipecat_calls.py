@@ -11,6 +11,7 @@ from pipecat.frames.frames import (
     LLMTextFrame,
     TTSAudioRawFrame,
     TTSSpeakFrame,
+    TTSTextFrame,
 )
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.runner import PipelineRunner
@@ -26,17 +27,20 @@ QUIET_SECONDS, LONG_SECONDS = 4, 60
 
 
 class Ear(FrameProcessor):
-    """Keeps the sound that comes out of a pipeline."""
+    """Keeps the sound that comes out of a pipeline, and the words with their seconds."""
 
     def __init__(self):
         super().__init__()
         self.samples, self.rate, self.arrived = b"", RATE, asyncio.Event()
+        self.words = []
 
     async def process_frame(self, frame, direction):
         await super().process_frame(frame, direction)
         if isinstance(frame, TTSAudioRawFrame):
             self.samples, self.rate = self.samples + frame.audio, frame.sample_rate
             self.arrived.set()
+        elif isinstance(frame, TTSTextFrame):
+            self.words.append((frame.text, (frame.pts or 0) / 1e9))
         await self.push_frame(frame, direction)
 
     async def all(self):
@@ -54,8 +58,8 @@ class Ear(FrameProcessor):
         return samples
 
 
-async def spoken(made, service):
-    """A text at once, a text in tokens, an interruption, and a text after it."""
+async def spoken(made, service, timed):
+    """A text at once, with its words if they are `timed`, a text in tokens, an interruption, and a text after it."""
     ear = Ear()
     task = PipelineTask(Pipeline([service, ear]), params=PipelineParams(audio_out_sample_rate=RATE))
     running = asyncio.ensure_future(PipelineRunner(handle_sigint=False).run(task))
@@ -63,7 +67,10 @@ async def spoken(made, service):
     async with asyncio.timeout(LONG_SECONDS):
         await ear.arrived.wait()
     made.first()
-    made.sound(await ear.all(), ear.rate)
+    samples = await ear.all()
+    made.sound(samples, ear.rate)
+    if timed:
+        made.words([(text, seconds - ear.words[0][1]) for text, seconds in ear.words], len(samples) / 2 / ear.rate)
     await task.queue_frames(
         [LLMFullResponseStartFrame(), *(LLMTextFrame(f"{w} ") for w in f"{SENTENCE} {LATER}".split()), LLMFullResponseEndFrame()]
     )
@@ -100,8 +107,10 @@ async def main():
             "FishAudioTTSService": fish,
         }
         for name, service in services.items():
-            with call(f"{NAME}, {name}", PACKAGE, "a text, a text in tokens, an interruption, the next text") as made:
-                await spoken(made, service())
+            timed = name.startswith("ElevenLabs")
+            what = "a text and its words" if timed else "a text"
+            with call(f"{NAME}, {name}", PACKAGE, f"{what}, a text in tokens, an interruption, the next text") as made:
+                await spoken(made, service(), timed)
 
 
 asyncio.run(main())

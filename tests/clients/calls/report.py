@@ -42,6 +42,12 @@ class Call:
         """A file, as the client hands it out."""
         self._path(ending, says).write_bytes(content)
 
+    def words(self, timed: list[tuple[str, float]], seconds: float, says: str = SENTENCE) -> None:
+        """The words that the client shows, each with its second of a sound of so many seconds. Raises ValueError unless they are those of the text."""
+        texts, times = [text.strip() for text, _ in timed], [time for _, time in timed]
+        if texts != says.split() or times != sorted(times) or not 0 <= times[0] <= times[-1] < seconds:
+            raise ValueError(f"words of {seconds:.2f} s: {timed}")
+
     def note(self, words: str) -> None:
         self.line["note"] = words
 

@@ -173,14 +173,23 @@ def test_more_stability_is_less_temperature(client):
     assert "stability is 1.1; it must be between 0 and 1" in refused.value.body["detail"]["message"]
 
 
-def test_speech_with_times_is_the_same_file_and_has_no_times_yet(client):
-    whole = spoken(client, output_format="wav_24000")
-    timed = client.text_to_speech.convert_with_timestamps("anna", text="Hello.", seed=1, output_format="wav_24000")
+def test_speech_with_times_is_the_same_file_and_has_every_character(client):
+    text, output = "Hi, it is $5. ", "wav_24000"
+    whole = spoken(client, text, output_format=output)
+    timed = client.text_to_speech.convert_with_timestamps("anna", text=text, seed=1, output_format=output)
     assert base64.b64decode(timed.audio_base_64) == whole
-    assert (timed.alignment, timed.normalized_alignment) == (None, None)
-    pieces = list(client.text_to_speech.stream_with_timestamps("anna", text="Hello.", seed=1, output_format="wav_24000"))
+    assert "".join(timed.alignment.characters) == text
+    assert "".join(timed.normalized_alignment.characters).strip() == "Hi, it is five dollars."
+    starts, ends = timed.alignment.character_start_times_seconds, timed.alignment.character_end_times_seconds
+    assert starts == sorted(starts)
+    assert 0 <= starts[0] < ends[-1] <= seconds(whole)
+    pieces = list(client.text_to_speech.stream_with_timestamps("anna", text=text, seed=1, output_format=output))
     assert len(pieces) > 1
     assert b"".join(base64.b64decode(piece.audio_base_64) for piece in pieces)[44:] == whole[44:]
+    aligned = [piece.alignment for piece in pieces if piece.alignment]
+    assert [c for a in aligned for c in a.characters] == timed.alignment.characters
+    assert [t for a in aligned for t in a.character_start_times_seconds] == starts
+    assert [t for a in aligned for t in a.character_end_times_seconds] == ends
     with pytest.raises(ApiError, match="no voice 'nobody'"):
         client.text_to_speech.convert_with_timestamps("nobody", text="Hello.")
 

@@ -1,0 +1,107 @@
+"""When the words of a segment are heard: exact at the segment's ends, and estimated between them from the text and the pauses in its sound."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import regex
+
+from inference.model.config import SAMPLE_RATE
+from inference.text.words import SpokenLine, Word
+
+HOP = 512
+"""Samples whose energy is measured together: 11.6 ms, a quarter of a frame."""
+MIN_PAUSE_SECONDS = 0.12
+"""A shorter silence may be the closure of a "p", "t" or "k"."""
+_SILENT = 1e-4
+"""The part of the energy of loud speech below which a hop is silent: -40 dB."""
+_WORD_WEIGHT, _UNSPACED_WEIGHT = 1.0, 3.0
+"""What the beginning of a word adds to its letters, and the weight of a letter of a script that needs no spaces; other letters weigh 1."""
+_NO_PUNCTUATION = 6.0
+"""Letters by which a pause may rather be off than lie at a word's end without punctuation."""
+_MAX_SHIFT, _MAX_SHIFT_SHARE = 12.0, 0.1
+"""A pause that is farther from the nearest word's end, in letters and as a share of the letters there, is within a word."""
+_UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
+
+
+class SegmentTimes:
+    """The times of one segment's words, which comes as sound chunk by chunk. `begins` is when it begins, in seconds of the whole audio."""
+
+    def __init__(self, line: SpokenLine, begins: float) -> None:
+        self._line, self._begins = line, begins
+        self._energies: list[np.ndarray] = []
+        self._given = 0
+
+    def heard(self, samples: np.ndarray, ended: bool) -> tuple[Word, ...]:
+        """Take the next samples (n,) of the segment. Returns the words whose times are now known, each once, in order."""
+        self._energies.append(_energy(samples))
+        times = character_times(self._line.text, np.concatenate(self._energies), ended)
+        words = []
+        for word in self._line.words[self._given :]:
+            if word.end > len(times):
+                break
+            start, end = (float(self._begins + t) for t in (times[word.begin, 0], times[word.end - 1, 1]))
+            words.append(Word(word.text, word.start_char, word.end_char, start, end, word.spoken))
+        self._given += len(words)
+        return tuple(words)
+
+
+def character_times(text: str, energy: np.ndarray, ended: bool) -> np.ndarray:
+    """When each character is heard, (characters, 2) float64: start and end in seconds from the segment's beginning, never falling.
+
+    `energy` (hops,) is the mean square of each HOP samples so far. The result covers the characters whose times will not change any more:
+    none until the segment has `ended`. Between the first sound and the last one, the time that is not silent is shared by the weight of the
+    letters; longer pauses are put between words, after punctuation where there is some nearby.
+    """
+    if not ended:
+        return np.zeros((0, 2))
+    if not len(energy):
+        return np.zeros((len(text), 2))
+    loud = energy > _SILENT * np.quantile(energy, 0.95)
+    hops = np.flatnonzero(loud) if loud.any() else np.arange(len(energy))
+    weights = np.concatenate(([0.0], np.cumsum(_weights(text))))
+    if not weights[-1]:
+        weights = np.linspace(0, 1, len(text) + 1)
+    ends = [(weights[m.start()], not text[m.start() - 1].isalnum()) for m in regex.finditer(r"(?<=\S)\s", text)]
+    pauses = [(n + 1, after - before - 1) for n, (before, after) in enumerate(pairwise(hops.tolist())) if after - before > 1]
+    long = [p for p in pauses if p[1] * HOP >= MIN_PAUSE_SECONDS * SAMPLE_RATE]
+    knots = [(0.0, 0.0), *_knots(long, ends, (0.0, 0.0), (weights[-1], len(hops))), (weights[-1], float(len(hops)))]
+    heard = np.interp(weights, [read for read, _ in knots], [hop for _, hop in knots])  # hops of sound before each character
+    starts, stops = np.floor(heard[:-1] + 1e-6), np.ceil(heard[1:] - 1e-6) - 1
+    start = hops[np.minimum(starts, len(hops) - 1).astype(int)] + np.maximum(heard[:-1] - starts, 0)
+    end = hops[np.maximum(stops, 0).astype(int)] + np.minimum(heard[1:] - stops, 1)
+    times = np.stack((start, np.maximum(start, end)), axis=1) * HOP / SAMPLE_RATE
+    return np.minimum(np.maximum.accumulate(times.reshape(-1)), len(energy) * HOP / SAMPLE_RATE).reshape(-1, 2)
+
+
+def _knots(
+    pauses: list[tuple[int, int]], ends: list[tuple[float, bool]], first: tuple[float, float], last: tuple[float, float]
+) -> list[tuple[float, float]]:
+    """The pauses between `first` and `last` that separate words: how much of the text, and how much of the sound, is before each."""
+    inside = [p for p in pauses if first[1] < p[0] < last[1]]
+    places = [e for e in ends if first[0] < e[0] < last[0]]
+    if not inside or not places:
+        return []
+    heard, _ = longest = max(inside, key=lambda p: p[1])
+    expected = float(np.interp(heard, (first[1], last[1]), (first[0], last[0])))
+    place, punctuated = min(places, key=lambda e: abs(e[0] - expected) + (0 if e[1] else _NO_PUNCTUATION))
+    if abs(place - expected) + (0 if punctuated else _NO_PUNCTUATION) > _MAX_SHIFT + _MAX_SHIFT_SHARE * (last[0] - first[0]):
+        return _knots([p for p in inside if p != longest], places, first, last)
+    knot = (place, float(heard))
+    return [*_knots(inside, places, first, knot), knot, *_knots(inside, places, knot, last)]
+
+
+def _weights(text: str) -> np.ndarray:
+    """How much longer than a letter each character takes, (characters,)."""
+    found = np.array([float(c.isalnum()) for c in text])
+    for m in regex.finditer(r"(?:(?<=\s)|\A)[^\W_]", text):
+        found[m.start()] += _WORD_WEIGHT
+    for m in _UNSPACED.finditer(text):
+        found[m.start()] = _UNSPACED_WEIGHT
+    return found
+
+
+def _energy(samples: np.ndarray) -> np.ndarray:
+    """The mean square of each HOP samples, (hops,) float32; a segment's sound is a whole number of them."""
+    return np.square(samples[: len(samples) // HOP * HOP].reshape(-1, HOP)).mean(axis=1)

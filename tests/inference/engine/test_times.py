@@ -1,0 +1,59 @@
+"""When words are heard, from the text and the energy of the sound."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from inference.engine.times import HOP, SegmentTimes, character_times
+from inference.model.config import SAMPLE_RATE
+from inference.text.words import spoken_lines
+
+HOP_SECONDS = HOP / SAMPLE_RATE
+
+
+def sound(*parts):
+    """Hops of noise and of silence: (whether it is loud, how many)."""
+    return np.concatenate([np.random.default_rng(n).normal(0, 0.1 * loud, hops * HOP) for n, (loud, hops) in enumerate(parts)])
+
+
+def words_of(text, *parts):
+    line = spoken_lines(text, [text], str)[0]
+    return SegmentTimes(line, 10.0).heard(sound(*parts), ended=True)
+
+
+def test_times_run_from_the_first_sound_to_the_last():
+    first, second = words_of("aaaa bbbb", (False, 10), (True, 100), (False, 20))
+    assert (first.start, second.end) == (pytest.approx(10 + 10 * HOP_SECONDS), pytest.approx(10 + 110 * HOP_SECONDS))
+    assert first.end == pytest.approx(second.start) == pytest.approx(10 + 60 * HOP_SECONDS)
+
+
+def test_a_pause_is_put_between_words_and_rather_after_punctuation():
+    words = words_of("one two three, four five", (True, 70), (False, 30), (True, 30))
+    assert [w.text for w in words] == ["one", "two", "three", "four", "five"]
+    assert words[2].end == pytest.approx(10 + 70 * HOP_SECONDS)
+    assert words[3].start == pytest.approx(10 + 100 * HOP_SECONDS)
+
+
+def test_a_short_silence_may_be_within_a_word():
+    (word,) = words_of("stop", (True, 20), (False, 5), (True, 10))
+    assert word.end - word.start == pytest.approx(35 * HOP_SECONDS)
+
+
+def test_nothing_is_known_before_the_segment_ends_and_each_word_comes_once():
+    line = spoken_lines("one two", ["one two"], str)[0]
+    times = SegmentTimes(line, 0.0)
+    assert times.heard(sound((True, 40)), ended=False) == ()
+    assert [w.text for w in times.heard(sound((True, 40)), ended=True)] == ["one", "two"]
+    assert times.heard(np.zeros(0, np.float32), ended=True) == ()
+
+
+@given(st.text(min_size=1), arrays(np.float32, st.integers(0, 60), elements=st.floats(0, 1, width=32)))
+def test_times_never_fall_and_stay_within_the_sound(text, energy):
+    times = character_times(text, energy, ended=True)
+    assert times.shape == (len(text), 2)
+    flat = times.reshape(-1)
+    assert (np.diff(flat) >= 0).all()
+    assert (flat >= 0).all()
+    assert (flat <= len(energy) * HOP_SECONDS + 1e-9).all()
