@@ -14,7 +14,6 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,7 +38,6 @@ from training.text import corpus
 
 BANDS = 96
 """Mel bands that are compared: the teacher has no sound above 12 kHz."""
-SPEED_SENTENCES, SPEED_ROUNDS = 32, 5
 GOAL_MILLISECONDS, GOAL_95_MILLISECONDS = 40, 120
 Errors = dict[str, list[float]]
 """Differences in seconds by what is compared with what."""
@@ -171,22 +169,6 @@ def compare(count: int) -> tuple[Errors, dict[str, float]]:
     return errors, dict(seconds)
 
 
-def speeds() -> dict[str, list[float]]:
-    """Seconds of speech per second with and without word times, by turns, for one stream and for eight."""
-    found: dict[str, list[float]] = defaultdict(list)
-    with SpeechEngine.load(device="cpu") as engine:
-        texts = _sentences(engine.checkpoint)[:SPEED_SENTENCES]
-        for streams in (1, 8):
-            with ThreadPoolExecutor(streams) as pool:
-                for turn in range(2 * SPEED_ROUNDS):
-                    requests = [SpeechRequest(t, seed=n, normalize=False, words=turn % 2 == 1) for n, t in enumerate(texts)]
-                    began = time.perf_counter()
-                    seconds = sum(audio.seconds for audio in pool.map(engine.synthesize, requests))
-                    name = f"{streams} stream{'s' * (streams > 1)}, {'with' if turn % 2 else 'without'} word times"
-                    found[name].append(round(seconds / (time.perf_counter() - began), 2))
-    return found
-
-
 def summary(differences: Sequence[float]) -> dict[str, float]:
     """Figures in milliseconds of differences in seconds; nan does not count."""
     known = 1000 * np.array([d for d in differences if np.isfinite(d)])
@@ -223,7 +205,6 @@ def main() -> None:
             "goals_milliseconds": {"median": GOAL_MILLISECONDS, "95%": GOAL_95_MILLISECONDS},
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
             "share_of_generation": round(seconds["reading"] / seconds["generation"], 4),
-            "speech_a_second": speeds(),
         }
         print(json.dumps(record.body, indent=1), flush=True)
         record.body["each"] = {name: [round(1000 * x, 1) if np.isfinite(x) else None for x in d] for name, d in errors.items()}
