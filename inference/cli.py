@@ -341,6 +341,30 @@ def download(
 
 
 @app.command()
+def calibrate_times(checkpoint: Checkpoint = None, device: Device = None) -> None:
+    """Find the attention heads that say when each word is spoken, for a model that names none, and store them beside the voices.
+
+    The model speaks a few sentences, for up to a minute. Exit code 1 when it has no such heads; word times stay estimates then.
+    """
+    from inference.engine.calibration import calibrate, store
+    from inference.hub import locate
+    from inference.model.config import GenerationDefaults
+
+    settings = _settings(checkpoint=checkpoint, device=device)
+    named = GenerationDefaults.from_file(locate(settings.checkpoint) / "generation_config.json").alignment_heads
+    if named:
+        console.print(f"the model's generation_config.json names {len(named)} heads, and they count; nothing was stored")
+        return
+    with _engine(settings) as engine:
+        choice = calibrate(engine, console.print)
+        file = store(settings.voices_dir, engine.checkpoint, choice)
+    heads = ", ".join(f"layer {layer} head {head}" for layer, head in choice.heads)
+    console.print(f"score {choice.score:.2f}: {heads or 'no head follows the text, so word times stay estimates'}; stored in {file}")
+    if not choice.heads:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor(checkpoint: Checkpoint = None, device: Device = None) -> None:
     """Check the device, the precision, the memory and the checkpoint. Exit code 1 when something is wrong."""
     from inference.doctor import examine

@@ -6,7 +6,7 @@ import jiwer
 import numpy as np
 import pytest
 
-from inference import SpeechEngine
+from inference import SpeechEngine, SpeechRequest
 from inference.hub import EMBEDDED_VOICE
 from training.evaluate import Ear, hear_long, long_texts, speak, spoken_words, words
 from training.export import LIMIT_BYTES
@@ -50,6 +50,14 @@ def test_paragraphs_are_understood_to_their_end(engine, ear, chosen):
     assert ended == len(texts)
     heard = [hear_long(ear, w) for w in waves]
     assert jiwer.wer([spoken_words(t) for t in texts], heard) <= 0.15, heard
+
+
+def test_its_words_are_timed_as_the_recogniser_hears_them(engine, ear):
+    audio = engine.synthesize(SpeechRequest("She walked along the river, and nobody knew where her brother was.", seed=4, words=True))
+    assert {word.precision for word in audio.words} == {"word"}
+    heard = [start for _, start in ear.hear_words(audio.samples)]
+    assert len(heard) == len(audio.words)
+    assert np.median([abs(word.start - start) for word, start in zip(audio.words, heard, strict=True)]) < 0.1
 
 
 def test_it_fits_in_the_box():

@@ -70,6 +70,14 @@ class Ear:
         )
         return words(" ".join(s.text for s in segments))
 
+    def hear_words(self, wave: np.ndarray) -> list[tuple[str, float]]:
+        """Samples at 44.1 kHz, float32 -> the words as they are written, and when each begins in seconds."""
+        heard = soxr.resample(wave.astype(np.float32), SAMPLE_RATE, HEARING_RATE)
+        segments, _ = self._whisper.transcribe(
+            heard, language="en", beam_size=5, temperature=0, condition_on_previous_text=False, word_timestamps=True
+        )
+        return [(word.word, word.start) for s in segments for word in s.words or ()]
+
 
 def words(text: str) -> str:
     """Lower case, numbers spelled out, no punctuation, one spelling: the same treatment for the request's text and the transcript."""

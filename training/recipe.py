@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from inference.model.config import GenerationDefaults
+from inference.model.config import AlignmentHead, GenerationDefaults
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,10 @@ MANNER = GenerationDefaults(
     clause_pause=0.15,
     sentence_pause=0.6,
     paragraph_pause=0.9,
+    alignment_heads=(AlignmentHead(1, 0), AlignmentHead(1, 1), AlignmentHead(2, 0), AlignmentHead(2, 1)),
 )
 """One sentence per segment, without history: in training, sequences of two utterances had at most 300 columns, and beyond that the model
-loses the text.
+loses the text. The alignment heads are those of `DualARRecipe.guided` that look at the spoken byte itself and need few layers.
 """
 
 

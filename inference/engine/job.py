@@ -141,6 +141,11 @@ class Job:
         return self.live or len(self.segments) == 1 or len(self.request.text) <= SHORT_TEXT
 
     @property
+    def spoken_frames(self) -> range:
+        """Which frames of the current sequence are sound, or will be."""
+        return range(1 if self.request.compat == "reference" else 0, self.taken)
+
+    @property
     def spoken(self) -> bool:
         """The engine has generated all the text it has so far."""
         return len(self.turns) == 2 * len(self.segments)

@@ -25,7 +25,8 @@ class Prompting:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._config, self._defaults = checkpoint.config, checkpoint.defaults
-        tokenizer, codebooks = checkpoint.tokenizer, checkpoint.config.num_codebooks
+        self._tokenizer = tokenizer = checkpoint.tokenizer
+        codebooks = checkpoint.config.num_codebooks
         self._builders = {compat: PromptBuilder(tokenizer, codebooks, specials=compat == "reference") for compat in (None, "reference")}
 
     def builder(self, request: SpeechRequest) -> PromptBuilder:
@@ -37,6 +38,11 @@ class Prompting:
         lines, last = request.script(self._defaults)
         spoken = request.spoken_words(lines, self._defaults) if request.words else []
         return [self.builder(request).segment(line.text) for line in lines], [*(line.silence for line in lines), last], spoken
+
+    def text_columns(self, request: SpeechRequest, segment: Tensor) -> tuple[range, list[bytes]]:
+        """Which columns of a segment hold its text, and the bytes of each of these tokens."""
+        text = self.builder(request).text_of(segment)
+        return text, self._tokenizer.pieces(segment[0, text.start : text.stop].tolist())
 
     def gap(self, request: SpeechRequest) -> float:
         """Seconds of natural pause after a request's text when more text follows."""

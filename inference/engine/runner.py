@@ -20,8 +20,9 @@ from inference.engine.kv_cache import KEPT_SHARE, KVPrefix, PrefixCache
 from inference.engine.request import FinishReason, SpeechRequest
 from inference.engine.sampler import NONE, TOP_RANKS, Controls, gumbel, sample, seen_ids
 from inference.engine.weight_layouts import Weights
+from inference.model.alignment import text_attention
 from inference.model.checkpoint import Checkpoint
-from inference.model.config import CODES_PER_GROUP
+from inference.model.config import CODES_PER_GROUP, AlignmentHead
 from inference.model.dual_ar import Span
 
 WINDOW = 16
@@ -131,6 +132,15 @@ class Runner:
         if s.length == last:
             self._take_slot(s, hidden)
         return s.length - start
+
+    def text_attention(self, sequence: Sequence, text: range, frames: range, heads: Seq[AlignmentHead]) -> Tensor:
+        """What `heads` looked at in the prompt's columns `text` while the model chose `frames`: (heads, frames, columns) FP32 on the CPU.
+
+        Nothing that later frames depend on changes.
+        """
+        before = torch.stack((sequence.prompt[:, -1], *sequence.frames), dim=1)[:, frames.start : frames.stop]
+        start = sequence.prompt.shape[1] - 1 + frames.start
+        return text_attention(self._lm, self._cache, sequence.slot, self._sent(before), start, text, heads).cpu()
 
     def kv_prefix_bytes(self, sequence: Sequence) -> int:
         """The bytes that `kv_prefix` would take."""

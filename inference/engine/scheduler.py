@@ -15,10 +15,13 @@ from inference.engine.prompting import Prompting
 from inference.engine.request import FinishReason
 from inference.engine.runner import PREFILL, Runner, Sequence
 from inference.engine.stream import RequestHandle
+from inference.engine.times import SegmentTimes
 from inference.engine.voicing import AHEAD_SECONDS
 from inference.engine.waiting import RetryTimes, WaitingJobs
 from inference.errors import EngineClosed, GenerationError, Overloaded, RequestError
+from inference.model.alignment import character_bounds, token_starts
 from inference.model.checkpoint import Checkpoint
+from inference.model.config import FRAMES_PER_SECOND
 from inference.text.words import SpokenLine
 
 MAX_LIVE_SEGMENTS = 1000
@@ -158,6 +161,8 @@ class Scheduler:
         if not self.attempt(job, job.finish_segment):
             return
         self._retry_times.finished(job.columns, time.monotonic() - job.began)
+        if job.times is not None and job.spoken_frames and self._checkpoint.defaults.alignment_heads:
+            self._read_times(job, job.times)
         if not job.spoken or job.open:
             self._keep_prefix(job)
         self._free_slot(job)
@@ -165,6 +170,17 @@ class Scheduler:
         with self._changed:
             self.running.remove(job)
             self.voicing.append(job)
+
+    def _read_times(self, job: Job, times: SegmentTimes) -> None:
+        """Read from the model's attention when the characters of a segment, which still has its slot, were spoken."""
+        assert job.sequence is not None
+        segment = job.turns[-2]
+        text, pieces = self._prompting.text_columns(job.request, segment)
+        first = job.sequence.prompt.shape[1] - segment.shape[1]
+        after = range(first + text.start, first + text.stop + 1)  # with the column behind the text, where attention goes at its end
+        heads = self._checkpoint.defaults.alignment_heads
+        attention = self._runner.text_attention(job.sequence, after, job.spoken_frames, heads).numpy()
+        times.read(character_bounds(times.text, pieces, token_starts(attention)) / FRAMES_PER_SECOND)
 
     def settle(self) -> None:
         """Advance the jobs whose segment is heard to its end: to the next segment, to waiting for text, or to their end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from inference.engine.calibration import with_stored_heads
 from inference.engine.device import pick_device
 from inference.engine.engine import SpeechEngine
 from inference.engine.request import SpeechRequest
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def load_checkpoint(where: Path, settings: Settings) -> Checkpoint:
     """Load what `locate` has found. Raises CheckpointError when it is not usable, PrecisionError when it breaks the precision policy."""
-    return checkpoints.load(where, pick_device(settings.device), settings.cache_dir)
+    return with_stored_heads(checkpoints.load(where, pick_device(settings.device), settings.cache_dir), settings.voices_dir)
 
 
 def engine_for(checkpoint: Checkpoint, settings: Settings, slots: int | None = None) -> SpeechEngine:

@@ -1,4 +1,7 @@
-"""When the words of a segment are heard: exact at the segment's ends, and estimated between them from the text and the pauses in its sound."""
+"""When the words of a segment are heard: exact at the segment's ends, and read from the model's attention between them.
+
+Without heads that follow the text they are estimated there, from the text and the pauses in the sound.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import numpy as np
 import regex
 
 from inference.model.config import SAMPLE_RATE
-from inference.text.words import SpokenLine, Word
+from inference.text.words import Precision, SpokenLine, Word
 
 HOP = 512
 """Samples whose energy is measured together: 11.6 ms, a quarter of a frame."""
@@ -31,34 +34,48 @@ class SegmentTimes:
     def __init__(self, line: SpokenLine, begins: float) -> None:
         self._line, self._begins = line, begins
         self._energies: list[np.ndarray] = []
+        self._bounds: np.ndarray | None = None
         self._given = 0
+
+    @property
+    def text(self) -> str:
+        """The segment's text."""
+        return self._line.text
+
+    def read(self, bounds: np.ndarray) -> None:
+        """Take what attention says: when each character begins and the last one ends, (characters + 1,) in seconds of the segment."""
+        self._bounds = bounds
 
     def heard(self, samples: np.ndarray, ended: bool) -> tuple[Word, ...]:
         """Take the next samples (n,) of the segment. Returns the words whose times are now known, each once, in order."""
         self._energies.append(_energy(samples))
-        times = character_times(self._line.text, np.concatenate(self._energies), ended)
+        times = character_times(self._line.text, np.concatenate(self._energies), ended, self._bounds)
+        precision: Precision = "segment" if self._bounds is None else "word"
         words = []
         for word in self._line.words[self._given :]:
             if word.end > len(times):
                 break
             start, end = (float(self._begins + t) for t in (times[word.begin, 0], times[word.end - 1, 1]))
-            words.append(Word(word.text, word.start_char, word.end_char, start, end, word.spoken))
+            words.append(Word(word.text, word.start_char, word.end_char, start, end, word.spoken, precision))
         self._given += len(words)
         return tuple(words)
 
 
-def character_times(text: str, energy: np.ndarray, ended: bool) -> np.ndarray:
+def character_times(text: str, energy: np.ndarray, ended: bool, bounds: np.ndarray | None = None) -> np.ndarray:
     """When each character is heard, (characters, 2) float64: start and end in seconds from the segment's beginning, never falling.
 
     `energy` (hops,) is the mean square of each HOP samples so far. The result covers the characters whose times will not change any more:
-    none until the segment has `ended`. Between the first sound and the last one, the time that is not silent is shared by the weight of the
+    none until the segment has `ended`. `bounds` are those that attention gives; they are kept out of pauses. Without them, between the first
+    sound and the last one, the time that is not silent is shared by the weight of the
     letters; longer pauses are put between words, after punctuation where there is some nearby.
     """
     if not ended:
         return np.zeros((0, 2))
     if not len(energy):
         return np.zeros((len(text), 2))
-    loud = energy > _SILENT * np.quantile(energy, 0.95)
+    loud = _loud(energy)
+    if bounds is not None:
+        return _outside_pauses(bounds, loud)
     hops = np.flatnonzero(loud) if loud.any() else np.arange(len(energy))
     weights = np.concatenate(([0.0], np.cumsum(_weights(text))))
     if not weights[-1]:
@@ -73,6 +90,33 @@ def character_times(text: str, energy: np.ndarray, ended: bool) -> np.ndarray:
     end = hops[np.maximum(stops, 0).astype(int)] + np.minimum(heard[1:] - stops, 1)
     times = np.stack((start, np.maximum(start, end)), axis=1) * HOP / SAMPLE_RATE
     return np.minimum(np.maximum.accumulate(times.reshape(-1)), len(energy) * HOP / SAMPLE_RATE).reshape(-1, 2)
+
+
+def _loud(energy: np.ndarray) -> np.ndarray:
+    """Which hops sound. One alone is a click, such as a vocoder's first sample."""
+    loud = energy > _SILENT * np.quantile(energy, 0.95)
+    return loud & (np.append(loud[1:], False) | np.append(False, loud[:-1]))
+
+
+def _outside_pauses(bounds: np.ndarray, loud: np.ndarray) -> np.ndarray:
+    """Starts and ends of characters, (characters, 2) in seconds: none begins in a pause, none lasts into one.
+
+    Pauses are the silence at both ends of the segment, and each long one within it.
+    """
+    loud = loud if loud.any() else ~loud
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], ~loud, [0]))))
+    pause = np.zeros(len(loud) + 1, bool)
+    for begin, end in edges.reshape(-1, 2):
+        if begin == 0 or end == len(loud) or (end - begin) * HOP >= MIN_PAUSE_SECONDS * SAMPLE_RATE:
+            pause[begin:end] = True
+    hops = np.arange(len(pause))
+    sounds_next = np.minimum.accumulate(np.where(pause, len(loud), hops)[::-1])[::-1]
+    pauses_next = np.minimum.accumulate(np.where(pause, hops, len(loud))[::-1])[::-1]
+    places = np.clip(bounds * SAMPLE_RATE / HOP, 0, len(loud))
+    starts = np.maximum(places[:-1], sounds_next[places[:-1].astype(int)])
+    ends = np.minimum(places[1:], pauses_next[starts.astype(int)])
+    times = np.maximum.accumulate(np.stack((starts, ends), axis=1).reshape(-1))
+    return (times * HOP / SAMPLE_RATE).reshape(-1, 2)
 
 
 def _knots(

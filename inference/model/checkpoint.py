@@ -65,6 +65,10 @@ def load(path: Path, device: torch.device, copies: Path | None = None) -> Checkp
         )
     config = DualARConfig.from_file(path / "config.json")
     defaults = GenerationDefaults.from_file(path / "generation_config.json")
+    if beyond := [[*h] for h in defaults.alignment_heads if h.layer >= config.n_layer or h.head >= config.n_head]:
+        raise CheckpointError(
+            f"{path}: generation_config.json's alignment_heads name {beyond}; the model has {config.n_layer} layers of {config.n_head} heads"
+        )
     tokenizer = Tokenizer.from_file(path / "tokenizer.tiktoken")
     if tokenizer.n_vocab > config.vocab_size:
         raise CheckpointError(f"{path}: the tokenizer has {tokenizer.n_vocab} ids but config.json's vocab_size is {config.vocab_size}")

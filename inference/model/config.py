@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from inference.errors import CheckpointError
 from inference.text.segments import Chunk, Segmentation
@@ -105,6 +105,13 @@ class DualARConfig:
             )
 
 
+class AlignmentHead(NamedTuple):
+    """An attention head of the slow model, both numbers from 0."""
+
+    layer: int
+    head: int
+
+
 @dataclass(frozen=True)
 class GenerationDefaults:
     """A checkpoint's defaults for values that a request leaves out: the optional `generation_config.json` beside its weights.
@@ -112,6 +119,7 @@ class GenerationDefaults:
     The values here are those of the reference implementation. `normalize` first writes numbers and signs out as words, and with
     `spell_capitals` also acronyms and words in capitals. `chunk`, `max_segment_bytes` and the pauses are those of `Segmentation`.
     `history` is the number of columns of earlier segments that stay in the context: 0 for none, None for as many as fit.
+    `alignment_heads` look at the text that each frame speaks: `[[layer, head], ...]` in the file; none if nobody knows such heads.
     """
 
     temperature: float = 0.7
@@ -125,6 +133,7 @@ class GenerationDefaults:
     clause_pause: float = 0.0
     sentence_pause: float = 0.0
     paragraph_pause: float = 0.0
+    alignment_heads: tuple[AlignmentHead, ...] = ()
 
     @classmethod
     def from_file(cls, path: Path) -> GenerationDefaults:
@@ -148,7 +157,7 @@ class GenerationDefaults:
         for name in ("clause_pause", "sentence_pause", "paragraph_pause"):
             if not _is_number(values[name]) or not 0 <= values[name] <= MAX_NATURAL_PAUSE:
                 raise CheckpointError(f"{path}: {name} is {values[name]!r}; it must be between 0 and {MAX_NATURAL_PAUSE:.0f} seconds")
-        return cls(**values)
+        return cls(**values | {"alignment_heads": _heads(path, values["alignment_heads"])})
 
     @property
     def segmentation(self) -> Segmentation:
@@ -266,6 +275,16 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path} holds a JSON {type(raw).__name__}, not an object")
     return raw
+
+
+def _heads(path: Path, value: object) -> tuple[AlignmentHead, ...]:
+    if not isinstance(value, list | tuple) or not all(_is_head(pair) for pair in value):
+        raise CheckpointError(f"{path}: alignment_heads is {value!r}; it must be a list of pairs [layer, head], both counted from 0")
+    return tuple(AlignmentHead(*pair) for pair in value)
+
+
+def _is_head(pair: object) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(type(n) is int and n >= 0 for n in pair)
 
 
 def _is_number(value: object) -> bool:

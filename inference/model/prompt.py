@@ -35,6 +35,11 @@ class PromptBuilder:
         """A user message with the text to speak, and the opening of the assistant's answer."""
         return torch.cat((self._user(text), self._open("assistant"), self._control("voice")), dim=1)
 
+    def text_of(self, segment: Tensor) -> range:
+        """Which columns of a `segment` hold its text."""
+        opening, whole = self._open("user").shape[1], self.segment("").shape[1]
+        return range(opening, segment.shape[1] - whole + opening)
+
     def _user(self, text: str) -> Tensor:
         return torch.cat((self._open("user"), self._text(text, self._specials), self._control("im_end")), dim=1)
 

@@ -86,5 +86,9 @@ class Tokenizer:
             ids += self._bpe.encode(text[i : i + _SLICE], allowed_special=allowed, disallowed_special=())
         return ids
 
+    def pieces(self, ids: list[int]) -> list[bytes]:
+        """The bytes of each token; together they are the text's."""
+        return self._bpe.decode_tokens_bytes(ids)
+
     def decode(self, ids: list[int]) -> str:
         return self._bpe.decode(ids)

@@ -73,7 +73,7 @@ def as_json(word: Word) -> dict[str, Any]:
 
 def precision(words: Iterable[Word]) -> str:
     """The least exact of the words' precisions."""
-    return "token" if all(word.precision == "token" for word in words) else "segment"
+    return "word" if all(word.precision == "word" for word in words) else "segment"
 
 
 class Characters(NamedTuple):

@@ -15,8 +15,10 @@ from typing import Literal, NamedTuple
 
 import regex
 
-Precision = Literal["segment", "token"]
-"""How exact a word's times are: those of "segment" are estimated between the exact bounds of the text spoken in one go."""
+Precision = Literal["segment", "word"]
+"""How exact a word's times are: those of "word" are read from the model's attention, those of "segment" are estimated between the exact bounds
+of the text spoken in one go.
+"""
 _WINDOW = 24
 """Words that are compared at once where two texts differ; more, if these have nothing in common."""
 _READ_TOGETHER = 3

@@ -103,6 +103,16 @@ def test_say_writes_captions_and_words(tiny, tmp_path, run):
     assert re.findall(r"\n(\D+)\n\n", files["vtt"].read_text()) == ["It is five.", "Go &amp; see."]
 
 
+def test_a_model_without_heads_that_follow_the_text_keeps_the_estimate(tiny, tmp_path, run):
+    code, _, said = run("calibrate-times", "--checkpoint", tiny, FISHSERVE_VOICES_DIR=str(tmp_path))
+    assert code == 1
+    assert "no head follows the text, so word times stay estimates" in said
+    (stored,) = json.loads((tmp_path / "alignment-heads.json").read_text()).values()
+    assert stored["heads"] == []
+    code, _, said = run("calibrate-times", FISHSERVE_VOICES_DIR=str(tmp_path))
+    assert (code, "names 4 heads, and they count; nothing was stored" in said) == (0, True)
+
+
 def test_text_comes_from_standard_input_and_sound_goes_to_standard_output(tiny, tmp_path):
     fishserve("say", "Grüße, 世界!", "--checkpoint", tiny, "--seed", 3, "--max-new-tokens", 20, "-o", tmp_path / "o.wav")
     done = fishserve("say", "-", "--checkpoint", tiny, "--seed", 3, "--max-new-tokens", 20, "-o", "-", stdin="Grüße, 世界!".encode())

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference import SpeechRequest
+from inference import SpeechEngine, SpeechRequest
 from inference.engine.request import Audio
-from inference.model.config import SAMPLE_RATE
+from inference.model.config import SAMPLE_RATE, AlignmentHead
 
 TEXT = "One word costs $3.50. [pause:1.5s] Then **bold** words, and 12 more words [pause:0.5s]"
 WORDS = ["One", "word", "costs", "$3.50", "Then", "bold", "words", "and", "12", "more", "words"]
@@ -42,6 +42,27 @@ def test_words_change_no_sound_and_come_only_if_asked_for(engine, spoken):
     assert not any(chunk.words for chunk in plain)
     assert all(len(chunk.samples) for chunk in plain)
     assert np.array_equal(Audio.joined(plain).samples, Audio.joined(spoken).samples)
+
+
+@pytest.fixture(scope="module")
+def reading(golden):
+    """An engine whose checkpoint says which heads follow the text."""
+    defaults = replace(golden.defaults, alignment_heads=(AlignmentHead(1, 0), AlignmentHead(2, 3)))
+    with SpeechEngine(replace(golden, defaults=defaults), slots=2) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("compat", [None, "reference"])
+def test_words_that_attention_places_are_in_order_within_the_same_sound(engine, reading, compat):
+    request = replace(REQUEST, text=TEXT if compat is None else "One two, three. Four", compat=compat)
+    estimated, read = engine.synthesize(request), reading.synthesize(request)
+    assert np.array_equal(estimated.samples, read.samples)
+    assert [w.text for w in read.words] == [w.text for w in estimated.words]
+    assert {w.precision for w in estimated.words} == {"segment"}
+    assert {w.precision for w in read.words} == {"word"}
+    times = [t for w in read.words for t in (w.start, w.end)]
+    assert times == sorted(times)
+    assert 0 <= times[0] <= times[-1] <= read.seconds
 
 
 def test_a_segments_words_come_at_its_end_and_lie_within_it(spoken):

@@ -49,6 +49,40 @@ def test_nothing_is_known_before_the_segment_ends_and_each_word_comes_once():
     assert times.heard(np.zeros(0, np.float32), ended=True) == ()
 
 
+def read(text, bounds, *parts):
+    times = SegmentTimes(spoken_lines(text, [text], str)[0], 10.0)
+    times.read(np.array(bounds) * HOP_SECONDS)
+    return times.heard(sound(*parts), ended=True)
+
+
+def test_what_attention_says_counts_instead_of_the_estimate():
+    first, second = read("ab cd", [0, 20, 35, 35, 60, 80], (True, 80))
+    assert (first.start, first.end) == (10, pytest.approx(10 + 35 * HOP_SECONDS))
+    assert (second.start, second.end) == (pytest.approx(10 + 35 * HOP_SECONDS), pytest.approx(10 + 80 * HOP_SECONDS))
+    assert first.precision == second.precision == "word"
+
+
+def test_no_word_begins_in_silence_or_lasts_into_a_pause():
+    first, second = read("ab, cd", [0, 20, 45, 50, 60, 80, 100], (False, 8), (True, 22), (False, 28), (True, 30), (False, 12))
+    assert (first.start, first.end) == (pytest.approx(10 + 8 * HOP_SECONDS), pytest.approx(10 + 30 * HOP_SECONDS))
+    assert (second.start, second.end) == (pytest.approx(10 + 60 * HOP_SECONDS), pytest.approx(10 + 88 * HOP_SECONDS))
+
+
+def test_a_click_is_no_sound():
+    first, *_ = words_of("aaaa bbbb", (True, 1), (False, 9), (True, 100))
+    assert first.start == pytest.approx(10 + 10 * HOP_SECONDS)
+
+
+@given(st.text(min_size=1), arrays(np.float32, st.integers(0, 60), elements=st.floats(0, 1, width=32)), st.data())
+def test_read_times_never_fall_and_stay_within_the_sound(text, energy, data):
+    bounds = np.sort(data.draw(arrays(np.float64, len(text) + 1, elements=st.floats(0, 1))))
+    times = character_times(text, energy, True, bounds).reshape(-1)
+    assert times.shape == (2 * len(text),)
+    assert (np.diff(times) >= 0).all()
+    assert (times >= 0).all()
+    assert (times <= len(energy) * HOP_SECONDS + 1e-9).all()
+
+
 @given(st.text(min_size=1), arrays(np.float32, st.integers(0, 60), elements=st.floats(0, 1, width=32)))
 def test_times_never_fall_and_stay_within_the_sound(text, energy):
     times = character_times(text, energy, ended=True)

@@ -131,6 +131,12 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused(directory):
         load(directory)
 
 
+def test_alignment_heads_that_the_model_does_not_have_are_refused(directory):
+    (directory / "generation_config.json").write_text('{"alignment_heads": [[1, 0], [7, 0]]}')
+    with pytest.raises(CheckpointError, match=r"alignment_heads name \[\[7, 0\]\]; the model has 4 layers of 4 heads"):
+        load(directory)
+
+
 def test_two_codecs_are_refused(directory):
     shutil.copy(directory / CODEC_FILE, directory / "firefly-gan-vq-fsq-4x1024-42hz-generator.pth")
     with pytest.raises(CheckpointError, match="holds several codecs"):

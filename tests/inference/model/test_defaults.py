@@ -3,8 +3,10 @@ import json
 import pytest
 
 from inference import CheckpointError, SpeechRequest
+from inference.hub import EMBEDDED_VOICE
 from inference.model.config import GenerationDefaults
 from inference.text.segments import Segmentation
+from training.recipe import MANNER
 
 
 def test_without_a_file_it_is_the_references(tmp_path):
@@ -30,6 +32,8 @@ def test_what_the_file_says_counts_and_what_it_does_not_say_does_not(tmp_path):
         ('{"history": -1}', "history is -1; it must be null or a whole number of at least 0"),
         ('{"history": true}', "history is True"),
         ('{"sentence_pause": 9}', "sentence_pause is 9; it must be between 0 and 5 seconds"),
+        ('{"alignment_heads": [[1, -2]]}', r"alignment_heads is \[\[1, -2\]\]; it must be a list of pairs \[layer, head\]"),
+        ('{"alignment_heads": 3}', "alignment_heads is 3"),
         ("[]", "holds a JSON list"),
         ("{", "cannot be read as JSON"),
     ],
@@ -53,3 +57,13 @@ def test_how_text_is_cut_and_remembered_stays_out_of_a_request(tmp_path):
     defaults = GenerationDefaults.from_file(file)
     assert defaults.segmentation == Segmentation("sentence", 50, sentence_pause=0.3)
     assert SpeechRequest("hi").resolved(defaults).chunk_length == 200
+
+
+def test_the_heads_that_follow_the_text_are_pairs_of_layer_and_head(tmp_path):
+    file = tmp_path / "generation_config.json"
+    file.write_text(json.dumps({"alignment_heads": [[1, 0], [2, 3]]}))
+    assert [(h.layer, h.head) for h in GenerationDefaults.from_file(file).alignment_heads] == [(1, 0), (2, 3)]
+
+
+def test_minnow_ships_the_defaults_of_its_recipe():
+    assert GenerationDefaults.from_file(EMBEDDED_VOICE / "generation_config.json") == MANNER

@@ -1,0 +1,118 @@
+"""When each character of a text was spoken, read from the model's own attention.
+
+While the slow model chooses a frame, some of its heads look at the token that the frame speaks. One pass over the frames computes what
+these heads looked at, and a dynamic programme finds the best path through it that never goes back in the text.
+Whisper's word timestamps come about in the same way (arXiv:2212.04356), there from text to sound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inference.model.config import AlignmentHead
+from inference.model.dual_ar import Attention, Block, DualAR, KVCache, apply_rope
+
+_LEAST = 1e-4
+"""The share of its attention that a frame pays at least to each token, so that one frame astray does not forbid the right path."""
+
+
+@torch.inference_mode()
+def text_attention(
+    lm: DualAR, cache: KVCache, row: int, columns: Tensor, start: int, text: range, heads: Sequence[AlignmentHead]
+) -> Tensor:
+    """What `heads` looked at in the text while the model chose each frame: (heads, frames, tokens) FP32, weights of a softmax over all columns.
+
+    `columns` (1 + codebooks, frames) int64 are those before each frame: of a whole segment the prompt's last and all frames but the last.
+    They stand at `start` and later positions of the cache's row, which holds their keys and values already; the pass reads them and
+    writes nothing. `text` are the positions of the text's tokens. It computes no layer behind the last of `heads`.
+    """
+    positions = torch.arange(start, start + columns.shape[1], device=columns.device)
+    end = start + columns.shape[1]
+    unseen = torch.arange(end, device=columns.device) > positions[:, None]
+    rope, x = lm.rope[start:end], lm.embed(columns[None])
+    found: dict[AlignmentHead, Tensor] = {}
+    last = max(layer for layer, _ in heads)
+    for number, block in enumerate(lm.layers[: last + 1]):
+        assert isinstance(block, Block)
+        queries = _queries(block.attention, block.attention_norm(x), rope)  # (1, n_head, frames, head_dim)
+        keys, values = cache.k[number, row, None, :, :end], cache.v[number, row, None, :, :end]
+        group = block.attention.n_head // block.attention.n_kv
+        for layer, head in heads:
+            if layer == number:
+                scores = queries[0, head].float() @ keys[0, head // group].float().T / math.sqrt(block.attention.head_dim)
+                weights = scores.masked_fill(unseen, -torch.inf).softmax(-1)
+                found[AlignmentHead(layer, head)] = weights[:, text.start : text.stop]
+        if number < last:
+            y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=~unseen, enable_gqa=True)
+            x = x + block.attention.wo(y.transpose(1, 2).flatten(2))
+            x = x + block.feed_forward(block.ffn_norm(x))
+    return torch.stack([found[head] for head in heads])
+
+
+def _queries(attention: Attention, x: Tensor, rope: Tensor) -> Tensor:
+    """x (1, time, dim) -> (1, n_head, time, head_dim)."""
+    rows, bias = attention.n_head * attention.head_dim, attention.wqkv.bias
+    q = F.linear(x, attention.wqkv.weight[:rows], None if bias is None else bias[:rows])
+    return apply_rope(q.unflatten(-1, (attention.n_head, attention.head_dim)), rope).transpose(1, 2)
+
+
+def monotonic_path(scores: np.ndarray) -> np.ndarray:
+    """The best token of each frame: scores (..., frames, tokens) -> (..., frames) int64.
+
+    The path begins at the first token, never goes back, may leave tokens out, and has the largest sum of scores of all such paths.
+    """
+    frames, tokens = scores.shape[-2:]
+    numbers = np.arange(tokens)
+    best = np.where(numbers == 0, scores[..., 0, :], -np.inf)
+    came_from = np.zeros(scores.shape, np.int64)
+    for frame in range(1, frames):
+        highest = np.maximum.accumulate(best, axis=-1)
+        came_from[..., frame, :] = np.maximum.accumulate(np.where(best == highest, numbers, 0), axis=-1)
+        best = highest + scores[..., frame, :]
+    path = np.zeros(scores.shape[:-1], np.int64)
+    path[..., -1] = best.argmax(-1)
+    for frame in range(frames - 1, 0, -1):
+        path[..., frame - 1] = np.take_along_axis(came_from[..., frame, :], path[..., frame, None], axis=-1)[..., 0]
+    return path
+
+
+def token_starts(attention: np.ndarray) -> np.ndarray:
+    """When each token begins: attention (heads, frames, tokens) -> (tokens,) float64 in frames, ascending, from 0 to `frames`.
+
+    A frame that looks at two neighbouring tokens is between them, which tells when the second begins more exactly than whole frames do.
+    """
+    shares = attention.astype(np.float64).mean(0)
+    shares = shares / np.maximum(shares.sum(-1, keepdims=True), _LEAST) + _LEAST
+    frames, tokens = shares.shape
+    path = monotonic_path(np.log(shares))
+    near = np.pad(shares, ((0, 0), (1, 1)))[np.arange(frames)[:, None], path[:, None] + np.arange(3)]
+    places = np.maximum.accumulate(path + (near[:, 2] - near[:, 0]) / near.sum(1))
+    reached = np.arange(tokens) - 0.5
+    after = np.searchsorted(places, reached)
+    before, last = np.maximum(after - 1, 0), np.minimum(after, frames - 1)
+    part = (reached - places[before]) / np.maximum(places[last] - places[before], _LEAST)
+    starts = np.where(after == 0, 0.0, np.where(after == frames, frames, before + 0.5 + part))
+    return np.maximum.accumulate(np.clip(starts, 0, frames))
+
+
+def character_bounds(text: str, pieces: Sequence[bytes], starts: np.ndarray) -> np.ndarray:
+    """When each character begins and the last one ends, (characters + 1,) float64 ascending, in the unit of `starts`.
+
+    `pieces` are the tokens' bytes, together those of `text`; `starts` (tokens + 1,) says when each begins and the last one ends. A token's
+    bytes share its time evenly, but white space before its first letter takes none.
+    """
+    sizes = np.array([len(piece) for piece in pieces], np.int64)
+    spaces = np.array([len(piece) - len(piece.lstrip()) if piece.strip() else 0 for piece in pieces], np.int64)
+    offsets = np.concatenate(([0], sizes.cumsum()))
+    characters = np.concatenate(([0], np.cumsum([len(c.encode()) for c in text])))
+    if offsets[-1] != characters[-1]:
+        raise ValueError(f"the tokens have {offsets[-1]} bytes, the text {characters[-1]}")
+    knots = np.concatenate((np.stack((offsets[:-1], offsets[:-1] + spaces), 1).ravel(), offsets[-1:]))
+    times = np.concatenate((starts[:-1].repeat(2), starts[-1:]))
+    return np.interp(characters, knots, times)

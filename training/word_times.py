@@ -1,0 +1,214 @@
+"""How exact the times of minnow's words are, and what they cost.
+
+On sentences that minnow was not trained on, the starts of words are compared with three others. Whisper's own word times are independent,
+and noisy: the teacher's speech, whose durations are known, says by how much. On that speech minnow's attention is compared with these
+durations; on minnow's speech with the same durations, carried over by aligning the sound of both (dynamic time warping).
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import re
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.record import facts, recording
+from inference import SpeechEngine, SpeechRequest
+from inference.engine.times import HOP, character_times
+from inference.model.alignment import character_bounds, text_attention, token_starts
+from inference.model.checkpoint import Checkpoint
+from inference.model.codec import LogMel
+from inference.model.config import FRAMES_PER_SECOND, SAMPLE_RATE
+from inference.model.dual_ar import Span
+from inference.model.prompt import PromptBuilder
+from inference.text.words import SpokenWord, spoken_lines
+from training.evaluate import Ear
+from training.recipe import TextRecipe
+from training.speech import PAUSE, Teacher, Utterance
+from training.text import corpus
+
+BANDS = 96
+"""Mel bands that are compared: the teacher has no sound above 12 kHz."""
+GOAL_MILLISECONDS, GOAL_95_MILLISECONDS = 40, 120
+Errors = dict[str, list[float]]
+"""Differences in seconds by what is compared with what."""
+
+
+class Reader:
+    """Reads word starts from attention for given codes, and counts the seconds that it takes."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint, self._lm = checkpoint, checkpoint.lm
+        self._builder = PromptBuilder(checkpoint.tokenizer, checkpoint.config.num_codebooks)
+        self.seconds = 0.0
+
+    @torch.inference_mode()
+    def bounds(self, text: str, codes: np.ndarray) -> np.ndarray:
+        """When each character of `text` begins and the last one ends in speech of `codes` (codebooks, frames), in seconds."""
+        spoken, tokenizer = torch.from_numpy(np.ascontiguousarray(codes, np.int64)), self._checkpoint.tokenizer
+        system, segment = self._builder.system(), self._builder.segment(text)
+        prompt = torch.cat((system, segment), dim=1)
+        columns = torch.cat((prompt, torch.cat((spoken[:1] + tokenizer.semantic_begin, spoken))), dim=1)[:, :-1]
+        cache = self._lm.new_cache(1, columns.shape[1])
+        self._lm.slow(columns[None], cache, Span.prompt(0, 0, columns.shape[1], self._checkpoint.device))
+        inside, start = self._builder.text_of(segment), prompt.shape[1] - 1
+        began = time.perf_counter()
+        first = system.shape[1] + inside.start
+        heads = self._checkpoint.defaults.alignment_heads
+        attention = text_attention(self._lm, cache, 0, columns[:, start:], start, range(first, first + len(inside) + 1), heads)
+        pieces = tokenizer.pieces(segment[0, inside.start : inside.stop].tolist())
+        found = character_bounds(text, pieces, token_starts(attention.numpy())) / FRAMES_PER_SECOND
+        self.seconds += time.perf_counter() - began
+        return found
+
+
+def word_starts(text: str, wave: np.ndarray, bounds: np.ndarray | None) -> np.ndarray:
+    """When each word of `text` begins in `wave`, in seconds; estimated without `bounds`."""
+    energy = np.square(wave[: len(wave) // HOP * HOP].reshape(-1, HOP)).mean(axis=1)
+    times = character_times(text, energy, True, bounds)
+    return np.array([times[word.begin, 0] for word in _words(text)])
+
+
+def taught_starts(text: str, taught: Utterance) -> np.ndarray:
+    """When each word begins in the teacher's speech by its own durations, in seconds; nan where they do not say."""
+    silent, places = taught.phonemes.numpy() == PAUSE, taught.bytes.numpy()
+    starts = []
+    for word in _words(text):
+        reached = np.flatnonzero((places > len(text[: word.begin].encode()) - 0.5) & ~silent)
+        starts.append(reached[0] * HOP / SAMPLE_RATE if len(reached) else np.nan)
+    return np.array(starts)
+
+
+def carried_over(seconds: np.ndarray, taught: Tensor, heard: Tensor) -> np.ndarray:
+    """Times in the speech whose log-mel is `taught` (bands, hops), as times in that of `heard`, which says the same in other time."""
+    rows, columns = _warped(taught[:BANDS].numpy().astype(np.float64), heard[:BANDS].numpy().astype(np.float64))
+    hops = np.arange(taught.shape[1])
+    places = np.bincount(rows, columns, len(hops)) / np.bincount(rows, minlength=len(hops))
+    return np.interp(seconds * SAMPLE_RATE / HOP, hops, places) * HOP / SAMPLE_RATE
+
+
+def _warped(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The path of least distance through a (bands, n) and b (bands, m): the hops of each that belong together."""
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
+    costs = np.sqrt(np.maximum((a**2).sum(0)[:, None] + (b**2).sum(0) - 2 * a.T @ b, 0))
+    n, m = costs.shape
+    total = np.full((n + 1, m + 1), np.inf)
+    total[0, 0] = 0
+    for diagonal in range(n + m - 1):
+        i = np.arange(max(0, diagonal - m + 1), min(n, diagonal + 1))
+        j = diagonal - i
+        total[i + 1, j + 1] = costs[i, j] + np.minimum(total[i, j], np.minimum(total[i, j + 1], total[i + 1, j]))
+    path = [(n, m)]
+    while path[-1] != (1, 1):
+        i, j = path[-1]
+        path.append(min(((i - 1, j - 1), (i - 1, j), (i, j - 1)), key=lambda p: total[p]))
+    rows, columns = np.array(path[::-1]).T - 1
+    return rows, columns
+
+
+def heard_starts(text: str, ear: Ear, wave: np.ndarray) -> np.ndarray:
+    """When Whisper hears each word of `text` begin, in seconds; nan for words that it writes differently."""
+    heard = ear.hear_words(wave)
+    asked = [_bare(text[word.begin : word.end]) for word in _words(text)]
+    starts = np.full(len(asked), np.nan)
+    for block in difflib.SequenceMatcher(None, asked, [_bare(word) for word, _ in heard], autojunk=False).get_matching_blocks():
+        for n in range(block.size):
+            starts[block.a + n] = heard[block.b + n][1]
+    return starts
+
+
+def compare(count: int) -> tuple[Errors, dict[str, float]]:
+    """The errors on `count` sentences, and the seconds that speech, generation and reading took."""
+    errors: Errors = defaultdict(list)
+    seconds: dict[str, float] = defaultdict(float)
+    ear, mel = Ear(), LogMel(160)
+    with TemporaryDirectory() as folder, SpeechEngine.load(device="cpu") as engine:
+        teacher, on_teacher, on_minnow = Teacher(Path(folder)), Reader(engine.checkpoint), Reader(engine.checkpoint)
+        engine.synthesize(SpeechRequest("Warming up.", seed=0))
+        for number, text in enumerate(_sentences(engine.checkpoint)):
+            taught = teacher.speak(text, seed=number)
+            if taught is None or taught.wave is None:
+                continue
+            began = time.perf_counter()
+            stream = engine.stream(SpeechRequest(text, seed=number, normalize=False))
+            wave = np.concatenate([chunk.samples for chunk in stream])
+            seconds["generation"] += time.perf_counter() - began
+            seconds["speech"] += len(wave) / SAMPLE_RATE
+            assert stream.codes is not None
+            true, teacher_wave = taught_starts(text, taught), taught.wave.numpy().astype(np.float32) / 32768
+            read_taught = word_starts(text, teacher_wave, on_teacher.bounds(text, engine.encode(teacher_wave)))
+            read = word_starts(text, wave, on_minnow.bounds(text, stream.codes))
+            estimated = word_starts(text, wave, None)
+            carried = carried_over(true, taught.mel.float(), mel(torch.from_numpy(wave)[None])[0])
+            whisper_taught, whisper = heard_starts(text, ear, teacher_wave), heard_starts(text, ear, wave)
+            for name, difference in (
+                ("attention, against the teacher's durations, on the teacher's speech", read_taught - true),
+                ("Whisper, against the teacher's durations, on the teacher's speech", whisper_taught - true),
+                ("attention, against the teacher's durations carried over, on minnow's speech", read - carried),
+                ("Whisper, against the teacher's durations carried over, on minnow's speech", whisper - carried),
+                ("estimate, against the teacher's durations carried over, on minnow's speech", estimated - carried),
+                ("attention, against Whisper, on minnow's speech", read - whisper),
+                ("estimate, against Whisper, on minnow's speech", estimated - whisper),
+            ):
+                errors[name] += difference[1:].tolist()  # Whisper lets the first word begin at 0
+                if "estimate" not in name and "Whisper" not in name:
+                    errors[f"{name}, first words"].append(float(difference[0]))
+            seconds["sentences"] += 1
+            if seconds["sentences"] == count:
+                break
+        seconds["reading"] = on_minnow.seconds
+    return errors, dict(seconds)
+
+
+def summary(differences: Sequence[float]) -> dict[str, float]:
+    """Figures in milliseconds of differences in seconds; nan does not count."""
+    known = 1000 * np.array([d for d in differences if np.isfinite(d)])
+    sizes = np.abs(known)
+    figures = {"bias": np.median(known), "median": np.median(sizes)} | {f"{q}%": np.quantile(sizes, q / 100) for q in (90, 95, 99)}
+    return {"words": len(known), **{name: round(float(value), 1) for name, value in figures.items()}}
+
+
+def _sentences(checkpoint: Checkpoint) -> list[str]:
+    """Sentences never trained on, as minnow reads them: the first segment of each."""
+    drawn = corpus(TextRecipe())
+    requests = [SpeechRequest(text).resolved(checkpoint.defaults) for text in (*(t.text for t in drawn.test), *drawn.validation)]
+    return [request.script(checkpoint.defaults)[0][0].text for request in requests]
+
+
+def _words(text: str) -> tuple[SpokenWord, ...]:
+    return spoken_lines(text, [text], str)[0].words
+
+
+def _bare(word: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", word.lower())
+
+
+def main() -> None:
+    """Compare, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sentences", type=int, default=100, help="sentences to speak (default 100)")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
+    chosen = parser.parse_args()
+    with recording(chosen.out, "word-times", {"sentences": chosen.sentences}, facts(None)) as record:
+        errors, seconds = compare(chosen.sentences)
+        record.body |= {
+            "milliseconds": {name: summary(d) for name, d in errors.items()},
+            "goals_milliseconds": {"median": GOAL_MILLISECONDS, "95%": GOAL_95_MILLISECONDS},
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "share_of_generation": round(seconds["reading"] / seconds["generation"], 4),
+        }
+        print(json.dumps(record.body, indent=1), flush=True)
+        record.body["each"] = {name: [round(1000 * x, 1) if np.isfinite(x) else None for x in d] for name, d in errors.items()}
+
+
+if __name__ == "__main__":
+    main()
