@@ -84,9 +84,7 @@ def locate_codec(codec: str) -> Path:
     path = Path(codec)
     if not path.exists() and is_repository(codec):
         path = fetch(codec, (CODEC_PATTERN,))
-    if path.is_file():
-        return path
-    if found := codec_file(path):
+    if found := path if path.is_file() else codec_file(path):
         return found
     raise CheckpointError(f"FISHSERVE_CODEC is {codec!r}, where no {CODEC_PATTERN} is; name its file or its directory")
 
@@ -100,8 +98,8 @@ def locate_adapter(adapter: str) -> Adapter:
             alpha = float(number)
         except ValueError:
             raise CheckpointError(f"the adapter is {adapter!r}; after the colon comes its alpha, a number such as 16") from None
-        if not 0 < abs(alpha) <= MAX_ALPHA:
-            raise CheckpointError(f"the adapter's alpha is {number}; it must be a number up to {MAX_ALPHA}, and not 0")
+        if not 0 < alpha <= MAX_ALPHA:
+            raise CheckpointError(f"the adapter's alpha is {number}; it must be above 0 and at most {MAX_ALPHA}")
     else:
         name = adapter
     path = Path(name)
@@ -118,8 +116,8 @@ def name_of(checkpoint: Path) -> str:
 
 
 def is_repository(name: str) -> bool:
-    """Whether a name looks like `owner/name` or `owner/name@revision`."""
-    return _REPOSITORY.fullmatch(name) is not None and not name.startswith((".", "/", "~"))
+    """Whether a name looks like `owner/name` or `owner/name@revision`, and not like a file."""
+    return _REPOSITORY.fullmatch(name) is not None and not name.startswith((".", "/", "~")) and not name.endswith(WEIGHT_SUFFIXES)
 
 
 def fetch(name: str, files: tuple[str, ...] = (*_PARTS, *_MODEL)) -> Path:

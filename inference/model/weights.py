@@ -42,11 +42,6 @@ class LanguageModelWeights(Mapping[str, Tensor]):
         """The shape of each weight."""
         return {name: tuple(self._tensors[name].shape) for name in self._names}
 
-    @property
-    def stored(self) -> set[torch.dtype]:
-        """The dtypes in the file; int8 for weights that were quantised."""
-        return {self._tensors[name].dtype for name in self._names}
-
     def __getitem__(self, name: str) -> Tensor:
         weight = self._tensors[name]
         if weight.dtype == torch.int8:
