@@ -28,6 +28,8 @@ from inference.model.pickle_data import MAX_PICKLE_BYTES, Foreign, StorageRef, T
 MAX_HEADER_BYTES = 8 << 20
 """Largest header of a safetensors file, and largest table of contents of an archive; FishSpeech 1.5's take less than 0.1 MiB."""
 
+MAX_NAME = 200
+
 Place = tuple[int, int, int]
 """Offset and size in bytes, and CRC-32, of a part of an archive."""
 
@@ -57,7 +59,7 @@ def read(file: Path, *, checked: bool = True) -> TensorFile:
         value, place = _open_archive(file, mapped)
         return _named(value, _Storages(mapped, place, checked), len(mapped))
     except (OSError, ValueError, OverflowError) as e:
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0][:300]
+        reason = "".join(c if c.isprintable() else "?" for c in str(e)[:300]) or type(e).__name__
         raise CheckpointError(f"{file} is not a readable torch checkpoint ({reason}); download it again, or save it again") from None
 
 
@@ -143,18 +145,25 @@ def _open_archive(file: Path, mapped: mmap.mmap) -> tuple[Any, Callable[[Storage
 def _named(value: Any, storages: _Storages, size: int) -> TensorFile:
     besides: tuple[str, ...] = ()
     if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
-        besides = tuple(str(name) for name in value if name != "state_dict")
+        besides = tuple(name for name in value if isinstance(name, str) and _is_name(name) and name != "state_dict")
         value = value["state_dict"]
     if not isinstance(value, dict) or not value:
         raise ValueError("it does not hold a dictionary of named tensors")
     for name, tensor in value.items():
-        if not isinstance(name, str) or not isinstance(tensor, TensorRef):
+        if not isinstance(name, str) or not _is_name(name):
+            raise ValueError(f"it names a tensor {str(name)[:60]!r}")
+        if not isinstance(tensor, TensorRef):
             what = f"an object of {tensor.name}" if isinstance(tensor, Foreign) else f"a {type(tensor).__name__}"
-            raise ValueError(f"it does not hold a dictionary of named tensors: {str(name)[:100]} is {what[:100]}")
+            raise ValueError(f"it does not hold a dictionary of named tensors: {name} is {what[:100]}")
     total = sum(math.prod(t.shape) * t.storage.dtype.itemsize for t in value.values())
     if total > 2 * size:  # tensors may share their memory, as the two ends of a model do, but not all with all
         raise ValueError(f"its tensors would take {total} bytes, but it has {size}")
     return TensorFile("PyTorch archive", {name: storages.tensor(t) for name, t in value.items()}, besides)
+
+
+def _is_name(name: str) -> bool:
+    """Whether a name can stand in an error."""
+    return 0 < len(name) <= MAX_NAME and name.isprintable()
 
 
 def _read_safetensors(file: Path) -> TensorFile:
@@ -164,6 +173,9 @@ def _read_safetensors(file: Path) -> TensorFile:
         if header > MAX_HEADER_BYTES:
             raise ValueError(f"its header would have {header} bytes; at most {MAX_HEADER_BYTES} are read")
         with safe_open(file, framework="pt") as f:
-            return TensorFile("safetensors", {name: f.get_tensor(name) for name in f.keys()}, (), f.metadata() or {})  # noqa: SIM118 - not a dict
+            names = list(f.keys())
+            if odd := [name for name in names if not _is_name(name)]:
+                raise ValueError(f"it names a tensor {odd[0][:60]!r}")
+            return TensorFile("safetensors", {name: f.get_tensor(name) for name in names}, (), f.metadata() or {})
     except (SafetensorError, OSError, ValueError) as e:
         raise CheckpointError(f"{file} is not a readable safetensors file: {e}") from None

@@ -128,7 +128,7 @@ def _ranks_of_json(path: Path, text: str) -> dict[bytes, int]:
     for index, name in enumerate(names, len(ranks)):
         if added.get(f"<|{name}|>", index) != index:
             raise CheckpointError(
-                f"{path}: <|{name}|> is {added[f'<|{name}|>']!r}; after {len(ranks)} tokens FishSpeech 1.5 has it at {index}"
+                f"{path}: <|{name}|> is {str(added[f'<|{name}|>'])[:20]}; after {len(ranks)} tokens FishSpeech 1.5 has it at {index}"
             )
     return ranks
 

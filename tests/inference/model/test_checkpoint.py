@@ -322,7 +322,7 @@ def test_a_codec_that_asks_for_more_memory_than_it_has_is_refused(directory):
     torch.save(tensors | wide, directory / CODEC_FILE)
     with pytest.raises(CheckpointError, match=r"wrong shape: backbone\.[\w.]+ is .*, expected .*1048576"):
         load(directory)
-    many = tensors | {"backbone.stages.987654321.0.gamma": torch.zeros(1), f"head.ups.{'9' * 5000}.conv.weight": torch.zeros(1)}
+    many = tensors | {"backbone.stages.987654321.0.gamma": torch.zeros(1), f"head.ups.{'9' * 150}.conv.weight": torch.zeros(1)}
     torch.save(many, directory / CODEC_FILE)
     with pytest.raises(CheckpointError, match=r"unexpected: backbone\.stages\.987654321"):
         load(directory)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from inference import CheckpointError
 from inference.model import pickle_data, tensor_file
@@ -175,6 +176,14 @@ def test_keys_that_would_take_for_ever_to_hash(file):
     deep = b")" + b"2\x86" * 60  # a pair of pairs of pairs ...
     archive(file, PROTO + b"}(" + deep + b"N" + text("a") + tensor() + b"u.", {"0": bytes(16)})
     assert list(tensor_file.read(file).tensors) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["x" * 1000, "a\nb", "\x1b[31mred", ""], ids=repr)
+def test_names_that_cannot_stand_in_an_error(file, tmp_path, name):
+    archive(file, PROTO + b"}(" + text(name) + tensor() + b"u.", {"0": bytes(16)})
+    assert "it names a tensor" in refused(file)
+    save_file({name: torch.zeros(1)}, tmp_path / "a.safetensors")
+    assert "it names a tensor" in refused(tmp_path / "a.safetensors")
 
 
 def test_a_storage_of_two_types(file):
