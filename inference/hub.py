@@ -68,8 +68,8 @@ def find_base(path: Path, lacks: list[str]) -> Path:
         return fetch(DEFAULT_REPOSITORY, _PARTS)
     except CheckpointError as e:
         raise CheckpointError(
-            f"{path} lacks {' and '.join(lacks)}; put what is missing beside it, or set FISHSERVE_CODEC for a codec. "
-            f"{DEFAULT_REPOSITORY}'s could not be used: {e}"
+            f"{path} lacks {' and '.join(lacks)}: put what is missing beside it, or name a codec with FISHSERVE_CODEC, "
+            f"since that of FishSpeech 1.5 could not be had: {e}"
         ) from None
 
 

@@ -135,7 +135,7 @@ def test_a_checkpoint_without_a_codec_takes_the_one_of_the_hub(hub, golden_direc
     assert Path(done.stdout.strip()).read_bytes() == (golden_directory / CODEC_FILE).read_bytes()
     assert "model.pth" not in {name for name, _ in Hub.ranges}
     failed = codec(tmp_path / "empty", HF_HUB_OFFLINE="1")
-    assert "lacks a codec; put what is missing beside it, or set FISHSERVE_CODEC" in failed.stderr
+    assert "lacks a codec: put what is missing beside it, or name a codec with FISHSERVE_CODEC" in failed.stderr
 
 
 def test_a_repository_of_a_training_checkpoint_is_downloaded_with_it(hub, tmp_path):
