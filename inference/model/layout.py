@@ -68,6 +68,8 @@ def weights_file(path: Path) -> Path:
         if path.suffix not in WEIGHT_SUFFIXES:
             raise CheckpointError(f"{path} is no file of weights; they end in {', '.join(WEIGHT_SUFFIXES)}")
         return path
+    if path.suffix in WEIGHT_SUFFIXES and not path.exists():
+        raise CheckpointError(f"{path} does not exist")
     if not path.is_dir():
         raise CheckpointError(
             f"{path} is not a directory; a checkpoint is a directory with config.json, model.pth, tokenizer.tiktoken and a codec"

@@ -121,6 +121,11 @@ def test_an_adapter_alone_says_what_it_is(adapter):
         load(adapter, adapter.parent)
 
 
+def test_a_file_of_weights_that_is_not_there(tmp_path):
+    with pytest.raises(CheckpointError, match=r"step\.ckpt does not exist"):
+        complete(tmp_path / "step.ckpt")
+
+
 def drop(name):
     return lambda a: {n: t for n, t in a.items() if n != name}
 
