@@ -93,13 +93,13 @@ def facts(checkpoint: Checkpoint | None) -> dict[str, Any]:
 def _model(checkpoint: Checkpoint) -> dict[str, Any]:
     """Name, shape and weights. The name is only the directory's last part, so that a record does not reveal its path."""
     from inference.model.card import read_card
-    from inference.model.checkpoint import codec_file, model_file
 
-    path = checkpoint.path.resolve()
+    path, files = checkpoint.path.resolve(), checkpoint.files
+    read = [files.weights, files.codec, *([files.adapter.file] if files.adapter else [])]
     return {
         "name": path.name, "random": read_card(path).random, "config": dataclasses.asdict(checkpoint.config),
         "codec": dataclasses.asdict(checkpoint.codec.config),
-        "sha256": {f.name: _sha256(f) for f in (model_file(path), codec_file(path))},
+        "sha256": {f.name: _sha256(f) for f in read},
     }  # fmt: skip
 
 

@@ -17,8 +17,10 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from bench.cli import app as bench
+from inference import checkpoint_cli
+from inference.checkpoint_cli import AdapterOption
 from inference.cpu_threads import prepare
-from inference.errors import CheckpointError, FishserveError, RequestError
+from inference.errors import FishserveError, RequestError
 from inference.extras import explained, needs
 from inference.outputs import Outputs, check_writable, save_codes, speak, writing
 from saas.cli import app as saas
@@ -51,11 +53,16 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(bench, name="bench")
 app.add_typer(saas, name="saas")
+app.add_typer(checkpoint_cli.app, name="checkpoint")
+app.command()(checkpoint_cli.download)
+app.command()(checkpoint_cli.random_checkpoint)
 voices = typer.Typer(help="The voices that say and serve know by name.", no_args_is_help=True)
 app.add_typer(voices, name="voices")
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
-Checkpoint = Annotated[str | None, typer.Option(help="Model directory or Hugging Face repository; without it the embedded voice.")]
+Checkpoint = Annotated[
+    str | None, typer.Option(help="Model directory, file of weights or Hugging Face repository; without it the embedded voice.")
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
@@ -92,6 +99,7 @@ def say(
     text: Annotated[str, typer.Argument(help="What to say; `-` reads it from standard input.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="WAV file to write; `-` writes it to standard output.")] = Path("out.wav"),
     checkpoint: Checkpoint = None,
+    adapter: AdapterOption = None,
     device: Device = None,
     voice: Annotated[str | None, typer.Option(help="A voice of the voices directory.")] = None,
     reference: Annotated[Path | None, typer.Option(help="A clip to imitate, 0.5 to 90 s; about 10 s are best.")] = None,
@@ -127,7 +135,7 @@ def say(
         raise RequestError("--reference and --reference-text go together: a clip and what is said in it")
     outputs = Outputs(out, codes, srt, vtt, words)
     outputs.check()
-    settings = _settings(checkpoint=checkpoint, device=device)
+    settings = _settings(checkpoint=checkpoint, adapter=adapter, device=device)
     request = SpeechRequest(
         _text(text), seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, normalize=normalize,
         chunk_length=chunk_length, max_new_tokens=max_new_tokens, compat=compat, words=outputs.need_words,
@@ -215,6 +223,7 @@ def decode(
 @app.command()
 def serve(
     checkpoint: Checkpoint = None,
+    adapter: AdapterOption = None,
     device: Device = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")
@@ -226,11 +235,11 @@ def serve(
     ] = None,
 ) -> None:
     """Serve speech over HTTP."""
-    from inference.hub import locate
+    from inference.hub import complete, locate
     from inference.listening import listen, url_of
     from inference.server.litserve_host import serve as run
 
-    settings = _settings(checkpoint=checkpoint, device=device, host=host, port=port, slots=slots)
+    settings = _settings(checkpoint=checkpoint, adapter=adapter, device=device, host=host, port=port, slots=slots)
     listen(settings.host, settings.port, "FISHSERVE_PORT").close()  # before downloading or loading a model
     if plugin is None:
         _check_keys(settings)
@@ -242,6 +251,7 @@ def serve(
             before = Plugin(url_of(settings.host, settings.port))
         pages = f"the app: {before.app}; the API as docs/saas.md describes it; GET /healthz /readyz"
     where = locate(settings.checkpoint)  # downloads and errors come before the server starts
+    complete(where, settings.codec, settings.adapter)
     _say_what_speaks(where)
     console.print(f"loading; listening on {url_of(settings.host, settings.port)}  ({pages})")
     if failure := run(settings.model_copy(update={"checkpoint": str(where)}), before, console.print):
@@ -329,18 +339,6 @@ def wyoming(
 
 
 @app.command()
-def download(
-    repository: Annotated[str, typer.Argument(help="owner/name or owner/name@revision.")] = "fishaudio/fish-speech-1.5",
-) -> None:
-    """Fetch a checkpoint from the Hugging Face Hub and print where it lies."""
-    from inference.hub import fetch, is_repository
-
-    if not is_repository(repository):
-        raise CheckpointError(f"{repository!r} is not a repository name like owner/name")
-    typer.echo(fetch(repository))
-
-
-@app.command()
 def calibrate_times(checkpoint: Checkpoint = None, device: Device = None) -> None:
     """Find the attention heads that say when each word is spoken, for a model that names none, and store them beside the voices.
 
@@ -349,9 +347,10 @@ def calibrate_times(checkpoint: Checkpoint = None, device: Device = None) -> Non
     from inference.engine.calibration import calibrate, store
     from inference.hub import locate
     from inference.model.config import GenerationDefaults
+    from inference.model.layout import layout_of
 
     settings = _settings(checkpoint=checkpoint, device=device)
-    named = GenerationDefaults.from_file(locate(settings.checkpoint) / "generation_config.json").alignment_heads
+    named = GenerationDefaults.from_file(layout_of(locate(settings.checkpoint)).defaults).alignment_heads
     if named:
         console.print(f"the model's generation_config.json names {len(named)} heads, and they count; nothing was stored")
         return
@@ -365,29 +364,13 @@ def calibrate_times(checkpoint: Checkpoint = None, device: Device = None) -> Non
 
 
 @app.command()
-def doctor(checkpoint: Checkpoint = None, device: Device = None) -> None:
+def doctor(checkpoint: Checkpoint = None, adapter: AdapterOption = None, device: Device = None) -> None:
     """Check the device, the precision, the memory and the checkpoint. Exit code 1 when something is wrong."""
     from inference.doctor import examine
 
-    settings = _settings(checkpoint=checkpoint, device=device)
-    if not examine(settings.checkpoint, settings.device, settings.cache_dir, console):
+    settings = _settings(checkpoint=checkpoint, adapter=adapter, device=device)
+    if not examine(settings, console):
         raise typer.Exit(1)
-
-
-@app.command()
-def random_checkpoint(
-    directory: Annotated[Path, typer.Argument(help="Where to write it.")],
-    shape: Annotated[str, typer.Option(help="tiny, or full: FishSpeech 1.5's own.")] = "tiny",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
-) -> None:
-    """Write a checkpoint with random weights, for tests and benchmarks."""
-    from inference.model.random_checkpoint import SHAPES, write
-
-    if shape not in SHAPES:
-        raise RequestError(f"shape is {shape!r}; there are {' and '.join(SHAPES)}")
-    with writing(directory):
-        write(directory, shape, seed)
-    console.print(f"{directory}: random weights of the {shape} shape. They speak noise.")
 
 
 def _settings(**given: Any) -> Settings:

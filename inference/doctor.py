@@ -18,17 +18,20 @@ from inference.cpu_threads import waiting
 from inference.engine.decode_step import Step
 from inference.engine.device import USUAL_SLOTS, pick_device, use_threads
 from inference.errors import FishserveError
-from inference.hub import EMBEDDED_VOICE, locate, name_of
+from inference.hub import EMBEDDED_VOICE, complete, locate, name_of
 from inference.model import checkpoint as checkpoints
+from inference.model import tensor_file
 from inference.model.card import OFFICIAL_LICENCE, read_card
 from inference.model.checkpoint import Checkpoint
 from inference.model.config import DualARConfig
+from inference.model.layout import Layout
+from inference.settings import Settings
 
 GIB = 1 << 30
 _POSITIONS = 4096  # of cache for one request, in the memory estimate
 
 
-def examine(checkpoint: str | None, device: str, copies: Path | None, console: Console) -> bool:
+def examine(settings: Settings, console: Console) -> bool:
     """Print a table of findings; True when nothing is wrong."""
     table = Table(show_header=False, box=None)
     healthy = True
@@ -40,20 +43,24 @@ def examine(checkpoint: str | None, device: str, copies: Path | None, console: C
 
     row("fishserve", f"{_version()}, Python {platform.python_version()}, torch {torch.__version__}")
     try:
-        chosen = pick_device(device)
+        chosen = pick_device(settings.device)
         row("device", _device(chosen))
         row(
             "precision",
             f"{_name(checkpoints.precision(chosen))} weights for language model and decoder; norms, softmax, logits and sampling in float32",
         )
-        path = locate(checkpoint)
-        checkpoints.model_file(path), checkpoints.codec_file(path)  # raises when the directory does not exist or holds no model
+        path = locate(settings.checkpoint)
+        files = complete(path, settings.codec, settings.adapter)  # raises when a file is missing
         row("model", _model(path))
+        if files.codec.parent != files.weights.parent:
+            row("codec", str(files.codec))
+        if files.adapter is not None:
+            row("adapter", f"{files.adapter.file}, alpha {files.adapter.alpha:g}")
         row("weights licence", _licence(path))
-        needed, free = _needed(path, chosen), _free(chosen)
+        needed, free = _needed(files, chosen), _free(chosen)
         row("memory", f"{_size(free)} free, about {_size(needed)} needed to load and speak one request", free > needed)
         started = time.perf_counter()
-        loaded = checkpoints.load(path, chosen, copies)
+        loaded = checkpoints.load(files, chosen, settings.cache_dir)
         row(
             "checkpoint",
             f"{path}: complete, undamaged, {_parameters(loaded):.1f} M parameters, loaded in {time.perf_counter() - started:.1f} s",
@@ -101,12 +108,12 @@ def _licence(path: Path) -> str:
     return f"no model card here; FishSpeech 1.5's own weights are {OFFICIAL_LICENCE}"
 
 
-def _needed(path: Path, device: torch.device) -> int:
-    config = DualARConfig.from_file(path / "config.json")
+def _needed(files: Layout, device: torch.device) -> int:
+    config = DualARConfig.from_file(files.config)
     size = checkpoints.precision(device).itemsize
-    # Files hold the language model in BF16 and the codec in FP32.
-    half = 0 if device.type == "cuda" else checkpoints.model_file(path).stat().st_size  # a CPU also keeps large matrices as FP16
-    weights = checkpoints.model_file(path).stat().st_size // 2 * size + half + checkpoints.codec_file(path).stat().st_size
+    numbers = sum(t.numel() for t in tensor_file.read(files.weights, checked=False).tensors.values())
+    half = 0 if device.type == "cuda" else 2 * numbers  # a CPU also keeps large matrices as FP16
+    weights = numbers * size + half + files.codec.stat().st_size
     cache = 2 * config.n_layer * config.n_local_heads * config.head_dim * min(_POSITIONS, config.max_seq_len) * size
     return weights + cache
 

@@ -20,7 +20,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FISHSERVE_", env_ignore_empty=True)
 
-    checkpoint: str | None = Field(None, description="Directory or Hugging Face repository of the model; empty: the embedded voice.")
+    checkpoint: str | None = Field(None, description="Directory, file or Hugging Face repository of the model; empty: the embedded voice.")
+    codec: str | None = Field(
+        None,
+        description="Codec in place of the checkpoint's: a file, or a directory or repository with one. Empty: its own, or FishSpeech 1.5's.",
+    )
+    adapter: str | None = Field(None, description="LoRA adapter added to the checkpoint, as PATH or PATH:alpha. Empty: none.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a server can have several, comma-separated.")
     cpu_weights: Literal["native", "int8"] = Field("native", description="int8: decode with 8-bit weights on CPU, faster and less exact.")
     threads: int | None = Field(

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inference.model.checkpoint import CODEC_NAME, fold_weight_norm
+from inference.model.layout import CODEC_NAME
 from inference.model.tokenizer import SEMANTIC_TOKENS, SPECIAL_TOKENS
+from inference.model.weights import fold_weight_norm
 from training.dual_ar import DualARTraining
 from training.machine import Machine
 from training.recipe import Recipe

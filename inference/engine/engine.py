@@ -33,7 +33,7 @@ from inference.engine.vocoder import Vocoder
 from inference.engine.voicing import choose
 from inference.engine.weight_layouts import Weights
 from inference.errors import AudioError
-from inference.hub import locate
+from inference.hub import complete, locate
 from inference.model import checkpoint as checkpoints
 from inference.model.checkpoint import Checkpoint
 from inference.model.codec import check_codes
@@ -78,13 +78,15 @@ class SpeechEngine:
     def load(
         cls, checkpoint: str | Path | None = None, device: str = "auto", *,
         slots: int | None = None, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None, copies: Path | None = None,
+        codec: str | None = None, adapter: str | None = None,
     ) -> SpeechEngine:  # fmt: skip
-        """Load a checkpoint directory or a Hugging Face repository (`owner/name`, or `owner/name@revision`).
+        """Load a checkpoint directory, a file of weights, or a Hugging Face repository (`owner/name`, or `owner/name@revision`).
 
-        None means the embedded voice. `device` is "auto" (CUDA when there is one), "cpu" or "cuda[:n]".
+        None means the embedded voice. `codec` replaces the checkpoint's codec; `adapter` is a LoRA adapter, `PATH` or `PATH:alpha`. `device` is "auto" (CUDA when there is one), "cpu" or "cuda[:n]".
         Raises CheckpointError when there is no usable checkpoint, PrecisionError when the checkpoint breaks the precision policy.
         """
-        return cls(checkpoints.load(locate(checkpoint), pick_device(device), copies), slots, queue, weights, kv_bytes)
+        files = complete(locate(checkpoint), codec, adapter)
+        return cls(checkpoints.load(files, pick_device(device), copies), slots, queue, weights, kv_bytes)
 
     def stream(self, request: SpeechRequest) -> SpeechStream:
         """Start speaking. Raises RequestError at once when this model cannot speak the request."""

@@ -138,7 +138,8 @@ class Runner:
 
         Nothing that later frames depend on changes.
         """
-        before = torch.stack((sequence.prompt[:, -1], *sequence.frames), dim=1)[:, frames.start : frames.stop]
+        columns = np.stack((sequence.prompt[:, -1].numpy(), *sequence.frames), axis=1)
+        before = torch.from_numpy(columns[:, frames.start : frames.stop])
         start = sequence.prompt.shape[1] - 1 + frames.start
         return text_attention(self._lm, self._cache, sequence.slot, self._sent(before), start, text, heads).cpu()
 

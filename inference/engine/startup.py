@@ -8,7 +8,7 @@ from inference.engine.calibration import with_stored_heads
 from inference.engine.device import pick_device
 from inference.engine.engine import SpeechEngine
 from inference.engine.request import SpeechRequest
-from inference.hub import locate
+from inference.hub import complete, locate
 from inference.model import checkpoint as checkpoints
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def load_checkpoint(where: Path, settings: Settings) -> Checkpoint:
     """Load what `locate` has found. Raises CheckpointError when it is not usable, PrecisionError when it breaks the precision policy."""
-    return with_stored_heads(checkpoints.load(where, pick_device(settings.device), settings.cache_dir), settings.voices_dir)
+    checkpoint = checkpoints.load(complete(where, settings.codec, settings.adapter), pick_device(settings.device), settings.cache_dir)
+    return with_stored_heads(checkpoint, settings.voices_dir)
 
 
 def engine_for(checkpoint: Checkpoint, settings: Settings, slots: int | None = None) -> SpeechEngine:

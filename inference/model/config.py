@@ -99,6 +99,8 @@ class DualARConfig:
                 raise CheckpointError(f"config.json: {prefix}dim {dim} does not divide into {heads} heads of even size")
             if heads % kv:
                 raise CheckpointError(f"config.json: {heads} {prefix}heads cannot share {kv} key/value heads evenly")
+        if self.max_seq_len * self.head_dim > _MAX_ROPE:
+            raise CheckpointError(f"config.json: {self.max_seq_len} positions of {self.head_dim} values a head are more than any model has")
         if self.codebook_size > SEMANTIC_TOKENS:
             raise CheckpointError(
                 f"config.json: codebook_size {self.codebook_size} is above the tokenizer's {SEMANTIC_TOKENS} semantic tokens"
@@ -203,7 +205,7 @@ class CodecConfig:
             return found
 
         def count(pattern: str) -> int:
-            found = {int(m[1]) for name in tensors if (m := re.match(pattern, name))}
+            found = {int(m[1]) for name in tensors if (m := re.match(pattern, name)) and len(m[1]) < 3}  # others are unexpected names
             return max(found, default=-1) + 1
 
         stem = shape("backbone.downsample_layers.0.0.conv.weight")
@@ -239,11 +241,16 @@ class CodecConfig:
                 f"the codec makes {math.prod(self.upsample_rates) * math.prod(self.downsample_factors)} samples a frame; "
                 f"FishSpeech 1.5 has {SAMPLES_PER_FRAME}"
             )
+        if self.n_mels > _MAX_MELS:
+            raise CheckpointError(f"the codec hears {self.n_mels} bands; at most {_MAX_MELS} are computed")
         if not self.dims or self.dims[-1] % self.groups:
             raise CheckpointError(f"the codec's {self.dims} channels do not divide into {self.groups} groups")
 
 
-_MOST = {"max_seq_len": 1 << 20, "vocab_size": 1 << 24}
+_MOST = {"max_seq_len": 1 << 20, "vocab_size": 1 << 24, "n_layer": 1024, "n_fast_layer": 1024, "num_codebooks": 1024}
+_MAX_MELS = 1024  # FishSpeech 1.5 has 160
+_MAX_ROPE = 1 << 27  # FishSpeech 1.5 has 2^19
+_MAX_FILE_BYTES = 4 << 20
 
 
 def _checked(shape: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,6 +274,8 @@ def _checked(shape: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise CheckpointError(f"{path} has {path.stat().st_size} bytes; at most {_MAX_FILE_BYTES} are read")
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None

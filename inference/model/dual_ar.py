@@ -160,7 +160,7 @@ class Block(nn.Module):
         return x + self.feed_forward(self.ffn_norm(x))
 
 
-class _WithoutInitialisation(TorchFunctionMode):
+class WithoutInitialisation(TorchFunctionMode):
     """Skips torch.nn.init. On the meta device its normal_ imports torch._dynamo: 2 s and 140 MB in each process that loads a checkpoint."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -178,7 +178,7 @@ class DualAR(nn.Module):
     @classmethod
     def without_values(cls, config: DualARConfig, semantic_begin: int) -> DualAR:
         """A model on the meta device; the caller assigns its tensors."""
-        with torch.device("meta"), _WithoutInitialisation():
+        with torch.device("meta"), WithoutInitialisation():
             return cls(config, semantic_begin)
 
     def __init__(self, config: DualARConfig, semantic_begin: int) -> None:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from inference.errors import CheckpointError
 from inference.model.card import read_card
-from inference.model.checkpoint import CODEC_NAME, unfold_weight_norm
 from inference.model.codec import Codec
 from inference.model.config import SEMANTIC_TOKENS, CodecConfig, DualARConfig
 from inference.model.dual_ar import DualAR
+from inference.model.layout import CODEC_NAME
 from inference.model.tokenizer import SPECIAL_TOKENS
+from inference.model.weights import unfold_weight_norm
 
 END_GAIN = {"tiny": 2.0, "full": 1.35}
 """Scale of the end token's output row relative to the others, for each shape: a sentence's noise then ends after one or a few seconds."""

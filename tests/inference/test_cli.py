@@ -14,7 +14,7 @@ import soundfile
 
 from inference import cli
 from inference.outputs import check_writable
-from tests.conftest import CODEC_FILE, GOLDEN, golden_json
+from tests.conftest import GOLDEN, golden_json
 from tests.waiting import HANG_SECONDS
 
 
@@ -267,7 +267,7 @@ def test_doctor_finds_a_bad_one_bad(tiny, tmp_path, run):
     code, _, words = run("doctor", "--checkpoint", tmp_path)
     assert code == 1
     assert "missing: layers.2.attention" in words
-    (tmp_path / CODEC_FILE).unlink()
+    (tmp_path / "model.pth").unlink()
     assert run("doctor", "--checkpoint", tmp_path)[0] == 1
     assert run("doctor", "--checkpoint", tiny, "--device", "cuda:7")[0] == 1
 

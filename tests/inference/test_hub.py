@@ -15,6 +15,8 @@ import pytest
 from inference import CheckpointError
 from inference import hub as hub_module
 from inference.hub import is_repository, locate, name_of
+from tests import layouts
+from tests.conftest import CODEC_FILE
 from tests.waiting import HANG_SECONDS
 
 COMMIT = "a" * 40
@@ -114,6 +116,35 @@ def test_a_repository_is_downloaded_once_and_found_again_without_network(hub, tm
     assert {"config.json", "model.pth", "tokenizer.tiktoken"} <= {f.name for f in directory.iterdir()}
     again = download("http://127.0.0.1:9", tmp_path, f"o/n@{COMMIT}")
     assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+
+
+def test_a_checkpoint_without_a_codec_takes_the_one_of_the_hub(hub, golden_directory, tmp_path):
+    mine = layouts.copy_of(golden_directory, tmp_path / "mine", CODEC_FILE)
+    code = (
+        "import sys; from pathlib import Path; from inference import hub; "
+        f"hub.PINNED[hub.DEFAULT_REPOSITORY] = {COMMIT!r}; print(hub.complete(Path(sys.argv[1])).codec)"
+    )
+
+    def codec(home, **environment):
+        env = os.environ | {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"} | environment
+        command = [sys.executable, "-c", code, str(mine)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, env=env, check=False)
+
+    done = codec(tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).read_bytes() == (golden_directory / CODEC_FILE).read_bytes()
+    assert "model.pth" not in {name for name, _ in Hub.ranges}
+    failed = codec(tmp_path / "empty", HF_HUB_OFFLINE="1")
+    assert "lacks a codec: put what is missing beside it, or name a codec with FISHSERVE_CODEC" in failed.stderr
+
+
+def test_a_repository_of_a_training_checkpoint_is_downloaded_with_it(hub, tmp_path):
+    Hub.files["step_000001000.ckpt"] = b"weights"
+    directory = Path(download(hub, tmp_path / "both").stdout.strip())
+    assert not (directory / "step_000001000.ckpt").exists()  # there is a model.pth
+    del Hub.files["model.pth"]
+    directory = Path(download(hub, tmp_path / "one").stdout.strip())
+    assert (directory / "step_000001000.ckpt").read_bytes() == b"weights"
 
 
 def test_a_broken_download_goes_on_where_it_stopped(hub, tmp_path):

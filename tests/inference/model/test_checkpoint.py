@@ -12,8 +12,9 @@ from inference import CheckpointError, PrecisionError
 from inference.model import checkpoint as checkpoints
 from inference.model import random_checkpoint
 from inference.model.card import Card, read_card
-from inference.model.checkpoint import fold_weight_norm, unfold_weight_norm, verify_precision
+from inference.model.checkpoint import verify_precision
 from inference.model.dual_ar import Span
+from inference.model.weights import fold_weight_norm, unfold_weight_norm
 from tests.conftest import CODEC_FILE, golden_tensors
 
 CPU = torch.device("cpu")
@@ -319,3 +320,34 @@ def test_the_card_tells_licence_and_noise(tmp_path, golden_directory):
     assert read_card(golden_directory) == Card(None, None, random=False)
     (tmp_path / "README.md").write_text("---\nlicense: cc-by-nc-sa-4.0\n---\n")
     assert (read_card(tmp_path).licence, read_card(tmp_path).random) == ("cc-by-nc-sa-4.0", False)
+
+
+def test_a_codec_that_asks_for_more_memory_than_it_has_is_refused(directory):
+    tensors = tensors_of(directory, CODEC_FILE)
+    wide = {name: torch.zeros(1 << 20) for name in tensors if name.startswith("backbone.stages.1.") and name.endswith("gamma")}
+    torch.save(tensors | wide, directory / CODEC_FILE)
+    with pytest.raises(CheckpointError, match=r"wrong shape: backbone\.[\w.]+ is .*, expected .*1048576"):
+        load(directory)
+    many = tensors | {"backbone.stages.987654321.0.gamma": torch.zeros(1), f"head.ups.{'9' * 150}.conv.weight": torch.zeros(1)}
+    torch.save(many, directory / CODEC_FILE)
+    with pytest.raises(CheckpointError, match=r"unexpected: backbone\.stages\.987654321"):
+        load(directory)
+    mels = {"backbone.downsample_layers.0.0.conv.weight": torch.zeros(1, 1 << 20, 1)}
+    torch.save(tensors | mels, directory / CODEC_FILE)
+    with pytest.raises(CheckpointError, match="the codec hears 1048576 bands"):
+        load(directory)
+
+
+@pytest.mark.parametrize(
+    "change", [{"n_layer": 1 << 20}, {"max_seq_len": 1 << 20, "n_head": 1, "n_local_heads": 1, "dim": 1 << 20}], ids=str
+)
+def test_a_configuration_that_asks_for_any_memory_is_refused(directory, change):
+    change_config(directory, **change)
+    with pytest.raises(CheckpointError, match=r"which no model can have|more than any model has"):
+        load(directory)
+
+
+def test_a_configuration_of_gigabytes_is_not_read(directory):
+    os.truncate(directory / "config.json", 2 << 30)
+    with pytest.raises(CheckpointError, match="has 2147483648 bytes"):
+        load(directory)

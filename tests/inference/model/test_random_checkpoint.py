@@ -4,10 +4,10 @@ import torch
 
 from inference.model import checkpoint as checkpoints
 from inference.model import random_checkpoint
-from inference.model.checkpoint import unfold_weight_norm
 from inference.model.codec import Codec
 from inference.model.config import DualARConfig
 from inference.model.dual_ar import DualAR
+from inference.model.weights import unfold_weight_norm
 from tests.conftest import CODEC_FILE, GOLDEN
 
 
