@@ -18,7 +18,7 @@ MAX_SECONDS, MAX_GAP_SECONDS = 7.0, 1.0
 _SENTENCE_END = regex.compile(r"""[\p{Sentence_Break=STerm}\p{Sentence_Break=ATerm}…][\p{Pe}\p{Pf}"']*\s*\Z""")
 _MARKUP = regex.compile(r"<[^<>]*>|\[pause:[^\[\]]*\]|\]\([^()]*\)|[*_`~#|\\\[\]]+", regex.IGNORECASE)
 _TO_SPACE = regex.compile(r"(?:.*\s)?(?(?<=\s)|.*)", regex.DOTALL)
-_PUNCTUATION = regex.compile(r"[\p{P}\s--[<>\[\]{}]]*", regex.V1)
+_PUNCTUATION = regex.compile(r"(?:(?![<>\[\]{}])[\p{P}\s])*+")
 
 
 class Cue(NamedTuple):

@@ -28,7 +28,7 @@ _ONE = rf"[{_UNSPACED}--\p{{P}}\p{{M}}]\p{{M}}*"
 """In scripts without spaces each letter counts as a word."""
 _WRITTEN = regex.compile(rf"{_ONE}|[^\s{_UNSPACED}()\[\]{{}}<>\"“”„«»—–…|。、，！？；：「」『』（）【】《》]+", regex.V1)
 _MARKS = r"[\p{P}\p{S}--[\p{Sc}%‰&@#+=°×÷±√²³]]"
-_TRIMMED = regex.compile(rf"\A(?:(?![-−.]\d){_MARKS})*(.*?){_MARKS}*\Z", regex.V1 | regex.DOTALL)
+_BEFORE, _MARK = regex.compile(rf"(?:(?![-−.]\d){_MARKS})*+", regex.V1), regex.compile(_MARKS, regex.V1)
 _ATOM = regex.compile(rf"{_ONE}|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+", regex.V1)
 Read = Callable[[str], str]
 """How a piece of text is read aloud."""
@@ -147,7 +147,9 @@ def _written(text: str, read: Read) -> list[_Written]:
     """The words of a text that may be spoken."""
     words = []
     for m in _WRITTEN.finditer(text):
-        start, end = _TRIMMED.match(m[0]).span(1)
+        start, end = _BEFORE.match(m[0]).end(), len(m[0])
+        while end > start and _MARK.match(m[0], end - 1):
+            end -= 1
         word = m[0][start:end]
         atoms = _keys(word) or (_keys(read(word)) if word else ())  # "&" has no letters, and is heard
         if atoms:

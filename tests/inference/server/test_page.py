@@ -342,10 +342,8 @@ def answers(server):
 
 
 def read_until(server, gone):
-    """Refused, it comes again: what the page has heard to its end may still have a place."""
-    body = {"input": ENDLESS, "seed": 5}
-    while not gone.is_set():
-        with httpx.stream("POST", f"{server.url}/v1/audio/speech", json=body, timeout=HANG_SECONDS) as response:
+    while not gone.is_set():  # refused, it comes again: what the page has heard may still have a place
+        with httpx.stream("POST", f"{server.url}/v1/audio/speech", json={"input": ENDLESS, "seed": 5}, timeout=HANG_SECONDS) as response:
             for _ in response.iter_bytes():
                 if gone.is_set():
                     return
