@@ -33,10 +33,13 @@ check imports "$bin/lint-imports" --no-cache
 check "system packages" bash tests/system.sh
 grep -h '^cannot install' var/log/system-packages.log || true
 
-echo "[6/6] tests, three files at a time: some of them wait:"
+# A process of tests takes up to 1.6 GB. Many tests wait, so that there may be more processes than cores.
+memory=$(awk '/MemAvailable/ {print int($2 / 2000000)}' /proc/meminfo 2>/dev/null)
+at_once=$((${memory:-3} < 2 ? 2 : ${memory:-3} > 5 ? 5 : ${memory:-3}))
+echo "[6/6] tests, $at_once files at a time: some of them wait:"
 tests_began=$SECONDS
 # Threads come and go in the tests: with an arena of memory for each, glibc keeps hundreds of megabytes that nobody uses.
-MALLOC_ARENA_MAX=2 ONEDNN_PRIMITIVE_CACHE_CAPACITY=256 "$bin/pytest" --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 15
+MALLOC_ARENA_MAX=2 ONEDNN_PRIMITIVE_CACHE_CAPACITY=256 "$bin/pytest" --numprocesses $at_once --dist loadfile --no-loadscope-reorder --durations 15
 code=$?
 [ $code -eq 5 ] && echo "pytest found no tests: it was started outside the repository, or its options select none"
 note tests $code $((SECONDS - tests_began))

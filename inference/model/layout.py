@@ -111,7 +111,7 @@ def _only(directory: Path, files: Iterable[Path]) -> Path | None:
 
 
 def _first(name: str, directory: Path, base: Path | None) -> Path | None:
-    return next((d / name for d in (directory, base) if d is not None and (d / name).is_file()), None)
+    return next((d / name for d in (directory, base) if d is not None and (d / name).exists()), None)
 
 
 def _lacks(file: Path) -> Path:
