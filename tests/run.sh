@@ -35,7 +35,7 @@ grep -h '^cannot install' var/log/system-packages.log || true
 
 # A process of tests takes up to 1.6 GB. Many tests wait, so that there may be more processes than cores.
 memory=$(awk '/MemAvailable/ {print int($2 / 2000000)}' /proc/meminfo 2>/dev/null)
-at_once=$((${memory:-3} < 2 ? 2 : ${memory:-3} > 5 ? 5 : ${memory:-3}))
+at_once=$((${memory:-3} < 2 ? 2 : ${memory:-3} > 4 ? 4 : ${memory:-3}))
 echo "[6/6] tests, $at_once files at a time: some of them wait:"
 tests_began=$SECONDS
 # Threads come and go in the tests: with an arena of memory for each, glibc keeps hundreds of megabytes that nobody uses.

@@ -256,7 +256,7 @@ def test_a_killed_workers_job_is_done_by_another_in_the_same_way(queue, checkpoi
 def test_a_worker_whose_model_cannot_be_loaded_ends_before_it_takes_a_job(queue, tmp_path):
     with Worker(queue, tmp_path) as broken:
         assert broken.process.wait(HANG_SECONDS) == 1
-        assert "config.json" in broken.words()
+        assert "model.pth is missing" in broken.words()
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ export class Speaking {
     if (await decodesLive(format)) {
       try {
         await hear(heard, format, (piece) => {
+          if (this.#shown.phase !== "asking" && this.#shown.phase !== "speaking") return; // decoded after the connection broke
           this.#shown.take.append(piece);
           this.#become({ phase: "speaking", seconds: this.#shown.take.player.length });
         });

@@ -36,7 +36,7 @@ RUNPOD = [
     "before settle_job", "after settle_job",
 ]  # fmt: skip
 
-POINTS = pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.drill)], ids=["each third", "all"])
+POINTS = pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.drill)], ids=["each fifth", "all"])
 
 
 @pytest.fixture(scope="module")
