@@ -162,7 +162,11 @@ class Scheduler:
             return
         self._retry_times.finished(job.columns, time.monotonic() - job.began)
         if job.times is not None and job.spoken_frames and self._checkpoint.defaults.alignment_heads:
-            self._read_times(job, job.times)
+            try:
+                self._read_times(job, job.times)
+            except Exception as e:  # for example out of memory: it affects only this job
+                self.fail(job, self._device_fault(e))
+                return
         if not job.spoken or job.open:
             self._keep_prefix(job)
         self._free_slot(job)

@@ -8,6 +8,7 @@ import pytest
 
 from inference import SpeechEngine, SpeechRequest
 from inference.engine.request import Audio
+from inference.errors import GenerationError
 from inference.model.config import SAMPLE_RATE, AlignmentHead
 
 TEXT = "One word costs $3.50. [pause:1.5s] Then **bold** words, and 12 more words [pause:0.5s]"
@@ -63,6 +64,19 @@ def test_words_that_attention_places_are_in_order_within_the_same_sound(engine, 
     times = [t for w in read.words for t in (w.start, w.end)]
     assert times == sorted(times)
     assert 0 <= times[0] <= times[-1] <= read.seconds
+
+
+def test_attention_that_cannot_be_read_ends_that_request_alone(reading, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(reading._runner, "text_attention", fail)
+    with reading.stream(replace(REQUEST, text="Others go on. " * 9, words=False)) as other:
+        next(other)
+        with pytest.raises(GenerationError, match="out of memory"):
+            reading.synthesize(REQUEST)
+        assert sum(len(chunk.samples) for chunk in other)
+    assert other.finish_reason == "length"
 
 
 def test_a_segments_words_come_at_its_end_and_lie_within_it(spoken):
