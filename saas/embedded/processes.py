@@ -64,13 +64,17 @@ class Program:
 
 
 def free_ports(count: int) -> list[int]:
-    """Free ports. The port 10,000 above each is free, too, since SeaweedFS also takes it."""
+    """Free ports. The port 10,000 above each is free, too, since SeaweedFS also takes it.
+
+    All are below 32,768, where the system takes those of clients: it may take one before it is listened to.
+    """
     found: list[int] = []
     while len(found) < count:
-        port = random.randrange(11_000, 30_000)
+        port = random.randrange(11_000, 22_700)
+        if any(abs(port - other) in (0, 10_000) for other in found):
+            continue
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", port))
             other.bind(("127.0.0.1", port + 10_000))
-            if port not in found:
-                found.append(port)
+            found.append(port)
     return found
