@@ -1,4 +1,4 @@
-"""`fishserve checkpoint`, `download` and `random-checkpoint`: look at checkpoints, convert them, fetch them, make them."""
+"""The commands `checkpoint`, `download` and `random-checkpoint`."""
 
 from __future__ import annotations
 

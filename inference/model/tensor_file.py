@@ -1,6 +1,7 @@
-"""Reads named tensors from the files of torch.save and safetensors, whoever made them: no code in them runs, and memory stays bounded.
+"""Reads named tensors from the files of torch.save and safetensors, whoever made them.
 
-Tensors are mapped into memory, not read; what a training checkpoint holds besides its weights is never touched.
+No code in them runs, and memory stays bounded. Tensors are mapped into memory, not read; what a training checkpoint
+holds besides its weights is never touched.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def _open_archive(file: Path, mapped: mmap.mmap) -> tuple[Any, Callable[[Storage
     try:
         with _BoundedFile(file) as opened, zipfile.ZipFile(opened) as archive:
             parts = archive.NameToInfo
-    except (zipfile.BadZipFile, struct.error, NotImplementedError, IndexError):
+    except (zipfile.BadZipFile, struct.error, NotImplementedError, IndexError):  # the third: of a zip version that Python does not know
         raise ValueError("it is cut off or damaged") from None
 
     def place(name: str) -> Place:

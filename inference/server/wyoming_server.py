@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import httpx
@@ -41,7 +41,7 @@ MAX_EVENT_BYTES = 1_000_000
 MAX_PIECES = 10_000
 """Pieces of one text that may wait to be sent on."""
 WAIT_SECONDS = 180
-"""How long the next piece of a text may take to come: a language model writes it."""
+"""How long a client may take for its next event, or to read: a language model writes the next piece of a text."""
 _UNREACHABLE = (OSError, httpx.HTTPError, WebSocketException, TimeoutError)
 log = logging.getLogger("fishserve")
 
@@ -102,22 +102,27 @@ class Refused(Exception):
 
 
 class _Bounded:
-    """Reads from a client as `asyncio.StreamReader` does, but nothing of unbounded size."""
+    """Reads from a client as `asyncio.StreamReader` does, but nothing of unbounded size, and waits for nothing for ever."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader, self.readline, self.feed_eof = reader, reader.readline, reader.feed_eof
+        self._reader, self.feed_eof = reader, reader.feed_eof
+
+    async def readline(self) -> bytes:
+        async with asyncio.timeout(WAIT_SECONDS):
+            return await self._reader.readline()
 
     async def readexactly(self, n: int) -> bytes:
         if not 0 <= n <= MAX_EVENT_BYTES:
             raise ValueError(f"an event of {n:,} bytes was announced; at most {MAX_EVENT_BYTES:,} are read")
-        return await self._reader.readexactly(n)
+        async with asyncio.timeout(WAIT_SECONDS):
+            return await self._reader.readexactly(n)
 
 
 class Conversation(AsyncEventHandler):
     """One connection. Texts are spoken one after the other."""
 
     def __init__(self, speaker: Fishserve, limit: asyncio.Semaphore, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        super().__init__(_Bounded(reader), writer)  # type: ignore[arg-type] # it has what is used of a reader
+        super().__init__(cast(asyncio.StreamReader, _Bounded(reader)), writer)  # it has all that the library uses of a reader
         self._speaker, self._limit = speaker, limit
         self._text: asyncio.Queue[str | None] | None = None
         self._speaking: asyncio.Task[bool] | None = None
@@ -128,8 +133,14 @@ class Conversation(AsyncEventHandler):
             self.writer.close()
             return
         async with self._limit:
+            # The library raises any of these for what is no event; TimeoutError, of a client that is idle or does not read, is an OSError.
             with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, asyncio.IncompleteReadError):
                 await super().run()
+
+    async def write_event(self, event: Event) -> None:
+        """Send an event. Raises TimeoutError for a client that does not read."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            await super().write_event(event)
 
     async def disconnect(self) -> None:
         """Stop speaking: nobody listens."""

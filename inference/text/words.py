@@ -1,4 +1,4 @@
-"""Words with their times, and which characters of a text each spoken word comes from, through markup, numbers and splitting.
+"""Words with their times, and which characters of a text each spoken word comes from.
 
 No rule of reading keeps track of positions. The text as sent and the text as spoken are compared instead: words that are equal in both hold
 the comparison in place, and what was read in other words between them, such as "$3.50", becomes one word.

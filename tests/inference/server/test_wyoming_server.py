@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -147,6 +148,20 @@ def test_connections_are_bounded(monkeypatch):
             writer.close()
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
+
+    asyncio.run(held())
+
+
+def test_an_idle_connection_ends(monkeypatch):
+    monkeypatch.setattr(wyoming_server, "WAIT_SECONDS", 0.05)
+
+    async def held():
+        conversation = partial(wyoming_server.Conversation, Fishserve("http://127.0.0.1:1", None), asyncio.Semaphore(1))
+        async with await asyncio.start_server(lambda *streams: conversation(*streams).run(), "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b'{"type": "p')
+            assert await reader.read() == b""
+            writer.close()
 
     asyncio.run(held())
 
