@@ -36,6 +36,7 @@ from saas.jobs import router as jobs
 from saas.jobs.backend_choice import backend_of
 from saas.jobs.loop import again
 from saas.jobs.moderation import Moderation
+from saas.jobs.runpod import RunPod
 from saas.jobs.service import Jobs
 from saas.legal import router as legal
 from saas.legal.service import Legal, current
@@ -188,7 +189,10 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
         stack.push_async_callback(payments.close)
     bucket = Bucket.of(settings)
     stack.callback(bucket.close)
-    work = Jobs(store, bucket, backend_of(settings, http, bucket))
+    backend = backend_of(settings, http, bucket)
+    if isinstance(backend, RunPod):
+        stack.push_async_callback(backend.close)
+    work = Jobs(store, bucket, backend)
     await stack.enter_async_context(_running(work.run()))
     hooks = Webhooks(settings, store)
     await stack.enter_async_context(_running(hooks.run()))

@@ -57,9 +57,10 @@ async def _check(connection: AsyncConnection[Any]) -> None:
 
 
 @lru_cache
-def _statement(function: str, names: tuple[str, ...]) -> sql.Composed:
+def _statement(function: str, names: tuple[str, ...]) -> bytes:
+    """The call's SQL, put together once: psycopg would do it anew for each call."""
     arguments = sql.SQL(", ").join(sql.SQL("{} => %s").format(sql.Identifier(name)) for name in names)
-    return sql.SQL("select public.{}({})").format(sql.Identifier(function), arguments)
+    return sql.SQL("select public.{}({})").format(sql.Identifier(function), arguments).as_bytes()
 
 
 def _literal(value: Any) -> Any:

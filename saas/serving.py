@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import suppress
 
 import uvicorn
@@ -28,6 +29,8 @@ def serve(settings: Settings, console: Console, hint: str = "`fishserve saas che
         console.print(LICENCE, style="bold red")
     app = create_app(settings)
     complete(settings)
+    gc.collect()
+    gc.freeze()  # what was imported stays: a full collection would walk through it, and delay every answer by a tenth of a second
     listening = listen(settings.host, settings.port, "FISHSERVE_SAAS_PORT")
     app_at = web.address(settings)
     console.print(f"{url_of(settings.host, listening.getsockname()[1])}  (the app: {app_at}; {hint}; GET /healthz /readyz)")

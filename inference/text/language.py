@@ -84,16 +84,21 @@ _LANGUAGES_OF = {word: [name for name, words in _WORDS.items() if word in words.
 
 def language(sentence: str, otherwise: str = ENGLISH) -> str:
     """The language of a sentence, in two letters: en, zh, ja, de, fr, es, ko, ar, ru, nl, it, pl or pt; `otherwise` where nothing shows it."""
-    letters = {name: len(script.findall(sentence)) for name, script in _SCRIPTS.items()}
-    least = _FEW * (len(_LATIN.findall(sentence)) + sum(letters.values()))
-    if letters["ja"] and letters["ja"] + letters["zh"] > least:
-        return "ja"
-    if other := next((name for name, many in letters.items() if many > least), None):
+    if other := None if sentence.isascii() else _by_script(sentence):
         return "ja" if (other, otherwise) == ("zh", "ja") else other
     likely = _latin(sentence)
     return (
         otherwise if not likely or otherwise in likely else ENGLISH if ENGLISH in likely else likely[0] if len(likely) == 1 else otherwise
     )
+
+
+def _by_script(sentence: str) -> str | None:
+    """The language of a sentence that is mostly in another script than Latin."""
+    letters = {name: len(script.findall(sentence)) for name, script in _SCRIPTS.items()}
+    least = _FEW * (len(_LATIN.findall(sentence)) + sum(letters.values()))
+    if letters["ja"] and letters["ja"] + letters["zh"] > least:
+        return "ja"
+    return next((name for name, many in letters.items() if many > least), None)
 
 
 def _latin(sentence: str) -> list[str]:

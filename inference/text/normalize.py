@@ -148,6 +148,7 @@ def _any(words: Iterable[str]) -> str:
 
 _NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?"
 _SIGN = r"[$€£¥₹₩]"
+_DIGIT = re.compile("[0-9]")
 _MONTH = _any((*_MONTHS, *_SHORT_MONTHS))
 _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 
@@ -167,8 +168,10 @@ def normalize(text: str, otherwise: str = ENGLISH) -> str:
 
 
 def _english(text: str) -> str:
-    for pattern, said in _RULES:
-        text = pattern.sub(_apart(said), text)
+    numbers = _DIGIT.search(text) is not None
+    for pattern, said, of_numbers in _RULES:
+        if numbers or not of_numbers:
+            text = pattern.sub(said, text)
     return text
 
 
@@ -317,8 +320,9 @@ def _abbreviation(m: re.Match[str]) -> str:
     return _ABBREVIATIONS[m[1]] + "." * ends
 
 
-def _rule(pattern: str, said: Said) -> tuple[re.Pattern[str], Said]:
-    return re.compile(pattern), said
+def _rule(pattern: str, said: Said, *, of_numbers: bool | None = None) -> tuple[re.Pattern[str], Said, bool]:
+    """A pattern, what to say in its place, and whether it needs a digit to match: one that names digits does, unless told otherwise."""
+    return re.compile(pattern), _apart(said), "[0-9]" in pattern if of_numbers is None else of_numbers
 
 
 _RULES = [
@@ -365,7 +369,7 @@ _RULES = [
     _rule(rf"\b({_any(_CODES)}) ?({_NUMBER})", lambda m: f"{_cardinal(m[2])} {_CODES[m[1]]}{'s' * (m[2] != '1')}"),
     _rule(rf"(?<![\w.,])({_NUMBER}) ?({_any(_CODES)})\b", lambda m: f"{_cardinal(m[1])} {_CODES[m[2]]}{'s' * (m[1] != '1')}"),
     _rule(rf"(?<![\w.,])({_NUMBER}) ?([kKmM]|bn)(?= (?:{_COUNTED})\b)", lambda m: f"{_cardinal(m[1])} {_SCALES[m[2].lower()]}"),
-    _rule(rf"(?<![\w.,])([0-9]+)? ?([{''.join(_VULGAR)}])", _vulgar),
+    _rule(rf"(?<![\w.,])([0-9]+)? ?([{''.join(_VULGAR)}])", _vulgar, of_numbers=False),
     _rule(rf"\b([A-Z][a-z]+) ({_any(_ROMANS)})\b(?!['’.][\w])", _roman),
     _rule(
         rf"(?<![\w.,])({_NUMBER}) ?({_any(_UNITS)})(?![\w²³])(?:\.(?= [a-z]))?", lambda m: f"{_cardinal(m[1])} {_UNITS[m[2]][m[1] != '1']}"

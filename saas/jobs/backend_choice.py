@@ -16,7 +16,7 @@ def backend_of(settings: Settings, http: httpx.AsyncClient, bucket: Bucket) -> S
     """RunPod if its endpoint is set, else the fishserve server. Raises ConfigurationError when neither is configured."""
     if settings.runpod_endpoint_id and settings.runpod_api_key:
         return RunPod(
-            http, bucket, settings.runpod_base_url, settings.runpod_endpoint_id, settings.runpod_api_key.get_secret_value(), settings.public_url,
+            bucket, settings.runpod_base_url, settings.runpod_endpoint_id, settings.runpod_api_key.get_secret_value(), settings.public_url,
             by_key=settings.runpod_upload == "key",
         )  # fmt: skip
     if settings.fishserve_url:

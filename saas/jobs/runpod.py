@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import aiohttp
 import httpx
 from pydantic import ValidationError
 
@@ -35,16 +37,17 @@ class RunPod:
     """One queue endpoint, which is sent at most `slots` jobs at the same moment.
 
     `by_key`: its workers have the bucket's credentials, and a job carries keys, which are worth nothing to others. Otherwise each job carries
-    presigned URLs for its clip and its result.
+    presigned URLs for its clip and its result. Each job is sent by aiohttp, which takes a fifth of the processor time that httpx takes.
     """
 
     name = "runpod"
 
     def __init__(
-        self, http: httpx.AsyncClient, bucket: Bucket, base_url: str, endpoint: str, api_key: str, public_url: str, *, by_key: bool = True,
+        self, bucket: Bucket, base_url: str, endpoint: str, api_key: str, public_url: str, *, by_key: bool = True,
         slots: int = 32,
     ) -> None:  # fmt: skip
-        self._http, self._bucket, self._base, self._public = http, bucket, f"{base_url}/{endpoint}", public_url
+        self._bucket, self._base, self._public = bucket, f"{base_url}/{endpoint}", public_url
+        self._session: aiohttp.ClientSession | None = None
         self._headers, self._by_key, self.slots = {"Authorization": f"Bearer {api_key}"}, by_key, slots
         self._held = 0
         self._secret = hmac.digest(api_key.encode(), b"fishserve webhooks", "sha256")
@@ -83,6 +86,11 @@ class RunPod:
         except JobUnknown:
             return
 
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
     def _input(self, order: Order) -> dict[str, Any]:
         given = order.options.asdict() | {"version": 1, "text": order.text, "seed": order.seed}
         if order.budget is not None:
@@ -105,24 +113,28 @@ class RunPod:
         return f"{self._public}/api/webhook/runpod?{query}"
 
     async def _ask(self, method: str, path: str, body: Any = None, *, seconds: float = 10) -> dict[str, Any]:
+        if self._session is None:  # a session belongs to a running loop
+            connector = aiohttp.TCPConnector(limit=0, ssl=httpx.create_ssl_context())  # its certificates, as of all that is asked here
+            self._session = aiohttp.ClientSession(connector=connector, headers=self._headers, trust_env=True)
         try:
-            response = await self._http.request(method, f"{self._base}/{path}", json=body, headers=self._headers, timeout=seconds)
-        except httpx.HTTPError as e:
+            async with self._session.request(
+                method, f"{self._base}/{path}", json=body, timeout=aiohttp.ClientTimeout(total=seconds), allow_redirects=False
+            ) as response:
+                content = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as e:
             raise BackendUnavailable(f"RunPod does not answer: {type(e).__name__}") from None
         sending = path == "run" or path.startswith("runsync")
-        if response.status_code == 404 and not sending:
+        if response.status == 404 and not sending:
             raise JobUnknown("RunPod does not know the job")
-        if response.status_code == 400 and sending:
+        if response.status == 400 and sending:
             raise JobRejected("RunPod refused the job")
-        if response.status_code in (401, 403):
+        if response.status in (401, 403):
             raise BackendUnavailable("RunPod refuses RUNPOD_API_KEY", KEY_SECONDS, "key")
-        if response.status_code >= 300:
+        if response.status >= 300:
             after = response.headers.get("Retry-After", "")
-            raise BackendUnavailable(
-                f"RunPod answered {response.status_code}", float(after) if after.isascii() and after.isdigit() else None
-            )
+            raise BackendUnavailable(f"RunPod answered {response.status}", float(after) if after.isascii() and after.isdigit() else None)
         try:
-            answer = response.json()
+            answer = json.loads(content)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):

@@ -14,6 +14,7 @@ from saas.jobs.service import Jobs
 from saas.postgres import PostgresDatabase
 from saas.storage.bucket import Bucket
 from tests.saas.api_harness import NOWHERE
+from tests.saas.jobs.answering import answering
 from tests.worker.conftest import BUCKET
 
 ALARMS, FAULTS = "fishserve_saas_alarms_total", "fishserve_saas_speech_faults_total"
@@ -27,12 +28,12 @@ def faults(fault):
 def test_a_key_that_runpod_refuses_is_one_alarm_and_the_job_waits_for_another_key(database, bucket, caplog, status):
     """Before, it was tried again and again, and the log said that RunPod had answered 401."""
     answers = [status]
-    runpods = httpx.MockTransport(lambda _: httpx.Response(answers[-1], json={"id": "a", "status": "IN_QUEUE"}))
 
     async def story():
         files, store = Bucket(bucket.endpoint, bucket.key, bucket.secret, BUCKET), PostgresDatabase(database.url)
-        async with httpx.AsyncClient(transport=runpods) as http:
-            jobs = Jobs(store, files, RunPod(http, files, "http://runpod", "ep", "key", "http://api"))
+        async with answering(lambda: (answers[-1], {"id": "a", "status": "IN_QUEUE"})) as address:
+            runpod = RunPod(files, address, "ep", "key", "http://api")
+            jobs = Jobs(store, files, runpod)
             before = REGISTRY.get_sample_value(ALARMS), faults("key")
             row = (await jobs.submit(str(database.user(1000)), None, None, "Hello there.", None, Options()))["job"]
             working = asyncio.create_task(jobs.run())
@@ -48,6 +49,7 @@ def test_a_key_that_runpod_refuses_is_one_alarm_and_the_job_waits_for_another_ke
                 await asyncio.sleep(0.02)
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
+            await runpod.close()
         files.close()
         await store.close()
         return REGISTRY.get_sample_value(ALARMS) - before[0], faults("key") - before[1]

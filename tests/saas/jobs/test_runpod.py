@@ -10,6 +10,7 @@ from saas.jobs.backend import Options, Order, VoiceClip
 from saas.jobs.runpod import TTL_SECONDS, RunPod
 from saas.storage.bucket import Bucket, result_key
 from tests import raw
+from tests.saas.jobs.answering import answering
 from tests.saas.jobs.conftest import LONG_TEXTS, NOTHING, REFUSED, SMALL, Account, Api, check_nothing_to_speak, check_paid, check_refunded
 from tests.texts import ENDLESS, LONG
 from tests.waiting import wait
@@ -256,8 +257,12 @@ def test_workers_without_the_buckets_keys_get_an_address(database, bucket, cloud
 )  # fmt: skip
 def test_whatever_runpod_says_is_understood(answer, words):
     async def status():
-        async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer))) as http:
-            return await RunPod(http, None, "https://x", "ep", "rpa_secret", "https://y").status("id", "mine", 1.0)
+        async with answering(lambda: (200, answer)) as address:
+            runpod = RunPod(None, address, "ep", "rpa_secret", "https://y")
+            try:
+                return await runpod.status("id", "mine", 1.0)
+            finally:
+                await runpod.close()
 
     ended = asyncio.run(status())
     assert ended.status == "failed"
@@ -270,7 +275,7 @@ def test_a_job_carries_keys_or_addresses_that_end_with_it(by_key):
     bucket = Bucket("https://bucket.example.com", "a", "b", "speech")
     voice = VoiceClip("voices/u/v", "0" * 64, "Hello.")
     order = Order("00000000-0000-4000-8000-000000000000", "u", "k", "Hello.", Options(), voice, None)
-    given = RunPod(None, bucket, "https://x", "ep", "rpa_secret", "https://y", by_key=by_key)._input(order)
+    given = RunPod(bucket, "https://x", "ep", "rpa_secret", "https://y", by_key=by_key)._input(order)
     bucket.close()
     if by_key:
         assert given["voice"] == {"text": "Hello.", "key": "voices/u/v", "bucket": "speech"}
@@ -283,9 +288,9 @@ def test_a_job_carries_keys_or_addresses_that_end_with_it(by_key):
 
 def test_a_token_can_be_made_again_and_tells_nothing_of_the_key():
     """From what the database has and the key, so that another process can send the job; a hundred are a hundred."""
-    make = RunPod(None, None, "https://x", "ep", "rpa_secret", "https://y").token
+    make = RunPod(None, "https://x", "ep", "rpa_secret", "https://y").token
     tokens = {make("user", f"key{n}") for n in range(100)}
     assert len(tokens) == 100
     assert make("user", "key1") in tokens
-    assert RunPod(None, None, "https://x", "ep", "rpa_other", "https://y").token("user", "key1") not in tokens
+    assert RunPod(None, "https://x", "ep", "rpa_other", "https://y").token("user", "key1") not in tokens
     assert all(len(token) == 64 for token in tokens)
