@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,14 +54,14 @@ class Slots(NamedTuple):
         return _slots(cache.both.transpose(1, 2), [_read(cache, 0, len(positions), end)], at)
 
     @staticmethod
-    def each(cache: KVCache, lengths: list[int]) -> list[Slots]:
-        """As `ragged`, but attention reads each row separately, up to its own length, so that it sums in the same order as for the row
-        alone.
+    def each(cache: KVCache, rows: Seq[int], lengths: list[int]) -> list[Slots]:
+        """As `ragged` for any rows, but attention reads each row separately, up to its own length, so that it sums in the same order as for
+        the row alone.
         """
-        read = [_read(cache, row, row + 1, length + 1) for row, length in enumerate(lengths)]
-        if min(lengths) == max(lengths):
+        read = [_read(cache, row, row + 1, length + 1) for row, length in zip(rows, lengths, strict=True)]
+        if min(lengths) == max(lengths) and rows == range(len(lengths)):
             return _slots(_columns(cache, len(lengths), lengths[0]), read)
-        at = torch.arange(len(lengths)), torch.tensor(lengths)
+        at = torch.tensor(rows), torch.tensor(lengths)
         return _slots(cache.both.transpose(1, 2), read, at)
 
     @staticmethod
@@ -211,17 +212,17 @@ class Head:
 class Step:
     """A model packed for decoding up to `rows` rows, with the cache of its fast layers. Packing changes none of the model's values.
 
-    On a CPU a row gets the same bits alone and in a batch: `layouts` ensures it for products, and attention reads each row separately.
+    On a CPU (`exact`) a row gets the same bits alone and in a batch: `layouts` ensures it for products, and attention reads each row separately.
     """
 
     def __init__(self, model: DualAR, rows: int, weights: Weights = "native") -> None:
         self.model, self.codebooks = model, model.config.num_codebooks
         like = model.embeddings.weight
-        self._exact = like.device.type == "cpu" and like.dtype == torch.float32
+        self.exact = like.device.type == "cpu" and like.dtype == torch.float32
         self.layouts = layouts = Layouts(weights, 2 * rows)  # two positions of each row are one pass
         self.heads = Layouts("native", rows)  # rounded logits would tie, and draws go by rank
         self.slow_blocks = [PackedBlock.pack(b, layouts) for b in model.layers if isinstance(b, Block)]
-        self.fast_blocks = [PackedBlock.pack(b, layouts, few_keys=self._exact) for b in model.fast_layers if isinstance(b, Block)]
+        self.fast_blocks = [PackedBlock.pack(b, layouts, few_keys=self.exact) for b in model.fast_layers if isinstance(b, Block)]
         project = model.fast_project_in
         self.project = layouts.lay_out(project) if isinstance(project, nn.Linear) else None
         self._norm, self._fast_norm = Norm.of(model.norm), Norm.of(model.fast_norm)
@@ -234,11 +235,14 @@ class Step:
         later = torch.tensor([[0.0, -torch.inf], [0.0, 0.0]], device=model.rope.device, dtype=self._fast_embeddings.dtype)
         self._pair_mask = later.repeat_interleave(per_kv, dim=0)  # queries of position 0, then of position 1
 
-    def slow(self, columns: Tensor, cache: KVCache, lengths: list[int]) -> Tensor:
-        """The next column (batch, 1 + codebooks) of rows 0, 1, ... -> hidden states before the final norm, (batch, dim)."""
-        if self._exact:
+    def slow(self, columns: Tensor, cache: KVCache, lengths: list[int], rows: Seq[int] | None = None) -> Tensor:
+        """The next column (batch, 1 + codebooks) of rows 0, 1, ... -> hidden states before the final norm, (batch, dim).
+
+        `rows` are other rows of the cache; only an `exact` step can leave some out.
+        """
+        if self.exact:
             turn = self._turns[torch.tensor(lengths)]
-            return self._slow_layers(columns, turn, Slots.each(cache, lengths), None)
+            return self._slow_layers(columns, turn, Slots.each(cache, rows or range(len(lengths)), lengths), None)
         if min(lengths) != max(lengths):
             return self.slow_at(columns, cache, torch.tensor(lengths, device=columns.device), max(lengths) + 1)
         return self._slow_layers(columns, self._turns[lengths[0]], Slots.same(cache, len(lengths), lengths[0]), None)
@@ -327,7 +331,7 @@ class Step:
         """The fast layers' slots for a position: position 1 means the pair 0 and 1."""
         if (rows, position) not in self._fast_slots:
             slots = Slots.pair(self._fast_cache, rows) if position == 1 else Slots.same(self._fast_cache, rows, position)
-            self._fast_slots[rows, position] = [layer.flat() for layer in slots] if self._exact else slots
+            self._fast_slots[rows, position] = [layer.flat() for layer in slots] if self.exact else slots
         return self._fast_slots[rows, position]
 
     def token_logits(self, hidden: Tensor, head: Matrix) -> Tensor:

@@ -251,7 +251,7 @@ class SpeechEngine:
             self._take_frames()
             if self._runner.sequences:
                 metrics.BATCH.observe(len(self._runner.sequences))
-            self._runner.step()
+            self._runner.step(self._scheduler.wanted_first())
             self._take_frames()
             self._make_sound()
         except Exception as e:

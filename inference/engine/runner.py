@@ -185,27 +185,33 @@ class Runner:
         elif self._placed:
             self._place(sequence)
 
-    def step(self) -> None:
-        """Generate one frame for every sequence. The caller must have removed finished sequences.
+    @property
+    def can_leave_out(self) -> bool:
+        """Whether a step is shorter without some of the sequences, and gives the others the same frames."""
+        return self._graphs is None and self._step.exact
+
+    def step(self, only: list[Sequence] | None = None) -> None:
+        """Generate one frame for every sequence, or for some where `can_leave_out`. The caller must have removed finished sequences.
 
         With graphs, frames arrive one step late: the device computes the next ones while the runner reads these. While a reference sequence
         runs, all steps are eager.
         """
         if self._graphs is None:
-            self._step_eagerly()
+            self._step_eagerly(self.sequences if only is None else only)
         elif not any(s.reference for s in self.sequences):
             self._step_ahead()
         elif self._flight is not None:  # collect pending frames first
             self._collect_pending()
         else:
-            self._step_eagerly()
+            self._step_eagerly(self.sequences)
 
-    def _step_eagerly(self) -> None:
+    def _step_eagerly(self, sequences: list[Sequence]) -> None:
         self._placed = False
-        if self.sequences:
-            columns = self._sent(torch.stack([s.column for s in self.sequences]))
-            self._finish_frame(self._step.slow(columns, self._cache, [s.length for s in self.sequences]), self.sequences)
-        for s in self.sequences:
+        if sequences:
+            columns = self._sent(torch.stack([s.column for s in sequences]))
+            rows = None if sequences is self.sequences else [s.slot for s in sequences]
+            self._finish_frame(self._step.slow(columns, self._cache, [s.length for s in sequences], rows), sequences)
+        for s in sequences:
             s.length += 1
 
     def _step_ahead(self) -> None:

@@ -31,7 +31,8 @@ MAX_BEHIND = 256
 LEAST_COLUMNS = 64
 """A prompt takes at least as long as one of so many columns."""
 HELD_ROUNDS = 4
-"""While a short text has not been heard, only every so many rounds begin a segment of another kind: about one until it is heard."""
+"""While a short text has not been heard, only every so many rounds begin a segment of another kind, or generate for those who can wait:
+about one until it is heard."""
 SHORT_ONES_SHARE = 4
 """A quarter of the queue's places is for short requests alone."""
 
@@ -151,6 +152,18 @@ class Scheduler:
                 self.fail(job, e)
             except Exception as e:  # for example out of memory: it affects only this job
                 self.fail(job, self._device_fault(e))
+
+    def wanted_first(self) -> list[Sequence] | None:
+        """Whose frames are wanted before all others': while a short text has not been heard, its own and those of listeners who run out.
+
+        None when all are wanted, as they are every HELD_ROUNDS rounds at least, or when leaving some out saves nothing.
+        """
+        if self._held % HELD_ROUNDS == 0 or not self._runner.can_leave_out:
+            return None
+        soon = time.monotonic() + AHEAD_SECONDS
+        decoding = [job for job in self.running if job.status is JobStatus.DECODING]
+        wanted = [job for job in decoding if (job.short if job.unheard else job.audio and job.audible_until <= soon)]
+        return [job.sequence for job in wanted if job.sequence and not job.sequence.finish]
 
     def sounding(self) -> list[Job]:
         """The jobs whose segment has begun: they have frames to become sound, or will have some soon."""

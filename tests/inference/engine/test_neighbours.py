@@ -52,6 +52,9 @@ def test_hidden_states_and_logits_have_the_same_bits_alone_and_among_others(kind
             hidden = step.slow(columns[rows], cache, [lengths[row] for row in rows])
             frame = step.frame(hidden, head, lambda _, scores: logits.append(scores) or scores.argmax(-1))
             cache.both.copy_(kept)
+            if step.exact:
+                assert torch.equal(step.slow(columns[rows], cache, [lengths[row] for row in rows], rows), hidden), "rows where they are"
+                cache.both.copy_(kept)
             return torch.cat((hidden, *logits, frame), dim=1)
 
         with torch.inference_mode():

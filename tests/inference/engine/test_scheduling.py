@@ -106,6 +106,28 @@ def test_a_short_request_gets_the_slot_of_one_whose_listener_has_plenty_to_hear(
     assert np.array_equal(long.codes, alone)
 
 
+@pytest.mark.parametrize("ahead", [True, False], ids=["plenty to hear", "little to hear"])
+def test_until_a_short_text_is_heard_those_with_plenty_to_hear_get_a_frame_every_few_rounds(golden, monkeypatch, ahead):
+    monkeypatch.setattr(scheduler_module, "AHEAD_SECONDS", -1e9 if ahead else 1e9)
+    request = SpeechRequest("Hello there.", seed=1, max_new_tokens=60)
+    alone = ByHand(golden, slots=1).generate(request)
+    engine, heard, first = ByHand(golden, slots=2), [], []
+    beside = engine.submit(request, heard.append)
+    while not heard:
+        engine.turn()
+    (job,) = engine._scheduler.running
+    engine.submit(SpeechRequest("Short.", seed=2, max_new_tokens=30), first.append)
+    engine.turn()
+    before, rounds = len(job.sequence.frames), 0
+    while not first:
+        engine.turn()
+        rounds += 1
+    got = len(job.sequence.frames) - before
+    assert rounds // scheduler_module.HELD_ROUNDS <= got <= -(-rounds // scheduler_module.HELD_ROUNDS) if ahead else got == rounds
+    engine.finish()
+    assert np.array_equal(beside.codes, alone)
+
+
 @pytest.mark.parametrize(("text", "paused"), [("One sentence. " * 60, True), ("[pause:9s] Hello there. And more.", False)])
 def test_of_texts_that_nobody_has_heard_only_a_long_one_is_paused(golden, text, paused):
     """Two short ones would pause each other for ever, as silence before the words counts as something to hear."""
