@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -74,6 +74,22 @@ def as_json(word: Word) -> dict[str, Any]:
 def precision(words: Iterable[Word]) -> str:
     """The least exact of the words' precisions."""
     return "word" if all(word.precision == "word" for word in words) else "segment"
+
+
+class Format(NamedTuple):
+    """A format of captions: `write` takes a text and its words."""
+
+    write: Callable[[str, Sequence[Word]], str]
+    media_type: str
+
+
+CAPTION_FORMATS = {
+    "srt": Format(srt, "application/x-subrip"),
+    "vtt": Format(vtt, "text/vtt"),
+    "json": Format(words_json, "application/json"),
+}
+KEY_SUFFIX = ".captions"
+"""In a bucket, the captions of a file are at its key with this behind it."""
 
 
 class Characters(NamedTuple):
