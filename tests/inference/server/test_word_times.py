@@ -143,13 +143,44 @@ def test_fishs_socket_has_them_as_the_text_comes(minnow):
     assert "alignment" not in fish_live(minnow, "/v1/tts/live", "Hi.")[0]
 
 
-@pytest.mark.parametrize("field", ["alignment", "normalizedAlignment"])
-def test_elevenlabs_sockets_count_from_the_alignment_before(minnow, field):
+def test_a_listener_who_interrupts_fishs_socket_learns_what_was_heard(minnow):
+    text = "One two three. " * 40
+    with connect(f"ws://127.0.0.1:{minnow.port}/v1/tts/live/with-timestamp", max_size=None) as opened:
+
+        def talk(*events, until):
+            for event in events:
+                opened.send(ormsgpack.packb(event))
+            heard = [ormsgpack.unpackb(opened.recv(HANG_SECONDS))]
+            while not until(heard[-1]):
+                heard.append(ormsgpack.unpackb(opened.recv(HANG_SECONDS)))
+            return heard
+
+        start = {"event": "start", "request": {"text": text, "format": "pcm", "seed": 1}}
+        heard = talk(start, {"event": "stop"}, until=lambda e: e.get("alignment"))
+        heard += talk({"event": "cancel", "played_sec": 0.7}, until=lambda e: e["event"] == "finish")
+        finish, words = heard[-1], absolute(heard[:-1])
+        assert finish["reason"] == "cancelled"
+        assert finish["audio_sec"] == pytest.approx(sum(len(e["audio"]) for e in heard[:-1]) / 88_200, abs=0.01)
+        last = [name for name, begins, _ in words if begins < 700][-1]
+        assert (finish["last_word"]["word"], finish["last_word"]["start"] < 0.7) == (last, True)
+        assert len(absolute(heard[:-1])) < 120
+        again = talk(start | {"request": {"text": "Hi.", "format": "pcm"}}, {"event": "stop"}, until=lambda e: e["event"] == "finish")
+        assert again[-1]["reason"] == "stop"
+        assert again[-1]["last_word"]["word"] == "Hi"
+        unheard = talk(start, {"event": "cancel"}, until=lambda e: e["event"] == "finish")
+        assert unheard[-1]["reason"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("field", "query"), [("alignment", {}), ("normalizedAlignment", {}), ("normalizedAlignment", {"sync_alignment": "true"})]
+)
+def test_elevenlabs_sockets_count_from_the_alignment_before_or_as_livekit_wants_from_the_beginning(minnow, field, query):
     texts = ("Hi there. ", "It is $5. ")
-    with socket(minnow) as talk:
+    with socket(minnow, **query) as talk:
         sent = [{"text": text, "context_id": "a", "flush": True} for text in texts]
         heard = talk({"text": " ", "context_id": "a", "voice_settings": {}}, *sent, {"context_id": "a", "close_context": True})
     assert finals(heard) == ["a"]
+    assert (heard[-1]["lastWord"]["word"], heard[-1]["lastWord"]["start_char"]) == ("$5", len("Hi there. It is ") + 1)
     found = [m[field] for m in heard if m.get(field)]
     assert "".join(c for a in found for c in a["chars"]).strip() == (
         "Hi there. It is $5." if field == "alignment" else "Hi there. It is five dollars."
@@ -160,9 +191,9 @@ def test_elevenlabs_sockets_count_from_the_alignment_before(minnow, field):
         for start, length in zip(a["charStartTimesMs"], a["charDurationsMs"], strict=True):
             assert clock + start >= last
             last = clock + start + length
-        clock = last
+        clock = 0 if query else last
     pcm = b"".join(base64.b64decode(m["audio"]) for m in heard if m.get("audio"))
-    assert clock == pytest.approx(1000 * len(pcm) / 88_200, abs=2)
+    assert last == pytest.approx(1000 * len(pcm) / 88_200, abs=2)
 
 
 def test_pipecats_clock_and_words_are_right(minnow):
