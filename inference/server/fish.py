@@ -185,7 +185,7 @@ async def _events(pieces: AsyncGenerator[Piece], text: str) -> AsyncIterator[str
 
 
 class TimedChunks:
-    """The chunks of a speech in Fish Audio's format. A chunk lasts until its words are known; their times count from its beginning."""
+    """The chunks of a speech in Fish Audio's format: words that were known together, whose times count from the end of the chunk before."""
 
     def __init__(self) -> None:
         self._number, self._began = 0, 0.0
@@ -203,8 +203,9 @@ class TimedChunks:
             }
             for w in piece.words
         ]  # fmt: skip
-        alignment = {"audio_duration": round(piece.end - self._began, 3), "segments": segments, "precision": precision(piece.words)}
-        self._number, self._began = self._number + 1, piece.end
+        ends = piece.end if piece.words[-1].ends_line else piece.words[-1].end
+        alignment = {"audio_duration": round(ends - self._began, 3), "segments": segments, "precision": precision(piece.words)}
+        self._number, self._began = self._number + 1, ends
         return {"content": "".join(self._characters.next(text, piece.words, piece.end).characters), "alignment": alignment, **fields}
 
 

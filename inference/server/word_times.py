@@ -33,12 +33,13 @@ class CharacterTimes:
         self._given, self._at = 0, 0.0
 
     def next(self, text: str, words: Sequence[Word], until: float) -> Characters:
-        """The characters up to the last of these words and the blank behind it, which lasts to `until`; none without words.
+        """The characters up to the last of these words and the blank behind it; none without words. That of a line's last word lasts to `until`.
 
         `text` is all the text there is so far.
         """
         if not words:
             return Characters([], [], [])
+        until = until if words[-1].ends_line else words[-1].end
         return self._up_to(_BEHIND.match(text, words[-1].end_char).end(), text, words, until)
 
     def rest(self, text: str) -> Characters:

@@ -127,12 +127,12 @@ def joined(parts: Iterable[Characters]) -> Characters:
 
 
 def spoken_characters(words: Sequence[Word], until: float) -> Characters:
-    """The characters of what was said for the words, numbers and signs as words. What is behind the last word lasts to `until`."""
+    """The characters of what was said for the words, numbers and signs as words. What is behind the last word of a line lasts to `until`."""
     found = Characters([], [], [])
     for n, word in enumerate(words, 1):
         said = word.spoken.rstrip()
         _add(found, said, word.start, word.end)
-        _add(found, word.spoken[len(said) :], word.end, word.end if n < len(words) else until)
+        _add(found, word.spoken[len(said) :], word.end, until if n == len(words) and word.ends_line else word.end)
     return found
 
 

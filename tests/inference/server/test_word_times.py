@@ -59,6 +59,20 @@ def test_openais_events_have_the_same_words(minnow, openai_header):
     assert all(TEXT[w["start_char"] : w["end_char"]] == w["word"] for w in found)
 
 
+def test_words_come_while_their_sentence_is_still_spoken_and_are_the_same_in_every_stream(minnow):
+    text = "The old keeper of the lighthouse climbed the long stairs every evening when the sun went down behind the sea."
+    answer = post(minnow, "/v1/audio/speech", input=text, response_format="pcm", word_timestamps=True, stream_format="sse")
+    kinds = [event["type"] for event in events(answer)]
+    assert kinds.index("speech.audio.words") < len(kinds) - 1 - kinds[::-1].index("speech.audio.delta")
+    assert kinds.count("speech.audio.words") > 2
+    found = [w for event in events(answer) if event["type"] == "speech.audio.words" for w in event["words"]]
+    assert [w["word"] for w in found] == text.rstrip(".").split()
+    whole = post(minnow, "/v1/audio/speech", input=text, response_format="pcm", word_timestamps=True)
+    assert [(w["word"], round(1000 * w["start"]), round(1000 * w["end"])) for w in found] == [
+        tuple(w.values()) for w in json.loads(whole.headers[HEADER])
+    ]
+
+
 def test_nobody_is_told_the_times_without_asking(minnow):
     answer = post(minnow, "/v1/audio/speech", input="Hi.", response_format="wav", stream_format="sse")
     assert {event["type"] for event in events(answer)} == {"speech.audio.delta", "speech.audio.done"}
@@ -117,7 +131,8 @@ def test_fishs_events_have_the_words_of_each_chunk(minnow, openai_header):
     chunks = events(answer)
     assert b"".join(base64.b64decode(c["audio_base64"]) for c in chunks)[44:] == openai_header[1][44:]
     assert close_to(absolute(chunks), openai_header[0])
-    assert [c["content"] for c in chunks if c["alignment"]] == ["Hi there, **it** is $5. ", "[pause:0.5s] Then go."]
+    contents = [c["content"] for c in chunks if c["alignment"]]
+    assert ("".join(contents), contents[-1]) == (TEXT, "[pause:0.5s] Then go.")
     assert sum(c["alignment"]["audio_duration"] for c in chunks if c["alignment"]) == pytest.approx(seconds(openai_header[1]), abs=0.01)
 
 
