@@ -357,8 +357,7 @@ def calibrate_times(checkpoint: Checkpoint = None, device: Device = None) -> Non
     with _engine(settings) as engine:
         choice = calibrate(engine, console.print)
         file = store(settings.voices_dir, engine.checkpoint, choice)
-    heads = ", ".join(f"layer {layer} head {head}" for layer, head in choice.heads)
-    console.print(f"score {choice.score:.2f}: {heads or 'no head follows the text, so word times stay estimates'}; stored in {file}")
+    console.print(f"{choice}; stored in {file}")
     if not choice.heads:
         raise typer.Exit(1)
 

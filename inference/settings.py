@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     )
     queue: int = Field(64, ge=1, description="Requests that may wait; further ones are refused with 429.")
     voices_dir: Path = Field(Path("voices"), description="Directory of named voices.")
+    calibrate_times: bool = Field(
+        True, description="At its first start with a model that names no alignment heads, the server looks for them, for about a minute."
+    )
     cache_dir: Path | None = Field(None, description="Directory for memory-mapped copies of weights; empty: the user's cache folder.")
     host: str = Field("127.0.0.1", description="Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for all its addresses.")
     port: int = Field(

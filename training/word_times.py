@@ -16,10 +16,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bench.record import facts, recording
 from inference import SpeechEngine, SpeechRequest
@@ -30,14 +30,15 @@ from inference.model.codec import LogMel
 from inference.model.config import FRAMES_PER_SECOND, SAMPLE_RATE
 from inference.model.dual_ar import Span
 from inference.model.prompt import PromptBuilder
-from inference.text.words import SpokenWord, spoken_lines
+from inference.text.words import SpokenLine, SpokenWord, spoken_lines
 from training.evaluate import Ear
 from training.recipe import TextRecipe
-from training.speech import PAUSE, Teacher, Utterance
+from training.speech import Teacher
 from training.text import corpus
+from training.word_time_cases import SPEEDS, TEXTS, carried_over, costs, errors_as_sent, taught_starts
 
-BANDS = 96
-"""Mel bands that are compared: the teacher has no sound above 12 kHz."""
+AS_SENT = "attention, against the teacher's durations carried over, in files"
+STREAMS = 8
 GOAL_MILLISECONDS, GOAL_95_MILLISECONDS = 40, 120
 Errors = dict[str, list[float]]
 """Differences in seconds by what is compared with what."""
@@ -78,43 +79,6 @@ def word_starts(text: str, wave: np.ndarray, bounds: np.ndarray | None) -> np.nd
     return np.array([times[word.begin, 0] for word in _words(text)])
 
 
-def taught_starts(text: str, taught: Utterance) -> np.ndarray:
-    """When each word begins in the teacher's speech by its own durations, in seconds; nan where they do not say."""
-    silent, places = taught.phonemes.numpy() == PAUSE, taught.bytes.numpy()
-    starts = []
-    for word in _words(text):
-        reached = np.flatnonzero((places > len(text[: word.begin].encode()) - 0.5) & ~silent)
-        starts.append(reached[0] * HOP / SAMPLE_RATE if len(reached) else np.nan)
-    return np.array(starts)
-
-
-def carried_over(seconds: np.ndarray, taught: Tensor, heard: Tensor) -> np.ndarray:
-    """Times in the speech whose log-mel is `taught` (bands, hops), as times in that of `heard`, which says the same in other time."""
-    rows, columns = _warped(taught[:BANDS].numpy().astype(np.float64), heard[:BANDS].numpy().astype(np.float64))
-    hops = np.arange(taught.shape[1])
-    places = np.bincount(rows, columns, len(hops)) / np.bincount(rows, minlength=len(hops))
-    return np.interp(seconds * SAMPLE_RATE / HOP, hops, places) * HOP / SAMPLE_RATE
-
-
-def _warped(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The path of least distance through a (bands, n) and b (bands, m): the hops of each that belong together."""
-    a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
-    costs = np.sqrt(np.maximum((a**2).sum(0)[:, None] + (b**2).sum(0) - 2 * a.T @ b, 0))
-    n, m = costs.shape
-    total = np.full((n + 1, m + 1), np.inf)
-    total[0, 0] = 0
-    for diagonal in range(n + m - 1):
-        i = np.arange(max(0, diagonal - m + 1), min(n, diagonal + 1))
-        j = diagonal - i
-        total[i + 1, j + 1] = costs[i, j] + np.minimum(total[i, j], np.minimum(total[i, j + 1], total[i + 1, j]))
-    path = [(n, m)]
-    while path[-1] != (1, 1):
-        i, j = path[-1]
-        path.append(min(((i - 1, j - 1), (i - 1, j), (i, j - 1)), key=lambda p: total[p]))
-    rows, columns = np.array(path[::-1]).T - 1
-    return rows, columns
-
-
 def heard_starts(text: str, ear: Ear, wave: np.ndarray) -> np.ndarray:
     """When Whisper hears each word of `text` begin, in seconds; nan for words that it writes differently."""
     heard = ear.hear_words(wave)
@@ -127,7 +91,7 @@ def heard_starts(text: str, ear: Ear, wave: np.ndarray) -> np.ndarray:
 
 
 def compare(count: int) -> tuple[Errors, dict[str, float]]:
-    """The errors on `count` sentences, and the seconds that speech, generation and reading took."""
+    """The errors on `count` sentences and on TEXTS, and the seconds that speech, generation and reading took."""
     errors: Errors = defaultdict(list)
     seconds: dict[str, float] = defaultdict(float)
     ear, mel = Ear(), LogMel(160)
@@ -144,7 +108,7 @@ def compare(count: int) -> tuple[Errors, dict[str, float]]:
             seconds["generation"] += time.perf_counter() - began
             seconds["speech"] += len(wave) / SAMPLE_RATE
             assert stream.codes is not None
-            true, teacher_wave = taught_starts(text, taught), taught.wave.numpy().astype(np.float32) / 32768
+            true, teacher_wave = taught_starts(_line(text), taught), taught.wave.numpy().astype(np.float32) / 32768
             read_taught = word_starts(text, teacher_wave, on_teacher.bounds(text, engine.encode(teacher_wave)))
             read = word_starts(text, wave, on_minnow.bounds(text, stream.codes))
             estimated = word_starts(text, wave, None)
@@ -162,11 +126,22 @@ def compare(count: int) -> tuple[Errors, dict[str, float]]:
                 errors[name] += difference[1:].tolist()  # Whisper lets the first word begin at 0
                 if "estimate" not in name and "Whisper" not in name:
                     errors[f"{name}, first words"].append(float(difference[0]))
+            for speed, found in zip(SPEEDS, errors_as_sent(engine, teacher, mel, text, number, SPEEDS), strict=True):
+                errors[f"{AS_SENT}, at speed {speed}"] += found
             seconds["sentences"] += 1
             if seconds["sentences"] == count:
                 break
         seconds["reading"] = on_minnow.seconds
+        for kind, texts in TEXTS.items():
+            for number, text in enumerate(texts):
+                errors[f"{AS_SENT}, {kind}"] += errors_as_sent(engine, teacher, mel, text, number)[0]
     return errors, dict(seconds)
+
+
+def compare_costs() -> list[dict[str, Any]]:
+    """The costs for one stream and for eight."""
+    with SpeechEngine.load(device="cpu") as engine:
+        return costs(engine, _sentences(engine.checkpoint)[:STREAMS])
 
 
 def summary(differences: Sequence[float]) -> dict[str, float]:
@@ -184,8 +159,12 @@ def _sentences(checkpoint: Checkpoint) -> list[str]:
     return [request.script(checkpoint.defaults)[0][0].text for request in requests]
 
 
+def _line(text: str) -> SpokenLine:
+    return spoken_lines(text, [text], str)[0]
+
+
 def _words(text: str) -> tuple[SpokenWord, ...]:
-    return spoken_lines(text, [text], str)[0].words
+    return _line(text).words
 
 
 def _bare(word: str) -> str:
@@ -196,8 +175,14 @@ def main() -> None:
     """Compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sentences", type=int, default=100, help="sentences to speak (default 100)")
+    parser.add_argument("--costs", action="store_true", help="measure the cost instead, with one stream and eight; for a machine at rest")
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
     chosen = parser.parse_args()
+    if chosen.costs:
+        with recording(chosen.out, "word-time-costs", {"streams": STREAMS}, facts(None)) as record:
+            record.body["costs"] = compare_costs()
+            print(json.dumps(record.body, indent=1), flush=True)
+        return
     with recording(chosen.out, "word-times", {"sentences": chosen.sentences}, facts(None)) as record:
         errors, seconds = compare(chosen.sentences)
         record.body |= {

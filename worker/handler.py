@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import IO, Any
 
 from inference.audio.encode import Encoder
@@ -18,10 +20,12 @@ from inference.hub import name_of
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from inference.seeds import seed_of
 from inference.spool import Spool
+from inference.text.captions import CAPTION_FORMATS
+from inference.text.words import Word
 from inference.voices.notice import MINNOW, ONE_VOICE
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Reference, Voice
-from worker.job import INLINE_BYTES, Clip, Job, parse
+from worker.job import INLINE_BYTES, MAX_CAPTIONS, Clip, Job, parse
 from worker.storage import Storage
 
 _PIECE = INLINE_BYTES * 3 // 4 - 1000
@@ -58,8 +62,9 @@ class Handler:
         encoder = Encoder(asked.format, asked.sample_rate, asked.speed)
         request = SpeechRequest(
             asked.spoken, await self._voice(asked.voice), seed, asked.temperature, asked.top_p, asked.repetition_penalty, asked.normalize,
-            asked.chunk_length, asked.max_new_tokens,
+            asked.chunk_length, asked.max_new_tokens, words=asked.captions is not None,
         )  # fmt: skip
+        words: list[Word] = []
         samples, told, first, pieces, partial = 0, 0.0, None, 0, False
         most = None if asked.max_seconds is None else int(asked.max_seconds * SAMPLE_RATE)
         with Spool() as content:
@@ -67,6 +72,7 @@ class Handler:
                 async for chunk in stream:
                     first = first or time.monotonic()
                     sound = chunk.samples
+                    words += chunk.words
                     if most is not None and samples + len(sound) > most:
                         sound, partial = sound[: most - samples], True
                     samples += len(sound)
@@ -91,15 +97,23 @@ class Handler:
             # Without an upload, pieces are a stream: the file that the receiver joins has this checksum.
             if asked.upload or not asked.stream:
                 content.overwrite(*encoder.true_sizes(content.size))
-            yield await self._result(job, asked, encoder, content, stream, seed, samples, partial, began, first)
+            result = self._result(asked, encoder, content, stream, seed, samples, partial, began, first)
+            result["sha256"] = await asyncio.to_thread(content.digest)
+            if asked.captions:
+                result |= await self._captions(job["id"], asked, encoder, [w for w in words if w.start < samples / SAMPLE_RATE], samples)
+            if asked.upload:
+                result |= await self._storage.send(asked.upload, content, encoder.media_type, job["id"], result)
+            elif not asked.stream:
+                result["audio"] = base64.b64encode(content.read(0, content.size)).decode()
+            yield result
 
-    async def _result(
-        self, job: dict[str, Any], asked: Job, encoder: Encoder, content: Spool, stream: AsyncSpeechStream, seed: int, samples: int, partial: bool,
+    def _result(
+        self, asked: Job, encoder: Encoder, content: Spool, stream: AsyncSpeechStream, seed: int, samples: int, partial: bool,
         began: float, first: float | None,
     ) -> dict[str, Any]:  # fmt: skip
         result: dict[str, Any] = {
             "seconds": round(samples / SAMPLE_RATE / asked.speed, 3), "frames": samples // SAMPLES_PER_FRAME, "bytes": content.size,
-            "format": asked.format, "sample_rate": encoder.sample_rate, "sha256": await asyncio.to_thread(content.digest), "seed": seed,
+            "format": asked.format, "sample_rate": encoder.sample_rate, "seed": seed,
             "finish": "max_seconds" if partial else stream.finish_reason, "partial": partial,
             "model": name_of(self._engine.checkpoint.path),
             "timings": {
@@ -110,11 +124,22 @@ class Handler:
         }  # fmt: skip
         if asked.voice not in (None, DEFAULT) and result["model"] == MINNOW:
             result["warning"] = ONE_VOICE
-        if asked.upload:
-            return result | await self._storage.send(asked.upload, content, encoder.media_type, job["id"], result)
-        if asked.stream:
-            return result
-        return result | {"audio": base64.b64encode(content.read(0, content.size)).decode()}
+        return result
+
+    async def _captions(self, job: str, asked: Job, encoder: Encoder, words: list[Word], samples: int) -> dict[str, Any]:
+        """The captions, or where they are. Those that are too large for a result are left out of it, which then says their size."""
+        assert asked.captions is not None
+        ends = samples / SAMPLE_RATE
+        timed = [replace(w, start=encoder.position(w.start), end=encoder.position(min(w.end, ends))) for w in words]
+        written = CAPTION_FORMATS[asked.captions].write(asked.spoken, timed)
+        where = asked.upload.captions if asked.upload else None
+        if where is None:
+            size = len(json.dumps(written))
+            return {"captions": written} if size <= MAX_CAPTIONS else {"captions_omitted": size}
+        with Spool() as content:
+            await content.write(written.encode())
+            await self._storage.send(where, content, CAPTION_FORMATS[asked.captions].media_type, job, {})
+        return {} if where.key is None else {"captions_key": where.key}
 
     async def _voice(self, asked: str | Clip | None) -> Voice:
         engine = self._engine
@@ -132,9 +157,10 @@ class Handler:
 async def _keep(content: Spool, made: bytes, asked: Job) -> None:
     """Add to the file. Raises RequestError as soon as it is too large for its way back, NotReady when the disk is full."""
     size = content.size + len(made)
-    if not (asked.upload or asked.stream) and -(-size // 3) * 4 > INLINE_BYTES:
+    most = INLINE_BYTES - (MAX_CAPTIONS if asked.captions else 0)
+    if not (asked.upload or asked.stream) and -(-size // 3) * 4 > most:
         raise RequestError(
-            f"the sound has more than {INLINE_BYTES:,} characters in base64, and RunPod drops results above that; give an upload, or stream",
+            f"the sound has more than {most:,} characters in base64, and RunPod drops results above that; give an upload, or stream",
             "upload",
         )
     if size > MAX_RESULT_BYTES:

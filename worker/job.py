@@ -9,9 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from inference.errors import RequestError
+from inference.text.captions import KEY_SUFFIX
 
 INLINE_BYTES = 1_000_000
 """Most base64 characters in one message through RunPod's queue, which drops larger answers."""
+MAX_CAPTIONS = 200_000
+"""Most characters of captions in a result, as JSON: half an hour of speech or more. Longer ones need an upload."""
 MAX_CLIP_BYTES = 25_000_000
 """The largest clip, in a job or at a URL."""
 _KEY = r"^[A-Za-z0-9][A-Za-z0-9!_.*'()/ -]{0,1023}$"
@@ -62,9 +65,13 @@ Speaker = Annotated[
 
 
 class Upload(_Strict):
-    """Where to upload the audio: a presigned PUT URL, or a key in a bucket for which the worker has credentials."""
+    """Where to upload the audio: a presigned PUT URL, or a key in a bucket for which the worker has credentials.
+
+    Captions go to a URL of their own, or to the key with KEY_SUFFIX behind it.
+    """
 
     url: str | None = None
+    captions_url: str | None = None
     key: str | None = Field(None, pattern=_KEY)
     bucket: str | None = Field(None, description="None: R2_BUCKET_NAME.")
 
@@ -72,8 +79,17 @@ class Upload(_Strict):
     def _one_target(self) -> Upload:
         if (self.url is None) == (self.key is None):
             raise ValueError("an upload has either a url or a key")
+        if self.captions_url is not None and self.url is None:
+            raise ValueError(f"a captions_url needs a url; with a key, captions go to that key with {KEY_SUFFIX} behind it")
         _check_place(self.key, self.bucket)
         return self
+
+    @property
+    def captions(self) -> Upload | None:
+        """Where to upload the captions; None: nowhere."""
+        if self.key is not None:
+            return Upload.model_validate({"key": self.key + KEY_SUFFIX, "bucket": self.bucket})
+        return None if self.captions_url is None else Upload.model_validate({"url": self.captions_url})
 
 
 class Job(_Strict):
@@ -95,6 +111,7 @@ class Job(_Strict):
     normalize: bool | None = None
     chunk_length: int = 200
     max_new_tokens: int | None = None
+    captions: Literal["srt", "vtt", "json"] | None = Field(None, description="Also make captions, or the times of words as JSON.")
     max_seconds: float | None = Field(None, ge=0, description="Stop after so many seconds of speech, before speed changes them.")
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -20,6 +21,7 @@ import torch
 from inference.engine.request import SpeechRequest
 from inference.errors import CheckpointError
 from inference.model.alignment import monotonic_path, text_attention
+from inference.model.card import read_card
 from inference.model.checkpoint import Checkpoint
 from inference.model.config import AlignmentHead
 from inference.model.dual_ar import Span
@@ -52,6 +54,10 @@ class Choice:
 
     heads: tuple[AlignmentHead, ...]
     score: float
+
+    def __str__(self) -> str:
+        heads = ", ".join(f"layer {layer} head {head}" for layer, head in self.heads)
+        return f"score {self.score:.2f}: {heads or 'no head follows the text, so word times stay estimates'}"
 
 
 def calibrate(engine: SpeechEngine, progress: Callable[[str], None]) -> Choice:
@@ -116,7 +122,7 @@ def store(voices: Path, checkpoint: Checkpoint, choice: Choice) -> Path:
     file = _file(voices)
     known = _read(file) | {_identity(checkpoint): {"heads": [list(head) for head in choice.heads], "score": round(choice.score, 3)}}
     file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(".new")
+    scratch = file.with_suffix(f".{os.getpid()}")  # servers with several devices store the same choice at once
     scratch.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     scratch.replace(file)
     return file
@@ -132,7 +138,17 @@ def with_stored_heads(checkpoint: Checkpoint, voices: Path) -> Checkpoint:
         heads = tuple(AlignmentHead(int(layer), int(head)) for layer, head in found["heads"])
     except (TypeError, ValueError, KeyError):
         raise CheckpointError(f"{file} is damaged; delete it and run `fishserve calibrate-times` again") from None
+    return with_heads(checkpoint, heads)
+
+
+def with_heads(checkpoint: Checkpoint, heads: tuple[AlignmentHead, ...]) -> Checkpoint:
+    """The checkpoint with these heads."""
     return replace(checkpoint, defaults=replace(checkpoint.defaults, alignment_heads=heads))
+
+
+def is_settled(checkpoint: Checkpoint, voices: Path) -> bool:
+    """Whether nothing is left to find: the checkpoint names heads, a choice is stored for it, or its weights are random."""
+    return bool(checkpoint.defaults.alignment_heads) or read_card(checkpoint.path).random or _identity(checkpoint) in _read(_file(voices))
 
 
 def _file(voices: Path) -> Path:

@@ -263,8 +263,11 @@ class SpeechEngine:
     def _take_frames(self) -> None:
         """Take new frames from the runner, and finished segments out of their slots."""
         for job in list(self._scheduler.running):
-            if job.sequence and self._scheduler.attempt(job, job.take_frames) and job.sequence.finish:
-                self._scheduler.finish_segment(job)
+            if job.sequence and self._scheduler.attempt(job, job.take_frames):
+                if job.sequence.finish:
+                    self._scheduler.finish_segment(job)
+                else:
+                    self._scheduler.read_times(job, ended=False)
 
     def _make_sound(self) -> None:
         """Decode the chunks that are most wanted, about as many frames as a round generates or more, and deliver them."""

@@ -39,7 +39,8 @@ class Audio:
     """Mono sound: `samples` (n,) float32 in [-1, 1] at `sample_rate` Hz.
 
     `words` are those of a request with `words=True`, in order. Their times are seconds from the beginning of the whole audio. In a stream
-    each word comes once, with the last chunk of the segment it belongs to, or right behind it in a chunk without samples.
+    each word comes once, as soon as its time is known: a second or two behind its sound, where the model's attention tells the times, and
+    at the latest with the last chunk of the segment it belongs to, or right behind it in a chunk without samples.
     """
 
     samples: np.ndarray

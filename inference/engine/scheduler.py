@@ -19,15 +19,15 @@ from inference.engine.times import SegmentTimes
 from inference.engine.voicing import AHEAD_SECONDS
 from inference.engine.waiting import RetryTimes, WaitingJobs
 from inference.errors import EngineClosed, GenerationError, Overloaded, RequestError
-from inference.model.alignment import character_bounds, token_starts
 from inference.model.checkpoint import Checkpoint
-from inference.model.config import FRAMES_PER_SECOND
 from inference.text.words import SpokenLine
 
 MAX_LIVE_SEGMENTS = 1000
 """Pieces of text that one live request may have in all: two hours of speech or more."""
 MAX_BEHIND = 256
 """Jobs that may wait for their readers, beside the queue; each holds a segment's audio and some chunks, about 4 MB."""
+READ_FRAMES = 32
+"""Frames whose attention is read together for the times of words, 1.5 s of speech: each pass loads the layers' weights once."""
 LEAST_COLUMNS = 64
 """A prompt takes at least as long as one of so many columns."""
 HELD_ROUNDS = 4
@@ -174,12 +174,8 @@ class Scheduler:
         if not self.attempt(job, job.finish_segment):
             return
         self._retry_times.finished(job.columns, time.monotonic() - job.began)
-        if job.times is not None and job.spoken_frames and self._checkpoint.defaults.alignment_heads:
-            try:
-                self._read_times(job, job.times)
-            except Exception as e:  # for example out of memory: it affects only this job
-                self.fail(job, self._device_fault(e))
-                return
+        if not self.read_times(job, ended=True):
+            return
         if not job.spoken or job.open:
             self._keep_prefix(job)
         self._free_slot(job)
@@ -188,16 +184,32 @@ class Scheduler:
             self.running.remove(job)
             self.voicing.append(job)
 
-    def _read_times(self, job: Job, times: SegmentTimes) -> None:
-        """Read from the model's attention when the characters of a segment, which still has its slot, were spoken."""
+    def read_times(self, job: Job, *, ended: bool) -> bool:
+        """Read from the model's attention when the characters of a segment, which has its slot, were spoken: of READ_FRAMES frames at a time,
+        and at its end of the rest. When that fails, end the job and return False.
+        """
+        if job.times is None or not self._checkpoint.defaults.alignment_heads:
+            return True
+        frames = job.spoken_frames
+        try:
+            while (unread := len(frames) - job.times.read_frames) >= READ_FRAMES or (ended and unread > 0):
+                first = frames.start + job.times.read_frames
+                self._read(job, job.times, range(first, first + min(READ_FRAMES, unread)))
+            if ended:
+                job.times.end()
+        except Exception as e:  # for example out of memory: it affects only this job
+            self.fail(job, self._device_fault(e))
+            return False
+        return True
+
+    def _read(self, job: Job, times: SegmentTimes, frames: range) -> None:
         assert job.sequence is not None
-        segment = job.turns[-2]
-        text, pieces = self._prompting.text_columns(job.request, segment)
+        segment = job.segments[(len(job.turns) - 1) // 2]
+        text, pieces = times.columns = times.columns or self._prompting.text_columns(job.request, segment)
         first = job.sequence.prompt.shape[1] - segment.shape[1]
         after = range(first + text.start, first + text.stop + 1)  # with the column behind the text, where attention goes at its end
         heads = self._checkpoint.defaults.alignment_heads
-        attention = self._runner.text_attention(job.sequence, after, job.spoken_frames, heads).numpy()
-        times.read(character_bounds(times.text, pieces, token_starts(attention)) / FRAMES_PER_SECOND)
+        times.read(pieces, self._runner.text_attention(job.sequence, after, frames, heads).numpy())
 
     def settle(self) -> None:
         """Advance the jobs whose segment is heard to its end: to the next segment, to waiting for text, or to their end."""

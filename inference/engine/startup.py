@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inference.engine.calibration import with_stored_heads
+from inference.engine.calibration import calibrate, is_settled, store, with_heads, with_stored_heads
 from inference.engine.device import pick_device
 from inference.engine.engine import SpeechEngine
 from inference.engine.request import SpeechRequest
+from inference.errors import GenerationError, RequestError
 from inference.hub import complete, locate
 from inference.model import checkpoint as checkpoints
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from inference.model.checkpoint import Checkpoint
@@ -29,8 +31,31 @@ def engine_for(checkpoint: Checkpoint, settings: Settings, slots: int | None = N
     return SpeechEngine(checkpoint, slots or settings.slots, settings.queue, settings.cpu_weights, settings.kv_bytes)
 
 
-def start_engine(settings: Settings) -> SpeechEngine:
-    """Load an engine and have it speak once. Raises the same errors as `locate` and `load_checkpoint`."""
-    engine = engine_for(load_checkpoint(locate(settings.checkpoint), settings), settings)
+def start_engine(settings: Settings, calibrated: Callable[[str], None] | None = None) -> SpeechEngine:
+    """Load an engine and have it speak once. Raises the same errors as `locate` and `load_checkpoint`.
+
+    With `calibrated`, which gets a sentence about the result, a model that nobody has looked at is searched for heads that follow the text,
+    unless the settings say not to.
+    """
+    checkpoint = load_checkpoint(locate(settings.checkpoint), settings)
+    if calibrated and settings.calibrate_times and not is_settled(checkpoint, settings.voices_dir):
+        checkpoint = _calibrate(checkpoint, settings, calibrated)
+    engine = engine_for(checkpoint, settings)
     engine.synthesize(SpeechRequest("Warming up.", seed=0, max_new_tokens=8))
     return engine
+
+
+def _calibrate(checkpoint: Checkpoint, settings: Settings, say: Callable[[str], None]) -> Checkpoint:
+    """The checkpoint with the heads that were found. The engine that looks for them ends before the server's own begins."""
+    try:
+        with engine_for(checkpoint, settings, slots=1) as engine:
+            choice = calibrate(engine, lambda _: None)
+    except (GenerationError, RequestError) as e:
+        say(f"word times stay estimates: {e}")
+        return checkpoint
+    try:
+        kept = f"stored in {store(settings.voices_dir, checkpoint, choice)}"
+    except OSError as e:
+        kept = f"not stored, so that the next start looks again: {e.strerror}"
+    say(f"word times, {choice}; {kept}")
+    return with_heads(checkpoint, choice.heads)

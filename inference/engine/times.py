@@ -1,16 +1,19 @@
 """When the words of a segment are heard: exact at the segment's ends, and read from the model's attention between them.
 
 Without heads that follow the text they are estimated there, from the text and the pauses in the sound.
+What attention says is known during the segment, and does not change any more; an estimate is known at its end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import regex
 
-from inference.model.config import SAMPLE_RATE
+from inference.model.alignment import TextPath, character_bounds
+from inference.model.config import FRAMES_PER_SECOND, SAMPLE_RATE
 from inference.text.words import Precision, SpokenLine, Word
 
 HOP = 512
@@ -19,6 +22,8 @@ MIN_PAUSE_SECONDS = 0.12
 """A shorter silence may be the closure of a "p", "t" or "k"."""
 _SILENT = 1e-4
 """The part of the energy of loud speech below which a hop is silent: -40 dB."""
+_BLOCK = 86
+"""Hops, a second of sound, whose loudness is judged together by all sound up to their end."""
 _WORD_WEIGHT, _UNSPACED_WEIGHT = 1.0, 3.0
 """What the beginning of a word adds to its letters, and the weight of a letter of a script that needs no spaces; other letters weigh 1."""
 _NO_PUNCTUATION = 6.0
@@ -34,48 +39,70 @@ class SegmentTimes:
     def __init__(self, line: SpokenLine, begins: float) -> None:
         self._line, self._begins = line, begins
         self._energies: list[np.ndarray] = []
+        self._pieces: Sequence[bytes] = ()
+        self._path: TextPath | None = None
         self._bounds: np.ndarray | None = None
         self._given = 0
+        self._levels: list[float] = []
+        self._is_news = False
+        self.columns: tuple[range, list[bytes]] | None = None
+        """Where the text is in the segment's columns, and its tokens, once somebody has looked."""
+        self.read_frames = 0
+        """Frames whose attention was read."""
 
-    @property
-    def text(self) -> str:
-        """The segment's text."""
-        return self._line.text
+    def read(self, pieces: Sequence[bytes], attention: np.ndarray) -> None:
+        """Take the attention of the next frames, (heads, frames, tokens + 1), to the text's tokens `pieces` and the column behind them."""
+        self._pieces, self._path = pieces, self._path or TextPath(len(pieces) + 1)
+        self._path.add(attention)
+        self.read_frames += attention.shape[1]
+        self._update(ended=False)
 
-    def read(self, bounds: np.ndarray) -> None:
-        """Take what attention says: when each character begins and the last one ends, (characters + 1,) in seconds of the segment."""
-        self._bounds = bounds
+    def end(self) -> None:
+        """The attention of all frames was read."""
+        self._update(ended=True)
+
+    def _update(self, *, ended: bool) -> None:
+        if self._path:
+            self._is_news = True
+            self._bounds = character_bounds(self._line.text, self._pieces, self._path.starts(ended=ended)) / FRAMES_PER_SECOND
 
     def heard(self, samples: np.ndarray, ended: bool) -> tuple[Word, ...]:
-        """Take the next samples (n,) of the segment. Returns the words whose times are now known, each once, in order."""
+        """Take the next samples (n,) of the segment. Returns the words whose times are now known, each once, in order; the last at the end."""
         self._energies.append(_energy(samples))
-        times = character_times(self._line.text, np.concatenate(self._energies), ended, self._bounds)
+        if not (ended or self._is_news):
+            return ()
+        self._is_news = False
+        times = character_times(self._line.text, np.concatenate(self._energies), ended, self._bounds, self._levels)
         precision: Precision = "segment" if self._bounds is None else "word"
         words = []
-        for word in self._line.words[self._given :]:
-            if word.end > len(times):
+        for number, word in enumerate(self._line.words[self._given :], self._given + 1):
+            last = number == len(self._line.words)
+            if word.end > len(times) or (last and not ended):
                 break
             start, end = (float(self._begins + t) for t in (times[word.begin, 0], times[word.end - 1, 1]))
-            words.append(Word(word.text, word.start_char, word.end_char, start, end, word.spoken, precision))
+            words.append(Word(word.text, word.start_char, word.end_char, start, end, word.spoken, precision, last))
         self._given += len(words)
         return tuple(words)
 
 
-def character_times(text: str, energy: np.ndarray, ended: bool, bounds: np.ndarray | None = None) -> np.ndarray:
+def character_times(
+    text: str, energy: np.ndarray, ended: bool, bounds: np.ndarray | None = None, levels: list[float] | None = None
+) -> np.ndarray:  # fmt: skip
     """When each character is heard, (characters, 2) float64: start and end in seconds from the segment's beginning, never falling.
 
-    `energy` (hops,) is the mean square of each HOP samples so far. The result covers the characters whose times will not change any more:
-    none until the segment has `ended`. `bounds` are those that attention gives; they are kept out of pauses. Without them, between the first
-    sound and the last one, the time that is not silent is shared by the weight of the
-    letters; longer pauses are put between words, after punctuation where there is some nearby.
+    `energy` (hops,) is the mean square of each HOP samples so far. The result covers the characters whose times will not change any more.
+    `bounds` are those that attention gives so far, in seconds; they are kept out of pauses. Without them nothing is known until the segment
+    has `ended`; then, between the first sound and the last one, the time that is not silent is shared by the weight of the
+    letters; longer pauses are put between words, after punctuation where there is some nearby. `levels` keeps what was computed of the
+    sound so far; give the same list with more sound.
     """
+    if bounds is not None:
+        return _outside_pauses(bounds, _loud_by_blocks(energy, ended, [] if levels is None else levels), ended)
     if not ended:
         return np.zeros((0, 2))
     if not len(energy):
         return np.zeros((len(text), 2))
     loud = _loud(energy)
-    if bounds is not None:
-        return _outside_pauses(bounds, loud)
     hops = np.flatnonzero(loud) if loud.any() else np.arange(len(energy))
     weights = np.concatenate(([0.0], np.cumsum(_weights(text))))
     if not weights[-1]:
@@ -93,16 +120,39 @@ def character_times(text: str, energy: np.ndarray, ended: bool, bounds: np.ndarr
 
 
 def _loud(energy: np.ndarray) -> np.ndarray:
-    """Which hops sound. One alone is a click, such as a vocoder's first sample."""
-    loud = energy > _SILENT * np.quantile(energy, 0.95)
+    """Which hops sound."""
+    return _without_clicks(energy > _SILENT * np.quantile(energy, 0.95))
+
+
+def _loud_by_blocks(energy: np.ndarray, ended: bool, levels: list[float]) -> np.ndarray:
+    """As `_loud`, of as many hops as are judged: those of whole blocks, and at the end the rest. More sound changes nothing of it.
+
+    `levels` are those below which the blocks so far are silent; those of further blocks are added.
+    """
+    while (end := _BLOCK * (len(levels) + 1)) <= len(energy):
+        levels.append(_SILENT * float(np.quantile(energy[:end], 0.95)))
+    judged = len(energy) if ended else _BLOCK * len(levels)
+    rest = [_SILENT * float(np.quantile(energy, 0.95))] if judged > _BLOCK * len(levels) else []
+    loud = _without_clicks(energy[:judged] > np.repeat([*levels, *rest], _BLOCK)[:judged])
+    return loud if ended else loud[:-1]
+
+
+def _without_clicks(loud: np.ndarray) -> np.ndarray:
+    """One hop alone is a click, such as a vocoder's first sample."""
     return loud & (np.append(loud[1:], False) | np.append(False, loud[:-1]))
 
 
-def _outside_pauses(bounds: np.ndarray, loud: np.ndarray) -> np.ndarray:
+def _outside_pauses(bounds: np.ndarray, loud: np.ndarray, ended: bool) -> np.ndarray:
     """Starts and ends of characters, (characters, 2) in seconds: none begins in a pause, none lasts into one.
 
-    Pauses are the silence at both ends of the segment, and each long one within it.
+    Pauses are the silence at both ends of the segment, and each long one within it. Before the segment has `ended`, the result is that of
+    the characters that end before the last sound: the silence behind it may become a pause.
     """
+    if not ended:
+        loud = loud[: np.flatnonzero(loud)[-1] + 1] if loud.any() else loud[:0]
+        bounds = bounds[bounds * SAMPLE_RATE / HOP < len(loud)]
+    if len(bounds) < 2 or not len(loud):
+        return np.zeros((max(0, len(bounds) - 1), 2))
     loud = loud if loud.any() else ~loud
     edges = np.flatnonzero(np.diff(np.concatenate(([0], ~loud, [0]))))
     pause = np.zeros(len(loud) + 1, bool)

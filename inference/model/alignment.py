@@ -20,6 +20,8 @@ from inference.model.dual_ar import Attention, Block, DualAR, KVCache, apply_rop
 
 _LEAST = 1e-4
 """The share of its attention that a frame pays at least to each token, so that one frame astray does not forbid the right path."""
+_BEAM = 40.0
+"""A path whose sum of logarithms is so far behind the best one's is given up: it looked past the text for more than four frames."""
 
 
 @torch.inference_mode()
@@ -82,30 +84,84 @@ def monotonic_path(scores: np.ndarray) -> np.ndarray:
     return path
 
 
-def token_starts(attention: np.ndarray) -> np.ndarray:
-    """When each token begins: attention (heads, frames, tokens) -> (tokens,) float64 in frames, ascending, from 0 to `frames`.
+class TextPath:
+    """The path of `monotonic_path` through attention that comes frame by frame, and when each token begins in it.
 
-    A frame that looks at two neighbouring tokens is between them, which tells when the second begins more exactly than whole frames do.
+    All paths that may still become the best go through the same tokens up to some frame, usually a few frames ago: until there the path is
+    settled, and what `starts` says does not depend on how many frames came at a time.
     """
-    shares = attention.astype(np.float64).mean(0)
-    shares = shares / np.maximum(shares.sum(-1, keepdims=True), _LEAST) + _LEAST
-    frames, tokens = shares.shape
-    path = monotonic_path(np.log(shares))
-    near = np.pad(shares, ((0, 0), (1, 1)))[np.arange(frames)[:, None], path[:, None] + np.arange(3)]
-    places = np.maximum.accumulate(path + (near[:, 2] - near[:, 0]) / near.sum(1))
-    reached = np.arange(tokens) - 0.5
-    after = np.searchsorted(places, reached)
-    before, last = np.maximum(after - 1, 0), np.minimum(after, frames - 1)
-    part = (reached - places[before]) / np.maximum(places[last] - places[before], _LEAST)
-    starts = np.where(after == 0, 0.0, np.where(after == frames, frames, before + 0.5 + part))
-    return np.maximum.accumulate(np.clip(starts, 0, frames))
+
+    def __init__(self, tokens: int) -> None:
+        self._numbers = np.arange(tokens)
+        self._best = np.where(self._numbers == 0, 0.0, -np.inf)
+        self._came_from: list[np.ndarray] = []
+        self._shares: list[np.ndarray] = []
+        self._places: list[float] = []
+
+    def add(self, attention: np.ndarray) -> None:
+        """The attention of the next frames, (heads, frames, tokens)."""
+        shares = attention.astype(np.float64).mean(0)
+        shares = shares / np.maximum(shares.sum(-1, keepdims=True), _LEAST) + _LEAST
+        scores = np.log(shares)
+        for frame in range(len(shares)):
+            first = not self._places and not self._shares
+            highest = self._best if first else np.maximum.accumulate(self._best)
+            self._came_from.append(np.maximum.accumulate(np.where(self._best == highest, self._numbers, 0)))
+            self._best = highest + scores[frame]
+            self._best[self._best < self._best.max() - _BEAM] = -np.inf
+            self._shares.append(shares[frame])
+        self._settle(np.flatnonzero(self._best > -np.inf))
+
+    def starts(self, *, ended: bool) -> np.ndarray:
+        """When each token begins, (tokens,) float64 in frames, ascending from 0; once it has `ended`, up to the number of frames.
+
+        Before that only those that begin in the settled part. A frame that looks at two neighbouring tokens is between them, which tells
+        when the second begins more exactly than whole frames do.
+        """
+        if ended:
+            self._settle(np.array([self._best.argmax()]))
+        places, frames = np.array(self._places), len(self._places)
+        reached = self._numbers - 0.5
+        after = np.searchsorted(places, reached)
+        if not ended:
+            after = after[after < frames]
+        if not frames:
+            return np.zeros(len(after))
+        before, last = np.maximum(after - 1, 0), np.minimum(after, frames - 1)
+        part = (reached[: len(after)] - places[before]) / np.maximum(places[last] - places[before], _LEAST)
+        starts = np.where(after == 0, 0.0, np.where(after == frames, frames, before + 0.5 + part))
+        return np.maximum.accumulate(np.clip(starts, 0, frames))
+
+    def _settle(self, tokens: np.ndarray) -> None:
+        """Settle the frames up to the last one at which all paths to `tokens` are at the same token."""
+        frame = len(self._shares) - 1
+        while frame >= 0 and len(tokens) > 1:
+            tokens = np.unique(self._came_from[frame][tokens])
+            frame -= 1
+        if frame < 0:
+            return
+        path = [int(tokens[0])]
+        for came_from in self._came_from[frame:0:-1]:
+            path.append(int(came_from[path[-1]]))
+        for token, shares in zip(reversed(path), self._shares, strict=False):
+            before, after = (shares[n] if 0 <= n < len(shares) else 0.0 for n in (token - 1, token + 1))
+            place = token + (after - before) / (before + shares[token] + after)
+            self._places.append(max(place, self._places[-1]) if self._places else place)
+        del self._came_from[: frame + 1], self._shares[: frame + 1]
+
+
+def token_starts(attention: np.ndarray) -> np.ndarray:
+    """When each token begins: attention (heads, frames, tokens) -> (tokens,) float64 in frames, ascending, from 0 to `frames`."""
+    path = TextPath(attention.shape[2])
+    path.add(attention)
+    return path.starts(ended=True)
 
 
 def character_bounds(text: str, pieces: Sequence[bytes], starts: np.ndarray) -> np.ndarray:
     """When each character begins and the last one ends, (characters + 1,) float64 ascending, in the unit of `starts`.
 
     `pieces` are the tokens' bytes, together those of `text`; `starts` (tokens + 1,) says when each begins and the last one ends. A token's
-    bytes share its time evenly, but white space before its first letter takes none.
+    bytes share its time evenly, but white space before its first letter takes none. Of the first starts alone, the result has what they tell.
     """
     sizes = np.array([len(piece) for piece in pieces], np.int64)
     spaces = np.array([len(piece) - len(piece.lstrip()) if piece.strip() else 0 for piece in pieces], np.int64)
@@ -113,6 +169,6 @@ def character_bounds(text: str, pieces: Sequence[bytes], starts: np.ndarray) -> 
     characters = np.concatenate(([0], np.cumsum([len(c.encode()) for c in text])))
     if offsets[-1] != characters[-1]:
         raise ValueError(f"the tokens have {offsets[-1]} bytes, the text {characters[-1]}")
-    knots = np.concatenate((np.stack((offsets[:-1], offsets[:-1] + spaces), 1).ravel(), offsets[-1:]))
-    times = np.concatenate((starts[:-1].repeat(2), starts[-1:]))
-    return np.interp(characters, knots, times)
+    knots = np.concatenate((np.stack((offsets[:-1], offsets[:-1] + spaces), 1).ravel(), offsets[-1:]))[: 2 * len(starts)]
+    times = starts.repeat(2)[: len(knots)]
+    return np.interp(characters[characters <= knots[-1]], knots, times) if len(knots) else np.zeros(0)

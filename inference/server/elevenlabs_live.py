@@ -21,8 +21,8 @@ from inference.server.live_speech import LiveSpeech
 from inference.server.request_bodies import Lenient
 from inference.server.sockets import Inbox, json_message, race
 from inference.server.state import AppState, State
-from inference.server.word_times import CharacterTimes
-from inference.text.captions import Characters, joined, spoken_characters
+from inference.server.word_times import CharacterTimes, Sent
+from inference.text.captions import Characters, as_json, joined, spoken_characters
 from inference.text.segments import ends_sentence
 from inference.voices.voice import Voice
 
@@ -42,7 +42,7 @@ class Options(Lenient):
 
     output_format: str = "mp3_44100_128"
     auto_mode: bool = False
-    sync_alignment: bool = True
+    sync_alignment: bool | None = None
     inactivity_timeout: float = Field(default=20, gt=0, le=180)
     seed: int | None = None
     apply_text_normalization: Literal["auto", "on", "off"] = "auto"
@@ -171,7 +171,7 @@ class Conversation:
                 options.seed,
                 temperature,
                 normalize=NORMALIZE.get(options.apply_text_normalization),
-                words=options.sync_alignment,
+                words=options.sync_alignment is not False,
             ),
             encoder_for(options.output_format, settings),
         )
@@ -181,8 +181,9 @@ class Conversation:
 
     async def _speak(self, name: str, speech: LiveSpeech) -> None:
         """Send a context's audio, and last that it is final."""
-        context, times, normalized = self._named(name), Alignments(), Alignments()
-        characters = CharacterTimes()
+        whole = self._options.sync_alignment is not None
+        context, times, normalized = self._named(name), Alignments(whole), Alignments(whole)
+        characters, sent = CharacterTimes(), Sent()
         with suppress(WebSocketDisconnect, RuntimeError):  # the client has disconnected
             try:
                 async with aclosing(speech.pieces()) as pieces:
@@ -194,9 +195,10 @@ class Conversation:
                             "normalizedAlignment": normalized.next(spoken_characters(piece.words, piece.end)),
                         }
                         await self._send(audio=audio, isFinal=None, **alignments, **context)
+                        sent.add(piece.words, piece.end)
                 if last := times.last():  # alone, since Pipecat reads no alignment of the final message
                     await self._send(audio=None, isFinal=None, alignment=last, normalizedAlignment=None, **context)
-                await self._send(audio=None, isFinal=True, alignment=None, normalizedAlignment=None, **context)
+                await self._send(audio=None, isFinal=True, alignment=None, normalizedAlignment=None, **_last_word(sent), **context)
             except FishserveError as e:
                 if self._open.get(name) is speech:
                     del self._open[name]
@@ -215,13 +217,14 @@ class Conversation:
 
 
 class Alignments:
-    """Alignments in ElevenLabs' format. The times of each count from the end of the one before, as clients add them up.
+    """Alignments in ElevenLabs' format. The times of each count from the end of the one before, as Pipecat adds them up,
+    or, of the `whole` context, from its beginning: LiveKit, which asks for alignments by name, adds nothing.
 
     Pipecat adds only those in which a word is complete, which a blank says. So an alignment waits for the next while it has a single word.
     """
 
-    def __init__(self) -> None:
-        self._ended, self._blank, self._held = 0, True, joined(())
+    def __init__(self, whole: bool) -> None:
+        self._whole, self._ended, self._blank, self._held = whole, 0, True, joined(())
 
     def next(self, found: Characters) -> dict[str, Any] | None:
         """The alignment of the next characters; None where there are none."""
@@ -233,7 +236,8 @@ class Alignments:
         if not found.characters:
             return None
         starts, ends = ([round(1000 * t) for t in times] for times in (found.starts, found.ends))
-        began, self._ended, self._blank = self._ended, ends[-1], found.characters[-1].isspace()
+        began = 0 if self._whole else self._ended
+        self._ended, self._blank = ends[-1], found.characters[-1].isspace()
         return {
             "chars": found.characters,
             "charStartTimesMs": [start - began for start in starts],
@@ -247,6 +251,12 @@ class Alignments:
             at = self._held.ends[-1] if self._held.ends else self._ended / 1000
             self._held = joined((self._held, Characters([" "], [at], [at])))
         return self._all()
+
+
+def _last_word(sent: Sent) -> dict[str, Any]:
+    """What was sent, for agents; not ElevenLabs' own fields."""
+    word = sent.last_word()
+    return {"audioMs": round(1000 * sent.seconds), "lastWord": as_json(word)} if word else {}
 
 
 class InputTimeout(RequestError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections import Counter
@@ -57,7 +58,7 @@ class EngineProcess:
 
         self._report(LOADING)
         try:
-            engine = start_engine(self._settings)
+            engine = start_engine(self._settings, _say)
         except FishserveError as e:
             self._report({"status": "failed", "error": str(e)})
             return
@@ -223,3 +224,8 @@ class CodecWorker:
                 self._outbox.put((address, e))
             except Exception as e:
                 self._outbox.put((address, GenerationError(f"the clip could not be processed: {type(e).__name__}")))
+
+
+def _say(sentence: str) -> None:
+    """Print a line for whoever started the server."""
+    print(sentence, file=sys.stderr, flush=True)

@@ -33,6 +33,7 @@ from inference.server.references import References
 from inference.server.request_bodies import MSGPACK, Bytes, Lenient, accepts, read, validated
 from inference.server.state import AppState
 from inference.server.word_times import CharacterTimes
+from inference.text.captions import precision
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Voice
 
@@ -166,7 +167,8 @@ async def tts_with_times(request: Request, state: AppState) -> Response:
     encoder = body.encoder()
     voice = await voice_of(body, state.references)
     speech = request_for(body.text, lambda text: replace(body.request(text, voice), words=True))
-    audio = await started(state.engine, speech, request, streamed=True)
+    # The SaaS API, which charges for every sample, sends `streaming: false`: then nothing precedes the speech.
+    audio = await started(state.engine, speech, request, streamed=body.streaming is not False)
     if isinstance(audio, Response):
         return audio
     headers = {"X-Sample-Rate": str(encoder.sample_rate), **await voice_headers(state.engine, voice)}
@@ -183,7 +185,7 @@ async def _events(pieces: AsyncGenerator[Piece], text: str) -> AsyncIterator[str
 
 
 class TimedChunks:
-    """The chunks of a speech in Fish Audio's format. A chunk lasts until its words are known; their times count from its beginning."""
+    """The chunks of a speech in Fish Audio's format: words that were known together, whose times count from the end of the chunk before."""
 
     def __init__(self) -> None:
         self._number, self._began = 0, 0.0
@@ -194,9 +196,16 @@ class TimedChunks:
         fields: dict[str, Any] = {"chunk_seq": self._number, "chunk_audio_offset_sec": round(self._began, 3)}
         if not piece.words:
             return {"content": "", "alignment": None, **fields}
-        segments = [{"text": w.text, "start": round(w.start - self._began, 3), "end": round(w.end - self._began, 3)} for w in piece.words]
-        alignment = {"audio_duration": round(piece.end - self._began, 3), "segments": segments}
-        self._number, self._began = self._number + 1, piece.end
+        segments = [
+            {
+                "text": w.text, "start": round(w.start - self._began, 3), "end": round(w.end - self._began, 3),
+                "start_char": w.start_char, "end_char": w.end_char,
+            }
+            for w in piece.words
+        ]  # fmt: skip
+        ends = piece.end if piece.words[-1].ends_line else piece.words[-1].end
+        alignment = {"audio_duration": round(ends - self._began, 3), "segments": segments, "precision": precision(piece.words)}
+        self._number, self._began = self._number + 1, ends
         return {"content": "".join(self._characters.next(text, piece.words, piece.end).characters), "alignment": alignment, **fields}
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import ormsgpack
@@ -20,6 +21,7 @@ from inference.server.live_speech import LiveSpeech
 from inference.server.request_bodies import unpacked
 from inference.server.sockets import Inbox, race
 from inference.server.state import AppState
+from inference.server.word_times import Sent
 from inference.voices.voice import Voice
 
 IDLE_SECONDS = 300
@@ -43,13 +45,17 @@ async def live_with_times(socket: WebSocket, state: AppState) -> None:
 
 
 class Conversation:
-    """One connection. From `start` to `stop` text arrives in events and the server sends pieces of one file. Then the next may start."""
+    """One connection. From `start` to `stop` text arrives in events and the server sends pieces of one file. Then the next may start.
+
+    `cancel` ends a speech at once.
+    """
 
     def __init__(
         self, socket: WebSocket, engine: EngineClient, voice_of: Callable[[SpeechBody], Awaitable[Voice]], *, words: bool = False
     ) -> None:
         self._socket, self._engine, self._voice_of, self._words = socket, engine, voice_of, words
         self._inbox = Inbox(socket, _event)
+        self._next_start: Event | None = None
 
     async def hold(self) -> None:
         """Run until the client disconnects, causes an error, or starts nothing for a long time."""
@@ -67,10 +73,14 @@ class Conversation:
 
     async def _speak_all(self) -> None:
         """Speak one text after another. Ends when the client starts no other, or when the server is ending."""
-        while start := await self._inbox.next_or_end(IDLE_SECONDS):
+        while start := self._next_start or await self._inbox.next_or_end(IDLE_SECONDS):
+            self._next_start, sent = None, Sent()
             speech = await self._begun(start)
-            await race(self._send_audio(speech), self._listen(speech))
-            await self._send(event="finish", reason="stop")
+            cancel: Event | None = await race(self._send_audio(speech, sent), self._listen(speech))
+            if cancel is not None:
+                await self._send(event="finish", reason="cancelled", **sent.summary(_played(cancel)))
+            else:
+                await self._send(event="finish", reason="stop", **(sent.summary() if self._words else {}))
 
     async def _begun(self, event: Event) -> LiveSpeech:
         """The speech that a `start` event asks for. All that it asks for is checked now. Raises FishserveError."""
@@ -86,16 +96,19 @@ class Conversation:
         speech.add(body.text)
         return speech
 
-    async def _send_audio(self, speech: LiveSpeech) -> None:
+    async def _send_audio(self, speech: LiveSpeech, sent: Sent) -> None:
         chunks = TimedChunks()
         async with aclosing(speech.pieces()) as pieces:
             async for piece in pieces:
                 times = chunks.next(speech.text, piece) if self._words else {}
                 await self._send(event="audio", audio=piece.content, **times)
+                sent.add(piece.words, piece.end)
 
-    async def _listen(self, speech: LiveSpeech) -> None:
-        """Take the speech's text, then wait: the speech ends when it is spoken. Raises RequestError."""
+    async def _listen(self, speech: LiveSpeech) -> Event:
+        """Take the speech's text, then wait: the speech ends when it is spoken. Returns the event that cancels it. Raises RequestError."""
         while (event := await self._next_event())["event"] != "stop":
+            if event["event"] == "cancel":
+                return event
             if event["event"] == "text":
                 if not isinstance(event.get("text"), str):
                     raise RequestError("a text event has no text")
@@ -104,7 +117,12 @@ class Conversation:
                 speech.flush()
         speech.flush()
         speech.end()
-        await asyncio.Event().wait()
+        while (later := await self._inbox.next(IDLE_SECONDS)) is None or later["event"] in ("text", "flush", "stop"):
+            pass
+        if later["event"] != "cancel":  # the client is ahead: it starts the next text
+            self._next_start = later
+            await asyncio.Event().wait()
+        return later
 
     async def _next_event(self) -> Event:
         event = await self._inbox.next(IDLE_SECONDS)
@@ -123,3 +141,9 @@ def _event(message: MutableMapping[str, Any]) -> Event:
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise RequestError("a message is not an event; events are maps with an `event`, in msgpack, as binary messages")
     return event
+
+
+def _played(event: Event) -> float:
+    """The seconds that a client has played, if it says so; otherwise all that was sent."""
+    played = event.get("played_sec")
+    return float(played) if isinstance(played, int | float) else inf

@@ -6,22 +6,24 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import AsyncGenerator, MutableMapping
+from collections.abc import AsyncGenerator, MutableMapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Literal
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from inference.audio.encode import Encoder
 from inference.engine.request import SpeechRequest, check_text
 from inference.errors import FishserveError, RequestError
 from inference.http.error_responses import complaint
-from inference.server.audio_responses import encoded, request_for, silence
+from inference.server.audio_responses import Piece, encoded_with_words, request_for, silence
 from inference.server.openai import VoiceId, voice_name
 from inference.server.request_bodies import Lenient
 from inference.server.sockets import Inbox, json_message, race
 from inference.server.state import AppState, State
+from inference.server.word_times import Sent, up_to
+from inference.text.captions import as_json
 from inference.voices.store import DEFAULT
 
 IDLE_SECONDS = 300
@@ -93,6 +95,8 @@ class Event(Lenient):
     """An event from the client. Each kind has fields of its own."""
 
     type: str
+    item_id: str = ""
+    audio_end_ms: int = Field(0, ge=0)
     session: Update = Update()
     item: Item | None = None
     response: Response = Response()
@@ -106,6 +110,29 @@ async def realtime(socket: WebSocket, state: AppState) -> None:
     await Session(socket, state).hold()
 
 
+class Spoken:
+    """An item that the server speaks or has spoken: its text, and what was sent of it."""
+
+    def __init__(self, text: str) -> None:
+        self.id, self.text, self.sent = _new("item"), text, Sent()
+        self._told = ""
+
+    def transcript(self, *, ended: bool) -> str:
+        """The text as far as it is known to have been sent."""
+        return self.text if ended else up_to(self.text, self.sent.last_word())
+
+    def news(self, *, ended: bool) -> str:
+        """What of the transcript was not told yet."""
+        before, self._told = self._told, self.transcript(ended=ended)
+        return self._told[len(before) :]
+
+    def as_json(self, *, ended: bool) -> dict[str, Any]:
+        """OpenAI's form of the item."""
+        content = {"type": "output_audio", "transcript": self.transcript(ended=ended)}
+        status = "completed" if ended else "incomplete"
+        return {"id": self.id, "object": "realtime.item", "type": "message", "role": "assistant", "status": status, "content": [content]}
+
+
 class Session:
     """One connection. It speaks one response at a time: the text of the items that came since the last one."""
 
@@ -115,6 +142,7 @@ class Session:
         self._id, self._output = _new("sess"), Output()
         self._texts: list[str] = []
         self._speaking: asyncio.Task[None] | None = None
+        self._item = Spoken("")
 
     async def hold(self) -> None:
         """Run until the client disconnects or is idle for a long time."""
@@ -162,10 +190,23 @@ class Session:
                 await self._begin(event.response)
             case "response.cancel" if self._speaking:
                 self._speaking.cancel()
+            case "conversation.item.truncate":
+                await self._truncate(event)
             case "response.cancel":
                 await self._send_error("no response is being spoken", code="response_cancel_not_active")
             case _:
                 raise RequestError(f"{event.type[:80]!r} is not an event of this server, or lacks a field; it speaks texts only", "type")
+
+    async def _truncate(self, event: Event) -> None:
+        """Say what somebody heard who played so much of the last item. Raises RequestError."""
+        item, most = self._item, round(1000 * self._item.sent.seconds)
+        if event.item_id != item.id:
+            raise RequestError(f"{event.item_id[:80]!r} is not the last item that was spoken", "item_id")
+        if event.audio_end_ms > most:
+            raise RequestError(f"audio_end_ms is {event.audio_end_ms}; the item has {most} ms of audio", "audio_end_ms")
+        word = item.sent.last_word(event.audio_end_ms / 1000)
+        heard = {"transcript": up_to(item.text, word), "last_word": as_json(word) if word else None}
+        await self._send("conversation.item.truncated", item_id=item.id, content_index=0, audio_end_ms=event.audio_end_ms, **heard)
 
     def _updated(self, update: Update) -> Output:
         if update.turn_detection is not None or update.audio.input.turn_detection is not None:
@@ -186,32 +227,39 @@ class Session:
         """Start to speak. Raises FishserveError."""
         texts = self._texts if response.input is None else [_text(response.input)]
         output, voice = self._output, await self._state.references.voice(voice_name(self._output.voice, self._state))
-        speech = request_for(" ".join(texts), lambda text: SpeechRequest(text, voice))
+        item = Spoken(" ".join(texts))
+        speech = request_for(item.text, lambda text: SpeechRequest(text, voice, words=True))
         self._texts = [] if response.input is None else self._texts
         audio = silence() if speech is None else self._state.engine.astream(speech)
-        name = _new("resp")
+        name, self._item = _new("resp"), item
         await self._send("response.created", response=_response(name, "in_progress"))
-        self._speaking = asyncio.ensure_future(self._speak(name, encoded(audio, _encoder(output))))
+        self._speaking = asyncio.ensure_future(self._speak(name, item, encoded_with_words(audio, _encoder(output))))
         await asyncio.sleep(0)  # it begins, so that it can say that it was cancelled
 
-    async def _speak(self, response: str, pieces: AsyncGenerator[bytes]) -> None:
-        """Send one response's audio, and how it ended."""
-        item = _new("item")
-        place = {"response_id": response, "item_id": item, "output_index": 0, "content_index": 0}
+    async def _speak(self, response: str, item: Spoken, pieces: AsyncGenerator[Piece]) -> None:
+        """Send one response's audio and transcript, and how it ended."""
+        place = {"response_id": response, "item_id": item.id, "output_index": 0, "content_index": 0}
         status, details = "completed", None
         with suppress(WebSocketDisconnect, RuntimeError):  # the client has disconnected
             try:
                 async with aclosing(pieces):
                     async for piece in pieces:
-                        await self._send("response.output_audio.delta", **place, delta=base64.b64encode(piece).decode())
+                        if piece.content:
+                            await self._send("response.output_audio.delta", **place, delta=base64.b64encode(piece.content).decode())
+                        item.sent.add(piece.words, piece.end)
+                        if news := item.news(ended=False):
+                            await self._send("response.output_audio_transcript.delta", **place, delta=news)
+                if news := item.news(ended=True):
+                    await self._send("response.output_audio_transcript.delta", **place, delta=news)
                 await self._send("response.output_audio.done", **place)
+                await self._send("response.output_audio_transcript.done", **place, transcript=item.text)
             except asyncio.CancelledError:
                 status = "cancelled"
             except FishserveError as e:
                 status, details = "failed", {"type": "failed", "error": {"type": "server_error", "code": None}}
                 await self._send_error(str(e))
             self._speaking = None
-            await self._send("response.done", response=_response(response, status, details))
+            await self._send("response.done", response=_response(response, status, details, [item.as_json(ended=status == "completed")]))
 
     def _session(self) -> dict[str, Any]:
         return {
@@ -236,8 +284,8 @@ def _text(items: list[Item]) -> str:
     return " ".join(part.text for item in items for part in item.content)
 
 
-def _response(name: str, status: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"id": name, "object": "realtime.response", "status": status, "status_details": details, "output": []}
+def _response(name: str, status: str, details: dict[str, Any] | None = None, output: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    return {"id": name, "object": "realtime.response", "status": status, "status_details": details, "output": output}
 
 
 def _new(kind: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -76,6 +76,22 @@ def precision(words: Iterable[Word]) -> str:
     return "word" if all(word.precision == "word" for word in words) else "segment"
 
 
+class Format(NamedTuple):
+    """A format of captions: `write` takes a text and its words."""
+
+    write: Callable[[str, Sequence[Word]], str]
+    media_type: str
+
+
+CAPTION_FORMATS = {
+    "srt": Format(srt, "application/x-subrip"),
+    "vtt": Format(vtt, "text/vtt"),
+    "json": Format(words_json, "application/json"),
+}
+KEY_SUFFIX = ".captions"
+"""In a bucket, the captions of a file are at its key with this behind it."""
+
+
 class Characters(NamedTuple):
     """Each character of a text, and when it is heard, in seconds."""
 
@@ -111,12 +127,12 @@ def joined(parts: Iterable[Characters]) -> Characters:
 
 
 def spoken_characters(words: Sequence[Word], until: float) -> Characters:
-    """The characters of what was said for the words, numbers and signs as words. What is behind the last word lasts to `until`."""
+    """The characters of what was said for the words, numbers and signs as words. What is behind the last word of a line lasts to `until`."""
     found = Characters([], [], [])
     for n, word in enumerate(words, 1):
         said = word.spoken.rstrip()
         _add(found, said, word.start, word.end)
-        _add(found, word.spoken[len(said) :], word.end, word.end if n < len(words) else until)
+        _add(found, word.spoken[len(said) :], word.end, until if n == len(words) and word.ends_line else word.end)
     return found
 
 

@@ -39,7 +39,7 @@ class Word:
     """A word of a text, and when it is heard: `start` and `end` are seconds from the beginning of the audio.
 
     `text` is what was sent, from character `start_char` up to but not including `end_char`. `spoken` is what was said for it, which may be
-    several words, as for "$3.50", with the punctuation and the space behind it.
+    several words, as for "$3.50", with the punctuation and the space behind it. `ends_line`: it is the last word of what is spoken in one go.
     """
 
     text: str
@@ -49,6 +49,7 @@ class Word:
     end: float
     spoken: str
     precision: Precision = "segment"
+    ends_line: bool = False
 
     def moved(self, seconds: float = 0.0, characters: int = 0) -> Word:
         """The same word, so much later in the audio and in the text."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 from inference.errors import ConfigurationError
+from inference.text.captions import KEY_SUFFIX
 from saas.admin.repository import DeskRepository
 from saas.books.repository import BookRepository
 from saas.books.stripe_books import StripeBooks
@@ -72,7 +73,7 @@ class Audit:
                 row = await anext(known, None)
             if row is not None and row[0] == found.key:
                 row = await anext(known, None)
-            elif found.changed_at < before and not (await self._books.known_object(found.key))["known"]:
+            elif found.changed_at < before and not (await self._books.known_object(found.key.removesuffix(KEY_SUFFIX)))["known"]:
                 yield f"the bucket has the object {found.key}, which no job and no voice has"
         while row is not None:
             if said := await self._missing(bucket, *row):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from inference.audio.encode import FORMATS, choose_rate
 from inference.errors import FishserveError
 from inference.seeds import seed_of
+from inference.text.words import Word
 from saas.jobs.repository import ClaimedRow
 from saas.storage.bucket import Stored, result_key
 
@@ -96,6 +97,7 @@ class Options:
     temperature: float | None = None
     top_p: float | None = None
     sample_rate: int | None = None
+    captions: str | None = None
 
     def __post_init__(self) -> None:
         """Raises RequestError for a sample rate that the format cannot have."""
@@ -171,6 +173,11 @@ class Speech(Protocol):
     @property
     def partial(self) -> bool:
         """Whether the budget ended it before the text did."""
+        ...
+
+    @property
+    def words(self) -> Sequence[Word]:
+        """The words so far and their times in the file, if the order has captions."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...

@@ -11,6 +11,7 @@ from typing import cast
 
 from inference.errors import FishserveError
 from inference.spool import Spool
+from inference.text.captions import CAPTION_FORMATS, KEY_SUFFIX
 from saas.database import DatabaseError, Refused, Unavailable
 from saas.jobs.backend import Accepted, Backend, BackendUnavailable, JobRejected, LeftForLater, Order, Queued, Result, Speech, Streaming
 from saas.jobs.loop import words
@@ -184,6 +185,8 @@ class Dispatcher:
                 else:
                     with Spool() as spool:
                         speech = await self._synthesize(order, spool, None)
+                        if order.options.captions:
+                            await self._keep_captions(order, speech)
                         await self._keep(order, spool, speech.seconds, speech.frames, partial=speech.partial)
         except JobRejected as e:
             await self._outcomes.refund(order.job_id, "failed", str(e))
@@ -214,6 +217,13 @@ class Dispatcher:
         made = Result(seconds=seconds, frames=frames, bytes=content.size, sha256=checksum, partial=partial)
         await self._bucket.put(order.key, content, order.options.media_type, made.metadata(order.job_id))
         await self._outcomes.settle(order.job_id, order.key, made)
+
+    async def _keep_captions(self, order: Order, speech: Speech) -> None:
+        """Store the captions before the file: where the file is, so are they."""
+        kind = CAPTION_FORMATS[order.options.captions or "srt"]
+        with Spool() as content:
+            await _write(content, kind.write(order.text, speech.words).encode())
+            await self._bucket.put(order.key + KEY_SUFFIX, content, kind.media_type)
 
     async def stop(self, row: JobRow) -> None:
         """Stop the work on a job that has ended."""

@@ -6,8 +6,11 @@ That way the formats, the charge and the bytes are the same whichever machine sp
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -16,6 +19,7 @@ import ormsgpack
 
 from inference.audio.encode import NATIVE_RATE, Encoder
 from inference.spool import Spool
+from inference.text.words import Word
 from saas.jobs.backend import BackendUnavailable, JobRejected, Order, VoiceClip
 from saas.storage.bucket import Bucket
 
@@ -43,13 +47,17 @@ class Fishserve:
             async with (
                 self._body(order) as (content, size),
                 self._http.stream(
-                    "POST", f"{self._url}/v1/tts", content=content, headers=self._headers | {"Content-Length": str(size)}, timeout=timeout
+                    "POST",
+                    f"{self._url}{_path(order)}",
+                    content=content,
+                    headers=self._headers | {"Content-Length": str(size)},
+                    timeout=timeout,
                 ) as response,
             ):
                 if response.status_code != 200:
                     raise _refused(response, await _some(response))
                 o = order.options
-                yield FishSpeech(response, Encoder(o.format, o.sample_rate, o.speed), o.speed, order.budget)
+                yield FishSpeech(response, Encoder(o.format, o.sample_rate, o.speed), o.speed, order.budget, timed=o.captions is not None)
         except httpx.HTTPError as e:
             raise BackendUnavailable(f"the server that speaks does not answer: {type(e).__name__}") from None
 
@@ -57,7 +65,7 @@ class Fishserve:
     async def _body(self, order: Order) -> AsyncIterator[tuple[AsyncIterator[bytes], int]]:
         """The request as pieces of msgpack, and how many bytes they have. A clip waits on disk: it may be large, and there may be many."""
         body: dict[str, Any] = {
-            "text": order.text, "format": "pcm", "sample_rate": NATIVE_RATE, "streaming": True, "seed": order.seed,
+            "text": order.text, "format": "pcm", "sample_rate": NATIVE_RATE, "streaming": order.options.captions is None, "seed": order.seed,
             "temperature": order.options.temperature, "top_p": order.options.top_p,
         }  # fmt: skip
         if order.voice is None:
@@ -79,10 +87,14 @@ class Fishserve:
 
 
 class FishSpeech:
-    """Encodes a file as its audio arrives, in a thread, so that no other request waits for it. It ends after `budget` seconds of speech."""
+    """Encodes a file as its audio arrives, in a thread, so that no other request waits for it. It ends after `budget` seconds of speech.
 
-    def __init__(self, response: httpx.Response, encoder: Encoder, speed: float, budget: float | None) -> None:
+    `timed`: the response has the times of words.
+    """
+
+    def __init__(self, response: httpx.Response, encoder: Encoder, speed: float, budget: float | None, *, timed: bool = False) -> None:
         self._response, self._encoder, self._speed, self._samples = response, encoder, speed, 0
+        self._timed, self._words = timed, list[Word]()
         self._most = None if budget is None else int(budget * NATIVE_RATE)
         self.partial = False
 
@@ -96,10 +108,17 @@ class FishSpeech:
         """Seconds of audio, at the file's speed."""
         return round(self._samples / NATIVE_RATE / self._speed, 3)
 
+    @property
+    def words(self) -> list[Word]:
+        """As Speech.words."""
+        ends = self._samples / NATIVE_RATE
+        position = self._encoder.position
+        return [replace(w, start=position(w.start), end=position(min(w.end, ends))) for w in self._words if w.start < ends]
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The bytes of the file as they are encoded. `open` turns a broken connection into BackendUnavailable."""
         odd = b""
-        async for piece in self._response.aiter_bytes():
+        async for piece in self._events() if self._timed else self._response.aiter_bytes():
             content = odd + piece
             whole = len(content) // 2 * 2
             odd = content[whole:]
@@ -112,6 +131,19 @@ class FishSpeech:
             if self.partial:
                 return
 
+    async def _events(self) -> AsyncIterator[bytes]:
+        """The samples in server-sent events with the times of words, which it keeps."""
+        async for line in self._response.aiter_lines():
+            if not line.startswith("data:"):
+                continue
+            event = json.loads(line[5:])
+            yield base64.b64decode(event["audio_base64"])
+            if times := event["alignment"]:
+                began = event["chunk_audio_offset_sec"]
+                for w in times["segments"]:
+                    place = (w["start_char"], w["end_char"], began + w["start"], began + w["end"])
+                    self._words.append(Word(w["text"], *place, "", times["precision"]))
+
     async def finish(self) -> bytes:
         """The last bytes of the file; nothing may follow them."""
         return await asyncio.to_thread(self._encoder.finish)
@@ -119,6 +151,10 @@ class FishSpeech:
     def true_sizes(self, size: int) -> tuple[int, bytes]:
         """As Speech.true_sizes."""
         return self._encoder.true_sizes(size)
+
+
+def _path(order: Order) -> str:
+    return "/v1/tts" if order.options.captions is None else "/v1/tts/stream/with-timestamp"
 
 
 async def _pieces(begun: bytes, rest: Spool | None) -> AsyncIterator[bytes]:

@@ -199,7 +199,7 @@ def _check_text(text: str, param: str, state: State) -> None:
 
 
 def _out(row: JobRow, service: Jobs) -> JobOut:
-    return JobOut.model_validate(row | {"url": service.url(row)})
+    return JobOut.model_validate(row | {"url": service.url(row), "captions_url": service.captions_url(row)})
 
 
 def _answer(row: JobRow, service: Jobs, status: int) -> JSONResponse:

@@ -13,6 +13,7 @@ import aiohttp
 import httpx
 from pydantic import ValidationError
 
+from inference.text.captions import CAPTION_FORMATS, KEY_SUFFIX
 from saas.jobs.backend import Accepted, BackendUnavailable, JobRejected, JobUnknown, Order, Result, Terminated, Underway
 from saas.storage.bucket import Bucket
 
@@ -105,6 +106,9 @@ class RunPod:
             given["upload"] = {"key": order.key, "bucket": bucket.name}
         else:
             given["upload"] = {"url": bucket.put_url(order.key, order.options.media_type, None, seconds=ADDRESS_SECONDS).url}
+            if kind := order.options.captions:
+                captions = bucket.put_url(order.key + KEY_SUFFIX, CAPTION_FORMATS[kind].media_type, None, seconds=ADDRESS_SECONDS)
+                given["upload"]["captions_url"] = captions.url
         return given
 
     def _webhook(self, order: Order) -> str:

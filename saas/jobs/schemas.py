@@ -25,12 +25,13 @@ class SpeechBody(BaseModel):
     seed: int | None = Field(None, ge=0, le=2**53, description="With the same seed, the same text is spoken in the same way.")
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
+    captions: Literal["srt", "vtt", "json"] | None = Field(None, description="Also make captions; json: when each word is heard.")
     wait_seconds: float = Field(0, ge=0, le=60, description="How long to wait for the result before answering.")
 
     @property
     def options(self) -> Options:
         """How to speak the text."""
-        return Options(self.format, self.speed, self.seed, self.temperature, self.top_p, self.sample_rate)
+        return Options(self.format, self.speed, self.seed, self.temperature, self.top_p, self.sample_rate, self.captions)
 
 
 class VoiceId(BaseModel):
@@ -99,6 +100,7 @@ class JobOut(BaseModel):
     finished_at: datetime | None = None
     expires_at: datetime | None = Field(None, description="When its result is deleted.")
     url: str | None = None
+    captions_url: str | None = Field(None, description="The captions, if the job asked for some. Valid, kept and deleted as the result is.")
 
 
 class WebhookBody(BaseModel):

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, get_args
 
 from inference.errors import FishserveError
+from inference.text.captions import KEY_SUFFIX
 from saas.credits.aloud import INSTANT, aloud
 from saas.credits.repository import CreditRepository
 from saas.database import Database, Unavailable
@@ -153,6 +154,13 @@ class Jobs:
         if row["status"] != "succeeded" or not key:
             return None
         return self._bucket.get_url(key, filename=f"speech-{row['id'][:8]}.{row['options'].get('format', 'mp3')}")
+
+    def captions_url(self, row: JobRow) -> str | None:
+        """A URL of a result's captions, valid for 300 s; None without any."""
+        key, kind = row.get("object_key"), row["options"].get("captions")
+        if row["status"] != "succeeded" or not key or not kind:
+            return None
+        return self._bucket.get_url(key + KEY_SUFFIX, filename=f"speech-{row['id'][:8]}.{kind}")
 
     async def result(self, row: JobRow) -> Download | None:
         """The file of a job that succeeded, for the caller to close; None when it has been deleted."""

@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from inference.errors import ConfigurationError, FishserveError, RequestError
 from inference.spool import PIECE_BYTES, Spool
+from inference.text.captions import KEY_SUFFIX
 from saas.settings import Settings
 
 URL_SECONDS = 300
@@ -159,8 +160,10 @@ class Bucket:
             await self._ask("put_object", Key=key, Body=file, ContentType=content_type, Metadata=metadata or {})
 
     async def delete(self, key: str) -> None:
-        """Delete an object. A missing object counts as deleted."""
+        """Delete an object, and a result's captions with it. A missing object counts as deleted."""
         await self._ask("delete_object", Key=key)
+        if key.startswith(RESULTS):
+            await self._ask("delete_object", Key=key + KEY_SUFFIX)
 
     async def objects(self, prefix: str) -> AsyncIterator[Listed]:
         """The objects whose keys begin with a prefix, a page at a time."""

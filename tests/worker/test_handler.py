@@ -1,6 +1,7 @@
 """The worker's handler without RunPod around it, on the bundled voice."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -51,3 +52,23 @@ def test_a_full_disk_ends_the_job_in_words(handler, monkeypatch):
 
     (result,) = asyncio.run(run())
     assert result == {"error": "the file cannot be kept on this worker's disk: No space left on device"}
+
+
+def test_captions_are_in_the_result_and_count_speed_and_what_was_cut(handler, monkeypatch):
+    text = "It costs $5. **Really**. " * 3
+
+    async def run(**given):
+        (result,) = [piece async for piece in handler({"id": "1", "input": {"text": text, "format": "opus", "captions": "json"} | given})]
+        return result
+
+    whole = asyncio.run(run(speed=2.0))
+    words = json.loads(whole["captions"])["words"]
+    assert [w["word"] for w in words] == ["It", "costs", "$5", "Really"] * 3
+    assert words[-2]["start"] < words[-1]["end"] <= whole["seconds"] < 2 * words[-1]["end"]
+    cut = asyncio.run(run(max_seconds=2))
+    assert 0 < len(json.loads(cut["captions"])["words"]) < len(words)
+    assert json.loads(cut["captions"])["words"][-1]["end"] <= 2
+    monkeypatch.setattr("worker.handler.MAX_CAPTIONS", 100)
+    large = asyncio.run(run())
+    assert "captions" not in large
+    assert large["captions_omitted"] > 500

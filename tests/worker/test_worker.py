@@ -159,19 +159,24 @@ def test_long_jobs_tell_how_far_they_are(queue):
 
 
 def test_a_result_goes_to_a_key_and_its_address_is_good_for_300_seconds(queue, bucket):
-    (result,) = queue.result(**SMALL, upload={"key": "user 1/hello.wav"})
+    (result,) = queue.result(**SMALL, upload={"key": "user 1/hello.wav"}, captions="vtt")
     content = httpx.get(result["url"]).content
     assert hashlib.sha256(content).hexdigest() == result["sha256"]
     assert "X-Amz-Expires=300" in result["url"]
     assert httpx.get(result["url"].replace("hello.wav", "other.wav")).status_code == 403
     assert bucket.s3.head_object(Bucket=BUCKET, Key=result["key"])["ContentType"] == "audio/wav"
+    assert result["captions_key"] == "user 1/hello.wav.captions"
+    assert bucket.get(result["captions_key"]).startswith(b"WEBVTT\n\n00:00:00.")
+    assert bucket.s3.head_object(Bucket=BUCKET, Key=result["captions_key"])["ContentType"] == "text/vtt"
 
 
 def test_a_result_goes_to_a_presigned_address(queue, bucket):
     url = bucket.url("put_object", "presigned.wav", ContentType="audio/wav")
-    (result,) = queue.result(**SMALL, upload={"url": url})
+    captions = bucket.url("put_object", "presigned.srt", ContentType="application/x-subrip")
+    (result,) = queue.result(**SMALL, upload={"url": url, "captions_url": captions}, captions="srt")
+    assert b"Hello." in bucket.get("presigned.srt")
     assert hashlib.sha256(bucket.get("presigned.wav")).hexdigest() == result["sha256"]
-    assert "audio" not in result
+    assert not {"audio", "captions"} & set(result)
 
 
 def test_addresses_that_are_over_or_tampered_with_fail_with_the_reason(queue, bucket):

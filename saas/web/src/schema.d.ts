@@ -1549,6 +1549,8 @@ export interface components {
             expires_at?: string | null;
             /** Url */
             url?: string | null;
+            /** Captions Url */
+            captions_url?: string | null;
         };
         /** Key */
         Key: {
@@ -1908,6 +1910,8 @@ export interface components {
             temperature?: number | null;
             /** Top P */
             top_p?: number | null;
+            /** Captions */
+            captions?: ("srt" | "vtt" | "json") | null;
             /**
              * Wait Seconds
              * @default 0

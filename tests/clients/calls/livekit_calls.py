@@ -60,7 +60,7 @@ async def main():
                     with call(f"{NAME}, {name}", f"livekit-plugins-{name}", f"{what}, {kind}") as made:
                         await interrupted(tts)
                         await streamed(made, tts, SENTENCE, timed)
-                        await streamed(made, tts, f"{SENTENCE} {LATER}")
+                        await streamed(made, tts, f"{SENTENCE} {LATER}", timed)
                 await tts.aclose()
 
 

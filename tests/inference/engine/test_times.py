@@ -51,7 +51,7 @@ def test_nothing_is_known_before_the_segment_ends_and_each_word_comes_once():
 
 def read(text, bounds, *parts):
     times = SegmentTimes(spoken_lines(text, [text], str)[0], 10.0)
-    times.read(np.array(bounds) * HOP_SECONDS)
+    times._bounds = np.array(bounds) * HOP_SECONDS
     return times.heard(sound(*parts), ended=True)
 
 
@@ -83,6 +83,19 @@ def test_read_times_never_fall_and_stay_within_the_sound(text, energy, data):
     assert (times <= len(energy) * HOP_SECONDS + 1e-9).all()
 
 
+@given(st.text(min_size=1), st.lists(st.tuples(st.sampled_from([0.0, 1e-5, 0.5, 1.0]), st.integers(1, 40)), max_size=12), st.data())
+def test_times_that_are_read_during_the_segment_are_those_of_its_end(text, runs, data):
+    energy = np.repeat([loud for loud, _ in runs], [hops for _, hops in runs]) if runs else np.zeros(0)
+    bounds = np.sort(data.draw(arrays(np.float64, len(text) + 1, elements=st.floats(0, 5))))
+    whole = character_times(text, energy, True, bounds)
+    for hops in range(0, len(energy) + 1, 16):
+        known = bounds[: data.draw(st.integers(0, len(bounds)))]
+        part = character_times(text, energy[:hops], False, known)
+        assert len(part) <= max(0, len(known) - 1)
+        assert (part == whole[: len(part)]).all()
+        assert (part <= hops * HOP_SECONDS).all()
+
+
 @given(st.text(min_size=1), arrays(np.float32, st.integers(0, 60), elements=st.floats(0, 1, width=32)))
 def test_times_never_fall_and_stay_within_the_sound(text, energy):
     times = character_times(text, energy, ended=True)
@@ -91,3 +104,18 @@ def test_times_never_fall_and_stay_within_the_sound(text, energy):
     assert (np.diff(flat) >= 0).all()
     assert (flat >= 0).all()
     assert (flat <= len(energy) * HOP_SECONDS + 1e-9).all()
+
+
+def test_words_that_attention_places_come_during_the_segment_but_for_the_last():
+    text = "one two three four"
+    times = SegmentTimes(spoken_lines(text, [text], str)[0], 0.0)
+    pieces = [text[n : n + 1].encode() for n in range(len(text))]
+    attention = np.eye(len(text) + 1)[np.repeat(np.arange(len(text)), 5)][None]  # five frames for each letter
+    given = []
+    for frames in range(0, 90, 30):
+        times.read(pieces, attention[:, frames : frames + 30])
+        given.append([w.text for w in times.heard(sound((True, 4 * 30)), ended=False)])
+    times.end()
+    last = times.heard(np.zeros(0), ended=True)
+    assert given == [["one"], ["two"], ["three"]]
+    assert [(w.text, w.ends_line) for w in last] == [("four", True)]

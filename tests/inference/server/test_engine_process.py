@@ -40,7 +40,7 @@ class Device:
 @pytest.fixture
 def device(golden, monkeypatch):
     with SpeechEngine(golden, slots=2) as engine:
-        monkeypatch.setattr(startup, "start_engine", lambda _: engine)
+        monkeypatch.setattr(startup, "start_engine", lambda *_: engine)
         device = Device(engine)
         yield device
     device.thread.join(HANG_SECONDS)

@@ -51,7 +51,14 @@ def test_texts_are_spoken_one_response_after_another(minnow):
         say(connection, SENTENCE, SENTENCE)
         second = events(connection)
     kinds = [e.type for e in first]
-    assert kinds == ["response.created", *["response.output_audio.delta"] * (len(kinds) - 3), "response.output_audio.done", "response.done"]
+    deltas = ["response.output_audio.delta", "response.output_audio_transcript.delta"]
+    dones = ["response.output_audio.done", "response.output_audio_transcript.done"]
+    assert kinds[0] == "response.created"
+    assert kinds[-3:] == [*dones, "response.done"]
+    assert set(kinds[1:-3]) == set(deltas)
+    assert "".join(e.delta for e in second if e.type == deltas[1]) == second[-2].transcript == f"{SENTENCE} {SENTENCE}"
+    (item,) = first[-1].response.output
+    assert (item.status, item.content[0].transcript) == ("completed", SENTENCE)
     assert (first[0].response.status, first[-1].response.status) == ("in_progress", "completed")
     assert first[-1].response.id == first[0].response.id == first[1].response_id != second[0].response.id
     assert 0.5 < seconds("pcm", audio(first), 24_000) < seconds("pcm", audio(second), 24_000)
@@ -91,6 +98,31 @@ def test_a_response_is_cancelled_and_the_next_one_spoken(minnow):
         heard = events(connection)
     assert heard[-1].response.status == "completed"
     assert audio(heard) == bytes(round(0.2 * 24_000) * 2)
+
+
+def test_an_interrupted_agent_learns_what_was_heard(minnow):
+    text = "One two three. " + LONG
+    with session(minnow) as connection:
+        say(connection, text)
+        heard = events(connection, "response.output_audio_transcript.delta")
+        connection.response.cancel()
+        heard += events(connection)
+        (item,) = heard[-1].response.output
+        said = item.content[0].transcript
+        assert (heard[-1].response.status, item.status) == ("cancelled", "incomplete")
+        assert text.startswith(said)
+        assert said.startswith("One")
+        connection.conversation.item.truncate(item_id=item.id, content_index=0, audio_end_ms=1)
+        nothing = connection.recv()
+        assert (nothing.type, nothing.transcript, nothing.last_word) == ("conversation.item.truncated", "", None)
+        sent = 1000 * seconds("pcm", audio(heard), 24_000)
+        connection.conversation.item.truncate(item_id=item.id, content_index=0, audio_end_ms=int(sent) - 1)
+        most = connection.recv()
+        assert most.transcript == said
+        assert said[most.last_word["start_char"] :].startswith(most.last_word["word"])
+        for wrong, words in (({"item_id": "x"}, "not the last item"), ({"audio_end_ms": 10**8}, "ms of audio")):
+            connection.conversation.item.truncate(**{"item_id": item.id, "content_index": 0, "audio_end_ms": 1} | wrong)
+            assert words in connection.recv().error.message
 
 
 @pytest.mark.parametrize(

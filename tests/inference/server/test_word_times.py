@@ -59,6 +59,20 @@ def test_openais_events_have_the_same_words(minnow, openai_header):
     assert all(TEXT[w["start_char"] : w["end_char"]] == w["word"] for w in found)
 
 
+def test_words_come_while_their_sentence_is_still_spoken_and_are_the_same_in_every_stream(minnow):
+    text = "The old keeper of the lighthouse climbed the long stairs every evening when the sun went down behind the sea."
+    answer = post(minnow, "/v1/audio/speech", input=text, response_format="pcm", word_timestamps=True, stream_format="sse")
+    kinds = [event["type"] for event in events(answer)]
+    assert kinds.index("speech.audio.words") < len(kinds) - 1 - kinds[::-1].index("speech.audio.delta")
+    assert kinds.count("speech.audio.words") > 2
+    found = [w for event in events(answer) if event["type"] == "speech.audio.words" for w in event["words"]]
+    assert [w["word"] for w in found] == text.rstrip(".").split()
+    whole = post(minnow, "/v1/audio/speech", input=text, response_format="pcm", word_timestamps=True)
+    assert [(w["word"], round(1000 * w["start"]), round(1000 * w["end"])) for w in found] == [
+        tuple(w.values()) for w in json.loads(whole.headers[HEADER])
+    ]
+
+
 def test_nobody_is_told_the_times_without_asking(minnow):
     answer = post(minnow, "/v1/audio/speech", input="Hi.", response_format="wav", stream_format="sse")
     assert {event["type"] for event in events(answer)} == {"speech.audio.delta", "speech.audio.done"}
@@ -117,7 +131,8 @@ def test_fishs_events_have_the_words_of_each_chunk(minnow, openai_header):
     chunks = events(answer)
     assert b"".join(base64.b64decode(c["audio_base64"]) for c in chunks)[44:] == openai_header[1][44:]
     assert close_to(absolute(chunks), openai_header[0])
-    assert [c["content"] for c in chunks if c["alignment"]] == ["Hi there, **it** is $5. ", "[pause:0.5s] Then go."]
+    contents = [c["content"] for c in chunks if c["alignment"]]
+    assert ("".join(contents), contents[-1]) == (TEXT, "[pause:0.5s] Then go.")
     assert sum(c["alignment"]["audio_duration"] for c in chunks if c["alignment"]) == pytest.approx(seconds(openai_header[1]), abs=0.01)
 
 
@@ -143,13 +158,44 @@ def test_fishs_socket_has_them_as_the_text_comes(minnow):
     assert "alignment" not in fish_live(minnow, "/v1/tts/live", "Hi.")[0]
 
 
-@pytest.mark.parametrize("field", ["alignment", "normalizedAlignment"])
-def test_elevenlabs_sockets_count_from_the_alignment_before(minnow, field):
+def test_a_listener_who_interrupts_fishs_socket_learns_what_was_heard(minnow):
+    text = "One two three. " * 40
+    with connect(f"ws://127.0.0.1:{minnow.port}/v1/tts/live/with-timestamp", max_size=None) as opened:
+
+        def talk(*events, until):
+            for event in events:
+                opened.send(ormsgpack.packb(event))
+            heard = [ormsgpack.unpackb(opened.recv(HANG_SECONDS))]
+            while not until(heard[-1]):
+                heard.append(ormsgpack.unpackb(opened.recv(HANG_SECONDS)))
+            return heard
+
+        start = {"event": "start", "request": {"text": text, "format": "pcm", "seed": 1}}
+        heard = talk(start, {"event": "stop"}, until=lambda e: e.get("alignment"))
+        heard += talk({"event": "cancel", "played_sec": 0.7}, until=lambda e: e["event"] == "finish")
+        finish, words = heard[-1], absolute(heard[:-1])
+        assert finish["reason"] == "cancelled"
+        assert finish["audio_sec"] == pytest.approx(sum(len(e["audio"]) for e in heard[:-1]) / 88_200, abs=0.01)
+        last = [name for name, begins, _ in words if begins < 700][-1]
+        assert (finish["last_word"]["word"], finish["last_word"]["start"] < 0.7) == (last, True)
+        assert len(absolute(heard[:-1])) < 120
+        again = talk(start | {"request": {"text": "Hi.", "format": "pcm"}}, {"event": "stop"}, until=lambda e: e["event"] == "finish")
+        assert again[-1]["reason"] == "stop"
+        assert again[-1]["last_word"]["word"] == "Hi"
+        unheard = talk(start, {"event": "cancel"}, until=lambda e: e["event"] == "finish")
+        assert unheard[-1]["reason"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("field", "query"), [("alignment", {}), ("normalizedAlignment", {}), ("normalizedAlignment", {"sync_alignment": "true"})]
+)
+def test_elevenlabs_sockets_count_from_the_alignment_before_or_as_livekit_wants_from_the_beginning(minnow, field, query):
     texts = ("Hi there. ", "It is $5. ")
-    with socket(minnow) as talk:
+    with socket(minnow, **query) as talk:
         sent = [{"text": text, "context_id": "a", "flush": True} for text in texts]
         heard = talk({"text": " ", "context_id": "a", "voice_settings": {}}, *sent, {"context_id": "a", "close_context": True})
     assert finals(heard) == ["a"]
+    assert (heard[-1]["lastWord"]["word"], heard[-1]["lastWord"]["start_char"]) == ("$5", len("Hi there. It is ") + 1)
     found = [m[field] for m in heard if m.get(field)]
     assert "".join(c for a in found for c in a["chars"]).strip() == (
         "Hi there. It is $5." if field == "alignment" else "Hi there. It is five dollars."
@@ -160,9 +206,9 @@ def test_elevenlabs_sockets_count_from_the_alignment_before(minnow, field):
         for start, length in zip(a["charStartTimesMs"], a["charDurationsMs"], strict=True):
             assert clock + start >= last
             last = clock + start + length
-        clock = last
+        clock = 0 if query else last
     pcm = b"".join(base64.b64decode(m["audio"]) for m in heard if m.get("audio"))
-    assert clock == pytest.approx(1000 * len(pcm) / 88_200, abs=2)
+    assert last == pytest.approx(1000 * len(pcm) / 88_200, abs=2)
 
 
 def test_pipecats_clock_and_words_are_right(minnow):

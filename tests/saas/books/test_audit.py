@@ -174,7 +174,7 @@ def test_orphans_and_missing_objects_are_found_and_nothing_else(data, store, aud
     voice = data.call("create_voice", user_id=user, name="v", transcript="", content_type="audio/wav", bytes=1)["voice"]
     data.call("confirm_voice", user_id=user, voice_id=voice["id"], seconds=1, sha256=SHA)
     data.call("create_voice", user_id=user, name="pending", transcript="", content_type="audio/wav", bytes=1)
-    for key in [*results, voice["object_key"], "uploads/voices/x", "started"]:
+    for key in [*results, f"{results[3]}.captions", voice["object_key"], "uploads/voices/x", "started"]:
         store(key)
     code, lines, words = audit()
     assert (code, lines, "the books agree" in words) == (0, [], True)

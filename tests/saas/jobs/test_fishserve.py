@@ -108,11 +108,26 @@ def test_a_cancelled_job_stops_the_engine_and_costs_what_was_made(account, speak
     assert account.ask("POST", f"/api/jobs/{job['id']}/cancel")["status"] == "cancelled"
 
 
+def test_captions_are_a_second_file(account):
+    text = "It is **five**. [pause:1s] Go & see."
+    job = account.spoken(text, captions="json", speed=2, format="opus", seed=3)
+    check_paid(account, job)
+    assert "X-Amz-Expires=300" in job["captions_url"]
+    answer = httpx.get(job["captions_url"])
+    assert answer.headers["content-disposition"] == f'attachment; filename="speech-{job["id"][:8]}.json"'
+    words = answer.json()["words"]
+    assert [text[w["start_char"] : w["end_char"]] for w in words] == ["It", "is", "five", "Go", "see"]
+    assert words[3]["start"] - words[2]["end"] > 0.49  # at twice the speed
+    assert words[-1]["end"] <= job["seconds"]
+    assert account.spoken()["captions_url"] is None
+
+
 def test_a_deleted_job_leaves_no_text_and_no_file(account, data):
-    job = account.spoken()
+    job = account.spoken(captions="srt")
+    assert SMALL in httpx.get(job["captions_url"]).text
     account.ask("DELETE", f"/api/jobs/{job['id']}", 204)
     account.ask("GET", f"/api/jobs/{job['id']}", 404)
-    assert httpx.get(job["url"]).status_code == 404
+    assert httpx.get(job["url"]).status_code == httpx.get(job["captions_url"]).status_code == 404
     assert data.sql("select text from jobs where id = %s", job["id"]) == [{"text": None}]
     account.check_balance()
 

@@ -47,8 +47,9 @@ def told(cloud, text, webhooks=1):
 
 def test_a_job_ends_when_its_webhook_comes(account, cloud):
     text = medium("webhook")
-    job = account.ended(account.speak(text, format="wav", seed=1))
+    job = account.ended(account.speak(text, format="wav", seed=1, captions="json"))
     check_paid(account, job)
+    assert httpx.get(job["captions_url"]).json()["text"] == text
     assert told(cloud, text) == [200]
     sent = cloud.job_with(text)
     assert sent["policy"] == {"executionTimeout": 600_000, "ttl": 3_600_000}
@@ -237,8 +238,10 @@ def test_workers_without_the_buckets_keys_get_an_address(database, bucket, cloud
         Account(database, api.url) as account,
     ):
         text = medium("address")
-        check_paid(account, account.ended(account.speak(text, format="opus")))
-        assert set(cloud.job_with(text)["input"]["upload"]) == {"url"}
+        job = account.ended(account.speak(text, format="opus", captions="vtt"))
+        check_paid(account, job)
+        assert httpx.get(job["captions_url"]).text.startswith("WEBVTT")
+        assert set(cloud.job_with(text)["input"]["upload"]) == {"url", "captions_url"}
 
 
 @pytest.mark.parametrize(
