@@ -10,6 +10,8 @@ TURN_SECONDS = 0.4
 """The silence where another voice takes over, unless the text asks for a pause there or the checkpoint makes a longer one."""
 MAX_VOICES = 16
 """In one request, besides the one that begins."""
+MAX_MARKS = 1000
+"""In one text: each part between two marks is read by itself."""
 VOICE = r"\[voice:([^\[\]\n]{0,100})\]"
 """Its group is the name of a voice."""
 SPEAKER = r"<\|speaker:(\d{1,2})\|>"

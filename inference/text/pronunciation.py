@@ -30,12 +30,12 @@ _UNSPACED = r"\p{Han}\p{Hiragana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _KATAKANA = r"[\p{Katakana}ーｰ]"
 _LETTER = rf"[[\p{{L}}\p{{M}}\p{{N}}_\u200c\u200d]--[{_UNSPACED}]--{_KATAKANA}]"
 _TOKEN = regex.compile(
-    rf"(?P<tag><[^<>]{{0,300}}>)|(?P<space>\s+)|(?P<one>[{_UNSPACED}]\p{{M}}*+)"
-    rf"|(?P<word>{_KATAKANA}++\p{{M}}*+|{_LETTER}++(?:['’](?![sS](?!{_LETTER})){_LETTER}++)*+)"
+    rf"(?P<tag></?[A-Za-z!][^<>]{{0,300}}>)|(?P<space>\s+)|(?P<one>[{_UNSPACED}]\p{{M}}*+)"
+    rf"|(?P<word>{_KATAKANA}++\p{{M}}*+|{_LETTER}++(?:(?:['’](?![sS](?!{_LETTER}))|(?<=\p{{N}})[.,](?=\p{{N}})){_LETTER}++)*+)"
     rf"|(?P<genitive>(?<={_LETTER})['’][sS](?!{_LETTER}))|(?P<sign>.)",
     regex.V1 | regex.DOTALL,
 )
-"""In scripts without spaces each letter is a word. "don't" is one word, and "SQL's" is "SQL" and its ending."""
+"""In scripts without spaces each letter is a word. "don't" and "3.5" are one word, and "SQL's" is "SQL" and its ending."""
 _MARKS = regex.compile(r"[\[\]<>\p{C}--[\u200c\u200d\s]]", regex.V1)
 """What a replacement must not have: it could become markup."""
 

@@ -11,7 +11,7 @@ import regex
 
 from inference.errors import RequestError
 from inference.text.clean import clean
-from inference.text.dialogue import SPEAKER, TURN_SECONDS, VOICE, marked_voice, without_marks
+from inference.text.dialogue import MAX_MARKS, SPEAKER, TURN_SECONDS, VOICE, marked_voice, without_marks
 from inference.text.language import ENGLISH, language_at_end
 from inference.text.letters import plain_letters, speakable_words
 from inference.text.markup import plain
@@ -75,7 +75,7 @@ def script(
     """
     length = min(length, segmentation.max_segment_bytes or length)
     lines: list[Line] = []
-    silence, start, pauses = 0.0, 0, 0
+    silence, start, pauses, marks = 0.0, 0, 0, 0
     asked, gap, voice = False, 0.0, None
     for mark in (*(_MARK_WITH_SPEAKERS if speakers else _MARK).finditer(text), None):
         end = mark.start() if mark else len(text)
@@ -93,7 +93,9 @@ def script(
             break
         start = mark.end()
         if (name := marked_voice(mark, 3)) is not None:
-            voice = name
+            voice, marks = name, marks + 1
+            if marks > MAX_MARKS:
+                raise RequestError(f"the text has more than {MAX_MARKS:,} marks of voices, as many as one request may have", "text")
             continue
         silence, asked, pauses = silence + _seconds(mark), True, pauses + 1
         if silence > MAX_PAUSE_SECONDS:

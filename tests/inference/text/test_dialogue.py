@@ -66,6 +66,12 @@ def test_a_voice_that_a_request_does_not_have_is_refused():
     SpeechRequest("[voice:eve]Hi.", compat="reference")
 
 
+def test_the_number_of_marks_is_limited():
+    assert len(lines_of("[voice:anna]One. " * 1000)[0]) == 1000
+    with pytest.raises(RequestError, match="more than 1,000 marks"):
+        lines_of("[voice:anna]One. " * 1001)
+
+
 def test_the_words_of_a_dialogue_are_those_of_its_text():
     text = "One [voice:anna]two [pause:1s] three. [voice:bob]Four"
     request = SpeechRequest(text, voices={"anna": Voice(), "bob": Voice()}, normalize=False)

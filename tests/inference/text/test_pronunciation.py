@@ -40,6 +40,8 @@ def replaced(text, *rules, language="en", voice=""):
         ("a b a", [("a", "b"), ("b", "a a")], "b a a b"),
         ('<b class="SQL">SQL</b>', [("SQL", "sequel"), ("b", "x")], '<b class="SQL">sequel</b>'),
         ("a\nb c", [("a b", "x")], "x c"),
+        ("3 is not 3.5, 10,000 or 3.", [("3", "three"), ("10", "ten"), ("3.5", "a few")], "three is not a few, 10,000 or three."),
+        ("x < SQL > y", [("SQL", "sequel")], "x < sequel > y"),
         ("It is it's", [("it", "IT")], "IT is IT's"),
         ("x_y x y_x", [("x", "ex")], "x_y ex y_x"),
     ],
