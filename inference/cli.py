@@ -17,12 +17,13 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from bench.cli import app as bench
-from inference import checkpoint_cli
+from inference import checkpoint_cli, pronunciation_cli
 from inference.checkpoint_cli import AdapterOption
 from inference.cpu_threads import prepare
 from inference.errors import FishserveError, RequestError
 from inference.extras import explained, needs
 from inference.outputs import Outputs, check_writable, save_codes, speak, writing
+from inference.pronunciation_cli import DictionaryOption
 from saas.cli import app as saas
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ app = typer.Typer(
 app.add_typer(bench, name="bench")
 app.add_typer(saas, name="saas")
 app.add_typer(checkpoint_cli.app, name="checkpoint")
+app.add_typer(pronunciation_cli.app, name="pronunciations")
 app.command()(checkpoint_cli.download)
 app.command()(checkpoint_cli.random_checkpoint)
 voices = typer.Typer(help="The voices that say and serve know by name.", no_args_is_help=True)
@@ -122,10 +124,12 @@ def say(
     srt: Annotated[Path | None, typer.Option(help="Also write captions in SubRip's format.")] = None,
     vtt: Annotated[Path | None, typer.Option(help="Also write captions in WebVTT's format.")] = None,
     words: Annotated[Path | None, typer.Option(help="Also write when each word is heard, as JSON.")] = None,
+    dictionary: DictionaryOption = None,
 ) -> None:
     """Speak a text into a WAV file."""
-    from inference import SpeechRequest
+    from inference import SpeechRequest, Voice
     from inference.hub import name_of
+    from inference.text.dialogue import voice_names
     from inference.voices.notice import MINNOW, ONE_VOICE
     from inference.voices.store import DEFAULT
 
@@ -136,19 +140,23 @@ def say(
     outputs = Outputs(out, codes, srt, vtt, words)
     outputs.check()
     settings = _settings(checkpoint=checkpoint, adapter=adapter, device=device)
+    said, store = _text(text), _store(settings)
+    names = voice_names(said) if compat is None else []
+    for name in [*names, *([] if voice is None else [voice])]:
+        store.voice(name, "")  # refuse an unknown voice before loading the model
     request = SpeechRequest(
-        _text(text), seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, normalize=normalize,
+        said, seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, normalize=normalize,
         chunk_length=chunk_length, max_new_tokens=max_new_tokens, compat=compat, words=outputs.need_words,
+        voices={name: Voice(name=name) for name in names}, pronunciations=pronunciation_cli.chosen(dictionary, settings),
     )  # fmt: skip
-    if voice is not None:
-        _store(settings).voice(voice, "")  # refuse an unknown voice before loading the model
     with _engine(settings) as engine:
-        if name_of(engine.checkpoint.path) == MINNOW and (reference is not None or voice not in (None, DEFAULT)):
+        if name_of(engine.checkpoint.path) == MINNOW and (reference is not None or {voice, *names} - {None, DEFAULT}):
             console.print(f"{ONE_VOICE}.", style="yellow")
         if reference is not None:
             request = replace(request, voice=engine.voice(_clip(reference), reference_text or ""))
         elif voice is not None:
-            request = replace(request, voice=_store(settings).encoded(voice, engine.checkpoint.codec_id, engine.encode))
+            request = replace(request, voice=store.encoded(voice, engine.checkpoint.codec_id, engine.encode))
+        request = replace(request, voices={name: store.encoded(name, engine.checkpoint.codec_id, engine.encode) for name in names})
         speak(engine, request, outputs, console)
 
 
@@ -162,23 +170,29 @@ def show_text(
     chunk_length: Annotated[int, typer.Option(help="Most UTF-8 bytes of text in one segment.")] = 200,
     compat: Annotated[Literal["reference"] | None, typer.Option(help="`reference`: cut as the reference implementation does.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    dictionary: DictionaryOption = None,
 ) -> None:
     """Show what would be spoken: the words of each segment and the pauses between them. No model is loaded."""
-    from inference import SpeechRequest
+    from inference import SpeechRequest, Voice
     from inference.hub import locate
     from inference.model.config import GenerationDefaults
+    from inference.text.dialogue import voice_names
 
-    defaults = GenerationDefaults.from_file(locate(_settings(checkpoint=checkpoint).checkpoint) / "generation_config.json")
-    request = SpeechRequest(_text(text), normalize=normalize, chunk_length=chunk_length, compat=compat).resolved(defaults)
+    said, settings = _text(text), _settings(checkpoint=checkpoint)
+    defaults = GenerationDefaults.from_file(locate(settings.checkpoint) / "generation_config.json")
+    request = SpeechRequest(
+        said, normalize=normalize, chunk_length=chunk_length, compat=compat, voices={name: Voice(name=name) for name in voice_names(said)},
+        pronunciations=pronunciation_cli.chosen(dictionary, settings),
+    ).resolved(defaults)  # fmt: skip
     lines, last = request.script(defaults)
     if as_json:
-        segments = [{"pause": line.silence, "text": line.text} for line in lines]
+        segments = [{"pause": line.silence, "text": line.text} | ({"voice": line.voice} if line.voice else {}) for line in lines]
         typer.echo(json.dumps({"segments": segments, "pause_at_end": last}, ensure_ascii=False))
         return
     for number, line in enumerate(lines, 1):
         if line.silence:
             typer.echo(f"     pause {line.silence:.2f} s")
-        typer.echo(f"{number:4} {line.text}")
+        typer.echo(f"{number:4} {f'[voice:{line.voice}] ' if line.voice else ''}{line.text}")
     if last:
         typer.echo(f"     pause {last:.2f} s")
 

@@ -8,6 +8,8 @@ FishserveError
   x RequestError         a request that cannot be served
     + VoiceNotFound
     + VoiceExists
+    + DictionaryNotFound
+    + DictionaryExists
     + AudioError         a clip
   x NotReady             the model is loading
   x Overloaded           the queue is full
@@ -53,6 +55,14 @@ class VoiceNotFound(RequestError):
 
 class VoiceExists(RequestError):
     """Another voice already has that name."""
+
+
+class DictionaryNotFound(RequestError):
+    """This machine has no pronunciation dictionary with that name, or not in that version."""
+
+
+class DictionaryExists(RequestError):
+    """Another pronunciation dictionary already has that name."""
 
 
 class AudioError(RequestError):

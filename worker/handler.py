@@ -21,6 +21,7 @@ from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from inference.seeds import seed_of
 from inference.spool import Spool
 from inference.text.captions import CAPTION_FORMATS
+from inference.text.dialogue import MAX_VOICES, voice_names
 from inference.text.words import Word
 from inference.voices.notice import MINNOW, ONE_VOICE
 from inference.voices.store import DEFAULT, VoiceStore
@@ -62,7 +63,7 @@ class Handler:
         encoder = Encoder(asked.format, asked.sample_rate, asked.speed)
         request = SpeechRequest(
             asked.spoken, await self._voice(asked.voice), seed, asked.temperature, asked.top_p, asked.repetition_penalty, asked.normalize,
-            asked.chunk_length, asked.max_new_tokens, words=asked.captions is not None,
+            asked.chunk_length, asked.max_new_tokens, words=asked.captions is not None, voices=await self._named(asked.spoken),
         )  # fmt: skip
         words: list[Word] = []
         samples, told, first, pieces, partial = 0, 0.0, None, 0, False
@@ -122,7 +123,8 @@ class Handler:
                 "total": round(time.monotonic() - began, 3),
             },
         }  # fmt: skip
-        if asked.voice not in (None, DEFAULT) and result["model"] == MINNOW:
+        others = asked.voice not in (None, DEFAULT) or set(voice_names(asked.spoken)) - {DEFAULT}
+        if others and result["model"] == MINNOW:
             result["warning"] = ONE_VOICE
         return result
 
@@ -140,6 +142,13 @@ class Handler:
             await content.write(written.encode())
             await self._storage.send(where, content, CAPTION_FORMATS[asked.captions].media_type, job, {})
         return {} if where.key is None else {"captions_key": where.key}
+
+    async def _named(self, text: str) -> dict[str, Voice]:
+        """The voices of this worker that marks in a text name. Raises VoiceNotFound, RequestError."""
+        names = voice_names(text)
+        if len(names) > MAX_VOICES:
+            raise RequestError(f"the text names {len(names)} voices; at most {MAX_VOICES} speak in one request", "voice")
+        return {name: await self._voice(name) for name in names}
 
     async def _voice(self, asked: str | Clip | None) -> Voice:
         engine = self._engine

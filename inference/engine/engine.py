@@ -12,7 +12,6 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +22,9 @@ from torch import Tensor
 
 from inference.engine import collector, metrics
 from inference.engine.device import affordable_slots, allowed_weights, pick_device, use_threads
-from inference.engine.job import Job
+from inference.engine.job import Job, Text
 from inference.engine.prompting import Prompting
-from inference.engine.request import Audio, SpeechRequest
+from inference.engine.request import Audio, MoreText, SpeechRequest
 from inference.engine.runner import Runner
 from inference.engine.scheduler import Scheduler
 from inference.engine.stream import AsyncSpeechStream, Item, RequestHandle, SpeechStream
@@ -92,7 +91,7 @@ class SpeechEngine:
         """Start speaking. Raises RequestError at once when this model cannot speak the request."""
         return SpeechStream(self.submit, request)
 
-    def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncSpeechStream:
+    def astream(self, request: SpeechRequest, more: AsyncIterator[str | MoreText] | None = None) -> AsyncSpeechStream:
         """As `stream`, for asyncio: leaving the loop early cancels the request. `more` yields text that comes later, as for `extend`.
 
         With `more`, a chunk without samples and words says that all text so far is spoken and that the engine waits for the next.
@@ -120,27 +119,30 @@ class SpeechEngine:
         """
         self.check_open()
         request = request.resolved(self.checkpoint.defaults)
-        segments, silences, lines = self._prompting.segments(request)
-        fixed = self._prompting.fixed(request)
+        segments, silences, lines, voices = self._prompting.segments(request)
+        columns = self._prompting.fixed(request, voices)
+        fixed = [columns[voice] for voice in voices]
         self._prompting.check_room(request, fixed, segments)
         seed = secrets.randbits(63) if request.seed is None else request.seed
         handle = RequestHandle(deliver, self._scheduler.wake, unread)
-        self._scheduler.submit(
-            Job(request, handle, fixed, segments, silences, seed, audio, live, live, self._prompting.gap(request), lines if audio else [])
-        )
+        gap, words = self._prompting.gap(request), lines if audio else []
+        self._scheduler.submit(Job(request, handle, fixed, segments, silences, seed, audio, live, live, gap, words, columns))
         return handle
 
-    def extend(self, handle: RequestHandle, text: str) -> None:
-        """Append text to a live request, spoken in the same voice. Does nothing when the request has ended.
+    def extend(self, handle: RequestHandle, more: str | MoreText) -> None:
+        """Append text to a live request, spoken in the voice that speaks the end of it. Does nothing when the request has ended.
 
         Raises RequestError when this text cannot be spoken, or the request has too much of it; earlier text is still spoken.
         """
         if job := self._scheduler.live_job(handle):
-            request = replace(job.request, text=text, language=job.request.language_at_end)
-            segments, silences, lines = self._prompting.segments(request)
-            self._prompting.check_room(request, job.fixed, segments)
-            self._scheduler.extend(job, segments, silences, self._prompting.gap(request), [line.later(job.characters) for line in lines])
-            job.request, job.characters = request, job.characters + len(text)
+            request = job.request.continued(MoreText(more) if isinstance(more, str) else more)
+            segments, silences, lines, voices = self._prompting.segments(request)
+            columns = self._prompting.fixed(request, voices, job.voices)
+            fixed = [columns[voice] for voice in voices]
+            self._prompting.check_room(request, fixed, segments)
+            text = Text(fixed, segments, silences, [line.later(job.characters) for line in lines])
+            self._scheduler.extend(job, columns, text, self._prompting.gap(request))
+            job.request, job.characters = request, job.characters + len(request.text)
 
     def complete(self, handle: RequestHandle) -> None:
         """Say that no more text will come for a live request: it ends when its text is spoken."""

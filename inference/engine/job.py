@@ -6,6 +6,7 @@ import hashlib
 import time
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +22,21 @@ from inference.engine.vocoder import FIRST_CHUNK, LARGEST_CHUNK, VocoderStream
 from inference.errors import GenerationError
 from inference.model.codec import Codec
 from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
+from inference.text.dialogue import TURN_SECONDS
 from inference.text.words import SpokenLine, Word
+from inference.voices.voice import Voice
 
 SHORT_TEXT = 300
 """Characters of a text that is short even if it has several segments: about 20 s of speech."""
+
+
+class Text(NamedTuple):
+    """Text as a job has it: for each piece of it the columns of its voice and its own, the silences, and the words, as in Job."""
+
+    fixed: list[Tensor]
+    segments: list[Tensor]
+    silences: list[float]
+    lines: list[SpokenLine]
 
 
 class JobStatus(Enum):
@@ -58,8 +70,8 @@ class Urgency(Enum):
 class Job:
     """A request in the engine. One class, since whatever asks or tells it something needs the same few fields.
 
-    `fixed` (1 + codebooks, time) are the prompt columns of the voice. `segments` are the prompt columns of each piece of text, `silences` the
-    seconds of silence before each piece and after the last. `turns` alternate a segment and the frames generated for it; `codes` are the frames
+    `segments` are the prompt columns (1 + codebooks, time) of each piece of text, `fixed` those of the voice that speaks it, each of which is
+    one of `voices`; `silences` are the seconds of silence before each piece and after the last. `turns` alternate a segment and the frames generated for it; `codes` are the frames
     that were spoken. `lines` have the words of each segment if the request asks for their times. A `live` job accepts more text while it is `open`; `gap` is the natural pause, in seconds, before such text.
 
     `starting` says that the next segment is the first one a listener waits for. `columns` are the text columns of the current segment, and
@@ -71,7 +83,7 @@ class Job:
 
     request: SpeechRequest
     handle: RequestHandle
-    fixed: Tensor
+    fixed: list[Tensor]
     segments: list[Tensor]
     silences: list[float]
     seed: int
@@ -80,6 +92,7 @@ class Job:
     open: bool = False
     gap: float = 0.0
     lines: list[SpokenLine] = field(default_factory=list)
+    voices: dict[Voice, Tensor] = field(default_factory=dict)
     status: JobStatus = JobStatus.WAITING
     turns: list[Tensor] = field(default_factory=list)
     codes: list[np.ndarray] = field(default_factory=list)
@@ -160,8 +173,31 @@ class Job:
         """Why a spoken job ended."""
         return FinishReason.LENGTH if self.cut else FinishReason.STOP
 
-    def add_text(self, segments: list[Tensor], silences: list[float], gap: float, lines: list[SpokenLine]) -> None:
-        """Append text to a live job."""
+    @property
+    def number(self) -> int:
+        """The number of the current segment, or of the next one."""
+        return len(self.turns) // 2
+
+    @property
+    def voice_turns(self) -> list[Tensor]:
+        """The turns of the voice that speaks the current segment, which is the last of them."""
+        if len(self.voices) == 1:
+            return self.turns
+        own = [n for n in range(self.number) if self.fixed[n] is self.fixed[self.number]]
+        return [*(turn for n in own for turn in self.turns[2 * n : 2 * n + 2]), self.turns[-1]]
+
+    @property
+    def voice_changes(self) -> bool:
+        """Whether the current segment is spoken by another voice than the one before it."""
+        return self.number > 0 and self.fixed[self.number] is not self.fixed[self.number - 1]
+
+    def add_text(self, voices: dict[Voice, Tensor], text: Text, gap: float) -> None:
+        """Append text to a live job. `voices` are those of all its text."""
+        fixed, segments, silences, lines = text
+        if fixed[0] is not self.fixed[-1]:
+            self.gap = max(self.gap, TURN_SECONDS)
+        self.voices = voices
+        self.fixed += fixed
         self.segments += segments
         self.lines += lines
         self.columns_to_come += sum(s.shape[1] for s in segments)
@@ -174,7 +210,7 @@ class Job:
         if not self.admitted:
             self.admitted = self.began
             self.handle.queued_seconds = self.admitted - self.submitted
-        number = len(self.turns) // 2
+        number = self.number
         self._deliver_silence(self.silences[number])
         self.times = SegmentTimes(self.lines[number], self.delivered / SAMPLE_RATE) if self.lines else None
         self.turns.append(self.segments[number])
@@ -183,7 +219,8 @@ class Job:
 
     def start_sequence(self, prompt: Tensor, limit: int, codec: Codec) -> Sequence:
         """The sequence that generates the current segment: at most `limit` frames after the `prompt`."""
-        self.sequence = Sequence(self.request, prompt, limit, self._segment_seed(), self.fixed.shape[1], self.kv_prefix)
+        prefix = None if self.voice_changes else self.kv_prefix
+        self.sequence = Sequence(self.request, prompt, limit, self._segment_seed(), self.fixed[self.number].shape[1], prefix)
         self.vocoder = VocoderStream(codec, LARGEST_CHUNK if self.heard else FIRST_CHUNK)
         self.taken, self.kv_prefix = (1 if self.request.compat == "reference" else 0), None
         return self.sequence
@@ -246,7 +283,7 @@ class Job:
             if self.audio and self.admitted and not self.live:
                 metrics.REAL_TIME_FACTOR.observe(self.seconds / (time.monotonic() - self.admitted))
             self._deliver_silence(self.silences[-1])
-        codebooks = len(self.fixed) - 1
+        codebooks = len(self.fixed[0]) - 1
         self.handle.codes = np.stack(self.codes, axis=1) if self.codes else np.zeros((codebooks, 0), np.int64)
         self.handle.finish_reason = reason
         self.handle.deliver(error)

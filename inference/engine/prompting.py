@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from inference.model.prompt import PromptBuilder, context, reference_context
 from inference.text.clean import clean
 from inference.text.segments import pause_after
 from inference.text.words import SpokenLine
+from inference.voices.voice import Voice
 
 DEFAULT_NEW_TOKENS = 1024
 REFERENCE_MAX_LENGTH = 4096
@@ -33,11 +34,12 @@ class Prompting:
         """The builder of a request's columns: `compat="reference"` obeys control tokens in the text."""
         return self._builders[request.compat]
 
-    def segments(self, request: SpeechRequest) -> tuple[list[Tensor], list[float], list[SpokenLine]]:
-        """The columns of each segment, the seconds of silence before each and after the last, and, if they are asked for, each one's words."""
+    def segments(self, request: SpeechRequest) -> tuple[list[Tensor], list[float], list[SpokenLine], list[Voice]]:
+        """The columns of each segment, the seconds of silence before each and after the last, each one's words if asked for, and its voice."""
         lines, last = request.script(self._defaults)
         spoken = request.spoken_words(lines, self._defaults) if request.words else []
-        return [self.builder(request).segment(line.text) for line in lines], [*(line.silence for line in lines), last], spoken
+        columns = [self.builder(request).segment(line.text) for line in lines]
+        return columns, [*(line.silence for line in lines), last], spoken, [request.voice_named(line.voice) for line in lines]
 
     def text_columns(self, request: SpeechRequest, segment: Tensor) -> tuple[range, list[bytes]]:
         """Which columns of a segment hold its text, and the bytes of each of these tokens."""
@@ -48,13 +50,17 @@ class Prompting:
         """Seconds of natural pause after a request's text when more text follows."""
         return 0.0 if request.compat == "reference" else pause_after(request.text, self._defaults.segmentation)
 
-    def fixed(self, request: SpeechRequest) -> Tensor:
-        """The columns that every segment begins with: the system message and the voice's references. Raises RequestError for unusable codes."""
-        builder = self.builder(request)
-        parts = [builder.system()]
-        for reference in request.voice.references:
-            parts.append(builder.reference(clean(reference.text), self._checked(np.asarray(reference.codes))))
-        return torch.cat(parts, dim=1)
+    def fixed(self, request: SpeechRequest, voices: Iterable[Voice], known: Mapping[Voice, Tensor] | None = None) -> dict[Voice, Tensor]:
+        """The columns that the segments of each voice begin with: the system message and the voice's references; `known` ones are kept.
+
+        Raises RequestError for unusable codes.
+        """
+        builder, found = self.builder(request), dict(known or {})
+        for voice in voices:
+            if voice not in found:
+                references = [builder.reference(clean(r.text), self._checked(np.asarray(r.codes))) for r in voice.references]
+                found[voice] = torch.cat([builder.system(), *references], dim=1)
+        return found
 
     def _checked(self, codes: np.ndarray) -> np.ndarray:
         config = self._config
@@ -70,14 +76,14 @@ class Prompting:
             )
         return codes
 
-    def check_room(self, request: SpeechRequest, fixed: Tensor, segments: list[Tensor]) -> None:
-        """Raise RequestError when the voice, the longest segment and its speech exceed the model's context."""
+    def check_room(self, request: SpeechRequest, fixed: Sequence[Tensor], segments: Sequence[Tensor]) -> None:
+        """Raise RequestError when a voice, one of its segments and its speech exceed the model's context."""
         size = self._config.max_seq_len
-        longest = max(s.shape[1] for s in segments)
+        voice, text = max(((f.shape[1], s.shape[1]) for f, s in zip(fixed, segments, strict=True)), key=sum)
         new = 1 if request.compat == "reference" else self._reserve(request)
-        if fixed.shape[1] + longest + new > size:
+        if voice + text + new > size:
             raise RequestError(
-                f"voice ({fixed.shape[1]} positions), text segment ({longest}) and speech to come ({new}) do not fit in the model's {size}; "
+                f"voice ({voice} positions), text segment ({text}) and speech to come ({new}) do not fit in the model's {size}; "
                 "use a shorter reference, a smaller chunk_length or a smaller max_new_tokens",
                 "max_new_tokens" if request.max_new_tokens else "voice" if request.voice.references else "chunk_length",
             )

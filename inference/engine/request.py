@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
 import numpy as np
 
-from inference.errors import RequestError, shown
+from inference.errors import RequestError, VoiceNotFound, shown
 from inference.model.config import SAMPLE_RATE, SAMPLING_RANGES, GenerationDefaults
+from inference.text.dialogue import MAX_VOICES, has_speakers, voice_at_end, voice_names
 from inference.text.language import ENGLISH, language_at_end
+from inference.text.pronunciation import Pronounced, Pronunciations
 from inference.text.script import Line, script, speakable, spoken_words
 from inference.text.split import split
 from inference.text.words import SpokenLine, Word, spoken_lines
@@ -74,6 +76,8 @@ class SpeechRequest:
     bytes of text in one segment; a checkpoint may lower it (`GenerationDefaults`). `max_new_tokens` limits the frames of each such segment
     (21.5 a second); 0 allows as many as the model's context has room for, None at most 1024 and at most half of that context. `seed` fixes
     every random draw; None draws a fresh seed. With `words` the audio says when each word is heard (`Audio.words`).
+    `voices` are those that marks in the text name, as in `[voice:anna]`; `voice` speaks what is before the first mark.
+    With voices named `speaker:0`, `speaker:1` and so on, `<|speaker:1|>` is such a mark, too. `pronunciations` replace terms before all else.
 
     `compat="reference"` reproduces the reference implementation's columns, including its oddities: the first frame
     dropped, the end frame kept, control tokens in the text obeyed and undecodable codes sampled. It never normalises.
@@ -91,13 +95,21 @@ class SpeechRequest:
     compat: Compat | None = None
     language: str = ENGLISH
     words: bool = False
+    voices: Mapping[str, Voice] = field(default_factory=dict)
+    pronunciations: Pronunciations = field(default_factory=Pronunciations)
 
     def __post_init__(self) -> None:
         check_text(self.text, "text")
         if not (split(self.text, MAX_CHUNK, compat=True) if self.compat else speakable(self.text)):
             raise RequestError("there is nothing to speak: the text is empty or only white space and punctuation", "text")
-        for reference in self.voice.references:
-            check_text(reference.text, "reference text")
+        if len(self.voices) > MAX_VOICES:
+            raise RequestError(f"the text names {len(self.voices)} voices; at most {MAX_VOICES} speak in one request", "voice")
+        for voice in (self.voice, *self.voices.values()):
+            for reference in voice.references:
+                check_text(reference.text, "reference text")
+        for name in voice_names(self.text, has_speakers(self.voices)) if self.compat is None else ():
+            if name not in self.voices:
+                raise VoiceNotFound(f"the text names the voice {name[:80]!r}, which this request does not have", "voice")
         for name, (low, high) in SAMPLING_RANGES.items():
             if (value := getattr(self, name)) is not None:
                 _between(name, value, low, high)
@@ -121,7 +133,7 @@ class SpeechRequest:
         return script(
             self.text, self.chunk_length,
             normalize=bool(self.normalize), spell_capitals=defaults.spell_capitals, segmentation=defaults.segmentation,
-            language=self.language,
+            language=self.language, speakers=has_speakers(self.voices), pronounce=self._pronounced,
         )  # fmt: skip
 
     def spoken_words(self, lines: list[Line], defaults: GenerationDefaults) -> list[SpokenLine]:
@@ -130,7 +142,21 @@ class SpeechRequest:
             return spoken_lines(self.text, [line.text for line in lines], str)
         return spoken_words(
             self.text, lines, normalize=bool(self.normalize), spell_capitals=defaults.spell_capitals, language=self.language,
+            pronounce=self._pronounced,
         )  # fmt: skip
+
+    def _pronounced(self, part: str, language: str, name: str | None) -> Pronounced:
+        return self.pronunciations.applied(part, language, self.voice_named(name).name)
+
+    def voice_named(self, name: str | None) -> Voice:
+        """The voice of a line that a mark names, or that none names."""
+        return self.voice if name is None else self.voices[name]
+
+    def continued(self, more: MoreText) -> SpeechRequest:
+        """The request for text that follows this one's: it continues in the same voice and language."""
+        known = {**more.voices, **self.voices}  # a name means the same voice to the end
+        voice = self.voice_named(voice_at_end(self.text, has_speakers(self.voices)))
+        return replace(self, text=more.text, voice=voice, voices=known, language=self.language_at_end)
 
     @property
     def language_at_end(self) -> str:
@@ -144,6 +170,14 @@ class SpeechRequest:
         assert self.top_p is not None
         assert self.repetition_penalty is not None
         return self.temperature, self.top_p, self.repetition_penalty
+
+
+@dataclass(frozen=True)
+class MoreText:
+    """Text that follows that of a live request, and the voices that its marks name."""
+
+    text: str
+    voices: Mapping[str, Voice] = field(default_factory=dict)
 
 
 def check_text(text: str, param: str) -> None:

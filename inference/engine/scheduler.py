@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from inference.engine import metrics
-from inference.engine.job import Job, JobStatus, Urgency
+from inference.engine.job import Job, JobStatus, Text, Urgency
 from inference.engine.prompting import Prompting
 from inference.engine.request import FinishReason
 from inference.engine.runner import PREFILL, Runner, Sequence
@@ -20,7 +20,7 @@ from inference.engine.voicing import AHEAD_SECONDS
 from inference.engine.waiting import RetryTimes, WaitingJobs
 from inference.errors import EngineClosed, GenerationError, Overloaded, RequestError
 from inference.model.checkpoint import Checkpoint
-from inference.text.words import SpokenLine
+from inference.voices.voice import Voice
 
 MAX_LIVE_SEGMENTS = 1000
 """Pieces of text that one live request may have in all: two hours of speech or more."""
@@ -77,12 +77,12 @@ class Scheduler:
         """The live job of a handle, None when it has ended."""
         return self._live.get(handle)
 
-    def extend(self, job: Job, segments: list[Tensor], silences: list[float], gap: float, lines: list[SpokenLine]) -> None:
+    def extend(self, job: Job, voices: dict[Voice, Tensor], text: Text, gap: float) -> None:
         """Append text to a live job. Raises RequestError when the job has too much text."""
         with self._changed:
-            if len(job.segments) + len(segments) > MAX_LIVE_SEGMENTS:
+            if len(job.segments) + len(text.segments) > MAX_LIVE_SEGMENTS:
                 raise RequestError(f"more than {MAX_LIVE_SEGMENTS:,} pieces of text in one request; begin another", "text")
-            job.add_text(segments, silences, gap, lines)
+            job.add_text(voices, text, gap)
             if job.status is JobStatus.PARKED:  # for its listener, the audio starts anew
                 job.heard, job.submitted, job.starting = 0.0, time.monotonic(), True
                 self._requeue(job)
@@ -312,7 +312,7 @@ class Scheduler:
 
     def _start_segment(self, job: Job) -> None:
         job.next_segment()
-        prompt, limit = self._prompting.prompt(job.request, job.fixed, job.turns)
+        prompt, limit = self._prompting.prompt(job.request, job.fixed[job.number], job.voice_turns)
         self._runner.stage(job.start_sequence(prompt, limit, self._checkpoint.codec))
 
     def _keep_prefix(self, job: Job) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from inference.engine.request import Audio, FinishReason, SpeechRequest
+from inference.engine.request import Audio, FinishReason, MoreText, SpeechRequest
 
 MAX_UNREAD, READ_ON = 8, 4
 """A request with more unread chunks than the first gets no further segment, until there are no more than the second. A chunk is up to 1.5 s."""
@@ -132,7 +132,10 @@ class AsyncSpeechStream(_Stream):
         self._handle = submit(request, _deliverer(self._items), unread=self._items.qsize)
 
     def feed(
-        self, more: AsyncIterator[str], extend: Callable[[RequestHandle, str], None], complete: Callable[[RequestHandle], None]
+        self,
+        more: AsyncIterator[str | MoreText],
+        extend: Callable[[RequestHandle, str | MoreText], None],
+        complete: Callable[[RequestHandle], None],
     ) -> None:
         """Append all text of `more` to the live request as it arrives. An error from `more` or `extend` ends the stream."""
         self._feeding = asyncio.ensure_future(_feed(self._handle, self._items, more, extend, complete))
@@ -185,8 +188,8 @@ def _deliverer(items: asyncio.Queue[Item]) -> Callable[[Item], None]:
 async def _feed(
     handle: RequestHandle,
     items: asyncio.Queue[Item],
-    more: AsyncIterator[str],
-    extend: Callable[[RequestHandle, str], None],
+    more: AsyncIterator[str | MoreText],
+    extend: Callable[[RequestHandle, str | MoreText], None],
     complete: Callable[[RequestHandle], None],
 ) -> None:
     try:

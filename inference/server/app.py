@@ -11,7 +11,17 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from inference.errors import EngineClosed, FishserveError, NotReady, Overloaded, RequestError, VoiceExists, VoiceNotFound
+from inference.errors import (
+    DictionaryExists,
+    DictionaryNotFound,
+    EngineClosed,
+    FishserveError,
+    NotReady,
+    Overloaded,
+    RequestError,
+    VoiceExists,
+    VoiceNotFound,
+)
 from inference.http.bodies import BodyLimit
 from inference.http.error_responses import complaint, error
 from inference.http.gzip_bodies import GzipBodies
@@ -23,6 +33,7 @@ from inference.http.pieces import Pieces
 from inference.server import (
     elevenlabs,
     elevenlabs_account,
+    elevenlabs_lexicons,
     elevenlabs_live,
     fish,
     fish_live,
@@ -38,6 +49,7 @@ from inference.server.references import References
 from inference.server.state import State
 from inference.server.word_times import HEADER, OMITTED
 from inference.settings import Settings
+from inference.voices.dictionaries import DictionaryStore
 from inference.voices.notice import VOICE_IGNORED
 from inference.voices.store import VoiceStore
 
@@ -66,8 +78,19 @@ def create_app(engine: EngineClient, settings: Settings, *, guarded: bool = Fals
     app.add_middleware(RequestLog, refuse=_refusal)  # the middleware added last runs first
     _register_errors(app)
     voices = VoiceStore(settings.voices_dir)
-    app.state.server = State(engine, voices, References(engine, voices, settings.aliases))
-    for door in (openai, realtime, elevenlabs_account, elevenlabs, elevenlabs_live, fish, fish_live, fish_references, kokoro):
+    app.state.server = State(engine, voices, References(engine, voices, settings.aliases), DictionaryStore(settings.voices_dir))
+    for door in (
+        openai,
+        realtime,
+        elevenlabs_account,
+        elevenlabs,
+        elevenlabs_lexicons,
+        elevenlabs_live,
+        fish,
+        fish_live,
+        fish_references,
+        kokoro,
+    ):
         app.include_router(door.router)
     app.include_router(page.router)
 
@@ -131,8 +154,10 @@ def _register_errors(app: FastAPI) -> None:
 
     @app.exception_handler(FishserveError)
     async def refused(request: Request, e: FishserveError) -> JSONResponse:
-        if isinstance(e, VoiceNotFound | VoiceExists):
-            return _error(request.url.path, 404 if isinstance(e, VoiceNotFound) else 409, str(e), "voice")
+        if isinstance(e, VoiceNotFound | DictionaryNotFound):
+            return _error(request.url.path, 404, str(e), e.param)
+        if isinstance(e, VoiceExists | DictionaryExists):
+            return _error(request.url.path, 409, str(e), e.param)
         if isinstance(e, RequestError):
             return _error(request.url.path, 400, str(e), "input" if e.param == "text" else e.param)
         if isinstance(e, Overloaded):

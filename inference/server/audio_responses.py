@@ -16,7 +16,7 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from inference.audio.encode import Encoder
-from inference.engine.request import Audio, SpeechRequest, check_text
+from inference.engine.request import Audio, MoreText, SpeechRequest, check_text
 from inference.errors import NotReady, RequestError
 from inference.model.config import SAMPLE_RATE
 from inference.server import word_times
@@ -44,7 +44,7 @@ _GONE: Any = object()
 class EngineClient(Protocol):
     """The interface that the HTTP APIs need from an engine, wherever the engine runs."""
 
-    def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncIterator[Audio]: ...
+    def astream(self, request: SpeechRequest, more: AsyncIterator[str | MoreText] | None = None) -> AsyncIterator[Audio]: ...
 
     async def encode(self, wave: np.ndarray) -> np.ndarray:
         """Mono samples (n,) at 44.1 kHz -> codes (codebooks, frames). Raises AudioError, Overloaded."""
@@ -100,9 +100,9 @@ async def check_ready(speaker: EngineClient) -> None:
         raise NotReady(f"the model is {state['status']}; see /ready")
 
 
-async def voice_headers(speaker: EngineClient, voice: Voice) -> dict[str, str]:
-    """Headers that tell the client that the model ignores the requested voice; empty when it does not."""
-    ignored = voice.references and (await speaker.state()).get("model") == MINNOW
+async def voice_headers(speaker: EngineClient, *voices: Voice) -> dict[str, str]:
+    """Headers that tell the client that the model ignores the requested voices; empty when it does not."""
+    ignored = any(voice.references for voice in voices) and (await speaker.state()).get("model") == MINNOW
     return {VOICE_IGNORED: ONE_VOICE} if ignored else {}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -17,12 +17,13 @@ from inference.audio.encode import FORMATS, Encoder
 from inference.engine.request import Audio, SpeechRequest
 from inference.errors import RequestError
 from inference.server.audio_responses import Piece, encoded_with_words, file, request_for, started, voice_headers, whole
+from inference.server.casting import cast
 from inference.server.state import AppState, State
 from inference.server.word_times import CharacterTimes
 from inference.text.captions import Characters, joined, spoken_characters
 from inference.voices.store import DEFAULT
 
-PATHS = ("/v1/text-to-speech/", "/v1/voices", "/v2/voices", "/v1/user", "/v1/history")
+PATHS = ("/v1/text-to-speech/", "/v1/voices", "/v2/voices", "/v1/user", "/v1/history", "/v1/pronunciation-dictionaries")
 """Paths whose errors use ElevenLabs' format."""
 _KILOBITS = (32, 64, 96, 128, 192)
 _RATES = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -60,6 +61,14 @@ class VoiceSettings(BaseModel):
         return max(MIN_TEMPERATURE, 1 - self.stability)
 
 
+class Locator(BaseModel):
+    """A pronunciation dictionary that a request uses. Without a version it is the latest one."""
+
+    model_config = ConfigDict(extra="ignore")
+    pronunciation_dictionary_id: str
+    version_id: str | None = None
+
+
 class SpeechBody(BaseModel):
     """The body of ElevenLabs' `POST /v1/text-to-speech/{voice_id}`. Fields not listed here are accepted and ignored."""
 
@@ -69,6 +78,7 @@ class SpeechBody(BaseModel):
     seed: int | None = None
     voice_settings: VoiceSettings | None = None
     apply_text_normalization: Literal["auto", "on", "off"] | None = None
+    pronunciation_dictionary_locators: list[Locator] | None = None
 
 
 @router.post("/v1/text-to-speech/{voice_id}", response_class=Response, responses=_CONTENT)
@@ -166,11 +176,18 @@ async def _started(
     settings = body.voice_settings or VoiceSettings()
     encoder = encoder_for(output_format, settings)
     voice = await state.references.voice(voice_id)
+    who = await cast(state, [voice], body.text, located(body.pronunciation_dictionary_locators))
     normalize = NORMALIZE.get(body.apply_text_normalization or "auto")
     temperature = settings.temperature
-    spoken = request_for(body.text, lambda text: SpeechRequest(text, voice, body.seed, temperature, normalize=normalize, words=words))
+    fields: dict[str, Any] = {"seed": body.seed, "temperature": temperature, "normalize": normalize, "words": words, **vars(who)}
+    spoken = request_for(body.text, lambda text: SpeechRequest(text, **fields))
     audio = await started(state.engine, spoken, request, streamed=streamed)
-    return audio, encoder, {"X-Sample-Rate": str(encoder.sample_rate), **await voice_headers(state.engine, voice)}
+    return audio, encoder, {"X-Sample-Rate": str(encoder.sample_rate), **await voice_headers(state.engine, who.voice, *who.voices.values())}
+
+
+def located(locators: Sequence[Locator] | None) -> list[tuple[str, str | None]]:
+    """The names and versions of the dictionaries that a request uses."""
+    return [(found.pronunciation_dictionary_id, found.version_id) for found in locators or ()]
 
 
 def encoder_for(output_format: str, settings: VoiceSettings) -> Encoder:

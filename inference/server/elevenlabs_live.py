@@ -14,10 +14,10 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import AliasChoices, Field, ValidationError
 
 from inference.engine.request import SpeechRequest
-from inference.errors import FishserveError, Overloaded, RequestError, VoiceNotFound
+from inference.errors import DictionaryNotFound, FishserveError, Overloaded, RequestError, VoiceNotFound
 from inference.http.error_responses import complaint
-from inference.server.elevenlabs import NORMALIZE, VoiceSettings, encoder_for
-from inference.server.live_speech import LiveSpeech
+from inference.server.elevenlabs import NORMALIZE, Locator, VoiceSettings, encoder_for, located
+from inference.server.live_speech import LiveSpeech, NamedVoices
 from inference.server.request_bodies import Lenient
 from inference.server.sockets import Inbox, json_message, race
 from inference.server.state import AppState, State
@@ -57,6 +57,7 @@ class Message(Lenient):
     context_id: str = Field(default=_ONLY, validation_alias=AliasChoices("context_id", "contextId"))
     close_context: bool = False
     close_socket: bool = False
+    pronunciation_dictionary_locators: tuple[Locator, ...] = ()
 
 
 @router.websocket("/v1/text-to-speech/{voice_id}/stream-input")
@@ -148,7 +149,7 @@ class Conversation:
         """Open a context, give it text, or close it."""
         name = message.context_id if self._several else _ONLY
         if message.text and name not in self._open:
-            self._open_context(name, message.voice_settings)
+            self._open_context(name, message)
         speech = self._open.get(name)
         if speech is None:
             return
@@ -159,21 +160,20 @@ class Conversation:
         if message.close_context:
             self._open.pop(name).end()
 
-    def _open_context(self, name: str, settings: VoiceSettings) -> None:
+    def _open_context(self, name: str, message: Message) -> None:
         if len(self._speaking) >= MAX_CONTEXTS:
             raise RequestError(f"{MAX_CONTEXTS} contexts are being spoken; close some before you open others")
-        options, voice, temperature = self._options, self._voice, settings.temperature
+        options, voice, settings = self._options, self._voice, message.voice_settings
+        fields: dict[str, Any] = {
+            "seed": options.seed, "temperature": settings.temperature, "normalize": NORMALIZE.get(options.apply_text_normalization),
+            "words": options.sync_alignment is not False,
+            "pronunciations": self._state.dictionaries.pronunciations(located(message.pronunciation_dictionary_locators)),
+        }  # fmt: skip
         speech = self._open[name] = LiveSpeech(
             self._state.engine,
-            lambda text: SpeechRequest(
-                text,
-                voice,
-                options.seed,
-                temperature,
-                normalize=NORMALIZE.get(options.apply_text_normalization),
-                words=options.sync_alignment is not False,
-            ),
+            lambda text, voices: SpeechRequest(text, voice, voices=voices, **fields),
             encoder_for(options.output_format, settings),
+            NamedVoices(self._state.references, voice),
         )
         task = asyncio.ensure_future(self._speak(name, speech))
         self._speaking.add(task)
@@ -265,7 +265,12 @@ class InputTimeout(RequestError):
 
 def _kind(e: FishserveError) -> str:
     """ElevenLabs' name for an error."""
-    kinds = {VoiceNotFound: "voice_id_does_not_exist", InputTimeout: "input_timeout_exceeded", Overloaded: "too_many_concurrent_requests"}
+    kinds = {
+        VoiceNotFound: "voice_id_does_not_exist",
+        DictionaryNotFound: "pronunciation_dictionary_not_found",
+        InputTimeout: "input_timeout_exceeded",
+        Overloaded: "too_many_concurrent_requests",
+    }
     return next((kind for error, kind in kinds.items() if isinstance(e, error)), "invalid_request")
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from inference.audio.write import int16
-from inference.engine.request import Audio, SpeechRequest
+from inference.engine.request import Audio, MoreText, SpeechRequest
 from inference.errors import FishserveError, GenerationError, Overloaded
 from inference.hub import name_of
 from inference.memory import Keeper
@@ -173,10 +173,11 @@ def _length(message: Message) -> int:
     """The characters of text that a message holds."""
     if isinstance(message, LiveRequest):
         message = message.request
-    return len(message.text or "") if isinstance(message, SpeechRequest | AppendText) else 0
+    text = message.text if isinstance(message, SpeechRequest | AppendText) else None
+    return len(text.text if isinstance(text, MoreText) else text or "")
 
 
-def _append(engine: SpeechEngine, handle: RequestHandle, text: str | None) -> None:
+def _append(engine: SpeechEngine, handle: RequestHandle, text: str | MoreText | None) -> None:
     if text is None:
         engine.complete(handle)
         return

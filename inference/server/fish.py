@@ -7,13 +7,14 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import ormsgpack
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BeforeValidator, Field
+from pydantic import Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from inference.audio.encode import Encoder
 from inference.engine.request import SpeechRequest
@@ -29,11 +30,12 @@ from inference.server.audio_responses import (
     started,
     voice_headers,
 )
-from inference.server.references import References
+from inference.server.casting import Cast, cast
 from inference.server.request_bodies import MSGPACK, Bytes, Lenient, accepts, read, validated
-from inference.server.state import AppState
+from inference.server.state import AppState, State
 from inference.server.word_times import CharacterTimes
 from inference.text.captions import precision
+from inference.text.dialogue import MAX_VOICES
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Voice
 
@@ -51,19 +53,6 @@ _NEW_TOKENS = 1024
 """The value that Fish Audio's clients send for max_new_tokens by default."""
 _LONG_AGO, _NEVER = "1970-01-01T00:00:00Z", "9999-12-31T00:00:00Z"
 router = APIRouter(tags=["Fish Audio"])
-
-
-def _one_speaker(value: Any) -> Any:
-    """Fish's newer models take a list of speakers; this one speaks with one voice."""
-    if not isinstance(value, list) or not value or not all(isinstance(v, str | list) for v in value):
-        return value
-    if len(value) > 1:
-        raise ValueError(f"{len(value)} speakers were named; this model speaks with one")
-    return value[0]
-
-
-Speaker = TypeVar("Speaker")
-OneSpeaker = Annotated[Speaker, BeforeValidator(_one_speaker)]
 
 
 class InlineReference(Lenient):
@@ -84,8 +73,13 @@ class SpeechBody(Lenient):
     """Fish Audio's speech request. Fields not listed here are accepted and ignored."""
 
     text: str
-    reference_id: OneSpeaker[str] | None = Field(None, description="A voice of this server; null: the model chooses one.")
-    references: OneSpeaker[list[InlineReference]] = Field([], max_length=8)
+    reference_id: str | None = Field(
+        None,
+        description="A voice of this server, or a list of those that <|speaker:0|>, <|speaker:1|> and so on mean in the text; null: the model chooses one.",
+    )
+    references: list[InlineReference] = Field([], max_length=8, description="Clips of one voice, or a list of such lists, as reference_id.")
+    speaker_ids: SkipJsonSchema[list[str]] = Field([], max_length=MAX_VOICES)
+    speaker_references: SkipJsonSchema[list[Annotated[list[InlineReference], Field(max_length=8)]]] = Field([], max_length=MAX_VOICES)
     format: Literal["wav", "pcm", "mp3", "opus"] = "wav"
     sample_rate: int | None = None
     mp3_bitrate: int = Field(128, description="In kbit/s: 64, 128 or 192. Values of 1000 and more are in bit/s.")
@@ -101,6 +95,20 @@ class SpeechBody(Lenient):
     top_p: float | None = None
     repetition_penalty: float | None = None
     max_new_tokens: int = _NEW_TOKENS
+    pronunciation_dictionaries: list[str] = Field([], description="Names of this server's pronunciation dictionaries, at most 3.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _speakers_apart(cls, data: Any) -> Any:
+        """A list of speakers comes in the same fields as one speaker."""
+        if not isinstance(data, dict):
+            return data
+        apart = {name: data[name] for name in data if name not in ("speaker_ids", "speaker_references")}
+        for name, own, kind in (("reference_id", "speaker_ids", str), ("references", "speaker_references", list)):
+            value = data.get(name)
+            if isinstance(value, list) and value and all(isinstance(v, kind) for v in value):
+                apart[own] = apart.pop(name)
+        return apart
 
     @property
     def is_streamed(self) -> bool:
@@ -115,11 +123,12 @@ class SpeechBody(Lenient):
             bits = _bits(name, getattr(self, name), BIT_RATES[self.format])
         return Encoder(self.format, self.sample_rate, self.prosody.speed, bits, self.prosody.volume)
 
-    def request(self, text: str, voice: Voice) -> SpeechRequest:
+    def request(self, text: str, who: Cast) -> SpeechRequest:
         """The request to the engine. Raises RequestError."""
         return SpeechRequest(
-            text, voice, self.seed, self.temperature, self.top_p, self.repetition_penalty, None if self.normalize else False,
+            text, who.voice, self.seed, self.temperature, self.top_p, self.repetition_penalty, None if self.normalize else False,
             self.chunk_length, None if self.max_new_tokens == _NEW_TOKENS else self.max_new_tokens,
+            voices=who.voices, pronunciations=who.pronunciations,
         )  # fmt: skip
 
 
@@ -152,12 +161,13 @@ async def tts(request: Request, state: AppState) -> Response:
     """Speak a text."""
     body = await read(request, SpeechBody)
     encoder = body.encoder()
-    voice = await voice_of(body, state.references)
+    who = await cast_of(body, state)
     # Not `streamed`: the SaaS API charges for every sample that comes from here, so nothing may precede the speech.
-    audio = await started(state.engine, request_for(body.text, lambda text: body.request(text, voice)), request)
+    audio = await started(state.engine, request_for(body.text, lambda text: body.request(text, who)), request)
     if isinstance(audio, Response):
         return audio
-    return await file(audio, encoder, request, stream=body.is_streamed, headers=await voice_headers(state.engine, voice))
+    headers = await voice_headers(state.engine, who.voice, *who.voices.values())
+    return await file(audio, encoder, request, stream=body.is_streamed, headers=headers)
 
 
 @router.post("/v1/tts/stream/with-timestamp", response_class=Response, openapi_extra=accepts(SpeechBody))
@@ -165,13 +175,13 @@ async def tts_with_times(request: Request, state: AppState) -> Response:
     """Speak a text and stream the audio with the times of its words, as server-sent events."""
     body = await read(request, SpeechBody)
     encoder = body.encoder()
-    voice = await voice_of(body, state.references)
-    speech = request_for(body.text, lambda text: replace(body.request(text, voice), words=True))
+    who = await cast_of(body, state)
+    speech = request_for(body.text, lambda text: replace(body.request(text, who), words=True))
     # The SaaS API, which charges for every sample, sends `streaming: false`: then nothing precedes the speech.
     audio = await started(state.engine, speech, request, streamed=body.streaming is not False)
     if isinstance(audio, Response):
         return audio
-    headers = {"X-Sample-Rate": str(encoder.sample_rate), **await voice_headers(state.engine, voice)}
+    headers = {"X-Sample-Rate": str(encoder.sample_rate), **await voice_headers(state.engine, who.voice, *who.voices.values())}
     return StreamingResponse(_events(encoded_with_words(audio, encoder), body.text), media_type="text/event-stream", headers=headers)
 
 
@@ -307,11 +317,15 @@ async def package() -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def voice_of(body: SpeechBody, references: References) -> Voice:
-    """The voice that a request asks for. Raises VoiceNotFound, AudioError, NotReady, Overloaded."""
-    if body.reference_id is not None or not body.references:
-        return await references.voice(body.reference_id or DEFAULT)
-    return Voice(tuple([await references.reference(r.audio, r.text) for r in body.references]))
+async def cast_of(body: SpeechBody, state: State) -> Cast:
+    """Who speaks a request's text. Raises VoiceNotFound, DictionaryNotFound, AudioError, NotReady, Overloaded."""
+    names = body.speaker_ids or ([body.reference_id] if body.reference_id else [])
+    clips = body.speaker_references or ([body.references] if body.references else [])
+    if names or not clips:
+        speakers = [await state.references.voice(name) for name in names or [DEFAULT]]
+    else:
+        speakers = [Voice(tuple([await state.references.reference(r.audio, r.text) for r in own])) for own in clips]
+    return await cast(state, speakers, body.text, [(name, None) for name in body.pronunciation_dictionaries])
 
 
 def _model(voices: VoiceStore, name: str) -> dict[str, Any]:

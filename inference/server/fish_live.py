@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from math import inf
@@ -13,14 +13,15 @@ import ormsgpack
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
+from inference.engine.request import SpeechRequest
 from inference.errors import FishserveError, RequestError
 from inference.http.error_responses import complaint
-from inference.server.audio_responses import EngineClient, check_ready
-from inference.server.fish import SpeechBody, TimedChunks, voice_of
-from inference.server.live_speech import LiveSpeech
+from inference.server.audio_responses import check_ready
+from inference.server.fish import SpeechBody, TimedChunks, cast_of
+from inference.server.live_speech import LiveSpeech, NamedVoices
 from inference.server.request_bodies import unpacked
 from inference.server.sockets import Inbox, race
-from inference.server.state import AppState
+from inference.server.state import AppState, State
 from inference.server.word_times import Sent
 from inference.voices.voice import Voice
 
@@ -34,14 +35,14 @@ router = APIRouter(tags=["Fish Audio"])
 async def live(socket: WebSocket, state: AppState) -> None:
     """Speak texts while the client is still writing them, one after another."""
     await socket.accept()
-    await Conversation(socket, state.engine, lambda body: voice_of(body, state.references)).hold()
+    await Conversation(socket, state).hold()
 
 
 @router.websocket("/v1/tts/live/with-timestamp")
 async def live_with_times(socket: WebSocket, state: AppState) -> None:
     """As `live`, with the times of the words."""
     await socket.accept()
-    await Conversation(socket, state.engine, lambda body: voice_of(body, state.references), words=True).hold()
+    await Conversation(socket, state, words=True).hold()
 
 
 class Conversation:
@@ -50,10 +51,8 @@ class Conversation:
     `cancel` ends a speech at once.
     """
 
-    def __init__(
-        self, socket: WebSocket, engine: EngineClient, voice_of: Callable[[SpeechBody], Awaitable[Voice]], *, words: bool = False
-    ) -> None:
-        self._socket, self._engine, self._voice_of, self._words = socket, engine, voice_of, words
+    def __init__(self, socket: WebSocket, state: State, *, words: bool = False) -> None:
+        self._socket, self._state, self._words = socket, state, words
         self._inbox = Inbox(socket, _event)
         self._next_start: Event | None = None
 
@@ -90,9 +89,13 @@ class Conversation:
             body = SpeechBody.model_validate(event["request"] | {"text": event["request"].get("text") or ""})
         except ValidationError as e:
             raise RequestError(complaint(e.errors()[0])[0]) from None
-        await check_ready(self._engine)
-        voice = await self._voice_of(body)
-        speech = LiveSpeech(self._engine, lambda text: replace(body.request(text, voice), words=self._words), body.encoder())
+        await check_ready(self._state.engine)
+        who = await cast_of(body, self._state)
+
+        def request(text: str, named: Mapping[str, Voice]) -> SpeechRequest:
+            return replace(body.request(text, replace(who, voices={**who.voices, **named})), words=self._words)
+
+        speech = LiveSpeech(self._state.engine, request, body.encoder(), NamedVoices(self._state.references, who.voice))
         speech.add(body.text)
         return speech
 

@@ -12,9 +12,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import Field
 
-from inference.engine.request import SpeechRequest
-from inference.server.audio_responses import Piece, encoded_with_words, request_for, started, voice_headers, whole
-from inference.server.openai import SpeechBody, encoder_for, voice_name
+from inference.server.audio_responses import Piece, encoded_with_words, started, voice_headers, whole
+from inference.server.openai import SpeechBody, encoder_for
 from inference.server.state import AppState
 from inference.text.words import Word
 
@@ -31,21 +30,18 @@ class CaptionedSpeechBody(SpeechBody):
 async def captioned_speech(body: CaptionedSpeechBody, request: Request, state: AppState) -> Response:
     """Speak a text, in base64 with the times of its words: one JSON object a line for each piece of the file, or one for the whole."""
     encoder = encoder_for(body)
-    voice = await state.references.voice(voice_name(body.voice, state))
-    fields = body.engine_fields() | {"words": body.return_timestamps}
-    audio = await started(
-        state.engine, request_for(body.input, lambda text: SpeechRequest(text, voice, **fields)), request, streamed=body.stream
-    )
+    spoken, who = await body.request(state, words=body.return_timestamps)
+    audio = await started(state.engine, spoken, request, streamed=body.stream)
     if isinstance(audio, Response):
         return audio
-    headers = {"X-Sample-Rate": str(encoder.sample_rate), **await voice_headers(state.engine, voice)}
+    headers = {"X-Sample-Rate": str(encoder.sample_rate), **await voice_headers(state.engine, who.voice, *who.voices.values())}
     if body.stream:
         lines = _lines(encoded_with_words(audio, encoder), encoder.media_type, body.return_timestamps)
         return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
-    spoken = await whole(audio, encoder, request)
-    if isinstance(spoken, Response):
-        return spoken
-    pieces, timed = spoken
+    file = await whole(audio, encoder, request)
+    if isinstance(file, Response):
+        return file
+    pieces, timed = file
     words = [word for piece in timed for word in piece.words]
     rest = {"audio_format": encoder.media_type, "timestamps": _timestamps(words) if body.return_timestamps else None}
     return StreamingResponse(_whole(pieces, rest), media_type="application/json", headers=headers)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.request import SpeechRequest
+from inference.engine.request import MoreText, SpeechRequest
 from inference.text.words import Word
 
 State = dict[str, Any]
@@ -28,7 +28,7 @@ class AppendText:
     """The next text of a live request; None means that no more text will come."""
 
     uid: str
-    text: str | None
+    text: str | MoreText | None
 
 
 @dataclass(frozen=True)

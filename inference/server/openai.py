@@ -18,6 +18,7 @@ from inference.errors import FishserveError
 from inference.model.config import SAMPLES_PER_FRAME
 from inference.server import elevenlabs_account
 from inference.server.audio_responses import encoded_with_words, file, request_for, started, voice_headers
+from inference.server.casting import Cast, cast
 from inference.server.request_bodies import Lenient
 from inference.server.state import AppState, State
 from inference.text.captions import as_json
@@ -58,10 +59,14 @@ class SpeechBody(Lenient):
     normalize: bool | None = Field(None, description="Write numbers and signs out as words first. null: if the model needs it.")
     chunk_length: int = 200
     max_new_tokens: int | None = None
+    pronunciation_dictionaries: list[str] = Field([], description="Names of this server's pronunciation dictionaries, at most 3.")
 
-    def engine_fields(self) -> dict[str, Any]:
-        """The fields of the engine's request besides text and voice."""
-        return {name: getattr(self, name) for name in _SPEECH_FIELDS}
+    async def request(self, state: State, *, words: bool) -> tuple[SpeechRequest | None, Cast]:
+        """The engine's request, None for a text of signs only; and who speaks it. Raises FishserveError."""
+        voice = await state.references.voice(voice_name(self.voice, state))
+        who = await cast(state, [voice], self.input, [(name, None) for name in self.pronunciation_dictionaries])
+        fields: dict[str, Any] = {name: getattr(self, name) for name in _SPEECH_FIELDS}
+        return request_for(self.input, lambda text: SpeechRequest(text, words=words, **fields, **vars(who))), who
 
 
 def encoder_for(body: SpeechBody) -> Encoder:
@@ -73,14 +78,12 @@ def encoder_for(body: SpeechBody) -> Encoder:
 async def speech(body: SpeechBody, request: Request, state: AppState) -> Response:
     """Speak a text."""
     encoder = encoder_for(body)
-    voice = await state.references.voice(voice_name(body.voice, state))
-    fields = body.engine_fields() | {"words": body.word_timestamps}
+    spoken, who = await body.request(state, words=body.word_timestamps)
     sse, stream = body.stream_format == "sse", body.stream and not body.word_timestamps
-    spoken = request_for(body.input, lambda text: SpeechRequest(text, voice, **fields))
     audio = await started(state.engine, spoken, request, streamed=stream or sse)
     if isinstance(audio, Response):
         return audio
-    headers = await voice_headers(state.engine, voice)
+    headers = await voice_headers(state.engine, who.voice, *who.voices.values())
     if sse:
         headers |= {"X-Sample-Rate": str(encoder.sample_rate)}
         return StreamingResponse(_events(audio, encoder, body.input), media_type="text/event-stream", headers=headers)

@@ -18,6 +18,7 @@ from inference.engine.request import SpeechRequest, check_text
 from inference.errors import FishserveError, RequestError
 from inference.http.error_responses import complaint
 from inference.server.audio_responses import Piece, encoded_with_words, request_for, silence
+from inference.server.casting import cast
 from inference.server.openai import VoiceId, voice_name
 from inference.server.request_bodies import Lenient
 from inference.server.sockets import Inbox, json_message, race
@@ -228,7 +229,8 @@ class Session:
         texts = self._texts if response.input is None else [_text(response.input)]
         output, voice = self._output, await self._state.references.voice(voice_name(self._output.voice, self._state))
         item = Spoken(" ".join(texts))
-        speech = request_for(item.text, lambda text: SpeechRequest(text, voice, words=True))
+        who = await cast(self._state, [voice], item.text)
+        speech = request_for(item.text, lambda text: SpeechRequest(text, words=True, **vars(who)))
         self._texts = [] if response.input is None else self._texts
         audio = silence() if speech is None else self._state.engine.astream(speech)
         name, self._item = _new("resp"), item

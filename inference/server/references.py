@@ -11,9 +11,10 @@ from typing import TypeVar
 import numpy as np
 
 from inference.audio.subprocess_decoder import decode_in_subprocess
-from inference.errors import Overloaded
+from inference.errors import Overloaded, RequestError
 from inference.server.audio_responses import EngineClient, check_ready
-from inference.voices.store import Entry, VoiceStore
+from inference.text.dialogue import MAX_VOICES, voice_names
+from inference.voices.store import DEFAULT, Entry, VoiceStore
 from inference.voices.voice import Reference, Voice
 
 T = TypeVar("T")
@@ -47,6 +48,20 @@ class References:
         # From now on its codes are on disk, or in memory if the disk is not writable.
         codes = await self._codes(f"{name}/{codec}/{found.age}", lambda: self._encode_voice(found, codec))
         return Voice((Reference(codes, found.text),), name)
+
+    async def named(self, text: str, voice: Voice) -> dict[str, Voice]:
+        """The voices that marks in a text name, besides `voice`, which may be one of them. Raises as `voice`, RequestError for too many."""
+        names = voice_names(text)
+        if len(names) > MAX_VOICES:
+            raise RequestError(f"the text names {len(names)} voices; at most {MAX_VOICES} speak in one request", "voice")
+        return {name: voice if name == voice.name else await self.voice(name) for name in names}
+
+    def check_named(self, text: str) -> None:
+        """Raises VoiceNotFound when a mark in a text names a voice that there is not."""
+        for name in voice_names(text):
+            known = self.aliases.get(name, name) if name not in self._store.names() else name
+            if known != DEFAULT:
+                self._store.entry(known)
 
     async def reference(self, audio: bytes, text: str) -> Reference:
         """A clip that came with a request. Raises AudioError, NotReady, Overloaded."""

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from inference.audio.write import float32
-from inference.engine.request import Audio, SpeechRequest
+from inference.engine.request import Audio, MoreText, SpeechRequest
 from inference.engine.stream import READ_ON
-from inference.errors import EngineClosed
+from inference.errors import EngineClosed, FishserveError
 from inference.server.messages import LOADING, AppendText, Cancel, Chunk, Decode, Encode, LiveRequest, Message, State, WasRead
 
 KNOWN_SECONDS, LOOK_SECONDS, HANGING_SECONDS = 1.0, 1.0, 4.0
@@ -62,7 +62,7 @@ class Engines:
             self._known = next((s for s in unready if s["status"] == "failed"), unready[0]) if unready else _all(states)
         return self._known
 
-    async def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncIterator[Audio]:
+    async def astream(self, request: SpeechRequest, more: AsyncIterator[str | MoreText] | None = None) -> AsyncIterator[Audio]:
         """As SpeechEngine.astream."""
         async with aclosing(self._free.astream(request, more)) as chunks:
             async for chunk in chunks:
@@ -108,7 +108,7 @@ class RemoteEngine:
             return {"status": "failed", "error": f"the engine's process has not answered for {silent:.0f} s"}
         return state
 
-    def astream(self, request: SpeechRequest, more: AsyncIterator[str] | None = None) -> AsyncGenerator[Audio]:
+    def astream(self, request: SpeechRequest, more: AsyncIterator[str | MoreText] | None = None) -> AsyncGenerator[Audio]:
         """As SpeechEngine.astream; closing it early tells the engine to stop."""
         return self._items(request if more is None else LiveRequest(request), more)
 
@@ -118,7 +118,7 @@ class RemoteEngine:
         return done
 
     async def _items(
-        self, message: SpeechRequest | LiveRequest | Encode | Decode, more: AsyncIterator[str] | None = None
+        self, message: SpeechRequest | LiveRequest | Encode | Decode, more: AsyncIterator[str | MoreText] | None = None
     ) -> AsyncGenerator[Any]:
         uid = uuid.uuid4().hex
         unread, taken, speech = Unread(), 0, isinstance(message, SpeechRequest | LiveRequest)
@@ -126,7 +126,7 @@ class RemoteEngine:
         ended = False
         self.busy += 1
         put = asyncio.get_running_loop().run_in_executor(None, self._channel.put, uid, message)
-        feeding = asyncio.ensure_future(self._feed(uid, put, more)) if more is not None else None
+        feeding = asyncio.ensure_future(self._feed(uid, put, more, unread)) if more is not None else None
         try:
             while not put.done():
                 if not (await asyncio.wait([put], timeout=LOOK_SECONDS))[0]:
@@ -153,10 +153,17 @@ class RemoteEngine:
             if not ended:  # cancel after the request is sent, and in a thread: this task may be cancelled already
                 put.add_done_callback(lambda _: self._put_soon(uid, Cancel(uid)))
 
-    async def _feed(self, uid: str, put: asyncio.Future[None], more: AsyncIterator[str]) -> None:
+    async def _feed(self, uid: str, put: asyncio.Future[None], more: AsyncIterator[str | MoreText], unread: Unread) -> None:
+        """Send what `more` yields. An error from it ends the stream."""
         await asyncio.shield(put)
-        async for text in more:
-            await asyncio.to_thread(self._channel.put, uid, AppendText(uid, text))
+        try:
+            async for text in more:
+                await asyncio.to_thread(self._channel.put, uid, AppendText(uid, text))
+        except FishserveError as e:
+            unread.append(e)
+            unread.arrived.set()
+            self._put_soon(uid, Cancel(uid))
+            return
         await asyncio.to_thread(self._channel.put, uid, AppendText(uid, None))
 
     def _put_soon(self, uid: str, message: Message) -> None:

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from inference.server.audio_responses import EngineClient
 from inference.server.references import References
+from inference.voices.dictionaries import DictionaryStore
 from inference.voices.store import VoiceStore
 
 
@@ -20,6 +21,7 @@ class State:
     engine: EngineClient
     voices: VoiceStore
     references: References
+    dictionaries: DictionaryStore
 
 
 async def state_of(connection: HTTPConnection) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import regex
 
+from inference.text.dialogue import voice_names, without_marks
 from inference.text.script import speakable
 from inference.text.segments import join_short
 from inference.text.sentences import sentences
@@ -54,12 +55,16 @@ class SentenceBuffer:
     @property
     def holds_signs(self) -> bool:
         """Whether the text that waits has signs alone, such as "..." or an emoji."""
-        return bool(self._waiting.strip()) and not speakable(self._waiting)
+        return bool(without_marks(self._waiting).strip()) and not speakable(self._waiting)
 
     def flush(self) -> str:
-        """The remaining text, or "" when there is nothing to speak in it."""
+        """The remaining text, or "" when there is nothing to speak in it. Then a mark of a voice stays with the text that comes next."""
         ready, self._waiting = self._waiting, ""
-        return ready if speakable(ready) else ""
+        if speakable(ready):
+            return ready
+        if voice_names(ready, speakers=True):
+            self._waiting = ready
+        return ""
 
     def _cut(self) -> int:
         """How much of a long sentence goes now: up to a clause's end, else up to a blank that leaves more than a word behind, or 0.

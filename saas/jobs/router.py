@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from inference.audio.encode import FORMATS
 from inference.errors import FishserveError
+from inference.text.dialogue import voice_names
 from inference.voices.aliases import OPENAI_VOICES
 from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
 from saas.auth.caller import Caller
@@ -194,6 +195,10 @@ def _check_text(text: str, param: str, state: State) -> None:
         raise ApiError(400, f"{param} has {len(text):,} characters; at most {most:,} are spoken in one request", "too_long", param)
     if any("\ud800" <= c <= "\udfff" or c == "\0" for c in text):
         raise ApiError(400, f"{param} holds what is no character of text: a NUL or half of a surrogate pair", "not_text", param)
+    if names := voice_names(text):
+        raise ApiError(
+            400, f"{param} names the voice {names[0][:80]!r} in a mark; this service speaks each text with one voice", "one_voice", param
+        )
     if not has_speech(text):
         raise ApiError(400, f"{param} has nothing to speak: no letter and no digit; nothing was charged", "nothing_to_speak", param)
 

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from inference.audio.encode import openai_rate
 from saas.jobs.backend import Options
@@ -14,7 +15,20 @@ from saas.jobs.backend import Options
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
 
-class SpeechBody(BaseModel):
+class _Speech(BaseModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _without_dictionaries(cls, data: Any) -> Any:
+        """Dictionaries belong to a server, not to its users: what one adds would be heard by all."""
+        for name in ("pronunciation_dictionaries", "pronunciation_dictionary_locators"):
+            if isinstance(data, dict) and data.get(name):
+                raise PydanticCustomError(
+                    "no_dictionaries", "this service has no pronunciation dictionaries; leave {name} out", {"name": name}
+                )
+        return data
+
+
+class SpeechBody(_Speech):
     """A text to speak."""
 
     text: str = Field(min_length=1)
@@ -40,7 +54,7 @@ class VoiceId(BaseModel):
     id: str
 
 
-class OpenAIBody(BaseModel):
+class OpenAIBody(_Speech):
     """The body of OpenAI's `POST /v1/audio/speech`, plus the model's own controls. Any `model` name is accepted."""
 
     input: str = Field(min_length=1)

@@ -28,6 +28,16 @@ def test_a_voice_that_the_model_ignores_is_reported(handler, voice, warning):
     assert result.get("warning") == warning
 
 
+def test_a_text_may_name_the_workers_voices(handler):
+    async def run(text):
+        return [piece async for piece in handler({"id": "1", "input": {"text": text, "format": "wav", "seed": 1}})]
+
+    (one,), (both,) = (asyncio.run(run(text)) for text in ("Good day. Good night.", "Good day. [voice:anna][pause:2s]Good night."))
+    assert both["seconds"] - one["seconds"] == pytest.approx(2 - 0.6, abs=0.01)
+    assert both["warning"] == ONE_VOICE
+    assert asyncio.run(run("Good day. [voice:eve]Good night."))[0]["error"].startswith("there is no voice 'eve'")
+
+
 @pytest.mark.parametrize(
     ("limit", "given", "words"),
     [("MAX_RESULT_BYTES", {"stream": True}, "more than 1,000 bytes"), ("INLINE_BYTES", {}, "give an upload, or stream")],

@@ -10,9 +10,13 @@ import ormsgpack
 import pytest
 from websockets.sync.client import connect
 
-from inference import RequestError, Voice
+from inference import RequestError
 from inference.audio.encode import FORMATS
 from inference.server.fish_live import Conversation
+from inference.server.references import References
+from inference.server.state import State
+from inference.voices.dictionaries import DictionaryStore
+from inference.voices.store import VoiceStore
 from tests.waiting import HANG_SECONDS
 
 START = {"event": "start", "request": {"text": "", "format": "pcm", "max_new_tokens": 20}}
@@ -143,9 +147,12 @@ def seconds(kind, content, rate):
         ({"format": "opus", "opus_bitrate": 7}, 400, "opus_bitrate is 7; it can be 24, 32, 48, 64 kbit/s"),
         ({"format": "mp3", "mp3_bitrate": 128_001}, 400, "mp3_bitrate is 128001; it can be 64, 128, 192 kbit/s"),
         ({"reference_id": ["anna"]}, 200, ""),
-        ({"reference_id": ["anna", "default"]}, 400, "2 speakers were named; this model speaks with one"),
+        ({"reference_id": ["anna", "default"]}, 200, ""),
+        ({"reference_id": ["default"] * 17}, 400, "at most 16"),
+        ({"reference_id": ["anna", 5]}, 400, "reference_id"),
         ({"references": [[]]}, 200, ""),
-        ({"references": [[], []]}, 400, "2 speakers were named; this model speaks with one"),
+        ({"references": [[], []]}, 200, ""),
+        ({"speaker_ids": ["eve"]}, 200, ""),
         ({"prosody": {"normalize_loudness": True}, "features": ["quality-guard"], "min_chunk_length": 50}, 200, ""),
     ],
     ids=str,
@@ -183,7 +190,7 @@ class Failing:
         self.turns = turns
 
     async def state(self):
-        return {"status": "ready"}
+        return {"status": "ready", "codec": "any"}
 
     async def astream(self, request, more):
         for _ in range(self.turns):
@@ -192,11 +199,9 @@ class Failing:
         yield request, more
 
 
-def test_a_client_that_goes_on_talking_hears_of_an_error_all_the_same():
+def test_a_client_that_goes_on_talking_hears_of_an_error_all_the_same(tmp_path):
     """A cancellation that comes at the same time as a message was lost (asyncio.wait_for in Python 3.11), and nobody heard the end."""
-
-    async def voice_of(_):
-        return Voice()
+    voices = VoiceStore(tmp_path)
 
     async def hold(conversation):
         async with asyncio.timeout(HANG_SECONDS):
@@ -204,5 +209,6 @@ def test_a_client_that_goes_on_talking_hears_of_an_error_all_the_same():
 
     for turns in range(12):
         client = Chatty()
-        asyncio.run(hold(Conversation(client, Failing(turns), voice_of)))
+        engine = Failing(turns)
+        asyncio.run(hold(Conversation(client, State(engine, voices, References(engine, voices), DictionaryStore(tmp_path)))))
         assert client.heard == ["error", "finish", "close"]

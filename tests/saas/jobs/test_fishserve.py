@@ -148,6 +148,8 @@ def test_signs_alone_are_refused_before_anything_is_reserved(account):
         ({"text": "a" * 100_001}, 400, "at most 100,000"),
         ({"text": ""}, 400, "text"),
         ({"text": " "}, 400, "nothing to speak"),
+        ({"text": "Hi. [voice:eve] Hi."}, 400, "names the voice 'eve' in a mark; this service speaks each text with one voice"),
+        ({"text": "Hi.", "pronunciation_dictionaries": ["any"]}, 400, "this service has no pronunciation dictionaries"),
         ({"text": "a\0b"}, 400, "NUL"),
         ({"text": "hi", "format": "ogg"}, 400, "format"),
         ({"text": "hi", "speed": 9}, 400, "speed"),

@@ -1,0 +1,30 @@
+"""Who speaks a text, and how its terms are spoken: what the speech APIs ask for besides one voice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from inference.server.state import State
+from inference.text.dialogue import speaker
+from inference.text.pronunciation import Pronunciations
+from inference.voices.voice import Voice
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The `voice` that begins, the `voices` that marks in the text name, and the pronunciations of the request."""
+
+    voice: Voice
+    voices: Mapping[str, Voice] = field(default_factory=dict)
+    pronunciations: Pronunciations = field(default_factory=Pronunciations)
+
+
+async def cast(state: State, speakers: Sequence[Voice], text: str, dictionaries: Sequence[tuple[str, str | None]] = ()) -> Cast:
+    """The cast of a text. `speakers` are the request's voices, of which the first begins; several can be named by `<|speaker:1|>`.
+
+    `dictionaries` are names with a version or None. Raises VoiceNotFound, DictionaryNotFound, RequestError, NotReady, Overloaded.
+    """
+    pronunciations = state.dictionaries.pronunciations(dictionaries)
+    listed = {speaker(number): voice for number, voice in enumerate(speakers)} if len(speakers) > 1 else {}
+    return Cast(speakers[0], {**listed, **await state.references.named(text, speakers[0])}, pronunciations)
