@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
-from inference import cpu_threads
+from inference import cpu_threads, cuda_driver
 from inference.cpu_threads import Choice
 from inference.engine.kv_cache import KEPT_SHARE
 from inference.engine.weight_layouts import Weights
@@ -14,6 +16,8 @@ from inference.model.checkpoint import Checkpoint
 
 USUAL_SLOTS = {"cpu": 8, "cuda": 64}
 """A GPU reads its weights once for all slots, and has arithmetic to spare for that many; two or more CPU cores do not."""
+
+log = logging.getLogger("fishserve")
 
 _threads: int | None = None
 """The number that `use_threads` last set in torch. Torch, too, has one number for the whole process."""
@@ -74,18 +78,45 @@ def allowed_weights(weights: Weights, device: torch.device) -> Weights:
     return weights
 
 
+def is_lost(device: torch.device) -> bool:
+    """Whether the device can do nothing any more. After a kernel's fault CUDA refuses every call of the process; after other errors, as when
+    memory runs out, it does not.
+    """
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError:
+            return True
+    return False
+
+
 def pick_device(name: str) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:1" -> a device of this machine. Raises RequestError when there is no such device."""
+    """ "auto", "cpu", "cuda" or "cuda:1" -> a device of this machine. Raises RequestError when there is no such device.
+
+    "auto" is the CPU where no GPU can be used. If there is one all the same, a warning says why it is not used.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        why = why_no_gpu()
+        if why and cuda_driver.find():
+            log.warning("the CPU computes, although there is an NVIDIA driver: %s", why)
+        return torch.device("cpu" if why else "cuda")
     try:
         device = torch.device(name)
     except RuntimeError:
         raise RequestError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N", "device") from None
     if device.type not in ("cpu", "cuda"):
         raise RequestError(f"device {name!r} is not supported; use auto, cpu or cuda", "device")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RequestError(
-            f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices", "device"
-        )
+    if device.type == "cuda":
+        if why := why_no_gpu():
+            raise RequestError(f"device {name!r} cannot be used: {why}", "device")
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise RequestError(f"device {name!r} is not there: this process sees {torch.cuda.device_count()} GPUs", "device")
     return device
+
+
+def why_no_gpu() -> str | None:
+    """Why torch cannot compute on an NVIDIA GPU here, and what to do, in one sentence; None when it can."""
+    driver = cuda_driver.find()
+    if problem := cuda_driver.problem(torch.__version__, torch.version.cuda, driver):
+        return problem
+    return None if torch.cuda.is_available() else f"found {driver}, but torch {torch.__version__} finds no GPU"

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from inference.engine.captured import GRAPHS, Captured, capture_first
 from inference.engine.decode_step import Head, Step
 from inference.engine.sampler import NONE
 from inference.model.dual_ar import KVCache
@@ -182,23 +183,23 @@ def capture(work: Callable[[], T], stream: torch.cuda.Stream, pool: Any) -> tupl
     return graph, result
 
 
-def capture_or_none(step: Step, head: Head, cache: KVCache, rows: int, window: int) -> Graphs | None:
-    """Captured and checked graphs; None on a CPU, and, with a warning in the log, where graphs fail. Frames then run eagerly."""
+def capture_frames(step: Step, head: Head, cache: KVCache, rows: int, window: int) -> Captured[Graphs]:
+    """Captured and checked graphs of a frame. Where a driver refuses kernels that overlap, they run one after the other instead."""
     device = cache.both.device
-    if device.type != "cuda":
-        return None
-    try:
-        from inference.engine.cuda_decode_step import FusedStep  # Triton comes with torch for CUDA, and nothing else needs it
 
+    def graphs(overlapping: bool) -> Graphs:
+        from inference.engine import kernels  # Triton comes with torch for CUDA, and nothing else needs it
+        from inference.engine.cuda_decode_step import FusedStep
+
+        kernels.overlap(overlapping)
         with torch.cuda.device(device):
-            graphs = Graphs(FusedStep(step, head, rows, window), cache, rows, step.codebooks, window)
-            graphs.capture()
-            graphs.check(step, head)
-    except Exception as e:  # Triton, its compilers and the driver each raise their own kinds
-        log.warning("CUDA graphs are not used, so that frames take several times as long: %s: %s", type(e).__name__, e)
-        cache.both.zero_()
-        return None
-    return graphs
+            captured = Graphs(FusedStep(step, head, rows, window), cache, rows, step.codebooks, window)
+            captured.capture()
+            captured.check(step, head)
+        return captured
+
+    ways = [(GRAPHS, partial(graphs, True)), ("graphs of kernels that do not overlap", partial(graphs, False))]
+    return capture_first("frames", "frames take several times as long", device, ways, cache.both.zero_)
 
 
 def powers(most: int) -> list[int]:

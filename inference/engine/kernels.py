@@ -290,11 +290,21 @@ def _power(n: int, least: int = 1) -> int:
     return max(least, triton.next_power_of_2(n))
 
 
+_overlap = True
+"""Whether a kernel may begin before the last one has ended."""
+
+
+def overlap(allowed: bool) -> None:
+    """Let kernels overlap (programmatic dependent launch) where the device can, or not: for the whole process, as it is for the driver."""
+    global _overlap  # noqa: PLW0603
+    _overlap = allowed
+
+
 def _how(x: Tensor, warps: int) -> dict[str, Any]:
     """Options of a launch. Programmatic dependent launch needs Hopper."""
     if x.device.type != "cuda":
         return {"PDL": False}  # Triton's interpreter
-    pdl = torch.cuda.get_device_capability(x.device) >= (9, 0)
+    pdl = _overlap and torch.cuda.get_device_capability(x.device) >= (9, 0)
     return {"PDL": pdl, "num_warps": warps, **({"launch_pdl": True} if pdl else {})}
 
 

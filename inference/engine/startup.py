@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from inference.settings import Settings
 
 
+WARMING_TEXTS = {"cpu": ["Warming up."], "cuda": ["Warming up.", "Warming up before anybody speaks. " * 3, "Warming up. " * 15]}
+"""On CUDA prompts of several lengths: the library chooses a kernel for each range of them, and loads it at its first use."""
+
+
 def load_checkpoint(where: Path, settings: Settings) -> Checkpoint:
     """Load what `locate` has found. Raises CheckpointError when it is not usable, PrecisionError when it breaks the precision policy."""
     checkpoint = checkpoints.load(complete(where, settings.codec, settings.adapter), pick_device(settings.device), settings.cache_dir)
@@ -41,7 +45,8 @@ def start_engine(settings: Settings, calibrated: Callable[[str], None] | None = 
     if calibrated and settings.calibrate_times and not is_settled(checkpoint, settings.voices_dir):
         checkpoint = _calibrate(checkpoint, settings, calibrated)
     engine = engine_for(checkpoint, settings)
-    engine.synthesize(SpeechRequest("Warming up.", seed=0, max_new_tokens=8))
+    for text in WARMING_TEXTS[engine.checkpoint.device.type]:
+        engine.synthesize(SpeechRequest(text, seed=0, max_new_tokens=8))
     return engine
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.engine.captured import GRAPHS, Captured, capture_first
 from inference.engine.graphs import capture, powers
 from inference.model.codec import Codec, CodecStream, History, decode_streams
 from inference.model.config import CODES_PER_GROUP, SAMPLES_PER_FRAME
@@ -67,7 +68,8 @@ class Vocoder:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._passes = capture_or_none(codec)
+        captured = capture_passes(codec)
+        self._passes, self.how = captured.graphs, captured.how
         self._alone = _device(codec).type == "cpu"
         self.frames_a_round = CPU_FRAMES if self._alone else CAPTURED_FRAMES
         self.frames_beside = CPU_FRAMES_BESIDE if self._alone else CAPTURED_FRAMES
@@ -186,20 +188,17 @@ class Passes:
                 raise RuntimeError(f"graph of {rows} streams and {frames} frames: other sound than the codec makes eagerly")
 
 
-def capture_or_none(codec: Codec) -> Passes | None:
-    """Captured and checked passes; None on a CPU, and, with a warning in the log, where graphs fail."""
-    device = _device(codec)
-    if device.type != "cuda":
-        return None
-    try:
-        with torch.cuda.device(device), torch.inference_mode():
-            passes = Passes(codec)
-            passes.capture()
-            passes.check()
-    except RuntimeError as e:
-        log.warning("the codec's CUDA graphs are not used, so that decoding takes several times as long: %s", e)
-        return None
-    return passes
+def capture_passes(codec: Codec) -> Captured[Passes]:
+    """Captured and checked passes."""
+
+    def passes() -> Passes:
+        with torch.cuda.device(_device(codec)), torch.inference_mode():
+            captured = Passes(codec)
+            captured.capture()
+            captured.check()
+        return captured
+
+    return capture_first("codec", "decoding takes several times as long", _device(codec), [(GRAPHS, passes)], lambda: None)
 
 
 def _pass_frames(frames: int) -> int:
