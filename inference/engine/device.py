@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -17,6 +19,8 @@ from inference.model.checkpoint import Checkpoint
 USUAL_SLOTS = {"cpu": 8, "cuda": 64}
 """A GPU reads its weights once for all slots, and has arithmetic to spare for that many; two or more CPU cores do not."""
 
+HIGH_PRIORITY = -1
+"""Of a CUDA stream. The default stream and others have 0, the lowest: their kernels get what the first leave."""
 log = logging.getLogger("fishserve")
 
 _threads: int | None = None
@@ -76,6 +80,18 @@ def allowed_weights(weights: Weights, device: torch.device) -> Weights:
     if weights == "int8" and device.type != "cpu":
         raise RequestError(f"8-bit weights are for CPUs; on {device} weights are FP16", "weights")
     return weights
+
+
+@contextmanager
+def frames_first(device: torch.device) -> Iterator[None]:
+    """In this block this thread's work on a GPU goes before that of other streams: the vocoder's, and the default one, where clips are."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device, priority=HIGH_PRIORITY)
+    stream.wait_stream(torch.cuda.default_stream(device))  # which loaded the weights and captured the graphs
+    with torch.cuda.stream(stream):
+        yield
 
 
 def is_lost(device: torch.device) -> bool:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from inference.engine import collector, metrics
-from inference.engine.device import affordable_slots, allowed_weights, is_lost, pick_device, use_threads
+from inference.engine.device import affordable_slots, allowed_weights, frames_first, is_lost, pick_device, use_threads
 from inference.engine.job import Job, Text
 from inference.engine.prompting import Prompting
 from inference.engine.request import Audio, MoreText, SpeechRequest
@@ -41,6 +41,8 @@ from inference.threads import run_in_short_lived_thread
 from inference.voices.voice import Reference, Voice
 
 MIN_REFERENCE_SECONDS, MAX_REFERENCE_SECONDS = 0.5, 90
+POLL_SECONDS = 0.0005
+"""How often to look whether sound has arrived while nothing else is to be done."""
 HANGING_SECONDS = 60
 """A round that takes longer has hung: the slowest machines need a few seconds for the largest piece of a prompt."""
 
@@ -249,8 +251,9 @@ class SpeechEngine:
     def _loop(self) -> None:
         scheduler = self._scheduler
         try:
-            while scheduler.wait_for_work():
-                self._iterate()
+            with frames_first(self.checkpoint.device):
+                while scheduler.wait_for_work():
+                    self._iterate()
         except Exception as e:  # clearing up after a fault failed too: the device is gone
             scheduler.ending = ended_by(e)
         finally:
@@ -284,14 +287,19 @@ class SpeechEngine:
                     self._scheduler.read_times(job, ended=False)
 
     def _make_sound(self) -> None:
-        """Decode the chunks that are most wanted, about as many frames as a round generates or more, and deliver them."""
-        scheduler = self._scheduler
-        frames = max(self._vocoder.frames_a_round, len(scheduler.running))
-        passes = choose(scheduler.sounding(), time.monotonic(), frames, self._vocoder.frames_beside)
-        jobs = {job.vocoder: job for job in passes}
-        for stream, samples in self._vocoder.decode_due({job.vocoder: size for job, size in passes.items() if job.vocoder}):
-            scheduler.attempt(jobs[stream], partial(jobs[stream].deliver_chunk, samples))
+        """Decode the chunks that are most wanted, about as many frames as a round generates or more, and deliver what has arrived."""
+        scheduler, vocoder, passes = self._scheduler, self._vocoder, dict[Job, int]()
+        sounding = scheduler.sounding()
+        if vocoder.free:
+            frames = max(vocoder.frames_a_round, len(scheduler.running))
+            passes = choose(sounding, time.monotonic(), frames, vocoder.frames_beside)
+        jobs = {job.vocoder: job for job in sounding}
+        for stream, samples in vocoder.decode_due({job.vocoder: size for job, size in passes.items() if job.vocoder}):
+            if job := jobs.get(stream):  # else it has ended meanwhile
+                scheduler.attempt(job, partial(job.deliver_chunk, samples))
         scheduler.settle()
+        if vocoder.flying and not scheduler.running:
+            scheduler.wait_for_change(POLL_SECONDS)
 
     def _release(self) -> None:
         """Free the cache and the copies of weights, even if the caller keeps the closed engine."""
@@ -313,5 +321,5 @@ def _close_all() -> None:
 @run_in_short_lived_thread
 @torch.inference_mode()
 def _apply(work: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
-    """Apply the codec, which takes batches, to a single item."""
+    """Apply the codec, which takes batches, to a single item. On CUDA on the default stream, behind which nothing waits that speaks."""
     return work(x[None])[0].cpu().numpy()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from inference.engine.captured import GRAPHS, Captured, capture_first
 from inference.engine.decode_step import Head, Step
+from inference.engine.device import HIGH_PRIORITY
 from inference.engine.sampler import NONE
 from inference.model.dual_ar import KVCache
 
@@ -113,7 +114,8 @@ class Graphs:
 
     def capture(self) -> None:
         """Capture a graph for each number of rows. No row advances meanwhile."""
-        started, stream, pool = time.monotonic(), torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        # Kernels of a graph keep the priority of the stream that they were captured on.
+        started, stream, pool = time.monotonic(), torch.cuda.Stream(priority=HIGH_PRIORITY), torch.cuda.graph_pool_handle()
         for size in reversed(self.sizes):  # the largest first, so that the others can reuse its memory
             self._graphs[size], _ = capture(partial(self._frame, size), stream, pool)
         log.info("captured %d graphs of a frame in %.1f s", len(self._graphs), time.monotonic() - started)

@@ -138,6 +138,11 @@ class Scheduler:
                 self._changed.wait()
             return not self.closed
 
+    def wait_for_change(self, seconds: float) -> None:
+        """Sleep for so long, or until a request comes or is cancelled."""
+        with self._changed:
+            self._changed.wait(seconds)
+
     def _wanted(self, job: Job) -> bool:
         return job.finished or (job.status is JobStatus.WAITING and not job.handle.is_behind())
 
@@ -221,7 +226,7 @@ class Scheduler:
 
     def settle(self) -> None:
         """Advance the jobs whose segment is heard to its end: to the next segment, to waiting for text, or to their end."""
-        for job in [job for job in self.voicing if not job.sound_due]:
+        for job in [job for job in self.voicing if not job.sound_pending]:
             job.finish_sound()
             with self._changed:
                 self.voicing.remove(job)
@@ -251,8 +256,9 @@ class Scheduler:
         """The device failed: no slot can be trusted, but the next request may well succeed. Raises the error if the device is lost."""
         if is_lost(self._checkpoint.device):
             raise error
-        for job in (*self.running, *self.voicing):
-            self.fail(job, self._device_fault(error))
+        for job in self.sounding():
+            if job.status is not JobStatus.WAITING or (job.vocoder and job.vocoder.flying):  # a paused one has lost nothing
+                self.fail(job, self._device_fault(error))
 
     def end_all(self) -> None:
         """End every job: the engine is closed."""
