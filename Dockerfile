@@ -24,7 +24,9 @@ FROM base AS gpu
 # hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* \
+    && install -d -o fishserve -g fishserve /opt/triton
+ENV TRITON_CACHE_DIR=/opt/triton
 
 # What the packages are installed from comes first: an edit of the code reinstalls none of them.
 FROM base AS build

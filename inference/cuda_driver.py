@@ -80,13 +80,10 @@ def problem(torch_version: str, torch_cuda: str | None, driver: Driver | None) -
     if driver.cuda // 1000 < major:
         return f"found {driver}, and {needed}: update the driver, or {_other_wheel(driver)}"
     if driver.gpus == 0:
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        why = (
-            f"CUDA_VISIBLE_DEVICES={hidden!r} hides them all"
-            if hidden is not None and driver.error == _ERRORS[_NO_DEVICE]
-            else driver.error
-        )
-        return f"found {driver}, but it shows no GPU to this process ({why or 'it counts none'}); `nvidia-smi` must list one here"
+        hidden, why = os.environ.get("CUDA_VISIBLE_DEVICES"), driver.error or "it counts none"
+        if hidden is not None and why.startswith(_ERRORS[_NO_DEVICE]):
+            why = f"CUDA_VISIBLE_DEVICES={hidden!r} hides them all"
+        return f"found {driver}, but it shows no GPU to this process ({why}); `nvidia-smi` must list one here"
     return None
 
 

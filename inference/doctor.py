@@ -21,7 +21,7 @@ from inference.engine.decode_step import Step
 from inference.engine.device import USUAL_SLOTS, pick_device, use_threads, why_no_gpu
 from inference.engine.runner import Runner
 from inference.engine.vocoder import Vocoder
-from inference.errors import FishserveError
+from inference.errors import FishserveError, RequestError
 from inference.hub import EMBEDDED_VOICE, complete, locate, name_of
 from inference.model import checkpoint as checkpoints
 from inference.model import tensor_file
@@ -83,7 +83,7 @@ def examine(settings: Settings, console: Console) -> bool:
             frames, codec = Runner(loaded, 1).how, Vocoder(loaded.codec).how
             row("graphs", f"frames: {frames}; codec: {codec}", frames == codec == GRAPHS)
     except FishserveError as e:
-        row("checkpoint", str(e), good=False)
+        row("device" if isinstance(e, RequestError) and e.param == "device" else "checkpoint", str(e), good=False)
     console.print(table)
     return healthy
 

@@ -100,7 +100,7 @@ class Graphs:
             if graph := self._graphs.get(size):
                 graph.replay()
             else:
-                self._frame(size)
+                self.run_eagerly(size)
             self._landing.reverse()
             landing = self._landing[0][:rows]
             landing.copy_(self._frames[:rows], non_blocking=True)
@@ -109,7 +109,8 @@ class Graphs:
     def _sent(self, x: Tensor) -> Tensor:
         return x.pin_memory() if self._numbers.is_cuda else x
 
-    def _frame(self, size: int) -> None:
+    def run_eagerly(self, size: int) -> None:
+        """Compute the next frame of the first `size` rows, without a graph."""
         self._step.frame(self._numbers[:size], self._sampling[:size], self._active, self._cache, self._frames[:size])
 
     def capture(self) -> None:
@@ -117,7 +118,7 @@ class Graphs:
         # Kernels of a graph keep the priority of the stream that they were captured on.
         started, stream, pool = time.monotonic(), torch.cuda.Stream(priority=HIGH_PRIORITY), torch.cuda.graph_pool_handle()
         for size in reversed(self.sizes):  # the largest first, so that the others can reuse its memory
-            self._graphs[size], _ = capture(partial(self._frame, size), stream, pool)
+            self._graphs[size], _ = capture(partial(self.run_eagerly, size), stream, pool)
         log.info("captured %d graphs of a frame in %.1f s", len(self._graphs), time.monotonic() - started)
 
     @torch.inference_mode()
@@ -192,10 +193,14 @@ def capture_frames(step: Step, head: Head, cache: KVCache, rows: int, window: in
     def graphs(overlapping: bool) -> Graphs:
         from inference.engine import kernels  # Triton comes with torch for CUDA, and nothing else needs it
         from inference.engine.cuda_decode_step import FusedStep
+        from inference.engine.kernel_cache import compile_at_once
 
         kernels.overlap(overlapping)
         with torch.cuda.device(device):
             captured = Graphs(FusedStep(step, head, rows, window), cache, rows, step.codebooks, window)
+            started = time.monotonic()
+            compile_at_once(captured.run_eagerly, captured.sizes, torch.cuda.get_device_capability(device))
+            log.info("compiled the kernels of a frame in %.1f s", time.monotonic() - started)
             captured.capture()
             captured.check(step, head)
         return captured

@@ -8,6 +8,7 @@ looks each round whether it is there.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
@@ -36,8 +37,10 @@ everybody waits for all of them.
 """
 MAX_FLYING = 2
 """Passes that may be on their way before another starts: the device is never idle, and who has heard nothing waits for two at most."""
-SHIFT = 12
-"""By so many frames more than the last one, modulo the largest chunk, a stream comes due: a multiple of FIRST_CHUNK that meets them all."""
+PHASE_STEP = 12
+"""How many frames later than the last one a stream comes due, modulo the largest chunk: FIRST_CHUNK times a number that meets all phases."""
+CHECKED = 3
+"""Utterances that the start decodes with each pass: not a divisor of a pass's streams, so that rows in a wrong order are heard."""
 WRONG = 0.05
 """How much the sound of a captured pass may differ from an eager one's, as a part of the sound; FP16 rounds by far less."""
 log = logging.getLogger("fishserve")
@@ -52,7 +55,8 @@ class VocoderStream:
         self.chunk, self.ended = chunk, False
         self.flying = False
         """Its last pass is on its way. The next one would begin where that ends."""
-        self.shift: int | None = None
+        self.phase: int | None = None
+        self.taken = 0
 
     @property
     def due(self) -> bool:
@@ -77,7 +81,7 @@ class Vocoder:
 
     def __init__(self, codec: Codec) -> None:
         self.flying: deque[Flying] = deque()
-        self._shift = 0
+        self._phase = 0
         self._codec = codec
         captured = capture_passes(codec)
         self._passes, self.how = captured.graphs, captured.how
@@ -121,6 +125,7 @@ class Vocoder:
             self.flying.append(Flying(streams[part], taken[part], sound))
             for stream, frames in zip(streams[part], taken[part], strict=True):
                 del stream.waiting[:frames]
+                stream.taken += codes.shape[2]
                 stream.flying, stream.chunk = True, self._next_chunk(stream, codes.shape[2])
 
     def _landed(self) -> Iterator[tuple[VocoderStream, np.ndarray]]:
@@ -135,19 +140,15 @@ class Vocoder:
                 yield stream, wave[: frames * SAMPLES_PER_FRAME]
 
     def _next_chunk(self, stream: VocoderStream, last: int) -> int:
-        """Twice the last chunk. Once that is the largest, smaller ones once, which add up to the stream's shift: streams that began together
-        then come due one after the other.
+        """Twice the last chunk. Once that is the largest, the stream's chunks end at its own phase, so that streams which began together
+        come due one after the other.
         """
-        if 2 * last < LARGEST_CHUNK:
-            return 2 * last
-        if stream.shift is None:
-            stream.shift = self._shift
-            self._shift = (self._shift + SHIFT) % LARGEST_CHUNK
-        if stream.shift == 0:
-            return LARGEST_CHUNK
-        part = 1 << (stream.shift.bit_length() - 1)
-        stream.shift -= part
-        return part
+        if stream.phase is None:
+            if 2 * last < LARGEST_CHUNK:
+                return 2 * last
+            stream.phase = self._phase
+            self._phase = (self._phase + PHASE_STEP) % LARGEST_CHUNK
+        return LARGEST_CHUNK - (stream.taken - stream.phase) % LARGEST_CHUNK
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class _Pass:
 
 
 class Passes:
-    """Passes over the next frames of several streams; both numbers are powers of two.
+    """Passes over the next frames of several streams. There are few numbers of either: for each pair the library chooses 56 kernels.
 
     A stream's past is one tensor, all layers concatenated.
     """
@@ -212,7 +213,7 @@ class Passes:
     @staticmethod
     def parts(streams: int, frames: int) -> list[slice]:
         """The streams of each pass, where so many have so many frames."""
-        most = max(1, CAPTURED_FRAMES // _pass_frames(frames))
+        most = _pass_rows(_pass_frames(frames))[-1]
         return [slice(i, i + most) for i in range(0, streams, most)]
 
     def launch(self, streams: list[CodecStream], codes: Tensor) -> PendingSound:
@@ -221,7 +222,8 @@ class Passes:
         The number of frames must be a power of two, at least FIRST_CHUNK. Only a stream's last frames may be any number: the pass pads them
         with frames whose sound is dropped.
         """
-        rows, frames = 1 << (len(streams) - 1).bit_length(), _pass_frames(codes.shape[2])
+        frames = _pass_frames(codes.shape[2])
+        rows = next(n for n in _pass_rows(frames) if n >= len(streams))
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             p = self._passes.get((rows, frames)) or self._pass(rows, frames)
             p.codes[: len(streams), :, : codes.shape[2]].copy_(codes.pin_memory() if self._stream else codes, non_blocking=True)
@@ -257,24 +259,25 @@ class Passes:
         assert self._stream is not None
         started, pool = time.monotonic(), torch.cuda.graph_pool_handle()
         for frames in (n for n in reversed(powers(LARGEST_CHUNK)) if n >= FIRST_CHUNK):
-            for rows in reversed(powers(CAPTURED_FRAMES // frames)):
+            for rows in reversed(_pass_rows(frames)):
                 p = self._passes[rows, frames] = self._pass(rows, frames)
                 p.graph, p.result = capture(partial(self._run, p), self._stream, pool)
         log.info("captured %d graphs of the codec's decoder in %.1f s", len(self._passes), time.monotonic() - started)
 
     def check(self) -> None:
-        """Decode two chunks with every pass. Raises RuntimeError if the sound differs from the codec's eager result."""
+        """Decode two chunks with every pass. Raises RuntimeError if the sound differs from the codec's eager result.
+
+        Rows take a few utterances in turn, whose eager sound is that of one shape: others would make the library choose kernels for each.
+        """
+        shape = CHECKED, self._codec.config.groups, 2 * LARGEST_CHUNK
+        codes = torch.arange(math.prod(shape)).mul_(7919).remainder_(CODES_PER_GROUP).view(shape)
+        theirs = torch.cat([self._codec.decode(one[None].to(_device(self._codec))).cpu() for one in codes])
         for rows, frames in self._passes:
-            codes = (
-                torch.arange(rows * self._codec.config.groups * 2 * frames)
-                .mul_(7919)
-                .remainder_(CODES_PER_GROUP)
-                .view(rows, -1, 2 * frames)
-            )
-            streams = [self._codec.stream() for _ in range(rows)]
-            ours = torch.cat([self.decode(streams, part) for part in codes.split(frames, dim=2)], dim=1)
-            theirs = self._codec.decode(codes.to(_device(self._codec))).cpu()
-            if not (ours - theirs).norm() <= WRONG * theirs.norm():
+            which = torch.arange(rows) % CHECKED
+            streams, heard = [self._codec.stream() for _ in range(rows)], codes[which, :, : 2 * frames]
+            ours = torch.cat([self.decode(streams, part) for part in heard.split(frames, dim=2)], dim=1)
+            right = theirs[which, : ours.shape[1]]
+            if not (ours - right).norm() <= WRONG * right.norm():
                 raise RuntimeError(f"graph of {rows} streams and {frames} frames: other sound than the codec makes eagerly")
 
 
@@ -294,6 +297,12 @@ def capture_passes(codec: Codec) -> Captured[Passes]:
 def _pass_frames(frames: int) -> int:
     """The smallest pass for so many frames."""
     return max(FIRST_CHUNK, 1 << (frames - 1).bit_length())
+
+
+def _pass_rows(frames: int) -> list[int]:
+    """The numbers of streams that passes of so many frames take: powers of four, and the most."""
+    most = max(1, CAPTURED_FRAMES // frames)
+    return [*(4**n for n in range(most.bit_length()) if 4**n < most), most]
 
 
 def _device(codec: Codec) -> torch.device:

@@ -64,21 +64,21 @@ def test_with_passes_or_without_the_same_is_heard(golden, passes):
 
 
 def test_sound_that_lands_later_is_that_of_the_whole_and_streams_come_due_in_turn(golden):
-    """Eight streams begin together. Once their chunks are large, at most one of them comes due at a time."""
+    """Four streams begin together. Once their chunks are large, at most one of them comes due at a time."""
     vocoder, frames = with_late_sound(Vocoder(golden.codec)), 4 + 8 + 16 + 3 * LARGEST_CHUNK
-    streams, sound = [VocoderStream(golden.codec) for _ in range(8)], defaultdict(list)
-    due, fed = [], [spoken(i, frames) for i in range(8)]
+    streams, sound = [VocoderStream(golden.codec) for _ in range(4)], defaultdict(list)
+    due, fed = [], [spoken(i, frames) for i in range(4)]
     for n in range(frames + 60):
         for stream, codes in zip(streams, fed, strict=True):
             if n < frames:
                 stream.waiting.append(codes[:, n].numpy())
             stream.ended = n >= frames - 1
         now = {s: s.next_frames(LARGEST_CHUNK) for s in streams if s.due} if vocoder.free else {}
-        due.append(sum(size == LARGEST_CHUNK for size in now.values()))
+        due.append(len(now))
         for stream, wave in vocoder.decode_due(now):
             sound[stream].append(torch.from_numpy(wave.copy()))
     assert not vocoder.flying
-    assert max(due[64:frames]) == 1
+    assert (due[4 - 1], max(due[2 * LARGEST_CHUNK : frames - 1])) == (4, 1)
     for stream, codes in zip(streams, fed, strict=True):
         torch.testing.assert_close(torch.cat(sound[stream]), golden.codec.decode(codes[None])[0], atol=1e-5, rtol=0)
 
