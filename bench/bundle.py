@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CODE = ("fishserve", "inference", "bench", "tests/inference/engine/eager_step.py", "LICENSE", "NOTICE")
+CODE = ("fishserve", "inference", "bench", "saas/*.py", "tests/inference/engine/eager_step.py", "LICENSE", "NOTICE")
 LEFT_OUT = "bench/results"
 WHEELS = (
     *("numpy", "safetensors", "tiktoken", "regex", "prometheus-client", "vector-quantize-pytorch", "einops", "einx", "frozendict"),
-    *("typer", "click", "shellingham", "rich", "markdown-it-py", "mdurl", "pygments"),
+    *("typer", "annotated-doc", "click", "shellingham", "rich", "markdown-it-py", "mdurl", "pygments"),
     *("pydantic", "pydantic-core", "pydantic-settings", "python-dotenv", "typing-inspection", "typing-extensions", "annotated-types"),
     *("num2words", "babel"),
 )

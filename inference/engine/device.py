@@ -61,8 +61,8 @@ def affordable_slots(checkpoint: Checkpoint, slots: int | None, budget: int | No
     """
     c = checkpoint.config
     slots = slots or USUAL_SLOTS[checkpoint.device.type]
-    if budget is None and checkpoint.device.type == "cuda":
-        budget = torch.cuda.mem_get_info(checkpoint.device)[0] // 2
+    if budget is None:
+        budget = usual_kv_bytes(checkpoint.device)
     if budget is None:
         return slots
     slot = 2 * c.n_layer * c.n_local_heads * c.max_seq_len * c.head_dim * checkpoints.precision(checkpoint.device).itemsize
@@ -73,6 +73,11 @@ def affordable_slots(checkpoint: Checkpoint, slots: int | None, budget: int | No
             "kv_gib",
         )
     return min(slots, budget // slot - 1)
+
+
+def usual_kv_bytes(device: torch.device, replicas: int = 1) -> int | None:
+    """The bytes for keys and values of each of `replicas` engines on a GPU: half of what is free, shared. None on a CPU."""
+    return torch.cuda.mem_get_info(device)[0] // 2 // replicas if device.type == "cuda" else None
 
 
 def allowed_weights(weights: Weights, device: torch.device) -> Weights:

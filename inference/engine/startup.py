@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inference.engine.calibration import calibrate, is_settled, store, with_heads, with_stored_heads
-from inference.engine.device import pick_device
+from inference.engine.device import pick_device, usual_kv_bytes
 from inference.engine.engine import SpeechEngine
 from inference.engine.request import SpeechRequest
 from inference.errors import GenerationError, RequestError
@@ -32,7 +32,8 @@ def load_checkpoint(where: Path, settings: Settings) -> Checkpoint:
 
 def engine_for(checkpoint: Checkpoint, settings: Settings, slots: int | None = None) -> SpeechEngine:
     """An engine with the options of `settings`; `slots`, if given, replaces theirs."""
-    return SpeechEngine(checkpoint, slots or settings.slots, settings.queue, settings.cpu_weights, settings.kv_bytes)
+    kv_bytes = settings.kv_bytes or usual_kv_bytes(checkpoint.device, settings.replicas)
+    return SpeechEngine(checkpoint, slots or settings.slots, settings.queue, settings.cpu_weights, kv_bytes)
 
 
 def start_engine(settings: Settings, calibrated: Callable[[str], None] | None = None) -> SpeechEngine:
