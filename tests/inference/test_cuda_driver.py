@@ -98,13 +98,12 @@ def test_the_release_is_the_kernel_modules(line, release, tmp_path, monkeypatch)
 def test_a_device_and_the_doctor_say_it_too(library):
     """This torch is built without CUDA, or has no GPU that answers: either way a driver is there and the CPU computes."""
     command = (
-        "import io\nfrom rich.console import Console\nfrom inference.doctor import examine\nfrom inference.settings import Settings\n"
-        "console = Console(file=io.StringIO(), width=400)\nprint(examine(Settings(device='{}'), console))\n"
+        "import io, logging, sys\nlogging.basicConfig(stream=sys.stdout)\nfrom rich.console import Console\n"
+        "from inference.doctor import examine\nfrom inference.engine.device import pick_device\nfrom inference.settings import Settings\n"
+        "console = Console(file=io.StringIO(), width=400)\nprint(pick_device('auto'))\nprint(examine(Settings(device='cuda'), console))\n"
         "print(' '.join(console.file.getvalue().split()))"
     )
-    healthy, table = ask(library(12040), command.format("auto"))
-    assert healthy == "False"
-    assert "wrong driver the CPU computes: " in table
-    healthy, table = ask(library(12040), command.format("cuda"))
-    assert healthy == "False"
-    assert "device 'cuda' cannot be used: " in table
+    warning, device, healthy, table = ask(library(12040), command)
+    assert warning.startswith("WARNING:fishserve:the CPU computes, although there is an NVIDIA driver: ")
+    assert (device, healthy) == ("cpu", "False")
+    assert "wrong device device 'cuda' cannot be used: " in table
