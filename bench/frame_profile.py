@@ -1,4 +1,4 @@
-"""Where the time of a frame goes on the GPU: its graph alone, without the host's work, kernel by kernel."""
+"""Which kernels of a frame take how long on a GPU: its graph alone, without the host's work, kernel by kernel."""
 
 from __future__ import annotations
 
