@@ -1,9 +1,15 @@
 # syntax=docker/dockerfile:1
 # Targets: server (HTTP), worker (RunPod's queue), saas (no torch). docs/runpod.md and docs/saas.md say how to build and deploy them.
-# torch 2.13 is built for CUDA 13.0, which takes an NVIDIA driver 580 or newer. The base image refuses an older one.
-ARG CUDA=13.0.1
+# TORCH_CUDA chooses torch's build, and the base image with it, which refuses a driver that is too old for both:
+# cu130 takes driver 580 or newer; cu129 570, Blackwell included; cu126 560 (data centre cards 535), up to Hopper.
+ARG TORCH_CUDA=cu130
 
-FROM nvidia/cuda:${CUDA}-base-ubuntu24.04 AS base
+FROM nvidia/cuda:12.6.3-base-ubuntu24.04 AS cuda-cu126
+FROM nvidia/cuda:12.9.1-base-ubuntu24.04 AS cuda-cu129
+FROM nvidia/cuda:13.0.1-base-ubuntu24.04 AS cuda-cu130
+
+# hadolint ignore=DL3006
+FROM cuda-${TORCH_CUDA} AS base
 # The base image is pinned; the security updates of its packages are welcome.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -18,10 +24,14 @@ FROM base AS gpu
 # hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* \
+    && install -d -o fishserve -g fishserve /opt/triton
+ENV TRITON_CACHE_DIR=/opt/triton
 
 # What the packages are installed from comes first: an edit of the code reinstalls none of them.
 FROM base AS build
+ARG TORCH_CUDA
+ENV TORCH_CUDA=${TORCH_CUDA}
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE /src/
 COPY docker/install.sh /src/docker/install.sh
 

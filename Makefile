@@ -12,10 +12,10 @@ PIP := $(BIN)/pip install --disable-pip-version-check --constraint constraints.t
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help install serve say saas web test check bench attack gpu drill clients reference clean
+.PHONY: help install serve say saas web test check bench attack gpu gpu-bundle drill clients reference clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '%-10s %s\n' "$$name" "$$what"; done
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '%-10s %s\n' "$$name" "$$what"; done
 
 install: $(SERVER) ## create .venv and install what serving needs
 
@@ -63,6 +63,9 @@ gpu: $(DEV) var/full/config.json ## prove and measure the CUDA path at the relea
 	$(BENCH) latency $(FULL) --concurrency 1,8,32,64,128 --seconds 15 -o bench/results/gpu-latency.json
 	$(BENCH) codec $(FULL) -o bench/results/gpu-codec.json
 	$(BENCH) roofline $(FULL) --streams 1,64 -o bench/results/gpu-roofline.json
+
+gpu-bundle: $(DEV) ## pack var/gpu-bundle for a machine with a GPU, torch and triton, and no network; PYTHON_VERSION=3.12 is that machine's
+	$(BIN)/python -m bench.bundle var/gpu-bundle $(or $(PYTHON_VERSION),3.12)
 
 var/full/config.json: | $(DEV)
 	$(BIN)/fishserve random-checkpoint var/full --shape full

@@ -376,6 +376,7 @@ def _in_process(
         _recorded(recording(out, command, settings, facts(loaded))) as record,
         engine_for(loaded, chosen, max(levels)) as engine,
     ):
+        record.body["graphs"] = engine.graphs
         null = NullTarget()
         try:
             targets = engine_target(engine), engine_target(null)

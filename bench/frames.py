@@ -17,10 +17,12 @@ from bench.serving import Step as Shown
 from bench.timing import now, timed
 from inference import SpeechRequest
 from inference.engine.device import affordable_slots
+from inference.engine.graphs import Graphs
 from inference.engine.runner import WINDOW, Runner, Sequence
 from inference.engine.sampler import NONE, Controls, gumbel, sample, seen_ids
 from inference.engine.vocoder import Passes, Vocoder
 from inference.engine.weight_layouts import Weights
+from inference.errors import RequestError
 from inference.model.checkpoint import Checkpoint, precision
 from inference.model.config import CODES_PER_GROUP, GenerationDefaults
 
@@ -33,7 +35,8 @@ COMPARED = 32
 def measure(checkpoint: Checkpoint, weights: Weights, streams: list[int], record: Record, step: Shown) -> None:
     """Time frames at each number of streams that fits in memory.
 
-    A run holds the seconds of each frame, and of the start with that many rows.
+    A run holds the seconds of each frame, of frames on the device alone, and of the start with that many rows. Raises RequestError when
+    graphs could not be captured on CUDA.
     """
     device, dtype = checkpoint.device, precision(checkpoint.device)
     with step("bandwidth and arithmetic", None):
@@ -45,12 +48,21 @@ def measure(checkpoint: Checkpoint, weights: Weights, streams: list[int], record
             runner = Runner(checkpoint, n, weights)
             start = now(device) - started
             proof = _proof(checkpoint, runner, n) if runner._graphs is not None else {}
-            seconds = _frames(checkpoint, runner, n)
+            seconds, device_seconds = _frames(checkpoint, runner, n)
         needed = frame(checkpoint.config, n, POSITIONS, dtype.itemsize, weight_size_of(checkpoint, weights))
         limit = sum(work.seconds(*fastest) for work in needed.values())
-        run = {"case": "frame", "streams": n, "graphs": runner._graphs is not None, "start_seconds": start, "proof": proof}
-        record.runs.append(run | {"frames": n, "limit_seconds": limit, "seconds": seconds})
+        run = {
+            "case": "frame",
+            "streams": n,
+            "graphs": runner._graphs is not None,
+            "how": runner.how,
+            "start_seconds": start,
+            "proof": proof,
+        }
+        record.runs.append(run | {"frames": n, "limit_seconds": limit, "seconds": seconds, "device_seconds": device_seconds})
         record.write()
+        if device.type == "cuda" and runner._graphs is None:
+            raise RequestError(f"frames of {n} streams are not those of graphs, so nothing more is measured: {runner.how}")
         del runner
     started = now(device)
     passes = Vocoder(checkpoint.codec)._passes
@@ -78,8 +90,8 @@ def _add(checkpoint: Checkpoint, runner: Runner, seeds: range, temperature: floa
     return sequences
 
 
-def _frames(checkpoint: Checkpoint, runner: Runner, n: int) -> list[float]:
-    """Seconds of each frame. A finished row keeps running: the arithmetic is the same."""
+def _frames(checkpoint: Checkpoint, runner: Runner, n: int) -> tuple[list[float], list[float]]:
+    """Seconds of each frame, and of frames on the device alone. A finished row keeps running: the arithmetic is the same."""
     sequences = _add(checkpoint, runner, range(n))
     seconds: list[float] = []
     for _ in range(3):
@@ -89,8 +101,23 @@ def _frames(checkpoint: Checkpoint, runner: Runner, n: int) -> list[float]:
         started = time.perf_counter()  # without waiting for the device: the runner reads a frame while the device computes the next
         runner.step()
         seconds.append(time.perf_counter() - started)
+    device_seconds = _device_seconds(runner._graphs, n) if checkpoint.device.type == "cuda" and runner._graphs else []
     for s in sequences:
         runner.remove(s)
+    return seconds, device_seconds
+
+
+def _device_seconds(graphs: Graphs, n: int) -> list[float]:
+    """Seconds of a frame of `n` rows without the host's work: ten graphs in a row, a few times."""
+    seconds = []
+    for _ in range(20):
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began.record()
+        for _ in range(10):
+            graphs.launch(n)
+        ended.record()
+        ended.synchronize()
+        seconds.append(began.elapsed_time(ended) / 10_000)
     return seconds
 
 

@@ -15,7 +15,7 @@ from bench.serving import Step as Shown
 from inference import SpeechEngine, SpeechRequest
 from inference.engine.graphs import Graphs
 from inference.engine.runner import WINDOW
-from inference.engine.vocoder import CAPTURED_FRAMES, LARGEST_CHUNK, Passes
+from inference.engine.vocoder import CAPTURED_FRAMES, LARGEST_CHUNK, Passes, PendingSound
 from inference.model.checkpoint import Checkpoint
 from inference.model.codec import Codec, CodecStream
 from inference.model.config import SAMPLES_PER_FRAME
@@ -61,8 +61,8 @@ class _Samples(Passes):
         super().__init__(codec)
         self._ready = torch.zeros(rows, LARGEST_CHUNK * SAMPLES_PER_FRAME)
 
-    def decode(self, streams: list[CodecStream], codes: Tensor) -> Tensor:
-        return self._ready[: len(streams), : codes.shape[2] * SAMPLES_PER_FRAME]
+    def launch(self, streams: list[CodecStream], codes: Tensor) -> PendingSound:
+        return PendingSound(self._ready[: len(streams), : codes.shape[2] * SAMPLES_PER_FRAME], None)
 
 
 @torch.inference_mode()

@@ -72,6 +72,8 @@ def facts_of(body: dict[str, Any]) -> dict[str, str]:
         "software": f"fishserve {m['fishserve']} at {m['revision']}, torch {m['torch']}, Python {m['python']}",
         "load average": " before, ".join(f"{load[0]:.1f}" for load in loads) + " after: one minute's, this run's own work included",
     }  # fmt: skip
+    if graphs := body.get("graphs"):
+        facts["kernels"] = "; ".join(f"{part}: {how}" for part, how in graphs.items())
     if model:
         noise = ", random weights" if model["random"] else ""
         facts["model"] = f"{model['name']}{noise}, " + ", ".join(f"{file} sha256 {h[:16]}" for file, h in model["sha256"].items())

@@ -283,13 +283,13 @@ def frames(body: dict[str, Any]) -> list[Table]:
     """Frames a second at each number of streams against the limit and, where there are graphs, the results of their comparisons."""
     rows, proofs = [], []
     for run in body["runs"]:
-        name, speeds = f"{run['case']}, {run['streams']} stream{'s'[: run['streams'] > 1]}", [run["frames"] / s for s in run["seconds"]]
-        middle = statistics.median(speeds)
-        limit = run["limit_seconds"] * middle / run["frames"] if "limit_seconds" in run else None
+        name = f"{run['case']}, {run['streams']} stream{'s'[: run['streams'] > 1]}"
         start = _number(run.get("start_seconds"))
-        rows.append(
-            [name, str(len(speeds)), _number(middle), _number(middle / FRAMES_PER_SECOND), "–" if limit is None else f"{limit:.0%}", start]
-        )
+        for label, seconds in ((name, run["seconds"]), (f"{name}, the device alone", run.get("device_seconds"))):
+            if seconds:
+                middle = run["frames"] / statistics.median(seconds)
+                limit = f"{run['limit_seconds'] * middle / run['frames']:.0%}" if "limit_seconds" in run else "–"
+                rows.append([label, str(len(seconds)), _number(middle), _number(middle / FRAMES_PER_SECOND), limit, start])
         if proof := run.get("proof"):
             proofs.append(
                 [name, f"{proof['behind']:.3f}", *(f"{proof[which]:.0%}" for which in ("as_eager", "as_again", "as_alone", "draws"))]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # docker/install.sh packages|fishserve EXTRA DIRECTORY: a virtual environment with what fishserve[EXTRA] needs, pinned, then fishserve itself,
 # from the source tree this script lies in. `packages` needs pyproject.toml and constraints.txt alone, so that an image keeps that layer.
+# TORCH_CUDA, such as cu126, names another of torch's builds than PyPI's, which is the one for CUDA 13.0.
 set -euo pipefail
 what=$1 extra=$2 directory=$3
 source_tree=$(cd "$(dirname "$0")/.." && pwd)
@@ -20,6 +21,10 @@ def of(extra):
             yield requirement
 print("\n".join([*project["dependencies"], *of(sys.argv[2])]))
 PYTHON
+  if [ "${TORCH_CUDA:-cu130}" != cu130 ] && grep -q '^torch' "$wanted"; then
+    torch=$(grep '^torch==' "$source_tree/constraints.txt")
+    "${pip[@]}" --extra-index-url "https://download.pytorch.org/whl/$TORCH_CUDA" "$torch+$TORCH_CUDA"
+  fi
   "${pip[@]}" --requirement "$wanted"
   rm "$wanted"
 else

@@ -17,7 +17,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from bench.cli import app as bench
-from inference import checkpoint_cli, pronunciation_cli
+from inference import checkpoint_cli, pronunciation_cli, warm_cli
 from inference.checkpoint_cli import AdapterOption
 from inference.cpu_threads import prepare
 from inference.errors import FishserveError, RequestError
@@ -58,6 +58,7 @@ app.add_typer(checkpoint_cli.app, name="checkpoint")
 app.add_typer(pronunciation_cli.app, name="pronunciations")
 app.command()(checkpoint_cli.download)
 app.command()(checkpoint_cli.random_checkpoint)
+app.command()(warm_cli.warm)
 voices = typer.Typer(help="The voices that say and serve know by name.", no_args_is_help=True)
 app.add_typer(voices, name="voices")
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)

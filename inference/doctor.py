@@ -14,10 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from inference import cuda_driver
 from inference.cpu_threads import waiting
+from inference.engine.captured import GRAPHS
 from inference.engine.decode_step import Step
-from inference.engine.device import USUAL_SLOTS, pick_device, use_threads
-from inference.errors import FishserveError
+from inference.engine.device import USUAL_SLOTS, pick_device, use_threads, why_no_gpu
+from inference.engine.runner import Runner
+from inference.engine.vocoder import Vocoder
+from inference.errors import FishserveError, RequestError
 from inference.hub import EMBEDDED_VOICE, complete, locate, name_of
 from inference.model import checkpoint as checkpoints
 from inference.model import tensor_file
@@ -45,6 +49,11 @@ def examine(settings: Settings, console: Console) -> bool:
     try:
         chosen = pick_device(settings.device)
         row("device", _device(chosen))
+        driver = cuda_driver.find()
+        if driver and chosen.type == "cuda":
+            row("driver", f"{driver}; torch is built for CUDA {torch.version.cuda}")
+        elif driver and settings.device == "auto":
+            row("driver", f"the CPU computes: {why_no_gpu()}", good=False)
         row(
             "precision",
             f"{_name(checkpoints.precision(chosen))} weights for language model and decoder; norms, softmax, logits and sampling in float32",
@@ -70,8 +79,11 @@ def examine(settings: Settings, console: Console) -> bool:
             row("threads", f"{threads.threads}: {threads.reason}")
             row("waiting", waiting())
             row("batches", _batches(loaded))
+        else:
+            frames, codec = Runner(loaded, 1).how, Vocoder(loaded.codec).how
+            row("graphs", f"frames: {frames}; codec: {codec}", frames == codec == GRAPHS)
     except FishserveError as e:
-        row("checkpoint", str(e), good=False)
+        row("device" if isinstance(e, RequestError) and e.param == "device" else "checkpoint", str(e), good=False)
     console.print(table)
     return healthy
 

@@ -35,6 +35,9 @@ class Settings(BaseSettings):
         None, ge=1, le=512, validation_alias=AliasChoices("slots", "FISHSERVE_SLOTS", _OLD_SLOTS),
         description="Requests generated at once; more wait in the queue. Empty: 8, on CUDA 64.",
     )  # fmt: skip
+    replicas: int = Field(
+        1, ge=1, le=8, description="Engines on each device, each with a copy of the weights; what is free for keys and values is shared."
+    )
     kv_gib: float | None = Field(
         None, gt=0, description="GiB for keys and values; reduces the slots if they need more. Empty: on CUDA half of the free memory."
     )
@@ -92,8 +95,8 @@ class Settings(BaseSettings):
 
     @property
     def devices(self) -> list[str]:
-        """The names in `device`."""
-        return [name.strip() for name in self.device.split(",")]
+        """The devices of the engines: the names in `device`, each as often as there are replicas."""
+        return [name.strip() for name in self.device.split(",") for _ in range(self.replicas)]
 
     @property
     def kv_bytes(self) -> int | None:

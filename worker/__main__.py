@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ def serve() -> None:
 
     from inference.hub import name_of
     from worker.handler import Handler
+    from worker.lost_engine import jobs_of_the_sdk, watch
     from worker.storage import Storage
 
     try:
@@ -49,6 +51,8 @@ def serve() -> None:
     seconds = time.time() - psutil.Process().create_time()
     print(f"ready in {seconds:.1f} s: {name_of(c.path)} on {c.device}, {weights}, {engine.slots} jobs at once", flush=True)
     handler = Handler(engine, voices, Storage.from_environment(), runpod.serverless.progress_update)
+    ends_in_order = threading.Event()
+    watch(engine, lambda: jobs_of_the_sdk() - handler.left, ends_in_order)
 
     async def piece_by_piece(job: dict[str, Any]) -> Any:
         async for item in handler(job):
@@ -60,9 +64,16 @@ def serve() -> None:
 
     # The SDK's test mode (--test_input) does not support generators.
     queue = "RUNPOD_WEBHOOK_GET_JOB" in os.environ
-    runpod.serverless.start(
-        {"handler": piece_by_piece if queue else at_once, "return_aggregate_stream": True, "concurrency_modifier": lambda _: engine.slots}
-    )
+    try:
+        runpod.serverless.start(
+            {
+                "handler": piece_by_piece if queue else at_once,
+                "return_aggregate_stream": True,
+                "concurrency_modifier": lambda _: engine.slots,
+            }
+        )
+    finally:
+        ends_in_order.set()
 
 
 def _engine() -> tuple[SpeechEngine, VoiceStore]:

@@ -15,7 +15,7 @@ from inference.audio.subprocess_decoder import decode_in_subprocess
 from inference.engine.engine import SpeechEngine
 from inference.engine.request import SpeechRequest
 from inference.engine.stream import AsyncSpeechStream
-from inference.errors import FishserveError, NotReady, RequestError
+from inference.errors import EngineClosed, FishserveError, NotReady, RequestError
 from inference.hub import name_of
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from inference.seeds import seed_of
@@ -41,11 +41,14 @@ class Handler:
 
     def __init__(self, engine: SpeechEngine, voices: VoiceStore, storage: Storage, progress: Callable[[dict[str, Any], Any], None]) -> None:
         self._engine, self._voices, self._storage, self._progress = engine, voices, storage, progress
+        self.left = 0
+        """Jobs that this worker cannot do and leaves to another."""
 
     async def __call__(self, job: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Yield pieces of the file if the job asks for them, then the result; or an error in one sentence.
 
-        The SDK cancels this generator when a job is cancelled or times out, which stops its speech within a frame.
+        The SDK cancels this generator when a job is cancelled or times out, which stops its speech within a frame. When the engine has
+        ended, a job gets no answer: the worker ends (`worker.lost_engine`), and RunPod gives the job to another.
         """
         try:
             asked = parse(job["input"])
@@ -54,6 +57,12 @@ class Handler:
                 return
             async for piece in self._speak(job, asked):
                 yield piece
+        except EngineClosed:
+            self.left += 1
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.left -= 1
         except FishserveError as e:
             yield {"error": str(e)}
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from inference import cpu_threads
+from inference import cpu_threads, cuda_driver
 from inference.cpu_threads import Choice
 from inference.engine.kv_cache import KEPT_SHARE
 from inference.engine.weight_layouts import Weights
@@ -14,6 +18,10 @@ from inference.model.checkpoint import Checkpoint
 
 USUAL_SLOTS = {"cpu": 8, "cuda": 64}
 """A GPU reads its weights once for all slots, and has arithmetic to spare for that many; two or more CPU cores do not."""
+
+HIGH_PRIORITY = -1
+"""Of a CUDA stream. The default stream and others have 0, the lowest: their kernels get what the first leave."""
+log = logging.getLogger("fishserve")
 
 _threads: int | None = None
 """The number that `use_threads` last set in torch. Torch, too, has one number for the whole process."""
@@ -53,8 +61,8 @@ def affordable_slots(checkpoint: Checkpoint, slots: int | None, budget: int | No
     """
     c = checkpoint.config
     slots = slots or USUAL_SLOTS[checkpoint.device.type]
-    if budget is None and checkpoint.device.type == "cuda":
-        budget = torch.cuda.mem_get_info(checkpoint.device)[0] // 2
+    if budget is None:
+        budget = usual_kv_bytes(checkpoint.device)
     if budget is None:
         return slots
     slot = 2 * c.n_layer * c.n_local_heads * c.max_seq_len * c.head_dim * checkpoints.precision(checkpoint.device).itemsize
@@ -67,6 +75,11 @@ def affordable_slots(checkpoint: Checkpoint, slots: int | None, budget: int | No
     return min(slots, budget // slot - 1)
 
 
+def usual_kv_bytes(device: torch.device, replicas: int = 1) -> int | None:
+    """The bytes for keys and values of each of `replicas` engines on a GPU: half of what is free, shared. None on a CPU."""
+    return torch.cuda.mem_get_info(device)[0] // 2 // replicas if device.type == "cuda" else None
+
+
 def allowed_weights(weights: Weights, device: torch.device) -> Weights:
     """The weights asked for. Raises RequestError when the device has no use for them."""
     if weights == "int8" and device.type != "cpu":
@@ -74,18 +87,57 @@ def allowed_weights(weights: Weights, device: torch.device) -> Weights:
     return weights
 
 
+@contextmanager
+def frames_first(device: torch.device) -> Iterator[None]:
+    """In this block this thread's work on a GPU goes before that of other streams: the vocoder's, and the default one, where clips are."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device, priority=HIGH_PRIORITY)
+    stream.wait_stream(torch.cuda.default_stream(device))  # which loaded the weights and captured the graphs
+    with torch.cuda.stream(stream):
+        yield
+
+
+def is_lost(device: torch.device) -> bool:
+    """Whether the device can do nothing any more. After a kernel's fault CUDA refuses every call of the process; after other errors, as when
+    memory runs out, it does not.
+    """
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError:
+            return True
+    return False
+
+
 def pick_device(name: str) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:1" -> a device of this machine. Raises RequestError when there is no such device."""
+    """ "auto", "cpu", "cuda" or "cuda:1" -> a device of this machine. Raises RequestError when there is no such device.
+
+    "auto" is the CPU where no GPU can be used. If there is one all the same, a warning says why it is not used.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        why = why_no_gpu()
+        if why and cuda_driver.find():
+            log.warning("the CPU computes, although there is an NVIDIA driver: %s", why)
+        return torch.device("cpu" if why else "cuda")
     try:
         device = torch.device(name)
     except RuntimeError:
         raise RequestError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N", "device") from None
     if device.type not in ("cpu", "cuda"):
         raise RequestError(f"device {name!r} is not supported; use auto, cpu or cuda", "device")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RequestError(
-            f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices", "device"
-        )
+    if device.type == "cuda":
+        if why := why_no_gpu():
+            raise RequestError(f"device {name!r} cannot be used: {why}", "device")
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise RequestError(f"device {name!r} is not there: this process sees {torch.cuda.device_count()} GPUs", "device")
     return device
+
+
+def why_no_gpu() -> str | None:
+    """Why torch cannot compute on an NVIDIA GPU here, and what to do, in one sentence; None when it can."""
+    driver = cuda_driver.find()
+    if problem := cuda_driver.problem(torch.__version__, torch.version.cuda, driver):
+        return problem
+    return None if torch.cuda.is_available() else f"found {driver}, but torch {torch.__version__} finds no GPU"

@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 
 from inference.engine import collector, metrics
-from inference.engine.device import affordable_slots, allowed_weights, pick_device, use_threads
+from inference.engine.device import affordable_slots, allowed_weights, frames_first, is_lost, pick_device, use_threads
 from inference.engine.job import Job, Text
 from inference.engine.prompting import Prompting
 from inference.engine.request import Audio, MoreText, SpeechRequest
 from inference.engine.runner import Runner
-from inference.engine.scheduler import Scheduler
+from inference.engine.scheduler import Scheduler, ended_by
 from inference.engine.stream import AsyncSpeechStream, Item, RequestHandle, SpeechStream
 from inference.engine.vocoder import Vocoder
 from inference.engine.voicing import choose
 from inference.engine.weight_layouts import Weights
-from inference.errors import AudioError
+from inference.errors import AudioError, EngineClosed, GenerationError
 from inference.hub import complete, locate
 from inference.model import checkpoint as checkpoints
 from inference.model.checkpoint import Checkpoint
@@ -41,6 +41,8 @@ from inference.threads import run_in_short_lived_thread
 from inference.voices.voice import Reference, Voice
 
 MIN_REFERENCE_SECONDS, MAX_REFERENCE_SECONDS = 0.5, 90
+POLL_SECONDS = 0.0005
+"""How often to look whether sound has arrived while nothing else is to be done."""
 HANGING_SECONDS = 60
 """A round that takes longer has hung: the slowest machines need a few seconds for the largest piece of a prompt."""
 
@@ -64,6 +66,8 @@ class SpeechEngine:
         use_threads(checkpoint)  # before the weights are laid out in one part per thread
         self._runner = run_in_short_lived_thread(Runner)(checkpoint, self._slots, allowed_weights(weights, checkpoint.device))
         self._vocoder = Vocoder(checkpoint.codec)
+        self.graphs = {"frames": self._runner.how, "codec": self._vocoder.how} if checkpoint.device.type == "cuda" else {}
+        """How frames and the codec's passes run on CUDA, in words; empty on a CPU."""
         self._prompting = Prompting(checkpoint)
         self._scheduler = Scheduler(checkpoint, self._runner, self._prompting, self._slots, queue)
         self._round_began: float | None = None
@@ -175,7 +179,7 @@ class SpeechEngine:
             )
         samples = torch.from_numpy(np.ascontiguousarray(wave, np.float32)).to(self.checkpoint.device)
         metrics.CLIPS.inc()
-        return _alone(self.checkpoint.codec.encode, samples)
+        return self._alone(self.checkpoint.codec.encode, samples)
 
     def decode(self, codes: np.ndarray) -> Audio:
         """Codes (codebooks, frames) int in 0..999 -> sound, decoded as one utterance. Raises AudioError."""
@@ -183,7 +187,7 @@ class SpeechEngine:
         check_codes(tensor, self.checkpoint.config.num_codebooks)
         if tensor.shape[1] == 0:
             return Audio(np.zeros(0, np.float32))
-        samples = _alone(self.checkpoint.codec.decode, tensor.long().to(self.checkpoint.device))
+        samples = self._alone(self.checkpoint.codec.decode, tensor.long().to(self.checkpoint.device))
         if not np.isfinite(samples).all():
             raise AudioError("the codec produced samples that are not numbers; its weights are damaged")
         return Audio(samples)
@@ -231,16 +235,27 @@ class SpeechEngine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _alone(self, work: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
+        """Apply the codec to a single item. Raises GenerationError where the device fails; where it is lost, the engine ends."""
+        try:
+            return _apply(work, x)
+        except RuntimeError as e:
+            if is_lost(self.checkpoint.device):
+                self._scheduler.close(e)
+                raise EngineClosed(self.ending) from e
+            raise GenerationError(f"the codec failed on {self.checkpoint.device}: {type(e).__name__}: {e}") from e
+
     # -- in the engine's thread ------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def _loop(self) -> None:
         scheduler = self._scheduler
         try:
-            while scheduler.wait_for_work():
-                self._iterate()
+            with frames_first(self.checkpoint.device):
+                while scheduler.wait_for_work():
+                    self._iterate()
         except Exception as e:  # clearing up after a fault failed too: the device is gone
-            scheduler.ending = f"the engine ended: {type(e).__name__}: {e}"
+            scheduler.ending = ended_by(e)
         finally:
             scheduler.end_all()
             self._release()
@@ -272,14 +287,19 @@ class SpeechEngine:
                     self._scheduler.read_times(job, ended=False)
 
     def _make_sound(self) -> None:
-        """Decode the chunks that are most wanted, about as many frames as a round generates or more, and deliver them."""
-        scheduler = self._scheduler
-        frames = max(self._vocoder.frames_a_round, len(scheduler.running))
-        passes = choose(scheduler.sounding(), time.monotonic(), frames, self._vocoder.frames_beside)
-        jobs = {job.vocoder: job for job in passes}
-        for stream, samples in self._vocoder.decode_due({job.vocoder: size for job, size in passes.items() if job.vocoder}):
-            scheduler.attempt(jobs[stream], partial(jobs[stream].deliver_chunk, samples))
+        """Decode the chunks that are most wanted, about as many frames as a round generates or more, and deliver what has arrived."""
+        scheduler, vocoder, passes = self._scheduler, self._vocoder, dict[Job, int]()
+        sounding = scheduler.sounding()
+        if vocoder.free:
+            frames = max(vocoder.frames_a_round, len(scheduler.running))
+            passes = choose(sounding, time.monotonic(), frames, vocoder.frames_beside)
+        jobs = {job.vocoder: job for job in sounding}
+        for stream, samples in vocoder.decode_due({job.vocoder: size for job, size in passes.items() if job.vocoder}):
+            if job := jobs.get(stream):  # else it has ended meanwhile
+                scheduler.attempt(job, partial(job.deliver_chunk, samples))
         scheduler.settle()
+        if vocoder.flying and not scheduler.running:
+            scheduler.wait_for_change(POLL_SECONDS)
 
     def _release(self) -> None:
         """Free the cache and the copies of weights, even if the caller keeps the closed engine."""
@@ -300,6 +320,6 @@ def _close_all() -> None:
 
 @run_in_short_lived_thread
 @torch.inference_mode()
-def _alone(work: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
-    """Apply the codec, which takes batches, to a single item."""
+def _apply(work: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
+    """Apply the codec, which takes batches, to a single item. On CUDA on the default stream, behind which nothing waits that speaks."""
     return work(x[None])[0].cpu().numpy()

@@ -17,7 +17,9 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from inference.engine.captured import GRAPHS, Captured, capture_first
 from inference.engine.decode_step import Head, Step
+from inference.engine.device import HIGH_PRIORITY
 from inference.engine.sampler import NONE
 from inference.model.dual_ar import KVCache
 
@@ -98,7 +100,7 @@ class Graphs:
             if graph := self._graphs.get(size):
                 graph.replay()
             else:
-                self._frame(size)
+                self.run_eagerly(size)
             self._landing.reverse()
             landing = self._landing[0][:rows]
             landing.copy_(self._frames[:rows], non_blocking=True)
@@ -107,14 +109,16 @@ class Graphs:
     def _sent(self, x: Tensor) -> Tensor:
         return x.pin_memory() if self._numbers.is_cuda else x
 
-    def _frame(self, size: int) -> None:
+    def run_eagerly(self, size: int) -> None:
+        """Compute the next frame of the first `size` rows, without a graph."""
         self._step.frame(self._numbers[:size], self._sampling[:size], self._active, self._cache, self._frames[:size])
 
     def capture(self) -> None:
         """Capture a graph for each number of rows. No row advances meanwhile."""
-        started, stream, pool = time.monotonic(), torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        # Kernels of a graph keep the priority of the stream that they were captured on.
+        started, stream, pool = time.monotonic(), torch.cuda.Stream(priority=HIGH_PRIORITY), torch.cuda.graph_pool_handle()
         for size in reversed(self.sizes):  # the largest first, so that the others can reuse its memory
-            self._graphs[size], _ = capture(partial(self._frame, size), stream, pool)
+            self._graphs[size], _ = capture(partial(self.run_eagerly, size), stream, pool)
         log.info("captured %d graphs of a frame in %.1f s", len(self._graphs), time.monotonic() - started)
 
     @torch.inference_mode()
@@ -182,23 +186,27 @@ def capture(work: Callable[[], T], stream: torch.cuda.Stream, pool: Any) -> tupl
     return graph, result
 
 
-def capture_or_none(step: Step, head: Head, cache: KVCache, rows: int, window: int) -> Graphs | None:
-    """Captured and checked graphs; None on a CPU, and, with a warning in the log, where graphs fail. Frames then run eagerly."""
+def capture_frames(step: Step, head: Head, cache: KVCache, rows: int, window: int) -> Captured[Graphs]:
+    """Captured and checked graphs of a frame. Where a driver refuses kernels that overlap, they run one after the other instead."""
     device = cache.both.device
-    if device.type != "cuda":
-        return None
-    try:
-        from inference.engine.cuda_decode_step import FusedStep  # Triton comes with torch for CUDA, and nothing else needs it
 
+    def graphs(overlapping: bool) -> Graphs:
+        from inference.engine import kernels  # Triton comes with torch for CUDA, and nothing else needs it
+        from inference.engine.cuda_decode_step import FusedStep
+        from inference.engine.kernel_cache import compile_at_once
+
+        kernels.overlap(overlapping)
         with torch.cuda.device(device):
-            graphs = Graphs(FusedStep(step, head, rows, window), cache, rows, step.codebooks, window)
-            graphs.capture()
-            graphs.check(step, head)
-    except Exception as e:  # Triton, its compilers and the driver each raise their own kinds
-        log.warning("CUDA graphs are not used, so that frames take several times as long: %s: %s", type(e).__name__, e)
-        cache.both.zero_()
-        return None
-    return graphs
+            captured = Graphs(FusedStep(step, head, rows, window), cache, rows, step.codebooks, window)
+            started = time.monotonic()
+            compile_at_once(captured.run_eagerly, captured.sizes, torch.cuda.get_device_capability(device))
+            log.info("compiled the kernels of a frame in %.1f s", time.monotonic() - started)
+            captured.capture()
+            captured.check(step, head)
+        return captured
+
+    ways = [(GRAPHS, partial(graphs, True)), ("graphs of kernels that do not overlap", partial(graphs, False))]
+    return capture_first("frames", "frames take several times as long", device, ways, cache.both.zero_)
 
 
 def powers(most: int) -> list[int]:

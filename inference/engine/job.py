@@ -142,6 +142,11 @@ class Job:
         return self.audio and self.vocoder is not None and self.vocoder.due
 
     @property
+    def sound_pending(self) -> bool:
+        """Frames of it are still to become sound, or are on their way to it."""
+        return self.sound_due or (self.vocoder is not None and self.vocoder.flying)
+
+    @property
     def urgency(self) -> Urgency:
         """How soon the next segment is wanted."""
         if not self.starting and not (self.sequence and self.unheard):

@@ -8,6 +8,8 @@ replaces.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -290,11 +292,41 @@ def _power(n: int, least: int = 1) -> int:
     return max(least, triton.next_power_of_2(n))
 
 
+_overlap = True
+"""Whether a kernel may begin before the last one has ended."""
+_compiled_for: tuple[int, int] | None = None
+"""The compute capability for which kernels are compiled instead of launched."""
+
+
+def overlap(allowed: bool) -> None:
+    """Let kernels overlap (programmatic dependent launch) where the device can, or not: for the whole process, as it is for the driver."""
+    global _overlap  # noqa: PLW0603
+    _overlap = allowed
+
+
+@contextmanager
+def compiling_for(capability: tuple[int, int]) -> Iterator[None]:
+    """In this block kernels are compiled for GPUs of this compute capability, and none is launched."""
+    global _compiled_for  # noqa: PLW0603
+    _compiled_for = capability
+    try:
+        yield
+    finally:
+        _compiled_for = None
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+    if _compiled_for is None:
+        kernel[grid](*arguments, **options)
+    else:
+        kernel.warmup(*arguments, grid=grid, **options)
+
+
 def _how(x: Tensor, warps: int) -> dict[str, Any]:
     """Options of a launch. Programmatic dependent launch needs Hopper."""
-    if x.device.type != "cuda":
+    if _compiled_for is None and x.device.type != "cuda":
         return {"PDL": False}  # Triton's interpreter
-    pdl = torch.cuda.get_device_capability(x.device) >= (9, 0)
+    pdl = _overlap and (_compiled_for or torch.cuda.get_device_capability(x.device)) >= (9, 0)
     return {"PDL": pdl, "num_warps": warps, **({"launch_pdl": True} if pdl else {})}
 
 
@@ -307,7 +339,8 @@ def embed(
     Only this kernel waits until all earlier work has ended, so no kernel of a frame overlaps one of the previous frame.
     """
     dim = x.shape[1]
-    _embed[(len(x),)](
+    _launch(
+        _embed, (len(x),),
         numbers, numbers.stride(0), tokens, codes, x, *semantic, code_size, code_step, DIM=dim, BLOCK=_power(dim), CODEBOOKS=codebooks, num_warps=8
     )  # fmt: skip
 
@@ -327,7 +360,8 @@ def linear(
     block_k = _power(k)
     block_n = 8 if gated or block_k > 2048 else 4
     warps = 8 if block_k > 2048 else 4
-    _linear[(triton.cdiv(n, block_n), triton.cdiv(rows, at_once))](
+    _launch(
+        _linear, (triton.cdiv(n, block_n), triton.cdiv(rows, at_once)),
         x, x.stride(0), weight, out, x if bias is None else bias, gain, x if add is None else add, rows, eps, K=k, N=n, ROWS=at_once, BLOCK_K=block_k,
         BLOCK_N=block_n, NORM=norm is not None, GATED=gated, BIAS=bias is not None, ADD=add is not None, **_how(x, warps),
     )  # fmt: skip
@@ -335,14 +369,14 @@ def linear(
 
 def norm(x: Tensor, gain: Tensor, eps: float, out: Tensor) -> None:
     """RMSNorm of x (rows, k), as `inference.model.dual_ar.RMSNorm`."""
-    _norm[(len(x),)](x, gain, out, eps, K=x.shape[1], BLOCK=_power(x.shape[1]), **_how(x, 4))
+    _launch(_norm, (len(x),), x, gain, out, eps, K=x.shape[1], BLOCK=_power(x.shape[1]), **_how(x, 4))
 
 
 def gate(both: Tensor, out: Tensor) -> None:
     """out (rows, n) = silu(first half) * second half of both (rows, 2 n)."""
     n = out.shape[1]
     block = min(_power(n), 1024)
-    _gate[(len(out), triton.cdiv(n, block))](both, out, N=n, BLOCK=block, **_how(out, 4))
+    _launch(_gate, (len(out), triton.cdiv(n, block)), both, out, N=n, BLOCK=block, **_how(out, 4))
 
 
 class Attention:
@@ -370,7 +404,8 @@ class Attention:
         rows = len(qkv) // time
         splits = 1 if position is not None else max(1, min(MAX_SPLITS, 32 // (rows * self._kv)))
         queries = _power(self._per_kv * time, 16)
-        _attend[(rows, self._kv, splits)](
+        _launch(
+            _attend, (rows, self._kv, splits),
             qkv, cache, cache.stride(0), cache.stride(1), cache.stride(2), cache.shape[3], turns, numbers, numbers.stride(0), length_at,
             position or 0, active, out, self._partial, self._counters, self._size**-0.5, D=self._size, HEADS=self._per_kv, KV=self._kv, TIME=time, QUERIES=queries,
             HALF=self._half, BLOCK=64 if position is None else 16, SPLITS=splits, RAGGED=position is None, **_how(qkv, 4),
@@ -391,7 +426,8 @@ def draw(
     embedding alone. `numbers` are as `inference.engine.graphs.Graphs` keeps them.
     """
     dim, count = embeddings.shape[1], logits.shape[1]
-    _draw[(len(logits),)](
+    _launch(
+        _draw, (len(logits),),
         n, logits, numbers, numbers.stride(0), sampling, hidden, frames, ids, embeddings, x, active, semantic_begin, code_size,
         N=count, BLOCK=_power(count), CODEBOOKS=codebooks, WINDOW=window, FIRST=n == 0, DIM=dim, BLOCK_DIM=_power(dim), **_how(x, 8),
     )  # fmt: skip
@@ -399,6 +435,15 @@ def draw(
 
 def advance(numbers: Tensor, frames: Tensor, active: Tensor, *, codebooks: int, window: int) -> None:
     """Advance the first `active` rows of `numbers` to the frame after `frames`."""
-    _advance[(len(frames),)](
-        numbers, numbers.stride(0), frames, active, CODEBOOKS=codebooks, WINDOW=window, BLOCK=_power(1 + codebooks), **_how(numbers, 1)
+    _launch(
+        _advance,
+        (len(frames),),
+        numbers,
+        numbers.stride(0),
+        frames,
+        active,
+        CODEBOOKS=codebooks,
+        WINDOW=window,
+        BLOCK=_power(1 + codebooks),
+        **_how(numbers, 1),
     )

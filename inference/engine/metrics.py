@@ -29,6 +29,9 @@ STEP = Histogram(
     "One frame for every running request: language model, sampling and what was vocoded.",
     buckets=(0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25, 0.5, 1),
 )
+GRAPHS = Gauge(
+    "fishserve_graphs", "Whether frames and the codec run as CUDA graphs: 1, or 0 for eager kernels.", ["part"], multiprocess_mode="livemin"
+)
 CLIPS = Counter("fishserve_clips_encoded", "Clips turned into codes.")
 PREFIXES = Counter("fishserve_prefix_lookups", "Voices looked up in the cache of computed prompts.", ["result"])
 PREFIX_BYTES = Gauge("fishserve_prefix_bytes", "Bytes of computed prompts kept.", multiprocess_mode="livesum")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inference.engine.decode_step import Head, Step
-from inference.engine.graphs import PendingFrames, capture_or_none
+from inference.engine.graphs import PendingFrames, capture_frames
 from inference.engine.kv_cache import KEPT_SHARE, KVPrefix, PrefixCache
 from inference.engine.request import FinishReason, SpeechRequest
 from inference.engine.sampler import NONE, TOP_RANKS, Controls, gumbel, sample, seen_ids
@@ -82,7 +82,8 @@ class Runner:
         self.kv_prefix_budget = self._cache.both.nbytes // KEPT_SHARE
         self._prefixes = PrefixCache(self.kv_prefix_budget)
         self._speakable = self._speakable_head()
-        self._graphs = capture_or_none(self._step, self._speakable, self._cache, slots, WINDOW)
+        captured = capture_frames(self._step, self._speakable, self._cache, slots, WINDOW)
+        self._graphs, self.how = captured.graphs, captured.how
         self._flight: tuple[list[Sequence], PendingFrames] | None = None  # the sequences whose frames are pending, and the frames
         self._placed = False  # whether the graphs hold the state of each running sequence
         self._draws = torch.arange(self._codebooks)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from inference.engine import metrics
+from inference.engine.device import is_lost
 from inference.engine.job import Job, JobStatus, Text, Urgency
 from inference.engine.prompting import Prompting
 from inference.engine.request import FinishReason
@@ -35,6 +36,11 @@ HELD_ROUNDS = 4
 about one until it is heard."""
 SHORT_ONES_SHARE = 4
 """A quarter of the queue's places is for short requests alone."""
+
+
+def ended_by(error: Exception) -> str:
+    """What is said of an engine that an error has ended."""
+    return f"the engine ended: {type(error).__name__}: {error}"
 
 
 class Scheduler:
@@ -100,9 +106,11 @@ class Scheduler:
         with self._changed:
             self._changed.notify()
 
-    def close(self) -> None:
-        """Make the engine end."""
+    def close(self, error: Exception | None = None) -> None:
+        """Make the engine end, because of `error` if there is one."""
         with self._changed:
+            if error is not None:
+                self.ending = ended_by(error)
             self.closed = True
             self._changed.notify()
 
@@ -129,6 +137,11 @@ class Scheduler:
                 metrics.RUNNING.set(0)
                 self._changed.wait()
             return not self.closed
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Sleep for so long, or until a request comes or is cancelled."""
+        with self._changed:
+            self._changed.wait(seconds)
 
     def _wanted(self, job: Job) -> bool:
         return job.finished or (job.status is JobStatus.WAITING and not job.handle.is_behind())
@@ -213,7 +226,7 @@ class Scheduler:
 
     def settle(self) -> None:
         """Advance the jobs whose segment is heard to its end: to the next segment, to waiting for text, or to their end."""
-        for job in [job for job in self.voicing if not job.sound_due]:
+        for job in [job for job in self.voicing if not job.sound_pending]:
             job.finish_sound()
             with self._changed:
                 self.voicing.remove(job)
@@ -240,9 +253,12 @@ class Scheduler:
         self._retire(job, FinishReason.ERROR, error)
 
     def fail_running(self, error: Exception) -> None:
-        """The device failed: no slot can be trusted, but the next request may well succeed."""
-        for job in (*self.running, *self.voicing):
-            self.fail(job, self._device_fault(error))
+        """The device failed: no slot can be trusted, but the next request may well succeed. Raises the error if the device is lost."""
+        if is_lost(self._checkpoint.device):
+            raise error
+        for job in self.sounding():
+            if job.status is not JobStatus.WAITING or (job.vocoder and job.vocoder.flying):  # a paused one has lost nothing
+                self.fail(job, self._device_fault(error))
 
     def end_all(self) -> None:
         """End every job: the engine is closed."""
@@ -341,8 +357,11 @@ class Scheduler:
             if job.sequence is not None:
                 job.sequence.finish = FinishReason.ERROR if error else job.sequence.finish
                 self._free_slot(job)
-        finally:
-            self._end(job, error, reason)
+        except Exception as e:  # the device is gone, and the engine ends with it
+            self.ending = ended_by(e)
+            self._end(job, EngineClosed(self.ending), FinishReason.ERROR)
+            raise
+        self._end(job, error, reason)
 
     def _free_slot(self, job: Job) -> None:
         sequence, job.sequence = job.sequence, None

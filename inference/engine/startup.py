@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inference.engine.calibration import calibrate, is_settled, store, with_heads, with_stored_heads
-from inference.engine.device import pick_device
+from inference.engine.device import pick_device, usual_kv_bytes
 from inference.engine.engine import SpeechEngine
 from inference.engine.request import SpeechRequest
 from inference.errors import GenerationError, RequestError
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from inference.settings import Settings
 
 
+WARMING_TEXTS = {"cpu": ["Warming up."], "cuda": ["Warming up.", "Warming up before anybody speaks. " * 3, "Warming up. " * 15]}
+"""On CUDA prompts of several lengths: the library chooses a kernel for each range of them, and loads it at its first use."""
+
+
 def load_checkpoint(where: Path, settings: Settings) -> Checkpoint:
     """Load what `locate` has found. Raises CheckpointError when it is not usable, PrecisionError when it breaks the precision policy."""
     checkpoint = checkpoints.load(complete(where, settings.codec, settings.adapter), pick_device(settings.device), settings.cache_dir)
@@ -28,7 +32,8 @@ def load_checkpoint(where: Path, settings: Settings) -> Checkpoint:
 
 def engine_for(checkpoint: Checkpoint, settings: Settings, slots: int | None = None) -> SpeechEngine:
     """An engine with the options of `settings`; `slots`, if given, replaces theirs."""
-    return SpeechEngine(checkpoint, slots or settings.slots, settings.queue, settings.cpu_weights, settings.kv_bytes)
+    kv_bytes = settings.kv_bytes or usual_kv_bytes(checkpoint.device, settings.replicas)
+    return SpeechEngine(checkpoint, slots or settings.slots, settings.queue, settings.cpu_weights, kv_bytes)
 
 
 def start_engine(settings: Settings, calibrated: Callable[[str], None] | None = None) -> SpeechEngine:
@@ -41,7 +46,8 @@ def start_engine(settings: Settings, calibrated: Callable[[str], None] | None = 
     if calibrated and settings.calibrate_times and not is_settled(checkpoint, settings.voices_dir):
         checkpoint = _calibrate(checkpoint, settings, calibrated)
     engine = engine_for(checkpoint, settings)
-    engine.synthesize(SpeechRequest("Warming up.", seed=0, max_new_tokens=8))
+    for text in WARMING_TEXTS[engine.checkpoint.device.type]:
+        engine.synthesize(SpeechRequest(text, seed=0, max_new_tokens=8))
     return engine
 
 

@@ -139,6 +139,7 @@ def _place_codec(codec: Codec, device: torch.device) -> None:
     dtype = precision(device)
     codec.to(device)
     torch.backends.cudnn.allow_tf32 = False  # otherwise the encoder is not truly FP32, and codes differ from a CPU's
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False  # otherwise sums of FP16 products may be rounded to FP16
     codec.head.to(dtype)
     codec.head.lay_out()
     codec.quantizer.upsample.to(dtype)

@@ -62,6 +62,12 @@ SHAPES: dict[str, tuple[int, dict[str, Any], CodecConfig]] = {
 """Tokenizer ranks, language model fields and codec of each shape; "full" is FishSpeech 1.5's own."""
 
 
+def config_of(shape: str, **changes: Any) -> DualARConfig:
+    """The language model's configuration of a shape. `changes` replace its fields."""
+    same = {"rope_base": 1e6, "norm_eps": 1e-6, "tie_word_embeddings": False, "codebook_size": 1024, "num_codebooks": 8}
+    return DualARConfig.from_dict(same | SHAPES[shape][1] | changes)
+
+
 def write(directory: Path, shape: str, seed: int, **changes: Any) -> None:
     """Write config.json, model.pth (BF16), tokenizer.tiktoken, special_tokens.json and the codec's .pth (FP32).
 
@@ -70,11 +76,8 @@ def write(directory: Path, shape: str, seed: int, **changes: Any) -> None:
     """
     if (directory / "config.json").exists() and not read_card(directory).random:
         raise CheckpointError(f"{directory} holds a checkpoint that is not random; name another directory")
-    ranks, fields, codec = SHAPES[shape]
-    fields = (
-        {"rope_base": 1e6, "norm_eps": 1e-6, "tie_word_embeddings": False, "codebook_size": 1024, "num_codebooks": 8} | fields | changes
-    )
-    config = DualARConfig.from_dict(fields)
+    ranks, _, codec = SHAPES[shape]
+    config = config_of(shape, **changes)
     codec = CodecConfig(**(asdict(codec) | {"groups": config.num_codebooks}))
     directory.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.audio.write import int16
 from inference.engine.request import Audio, MoreText, SpeechRequest
+from inference.engine.watchdog import Watchdog
 from inference.errors import FishserveError, GenerationError, Overloaded
 from inference.hub import name_of
 from inference.memory import Keeper
@@ -41,7 +42,7 @@ Address = tuple[int, str]
 class EngineProcess:
     """`inbox.get(timeout=…)` returns (HTTP process, uid, time, message). `send` takes an address and a chunk, at the end None or an error.
 
-    `report` takes the state: loading, ready or failed. `run` returns when the engine cannot continue.
+    `report` takes the state: loading, ready or failed.
     """
 
     def __init__(self, settings: Settings, inbox: Any, send: Callable[[Address, Any], None], report: Callable[[State], None]) -> None:
@@ -52,8 +53,11 @@ class EngineProcess:
         self._preparer = ThreadPoolExecutor(1, "fishserve-texts")
         self._lock = threading.Lock()
 
-    def run(self) -> None:
-        """Load the model, then answer messages."""
+    def run(self) -> bool:
+        """Load the model, then answer messages until the engine cannot continue.
+
+        Returns False if the engine's thread hangs in the device: the process must end without waiting for it.
+        """
         from inference.engine.startup import start_engine
 
         self._report(LOADING)
@@ -61,10 +65,13 @@ class EngineProcess:
             engine = start_engine(self._settings, _say)
         except FishserveError as e:
             self._report({"status": "failed", "error": str(e)})
-            return
+            return True
         threading.Thread(target=self._send_all, daemon=True).start()
-        self._receive_all(engine)
-        self._report({"status": "failed", "error": engine.ending})
+        watchdog = Watchdog(engine)
+        self._receive_all(engine, watchdog)
+        error = f"{engine.checkpoint.device} does not answer" if watchdog.gave_up else engine.ending
+        self._report({"status": "failed", "error": error})
+        return not watchdog.gave_up
 
     def _send_all(self) -> None:
         """Send the answers, in a separate thread, so that the engine never waits for the HTTP process."""
@@ -72,14 +79,17 @@ class EngineProcess:
             while True:
                 self._send(*self._outbox.get())
 
-    def _receive_all(self, engine: SpeechEngine) -> None:
+    def _receive_all(self, engine: SpeechEngine, watchdog: Watchdog) -> None:
         c = engine.checkpoint
-        ready = {"status": "ready", "model": name_of(c.path), "device": str(c.device), "codec": c.codec_id}
-        codec_worker, keeper, reported = CodecWorker(engine, self._outbox), Keeper(), 0.0
-        while engine.alive:
-            if time.monotonic() - reported >= BEAT_SECONDS and not engine.hangs:
-                reported = time.monotonic()
-                self._report({**ready, "at": reported})
+        ready: State = {"status": "ready", "model": name_of(c.path), "device": str(c.device), "codec": c.codec_id}
+        if engine.graphs:
+            ready["graphs"] = engine.graphs
+        codec_worker, keeper, looked = CodecWorker(engine, self._outbox), Keeper(), 0.0
+        while engine.alive and not watchdog.gave_up:
+            if time.monotonic() - looked >= BEAT_SECONDS:
+                looked = time.monotonic()
+                if not watchdog.look():
+                    self._report({**ready, "at": looked})
             try:
                 consumer, uid, _, message = self._inbox.get(timeout=BEAT_SECONDS)
             except queue.Empty:

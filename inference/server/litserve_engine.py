@@ -50,7 +50,8 @@ class EngineLoop(LitLoop):
         def report(state: dict[str, str]) -> None:
             shared[self._state] = state
 
-        EngineProcess(self._settings, request_queue, send, report).run()
+        if not EngineProcess(self._settings, request_queue, send, report).run():
+            os._exit(1)
 
 
 def run_engine(*arguments: Any) -> None:

@@ -82,8 +82,9 @@ class Engines:
 
 
 def _all(states: list[State]) -> State:
-    """Several ready engines as one."""
-    return {k: v for k, v in states[0].items() if k != "at"} | {"device": ", ".join(s["device"] for s in states)}
+    """Several ready engines as one, with the graphs of the slowest."""
+    slowest = max(states, key=lambda s: len("".join(s.get("graphs", {}).values())))
+    return {k: v for k, v in slowest.items() if k != "at"} | {"device": ", ".join(s["device"] for s in states)}
 
 
 def _audio(item: np.ndarray | Chunk) -> Audio:

@@ -12,6 +12,11 @@ def test_the_old_name_of_slots_works_and_says_the_new_one(monkeypatch, caplog):
     assert read(slots=7).slots == 7
 
 
+def test_replicas_are_engines_on_each_device():
+    assert read(device="cuda:0, cuda:1", replicas=2).devices == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+    assert read(device="cpu").devices == ["cpu"]
+
+
 def test_the_new_name_says_nothing(monkeypatch, caplog):
     monkeypatch.setenv("FISHSERVE_SLOTS", "5")
     assert read().slots == 5

@@ -38,6 +38,30 @@ def test_a_text_may_name_the_workers_voices(handler):
     assert asyncio.run(run("Good day. [voice:eve]Good night."))[0]["error"].startswith("there is no voice 'eve'")
 
 
+def test_a_job_whose_engine_has_ended_gets_no_answer(voices):  # noqa: F811 - a fixture
+    """RunPod gives it to another worker, as this one ends."""
+
+    async def run():
+        with SpeechEngine.load(device="cpu") as engine:
+            handler = Handler(engine, VoiceStore(voices), Storage(), lambda *_: None)
+            job = handler({"id": "1", "input": {"text": "Hello there. " * 50, "format": "wav", "stream": True}})
+            assert "audio" in await anext(job)
+            engine._scheduler.close(RuntimeError("device lost"))
+            answers = asyncio.ensure_future(collect(job))
+            while not handler.left:
+                await asyncio.sleep(0.01)
+            answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)
+            assert handler.left == 0
+            return engine.ending
+
+    async def collect(job):
+        async for piece in job:
+            assert "error" not in piece
+
+    assert asyncio.run(run()) == "the engine ended: RuntimeError: device lost"
+
+
 @pytest.mark.parametrize(
     ("limit", "given", "words"),
     [("MAX_RESULT_BYTES", {"stream": True}, "more than 1,000 bytes"), ("INLINE_BYTES", {}, "give an upload, or stream")],

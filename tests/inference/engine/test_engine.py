@@ -255,13 +255,26 @@ def test_a_device_that_is_gone_ends_every_request_and_says_why(golden, monkeypat
     next(running)
     monkeypatch.setattr(engine._runner._cache, "clear", fail)
     monkeypatch.setattr(engine._runner._step, "token_logits", fail)
-    with pytest.raises(GenerationError, match="device lost"):
+    with pytest.raises(EngineClosed, match="device lost"):
         list(running)
     with pytest.raises(EngineClosed, match="device lost"):
         list(waiting)
     assert not engine.alive
     with pytest.raises(EngineClosed, match="device lost"):
         engine.stream(request)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_codec_that_fails_is_an_error_and_on_a_lost_device_the_end(golden, monkeypatch, lost):
+    def fail(*_):
+        raise RuntimeError("illegal address")
+
+    with SpeechEngine(golden, slots=1) as engine:
+        monkeypatch.setattr(engine.checkpoint.codec, "decode", fail)
+        monkeypatch.setattr("inference.engine.engine.is_lost", lambda _: lost)
+        with pytest.raises(EngineClosed if lost else GenerationError, match="illegal address"):
+            engine.decode(np.zeros((8, 3), np.int64))
+        assert engine.alive is not lost
 
 
 def test_samples_that_are_not_numbers_fail_their_request(golden, monkeypatch):

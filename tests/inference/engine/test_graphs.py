@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from inference import SpeechRequest
-from inference.engine.graphs import Graphs, capture_or_none, powers
+from inference.engine import metrics
+from inference.engine.graphs import Graphs, capture_frames, powers
 from inference.engine.runner import WINDOW, Runner, Sequence
 from inference.model.config import GenerationDefaults
 from tests.conftest import golden_tensors
@@ -129,7 +130,8 @@ def test_graphs_are_for_powers_of_two(most, found):
 
 
 def test_nothing_is_captured_on_a_cpu(golden):
-    assert Runner(golden, slots=1)._graphs is None
+    runner = Runner(golden, slots=1)
+    assert (runner._graphs, runner.how) == (None, "eager: graphs are for CUDA")
 
 
 @pytest.mark.parametrize("missing", [True, False], ids=["without Triton", "without a driver"])
@@ -145,10 +147,13 @@ def test_where_graphs_cannot_be_had_the_log_says_why_and_frames_run_eagerly(gold
             self.zeroed = True
 
     cache = SimpleNamespace(both=OnCuda())
-    assert capture_or_none(runner._step, runner._speakable, cache, 1, WINDOW) is None
+    captured = capture_frames(runner._step, runner._speakable, cache, 1, WINDOW)
+    assert (captured.graphs, captured.fastest) == (None, False)
     assert cache.both.zeroed
-    assert "CUDA graphs are not used, so that frames take several times as long: " in caplog.text
-    assert ("ModuleNotFoundError" in caplog.text) is missing
+    assert "frames: CUDA graphs are not used, so that frames take several times as long" in caplog.text
+    assert captured.how.startswith("eager; graphs failed: ")
+    assert ("ModuleNotFoundError" in captured.how) is missing
+    assert metrics.GRAPHS.labels("frames")._value.get() == 0
 
 
 def test_a_step_that_chooses_wrongly_is_found_out_at_the_start(golden):

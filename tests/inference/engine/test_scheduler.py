@@ -9,13 +9,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from inference import Overloaded, SpeechRequest, Voice
+from inference import Audio, Overloaded, SpeechRequest, Voice
 from inference.engine import scheduler as scheduler_module
 from inference.engine import voicing
 from inference.engine.graphs import PendingFrames
+from inference.engine.vocoder import MAX_FLYING
 from inference.model import checkpoint as checkpoints
+from inference.model.config import SAMPLES_PER_FRAME
 from tests.inference.engine.by_hand import ByHand, ends, live, voice
-from tests.inference.engine.eager_step import with_graphs
+from tests.inference.engine.eager_step import LateSound, with_graphs, with_late_sound
 
 TEXTS = ("Hello there.", "One. Two two. Three three three.", "A rather longer sentence, which takes a little more of the context.")
 
@@ -32,6 +34,7 @@ class Scheduling(RuleBasedStateMachine):
         self.engine = ByHand(self.checkpoint, slots=slots, queue=queue)
         if self.graphs:
             with_graphs(self.engine._runner)
+            with_late_sound(self.engine._vocoder)
         self.engine._runner._prefixes._budget //= 20  # so that voices are forgotten
         self.requests = []
 
@@ -186,7 +189,7 @@ def test_every_request_ends_once_and_unharmed_by_others(small, examples):  # noq
 
 
 class SchedulingAhead(Scheduling):
-    """The same where frames are on their way while anything happens, as on CUDA; alone is still without."""
+    """The same where frames and sound are on their way while anything happens, as on CUDA; alone is still without."""
 
     graphs = True
 
@@ -200,6 +203,29 @@ class SchedulingAhead(Scheduling):
             for r in self.requests:
                 r["spoilt"] |= r["ticket"].finish_reason is None
             self.engine.turn()
+
+    @rule()
+    def lose_the_sound_under_way(self):
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(LateSound, "lost", True)
+            for r in self.requests:
+                r["spoilt"] |= r["ticket"].finish_reason is None
+            self.engine.turn()
+
+    @invariant()
+    def few_passes_are_on_their_way_and_none_for_nobody(self):
+        if hasattr(self, "engine"):
+            flying = [stream for one in self.engine._vocoder.flying for stream in one.streams]
+            assert len(flying) == len(set(flying))
+            assert all(stream.flying for stream in flying)
+            assert len(self.engine._vocoder.flying) < 2 * MAX_FLYING + 4
+
+    def teardown(self):
+        super().teardown()
+        for r in self.requests:
+            if not r["spoilt"]:
+                samples = sum(len(item.samples) for item in r["items"] if isinstance(item, Audio))
+                assert samples >= SAMPLES_PER_FRAME * r["ticket"].codes.shape[1]
 
 
 @EXAMPLES

@@ -1,9 +1,12 @@
 """Which frames become sound when; and the decoder's passes as CUDA has them, run eagerly: the sound of the whole."""
 
+from collections import defaultdict
+
 import pytest
 import torch
 
 from inference.engine.vocoder import CAPTURED_FRAMES, FIRST_CHUNK, LARGEST_CHUNK, Passes, Vocoder, VocoderStream
+from tests.inference.engine.eager_step import with_late_sound
 
 
 @pytest.fixture
@@ -58,6 +61,26 @@ def test_with_passes_or_without_the_same_is_heard(golden, passes):
         waves = dict(vocoder.decode_due({stream: stream.next_frames(LARGEST_CHUNK) for stream in streams}))
         sound.append(torch.cat([torch.from_numpy(waves[s]) for s in streams]))
     torch.testing.assert_close(*sound, atol=1e-5, rtol=0)
+
+
+def test_sound_that_lands_later_is_that_of_the_whole_and_streams_come_due_in_turn(golden):
+    """Four streams begin together. Once their chunks are large, at most one of them comes due at a time."""
+    vocoder, frames = with_late_sound(Vocoder(golden.codec)), 4 + 8 + 16 + 3 * LARGEST_CHUNK
+    streams, sound = [VocoderStream(golden.codec) for _ in range(4)], defaultdict(list)
+    due, fed = [], [spoken(i, frames) for i in range(4)]
+    for n in range(frames + 60):
+        for stream, codes in zip(streams, fed, strict=True):
+            if n < frames:
+                stream.waiting.append(codes[:, n].numpy())
+            stream.ended = n >= frames - 1
+        now = {s: s.next_frames(LARGEST_CHUNK) for s in streams if s.due} if vocoder.free else {}
+        due.append(len(now))
+        for stream, wave in vocoder.decode_due(now):
+            sound[stream].append(torch.from_numpy(wave.copy()))
+    assert not vocoder.flying
+    assert (due[4 - 1], max(due[2 * LARGEST_CHUNK : frames - 1])) == (4, 1)
+    for stream, codes in zip(streams, fed, strict=True):
+        torch.testing.assert_close(torch.cat(sound[stream]), golden.codec.decode(codes[None])[0], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("most", "expected"), [(LARGEST_CHUNK, [4, 8, 16, 32, 32, 8]), (8, [4] + 12 * [8])])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inference import Audio, SpeechEngine, SpeechRequest
-from inference.engine import startup
+from inference.engine import startup, watchdog
 from inference.errors import Overloaded
 from inference.server import engine_process
 from inference.server.engine_process import EngineProcess
@@ -43,11 +43,13 @@ def device(golden, monkeypatch):
         monkeypatch.setattr(startup, "start_engine", lambda *_: engine)
         device = Device(engine)
         yield device
-    device.thread.join(HANG_SECONDS)
+    if device.thread.ident:
+        device.thread.join(HANG_SECONDS)
 
 
 def test_it_says_again_and_again_that_it_is_ready(device, monkeypatch):
     monkeypatch.setattr(engine_process, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(watchdog, "GIVE_UP_LOOKS", 1e9)
     device.thread.start()
     wait(lambda: len(device.states) > 4)
     loading, *ready = device.states[:5]
@@ -61,6 +63,15 @@ def test_it_says_again_and_again_that_it_is_ready(device, monkeypatch):
     assert len(device.states) <= seen + 1
     device.engine.close()
     wait(lambda: device.states[-1]["status"] == "failed")
+
+
+def test_an_engine_that_hangs_for_good_is_not_waited_for(device, monkeypatch):
+    """Its process must end without joining its thread: `run` says so."""
+    monkeypatch.setattr(engine_process, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(watchdog, "GIVE_UP_LOOKS", 3)
+    monkeypatch.setattr(SpeechEngine, "hangs", True)
+    assert device.process.run() is False
+    assert device.states == [{"status": "loading"}, {"status": "failed", "error": "cpu does not answer"}]
 
 
 def test_a_short_text_does_not_wait_until_a_long_one_is_prepared(device, monkeypatch):

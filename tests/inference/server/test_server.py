@@ -362,7 +362,7 @@ def test_ctrl_c_while_it_speaks_says_what_it_waits_for_and_the_next_one_stops_it
 
 def test_two_devices_share_the_work(checkpoint, tmp_path, served):
     """Each with one row: two requests run at once, and each that leaves is stopped where it runs."""
-    server = served(Server(checkpoint, tmp_path, FISHSERVE_DEVICE="cpu, cpu", FISHSERVE_SLOTS="1").wait_ready())
+    server = served(Server(checkpoint, tmp_path, FISHSERVE_DEVICE="cpu", FISHSERVE_REPLICAS="2", FISHSERVE_SLOTS="1").wait_ready())
     assert httpx.get(f"{server.url}/ready").json()["device"] == "cpu, cpu"
     with contextlib.ExitStack() as stack:
         streams = [
