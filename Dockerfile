@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Targets: server (HTTP), worker (RunPod's queue), saas (no torch). docs/runpod.md and docs/saas.md say how to build and deploy them.
+# Targets: server (HTTP), cluster (Ray Serve), worker (RunPod's queue), saas (no torch). docs/runpod.md and docs/saas.md say how to build and deploy them.
 # torch 2.13 is built for CUDA 13.0, which takes an NVIDIA driver 580 or newer. The base image refuses an older one.
 ARG CUDA=13.0.1
 
@@ -47,6 +47,24 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=300s CMD ["sh", "-c", "curl -fs http://127.0.0.1:${FISHSERVE_PORT:-${PORT:-8080}}/ready"]
 ENTRYPOINT ["tini", "--"]
 CMD ["fishserve", "serve"]
+
+FROM build AS build-cluster
+RUN /src/docker/install.sh packages cluster /opt/fishserve
+COPY . /src
+RUN /src/docker/install.sh fishserve cluster /opt/fishserve
+
+# Every node of a Ray cluster runs this image; KubeRay says with which command, and its probes need wget.
+FROM gpu AS cluster
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends wget \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build-cluster /opt/fishserve /opt/fishserve
+USER 10001
+ENV RAY_USAGE_STATS_ENABLED=0
+EXPOSE 8000
+ENTRYPOINT ["tini", "--"]
+CMD ["fishserve", "cluster", "run"]
 
 FROM gpu AS worker
 ARG MODEL=
