@@ -51,9 +51,9 @@ def run(
     given = settings.model_copy(update={"checkpoint": str(where)}).model_dump(mode="json", exclude_unset=True)
     options = _options(given | {"checkpoint": str(where)}, min_replicas, max_replicas, doors, gpus, cores, routing)
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
     with alone(options, settings.host, settings.port):
+        for number in (signal.SIGINT, signal.SIGTERM):  # now: Ray has set its own handlers, which end nothing in order
+            signal.signal(number, lambda *_: ended.set())
         console.print(f"ready: {url_of(settings.host, settings.port)}")
         ended.wait()
 

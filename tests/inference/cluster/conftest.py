@@ -1,5 +1,6 @@
 """A real cluster, as `fishserve cluster run` starts it: Ray's own processes, the doors and minnow in several replicas."""
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -62,7 +64,12 @@ class Cluster(Server):
 
     def actors(self, name):
         """Processes of Ray's actors whose title has this in it."""
-        return [p for p in self.family() if p.is_running() and any(w.startswith("ray::") and name in w for w in p.cmdline())]
+        found = []
+        for process in self.family():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if any(word.startswith("ray::") and name in word for word in process.cmdline()):
+                    found.append(process)
+        return found
 
     def metric(self, name, **labels):
         """The sum over all replicas."""
