@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
@@ -159,9 +160,10 @@ class _Call:
 
     async def _tell_all(self, replica: str) -> None:
         """Send what the replica must know of this request, in order."""
-        while True:
-            message = await self._told.get()
-            await self._channel._tell.remote(Route(replica=replica), message)
+        with suppress(RayError, RayServeException):  # it has ended, as its answer says
+            while True:
+                message = await self._told.get()
+                await self._channel._tell.remote(Route(replica=replica), message)
 
     def _give(self, item: Any) -> None:
         self._unread.append(item)

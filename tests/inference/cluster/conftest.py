@@ -20,7 +20,7 @@ from tests.inference.server.conftest import Server, free_port, voices  # noqa: F
 from tests.processes import Started
 from tests.waiting import HANG_SECONDS, wait
 
-CLUSTER_TESTS = ("test_cluster_clients", "test_cluster_doors", "test_cluster_faults")
+CLUSTER_TESTS = ("test_cluster_clients", "test_cluster_doors", "test_cluster_faults", "test_cluster_scaling")
 
 
 def pytest_collection_modifyitems(items):
