@@ -363,6 +363,7 @@ def fleet(
     with _recorded(recording(out, "fleet", settings, facts(None))) as record:
         for row in table(service, [int(n) for n in replicas.split(",")], cached, seconds):
             record.runs.append(row)
+            record.write()
 
 
 @app.command()

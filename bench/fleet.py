@@ -237,8 +237,8 @@ class _Loads(dict[str, int]):
         return self._replicas[name].load
 
 
-def simulate(fleet: Fleet, mix: Mix, service: Service, seconds: float, seed: int = 0, *, burst: float = 1.0) -> Outcome:
-    """Run a fleet for so many seconds; the first tenth is not counted. From the middle on there are `burst` times as many requests."""
+def simulate(fleet: Fleet, mix: Mix, service: Service, seconds: float, seed: int = 0, *, burst: float = 1.0, warm: float = 0.1) -> Outcome:
+    """Run a fleet for so many seconds; the share `warm` of them is not counted. From the middle on there are `burst` times as many requests."""
     random.seed(seed)
     draw, env, outcome = random.Random(seed + 1), simpy.Environment(), Outcome()
     cluster = _Cluster(env, service, fleet, outcome)
@@ -254,7 +254,7 @@ def simulate(fleet: Fleet, mix: Mix, service: Service, seconds: float, seed: int
     env.process(arrive())
     if fleet.most is not None:
         env.process(cluster.scale())
-    env.run(seconds / 10)
+    env.run(seconds * warm)
     outcome.first.clear()
     outcome.hits = outcome.misses = outcome.refused = 0
     env.run(seconds)
