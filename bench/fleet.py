@@ -11,7 +11,7 @@ import heapq
 import math
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, count
 from typing import Any
@@ -25,6 +25,8 @@ FRAMES_PER_SECOND = 21.53
 FIRST_FRAMES = 4
 """Frames of the first chunk that a listener hears."""
 SLOTS = 8
+Events = Generator[simpy.Event, Any, None]
+"""A process of the simulation: it waits for events."""
 CONTROL_SECONDS = 1.0
 """How often the autoscaler looks."""
 
@@ -206,7 +208,7 @@ class _Cluster:
             return bounded(self._ring.order(voice), loads, self._fleet.slots // 2)
         return least_loaded(self._names, loads)
 
-    def scale(self) -> Iterator[Any]:
+    def scale(self) -> Events:
         """Add replicas while there are more requests than slots, as `fishserve cluster` does after 5 s; each is cold for a while."""
         above = 0.0
         while True:
@@ -218,7 +220,7 @@ class _Cluster:
                 self._env.process(self._start(min(wanted, self._fleet.most or 0) - there))
             self._outcome.replica_seconds += CONTROL_SECONDS * (len(self.replicas) + self._starting)
 
-    def _start(self, replicas: int) -> Iterator[Any]:
+    def _start(self, replicas: int) -> Events:
         self._starting += replicas
         yield self._env.timeout(self._fleet.cold)
         self._starting -= replicas
@@ -245,7 +247,7 @@ def simulate(fleet: Fleet, mix: Mix, service: Service, seconds: float, seed: int
     weights = list(accumulate(1 / (rank + 1) ** mix.skew for rank in range(mix.voices)))
     names = [str(i) for i in range(mix.voices)]
 
-    def arrive() -> Iterator[Any]:
+    def arrive() -> Events:
         while True:
             yield env.timeout(draw.expovariate(mix.rate * (burst if env.now > seconds / 2 else 1.0)))
             (voice,) = draw.choices(names, cum_weights=weights)

@@ -64,7 +64,9 @@ async def measure(client: httpx.AsyncClient, url: str, voices: int, skew: float,
         await asyncio.sleep(seconds)
         return await _lookups(client, url)
 
-    before, *_ = await asyncio.gather(halfway(), *(one() for _ in range(clients)))
+    looking = asyncio.ensure_future(halfway())
+    await asyncio.gather(*(one() for _ in range(clients)))
+    before = await looking
     grown = {key: value - before.get(key, 0) for key, value in (await _lookups(client, url)).items()}
     replicas = {replica: {result: grown.get((replica, result), 0) for result in ("hit", "miss")} for replica, _ in grown}
     hits, all_of_them = sum(r["hit"] for r in replicas.values()), sum(grown.values())

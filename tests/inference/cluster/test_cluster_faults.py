@@ -117,11 +117,11 @@ def test_an_upgrade_loses_no_stream(cluster):
         found = [Listener(cluster, text, pool, seed=1) for _ in range(12)]
         wait(lambda: all(listener.bytes for listener in found))
         before = cluster.replicas()
-        upgrade = cluster.deploy("--slots", "4", "--min-replicas", "3")
         answers = []
-        while upgrade.poll() is None:
-            answers.append(speak(cluster).status_code)
-        assert upgrade.returncode == 0, upgrade.stdout.read().decode()
+        with cluster.deploy("--slots", "4", "--min-replicas", "3") as upgrade:
+            while upgrade.poll() is None:
+                answers.append(speak(cluster).status_code)
+            assert upgrade.returncode == 0, upgrade.stdout.read().decode()
         wait(lambda: all(listener.end for listener in found))
     assert [listener.end for listener in found] == ["ended"] * 12
     assert len({listener.bytes for listener in found}) == 1

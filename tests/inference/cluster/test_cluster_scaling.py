@@ -19,9 +19,6 @@ def test_what_is_too_much_is_refused_until_another_replica_has_started(voices):
         found = [Listener(narrow, ENDLESS, pool) for _ in range(6)]
         try:
             wait(lambda: [listener.end for listener in found].count(429) == 4)
-            refused = speak(narrow)
-            assert refused.status_code == 429
-            assert int(refused.headers["retry-after"]) >= 1
             wait(lambda: len(narrow.replicas()) == 2)
             assert speak(narrow).status_code == 200
             assert [listener.end for listener in found].count(None) == 2
