@@ -55,11 +55,8 @@ def build(options: Options) -> Application:
 
 def _plain(settings: Settings) -> dict[str, Any]:
     """The settings as JSON values, with paths that mean the same in every process."""
-    values = settings.model_dump(mode="json")
-    for name in ("voices_dir", "keys_file", "cache_dir"):
-        if values[name] is not None:
-            values[name] = str(Path(values[name]).absolute())
-    return values
+    paths = {name: str(value.absolute()) for name, value in settings if isinstance(value, Path)}
+    return settings.model_dump(mode="json") | paths
 
 
 def _replicas(options: Options, slots: int) -> dict[str, Any]:
