@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Targets: server (HTTP), worker (RunPod's queue), saas (no torch). docs/runpod.md and docs/saas.md say how to build and deploy them.
+# Targets: server (HTTP), cluster (Ray Serve), worker (RunPod's queue), saas (no torch). docs/runpod.md and docs/saas.md say how to build and deploy them.
 # TORCH_CUDA chooses torch's build, and the base image with it, which refuses a driver that is too old for both:
 # cu130 takes driver 580 or newer; cu129 570, Blackwell included; cu126 560 (data centre cards 535), up to Hopper.
 ARG TORCH_CUDA=cu130
@@ -57,6 +57,24 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=300s CMD ["sh", "-c", "curl -fs http://127.0.0.1:${FISHSERVE_PORT:-${PORT:-8080}}/ready"]
 ENTRYPOINT ["tini", "--"]
 CMD ["fishserve", "serve"]
+
+FROM build AS build-cluster
+RUN /src/docker/install.sh packages cluster /opt/fishserve
+COPY . /src
+RUN /src/docker/install.sh fishserve cluster /opt/fishserve
+
+# Every node of a Ray cluster runs this image; KubeRay says with which command, and its probes need wget.
+FROM gpu AS cluster
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends wget \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build-cluster /opt/fishserve /opt/fishserve
+USER 10001
+ENV RAY_USAGE_STATS_ENABLED=0
+EXPOSE 8000
+ENTRYPOINT ["tini", "--"]
+CMD ["fishserve", "cluster", "run"]
 
 FROM gpu AS worker
 ARG MODEL=

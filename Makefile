@@ -4,6 +4,7 @@ BIN := .venv/bin
 SERVER := .venv/.server
 SAAS := .venv/.saas
 DEV := .venv/.dev
+CLUSTER := .venv/.cluster
 STEP := @bash tests/step.sh
 PIP := $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt
 
@@ -12,7 +13,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check --constraint constraints.t
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help install serve say saas web test check bench attack gpu gpu-bundle drill clients reference clean
+.PHONY: help install serve say saas web test check bench attack gpu gpu-bundle drill clients cluster reference clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '%-10s %s\n' "$$name" "$$what"; done
@@ -45,6 +46,9 @@ drill: $(DEV) reference ## run the slow and destructive checks
 clients: $(DEV) ## install the clients that people use, each in its own environment, run them against minnow, and write the table of docs/clients.md
 	tests/clients/install.sh
 	$(BIN)/python -m tests.clients.run
+
+cluster: $(CLUSTER) ## install Ray Serve and try the cluster: real Ray processes on this machine, killed and upgraded, in about 10 minutes
+	$(BIN)/pytest tests/inference/cluster -m 'drill or not drill'
 
 BENCH := $(BIN)/fishserve bench
 bench: $(DEV) ## measure this machine, CPU or GPU, in about 10 minutes once installed; the report goes to var/bench/
@@ -95,6 +99,10 @@ $(SAAS): $(SERVER)
 
 $(DEV): $(SERVER)
 	$(STEP) --progress "packages of the tests" $(PIP) --editable '.[dev]'
+	@touch $@
+
+$(CLUSTER): $(DEV)
+	$(STEP) --progress "packages of the cluster" $(PIP) --editable '.[cluster]'
 	@touch $@
 
 .venv-reference/.installed: bench/reference/requirements.txt bench/reference/requirements-no-deps.txt

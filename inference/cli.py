@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from bench.cli import app as bench
 from inference import checkpoint_cli, pronunciation_cli, warm_cli
 from inference.checkpoint_cli import AdapterOption
+from inference.cluster.cli import app as cluster
 from inference.cpu_threads import prepare
 from inference.errors import FishserveError, RequestError
 from inference.extras import explained, needs
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from inference.settings import Settings
     from inference.voices.store import VoiceStore
 
-EXTRAS = {"serve": "server", "wyoming": "wyoming", "keys": "server", "bench": "bench", "saas": "saas"}
+EXTRAS = {"serve": "server", "wyoming": "wyoming", "keys": "server", "bench": "bench", "saas": "saas", "cluster": "cluster"}
 """The extra that each command needs; all others need `engine`."""
 
 
@@ -54,6 +55,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(bench, name="bench")
 app.add_typer(saas, name="saas")
+app.add_typer(cluster, name="cluster")
 app.add_typer(checkpoint_cli.app, name="checkpoint")
 app.add_typer(pronunciation_cli.app, name="pronunciations")
 app.command()(checkpoint_cli.download)

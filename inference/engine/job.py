@@ -78,6 +78,8 @@ class Job:
     `columns_to_come` those of all later ones. Times are those of `time.monotonic`: `queued` is when it joined
     the queue, `began` when its segment got a slot, `audible_until` when a listener who plays all of it as it comes has nothing left to hear.
 
+    `longest_gap` is the longest time, in seconds, for which such a listener had nothing to hear.
+
     `delivered` counts samples, `characters` those of all text so far. `times` are those of the current segment's words.
     """
 
@@ -111,6 +113,7 @@ class Job:
     queued: float = 0.0
     began: float = 0.0
     audible_until: float = 0.0
+    longest_gap: float = 0.0
     delivered: int = 0
     characters: int = 0
     times: SegmentTimes | None = None
@@ -256,11 +259,12 @@ class Job:
             metrics.CHUNK_GAP.observe(now - self.heard)
         else:
             metrics.FIRST_AUDIO.observe(now - self.submitted)
-        self.heard, self.seconds = now, self.seconds + len(samples) / SAMPLE_RATE
+        self.seconds += len(samples) / SAMPLE_RATE
         words: tuple[Word, ...] = ()
         if self.times and self.vocoder:
             words = self.times.heard(samples, ended=self.vocoder.ended and not self.vocoder.waiting)
         self._deliver(samples, words)
+        self.heard = now
 
     def finish_sound(self) -> None:
         """All of the segment's sound is delivered. Deliver its words if nobody knew with the last chunk that it was the last one."""
@@ -284,6 +288,8 @@ class Job:
         """Deliver the end to the caller: the last silence, the codes, the reason, the error."""
         self.status = JobStatus.ENDED
         metrics.REQUESTS.labels(reason).inc()
+        if self.delivered:
+            metrics.LONGEST_GAP.observe(self.longest_gap)
         if reason in (FinishReason.STOP, FinishReason.LENGTH):
             if self.audio and self.admitted and not self.live:
                 metrics.REAL_TIME_FACTOR.observe(self.seconds / (time.monotonic() - self.admitted))
@@ -307,8 +313,17 @@ class Job:
         seconds = len(samples) / SAMPLE_RATE
         self.delivered += len(samples)
         metrics.AUDIO_SECONDS.inc(seconds)
-        self.audible_until = max(self.audible_until, time.monotonic()) + seconds
+        self._note_gap(now := time.monotonic())
+        self.audible_until = max(self.audible_until, now) + seconds
         self.handle.deliver(Audio(samples, words=words))
+
+    def _note_gap(self, now: float) -> None:
+        """Measure the listener's silence before this chunk. None counts before the first chunk, or where the reader had stopped reading."""
+        gap = now - self.audible_until
+        if gap > 0 and self.heard and not self.handle.stalled:
+            self.longest_gap = max(self.longest_gap, gap)
+            metrics.UNDERRUN_SECONDS.inc(gap)
+        self.handle.stalled = False
 
     def _segment_seed(self) -> int:
         """A 64-bit seed that depends on all 63 bits of the request's seed and on the segment's number."""

@@ -15,6 +15,16 @@ CHUNK_GAP = Histogram(
     "From one chunk of a request to the next.",
     buckets=(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5),
 )
+LONGEST_GAP = Histogram(
+    "fishserve_longest_gap_seconds",
+    "The longest time for which a listener who plays a request's audio as it comes had nothing to hear, once for each request that sounded.",
+    buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+UNDERRUN_SECONDS = Counter("fishserve_underrun_seconds", "Seconds for which listeners who play audio as it comes had nothing to hear.")
+OLDEST_WAITING = Gauge(
+    "fishserve_oldest_waiting_seconds", "How long the oldest request without a slot has waited.", multiprocess_mode="livemax"
+)
+SLOTS_FREE = Gauge("fishserve_slots_free", "Requests that could be generated beside those that are.", multiprocess_mode="livesum")
 REAL_TIME_FACTOR = Histogram(
     "fishserve_real_time_factor",
     "Times real time: seconds of audio for each second from a request's first work to its end.",

@@ -134,7 +134,7 @@ class Scheduler:
         """Sleep until there is something to do. False when the engine is closed."""
         with self._changed:
             while not (self.closed or self.running or self.voicing or any(self._wanted(job) for job in (*self.waiting, *self._parked()))):
-                metrics.RUNNING.set(0)
+                self._observe_idle()
                 self._changed.wait()
             return not self.closed
 
@@ -275,6 +275,15 @@ class Scheduler:
         metrics.RUNNING.set(len(self.running))
         metrics.WAITING.set(len(self.waiting))
         metrics.POSITIONS.set(self._runner.positions)
+        metrics.SLOTS_FREE.set(self._slots - len(self.running))
+        with self._changed:
+            oldest = min((job.submitted for job in self.waiting if not job.admitted), default=None)
+        metrics.OLDEST_WAITING.set(time.monotonic() - oldest if oldest is not None else 0)
+
+    def _observe_idle(self) -> None:
+        metrics.RUNNING.set(0)
+        metrics.OLDEST_WAITING.set(0)
+        metrics.SLOTS_FREE.set(self._slots)
 
     def _parked(self) -> list[Job]:
         return [job for job in self._live.values() if job.status is JobStatus.PARKED]

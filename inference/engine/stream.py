@@ -21,13 +21,13 @@ Item = Audio | Exception | None
 class RequestHandle:
     """The engine's and the caller's shared view of one request: is it still wanted, and how did it end?
 
-    `finish_reason` is None while it runs. `queued_seconds` is how long it waited before work on it began, None until then. `codes` (codebooks,
+    `finish_reason` is None while it runs. `stalled` says that the reader was too far behind since the last chunk. `queued_seconds` is how long it waited before work on it began, None until then. `codes` (codebooks,
     frames) int64 are set when it ends. `unread` counts the delivered chunks that wait to be read; a caller who passes it calls `was_read`.
     """
 
     def __init__(self, deliver: Callable[[Item], None], wake: Callable[[], None], unread: Callable[[], int]) -> None:
         self._deliver, self._wake, self._unread = deliver, wake, unread
-        self._behind = self.cancelled = False
+        self._behind = self.cancelled = self.stalled = False
         self.finish_reason: FinishReason | None = None
         self.queued_seconds: float | None = None
         self.codes: np.ndarray | None = None
@@ -43,6 +43,7 @@ class RequestHandle:
         limit = READ_ON if self._behind else MAX_UNREAD
         self._behind = True  # first, so that the reader who reads between this line and the next one wakes the engine
         self._behind = self._unread() > limit
+        self.stalled |= self._behind
         return self._behind
 
     def was_read(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -59,8 +60,13 @@ UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/v1/voices/add", "/model
 """Request bodies on these paths may contain clips, so they may be larger."""
 
 
-def create_app(engine: EngineClient, settings: Settings, *, guarded: bool = False) -> FastAPI:
-    """The public API over one engine. `guarded`: an app in front of it decides who may use it."""
+def create_app(
+    engine: EngineClient, settings: Settings, *, guarded: bool = False, metrics: Callable[[], Awaitable[tuple[bytes, str]]] | None = None
+) -> FastAPI:
+    """The public API over one engine. `guarded`: an app in front of it decides who may use it.
+
+    `metrics` returns the page of metrics and its media type; by default that of this server's processes.
+    """
     app = FastAPI(title="fishserve", summary="FishSpeech 1.5 text to speech", redirect_slashes=False)
     app.add_middleware(Pieces)
     app.add_middleware(
@@ -111,9 +117,9 @@ def create_app(engine: EngineClient, settings: Settings, *, guarded: bool = Fals
         return Response(status_code=PING[(await engine.state())["status"]])
 
     @app.get("/metrics", tags=["running it"])
-    async def metrics() -> Response:
+    async def metrics_page() -> Response:
         """Prometheus text format."""
-        content, media_type = exposition()
+        content, media_type = await metrics() if metrics else exposition()
         return Response(content, media_type=media_type)
 
     return app

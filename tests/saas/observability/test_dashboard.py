@@ -12,7 +12,7 @@ import inference.engine.metrics
 import saas.observability.metrics
 
 DOCKER = Path(__file__).parents[3] / "docker"
-PROMETHEUS_LABELS = {"le", "instance", "job"}
+PROMETHEUS_LABELS = {"le", "instance", "job", "replica"}  # the last one on the page of a cluster
 
 
 def known():
@@ -30,10 +30,10 @@ KNOWN = dict(known())
 
 
 def panels():
-    board = json.loads((DOCKER / "grafana" / "fishserve-saas.json").read_text(encoding="utf-8"))
-    for panel in board["panels"]:
-        for target in panel.get("targets", ()):
-            yield panel["title"], target["expr"], target["legendFormat"]
+    for file in sorted((DOCKER / "grafana").glob("*.json")):
+        for panel in json.loads(file.read_text(encoding="utf-8"))["panels"]:
+            for target in panel.get("targets", ()):
+                yield panel["title"], target["expr"], target["legendFormat"]
 
 
 def alerts():

@@ -1,0 +1,53 @@
+"""The HTTP APIs as the ingress deployment of Ray Serve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from inference.cluster.metric_pages import merged
+from inference.cluster.serve_channel import ServeChannel
+from inference.http.log import quiet_uvicorn
+from inference.http.metrics import exposition
+from inference.server.app import create_app
+from inference.server.remote_engine import Engines, RemoteEngine
+from inference.settings import read
+
+METRICS_SECONDS = 5.0
+APP = "fishserve"
+ENGINE = "Engine"
+_ENDED = ("DEPLOY_FAILED", "UNHEALTHY")
+
+
+class Doors:
+    """The deployment `Doors`: the same app as a single server's, over the cluster's engines."""
+
+    def __init__(self, engine: DeploymentHandle[Any], settings: dict[str, Any], may_sleep: bool) -> None:
+        self._engine, self._settings, self._may_sleep = engine, settings, may_sleep
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        quiet_uvicorn()
+        channel = ServeChannel(self._engine, _deployment_error, may_sleep=self._may_sleep)
+        return create_app(Engines([RemoteEngine(channel)]), read(**self._settings), metrics=self._metrics)
+
+    async def _metrics(self) -> tuple[bytes, str]:
+        """The metrics of all engine replicas that answer, each with the label `replica`."""
+        try:
+            found = await self._engine.broadcast("exposition").results_async(timeout_s=METRICS_SECONDS, return_exceptions=True)
+        except (TimeoutError, RayError, RayServeException):  # no replica runs
+            found = []
+        return merged([page for page in found if isinstance(page, tuple)]), exposition()[1]
+
+
+def _deployment_error() -> str | None:
+    """Why the engines do not run, when Ray Serve has given up on them."""
+    application = serve.status().applications.get(APP)
+    deployment = application and application.deployments.get(ENGINE)
+    if deployment and deployment.status in _ENDED:
+        return f"the engines cannot run: {deployment.message.strip().splitlines()[-1] if deployment.message else deployment.status}"
+    return None

@@ -1,0 +1,36 @@
+"""What a cluster can be told: the `args` of a Ray Serve config file, and the options of `fishserve cluster run`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Routing = Literal["voice", "least_loaded", "round_robin"]
+
+
+class Options(BaseModel):
+    """How many replicas there are, and what each of them gets."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    settings: dict[str, Any] = Field(
+        {}, description="The server's settings by name, such as checkpoint or slots; FISHSERVE_* give the rest."
+    )
+    min_replicas: int = Field(
+        1, ge=0, description="Fewest engine replicas. 0: none runs while nobody speaks, and the next request waits for one."
+    )
+    max_replicas: int = Field(1, ge=1, description="Most engine replicas.")
+    doors: int = Field(1, ge=1, description="Replicas of the HTTP APIs.")
+    gpus: float = Field(0, ge=0, description="GPUs of an engine replica.")
+    cores: float = Field(1, gt=0, description="CPU cores of an engine replica.")
+    busy: Annotated[float | None, Field(gt=0, description="Requests of a replica above which another one starts. Empty: its slots.")] = None
+    routing: Routing = Field("voice", description="voice keeps a voice on few replicas; least_loaded and round_robin ignore voices.")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas is {self.min_replicas} and max_replicas {self.max_replicas}; the first must not exceed the second"
+            )
+        return self

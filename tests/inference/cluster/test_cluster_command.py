@@ -1,0 +1,50 @@
+"""`fishserve cluster` where Ray need not be installed: the config file, and what it says when something is wrong."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from inference.cli import app
+from inference.cluster.options import Options
+from inference.errors import ConfigurationError, MissingExtra
+from inference.settings import read
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["cluster", *words])
+
+
+def test_the_config_holds_what_was_asked_for():
+    written = json.loads(run("config", "--checkpoint", "/models/fish", "--min-replicas", "2", "--max-replicas", "8", "--gpus", "1").stdout)
+    (application,) = written["applications"]
+    assert application["import_path"] == "inference.cluster.application:build"
+    assert Options(**application["args"]) == Options(settings={"checkpoint": "/models/fish"}, min_replicas=2, max_replicas=8, gpus=1)
+    assert written["http_options"] == {"host": "0.0.0.0", "port": 8000}
+
+
+def test_the_manifest_for_kuberay_asks_for_what_there_is():
+    manifest = yaml.safe_load((Path(__file__).parents[3] / "docker/kubernetes/kuberay.yml").read_text(encoding="utf-8"))
+    config, ours = yaml.safe_load(manifest["spec"]["serveConfigV2"]), json.loads(run("config").stdout)
+    assert config.keys() == ours.keys()
+    (application,), (own,) = config["applications"], ours["applications"]
+    assert application | {"args": {}} == own | {"args": {}}
+    read(**Options(**application["args"]).settings)
+    (group,) = manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert group["maxReplicas"] == application["args"]["max_replicas"]
+
+
+def test_fewer_than_the_fewest_are_refused():
+    done = run("config", "--min-replicas", "3", "--max-replicas", "2")
+    assert isinstance(done.exception, ConfigurationError)
+    assert "min_replicas is 3 and max_replicas 2" in str(done.exception)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+def test_without_ray_it_says_what_to_install():
+    done = run("run", "--port", "1")
+    assert isinstance(done.exception, MissingExtra)
+    assert "[cluster]" in str(done.exception)
