@@ -73,7 +73,10 @@ class Adversary(nn.Module):
         return torch.stack([F.relu(1 - judge(true)[0]).mean() + F.relu(1 + judge(made.detach())[0]).mean() for judge in self.judges]).mean()
 
     def deception(self, true: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-        """The head's losses: how little the discriminators believe it, and how far its features lie from the true ones."""
+        """The head's losses: how little the discriminators believe it, and how far its features lie from the true ones.
+
+        Both are sums over discriminators and layers, as in HiFi-GAN: as means, beside the distances, they moved nothing.
+        """
         belief, likeness = [], []
         for judge in self.judges:
             with torch.no_grad():
@@ -81,7 +84,7 @@ class Adversary(nn.Module):
             score, features = judge(made)
             belief.append(-score.mean())
             likeness += [(f - w).abs().mean() for f, w in zip(features, wanted, strict=True)]
-        return torch.stack(belief).mean(), torch.stack(likeness).mean()
+        return torch.stack(belief).sum(), torch.stack(likeness).sum()
 
 
 def _listen(x: Tensor, convs: nn.ModuleList, score: nn.Module) -> Verdict:

@@ -34,7 +34,7 @@ def export(recipe: Recipe, target: Path) -> None:
     ids = {f"<|{name}|>": training.tokenizer.special(name) for name in names}
     (target / "special_tokens.json").write_text(json.dumps(ids) + "\n", encoding="utf-8")
     _write(student.plain_state(), target / "model.safetensors")
-    codec = torch.load(recipe.folder / "head.pt", map_location="cpu", weights_only=True)["codec"]
+    codec = torch.load(recipe.folder / "head.pt", map_location="cpu", weights_only=True)["average"]
     _write(fold_weight_norm({n: t for n, t in codec.items() if "spec_transform" not in n}), target / f"{CODEC_NAME}.safetensors")
     size = sum(f.stat().st_size for f in target.iterdir())
     print(f"{target}: {size / 1e6:.2f} MB", flush=True)

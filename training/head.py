@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ RESOLUTIONS = ((2048, 512, 160), (1024, 256, 120), (512, 128, 80), (256, 64, 40)
 """FFT size, hop and mel bands."""
 FINE = 256
 """FFT sizes up to this, 5.8 ms, are shorter than the teacher's pitch period."""
-_KEPT = ("codec", "optimiser", "adversary", "against")
+_KEPT = ("codec", "average", "optimiser", "adversary", "against")
 
 
 MODULATIONS = ((256, 32, 40, 64), (128, 16, 24, 128))
@@ -120,12 +121,13 @@ def train_head(recipe: Recipe, machine: Machine) -> None:
 
 
 class HeadTraining:
-    """One run: codec, optimisers, adversary and progress. Saved in `head.pt`."""
+    """One run: codec, the average of its weights, optimisers, adversary and progress. Saved in `head.pt`."""
 
     def __init__(self, recipe: Recipe, machine: Machine) -> None:
         self.recipe, self.machine, self.r, device = recipe, machine, recipe.head, machine.device
         torch.manual_seed(self.r.seed)
         self.codec, self.fsq = (module.to(device) for module in trainable_codec(recipe))
+        self.average = copy.deepcopy(self.codec).requires_grad_(False)
         self.adversary = Adversary(self.r.adversary_width).to(device)
         self.mel_distance, self.modulation_distance = MelDistance(self.r.fine_weight).to(device), ModulationDistance().to(device)
         features = _feature_parameters(self.codec)
@@ -150,7 +152,7 @@ class HeadTraining:
             self.steps += 1
             if elapsed > due:
                 due += self.recipe.checkpoint_seconds
-                error = mel_error(self.codec, self.fsq, self.recipe)
+                error = mel_error(self.average, quantizer_view(self.average), self.recipe)
                 print(f"head {elapsed:.0f} s step {self.steps} loss {loss:.3f} mel error {error:.3f}", flush=True)
                 self._save(elapsed)
             if self.machine.is_over:
@@ -160,7 +162,7 @@ class HeadTraining:
     def _spectral_step(self, elapsed: float) -> Tensor:
         fall = 0.05 + 0.95 * (1 + math.cos(math.pi * elapsed / self.r.seconds)) / 2
         made, true = self._crop()
-        loss = self._distance(made, true)
+        loss = self._distance(made, true, self.r.modulation_weight)
         self._improve(loss, self.r.rate * min(1, (self.steps - self.fresh + 1) / 100) * fall)
         return loss.detach()
 
@@ -172,12 +174,12 @@ class HeadTraining:
         belief, likeness = self.adversary.deception(true, made)
         self.against_steps += 1
         ramp = min(1.0, self.against_steps / self.r.adversary_ramp)
-        distance = self._distance(made, true)
+        distance = self._distance(made, true, self.r.adversarial_modulation_weight)
         self._improve(self.r.distance_weight * distance + ramp * (belief + self.r.likeness_weight * likeness), self.r.adversarial_rate)
         return distance.detach()
 
-    def _distance(self, made: Tensor, true: Tensor) -> Tensor:
-        return self.mel_distance(made, true) + self.r.modulation_weight * self.modulation_distance(made, true)
+    def _distance(self, made: Tensor, true: Tensor, modulation_weight: float) -> Tensor:
+        return self.mel_distance(made, true) + modulation_weight * self.modulation_distance(made, true)
 
     def _improve(self, loss: Tensor, rate: float) -> None:
         for group in self.optimiser.param_groups:
@@ -186,6 +188,10 @@ class HeadTraining:
         loss.backward()
         nn.utils.clip_grad_norm_(self.trained, 5.0)
         self.optimiser.step()
+        with torch.no_grad():
+            share = 1 - min(self.r.average, (self.steps - self.fresh + 1) / (self.steps - self.fresh + 10))
+            for mean, weight in zip(self.average.parameters(), self.codec.parameters(), strict=True):
+                mean.lerp_(weight, share)
 
     def _crop(self) -> tuple[Tensor, Tensor]:
         """A batch of sound decoded from codes, some with altered digits, and the true sound, (batch, samples)."""
@@ -207,10 +213,11 @@ class HeadTraining:
         save(self._file, modules | done | {"machine": self.machine.name})
 
     def _resume(self, state: dict[str, Any]) -> None:
+        state.setdefault("codec", state["average"])  # a packed checkpoint has the average alone, and no optimisers
         for name in state.keys() & set(_KEPT):
             getattr(self, name).load_state_dict(state[name])
         self.seconds, self.steps, self.against_steps = state["seconds"], state["steps"], state["against_steps"]
-        self.fresh = state.get("fresh", 0) if "optimiser" in state else self.steps  # a packed checkpoint has no optimisers
+        self.fresh = state.get("fresh", 0) if "optimiser" in state else self.steps
 
 
 def trainable_codec(recipe: Recipe) -> tuple[Codec, GroupedFSQ]:
@@ -222,9 +229,14 @@ def trainable_codec(recipe: Recipe) -> tuple[Codec, GroupedFSQ]:
     for module in codec.head.modules():
         if isinstance(module, CausalConv | CausalTransposedConv):
             weight_norm(module.conv)
+    return codec, quantizer_view(codec)
+
+
+def quantizer_view(codec: Codec) -> GroupedFSQ:
+    """The training view of a finished codec's quantizer."""
     fsq = GroupedFSQ(codec.quantizer, 1.0)
     fsq.scale = None
-    return codec, fsq
+    return fsq.to(codec.quantizer.residual_fsq.rvqs[0].project_out.weight.device)
 
 
 @torch.no_grad()

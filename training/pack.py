@@ -13,8 +13,8 @@ import torch
 
 from training.shards import save
 
-LEFT_BEHIND = ("student", "optimisers", "optimiser", "against")
-"""Entries that are left out. For the Dual-AR only the average of its weights is kept."""
+LEFT_BEHIND = ("student", "codec", "optimisers", "optimiser", "against")
+"""Entries that are left out. Of the trained weights only the average is kept."""
 
 
 def pack(work: Path, to: Path) -> None:

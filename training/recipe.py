@@ -74,14 +74,19 @@ class HeadRecipe:
     """Weight of the mel distances that resolve single pulses, relative to the others."""
     modulation_weight: float = 2
     adversarial_seconds: float = 0
-    """Seconds of adversarial training after `seconds`. Off: in a first experiment it did not pay off within 900 steps."""
+    """Seconds of adversarial training after `seconds`."""
     adversary_width: int = 16
     adversary_rate: float = 5e-4
-    adversarial_rate: float = 4e-4
-    adversary_ramp: int = 500
+    adversarial_rate: float = 5e-4
+    adversary_ramp: int = 200
     """Steps over which the adversary's weight grows to 1."""
-    distance_weight: float = 15
+    distance_weight: float = 30
+    """Beside the sums of the discriminators' belief (8 terms) and of the likeness (32 terms)."""
+    adversarial_modulation_weight: float = 0.25
+    """Instead of `modulation_weight` while there is an adversary, which hears pulses too."""
     likeness_weight: float = 2
+    average: float = 0.998
+    """Decay of the moving average of the weights; measurement and export use this average."""
     shards: int = 6
     seed: int = 0
 

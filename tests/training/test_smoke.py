@@ -99,6 +99,8 @@ def test_recipe_runs_from_text_to_a_checkpoint_that_loads(made, tmp_path):
     model = checkpoint.load(target, torch.device("cpu"), copies=tmp_path / "copies")
     wave = model.codec.decode(torch.randint(0, 1000, (1, 8, 3)))
     assert wave.shape == (1, 3 * 2048)
+    last = "head.conv_post.conv.bias"
+    assert model.codec.state_dict()[last] == head["average"][last].half() != head["codec"][last].half()
     assert (target / "README.md").read_text().split("\n")[6] == "# minnow"
 
 
@@ -183,5 +185,5 @@ def test_all_that_is_trained_and_measured_stays_on_the_device(made, tmp_path):
         lm._step(batch, 0.0)
         own_words(lm.student, batch.to(ELSEWHERE), torch.ones(4, device=ELSEWHERE), lm.frames, lm.builder, lm.r)
         lm.gauge()
-        for module in (encoder.model, head.codec, head.adversary, lm.student):
+        for module in (encoder.model, head.codec, head.average, head.adversary, lm.student):
             assert {p.device for p in module.parameters()} == {ELSEWHERE}
