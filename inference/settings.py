@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     kv_gib: float | None = Field(
         None, gt=0, description="GiB for keys and values; reduces the slots if they need more. Empty: on CUDA half of the free memory."
     )
+    quality_guard: bool = Field(False, description="Judge each segment of speech and speak faulty ones anew, where a request does not say.")
     queue: int = Field(64, ge=1, description="Requests that may wait; further ones are refused with 429.")
     voices_dir: Path = Field(Path("voices"), description="Directory of named voices.")
     calibrate_times: bool = Field(

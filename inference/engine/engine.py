@@ -7,11 +7,13 @@ and delivers the chunks. It sleeps only when there is nothing to do. Callers of 
 from __future__ import annotations
 
 import atexit
+import math
 import secrets
 import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +24,14 @@ from torch import Tensor
 
 from inference.engine import collector, metrics
 from inference.engine.device import affordable_slots, allowed_weights, frames_first, is_lost, pick_device, use_threads
+from inference.engine.guard import Paces
 from inference.engine.job import Job, Text
 from inference.engine.prompting import Prompting
 from inference.engine.request import Audio, MoreText, SpeechRequest
 from inference.engine.runner import Runner
 from inference.engine.scheduler import Scheduler, ended_by
 from inference.engine.stream import AsyncSpeechStream, Item, RequestHandle, SpeechStream
+from inference.engine.takes import Guard
 from inference.engine.vocoder import Vocoder
 from inference.engine.voicing import choose
 from inference.engine.weight_layouts import Weights
@@ -54,12 +58,14 @@ class SpeechEngine:
 
     `weights="int8"` decodes with weights rounded to 8 bits, on CPU alone: faster and less exact (docs/performance.md). `slots` is how many requests
     are generated at once (by default 8, on CUDA 64), fewer if their keys and values would exceed `kv_bytes` (by default, on CUDA, half of the
-    memory that is free); up to `queue` more wait their turn, further ones are refused.
+    memory that is free); up to `queue` more wait their turn, further ones are refused. `quality_guard` decides for
+    requests that leave it open (docs/guard.md).
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, slots: int | None = None, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None
-    ) -> None:
+        self, checkpoint: Checkpoint, slots: int | None = None, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None,
+        quality_guard: bool = False,
+    ) -> None:  # fmt: skip
         self.checkpoint = checkpoint
         self.sample_rate = SAMPLE_RATE
         self._slots = affordable_slots(checkpoint, slots, kv_bytes)
@@ -70,6 +76,7 @@ class SpeechEngine:
         """How frames and the codec's passes run on CUDA, in words; empty on a CPU."""
         self._prompting = Prompting(checkpoint)
         self._scheduler = Scheduler(checkpoint, self._runner, self._prompting, self._slots, queue)
+        self._quality_guard, self._paces = quality_guard, Paces()
         self._round_began: float | None = None
         collector.freeze()
         self._unfreeze = weakref.finalize(self, collector.unfreeze)  # runs only once
@@ -130,7 +137,11 @@ class SpeechEngine:
         seed = secrets.randbits(63) if request.seed is None else request.seed
         handle = RequestHandle(deliver, self._scheduler.wake, unread)
         gap, words = self._prompting.gap(request), lines if audio else []
-        self._scheduler.submit(Job(request, handle, fixed, segments, silences, seed, audio, live, live, gap, words, columns))
+        job = Job(request, handle, fixed, segments, silences, seed, audio, live, live, gap, words, columns)
+        guarded = self._quality_guard if request.quality_guard is None else request.quality_guard
+        if guarded and request.compat is None:
+            job.guard = Guard(self._paces, request.guard_look_ahead)
+        self._scheduler.submit(job)
         return handle
 
     def extend(self, handle: RequestHandle, more: str | MoreText) -> None:
@@ -154,10 +165,10 @@ class SpeechEngine:
 
     def synthesize(self, request: SpeechRequest) -> Audio:
         """Speak the whole text and return it."""
-        return Audio.joined(list(self.stream(request)))
+        return Audio.joined(list(self.stream(_whole(request))))
 
     async def asynthesize(self, request: SpeechRequest) -> Audio:
-        return Audio.joined([chunk async for chunk in self.astream(request)])
+        return Audio.joined([chunk async for chunk in self.astream(_whole(request))])
 
     def generate_codes(self, request: SpeechRequest) -> np.ndarray:
         """The codes of the whole text, (codebooks, frames) int64, without decoding them to sound."""
@@ -306,6 +317,11 @@ class SpeechEngine:
         for owner, part in ((self, "_runner"), (self, "_vocoder"), (self._scheduler, "_runner")):
             vars(owner).pop(part, None)
         self._unfreeze()
+
+
+def _whole(request: SpeechRequest) -> SpeechRequest:
+    """A request of whose sound nothing is needed early."""
+    return replace(request, guard_look_ahead=math.inf) if request.guard_look_ahead is None else request
 
 
 _open: weakref.WeakSet[SpeechEngine] = weakref.WeakSet()

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from inference.engine import metrics
 from inference.engine.kv_cache import KVPrefix
-from inference.engine.request import Audio, FinishReason, SpeechRequest
+from inference.engine.request import Audio, FinishReason, GuardReport, SpeechRequest
 from inference.engine.runner import Sequence
 from inference.engine.stream import RequestHandle
+from inference.engine.takes import Guard
 from inference.engine.times import SegmentTimes
 from inference.engine.vocoder import FIRST_CHUNK, LARGEST_CHUNK, VocoderStream
 from inference.errors import GenerationError
@@ -24,7 +25,7 @@ from inference.model.codec import Codec
 from inference.model.config import CODES_PER_GROUP, SAMPLE_RATE
 from inference.text.dialogue import TURN_SECONDS
 from inference.text.words import SpokenLine, Word
-from inference.voices.voice import Voice
+from inference.voices.voice import Reference, Voice
 
 SHORT_TEXT = 300
 """Characters of a text that is short even if it has several segments: about 20 s of speech."""
@@ -80,7 +81,8 @@ class Job:
 
     `longest_gap` is the longest time, in seconds, for which such a listener had nothing to hear.
 
-    `delivered` counts samples, `characters` those of all text so far. `times` are those of the current segment's words.
+    `delivered` counts samples, `characters` those of all text so far. `times` are those of the current segment's words. `guard` is there when
+    bad takes are not to be sent.
     """
 
     request: SpeechRequest
@@ -117,6 +119,7 @@ class Job:
     delivered: int = 0
     characters: int = 0
     times: SegmentTimes | None = None
+    guard: Guard | None = None
 
     def __post_init__(self) -> None:
         self.characters = len(self.request.text)
@@ -195,6 +198,11 @@ class Job:
         return [*(turn for n in own for turn in self.turns[2 * n : 2 * n + 2]), self.turns[-1]]
 
     @property
+    def references(self) -> tuple[Reference, ...]:
+        """The references of the voice that speaks the current segment."""
+        return next(voice.references for voice, columns in self.voices.items() if columns is self.fixed[self.number])
+
+    @property
     def voice_changes(self) -> bool:
         """Whether the current segment is spoken by another voice than the one before it."""
         return self.number > 0 and self.fixed[self.number] is not self.fixed[self.number - 1]
@@ -249,21 +257,35 @@ class Job:
             vocoder.waiting += frames
             if s.undecodable and any(f.max() >= CODES_PER_GROUP for f in frames):
                 raise GenerationError(f"the model produced a code of {CODES_PER_GROUP} or more, which no codec can decode")
+        if self.guard:
+            self.guard.add_frames(frames)
+            if self.guard.stopped and s.finish is None:
+                s.finish = FinishReason.LENGTH
 
     def deliver_chunk(self, samples: np.ndarray) -> None:
-        """Hand a chunk to the caller. Raises GenerationError for samples that are not finite."""
+        """Hand a chunk to the caller, or to the guard. Raises GenerationError for samples that are not finite."""
         if not np.isfinite(samples).all():
             raise GenerationError("the codec produced samples that are not numbers; this request was stopped")
+        if self.guard:
+            self.guard.hold(samples)
+        else:
+            assert self.vocoder is not None
+            self._deliver_speech(samples, ended=self.vocoder.ended and not self.vocoder.waiting)
+
+    def deliver_due(self) -> None:
+        """Hand over what the guard can hold back no longer."""
+        if self.guard and len(samples := self.guard.due(self.audible_until - time.monotonic())):
+            self._deliver_speech(samples, ended=False)
+
+    def _deliver_speech(self, samples: np.ndarray, *, ended: bool, report: GuardReport | None = None) -> None:
         now = time.monotonic()
         if self.heard:
             metrics.CHUNK_GAP.observe(now - self.heard)
         else:
             metrics.FIRST_AUDIO.observe(now - self.submitted)
         self.seconds += len(samples) / SAMPLE_RATE
-        words: tuple[Word, ...] = ()
-        if self.times and self.vocoder:
-            words = self.times.heard(samples, ended=self.vocoder.ended and not self.vocoder.waiting)
-        self._deliver(samples, words)
+        words = self.times.heard(samples, ended) if self.times else ()
+        self._deliver(samples, words, report)
         self.heard = now
 
     def finish_sound(self) -> None:
@@ -281,8 +303,50 @@ class Job:
             raise GenerationError(f"the model produced values that are not numbers at frame {len(s.frames)}; this request was stopped")
         assert self.vocoder is not None
         self.vocoder.ended = True
-        self.cut |= s.finish is FinishReason.LENGTH
         self.turns.append(torch.from_numpy(np.stack(s.frames, axis=1)))
+        if self.guard is None:
+            self.cut |= s.finish is FinishReason.LENGTH
+            return
+        unwanted = self.taken - self.guard.end(s.frames, self.taken, s.finish is FinishReason.STOP)
+        del self.vocoder.waiting[max(0, len(self.vocoder.waiting) - unwanted) :]
+
+    def reject_take(self) -> None:
+        """Go back to before the current segment, which is to be spoken once more."""
+        del self.codes[len(self.codes) - self.taken :]
+        del self.turns[-2:]
+        self.silences[self.number] = 0.0  # it was delivered already
+        self.columns_to_come += self.columns
+        self.starting, self.times = self.unheard, None
+
+    def send_take(self) -> int:
+        """Deliver the take that the guard chose. Returns with which character of its text the part begins that is to be said after it."""
+        assert self.guard is not None
+        take, begin = self.guard.choose()
+        self.codes[len(self.codes) - self.taken :] = [column[1:] for column in take.columns[: take.spoken]]
+        self.turns[-1] = torch.from_numpy(np.stack(take.columns, axis=1))
+        self.cut |= not take.ends
+        if self.times:
+            if take.attention is not None:
+                self.times.read(*take.attention)
+                self.times.end()
+            if begin < len(self.guard.text):
+                self.times.cut(begin)
+        for number, samples in enumerate(take.held, 1):
+            if number < len(take.held):
+                self._deliver_speech(samples, ended=False)
+            else:
+                self._deliver_speech(samples, ended=True, report=self.guard.take_report())
+        return begin
+
+    def add_rest(self, segment: Tensor, begin: int) -> None:
+        """Insert the columns of the text behind a fault of the segment before, which begins with that one's character `begin`."""
+        number = self.number
+        self.fixed.insert(number, self.fixed[number - 1])
+        self.segments.insert(number, segment)
+        self.silences.insert(number, 0.0)
+        if self.lines:
+            self.lines.insert(number, self.lines[number - 1].rest(begin))
+        self.columns_to_come += segment.shape[1]
 
     def end(self, error: Exception | None, reason: FinishReason) -> None:
         """Deliver the end to the caller: the last silence, the codes, the reason, the error."""
@@ -309,13 +373,13 @@ class Job:
         for start in range(0, len(silence), SAMPLE_RATE):
             self._deliver(silence[start : start + SAMPLE_RATE])
 
-    def _deliver(self, samples: np.ndarray, words: tuple[Word, ...] = ()) -> None:
+    def _deliver(self, samples: np.ndarray, words: tuple[Word, ...] = (), report: GuardReport | None = None) -> None:
         seconds = len(samples) / SAMPLE_RATE
         self.delivered += len(samples)
         metrics.AUDIO_SECONDS.inc(seconds)
         self._note_gap(now := time.monotonic())
         self.audible_until = max(self.audible_until, now) + seconds
-        self.handle.deliver(Audio(samples, words=words))
+        self.handle.deliver(Audio(samples, words=words, guard=report))
 
     def _note_gap(self, now: float) -> None:
         """Measure the listener's silence before this chunk. None counts before the first chunk, or where the reader had stopped reading."""
@@ -326,6 +390,8 @@ class Job:
         self.handle.stalled = False
 
     def _segment_seed(self) -> int:
-        """A 64-bit seed that depends on all 63 bits of the request's seed and on the segment's number."""
+        """A 64-bit seed that depends on all 63 bits of the request's seed, on the segment's number and on the attempt."""
         words = self.seed.to_bytes(8, "little") + len(self.turns).to_bytes(8, "little")
+        if self.guard and self.guard.attempt:
+            words += self.guard.attempt.to_bytes(8, "little")
         return int.from_bytes(hashlib.sha256(words).digest()[:8], "little", signed=True)

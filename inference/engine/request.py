@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -37,17 +37,38 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True)
+class GuardReport:
+    """What the guard against bad takes did for `segments` segments; docs/guard.md.
+
+    `faults` are those of all takes, `retries` the segments' further takes, `rests` how often the text behind a fault was said again as a
+    new segment. `unmended` segments were sent with a fault. `discarded_seconds` of speech were generated and not sent.
+    """
+
+    segments: int = 0
+    retries: int = 0
+    rests: int = 0
+    unmended: int = 0
+    discarded_seconds: float = 0.0
+    faults: tuple[str, ...] = ()
+
+    def __add__(self, other: GuardReport) -> GuardReport:
+        return GuardReport(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True)
 class Audio:
     """Mono sound: `samples` (n,) float32 in [-1, 1] at `sample_rate` Hz.
 
     `words` are those of a request with `words=True`, in order. Their times are seconds from the beginning of the whole audio. In a stream
     each word comes once, as soon as its time is known: a second or two behind its sound, where the model's attention tells the times, and
-    at the latest with the last chunk of the segment it belongs to, or right behind it in a chunk without samples.
+    at the latest with the last chunk of the segment it belongs to, or right behind it in a chunk without samples. `guard` is there
+    in the last chunk of each segment of a request with `quality_guard`.
     """
 
     samples: np.ndarray
     sample_rate: int = SAMPLE_RATE
     words: tuple[Word, ...] = ()
+    guard: GuardReport | None = None
 
     @property
     def seconds(self) -> float:
@@ -57,7 +78,9 @@ class Audio:
     def joined(cls, chunks: Sequence[Audio]) -> Audio:
         """The chunks of a stream as one."""
         samples = np.concatenate([chunk.samples for chunk in chunks]) if chunks else np.zeros(0, np.float32)
-        return cls(samples, words=tuple(word for chunk in chunks for word in chunk.words))
+        reports = [chunk.guard for chunk in chunks if chunk.guard]
+        guard = sum(reports, GuardReport()) if reports else None
+        return cls(samples, words=tuple(word for chunk in chunks for word in chunk.words), guard=guard)
 
     def moved(self, seconds: float) -> Audio:
         """The same sound, so much later in its stream."""
@@ -79,6 +102,9 @@ class SpeechRequest:
     `voices` are those that marks in the text name, as in `[voice:anna]`; `voice` speaks what is before the first mark.
     With voices named `speaker:0`, `speaker:1` and so on, `<|speaker:1|>` is such a mark, too. `pronunciations` replace terms before all else.
 
+    `quality_guard` judges each segment before it is sent, speaks faulty ones anew, and cuts a stream where it goes wrong (docs/guard.md);
+    None leaves it to the engine. A stream holds back at most `guard_look_ahead` seconds of sound for this; None means a second.
+
     `compat="reference"` reproduces the reference implementation's columns, including its oddities: the first frame
     dropped, the end frame kept, control tokens in the text obeyed and undecodable codes sampled. It never normalises.
     """
@@ -97,6 +123,8 @@ class SpeechRequest:
     words: bool = False
     voices: Mapping[str, Voice] = field(default_factory=dict)
     pronunciations: Pronunciations = field(default_factory=Pronunciations)
+    quality_guard: bool | None = None
+    guard_look_ahead: float | None = None
 
     def __post_init__(self) -> None:
         check_text(self.text, "text")
@@ -113,6 +141,8 @@ class SpeechRequest:
         for name, (low, high) in SAMPLING_RANGES.items():
             if (value := getattr(self, name)) is not None:
                 _between(name, value, low, high)
+        if self.guard_look_ahead is not None and not self.guard_look_ahead >= 0:
+            raise RequestError(f"guard_look_ahead is {shown(self.guard_look_ahead)}; it must be 0 seconds or more", "guard_look_ahead")
         _between("chunk_length", self.chunk_length, MIN_CHUNK, MAX_CHUNK)
         if self.max_new_tokens is not None:
             _between("max_new_tokens", self.max_new_tokens, 0, 2**31)

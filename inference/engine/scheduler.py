@@ -7,19 +7,23 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
 from torch import Tensor
 
 from inference.engine import metrics
 from inference.engine.device import is_lost
+from inference.engine.guard import of_words
 from inference.engine.job import Job, JobStatus, Text, Urgency
 from inference.engine.prompting import Prompting
 from inference.engine.request import FinishReason
 from inference.engine.runner import PREFILL, Runner, Sequence
 from inference.engine.stream import RequestHandle
+from inference.engine.takes import Guard
 from inference.engine.times import SegmentTimes
 from inference.engine.voicing import AHEAD_SECONDS
 from inference.engine.waiting import RetryTimes, WaitingJobs
 from inference.errors import EngineClosed, GenerationError, Overloaded, RequestError
+from inference.model.alignment import character_bounds, token_starts
 from inference.model.checkpoint import Checkpoint
 from inference.voices.voice import Voice
 
@@ -60,6 +64,7 @@ class Scheduler:
         self._slots, self._queue = slots, queue
         self._live: dict[RequestHandle, Job] = {}
         self._held = 0
+        self._guarded: set[Job] = set()
         self._retry_times = RetryTimes(slots)
         self._changed = threading.Condition()
 
@@ -189,7 +194,7 @@ class Scheduler:
         self._retry_times.finished(job.columns, time.monotonic() - job.began)
         if not self.read_times(job, ended=True):
             return
-        if not job.spoken or job.open:
+        if not job.spoken or job.open or (job.guard and job.guard.stopped):
             self._keep_prefix(job)
         self._free_slot(job)
         job.status = JobStatus.VOICING
@@ -199,34 +204,51 @@ class Scheduler:
 
     def read_times(self, job: Job, *, ended: bool) -> bool:
         """Read from the model's attention when the characters of a segment, which has its slot, were spoken: of READ_FRAMES frames at a time,
-        and at its end of the rest. When that fails, end the job and return False.
+        and at its end of the rest; all at its end where a guard judges it. When that fails, end the job and return False.
         """
-        if job.times is None or not self._checkpoint.defaults.alignment_heads:
-            return True
         frames = job.spoken_frames
+        if not self._checkpoint.defaults.alignment_heads:
+            return True
         try:
-            while (unread := len(frames) - job.times.read_frames) >= READ_FRAMES or (ended and unread > 0):
-                first = frames.start + job.times.read_frames
-                self._read(job, job.times, range(first, first + min(READ_FRAMES, unread)))
-            if ended:
-                job.times.end()
+            if job.guard and ended and frames:
+                self._read_take(job, job.guard, frames)
+            elif job.times and not job.guard:
+                while (unread := len(frames) - job.times.read_frames) >= READ_FRAMES or (ended and unread > 0):
+                    first = frames.start + job.times.read_frames
+                    self._read(job, job.times, range(first, first + min(READ_FRAMES, unread)))
+                if ended:
+                    job.times.end()
         except Exception as e:  # for example out of memory: it affects only this job
             self.fail(job, self._device_fault(e))
             return False
         return True
 
+    def _read_take(self, job: Job, guard: Guard, frames: range) -> None:
+        text, pieces = self._prompting.text_columns(job.request, job.turns[-2])
+        attention = self._attention(job, text, frames)
+        bounds = character_bounds(guard.text, pieces, token_starts(attention))
+        guard.read(pieces, attention, bounds, of_words(guard.text, pieces, attention))
+
     def _read(self, job: Job, times: SegmentTimes, frames: range) -> None:
-        assert job.sequence is not None
         segment = job.segments[(len(job.turns) - 1) // 2]
         text, pieces = times.columns = times.columns or self._prompting.text_columns(job.request, segment)
+        times.read(pieces, self._attention(job, text, frames))
+
+    def _attention(self, job: Job, text: range, frames: range) -> np.ndarray:
+        """The attention of a segment's frames, to the columns `text` of the segment and the one behind, where it goes at the text's end."""
+        assert job.sequence is not None
+        segment = job.segments[(len(job.turns) - 1) // 2]
         first = job.sequence.prompt.shape[1] - segment.shape[1]
-        after = range(first + text.start, first + text.stop + 1)  # with the column behind the text, where attention goes at its end
-        heads = self._checkpoint.defaults.alignment_heads
-        times.read(pieces, self._runner.text_attention(job.sequence, after, frames, heads).numpy())
+        after = range(first + text.start, first + text.stop + 1)
+        return self._runner.text_attention(job.sequence, after, frames, self._checkpoint.defaults.alignment_heads).numpy()
 
     def settle(self) -> None:
         """Advance the jobs whose segment is heard to its end: to the next segment, to waiting for text, or to their end."""
+        for job in self._guarded:
+            job.deliver_due()
         for job in [job for job in self.voicing if not job.sound_pending]:
+            if job.guard and self._is_spoken_anew(job, job.guard):
+                continue
             job.finish_sound()
             with self._changed:
                 self.voicing.remove(job)
@@ -238,6 +260,21 @@ class Scheduler:
                 job.say_spoken()
             elif job.spoken:
                 self._end(job, None, job.reason)
+
+    def _is_spoken_anew(self, job: Job, guard: Guard) -> bool:
+        """Queue a segment once more if its take was bad. Otherwise send it; text behind a fault of it becomes the next segment."""
+        if guard.is_rejected(job.audio):
+            with self._changed:
+                self.voicing.remove(job)
+                job.reject_take()
+                self._requeue(job)
+            return True
+        begin = job.send_take()
+        if begin < len(guard.text):
+            rest = self._prompting.builder(job.request).segment(guard.text[begin:])
+            with self._changed:
+                job.add_rest(rest, begin)
+        return False
 
     def attempt(self, job: Job, work: Callable[[], None]) -> bool:
         """Do a job's work. When that raises GenerationError, end the job with it and return False."""
@@ -337,6 +374,10 @@ class Scheduler:
 
     def _start_segment(self, job: Job) -> None:
         job.next_segment()
+        if job.guard:
+            self._guarded.add(job)
+            _, pieces = self._prompting.text_columns(job.request, job.turns[-1])
+            job.guard.begin(b"".join(pieces).decode(), job.fixed[job.number], job.references)
         prompt, limit = self._prompting.prompt(job.request, job.fixed[job.number], job.voice_turns)
         self._runner.stage(job.start_sequence(prompt, limit, self._checkpoint.codec))
 
@@ -380,6 +421,7 @@ class Scheduler:
 
     def _end(self, job: Job, error: Exception | None, reason: FinishReason) -> None:
         self._live.pop(job.handle, None)
+        self._guarded.discard(job)
         job.end(error, reason)
 
     def _device_fault(self, error: Exception) -> GenerationError:

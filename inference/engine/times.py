@@ -66,6 +66,13 @@ class SegmentTimes:
             self._is_news = True
             self._bounds = character_bounds(self._line.text, self._pieces, self._path.starts(ended=ended)) / FRAMES_PER_SECOND
 
+    def cut(self, characters: int) -> None:
+        """Only so many characters of the text are said, so only their words are given."""
+        words = tuple(word for word in self._line.words if word.end <= characters)
+        self._line = SpokenLine(self._line.text[:characters], words)
+        if self._bounds is not None:
+            self._bounds = self._bounds[: characters + 1]
+
     def heard(self, samples: np.ndarray, ended: bool) -> tuple[Word, ...]:
         """Take the next samples (n,) of the segment. Returns the words whose times are now known, each once, in order; the last at the end."""
         self._energies.append(_energy(samples))
@@ -104,7 +111,7 @@ def character_times(
         return np.zeros((len(text), 2))
     loud = _loud(energy)
     hops = np.flatnonzero(loud) if loud.any() else np.arange(len(energy))
-    weights = np.concatenate(([0.0], np.cumsum(_weights(text))))
+    weights = np.concatenate(([0.0], np.cumsum(letter_weights(text))))
     if not weights[-1]:
         weights = np.linspace(0, 1, len(text) + 1)
     ends = [(weights[m.start()], not text[m.start() - 1].isalnum()) for m in regex.finditer(r"(?<=\S)\s", text)]
@@ -186,7 +193,12 @@ def _knots(
     return [*_knots(inside, places, first, knot), knot, *_knots(inside, places, knot, last)]
 
 
-def _weights(text: str) -> np.ndarray:
+def is_unspaced(character: str) -> bool:
+    """Whether a character's script has no spaces between words."""
+    return _UNSPACED.match(character) is not None
+
+
+def letter_weights(text: str) -> np.ndarray:
     """How much longer than a letter each character takes, (characters,)."""
     found = np.array([float(c.isalnum()) for c in text])
     for m in regex.finditer(r"(?:(?<=\s)|\A)[^\W_]", text):

@@ -11,6 +11,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -106,6 +107,8 @@ def _write(scope: Scope, request_id: str, began: float, line: dict[str, Any]) ->
         **line,
         "duration_ms": _ms(began),
     }
+    if "guard" in scope:
+        entry["guard"] = asdict(scope["guard"])
     if "key" in scope:
         entry["key"] = scope["key"]
     print(readable(entry) if sys.stderr.isatty() else json.dumps(entry), file=sys.stderr, flush=True)
@@ -122,6 +125,8 @@ def readable(entry: dict[str, Any]) -> str:
         details += [f"first byte {entry['first_byte_ms']} ms", f"{entry['bytes']:,} bytes"]
     if entry["client_gone"]:
         details.append("the client disconnected")
+    if "guard" in entry:
+        details.append(f"{entry['guard']['retries']} retries")
     if "key" in entry:
         details.append(f"key {entry['key']}")
     if "error" in entry:

@@ -14,9 +14,10 @@ from typing import IO, Any, NamedTuple, Protocol
 import numpy as np
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.types import Scope
 
 from inference.audio.encode import Encoder
-from inference.engine.request import Audio, MoreText, SpeechRequest, check_text
+from inference.engine.request import Audio, GuardReport, MoreText, SpeechRequest, check_text
 from inference.errors import NotReady, RequestError
 from inference.model.config import SAMPLE_RATE
 from inference.server import word_times
@@ -38,6 +39,7 @@ PING = {"loading": 204, "ready": 200, "failed": 503}
 SPOOL_BYTES, READ_BYTES = 4_000_000, 65_535
 """A whole reply of more than the first is kept on disk until it is sent, in pieces of the second."""
 MAX_WHOLE_BYTES = 1_000_000_000
+GUARD_HEADER = "X-Quality-Guard"
 _GONE: Any = object()
 
 
@@ -90,7 +92,7 @@ async def started(
         return Response(status_code=CLIENT_GONE)
     if first.done():
         first.result()  # raises its error while that can still be the response
-    return _resume(first, chunks)
+    return _resume(first, chunks, request.scope)
 
 
 async def check_ready(speaker: EngineClient) -> None:
@@ -169,8 +171,18 @@ async def file(
         return Response(status_code=CLIENT_GONE)
     content, pieces = spooled
     found = word_times.header([word for piece in pieces for word in piece.words]) if words else {}
-    headers |= {"Content-Length": str(content.seek(0, os.SEEK_END)), **found}
+    headers |= {"Content-Length": str(content.seek(0, os.SEEK_END)), **found, **_guard_header(request.scope)}
     return StreamingResponse(_read(content), media_type=encoder.media_type, headers=headers)
+
+
+def _guard_header(scope: Scope) -> dict[str, str]:
+    """What the guard did, as a structured header (RFC 9651); none where it was off."""
+    report: GuardReport | None = scope.get("guard")
+    if report is None:
+        return {}
+    numbers = f"segments={report.segments}, retries={report.retries}, rests={report.rests}, unmended={report.unmended}"
+    faults = " ".join(sorted(set(report.faults)))
+    return {GUARD_HEADER: f"{numbers}, discarded-seconds={report.discarded_seconds:.3f}, faults=({faults})"}
 
 
 async def whole(audio: AsyncIterator[Audio], encoder: Encoder, request: Request) -> tuple[AsyncIterator[bytes], list[Piece]] | Response:
@@ -247,9 +259,18 @@ async def silence() -> AsyncIterator[Audio]:
     yield Audio(np.zeros(round(SILENCE_SECONDS * SAMPLE_RATE), np.float32))
 
 
-async def _resume(first: asyncio.Future[Audio | None], rest: AsyncIterator[Audio]) -> AsyncIterator[Audio]:
-    """Yield the first chunk, and then the remaining ones. While the first does not come, a little silence keeps the client waiting."""
+async def _resume(first: asyncio.Future[Audio | None], rest: AsyncIterator[Audio], scope: Scope) -> AsyncIterator[Audio]:
+    """Yield the first chunk, and then the remaining ones. While the first does not come, a little silence keeps the client waiting.
+
+    What the guard reports is added up in the request's scope, where the log finds it.
+    """
     waited = 0.0
+
+    def passed(chunk: Audio) -> Audio:
+        if chunk.guard:
+            scope["guard"] = scope.get("guard", GuardReport()) + chunk.guard
+        return chunk.moved(waited)
+
     try:
         while not first.done():
             waiting = Audio(np.zeros(WAITING_SAMPLES, np.float32))
@@ -258,9 +279,9 @@ async def _resume(first: asyncio.Future[Audio | None], rest: AsyncIterator[Audio
             yield Audio(np.zeros(0, np.float32))  # an encoder holds nothing back
             await asyncio.wait((first,), timeout=FIRST_BYTE_SECONDS)
         if (chunk := first.result()) is not None:
-            yield chunk.moved(waited)
+            yield passed(chunk)
         async for chunk in rest:
-            yield chunk.moved(waited)
+            yield passed(chunk)
     finally:
         await _stop(first, rest)
 

@@ -176,7 +176,7 @@ class _Request:
 
 def _packed(chunk: Audio) -> np.ndarray | Chunk:
     samples = int16(chunk.samples)
-    return Chunk(samples, chunk.words) if chunk.words else samples
+    return Chunk(samples, chunk.words, chunk.guard) if chunk.words or chunk.guard else samples
 
 
 def _length(message: Message) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -51,6 +52,7 @@ BIT_RATES = {"mp3": (64, 128, 192), "opus": (24, 32, 48, 64)}
 _CODEC_DECIDES = -1000
 _NEW_TOKENS = 1024
 """The value that Fish Audio's clients send for max_new_tokens by default."""
+QUALITY_GUARD = "quality-guard"
 _LONG_AGO, _NEVER = "1970-01-01T00:00:00Z", "9999-12-31T00:00:00Z"
 router = APIRouter(tags=["Fish Audio"])
 
@@ -96,6 +98,7 @@ class SpeechBody(Lenient):
     repetition_penalty: float | None = None
     max_new_tokens: int = _NEW_TOKENS
     pronunciation_dictionaries: list[str] = Field([], description="Names of this server's pronunciation dictionaries, at most 3.")
+    features: list[str] = Field([], description='"quality-guard": judge each segment and speak faulty ones anew.')
 
     @model_validator(mode="before")
     @classmethod
@@ -129,6 +132,7 @@ class SpeechBody(Lenient):
             text, who.voice, self.seed, self.temperature, self.top_p, self.repetition_penalty, None if self.normalize else False,
             self.chunk_length, None if self.max_new_tokens == _NEW_TOKENS else self.max_new_tokens,
             voices=who.voices, pronunciations=who.pronunciations,
+            quality_guard=True if QUALITY_GUARD in self.features else None,
         )  # fmt: skip
 
 
@@ -163,7 +167,9 @@ async def tts(request: Request, state: AppState) -> Response:
     encoder = body.encoder()
     who = await cast_of(body, state)
     # Not `streamed`: the SaaS API charges for every sample that comes from here, so nothing may precede the speech.
-    audio = await started(state.engine, request_for(body.text, lambda text: body.request(text, who)), request)
+    look_ahead = None if body.is_streamed else math.inf
+    speech = request_for(body.text, lambda text: replace(body.request(text, who), guard_look_ahead=look_ahead))
+    audio = await started(state.engine, speech, request)
     if isinstance(audio, Response):
         return audio
     headers = await voice_headers(state.engine, who.voice, *who.voices.values())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.request import MoreText, SpeechRequest
+from inference.engine.request import GuardReport, MoreText, SpeechRequest
 from inference.text.words import Word
 
 State = dict[str, Any]
@@ -48,10 +48,11 @@ class Decode:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk of audio that has words: samples (n,) int16. One without words is its samples alone."""
+    """A chunk of audio that has words or a report: samples (n,) int16. One without is its samples alone."""
 
     samples: np.ndarray
     words: tuple[Word, ...]
+    guard: GuardReport | None = None
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -13,7 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from inference.audio.encode import FORMATS, Encoder, openai_rate
-from inference.engine.request import Audio, SpeechRequest
+from inference.engine.request import Audio, GuardReport, SpeechRequest
 from inference.errors import FishserveError
 from inference.model.config import SAMPLES_PER_FRAME
 from inference.server import elevenlabs_account
@@ -26,7 +28,9 @@ from inference.voices.aliases import OPENAI_VOICES
 from inference.voices.store import DEFAULT
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
-_SPEECH_FIELDS = ("seed", "temperature", "top_p", "repetition_penalty", "normalize", "chunk_length", "max_new_tokens")
+_SPEECH_FIELDS = (
+    "seed", "temperature", "top_p", "repetition_penalty", "normalize", "chunk_length", "max_new_tokens", "quality_guard", "guard_look_ahead",
+)  # fmt: skip
 
 
 class VoiceId(BaseModel):
@@ -60,12 +64,19 @@ class SpeechBody(Lenient):
     chunk_length: int = 200
     max_new_tokens: int | None = None
     pronunciation_dictionaries: list[str] = Field([], description="Names of this server's pronunciation dictionaries, at most 3.")
+    quality_guard: bool | None = Field(None, description="Judge each segment and speak faulty ones anew. null: as the server is set.")
+    guard_look_ahead: float | None = Field(
+        None, description="Seconds of sound held back at most for `quality_guard`. null: 1 in a stream; a whole file is judged whole."
+    )
 
     async def request(self, state: State, *, words: bool) -> tuple[SpeechRequest | None, Cast]:
         """The engine's request, None for a text of signs only; and who speaks it. Raises FishserveError."""
         voice = await state.references.voice(voice_name(self.voice, state))
         who = await cast(state, [voice], self.input, [(name, None) for name in self.pronunciation_dictionaries])
         fields: dict[str, Any] = {name: getattr(self, name) for name in _SPEECH_FIELDS}
+        whole = self.stream_format == "audio" and (self.word_timestamps or not self.stream)
+        if whole and self.guard_look_ahead is None:
+            fields["guard_look_ahead"] = math.inf
         return request_for(self.input, lambda text: SpeechRequest(text, words=words, **fields, **vars(who))), who
 
 
@@ -134,11 +145,14 @@ def voice_name(asked: str | VoiceId, state: State) -> str:
 async def _events(audio: AsyncIterator[Audio], encoder: Encoder, text: str) -> AsyncIterator[str]:
     """Server-sent events: the file in base64 pieces and its words, then the numbers of characters spoken and frames generated."""
     frames = 0
+    guard: GuardReport | None = None
 
     async def counted() -> AsyncIterator[Audio]:
-        nonlocal frames
+        nonlocal frames, guard
         async for chunk in audio:
             frames += len(chunk.samples) // SAMPLES_PER_FRAME
+            if chunk.guard:
+                guard = (guard or GuardReport()) + chunk.guard
             yield chunk
 
     try:
@@ -152,7 +166,8 @@ async def _events(audio: AsyncIterator[Audio], encoder: Encoder, text: str) -> A
         message = str(e) if isinstance(e, FishserveError) else f"an error inside the server ({type(e).__name__}); its log says more"
         yield _event("speech.audio.error", error={"message": message, "type": "server_error", "param": None, "code": None})
         raise  # so that the server logs the error and ends the connection as failed
-    yield _event("speech.audio.done", usage={"input_tokens": len(text), "output_tokens": frames, "total_tokens": len(text) + frames})
+    usage: dict[str, Any] = {"input_tokens": len(text), "output_tokens": frames, "total_tokens": len(text) + frames}
+    yield _event("speech.audio.done", usage=usage | ({"quality_guard": asdict(guard)} if guard else {}))
 
 
 def _event(kind: str, **fields: Any) -> str:

@@ -88,7 +88,7 @@ def _all(states: list[State]) -> State:
 
 
 def _audio(item: np.ndarray | Chunk) -> Audio:
-    return Audio(float32(item.samples), words=item.words) if isinstance(item, Chunk) else Audio(float32(item))
+    return Audio(float32(item.samples), words=item.words, guard=item.guard) if isinstance(item, Chunk) else Audio(float32(item))
 
 
 class RemoteEngine:

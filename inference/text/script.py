@@ -10,7 +10,7 @@ from itertools import groupby
 import regex
 
 from inference.errors import RequestError
-from inference.text.clean import clean
+from inference.text.clean import clean, sayable
 from inference.text.dialogue import MAX_MARKS, SPEAKER, TURN_SECONDS, VOICE, marked_voice, without_marks
 from inference.text.language import ENGLISH, language_at_end
 from inference.text.letters import plain_letters, speakable_words
@@ -127,7 +127,7 @@ def spoken_words(
 
 def _read(part: str, normalize: bool, spell_capitals: bool, language: str) -> tuple[str, str]:
     """The text without its markup, with numbers and signs as words where they are to be, and the language at its end."""
-    part = plain(part)
+    part = sayable(plain(part))
     if not normalize:
         return part, language
     part = clean(plain_letters(part))

@@ -85,6 +85,11 @@ class SpokenLine:
         moved = (w._replace(start_char=w.start_char + characters, end_char=w.end_char + characters) for w in self.words)
         return SpokenLine(self.text, tuple(moved))
 
+    def rest(self, begin: int) -> SpokenLine:
+        """The part of the line from character `begin` on. A word that `begin` is within is wholly there."""
+        left = (w._replace(begin=max(0, w.begin - begin), end=w.end - begin) for w in self.words if w.end > begin)
+        return SpokenLine(self.text[begin:], tuple(left))
+
 
 class _Written(NamedTuple):
     """A word as sent, and its letters and digits in comparable form."""

@@ -1,6 +1,7 @@
 """State machines of the scheduler: whatever is asked, in any order, every request ends once and as it would alone."""
 
 import contextlib
+import math
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from inference import Audio, Overloaded, SpeechRequest, Voice
 from inference.engine import scheduler as scheduler_module
 from inference.engine import voicing
 from inference.engine.graphs import PendingFrames
+from inference.engine.guard import Paces
 from inference.engine.vocoder import MAX_FLYING
 from inference.model import checkpoint as checkpoints
 from inference.model.config import SAMPLES_PER_FRAME
@@ -49,7 +51,15 @@ class Scheduling(RuleBasedStateMachine):
         return self.alone[key]
 
     def expected(self, request):
-        key = (request.text, request.seed, request.max_new_tokens, len(request.voice.references), request.voice.name, request.compat)
+        key = (
+            request.text,
+            request.seed,
+            request.max_new_tokens,
+            len(request.voice.references),
+            request.voice.name,
+            request.compat,
+            request.quality_guard,
+        )
         if key not in self.alone:
             engine = ByHand(self.checkpoint, slots=1)
             ticket = engine.submit(request, lambda _: None)
@@ -63,12 +73,14 @@ class Scheduling(RuleBasedStateMachine):
         frames=st.sampled_from((1, 9, 40)),
         speaker=st.integers(0, 4),
         compat=st.sampled_from((None, None, None, "reference")),
+        guard=st.booleans(),
     )
-    def submit(self, text, seed, frames, speaker, compat):
+    def submit(self, text, seed, frames, speaker, compat, guard):
         spoken = voice(40 * speaker, speaker) if speaker else Voice()
         request = SpeechRequest(
-            text, Voice(spoken.references, str(speaker)), seed=seed, max_new_tokens=frames, chunk_length=30, compat=compat
-        )
+            text, Voice(spoken.references, str(speaker)), seed=seed, max_new_tokens=frames, chunk_length=30, compat=compat,
+            quality_guard=guard, guard_look_ahead=math.inf,
+        )  # fmt: skip
         items = []
         scheduler = self.engine._scheduler
         there = [*scheduler.running, *scheduler.voicing, *(job for job in scheduler.waiting if not job.handle.is_behind())]
@@ -177,6 +189,7 @@ def small(golden_directory):
     with pytest.MonkeyPatch.context() as often:
         often.setattr(scheduler_module, "AHEAD_SECONDS", -1e9)  # whoever has heard anything may be paused
         often.setattr(voicing, "AHEAD_SECONDS", -1e9)
+        often.setattr(Paces, "learn", lambda *_: None)  # else the guard judges by what it heard before
         yield
 
 

@@ -141,6 +141,9 @@ class Queued:
 class Patient:
     """An HTTP request whose client does not leave."""
 
+    def __init__(self):
+        self.scope = {}
+
     async def receive(self):
         await asyncio.Event().wait()
 

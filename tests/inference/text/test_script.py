@@ -63,3 +63,17 @@ def test_no_pause_and_no_word_is_lost(parts):
     assert sum(line.silence for line in spoken) + last == pytest.approx(0.1 * parts.count("[pause:100ms]"))
     heard = [c for line in spoken for c in line.text if c.isalnum()]
     assert heard == [c for part in parts if part != "[pause:100ms]" for c in part if c.isalnum()]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Hello\u200b, \x07wor\u00adld\ufeff.", "Hello, world."),
+        ("Blank \u3164\u2800  \u00a0 runs\v\f are one.", "Blank runs are one."),
+        ("Private \ue000 and \ufffd lost.", "Private and lost."),
+        ("Well!!!!!!!! So.......", "Well!!! So..."),
+        ("می\u200cروم و क्\u200dष", "می\u200cروم و क्\u200dष"),
+    ],
+)
+def test_what_has_no_sound_does_not_reach_the_model(text, said):
+    assert " ".join(line.text for line in lines(text)[0]) == said
