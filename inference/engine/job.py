@@ -143,6 +143,11 @@ class Job:
         return self.audio and not self.heard
 
     @property
+    def urgent(self) -> bool:
+        """The first sound of a short text is wanted before all else, until it is made: the guard may hold it back for as long as it likes."""
+        return self.unheard and self.short and not (self.guard and self.guard.has_sound)
+
+    @property
     def sound_due(self) -> bool:
         """It has frames enough for its next chunk of sound."""
         return self.audio and self.vocoder is not None and self.vocoder.due

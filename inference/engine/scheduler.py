@@ -154,7 +154,7 @@ class Scheduler:
     def schedule(self) -> None:
         """End cancelled jobs, then admit waiting ones and prefill: up to PREFILL columns in all, so that no long prompt holds up running jobs."""
         self._end_finished()
-        self._held = self._held + 1 if any(job.status is JobStatus.DECODING and job.unheard and job.short for job in self.running) else 0
+        self._held = self._held + 1 if any(job.status is JobStatus.DECODING and job.urgent for job in self.running) else 0
         columns = 0
         while columns < PREFILL and (job := self._prefilling() or self._admit()):
             try:
@@ -180,7 +180,7 @@ class Scheduler:
             return None
         soon = time.monotonic() + AHEAD_SECONDS
         decoding = [job for job in self.running if job.status is JobStatus.DECODING]
-        wanted = [job for job in decoding if (job.short if job.unheard else job.audio and job.audible_until <= soon)]
+        wanted = [job for job in decoding if job.urgent or (job.audio and not job.unheard and job.audible_until <= soon)]
         return [job.sequence for job in wanted if job.sequence and not job.sequence.finish]
 
     def sounding(self) -> list[Job]:

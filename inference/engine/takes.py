@@ -76,6 +76,11 @@ class Guard:
         self._frames = self._sent = 0
 
     @property
+    def has_sound(self) -> bool:
+        """Whether sound of the segment has been made and held back."""
+        return bool(self._take.held) or self.attempt > 0
+
+    @property
     def stopped(self) -> bool:
         """Whether the take is known to be faulty: no more of it need be generated."""
         return bool(self._take.found)

@@ -18,13 +18,13 @@ def choose(jobs: Iterable[Job], now: float, frames: int, beside: int) -> dict[Jo
     While a short text has not been heard, listeners who are ahead wait, and the others together have `beside` frames.
     """
     jobs = list(jobs)
-    somebody_waits = any(map(_urgent, jobs))
-    due = [job for job in jobs if job.sound_due and (_urgent(job) or not somebody_waits or job.audible_until <= now + AHEAD_SECONDS)]
-    due.sort(key=lambda job: (0, job.submitted) if _urgent(job) else (1, 0 if job.unheard else job.audible_until))
+    somebody_waits = any(job.urgent for job in jobs)
+    due = [job for job in jobs if job.sound_due and (job.urgent or not somebody_waits or job.audible_until <= now + AHEAD_SECONDS)]
+    due.sort(key=lambda job: (0, job.submitted) if job.urgent else (1, 0 if job.unheard else job.audible_until))
     passes: dict[Job, int] = {}
     for job in due:
         assert job.vocoder is not None
-        if somebody_waits and not _urgent(job):
+        if somebody_waits and not job.urgent:
             frames = min(frames, beside)
         size = job.vocoder.next_frames(min(beside, LARGEST_CHUNK) if somebody_waits else LARGEST_CHUNK)
         frames -= size
@@ -32,7 +32,3 @@ def choose(jobs: Iterable[Job], now: float, frames: int, beside: int) -> dict[Jo
             break
         passes[job] = size
     return passes
-
-
-def _urgent(job: Job) -> bool:
-    return job.unheard and job.short

@@ -167,6 +167,20 @@ def test_no_more_than_the_look_ahead_is_held_back(engine, monkeypatch):
     assert np.allclose(whole([i for i in items if i]).samples, whole(spoken(engine, REQUEST, GOOD)[0]).samples, atol=1e-5)
 
 
+def test_sound_that_is_held_back_is_wanted_before_nobody_elses(engine):
+    """Else a whole file with the guard would hold up all others until its last sound."""
+    engine.forced.play([GOOD])
+    engine.submit(replace(REQUEST, guard_look_ahead=math.inf), lambda _: None)
+    engine.turn()
+    (job,) = engine._scheduler.running
+    assert job.urgent
+    while not job.guard.has_sound:
+        engine.turn()
+    assert job.unheard
+    assert not job.urgent
+    engine.finish()
+
+
 def test_a_retry_waits_for_no_longer_texts_and_says_its_pause_once(engine):
     request = replace(REQUEST, text=f"[pause:0.5s] {TEXT} [pause:0.25s]")
     chunks, _ = spoken(engine, request, loop(25), GOOD)

@@ -23,7 +23,10 @@ class Job(SimpleNamespace):
 
 
 def job(*, heard=True, ahead=0.0, frames=4, due=True, short=True, submitted=NOW):
-    return Job(unheard=not heard, audible_until=NOW + ahead, sound_due=due, vocoder=Frames(frames), short=short, submitted=submitted)
+    unheard = not heard
+    return Job(
+        unheard=unheard, urgent=unheard and short, audible_until=NOW + ahead, sound_due=due, vocoder=Frames(frames), submitted=submitted
+    )
 
 
 def test_who_has_heard_nothing_comes_first_and_then_whose_sound_runs_out():
@@ -59,7 +62,7 @@ def test_a_round_takes_no_more_than_it_may_and_never_nothing(there, frames, besi
     passes = choose(there, NOW, frames, beside)
     assert all(j.sound_due for j in passes)
     assert len(passes) == 1 or sum(passes.values()) <= frames
-    urgent = [j for j in there if j.unheard and j.short]
+    urgent = [j for j in there if j.urgent]
     wanted = [j for j in there if j.sound_due and (j in urgent or j.audible_until <= NOW + AHEAD_SECONDS)]
     assert bool(passes) >= bool(wanted)
     assert all(j in urgent for j in passes) or all(j in passes for j in urgent if j.sound_due)
