@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import runpy
 import statistics
 import subprocess
 import sys
@@ -199,9 +200,7 @@ def _step(arguments: list[str]) -> None:
         _profile_rows(int(rest[0]), Path(rest[1]), Path(rest[2]), dict(flag.split("=") for flag in rest[3:]), device)
         return
     sys.argv = ["fishserve", *rest] if what == "cli" else ["fishserve", "bench", *rest, "--device", device]
-    from inference.cli import main as command
-
-    command()
+    runpy.run_module("inference.cli", run_name="__main__")
 
 
 def _machine(out: Path, stand_in: bool) -> None:

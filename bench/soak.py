@@ -22,7 +22,7 @@ import torch
 
 from bench.prompts import BUCKETS, Prompt, prompts
 from inference import Audio, Overloaded, Reference, SpeechEngine, SpeechRequest, Voice
-from inference.engine.runner import Runner
+from inference.engine.runner import Runner, Sequence
 from inference.engine.stream import RequestHandle
 from inference.errors import EngineClosed, RequestError
 from inference.model.config import CODES_PER_GROUP
@@ -148,14 +148,14 @@ def _broken(engine: SpeechEngine, rng: random.Random) -> Iterator[Counter[str]]:
     runner, counts = engine._runner, Counter[str]()
     whole = runner.step
 
-    def step() -> None:
+    def step(only: list[Sequence] | None = None) -> None:
         if runner.sequences and rng.random() < 1 / 200:
             counts["poisoned row"] += 1
             runner._cache.v[:, rng.choice(runner.sequences).slot, :, 0] = torch.nan
         if rng.random() < 1 / 1000:
             counts["failed device"] += 1
             raise RuntimeError("the soak let the device fail")
-        whole()
+        whole(only)
 
     with patch.object(runner, "step", step):
         yield counts

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def broken(step, file):
-    def replaced(self):
+    def replaced(self, only=None):
         if file.exists():
             if file.read_text() == "hangs":
                 sys.modules["inference.engine.engine"].HANGING_SECONDS = 1
@@ -19,7 +19,7 @@ def broken(step, file):
                 threading.Event().wait()
             sys.modules["inference.engine.scheduler"].is_lost = lambda _: True
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        step(self)
+        step(self, only)
 
     return replaced
 
