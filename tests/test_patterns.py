@@ -4,6 +4,7 @@ Those of `inference.text` search in a text; all others match the whole of one.
 """
 
 import importlib
+import importlib.util
 import pkgutil
 import re
 import time
@@ -35,6 +36,8 @@ def patterns():
     for package in (inference, saas, worker):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if module.name.endswith("__main__") or module.name == "inference.engine.kernels":
+                continue
+            if module.name.startswith("inference.cluster.") and not importlib.util.find_spec("ray"):  # an extra that `make cluster` installs
                 continue
             for name, value in vars(importlib.import_module(module.name)).items():
                 for number, pattern in enumerate(

@@ -274,8 +274,7 @@ class Job:
         if self.guard:
             self.guard.hold(samples)
         else:
-            assert self.vocoder is not None
-            self._deliver_speech(samples, ended=self.vocoder.ended and not self.vocoder.waiting)
+            self._deliver_speech(samples, ended=self.vocoder is not None and self.vocoder.ended and not self.vocoder.waiting)
 
     def deliver_due(self) -> None:
         """Hand over what the guard can hold back no longer."""

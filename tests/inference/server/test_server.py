@@ -377,7 +377,7 @@ def test_two_devices_share_the_work(checkpoint, tmp_path, served):
         wait(lambda: server.metric("fishserve_requests_running") == 2)
         streams[0].close()
         wait(lambda: server.metric("fishserve_requests_running") == 1, "the request went on without its client")
-        assert server.metric("fishserve_requests_total", reason="cancelled") == 1
+        wait(lambda: server.metric("fishserve_requests_total", reason="cancelled") == 1)
     assert speak(server).status_code == 200
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(HANG_SECONDS) == 0
