@@ -74,8 +74,9 @@ class Target:
         return line.split(b" ")[1].decode() if line.startswith(b"HTTP/") else "closed"
 
     def client(self) -> httpx.AsyncClient:
-        """An HTTP client without limits of its own."""
-        return httpx.AsyncClient(base_url=self.url, headers=self.headers, timeout=None, limits=httpx.Limits(max_connections=None))
+        """An HTTP client without limits of its own. It leaves idle connections before a server ends them, which would look like a fault."""
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=2)
+        return httpx.AsyncClient(base_url=self.url, headers=self.headers, timeout=None, limits=limits)
 
     def memory(self) -> int:
         """Bytes of memory of all the server's processes; 0 where they cannot be found."""

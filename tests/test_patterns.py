@@ -37,7 +37,9 @@ def patterns():
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if module.name.endswith("__main__") or module.name == "inference.engine.kernels":
                 continue
-            if module.name.startswith("inference.cluster.") and not importlib.util.find_spec("ray"):  # an extra that `make cluster` installs
+            if module.name.startswith("inference.cluster.") and not importlib.util.find_spec(
+                "ray"
+            ):  # an extra that `make cluster` installs
                 continue
             for name, value in vars(importlib.import_module(module.name)).items():
                 for number, pattern in enumerate(
