@@ -1,4 +1,4 @@
-"""Packs fishserve for a machine that has a GPU, Python, torch and triton, and no network: python -m bench.bundle FOLDER [3.12].
+"""Packs fishserve for a machine with a GPU, torch and triton, but no network: `python -m bench.bundle FOLDER`.
 
 The folder holds the committed code, the wheels that torch does not bring, and `run.py`, which is `bench/gpu_run.py`.
 """

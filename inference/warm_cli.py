@@ -1,4 +1,4 @@
-"""The command `warm`: fills the cache of compiled kernels for GPUs that need not be there, so that a server starts without compiling."""
+"""The command `warm`: compiles the kernels for GPUs that need not be there, and keeps them for a server's start."""
 
 from __future__ import annotations
 

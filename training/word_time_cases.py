@@ -1,4 +1,4 @@
-"""How exact the times of words are at other speeds and in texts as people write them, and what times cost beside several streams.
+"""How exact the times of words are at other speeds and in texts as people write them, and what they cost.
 
 Each word as sent is compared with the teacher's durations of what is said for it, carried over by aligning the sound of both.
 """

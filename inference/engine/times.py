@@ -1,4 +1,4 @@
-"""When the words of a segment are heard: exact at the segment's ends, and read from the model's attention between them.
+"""When the words of a segment are heard: exact at its ends, read from the model's attention between them.
 
 Without heads that follow the text they are estimated there, from the text and the pauses in the sound.
 What attention says is known during the segment, and does not change any more; an estimate is known at its end.

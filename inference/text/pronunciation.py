@@ -1,4 +1,4 @@
-"""Pronunciations: terms of a text that are spoken as other words, and which characters of the text as sent these words stand for.
+"""Replaces terms of a text by other words, and knows which characters of the text these stand for.
 
 A text is cut into words and signs, and each run of them is looked up in a tree of all terms: the time does not depend on how many there are.
 """

@@ -30,7 +30,7 @@ def ask(folder, command=ASK, **variables):
 @pytest.fixture
 def library(tmp_path):
     if not shutil.which("cc"):
-        pytest.skip("no C compiler")
+        pytest.skip("stand-ins of NVIDIA's libcuda are compiled here, and this machine has no C compiler (`cc`)")
 
     def build(version, init=0, count=1):
         (tmp_path / "cuda.c").write_text(LIBRARY)

@@ -43,7 +43,9 @@ def test_fewer_than_the_fewest_are_refused():
     assert "min_replicas is 3 and max_replicas 2" in str(done.exception)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is not None, reason="it is about an environment without Ray, and `make cluster` has installed it here"
+)
 def test_without_ray_it_says_what_to_install():
     done = run("run", "--port", "1")
     assert isinstance(done.exception, MissingExtra)
