@@ -81,8 +81,12 @@ class Handler:
             async with self._engine.astream(request) as stream:
                 async for chunk in stream:
                     first = first or time.monotonic()
-                    sound = chunk.samples
                     words += chunk.words
+                    if partial:  # all that is wanted is the words of what was kept, whose times come behind their sound
+                        if words and words[-1].start * SAMPLE_RATE >= samples:
+                            break
+                        continue
+                    sound = chunk.samples
                     if most is not None and samples + len(sound) > most:
                         sound, partial = sound[: most - samples], True
                     samples += len(sound)
@@ -96,7 +100,7 @@ class Handler:
                         for piece in _pieces(made):
                             yield _piece(piece, pieces)
                             pieces += 1
-                    if partial:
+                    if partial and not asked.captions:
                         break
             made = await asyncio.to_thread(encoder.finish)
             await _keep(content, made, asked)

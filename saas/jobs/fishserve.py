@@ -119,6 +119,10 @@ class FishSpeech:
         """The bytes of the file as they are encoded. `open` turns a broken connection into BackendUnavailable."""
         odd = b""
         async for piece in self._events() if self._timed else self._response.aiter_bytes():
+            if self.partial:  # all that is wanted is the words of what was kept, whose times come behind their sound
+                if self._words and self._words[-1].start * NATIVE_RATE >= self._samples:
+                    return
+                continue
             content = odd + piece
             whole = len(content) // 2 * 2
             odd = content[whole:]
@@ -128,7 +132,7 @@ class FishSpeech:
             self._samples += len(samples)
             if made := await asyncio.to_thread(self._encoder.encode, samples):
                 yield made
-            if self.partial:
+            if self.partial and not self._timed:
                 return
 
     async def _events(self) -> AsyncIterator[bytes]:
@@ -137,12 +141,12 @@ class FishSpeech:
             if not line.startswith("data:"):
                 continue
             event = json.loads(line[5:])
-            yield base64.b64decode(event["audio_base64"])
             if times := event["alignment"]:
                 began = event["chunk_audio_offset_sec"]
                 for w in times["segments"]:
                     place = (w["start_char"], w["end_char"], began + w["start"], began + w["end"])
                     self._words.append(Word(w["text"], *place, "", times["precision"]))
+            yield base64.b64decode(event["audio_base64"])
 
     async def finish(self) -> bytes:
         """The last bytes of the file; nothing may follow them."""

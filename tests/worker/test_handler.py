@@ -102,6 +102,9 @@ def test_captions_are_in_the_result_and_count_speed_and_what_was_cut(handler, mo
     cut = asyncio.run(run(max_seconds=2))
     assert 0 < len(json.loads(cut["captions"])["words"]) < len(words)
     assert json.loads(cut["captions"])["words"][-1]["end"] <= 2
+    within = asyncio.run(run(text="Hello there.", seed=7, max_seconds=0.5))
+    assert (within["seconds"], within["partial"]) == (0.5, True)
+    assert json.loads(within["captions"])["words"][0]["word"] == "Hello"
     monkeypatch.setattr("worker.handler.MAX_CAPTIONS", 100)
     large = asyncio.run(run())
     assert "captions" not in large

@@ -122,8 +122,16 @@ def test_captions_are_a_second_file(account):
     assert account.spoken()["captions_url"] is None
 
 
+def test_speech_that_is_cut_within_its_segment_has_captions_of_what_was_kept(account):
+    job = account.spoken(captions="json", seed=7)
+    assert job["partial"]
+    words = httpx.get(job["captions_url"]).json()["words"]
+    assert words[0]["word"] == "Hello"
+    assert words[-1]["end"] <= job["seconds"]
+
+
 def test_a_deleted_job_leaves_no_text_and_no_file(account, data):
-    job = account.spoken(captions="srt")
+    job = account.spoken(captions="srt", seed=3)
     assert SMALL in httpx.get(job["captions_url"]).text
     account.ask("DELETE", f"/api/jobs/{job['id']}", 204)
     account.ask("GET", f"/api/jobs/{job['id']}", 404)
