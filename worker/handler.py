@@ -82,10 +82,6 @@ class Handler:
                 async for chunk in stream:
                     first = first or time.monotonic()
                     words += chunk.words
-                    if partial:  # all that is wanted is the words of what was kept, whose times come behind their sound
-                        if words and words[-1].start * SAMPLE_RATE >= samples:
-                            break
-                        continue
                     sound = chunk.samples
                     if most is not None and samples + len(sound) > most:
                         sound, partial = sound[: most - samples], True
@@ -100,7 +96,8 @@ class Handler:
                         for piece in _pieces(made):
                             yield _piece(piece, pieces)
                             pieces += 1
-                    if partial and not asked.captions:
+                    # Times come behind their sound, so those of what was kept may follow.
+                    if partial and not (asked.captions and all(w.start * SAMPLE_RATE < samples for w in words)):
                         break
             made = await asyncio.to_thread(encoder.finish)
             await _keep(content, made, asked)

@@ -119,10 +119,6 @@ class FishSpeech:
         """The bytes of the file as they are encoded. `open` turns a broken connection into BackendUnavailable."""
         odd = b""
         async for piece in self._events() if self._timed else self._response.aiter_bytes():
-            if self.partial:  # all that is wanted is the words of what was kept, whose times come behind their sound
-                if self._words and self._words[-1].start * NATIVE_RATE >= self._samples:
-                    return
-                continue
             content = odd + piece
             whole = len(content) // 2 * 2
             odd = content[whole:]
@@ -132,7 +128,8 @@ class FishSpeech:
             self._samples += len(samples)
             if made := await asyncio.to_thread(self._encoder.encode, samples):
                 yield made
-            if self.partial and not self._timed:
+            # Times come behind their sound, so those of what was kept may follow.
+            if self.partial and not (self._timed and all(w.start * NATIVE_RATE < self._samples for w in self._words)):
                 return
 
     async def _events(self) -> AsyncIterator[bytes]:
