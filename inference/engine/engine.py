@@ -239,6 +239,7 @@ class SpeechEngine:
         if threading.current_thread() is not self._thread:  # a callback may close the engine it runs in
             self._thread.join()
             self._release()
+        self._prompting.close()
 
     def __enter__(self) -> SpeechEngine:
         return self
@@ -303,7 +304,8 @@ class SpeechEngine:
         sounding = scheduler.sounding()
         if vocoder.free:
             frames = max(vocoder.frames_a_round, len(scheduler.running))
-            passes = choose(sounding, time.monotonic(), frames, vocoder.frames_beside)
+            unbegun = (job for job in scheduler.waiting if not job.sequence)
+            passes = choose((*sounding, *unbegun), time.monotonic(), frames, vocoder.frames_beside)
         jobs = {job.vocoder: job for job in sounding}
         for stream, samples in vocoder.decode_due({job.vocoder: size for job, size in passes.items() if job.vocoder}):
             if job := jobs.get(stream):  # else it has ended meanwhile
