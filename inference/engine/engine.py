@@ -130,7 +130,7 @@ class SpeechEngine:
         """
         self.check_open()
         request = request.resolved(self.checkpoint.defaults)
-        segments, silences, lines, voices = self._prompting.segments(request)
+        segments, silences, lines, voices = self._prompting.segments(request, aside=bool(self._scheduler.running))
         columns = self._prompting.fixed(request, voices)
         fixed = [columns[voice] for voice in voices]
         self._prompting.check_room(request, fixed, segments)
@@ -151,7 +151,7 @@ class SpeechEngine:
         """
         if job := self._scheduler.live_job(handle):
             request = job.request.continued(MoreText(more) if isinstance(more, str) else more)
-            segments, silences, lines, voices = self._prompting.segments(request)
+            segments, silences, lines, voices = self._prompting.segments(request, aside=bool(self._scheduler.running))
             columns = self._prompting.fixed(request, voices, job.voices)
             fixed = [columns[voice] for voice in voices]
             self._prompting.check_room(request, fixed, segments)

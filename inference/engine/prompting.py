@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.engine.reading import Reader
+from inference.engine.reading import Reader, read
 from inference.engine.request import SpeechRequest
 from inference.errors import GenerationError, RequestError
 from inference.model.checkpoint import Checkpoint
@@ -35,9 +35,12 @@ class Prompting:
         """The builder of a request's columns: `compat="reference"` obeys control tokens in the text."""
         return self._builders[request.compat]
 
-    def segments(self, request: SpeechRequest) -> tuple[list[Tensor], list[float], list[SpokenLine], list[Voice]]:
-        """The columns of each segment, the seconds of silence before each and after the last, each one's words if asked for, and its voice."""
-        lines, last, spoken = self._reader.read(request, self._defaults)
+    def segments(self, request: SpeechRequest, *, aside: bool) -> tuple[list[Tensor], list[float], list[SpokenLine], list[Voice]]:
+        """The columns of each segment, the seconds of silence before each and after the last, each one's words if asked for, and its voice.
+
+        `aside`: somebody is being spoken to, so a long text is read in another process.
+        """
+        lines, last, spoken = (self._reader.read if aside else read)(request, self._defaults)
         columns = [self.builder(request).segment(line.text) for line in lines]
         return columns, [*(line.silence for line in lines), last], spoken, [request.voice_named(line.voice) for line in lines]
 

@@ -23,7 +23,7 @@ from inference.text.words import SpokenLine
 from inference.voices.voice import Voice
 
 LONG_TEXT = 2000
-"""Characters above which a text is read aside: about 5 ms of work."""
+"""Characters above which a text is read aside, where somebody is being spoken to: about 5 ms of work."""
 PATIENCE_SECONDS = 30.0
 """A process that has not read a text by then hangs. On a busy machine the longest text takes a few seconds."""
 _NICE = 10
