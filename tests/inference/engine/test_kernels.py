@@ -10,6 +10,7 @@ import torch.nn.functional as F
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 
 from inference.engine import kernels
+from inference.engine.attention_kernels import Attention
 from inference.engine.cuda_decode_step import FusedStep
 from inference.engine.decode_step import Head, Step
 from inference.engine.graphs import Graphs
@@ -107,7 +108,7 @@ def attended(qkv, cache, turns, lengths, time, heads, kv, size):
 )
 def test_attention_writes_a_position_and_reads_what_is_written(dtype, heads, kv, size, lengths):
     rows = len(lengths)
-    attention = kernels.Attention(rows + 1, heads, kv, size, torch.device("cpu"))
+    attention = Attention(rows + 1, heads, kv, size, torch.device("cpu"))
     qkv, turns = random(rows + 1, (heads + 2 * kv) * size, dtype=dtype), rope_table(768, size, 1e4)
     cache = random(2, rows + 1, kv, 768, size, dtype=dtype)
     for row, length in enumerate(lengths):
@@ -126,7 +127,7 @@ def test_attention_writes_a_position_and_reads_what_is_written(dtype, heads, kv,
 @pytest.mark.parametrize(("time", "position"), [(2, 0), (1, 2), (1, 7)])
 def test_attention_at_a_codebooks_position(dtype, time, position):
     heads, kv, size, rows = 4, 2, 8, 3
-    attention = kernels.Attention(rows, heads, kv, size, torch.device("cpu"))
+    attention = Attention(rows, heads, kv, size, torch.device("cpu"))
     qkv, turns = random(rows * time, (heads + 2 * kv) * size, dtype=dtype), rope_table(8, size, 1e4)
     cache = random(2, rows, kv, 8, size, dtype=dtype)
     expected_cache = cache.clone()
@@ -135,6 +136,20 @@ def test_attention_at_a_codebooks_position(dtype, time, position):
     attention(qkv, cache, turns, out, torch.zeros(rows, 2, dtype=torch.int64), 1, unused, time=time, position=position)
     close(out, expected)
     close(cache, expected_cache)
+
+
+@TYPES
+@pytest.mark.parametrize(("heads", "kv", "size", "position"), [(4, 2, 8, 0), (6, 2, 12, 2), (3, 1, 16, 7)], ids=str)
+def test_attention_and_what_is_made_of_it_are_one_kernel(dtype, heads, kv, size, position):
+    attention = Attention(1, heads, kv, size, torch.device("cpu"))
+    qkv, turns, cache = random(1, (heads + 2 * kv) * size, dtype=dtype), rope_table(8, size, 1e4), random(2, 1, kv, 8, size, dtype=dtype)
+    cache[:, :, :, position:] = torch.nan
+    weight, x, expected_cache = random(10, heads * size, dtype=dtype) / 8, random(1, 10, dtype=dtype), cache.clone()
+    y = attended(qkv, expected_cache, turns, [position], 1, heads, kv, size)
+    expected = F.linear(y, weight) + x
+    attention.add(qkv, cache, turns, position, weight, x)
+    close(x, expected)
+    close(cache.nan_to_num(), expected_cache.nan_to_num())
 
 
 CODEBOOKS, IDS = 3, 37
