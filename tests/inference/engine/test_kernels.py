@@ -9,15 +9,18 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 
-from inference.engine import kernels
+from inference.engine import kernels, prefill_kernels
 from inference.engine.attention_kernels import Attention
 from inference.engine.cuda_decode_step import FusedStep
+from inference.engine.cuda_prefill import FusedPrefill
 from inference.engine.decode_step import Head, Step
 from inference.engine.graphs import Graphs
-from inference.engine.runner import WINDOW
+from inference.engine.prefill import BLOCK, PREFILL, Piece, PrefillGraphs
+from inference.engine.runner import WINDOW, Runner
 from inference.engine.sampler import NONE, Controls, gumbel, sample, seen_ids
 from inference.model.config import DualARConfig
 from inference.model.dual_ar import DualAR, RMSNorm, Span, apply_rope, rope_table
+from tests.conftest import golden_tensors
 from tests.inference.engine.eager_step import PlainStep
 from tests.waiting import HANG_SECONDS
 
@@ -150,6 +153,50 @@ def test_attention_and_what_is_made_of_it_are_one_kernel(dtype, heads, kv, size,
     attention.add(qkv, cache, turns, position, weight, x)
     close(x, expected)
     close(cache.nan_to_num(), expected_cache.nan_to_num())
+
+
+def test_blocks_of_prompts_have_one_size():
+    assert prefill_kernels.BLOCK_COLUMNS == BLOCK
+
+
+@TYPES
+@pytest.mark.parametrize(("heads", "kv", "size"), [(4, 2, 8), (3, 3, 16), (12, 2, 12)], ids=str)
+def test_prompts_in_one_pass_attend_each_to_its_own_row(dtype, heads, kv, size):
+    pieces = [(2, 5, [16, 4]), (0, 0, [16]), (1, 70, [3]), (0, 0, [0])]  # the row, the first position, and the columns of each block
+    blocks = [(row, first + 16 * n, count) for row, first, counts in pieces for n, count in enumerate(counts)]
+    qkv, turns = random(16 * len(blocks), (heads + 2 * kv) * size, dtype=dtype), rope_table(96, size, 1e4)
+    cache = random(2, 3, kv, 96, size, dtype=dtype)
+    for row, first, _ in pieces[:3]:
+        cache[:, row, :, first:] = torch.nan
+    expected_cache, expected, at = cache.clone(), torch.full((len(qkv), heads * size), 7, dtype=dtype), 0
+    for row, first, counts in pieces:
+        if n := sum(counts):
+            own = expected_cache[:, row : row + 1]
+            expected[at : at + n] = attended(qkv[at : at + n], own, turns, [first], n, heads, kv, size)
+        at += 16 * len(counts)
+    out = torch.full_like(expected, 7)
+    prefill_kernels.attend_prompts(qkv, cache, turns, torch.tensor(blocks), out, n_head=heads, kv_heads=kv)
+    close(out, expected)
+    close(cache.nan_to_num(), expected_cache.nan_to_num())
+
+
+@TYPES
+def test_a_pass_over_prompts_is_the_plain_steps(dtype, monkeypatch):
+    monkeypatch.setattr("inference.engine.prefill.SIZES", (32,))
+    monkeypatch.setattr("inference.engine.prefill.WRONG", 1e-5 if dtype == torch.float32 else 0.01)
+    lm = model(dtype, n_local_heads=2, attention_qkv_bias=True)
+    step = Step(lm, 1)
+    PrefillGraphs(FusedPrefill(step, PREFILL), lm.new_cache(2, 96), lm.config.num_codebooks, lm.embeddings.weight).check(step)
+
+
+def test_a_golden_prompts_states_are_the_references(golden):
+    runner, prompt = Runner(golden, slots=1), golden_tensors("lm_tiny/prompts.safetensors")["plain"].long()
+    step = FusedPrefill(runner._step, PREFILL)
+    graphs = PrefillGraphs(step, runner._cache, runner._codebooks, golden.lm.embeddings.weight)
+    (states,) = graphs.launch([Piece(prompt, 1, 0)])
+    expected = golden_tensors("lm_tiny/prefill.safetensors")
+    torch.testing.assert_close(golden.lm.token_logits(states[-1]), expected["plain.logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(golden.lm.fast_project_in(states[-1]), expected["plain.hidden"], atol=1e-4, rtol=0)
 
 
 CODEBOOKS, IDS = 3, 37
