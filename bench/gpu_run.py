@@ -162,8 +162,10 @@ def _measure(run: Run) -> None:
 def _say_graphs(run: Run, found: Any) -> None:
     if found is None:
         run.say("a step left nothing behind: see the log")
-    elif found["how"] != "graphs":
-        run.say(f"NOT the fastest way: {found['how']}")
+        return
+    for part in ("how", "prefill"):
+        if found.get(part, "graphs") != "graphs":
+            run.say(f"NOT the fastest way: {found[part]}")
 
 
 def _say_frames(run: Run, frames: Any) -> None:

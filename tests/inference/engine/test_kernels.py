@@ -1,5 +1,6 @@
 """Each kernel in Triton's interpreter against the plain PyTorch it replaces, then a whole frame of them."""
 
+import json
 import subprocess
 import sys
 
@@ -332,28 +333,20 @@ def test_a_row_of_nan_says_so_and_its_neighbours_frame_stays():
         assert (a[0, -1], b[0, -1]) == (1, 0)
 
 
-COMPILED = """
-import sys, torch
-from inference.engine.cuda_decode_step import FusedStep
-from inference.engine.graphs import Graphs
-from inference.engine.decode_step import Step
-from inference.engine.kernel_cache import compile_at_once, without_gpu
-
-sys.path.insert(0, sys.argv[1])
-from tests.inference.engine.test_kernels import SHAPE, head_of, model
-lm = model(torch.float16, dim=1024, n_head=16, intermediate_size=4096, num_codebooks=3)
-for rows in map(int, sys.argv[2:]):
-    step = Step(lm, rows)
-    graphs = Graphs(FusedStep(step, head_of(step), rows, 16), lm.new_cache(rows, 96), rows, 3, 16)
-    with without_gpu((9, 0)):
-        compile_at_once(graphs.run_eagerly, [rows], (9, 0))
-"""
-
-
-def test_every_kernel_compiles_for_a_gpu(pytestconfig, tmp_path):
-    """To an H100's machine code, by the compiler that will be used there, several at a time. Only running it needs a GPU."""
+@pytest.mark.parametrize("architectures", ["sm_90", pytest.param("sm_80,sm_89,sm_100", marks=pytest.mark.drill)])
+def test_every_kernel_compiles_for_a_gpu(pytestconfig, tmp_path, architectures):
+    """By the compiler that will be used there, several at a time, and without registers that lie in memory. Only running it needs a GPU."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-c", COMPILED, str(pytestconfig.rootpath), "1", "16"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    out = tmp_path / "kernels.json"
+    command = [sys.executable, "-m", "bench.kernels", "--rows", "1,16", "--architectures", architectures, "-o", str(out)]
+    done = subprocess.run(
+        command, env=environment, cwd=pytestconfig.rootpath, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(list(tmp_path.rglob("*.cubin"))) >= 18
+    runs = json.loads(out.read_text())["runs"]
+    assert {run["kernel"] for run in runs} == {
+        "embed", "linear", "norm", "gate", "attend", "attend_and_add", "draw", "advance", "write", "attend_prompts"
+    }  # fmt: skip
+    assert [run["title"] for run in runs if run["spilled"]] == []
+    assert {run["launches"] for run in runs if run["rows"] == 1 and run["kernel"] == "attend_and_add"} == {6 * 4}  # positions, fast layers
+    assert "attention and output, fast layer" in done.stdout
