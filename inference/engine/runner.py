@@ -20,7 +20,6 @@ from inference.engine.kv_cache import KEPT_SHARE, KVPrefix, PrefixCache
 from inference.engine.request import FinishReason, SpeechRequest
 from inference.engine.sampler import NONE, TOP_RANKS, Controls, gumbel, sample, seen_ids
 from inference.engine.weight_layouts import Weights
-from inference.model.alignment import text_attention
 from inference.model.checkpoint import Checkpoint
 from inference.model.config import CODES_PER_GROUP, AlignmentHead
 from inference.model.dual_ar import Span
@@ -139,10 +138,10 @@ class Runner:
 
         Nothing that later frames depend on changes.
         """
-        columns = np.stack((sequence.prompt[:, -1].numpy(), *sequence.frames), axis=1)
-        before = torch.from_numpy(columns[:, frames.start : frames.stop])
+        columns = [sequence.prompt[:, -1].numpy(), *sequence.frames]
+        before = torch.from_numpy(np.stack(columns[frames.start : frames.stop], axis=1))
         start = sequence.prompt.shape[1] - 1 + frames.start
-        return text_attention(self._lm, self._cache, sequence.slot, self._sent(before), start, text, heads).cpu()
+        return self._step.text_attention(self._sent(before), self._cache, sequence.slot, start, text, heads).cpu()
 
     def kv_prefix_bytes(self, sequence: Sequence) -> int:
         """The bytes that `kv_prefix` would take."""
