@@ -11,10 +11,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import multiprocessing
 import re
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -94,17 +97,24 @@ def heard_starts(text: str, ear: Ear, wave: np.ndarray) -> np.ndarray:
     return starts
 
 
-def compare(count: int) -> tuple[Errors, dict[str, float], list[str]]:
-    """The errors on `count` sentences and on TEXTS, the seconds that speech, generation and reading took, and words unknown to the aligner."""
+def compare(count: int, parts: int, part: int) -> tuple[Errors, dict[str, float], set[str]]:
+    """The errors on `count` sentences and on TEXTS, or one of `parts` of these; the seconds that speech, generation and reading took;
+    and words unknown to the aligner.
+    """
     errors: Errors = defaultdict(list)
     seconds: dict[str, float] = defaultdict(float)
-    ear, aligner, mel = Ear(), Aligner(), LogMel(160)
+    ear, aligner, mel, spoken = Ear(), Aligner(), LogMel(160), 0
     with TemporaryDirectory() as folder, SpeechEngine.load(device="cpu") as engine:
         teacher, on_teacher, on_minnow = Teacher(Path(folder)), Reader(engine.checkpoint), Reader(engine.checkpoint)
         engine.synthesize(SpeechRequest("Warming up.", seed=0))
         for number, text in enumerate(_sentences(engine.checkpoint)):
+            if spoken == count:
+                break
             taught = teacher.speak(text, seed=number)
             if taught is None or taught.wave is None:
+                continue
+            spoken += 1
+            if spoken % parts != part:
                 continue
             began = time.perf_counter()
             stream = engine.stream(SpeechRequest(text, seed=number, normalize=False))
@@ -151,13 +161,26 @@ def compare(count: int) -> tuple[Errors, dict[str, float], list[str]]:
                     aligner.starts(text, begins, file) - known
                 )[1:].tolist()
             seconds["sentences"] += 1
-            if seconds["sentences"] == count:
-                break
         seconds["reading"] = on_minnow.seconds
         for kind, texts in TEXTS.items():
-            for number, text in enumerate(texts):
+            for number, text in list(enumerate(texts))[part::parts]:
                 _add(errors, kind, errors_as_sent(engine, teacher, aligner, mel, text, number)[0])
-    return errors, dict(seconds), sorted(aligner.unknown)
+    return errors, dict(seconds), aligner.unknown
+
+
+def compare_in_processes(count: int, processes: int) -> tuple[Errors, dict[str, float], list[str]]:
+    """As `compare`, of all."""
+    errors: Errors = defaultdict(list)
+    seconds: dict[str, float] = defaultdict(float)
+    unknown = set[str]()
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        for some, taken, words in pool.map(partial(compare, count, processes), range(processes)):
+            for name, found in some.items():
+                errors[name] += found
+            for name, second in taken.items():
+                seconds[name] += second
+            unknown |= words
+    return errors, dict(seconds), sorted(unknown)
 
 
 def _add(errors: Errors, kind: str, found: FileErrors) -> None:
@@ -203,6 +226,7 @@ def main() -> None:
     """Compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sentences", type=int, default=100, help="sentences to speak (default 100)")
+    parser.add_argument("--processes", type=int, default=1, help="processes that share the sentences (default 1)")
     parser.add_argument("--costs", action="store_true", help="measure the cost instead, with one stream and eight; for a machine at rest")
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
     chosen = parser.parse_args()
@@ -212,7 +236,7 @@ def main() -> None:
             print(json.dumps(record.body, indent=1), flush=True)
         return
     with recording(chosen.out, "word-times", {"sentences": chosen.sentences}, facts(None)) as record:
-        errors, seconds, unknown = compare(chosen.sentences)
+        errors, seconds, unknown = compare_in_processes(chosen.sentences, chosen.processes)
         record.body |= {
             "milliseconds": {name: summary(d) for name, d in errors.items()},
             "goals_milliseconds": {"median": GOAL_MILLISECONDS, "95%": GOAL_95_MILLISECONDS},
