@@ -138,10 +138,12 @@ class Runner:
 
         Nothing that later frames depend on changes.
         """
-        columns = [sequence.prompt[:, -1].numpy(), *sequence.frames]
-        before = torch.from_numpy(np.stack(columns[frames.start : frames.stop], axis=1))
-        start = sequence.prompt.shape[1] - 1 + frames.start
-        return self._step.text_attention(self._sent(before), self._cache, sequence.slot, start, text, heads).cpu()
+        columns, found = [sequence.prompt[:, -1].numpy(), *sequence.frames], []
+        for first in range(frames.start, frames.stop, PREFILL):  # in pieces: each holds the weights of all heads to all columns
+            before = self._sent(torch.from_numpy(np.stack(columns[first : min(first + PREFILL, frames.stop)], axis=1)))
+            start = sequence.prompt.shape[1] - 1 + first
+            found.append(self._step.text_attention(before, self._cache, sequence.slot, start, text, heads).cpu())
+        return torch.cat(found, dim=1)
 
     def kv_prefix_bytes(self, sequence: Sequence) -> int:
         """The bytes that `kv_prefix` would take."""
