@@ -22,7 +22,6 @@ from inference.engine.prefill import PREFILL, Piece, capture_prefill
 from inference.engine.request import FinishReason, SpeechRequest
 from inference.engine.sampler import NONE, TOP_RANKS, Controls, gumbel, sample, seen_ids
 from inference.engine.weight_layouts import Weights
-from inference.model.alignment import text_attention
 from inference.model.checkpoint import Checkpoint
 from inference.model.config import CODES_PER_GROUP, AlignmentHead
 from inference.model.dual_ar import Span
@@ -182,10 +181,12 @@ class Runner:
 
         Nothing that later frames depend on changes.
         """
-        columns = np.stack((sequence.prompt[:, -1].numpy(), *sequence.frames), axis=1)
-        before = torch.from_numpy(columns[:, frames.start : frames.stop])
-        start = sequence.prompt.shape[1] - 1 + frames.start
-        return text_attention(self._lm, self._cache, sequence.slot, self._sent(before), start, text, heads).cpu()
+        columns, found = [sequence.prompt[:, -1].numpy(), *sequence.frames], []
+        for first in range(frames.start, frames.stop, PREFILL):  # in pieces: each holds the weights of all heads to all columns
+            before = self._sent(torch.from_numpy(np.stack(columns[first : min(first + PREFILL, frames.stop)], axis=1)))
+            start = sequence.prompt.shape[1] - 1 + first
+            found.append(self._step.text_attention(before, self._cache, sequence.slot, start, text, heads).cpu())
+        return torch.cat(found, dim=1)
 
     def kv_prefix_bytes(self, sequence: Sequence) -> int:
         """The bytes that `kv_prefix` would take."""

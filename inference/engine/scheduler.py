@@ -390,6 +390,8 @@ class Scheduler:
 
     def _start_segment(self, job: Job) -> None:
         job.next_segment()
+        if job.times:
+            job.times.delay = self._checkpoint.defaults.alignment_delay
         if job.guard:
             self._guarded.add(job)
             _, pieces = self._prompting.text_columns(job.request, job.turns[-1])
