@@ -34,9 +34,11 @@ from saas.credits.repository import CreditRepository
 from saas.database import Database
 from saas.jobs import router as jobs
 from saas.jobs.backend_choice import backend_of
+from saas.jobs.fishserve import Fishserve
 from saas.jobs.loop import again
 from saas.jobs.moderation import Moderation
 from saas.jobs.runpod import RunPod
+from saas.jobs.servers import LOOK_SECONDS
 from saas.jobs.service import Jobs
 from saas.legal import router as legal
 from saas.legal.service import Legal, current
@@ -178,7 +180,8 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     """Create everything the routes use; the stack closes it in reverse order."""
-    http = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False))
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)  # each stream has a connection to its server
+    http = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False, limits=limits))
     store = Counted(connect(settings))
     stack.push_async_callback(store.close)
     limiter = Limiter(settings)
@@ -192,6 +195,8 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> State:
     backend = backend_of(settings, http, bucket)
     if isinstance(backend, RunPod):
         stack.push_async_callback(backend.close)
+    if isinstance(backend, Fishserve):
+        await stack.enter_async_context(_running(again(backend.look, LOOK_SECONDS)))
     work = Jobs(store, bucket, backend)
     await stack.enter_async_context(_running(work.run()))
     hooks = Webhooks(settings, store)

@@ -20,6 +20,7 @@ from saas.app import connect
 from saas.auth.tokens import ALGORITHMS
 from saas.billing.service import EVENTS
 from saas.database import DatabaseError
+from saas.jobs.servers import DNS
 from saas.serving import LICENCE
 from saas.settings import TEST_SECRETS, Settings
 from saas.storage.bucket import Bucket, StorageError
@@ -194,9 +195,13 @@ async def _speech(s: Settings, http: httpx.AsyncClient) -> AsyncIterator[Item]:
             f"endpoint {s.runpod_endpoint_id} answers {answer.status_code}",
             "look at RUNPOD_ENDPOINT_ID and RUNPOD_API_KEY",
         )
-    elif s.fishserve_url:
-        answer = await http.get(f"{s.fishserve_url}/ready")
-        yield _item("speech", answer.is_success, f"{s.fishserve_url}/ready answers {answer.status_code}", "see why it is not ready")
+    elif s.fishserve_urls:
+        for url in s.fishserve_urls:
+            try:
+                said = str((await http.get(f"{url.removeprefix(DNS)}/ready")).status_code)
+            except httpx.HTTPError as e:
+                said = type(e).__name__
+            yield _item("speech", said == "200", f"{url}/ready answers {said}", "see why it is not ready")
     else:
         yield Item("speech", "wrong", "no speech backend is configured", "set RUNPOD_ENDPOINT_ID and RUNPOD_API_KEY, or FISHSERVE_URL")
 

@@ -125,10 +125,11 @@ class Settings(BaseSettings):
     fishserve_url: str = Field(
         "",
         validation_alias=_named("fishserve_url"),
-        description="Address of a fishserve server, instead of RunPod: http://gpu.internal:8080",
+        description="Addresses of fishserve servers, comma-separated, instead of RunPod: http://gpu1.internal:8080,http://gpu2.internal:8080. "
+        "With dns+http:// each IP address of a name is one.",
     )
     fishserve_key: SecretStr | None = Field(
-        None, validation_alias=_named("fishserve_key"), description="API key of that server, if it requires one."
+        None, validation_alias=_named("fishserve_key"), description="API key of those servers, if they require one."
     )
 
     stripe_secret_key: SecretStr | None = Field(
@@ -176,15 +177,19 @@ class Settings(BaseSettings):
         None, description="Bearer token that /metrics requires; empty: /metrics answers only this machine."
     )
 
-    @field_validator(
-        "public_url", "app_url", "supabase_url", "r2_endpoint", "runpod_base_url", "fishserve_url", "stripe_base_url", "turnstile_base_url"
-    )
+    @field_validator("public_url", "app_url", "supabase_url", "r2_endpoint", "runpod_base_url", "stripe_base_url", "turnstile_base_url")
     @classmethod
     def _address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
-            raise ValueError("this is no address like https://api.example.com")
-        return value.rstrip("/")
+        return _checked_address(value)
+
+    @field_validator("fishserve_url")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        for part in parts:
+            if part.startswith("dns+") and not part.startswith("dns+http://"):
+                raise ValueError("an address with dns+ has the form dns+http://servers.internal:8080")
+        return ",".join(dict.fromkeys(_checked_address(part, ("http", "https", "dns+http")) for part in parts))
 
     @field_validator("terms_url", "privacy_url")
     @classmethod
@@ -234,6 +239,11 @@ class Settings(BaseSettings):
         return _parsed(self.trusted_proxies)
 
     @property
+    def fishserve_urls(self) -> list[str]:
+        """The addresses in `fishserve_url`."""
+        return self.fishserve_url.split(",") if self.fishserve_url else []
+
+    @property
     def is_configured(self) -> bool:
         """Whether the settings name a database; if not, only embedded mode has one."""
         return bool(self.database_url or (self.supabase_url and self.supabase_secret_key))
@@ -275,6 +285,14 @@ def variable(name: str) -> str:
     """The environment variable a setting is read from."""
     field = Settings.model_fields.get(name)
     return name.upper() if field is None or field.validation_alias else f"FISHSERVE_SAAS_{name.upper()}"
+
+
+def _checked_address(value: str, schemes: tuple[str, ...] = ("http", "https")) -> str:
+    """An address without a slash at its end. Raises ValueError for what is none."""
+    parts = urlsplit(value)
+    if value and (parts.scheme not in schemes or not parts.hostname or parts.query or parts.fragment):
+        raise ValueError("this is no address like https://api.example.com")
+    return value.rstrip("/")
 
 
 def _parsed(networks: str) -> tuple[IPv4Network | IPv6Network, ...]:

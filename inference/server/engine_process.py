@@ -80,7 +80,7 @@ class EngineProcess:
 
     def _receive_all(self, engine: SpeechEngine, watchdog: Watchdog) -> None:
         c = engine.checkpoint
-        ready: State = {"status": "ready", "model": name_of(c.path), "device": str(c.device), "codec": c.codec_id}
+        ready: State = {"status": "ready", "model": name_of(c.path), "device": str(c.device), "codec": c.codec_id, "slots": engine.slots}
         if engine.graphs:
             ready["graphs"] = engine.graphs
         codec_worker, keeper, looked = CodecWorker(engine, self._outbox), Keeper(), 0.0

@@ -11,7 +11,7 @@ from inference.engine.request import GuardReport, MoreText, SpeechRequest
 from inference.text.words import Word
 
 State = dict[str, Any]
-"""`status` is loading, ready or failed. A ready engine has `model`, `device`, `codec` and `at`, when it said so (`time.monotonic`);
+"""`status` is loading, ready or failed. A ready engine has `model`, `device`, `codec`, `slots` and `at`, when it said so (`time.monotonic`);
 on CUDA also `graphs`, how its kernels run. A failed one has `error`."""
 LOADING: State = {"status": "loading"}
 """The state of an engine that has not reported one yet."""

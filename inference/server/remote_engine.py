@@ -82,9 +82,10 @@ class Engines:
 
 
 def _all(states: list[State]) -> State:
-    """Several ready engines as one, with the graphs of the slowest."""
+    """Several ready engines as one, with all their slots, and the graphs of the slowest."""
     slowest = max(states, key=lambda s: len("".join(s.get("graphs", {}).values())))
-    return {k: v for k, v in slowest.items() if k != "at"} | {"device": ", ".join(s["device"] for s in states)}
+    whole = {"device": ", ".join(s["device"] for s in states), "slots": sum(s.get("slots", 0) for s in states)}
+    return {k: v for k, v in slowest.items() if k != "at"} | whole
 
 
 def _audio(item: np.ndarray | Chunk) -> Audio:

@@ -18,6 +18,7 @@ from saas.credits.aloud import aloud
 from saas.database import Database, Refused
 from saas.jobs.backend import BackendUnavailable, Queued, sha256
 from saas.jobs.backend_choice import backend_of
+from saas.jobs.servers import DNS
 from saas.settings import Settings
 from saas.storage.bucket import Bucket
 
@@ -128,22 +129,19 @@ class Desk:
         return done | {"refund": made.id, "cents": made.cents, "currency": begun["currency"]}
 
     async def health(self) -> dict[str, Any]:
-        """What the backend says of itself: `backend`, `answers`, and RunPod's workers and jobs, or the state of the fishserve server."""
+        """What the backend says of itself: `backend`, `answers`, and RunPod's workers and jobs, or the state of each fishserve server."""
         s = self._settings
-        if s.runpod_endpoint_id and s.runpod_api_key:
-            name, url = "runpod", f"{s.runpod_base_url}/{s.runpod_endpoint_id}/health"
-            headers = {"Authorization": f"Bearer {s.runpod_api_key.get_secret_value()}"}
-        elif s.fishserve_url:
-            name, url, headers = "fishserve", f"{s.fishserve_url}/ready", {}
-        else:
-            return {"backend": None, "answers": "no speech backend is configured here"}
-        try:
-            async with httpx.AsyncClient(timeout=HEALTH_SECONDS) as http:
-                answer = await http.get(url, headers=headers)
-            told = answer.json()
-        except (httpx.HTTPError, ValueError) as e:
-            return {"backend": name, "answers": f"does not answer: {type(e).__name__}"}
-        return {"backend": name, "answers": str(answer.status_code)} | (told if isinstance(told, dict) else {})
+        async with httpx.AsyncClient(timeout=HEALTH_SECONDS) as http:
+            if s.runpod_endpoint_id and s.runpod_api_key:
+                headers = {"Authorization": f"Bearer {s.runpod_api_key.get_secret_value()}"}
+                return {"backend": "runpod"} | await _told(http, f"{s.runpod_base_url}/{s.runpod_endpoint_id}/health", headers)
+            if not s.fishserve_urls:
+                return {"backend": None, "answers": "no speech backend is configured here"}
+            told = await asyncio.gather(*(_told(http, f"{url.removeprefix(DNS)}/ready") for url in s.fishserve_urls))
+            if len(told) == 1:
+                return {"backend": "fishserve"} | told[0]
+            ready = sum(one["answers"] == "200" for one in told)
+            return {"backend": "fishserve", "answers": f"{ready} of {len(told)} are ready"} | dict(zip(s.fishserve_urls, told, strict=True))
 
     def _queue(self, http: httpx.AsyncClient) -> Queued | None:
         """RunPod, where it is configured here."""
@@ -151,3 +149,13 @@ class Desk:
             return None
         backend = backend_of(self._settings, http, Bucket.of(self._settings))
         return backend if isinstance(backend, Queued) else None
+
+
+async def _told(http: httpx.AsyncClient, url: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    """What an address answers: the status as `answers`, and its JSON."""
+    try:
+        answer = await http.get(url, headers=headers)
+        told = answer.json()
+    except (httpx.HTTPError, ValueError) as e:
+        return {"answers": f"does not answer: {type(e).__name__}"}
+    return {"answers": str(answer.status_code)} | (told if isinstance(told, dict) else {})

@@ -196,7 +196,11 @@ class Streaming(Protocol):
     """A backend that speaks over a connection of this process. If the process dies, the speech is lost and another process starts over."""
 
     name: str
-    slots: int
+
+    @property
+    def slots(self) -> int:
+        """How many jobs it is given at once."""
+        ...
 
     def open(self, order: Order) -> AbstractAsyncContextManager[Speech]:
         """Start speaking; leaving the block early stops the backend. Opening and iterating raise BackendUnavailable and JobRejected."""
@@ -208,7 +212,11 @@ class Queued(Protocol):
     """A backend with its own queue, whose jobs outlive this process."""
 
     name: str
-    slots: int
+
+    @property
+    def slots(self) -> int:
+        """How many jobs are sent at the same moment."""
+        ...
 
     async def send(self, order: Order) -> Result | Accepted | Terminated:
         """Raises BackendUnavailable, JobRejected."""

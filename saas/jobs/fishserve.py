@@ -1,4 +1,4 @@
-"""A fishserve that speaks, on another machine or in this process behind loopback: asked for raw samples, which become a file here.
+"""Servers that speak, on other machines or in this process behind loopback: asked for raw samples, which become a file here.
 
 That way the formats, the charge and the bytes are the same whichever machine spoke, and a stream can be counted while it runs.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from inference.audio.encode import NATIVE_RATE, Encoder
 from inference.spool import Spool
 from inference.text.words import Word
 from saas.jobs.backend import BackendUnavailable, JobRejected, Order, VoiceClip
+from saas.jobs.servers import Server, Servers
 from saas.storage.bucket import Bucket
 
 SAMPLES_PER_FRAME = 2048
@@ -28,54 +29,96 @@ SAMPLES_PER_FRAME = 2048
 MAX_CLIP_BYTES = 25_000_000
 _REFUSALS = (400, 404, 413, 422)
 """Statuses for a fault in the job, not in the server."""
+Body = tuple[bytes, Spool | None]
+"""A request as msgpack, and the clip that ends it."""
 
 
 class Fishserve:
-    """One server, which gets at most `slots` requests at once and has its own queue behind them."""
+    """One server or several, which get as many requests at once as they have slots. Each has its own queue behind them.
+
+    A request that no sound has come of yet goes to another server when one fails or is full.
+    """
 
     name = "fishserve"
 
-    def __init__(self, http: httpx.AsyncClient, bucket: Bucket, url: str, key: str | None, slots: int = 8) -> None:
-        self._http, self._bucket, self._url, self.slots = http, bucket, url, slots
+    def __init__(self, http: httpx.AsyncClient, bucket: Bucket, urls: Sequence[str], key: str | None) -> None:
+        self._http, self._bucket, self._servers = http, bucket, Servers(http, urls)
         self._headers = {"Content-Type": "application/msgpack"} | ({"Authorization": f"Bearer {key}"} if key else {})
+
+    @property
+    def slots(self) -> int:
+        """As Streaming.slots."""
+        return self._servers.slots
+
+    async def look(self) -> None:
+        """Ask the servers whether they are ready; to be done again and again."""
+        await self._servers.look()
 
     @asynccontextmanager
     async def open(self, order: Order) -> AsyncIterator[FishSpeech]:
         """As Streaming.open."""
-        timeout = httpx.Timeout(60, connect=10)
+        async with AsyncExitStack() as stack:
+            body = await stack.enter_async_context(self._body(order))
+            server, received = await self._first_to_speak(order, body, stack)
+            o = order.options
+            try:
+                yield FishSpeech(received, Encoder(o.format, o.sample_rate, o.speed), o.speed, order.budget, timed=o.captions is not None)
+            except httpx.HTTPError as e:
+                raise _broken(server, e) from None
+
+    async def _first_to_speak(self, order: Order, body: Body, stack: AsyncExitStack) -> tuple[Server, AsyncIterator[Any]]:
+        """The server from which sound has come, and what comes from it. Raises BackendUnavailable when there is none."""
+        failures: list[BackendUnavailable] = []
+        for server in self._servers.in_turn():
+            async with AsyncExitStack() as attempt:
+                try:
+                    received = await self._ask(server, order, body, attempt)
+                except BackendUnavailable as e:
+                    failures.append(e)
+                    continue
+                stack.push_async_exit(attempt.pop_all())
+                return server, received
+        if not failures:
+            raise BackendUnavailable("the name in FISHSERVE_URL has no address now")
+        raise next((e for e in failures if e.fault == "key"), failures[-1])
+
+    async def _ask(self, server: Server, order: Order, body: Body, attempt: AsyncExitStack) -> AsyncIterator[Any]:
+        """What comes from one server, once the first of it is there: bytes, or lines for an order with captions."""
+        attempt.enter_context(server.busy())
+        begun, clip = body
+        size = len(begun) + (clip.size if clip else 0)
+        asked = self._http.stream(
+            "POST", f"{server.url}{_path(order)}", content=_pieces(begun, clip), headers=self._headers | {"Content-Length": str(size)},
+            timeout=httpx.Timeout(60, connect=10),
+        )  # fmt: skip
         try:
-            async with (
-                self._body(order) as (content, size),
-                self._http.stream(
-                    "POST",
-                    f"{self._url}{_path(order)}",
-                    content=content,
-                    headers=self._headers | {"Content-Length": str(size)},
-                    timeout=timeout,
-                ) as response,
-            ):
-                if response.status_code != 200:
-                    raise _refused(response, await _some(response))
-                o = order.options
-                yield FishSpeech(response, Encoder(o.format, o.sample_rate, o.speed), o.speed, order.budget, timed=o.captions is not None)
+            response = await attempt.enter_async_context(asked)
+            if response.status_code != 200:
+                refusal = _refused(response, await _some(response))
+                if isinstance(refusal, BackendUnavailable):
+                    server.refused(refusal, response.status_code)
+                raise refusal
+            source = response.aiter_lines() if order.options.captions else response.aiter_bytes()
+            first = await anext(source, None)
         except httpx.HTTPError as e:
-            raise BackendUnavailable(f"the server that speaks does not answer: {type(e).__name__}") from None
+            raise _broken(server, e) from None
+        server.works()
+        return _chained(first, source)
 
     @asynccontextmanager
-    async def _body(self, order: Order) -> AsyncIterator[tuple[AsyncIterator[bytes], int]]:
-        """The request as pieces of msgpack, and how many bytes they have. A clip waits on disk: it may be large, and there may be many."""
+    async def _body(self, order: Order) -> AsyncIterator[Body]:
+        """The request. A clip waits on disk: it may be large, and there may be many."""
         body: dict[str, Any] = {
             "text": order.text, "format": "pcm", "sample_rate": NATIVE_RATE, "streaming": order.options.captions is None, "seed": order.seed,
             "temperature": order.options.temperature, "top_p": order.options.top_p,
         }  # fmt: skip
         if order.voice is None:
-            whole = ormsgpack.packb(body)
-            yield _pieces(whole, None), len(whole)
+            yield ormsgpack.packb(body), None
             return
         with await self._clip(order.voice) as clip:
             begun = ormsgpack.packb(body | {"references": [{"text": order.voice.transcript, "audio": b""}]})
             begun = begun.removesuffix(b"\xc4\x00") + b"\xc6" + clip.size.to_bytes(4, "big")  # bytes of a longer kind, which follow
-            yield _pieces(begun, clip), len(begun) + clip.size
+            yield begun, clip
 
     async def _clip(self, voice: VoiceClip) -> Spool:
         clip = await self._bucket.fetch(voice.key, MAX_CLIP_BYTES)
@@ -89,11 +132,11 @@ class Fishserve:
 class FishSpeech:
     """Encodes a file as its audio arrives, in a thread, so that no other request waits for it. It ends after `budget` seconds of speech.
 
-    `timed`: the response has the times of words.
+    `received` has bytes of samples or, if `timed`, lines of server-sent events, which have the times of words.
     """
 
-    def __init__(self, response: httpx.Response, encoder: Encoder, speed: float, budget: float | None, *, timed: bool = False) -> None:
-        self._response, self._encoder, self._speed, self._samples = response, encoder, speed, 0
+    def __init__(self, received: AsyncIterator[Any], encoder: Encoder, speed: float, budget: float | None, *, timed: bool = False) -> None:
+        self._received, self._encoder, self._speed, self._samples = received, encoder, speed, 0
         self._timed, self._words = timed, list[Word]()
         self._most = None if budget is None else int(budget * NATIVE_RATE)
         self.partial = False
@@ -118,7 +161,7 @@ class FishSpeech:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The bytes of the file as they are encoded. `open` turns a broken connection into BackendUnavailable."""
         odd = b""
-        async for piece in self._events() if self._timed else self._response.aiter_bytes():
+        async for piece in self._events() if self._timed else self._received:
             content = odd + piece
             whole = len(content) // 2 * 2
             odd = content[whole:]
@@ -134,7 +177,7 @@ class FishSpeech:
 
     async def _events(self) -> AsyncIterator[bytes]:
         """The samples in server-sent events with the times of words, which it keeps."""
-        async for line in self._response.aiter_lines():
+        async for line in self._received:
             if not line.startswith("data:"):
                 continue
             event = json.loads(line[5:])
@@ -152,6 +195,20 @@ class FishSpeech:
     def true_sizes(self, size: int) -> tuple[int, bytes]:
         """As Speech.true_sizes."""
         return self._encoder.true_sizes(size)
+
+
+async def _chained(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """All items again, once the first has been taken; None: there was none."""
+    if first is not None:
+        yield first
+    async for item in rest:
+        yield item
+
+
+def _broken(server: Server, error: httpx.HTTPError) -> BackendUnavailable:
+    failure = BackendUnavailable(f"the server that speaks does not answer: {type(error).__name__}")
+    server.refused(failure, 0)
+    return failure
 
 
 def _path(order: Order) -> str:

@@ -28,6 +28,11 @@ FAULTS = Counter(
     "Times that speech failed: the backend was unavailable, refused the key, a worker failed, a job was lost, this disk was full.",
     ["backend", "fault"],
 )
+SERVER_FAULTS = Counter(
+    "fishserve_saas_speech_server_faults",
+    "Requests that servers at an address of FISHSERVE_URL did not take or broke off.",
+    ["server", "fault"],
+)
 MODERATED = Counter(
     "fishserve_saas_moderated",
     "Texts by what the moderation hook said: allowed, refused; failed: it did not answer; asleep: it was not asked, since it did not answer.",
@@ -38,6 +43,14 @@ STRIPE_LAG = Histogram(
     buckets=(1, 2, 5, 10, 30, 60, 300, 1800, 3600, 21_600, 86_400, 259_200),
 )  # fmt: skip
 
+SERVERS_UP = Gauge(
+    "fishserve_saas_speech_servers_up", "Servers at an address of FISHSERVE_URL that answer and are ready.", ["server"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+SERVER_RUNNING = Gauge(
+    "fishserve_saas_speech_server_requests", "Requests that this API has at an address of FISHSERVE_URL.", ["server"],
+    multiprocess_mode="livesum",
+)  # fmt: skip
 DATABASE_UP = Gauge(
     "fishserve_saas_database_up", "Whether the database answered when this page was asked for.", multiprocess_mode="mostrecent"
 )

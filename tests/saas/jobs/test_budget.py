@@ -44,7 +44,7 @@ async def speaking(data, bucket, seconds):
     transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=sound))
     store, files = PostgresDatabase(data.url), Bucket(bucket.endpoint, bucket.key, bucket.secret, BUCKET)
     async with httpx.AsyncClient(transport=transport) as http:
-        yield Jobs(store, files, Fishserve(http, files, "http://speaker", None)), sound
+        yield Jobs(store, files, Fishserve(http, files, ["http://speaker"], None)), sound
     files.close()
     await store.close()
 

@@ -65,7 +65,7 @@ def test_a_key_that_the_server_refuses_is_known_as_such():
     async def story():
         bucket = Bucket(NOWHERE, "a", "b", "c")
         async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(401, json={}))) as http:
-            backend = Fishserve(http, bucket, "http://speaker", "a wrong key")
+            backend = Fishserve(http, bucket, ["http://speaker"], "a wrong key")
             with pytest.raises(BackendUnavailable, match="refuses FISHSERVE_KEY") as refused:
                 async with backend.open(Order("00000000-0000-4000-8000-000000000000", "u", "k", "Hello.", Options(), None, None)):
                     pass
