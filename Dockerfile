@@ -36,9 +36,9 @@ COPY pyproject.toml constraints.txt README.md LICENSE NOTICE /src/
 COPY docker/install.sh /src/docker/install.sh
 
 FROM build AS build-server
-RUN /src/docker/install.sh packages server /opt/fishserve
+RUN /src/docker/install.sh packages server,s3 /opt/fishserve
 COPY . /src
-RUN /src/docker/install.sh fishserve server /opt/fishserve
+RUN /src/docker/install.sh fishserve server,s3 /opt/fishserve
 
 FROM build AS build-worker
 RUN /src/docker/install.sh packages worker /opt/fishserve
@@ -59,9 +59,9 @@ ENTRYPOINT ["tini", "--"]
 CMD ["fishserve", "serve"]
 
 FROM build AS build-cluster
-RUN /src/docker/install.sh packages cluster /opt/fishserve
+RUN /src/docker/install.sh packages cluster,s3 /opt/fishserve
 COPY . /src
-RUN /src/docker/install.sh fishserve cluster /opt/fishserve
+RUN /src/docker/install.sh fishserve cluster,s3 /opt/fishserve
 
 # Every node of a Ray cluster runs this image; KubeRay says with which command, and its probes need wget.
 FROM gpu AS cluster

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# docker/install.sh packages|fishserve EXTRA DIRECTORY: a virtual environment with what fishserve[EXTRA] needs, pinned, then fishserve itself,
+# docker/install.sh packages|fishserve EXTRAS DIRECTORY: a virtual environment with what fishserve[EXTRAS] needs, pinned, then fishserve itself,
 # from the source tree this script lies in. `packages` needs pyproject.toml and constraints.txt alone, so that an image keeps that layer.
 # TORCH_CUDA, such as cu126, names another of torch's builds than PyPI's, which is the one for CUDA 13.0.
 set -euo pipefail
@@ -19,7 +19,7 @@ def of(extra):
                 yield from of(other)
         else:
             yield requirement
-print("\n".join([*project["dependencies"], *of(sys.argv[2])]))
+print("\n".join([*project["dependencies"], *(one for extra in sys.argv[2].split(",") for one in of(extra))]))
 PYTHON
   if [ "${TORCH_CUDA:-cu130}" != cu130 ] && grep -q '^torch' "$wanted"; then
     torch=$(grep '^torch==' "$source_tree/constraints.txt")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         RequestError,
         VoiceExists,
         VoiceNotFound,
+        VoicesUnavailable,
     )
     from inference.text.words import Word
     from inference.voices.voice import Reference, Voice
@@ -59,6 +60,7 @@ __all__ = [
     "Voice",
     "VoiceExists",
     "VoiceNotFound",
+    "VoicesUnavailable",
     "Word",
 ]
 

@@ -296,7 +296,7 @@ def add(
     """Add a voice."""
     store = _store()
     store.add(name, clip, _text(text))
-    console.print(f"{name} was added to {store.directory}")
+    console.print(f"{name} was added to {store.place}")
 
 
 @voices.command()
@@ -456,9 +456,10 @@ def _keys() -> Keys:
 
 
 def _store(settings: Settings | None = None) -> VoiceStore:
-    from inference.voices.store import VoiceStore
+    from inference.voices.choice import open_store
 
-    return VoiceStore((settings or _settings()).voices_dir)
+    settings = settings or _settings()
+    return open_store(settings.voices_dir, settings.voices_bucket)
 
 
 def _stop(message: str) -> NoReturn:

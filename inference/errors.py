@@ -12,6 +12,7 @@ FishserveError
     + DictionaryExists
     + AudioError         a clip
   x NotReady             the model is loading
+    + VoicesUnavailable  the bucket of the voices does not answer
   x Overloaded           the queue is full
   x GenerationError      a request failed
   x EngineClosed         the engine ended
@@ -83,6 +84,10 @@ class Overloaded(FishserveError):
 
 class NotReady(FishserveError):
     """The model is still loading, or could not be loaded; nothing was started."""
+
+
+class VoicesUnavailable(NotReady):
+    """The bucket of the voices does not answer, or refuses; nothing was started. It may have taken a change whose answer was lost."""
 
 
 class EngineClosed(FishserveError):

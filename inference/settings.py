@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     quality_guard: bool = Field(False, description="Judge each segment of speech and speak faulty ones anew, where a request does not say.")
     queue: int = Field(64, ge=1, description="Requests that may wait; further ones are refused with 429.")
     voices_dir: Path = Field(Path("voices"), description="Directory of named voices.")
+    voices_bucket: str = Field("", description="S3 bucket of named voices for many machines, s3://BUCKET/PREFIX. Empty: voices_dir.")
     calibrate_times: bool = Field(
         True, description="At its first start with a model that names no alignment heads, the server looks for them, for about a minute."
     )

@@ -82,12 +82,14 @@ def _engine() -> tuple[SpeechEngine, VoiceStore]:
     from inference.http.metrics import exposition
     from inference.http.small_server import SmallServer
     from inference.settings import read
-    from inference.voices.store import VoiceStore
+    from inference.voices.choice import open_store
 
     s = read()
     if s.metrics_port:
         SmallServer("0.0.0.0", s.metrics_port, lambda _: (200, *exposition()))
-    return start_engine(s), VoiceStore(s.voices_dir)
+    engine, voices = start_engine(s), open_store(s.voices_dir, s.voices_bucket)
+    voices.start()
+    return engine, voices
 
 
 def _unfit(runpod: Any, reason: str) -> None:

@@ -33,7 +33,9 @@ class Doors:
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         quiet_uvicorn()
         channel = ServeChannel(self._engine, _deployment_error, may_sleep=self._may_sleep)
-        return create_app(Engines([RemoteEngine(channel)]), read(**self._settings), metrics=self._metrics)
+        app = create_app(Engines([RemoteEngine(channel)]), read(**self._settings), metrics=self._metrics)
+        app.state.server.voices.start()
+        return app
 
     async def _metrics(self) -> tuple[bytes, str]:
         """The metrics of all engine replicas that answer, each with the label `replica`."""

@@ -50,9 +50,9 @@ from inference.server.references import References
 from inference.server.state import State
 from inference.server.word_times import HEADER, OMITTED
 from inference.settings import Settings
+from inference.voices.choice import open_store
 from inference.voices.dictionaries import DictionaryStore
 from inference.voices.notice import VOICE_IGNORED
-from inference.voices.store import VoiceStore
 
 EXPOSED = ("X-Sample-Rate", HEADER, OMITTED, VOICE_IGNORED, "X-Request-Id", "Retry-After")
 """Headers that pages of other origins may read."""
@@ -83,7 +83,7 @@ def create_app(
     app.add_middleware(HeadAsGet)
     app.add_middleware(RequestLog, refuse=_refusal)  # the middleware added last runs first
     _register_errors(app)
-    voices = VoiceStore(settings.voices_dir)
+    voices = open_store(settings.voices_dir, settings.voices_bucket)
     app.state.server = State(engine, voices, References(engine, voices, settings.aliases), DictionaryStore(settings.voices_dir))
     for door in (
         openai,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import math
@@ -297,14 +298,14 @@ async def rename(name: str, request: Request, state: AppState) -> dict[str, Any]
     """Rename a voice; the new title also becomes its id. Send a form, JSON or msgpack. Other properties are accepted but not stored."""
     title = (await _change(request)).title or name
     if title != name:
-        state.voices.rename(name, title)
+        await asyncio.to_thread(state.voices.rename, name, title)
     return _model(state.voices, title)
 
 
 @router.delete("/model/{name}")
 async def delete(name: str, state: AppState) -> dict[str, str]:
     """Delete a voice."""
-    state.voices.delete(name)
+    await asyncio.to_thread(state.voices.delete, name)
     return {"message": f"{name} was deleted"}
 
 

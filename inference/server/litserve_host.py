@@ -150,13 +150,14 @@ def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None
     if requests is not None:
         server.app.add_middleware(InFlight, count=requests)
     engines = Engines([RemoteEngine(LitServeChannel(server, i)) for i in range(len(apis))])
-    app = create_app(engines, settings, guarded=plugin is not None)
-    server.app.mount("/", plugin.before(app) if plugin else app)
+    doors = create_app(engines, settings, guarded=plugin is not None)
+    server.app.mount("/", plugin.before(doors) if plugin else doors)
     own = server.app.router.lifespan_context
 
     @asynccontextmanager
     async def all_of(app: FastAPI) -> AsyncIterator[Any]:
         sys.setswitchinterval(_SWITCH_SECONDS)
+        doors.state.server.voices.start()  # in this process: threads do not survive a fork
         async with own(app) as state, plugin.lifespan() if plugin else nullcontext(), giving_back():
             yield state
 

@@ -45,7 +45,7 @@ class References:
         found = self._store.voice(name, codec)
         if isinstance(found, Voice):
             return found
-        # From now on its codes are on disk, or in memory if the disk is not writable.
+        # From now on its codes are on disk or in the bucket, or in memory where they cannot be kept there.
         codes = await self._codes(f"{name}/{codec}/{found.age}", lambda: self._encode_voice(found, codec))
         return Voice((Reference(codes, found.text),), name)
 
@@ -97,6 +97,8 @@ class References:
         return codes
 
     async def _encode_voice(self, entry: Entry, codec: str) -> np.ndarray:
+        if (kept := await asyncio.to_thread(self._store.kept, entry, codec)) is not None:
+            return kept
         codes = await self._speaker.encode(await self._aside(lambda: self._store.clip(entry)))
         await asyncio.to_thread(self._store.keep, entry, codec, codes)
         return codes

@@ -1,1 +1,1 @@
-"""Named voices on disk."""
+"""Named voices, on disk or in an S3 bucket."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,47 +20,52 @@ import numpy as np
 
 from inference.audio.encode import Encoder
 from inference.audio.subprocess_decoder import decode_in_subprocess
-from inference.errors import AudioError, FishserveError, RequestError, VoiceExists, VoiceNotFound
+from inference.errors import AudioError, FishserveError, VoiceNotFound
+from inference.voices import names
 from inference.voices.codes import read_codes
 from inference.voices.voice import Reference, Voice
 
-DEFAULT = "default"
-"""The name for speech without a reference: the model's own voice."""
-MAX_VOICES = 1000
-"""Voices that clients may add: a clip of 90 s takes about 4 MB."""
-MAX_TRANSCRIPT = 2000
-"""Characters: more than anyone says in 90 s."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")
+DEFAULT = names.DEFAULT
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A voice on disk. `clip` is None where there are only codes; `age` is the clip's modification time in nanoseconds."""
+    """A voice in a store: on disk `clip` is None where there are only codes, in a bucket the clip lies under `id`.
+
+    `age` is the clip's modification time in nanoseconds.
+    """
 
     name: str
     text: str
     created: datetime
     clip: Path | None
     age: int
+    id: str = ""
 
 
 class VoiceStore:
-    """The voices under one directory, which need not exist."""
+    """The voices under one directory, which need not exist. `place` is where they are, for people."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.place = str(directory)
+
+    def start(self) -> None:
+        """Prepare for many calls. A directory needs nothing."""
+
+    def close(self) -> None:
+        """Free what `start` took."""
 
     def names(self) -> list[str]:
         """The default voice, then all named voices, sorted."""
         found = (p.parent.name for p in self.directory.glob("*/text.txt"))
-        return [DEFAULT, *sorted(n for n in found if _NAME.fullmatch(n) and n != DEFAULT)]
+        return [DEFAULT, *sorted(filter(names.is_name, found))]
 
     def entry(self, name: str) -> Entry:
         """A voice's entry. Raises VoiceNotFound, listing known names. A name never leads outside the directory."""
         folder = self.directory / name
-        if name == DEFAULT or not _NAME.fullmatch(name) or not (folder / "text.txt").is_file():
-            known = ", ".join(self.names()[:20])
-            raise VoiceNotFound(f"there is no voice {name[:80]!r}; known voices: {known}", "voice")
+        if not names.is_name(name) or not (folder / "text.txt").is_file():
+            raise names.not_found(name, self.names())
         try:
             text = (folder / "text.txt").read_text(encoding="utf-8").strip()
             created = datetime.fromtimestamp((folder / "text.txt").stat().st_mtime, UTC)
@@ -97,9 +101,15 @@ class VoiceStore:
         found = self.voice(name, codec)
         if isinstance(found, Voice):
             return found
-        codes = encode(self.clip(found))
-        self.keep(found, codec, codes)
+        codes = self.kept(found, codec)
+        if codes is None:
+            codes = encode(self.clip(found))
+            self.keep(found, codec, codes)
         return Voice((Reference(codes, found.text),), name)
+
+    def kept(self, entry: Entry, codec: str) -> np.ndarray | None:  # noqa: ARG002 - `voice` has looked on disk already
+        """Codes that another process has kept since, or None: then the caller must encode the clip. Blocks."""
+        return None
 
     def clip(self, entry: Entry) -> np.ndarray:
         """The samples (n,) at 44.1 kHz of a voice's clip, prepared as a reference. Raises VoiceNotFound."""
@@ -124,19 +134,13 @@ class VoiceStore:
 
     def add(self, name: str, audio: Path | bytes, text: str) -> Entry:
         """Add a voice from a clip and its transcript. Raises RequestError, AudioError, VoiceExists."""
-        target, text = self._new(name), text.strip()
-        if not 0 < len(text) <= MAX_TRANSCRIPT:
-            raise RequestError(f"the text has {len(text)} characters; what is said in the clip, 1 to {MAX_TRANSCRIPT}, is needed", "text")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise RequestError("the text holds a lone surrogate; it is not valid Unicode", "text")
-        if len(self.names()) > MAX_VOICES:
-            raise RequestError(f"there are {MAX_VOICES:,} voices already; delete some first", "voice")
+        target, text = self._new(name), names.checked_transcript(text)
+        names.check_room(len(self.names()) - 1)
         samples = decode_in_subprocess(audio)
         with _writing(), self._scratch() as scratch:
             folder = scratch / "voice"
             folder.mkdir()
-            encoder = Encoder("flac")
-            (folder / "clip.flac").write_bytes(encoder.with_true_sizes(encoder.encode(samples) + encoder.finish()))
+            (folder / "clip.flac").write_bytes(flac_of(samples))
             (folder / "text.txt").write_text(text + "\n", encoding="utf-8")
             _move(folder, target)
         return self.entry(name)
@@ -161,14 +165,9 @@ class VoiceStore:
             yield Path(scratch)
 
     def _new(self, name: str) -> Path:
-        if not _NAME.fullmatch(name) or name == DEFAULT:
-            raise RequestError(
-                f"{name[:80]!r} cannot be a voice's name; it has 1 to 64 letters, digits, spaces, - and _, begins with a letter or digit, "
-                f"and is not {DEFAULT!r}",
-                "voice",
-            )
+        names.check_name(name)
         if (self.directory / name).exists():
-            raise VoiceExists(f"there is a voice {name!r} already; delete it first, or choose another name", "voice")
+            raise names.exists(name)
         return self.directory / name
 
     def _damaged(self, name: str, error: Exception) -> VoiceNotFound:
@@ -189,8 +188,14 @@ def _move(source: Path, target: Path) -> None:
     try:
         source.rename(target)
     except FileNotFoundError:
-        raise VoiceNotFound(f"there is no voice {source.name!r} any more", "voice") from None
+        raise names.gone(source.name) from None
     except OSError as e:
         if e.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise
-        raise VoiceExists(f"there is a voice {target.name!r} already; delete it first, or choose another name", "voice") from None
+        raise names.exists(target.name) from None
+
+
+def flac_of(samples: np.ndarray) -> bytes:
+    """A prepared clip, samples (n,) at 44.1 kHz, as a FLAC file."""
+    encoder = Encoder("flac")
+    return encoder.with_true_sizes(encoder.encode(samples) + encoder.finish())

@@ -141,7 +141,7 @@ def test_no_clip_leads_to_another_file(server, tmp_path):
 
 
 def test_the_page_s_examples_run(server, voices, tmp_path):
-    _, by_hand, over_http = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/voices.md").read_text(), re.DOTALL | re.MULTILINE)
+    _, by_hand, over_http, _ = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/voices.md").read_text(), re.DOTALL | re.MULTILINE)
     (tmp_path / "voices").symlink_to(voices)
     for name in ("clip.m4a", "recording.m4a"):
         (tmp_path / name).write_bytes(clip("ipod", "aac"))

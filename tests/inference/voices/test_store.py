@@ -197,14 +197,13 @@ NAMES = st.sampled_from(["a", "b", "c d", "default", "../x"])
 
 
 class Voices(RuleBasedStateMachine):
-    """Against a dictionary of what was said."""
+    """Against a dictionary of what was said. `fresh` makes an empty store."""
 
-    directory = None
+    fresh = None
 
     @initialize()
     def start(self):
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.store, self.known = VoiceStore(self.directory), {}
+        self.store, self.known = type(self).fresh(), {}
 
     @rule(name=NAMES, text=st.sampled_from(["one", "two"]))
     def add(self, name, text):
@@ -238,5 +237,9 @@ class Voices(RuleBasedStateMachine):
 
 
 def test_the_store_keeps_what_it_was_given(tmp_path):
-    Voices.directory = tmp_path / "voices"
+    def fresh():
+        shutil.rmtree(tmp_path / "voices", ignore_errors=True)
+        return VoiceStore(tmp_path / "voices")
+
+    Voices.fresh = fresh
     run_state_machine_as_test(Voices, settings=settings(max_examples=8, stateful_step_count=12, deadline=None))
