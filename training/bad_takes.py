@@ -82,13 +82,13 @@ def doubled(text: str, words: int, comma: bool, draw: random.Random) -> str | No
     return " ".join((*given[:begin], first, *once, *given[begin + words :]))
 
 
-def disturbed(checkpoint: Path, target: Path, layers: range, noise: float, seed: int) -> Path:
-    """A copy of a checkpoint whose slow attention in these layers has noise in its weights: so many times their standard deviation."""
+def disturbed(checkpoint: Path, target: Path, noise: float, seed: int) -> Path:
+    """A copy of a checkpoint whose slow model has noise in the weights of its attention: so many times their standard deviation."""
     shutil.copytree(checkpoint, target)
     (file,) = target.glob("model*.safetensors")
     weights, draw = load_file(file), torch.Generator().manual_seed(seed)
     for name, weight in sorted(weights.items()):
-        if name.startswith(tuple(f"layers.{n}.attention." for n in layers)):
+        if name.startswith("layers.") and ".attention." in name:
             changed = weight.float() + noise * weight.float().std() * torch.randn(weight.shape, generator=draw)
             weights[name] = changed.to(weight.dtype)
     save_file(weights, file)

@@ -28,7 +28,7 @@ from inference.engine.request import GuardReport
 from inference.engine.takes import MAX_TAKES
 from inference.hub import EMBEDDED_VOICE
 from inference.model.config import FRAMES_PER_SECOND, SAMPLES_PER_FRAME
-from training.bad_takes import DAMAGES, disturbed, doubled
+from training.bad_takes import DAMAGES, copied, disturbed, doubled, nearly_copied
 from training.evaluate import Ear, words
 from training.recipe import TextRecipe
 from training.text import corpus
@@ -37,8 +37,8 @@ from training.word_times import Reader
 SAMPLING: dict[str, dict[str, Any]] = {
     "default": {}, "hot": {"temperature": 1.0}, "wild": {"temperature": 1.0, "top_p": 1.0}, "disturbed": {},
 }  # fmt: skip
-DISTURBED_LAYERS, NOISE = range(1, 4), 0.4
-"""minnow finds its place in the text with these layers."""
+NOISES = 0.5, 0.6, 0.7
+"""How much the attention of minnow is disturbed, in standard deviations of its weights, in each set."""
 FIRST_SEED = 50_000
 """The limits were chosen on seeds below this, and on other sentences."""
 SILENT_FRAMES, DAMAGED_SENTENCES = 65, 20
@@ -49,11 +49,12 @@ MIN_WRONG_WORDS = 3
 
 @dataclass(frozen=True)
 class Bad:
-    """One kind of bad take: the segments' texts, and for each the codes (codebooks, frames) of the bad take."""
+    """One kind of bad take: the segments' texts, and for each the codes (codebooks, frames) of the bad take. Words said twice are not cut."""
 
     name: str
     texts: list[str]
     takes: list[np.ndarray]
+    twice: bool
 
 
 def speak(engine: SpeechEngine, text: str, seed: int, sampling: dict[str, Any], guard: bool) -> tuple[Audio, np.ndarray]:
@@ -84,24 +85,26 @@ def bad_takes(engine: SpeechEngine, texts: Sequence[str]) -> Iterator[Bad]:
             bounds = reader.bounds(line, codes) * FRAMES_PER_SECOND
             starts = np.array([bounds[m] for m in range(len(line)) if m == 0 or line[m - 1] == " "])
             takes.append(damage(codes, starts, silence, np.random.default_rng(seed)))
-        yield Bad(damage.__name__, once, takes)
+        yield Bad(damage.__name__, once, takes, damage in (copied, nearly_copied))
     for count in DOUBLED_WORDS:
         for comma in (True, False):
             twice = [doubled(line, count, comma, random.Random(seed)) for seed, line in enumerate(once)]
             spoken = [(line, text) for line, text in zip(once, twice, strict=True) if text and lines(engine, text) == [text]]
             takes = [speak(engine, text, FIRST_SEED + seed, {}, False)[1] for seed, (_, text) in enumerate(spoken)]
-            yield Bad(f"doubled_{count}{'_comma' * comma}", [line for line, _ in spoken], takes)
+            yield Bad(f"doubled_{count}{'_comma' * comma}", [line for line, _ in spoken], takes, twice=True)
 
 
 def measure_damages(engine: SpeechEngine, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
     """For each kind of bad take: how many first takes were caught, how many requests still had a fault at the end, and what that cost.
 
-    The first take is the bad one. With `every_take`, so is each further one.
+    The first take is the bad one. With `every_take`, so is each further one. `heard_longer` are those in which the recogniser hears more
+    words than the text has.
     """
     forced, ear = Forced(engine), Ear()
     for bad in bad_takes(engine, texts):
-        too_many = sum(_wrong(words(t), ear.hear(engine.decode(c).samples)) for t, c in zip(bad.texts, bad.takes, strict=True))
-        for stuck in (False, True):
+        heard = [ear.hear(engine.decode(codes).samples) for codes in bad.takes if bad.twice]
+        longer = sum(len(h.split()) > len(words(text).split()) for h, text in zip(heard, bad.texts, strict=False))
+        for stuck in (False,) if bad.twice else (False, True):
             caught, faults, report, seconds = 0, Counter[str](), GuardReport(), 0.0
             for seed, (text, codes) in enumerate(zip(bad.texts, bad.takes, strict=True)):
                 forced.play([codes] * (MAX_TAKES if stuck else 1))
@@ -111,7 +114,7 @@ def measure_damages(engine: SpeechEngine, texts: Sequence[str]) -> Iterator[dict
                 faults.update(audio.guard.faults)
                 report, seconds = report + audio.guard, seconds + audio.seconds
             yield {
-                "damage": bad.name, "every_take": stuck, "takes": len(bad.takes), "heard_wrong": too_many, "caught": caught,
+                "damage": bad.name, "every_take": stuck, "takes": len(bad.takes), "caught": caught, "heard_longer": longer if bad.twice else None,
                 "unmended": report.unmended, "retries": report.retries, "rests": report.rests, "faults": dict(faults),
                 "seconds": round(seconds, 2), "discarded_seconds": round(report.discarded_seconds, 2),
             }  # fmt: skip
@@ -159,12 +162,12 @@ def _wrong(asked: str, heard: str) -> bool:
 
 
 @contextmanager
-def minnow(noise_seed: int | None) -> Iterator[SpeechEngine]:
-    """minnow on the CPU; with a seed, one with disturbed weights."""
+def minnow(number: int | None) -> Iterator[SpeechEngine]:
+    """minnow on the CPU; with a number, one whose weights are disturbed by that of NOISES."""
     with TemporaryDirectory() as folder:
         path = None
-        if noise_seed is not None:
-            path = disturbed(EMBEDDED_VOICE, Path(folder) / "disturbed", DISTURBED_LAYERS, NOISE, noise_seed)
+        if number is not None:
+            path = disturbed(EMBEDDED_VOICE, Path(folder) / "disturbed", NOISES[number], seed=number)
         with SpeechEngine.load(path, device="cpu", copies=Path(folder) / "copies") as engine:
             yield engine
 
@@ -173,13 +176,20 @@ def main() -> None:
     """Measure the guard on bad takes, or on what minnow draws: by default, at temperature 1, also without top-p, or disturbed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("takes", choices=["damaged", *SAMPLING], help="which takes")
-    parser.add_argument("--sets", type=int, default=1, help="sets of seeds for minnow's own takes, and of disturbed weights (default 1)")
+    parser.add_argument(
+        "--sets",
+        type=int,
+        default=1,
+        help="sets of seeds for minnow's own takes, or of disturbed weights, of which there are 3 (default 1)",
+    )
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
     chosen = parser.parse_args()
+    if chosen.takes == "disturbed" and chosen.sets > len(NOISES):
+        parser.error(f"--sets is {chosen.sets}; there are {len(NOISES)} disturbed models")
     texts = [t.text for t in corpus(TextRecipe()).test]
     settings: dict[str, Any] = {"takes": chosen.takes, "sets": chosen.sets}
     if chosen.takes == "disturbed":
-        settings |= {"layers": list(DISTURBED_LAYERS), "noise": NOISE}
+        settings |= {"noise": NOISES[: chosen.sets]}
     with minnow(None) as engine:
         measured = facts(engine.checkpoint)
     with recording(chosen.out, "guard", settings, measured) as record:
@@ -191,6 +201,7 @@ def main() -> None:
                     runs = iter([measure_speech(engine, texts, SAMPLING[chosen.takes], FIRST_SEED + 1000 * number)])
                 for run in runs:
                     record.runs.append(run)
+                    record.write()
                     print({name: value for name, value in run.items() if name != "each"}, flush=True)
 
 
