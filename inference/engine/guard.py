@@ -47,8 +47,10 @@ has to explain its attention than a path that never goes back. Takes of minnow w
 SHORTEST_COPY, MIN_COPIED_FRAMES = 5, 3.0
 """Frames in the shortest block that is a word said twice, and how many of the next block's have to be the same. Those without a fault: 1.6."""
 _LEAST_SHARE = 1e-4
-_SAID_TWICE = regex.compile(r"\b(\w.{1,80}?)\W+\1\b", regex.IGNORECASE)
-"""Words that a text itself has twice, as in "very, very good"."""
+_SAID_TWICE = regex.compile(
+    r"\b(\w.{1,80}?)\W+\1\b|([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{2,80}?)\W*\2", regex.I
+)
+"""Words that a text itself has twice, as in "very, very good", also where no spaces part them."""
 _LONG_WHEN_READ = regex.compile(r"[\d\p{Sc}%&@#+=]|(?<=\p{Lu})\p{Lu}|\p{Lu}(?=\p{Lu})")
 _UNITS_WHEN_READ = 5.0
 """Units by which a digit, a sign or a letter of an acronym may take longer than a letter: it can be a word of its own."""
@@ -214,10 +216,27 @@ def of_words(text: str, pieces: Sequence[bytes], attention: np.ndarray) -> list[
     if (left_out >= MIN_SKIPPED_LETTERS).any():
         place = int(np.argmax(left_out >= MIN_SKIPPED_LETTERS))
         found.append(Finding(Fault.SKIPPED, place + 1, float(left_out[place]) * FIRST_PACE / FRAMES_PER_SECOND))
+    _pool_equal_words(shares, text, np.searchsorted(characters, ends - 1, side="right") - 1)
     gain, again = gain_of_going_back(np.log(shares + _LEAST_SHARE_BACK), before[:-1], MIN_BACK_LETTERS)
-    if gain >= MIN_BACK_GAIN and not _SAID_TWICE.search(text):
+    if gain >= MIN_BACK_GAIN:
         found.append(Finding(Fault.REPEATED, None, again * FIRST_PACE / FRAMES_PER_SECOND))  # too uncertain to cut there
     return found
+
+
+def _pool_equal_words(shares: np.ndarray, text: str, characters: np.ndarray) -> None:
+    """Let each token have the shares (frames, tokens) of all tokens at the same place of an equal word: the model may look at either.
+
+    `characters` are those with which the tokens end.
+    """
+    words = [(word.start(), word[0].casefold()) for word in regex.finditer(r"\w+", text)]
+    places: dict[tuple[str, int], list[int]] = {}
+    for token, number in enumerate(np.searchsorted([begin for begin, _ in words], characters, side="right") - 1):
+        if number >= 0:
+            begin, word = words[number]
+            places.setdefault((word, int(characters[token]) - begin), []).append(token)
+    for tokens in places.values():
+        if len(tokens) > 1:
+            shares[:, tokens] = shares[:, tokens].sum(1, keepdims=True)
 
 
 def of_codes(text: str, codes: np.ndarray) -> list[Finding]:

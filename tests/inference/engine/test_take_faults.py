@@ -89,14 +89,14 @@ def test_frames_that_stay_as_they_are_and_blocks_far_apart_are_nothing_said_twic
 
 def test_words_that_the_text_has_twice_may_be_said_twice():
     twice = np.concatenate((codes(20), codes(20)), axis=1)
-    for text in ("Very, very good.", "It was the boat the boat hit.", "Knock! KNOCK!"):
+    for text in ("Very, very good.", "It was the boat the boat hit.", "Knock! KNOCK!", "商量商量。"):
         assert of_codes(text, twice) == []
     assert of_codes("Everything is very good, very.", twice)
 
 
-def looked_at(places):
-    """Attention of one head that looks at one letter of TEXT after the other."""
-    attention = np.full((1, len(places), len(TEXT)), 0.01)
+def looked_at(places, text=TEXT):
+    """Attention of one head that looks at one letter of the text after the other."""
+    attention = np.full((1, len(places), len(text)), 0.01)
     attention[0, np.arange(len(places)), places] = 1
     return attention
 
@@ -109,6 +109,15 @@ def test_looking_back_in_the_text_is_to_say_words_twice():
     assert 0.3 < found.seconds < 1.5
     astray = [*straight[:24], 11, *straight[24:]]
     assert of_words(TEXT, pieces, looked_at(astray)) == []
+
+
+def test_equal_words_of_a_text_may_be_taken_for_each_other():
+    text = "Speak it as often as you can."
+    straight, first, second = list(range(len(text))), text.index("as "), text.rindex("as ")
+    other = [*straight[:second], first, first + 1, *straight[second + 2 :]]
+    assert of_words(text, [c.encode() for c in text], looked_at(other, text)) == []
+    again = [*straight[: second + 3], *straight[first:]]
+    assert [f.fault for f in of_words(text, [c.encode() for c in text], looked_at(again, text))] == [Fault.REPEATED]
 
 
 def test_letters_that_no_frame_looks_at_were_left_out():
