@@ -37,7 +37,7 @@ from training.word_times import Reader
 SAMPLING: dict[str, dict[str, Any]] = {
     "default": {}, "hot": {"temperature": 1.0}, "wild": {"temperature": 1.0, "top_p": 1.0}, "disturbed": {},
 }  # fmt: skip
-NOISES = 0.5, 0.6, 0.7
+NOISES = 0.4, 0.5, 0.6
 """How much the attention of minnow is disturbed, in standard deviations of its weights, in each set."""
 FIRST_SEED = 50_000
 """The limits were chosen on seeds below this, and on other sentences."""

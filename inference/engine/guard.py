@@ -217,9 +217,8 @@ def of_words(text: str, pieces: Sequence[bytes], attention: np.ndarray) -> list[
         place = int(np.argmax(left_out >= MIN_SKIPPED_LETTERS))
         found.append(Finding(Fault.SKIPPED, place + 1, float(left_out[place]) * FIRST_PACE / FRAMES_PER_SECOND))
     _pool_equal_words(shares, text, np.searchsorted(characters, ends - 1, side="right") - 1)
-    gain, again = gain_of_going_back(np.log(shares + _LEAST_SHARE_BACK), before[:-1], MIN_BACK_LETTERS)
-    if gain >= MIN_BACK_GAIN:
-        found.append(Finding(Fault.REPEATED, None, again * FIRST_PACE / FRAMES_PER_SECOND))  # too uncertain to cut there
+    if gain_of_going_back(np.log(shares + _LEAST_SHARE_BACK), before[:-1], MIN_BACK_LETTERS) >= MIN_BACK_GAIN:
+        found.append(Finding(Fault.REPEATED, None, 0.0))  # where and for how long is too uncertain to cut there, or to choose the best
     return found
 
 

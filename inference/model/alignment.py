@@ -84,28 +84,20 @@ def monotonic_path(scores: np.ndarray) -> np.ndarray:
     return path
 
 
-def gain_of_going_back(scores: np.ndarray, letters: np.ndarray, least: int) -> tuple[float, int]:
-    """By how much the largest sum of scores grows when the path of `monotonic_path` goes back once, and by how many letters it goes back.
+def gain_of_going_back(scores: np.ndarray, letters: np.ndarray, least: int) -> float:
+    """By how much the largest sum of scores grows when the path of `monotonic_path` goes back once.
 
     `scores` (frames, tokens); `letters` (tokens,) are those before each token, ascending. It goes back by `least` letters or more, at the
     place that is best for it; the gain is negative where no place is good, and minus infinity where there is none.
     """
     frames, tokens = scores.shape
-    numbers, nearest = np.arange(tokens), np.searchsorted(letters, letters + least)  # the first token from which each can be gone back to
-    straight, again = np.where(numbers == 0, scores[0], -np.inf), np.full(tokens, -np.inf)
-    back = np.zeros(tokens, np.int64)
+    nearest = np.searchsorted(letters, letters + least)  # the first token from which each can be gone back to
+    straight, again = np.where(np.arange(tokens) == 0, scores[0], -np.inf), np.full(tokens, -np.inf)
     for frame in range(1, frames):
-        behind = np.maximum.accumulate(straight[::-1])  # the best of the last 1, 2, ... tokens
-        which = tokens - 1 - np.maximum.accumulate(np.where(straight[::-1] == behind, numbers, 0))
-        behind, which = np.append(behind[::-1], -np.inf)[nearest], np.append(which[::-1], 0)[nearest]
-        highest = np.maximum.accumulate(again)
-        before = np.maximum.accumulate(np.where(again == highest, numbers, 0))
-        goes = behind > highest
-        back = np.where(goes, letters[which] - letters, back[before])
-        again = np.where(goes, behind, highest) + scores[frame]
+        behind = np.append(np.maximum.accumulate(straight[::-1])[::-1], -np.inf)[nearest]
+        again = np.maximum(behind, np.maximum.accumulate(again)) + scores[frame]
         straight = np.maximum.accumulate(straight) + scores[frame]
-    best = int(again.argmax())
-    return float(again[best] - straight.max()), int(back[best])
+    return float(again.max() - straight.max())
 
 
 class TextPath:

@@ -104,9 +104,7 @@ def looked_at(places, text=TEXT):
 def test_looking_back_in_the_text_is_to_say_words_twice():
     pieces, straight = [c.encode() for c in TEXT], list(range(len(TEXT)))
     assert of_words(TEXT, pieces, looked_at(straight)) == []
-    (found,) = of_words(TEXT, pieces, looked_at([*straight[:24], *straight[11:]]))
-    assert found.fault is Fault.REPEATED
-    assert 0.3 < found.seconds < 1.5
+    assert [f.fault for f in of_words(TEXT, pieces, looked_at([*straight[:24], *straight[11:]]))] == [Fault.REPEATED]
     astray = [*straight[:24], 11, *straight[24:]]
     assert of_words(TEXT, pieces, looked_at(astray)) == []
 
