@@ -82,14 +82,19 @@ def doubled(text: str, words: int, comma: bool, draw: random.Random) -> str | No
     return " ".join((*given[:begin], first, *once, *given[begin + words :]))
 
 
-def disturbed(checkpoint: Path, target: Path, noise: float, seed: int) -> Path:
-    """A copy of a checkpoint whose slow model has noise in the weights of its attention: so many times their standard deviation."""
+def disturbed(checkpoint: Path, target: Path, noise: float, sharpness: float) -> Path:
+    """A copy of a checkpoint with noise in the attention of its slow model, in standard deviations of the weights, or with softer attention.
+
+    Queries are multiplied by `sharpness`, so that below 1 the model looks at more of the text at once and loses its place.
+    """
     shutil.copytree(checkpoint, target)
     (file,) = target.glob("model*.safetensors")
-    weights, draw = load_file(file), torch.Generator().manual_seed(seed)
+    weights, draw = load_file(file), torch.Generator().manual_seed(0)
     for name, weight in sorted(weights.items()):
         if name.startswith("layers.") and ".attention." in name:
             changed = weight.float() + noise * weight.float().std() * torch.randn(weight.shape, generator=draw)
+            if "wqkv" in name:
+                changed[: weights[name.replace("wqkv", "wo")].shape[1]] *= sharpness
             weights[name] = changed.to(weight.dtype)
     save_file(weights, file)
     return target

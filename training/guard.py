@@ -35,13 +35,13 @@ from training.text import corpus
 from training.word_times import Reader
 
 SAMPLING: dict[str, dict[str, Any]] = {
-    "default": {}, "hot": {"temperature": 1.0}, "wild": {"temperature": 1.0, "top_p": 1.0}, "disturbed": {},
+    "default": {}, "hot": {"temperature": 1.0}, "wild": {"temperature": 1.0, "top_p": 1.0},
 }  # fmt: skip
-NOISES = 0.4, 0.5, 0.6
-"""How much the attention of minnow is disturbed, in standard deviations of its weights, in each set."""
+DISTURBANCES = (0.4, 1.0), (0.0, 0.8), (0.0, 0.7), (0.0, 0.6)
+"""Noise and sharpness of the attention of each disturbed minnow (`training.bad_takes.disturbed`)."""
 FIRST_SEED = 50_000
 """The limits were chosen on seeds below this, and on other sentences."""
-SILENT_FRAMES, DAMAGED_SENTENCES = 65, 20
+SILENT_FRAMES, FEW_SENTENCES = 65, 20
 DOUBLED_WORDS = 1, 2, 3
 MIN_WRONG_WORDS = 3
 """A take went wrong when the recogniser hears so many words too many or too few; other words may be its own mistakes."""
@@ -163,46 +163,45 @@ def _wrong(asked: str, heard: str) -> bool:
 
 @contextmanager
 def minnow(number: int | None) -> Iterator[SpeechEngine]:
-    """minnow on the CPU; with a number, one whose weights are disturbed by that of NOISES."""
+    """minnow on the CPU; with a number, one that is disturbed by that of DISTURBANCES."""
     with TemporaryDirectory() as folder:
         path = None
         if number is not None:
-            path = disturbed(EMBEDDED_VOICE, Path(folder) / "disturbed", NOISES[number], seed=number)
+            path = disturbed(EMBEDDED_VOICE, Path(folder) / "disturbed", *DISTURBANCES[number])
         with SpeechEngine.load(path, device="cpu", copies=Path(folder) / "copies") as engine:
             yield engine
+
+
+def measure(takes: str, sets: int) -> Iterator[dict[str, Any]]:
+    """The results of each kind of bad takes, of each set of seeds, or of each disturbed minnow."""
+    texts = [t.text for t in corpus(TextRecipe()).test]
+    if takes == "disturbed":
+        for number, (noise, sharpness) in enumerate(DISTURBANCES):
+            with minnow(number) as engine:
+                yield {"noise": noise, "sharpness": sharpness} | measure_speech(engine, texts[:FEW_SENTENCES], {}, FIRST_SEED)
+        return
+    with minnow(None) as engine:
+        if takes == "damaged":
+            yield from measure_damages(engine, texts[:FEW_SENTENCES])
+        else:
+            for number in range(sets):
+                yield measure_speech(engine, texts, SAMPLING[takes], FIRST_SEED + 1000 * number)
 
 
 def main() -> None:
     """Measure the guard on bad takes, or on what minnow draws: by default, at temperature 1, also without top-p, or disturbed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("takes", choices=["damaged", *SAMPLING], help="which takes")
-    parser.add_argument(
-        "--sets",
-        type=int,
-        default=1,
-        help="sets of seeds for minnow's own takes, or of disturbed weights, of which there are 3 (default 1)",
-    )
+    parser.add_argument("takes", choices=["damaged", "disturbed", *SAMPLING], help="which takes")
+    parser.add_argument("--sets", type=int, default=1, help="sets of seeds for what minnow draws (default 1)")
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
     chosen = parser.parse_args()
-    if chosen.takes == "disturbed" and chosen.sets > len(NOISES):
-        parser.error(f"--sets is {chosen.sets}; there are {len(NOISES)} disturbed models")
-    texts = [t.text for t in corpus(TextRecipe()).test]
-    settings: dict[str, Any] = {"takes": chosen.takes, "sets": chosen.sets}
-    if chosen.takes == "disturbed":
-        settings |= {"noise": NOISES[: chosen.sets]}
     with minnow(None) as engine:
         measured = facts(engine.checkpoint)
-    with recording(chosen.out, "guard", settings, measured) as record:
-        for number in range(1 if chosen.takes == "damaged" else chosen.sets):
-            with minnow(number if chosen.takes == "disturbed" else None) as engine:
-                if chosen.takes == "damaged":
-                    runs = measure_damages(engine, texts[:DAMAGED_SENTENCES])
-                else:
-                    runs = iter([measure_speech(engine, texts, SAMPLING[chosen.takes], FIRST_SEED + 1000 * number)])
-                for run in runs:
-                    record.runs.append(run)
-                    record.write()
-                    print({name: value for name, value in run.items() if name != "each"}, flush=True)
+    with recording(chosen.out, "guard", {"takes": chosen.takes, "sets": chosen.sets}, measured) as record:
+        for run in measure(chosen.takes, chosen.sets):
+            record.runs.append(run)
+            record.write()
+            print({name: value for name, value in run.items() if name != "each"}, flush=True)
 
 
 if __name__ == "__main__":
