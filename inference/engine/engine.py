@@ -130,7 +130,7 @@ class SpeechEngine:
         """
         self.check_open()
         request = request.resolved(self.checkpoint.defaults)
-        segments, silences, lines, voices = self._prompting.segments(request)
+        segments, silences, lines, voices = self._prompting.segments(request, aside=bool(self._scheduler.running))
         columns = self._prompting.fixed(request, voices)
         fixed = [columns[voice] for voice in voices]
         self._prompting.check_room(request, fixed, segments)
@@ -151,7 +151,7 @@ class SpeechEngine:
         """
         if job := self._scheduler.live_job(handle):
             request = job.request.continued(MoreText(more) if isinstance(more, str) else more)
-            segments, silences, lines, voices = self._prompting.segments(request)
+            segments, silences, lines, voices = self._prompting.segments(request, aside=bool(self._scheduler.running))
             columns = self._prompting.fixed(request, voices, job.voices)
             fixed = [columns[voice] for voice in voices]
             self._prompting.check_room(request, fixed, segments)
@@ -239,6 +239,7 @@ class SpeechEngine:
         if threading.current_thread() is not self._thread:  # a callback may close the engine it runs in
             self._thread.join()
             self._release()
+        self._prompting.close()
 
     def __enter__(self) -> SpeechEngine:
         return self
@@ -303,7 +304,8 @@ class SpeechEngine:
         sounding = scheduler.sounding()
         if vocoder.free:
             frames = max(vocoder.frames_a_round, len(scheduler.running))
-            passes = choose(sounding, time.monotonic(), frames, vocoder.frames_beside)
+            unbegun = (job for job in scheduler.waiting if not job.sequence)
+            passes = choose((*sounding, *unbegun), time.monotonic(), frames, vocoder.frames_beside)
         jobs = {job.vocoder: job for job in sounding}
         for stream, samples in vocoder.decode_due({job.vocoder: size for job, size in passes.items() if job.vocoder}):
             if job := jobs.get(stream):  # else it has ended meanwhile

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.engine.reading import Reader, read
 from inference.engine.request import SpeechRequest
 from inference.errors import GenerationError, RequestError
 from inference.model.checkpoint import Checkpoint
@@ -25,7 +26,7 @@ class Prompting:
     """The prompts of one checkpoint. Columns are (1 + codebooks, time) int64."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._config, self._defaults = checkpoint.config, checkpoint.defaults
+        self._config, self._defaults, self._reader = checkpoint.config, checkpoint.defaults, Reader()
         self._tokenizer = tokenizer = checkpoint.tokenizer
         codebooks = checkpoint.config.num_codebooks
         self._builders = {compat: PromptBuilder(tokenizer, codebooks, specials=compat == "reference") for compat in (None, "reference")}
@@ -34,12 +35,18 @@ class Prompting:
         """The builder of a request's columns: `compat="reference"` obeys control tokens in the text."""
         return self._builders[request.compat]
 
-    def segments(self, request: SpeechRequest) -> tuple[list[Tensor], list[float], list[SpokenLine], list[Voice]]:
-        """The columns of each segment, the seconds of silence before each and after the last, each one's words if asked for, and its voice."""
-        lines, last = request.script(self._defaults)
-        spoken = request.spoken_words(lines, self._defaults) if request.words else []
+    def segments(self, request: SpeechRequest, *, aside: bool) -> tuple[list[Tensor], list[float], list[SpokenLine], list[Voice]]:
+        """The columns of each segment, the seconds of silence before each and after the last, each one's words if asked for, and its voice.
+
+        `aside`: somebody is being spoken to, so a long text is read in another process.
+        """
+        lines, last, spoken = (self._reader.read if aside else read)(request, self._defaults)
         columns = [self.builder(request).segment(line.text) for line in lines]
         return columns, [*(line.silence for line in lines), last], spoken, [request.voice_named(line.voice) for line in lines]
+
+    def close(self) -> None:
+        """End the process that reads long texts."""
+        self._reader.close()
 
     def text_columns(self, request: SpeechRequest, segment: Tensor) -> tuple[range, list[bytes]]:
         """Which columns of a segment hold its text, and the bytes of each of these tokens."""

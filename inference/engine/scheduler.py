@@ -63,7 +63,7 @@ class Scheduler:
         self._checkpoint, self._runner, self._prompting = checkpoint, runner, prompting
         self._slots, self._queue = slots, queue
         self._live: dict[RequestHandle, Job] = {}
-        self._held = 0
+        self._held = 0  # rounds that those who can wait have waited
         self._guarded: set[Job] = set()
         self._retry_times = RetryTimes(slots)
         self._changed = threading.Condition()
@@ -152,9 +152,11 @@ class Scheduler:
         return job.finished or (job.status is JobStatus.WAITING and not job.handle.is_behind())
 
     def schedule(self) -> None:
-        """End cancelled jobs, then admit waiting ones and prefill: up to PREFILL columns in all, so that no long prompt holds up running jobs."""
+        """End cancelled jobs, then admit waiting ones and prefill: up to PREFILL columns in all, so that no long prompt holds up running jobs.
+
+        On a CPU one prompt at most: whoever comes meanwhile waits for all of them.
+        """
         self._end_finished()
-        self._held = self._held + 1 if any(job.status is JobStatus.DECODING and job.urgent for job in self.running) else 0
         columns = 0
         while columns < PREFILL and (job := self._prefilling() or self._admit()):
             try:
@@ -166,17 +168,24 @@ class Scheduler:
                 columns += max(self._runner.prefill(), LEAST_COLUMNS)
                 if job.sequence is not None and job.sequence.slot >= 0:
                     job.status = JobStatus.DECODING
+                    if self._runner.can_leave_out:
+                        break
             except GenerationError as e:
                 self.fail(job, e)
             except Exception as e:  # for example out of memory: it affects only this job
                 self.fail(job, self._device_fault(e))
+        self._held = self._held + 1 if self._others_wait() else 0
+
+    def _others_wait(self) -> bool:
+        """Whether a short text that has not been heard has this round to itself, which it has in all but one of HELD_ROUNDS."""
+        return self._held < HELD_ROUNDS - 1 and any(job.urgent for job in self.running)
 
     def wanted_first(self) -> list[Sequence] | None:
         """Whose frames are wanted before all others': while a short text has not been heard, its own and those of listeners who run out.
 
-        None when all are wanted, as they are every HELD_ROUNDS rounds at least, or when leaving some out saves nothing.
+        None when all are wanted, or when leaving some out saves nothing.
         """
-        if self._held % HELD_ROUNDS == 0 or not self._runner.can_leave_out:
+        if not self._held or not self._runner.can_leave_out:
             return None
         soon = time.monotonic() + AHEAD_SECONDS
         decoding = [job for job in self.running if job.status is JobStatus.DECODING]
@@ -343,7 +352,7 @@ class Scheduler:
         """Take the waiting job that goes next, when a slot is free for it."""
         with self._changed:
             short = self.waiting.a_short_one_goes_next()
-            if self._held % HELD_ROUNDS and not short:
+            if self._others_wait() and not short:
                 return None
             if short and len(self.running) == self._slots:
                 self._pause_one()

@@ -20,39 +20,29 @@ class PromptBuilder:
 
     def __init__(self, tokenizer: Tokenizer, num_codebooks: int, *, specials: bool = False) -> None:
         self._tokenizer, self._codebooks, self._specials = tokenizer, num_codebooks, specials
+        self._end = tokenizer.special("im_end")
+        self._open = {role: [tokenizer.special("im_start"), *tokenizer.encode(f"{role}\n")] for role in ("system", "user", "assistant")}
+        self._behind = [self._end, *self._open["assistant"], tokenizer.special("voice")]
 
     def system(self) -> Tensor:
         """The system message, which opens every conversation."""
-        return torch.cat((self._open("system"), self._text(SYSTEM), self._control("im_end")), dim=1)
+        return self._columns([*self._open["system"], *self._tokenizer.encode(SYSTEM), self._end])
 
     def reference(self, text: str, codes: np.ndarray) -> Tensor:
         """A user message with what a clip says, and the assistant speaking it: `codes` (codebooks or more, frames) int."""
         spoken = torch.from_numpy(np.ascontiguousarray(codes[: self._codebooks], dtype=np.int64))
         vq = torch.cat((spoken[:1] + self._tokenizer.semantic_begin, spoken))
-        return torch.cat((self._user(text), self._open("assistant"), self._control("voice"), vq, self._control("im_end")), dim=1)
+        return torch.cat((self.segment(text), vq, self._columns([self._end])), dim=1)
 
     def segment(self, text: str) -> Tensor:
         """A user message with the text to speak, and the opening of the assistant's answer."""
-        return torch.cat((self._user(text), self._open("assistant"), self._control("voice")), dim=1)
+        return self._columns([*self._open["user"], *self._tokenizer.encode(text, specials=self._specials), *self._behind])
 
     def text_of(self, segment: Tensor) -> range:
         """Which columns of a `segment` hold its text."""
-        opening, whole = self._open("user").shape[1], self.segment("").shape[1]
-        return range(opening, segment.shape[1] - whole + opening)
+        return range(len(self._open["user"]), segment.shape[1] - len(self._behind))
 
-    def _user(self, text: str) -> Tensor:
-        return torch.cat((self._open("user"), self._text(text, self._specials), self._control("im_end")), dim=1)
-
-    def _open(self, role: str) -> Tensor:
-        return torch.cat((self._control("im_start"), self._text(f"{role}\n")), dim=1)
-
-    def _control(self, name: str) -> Tensor:
-        return self._column([self._tokenizer.special(name)])
-
-    def _text(self, text: str, specials: bool = False) -> Tensor:
-        return self._column(self._tokenizer.encode(text, specials=specials))
-
-    def _column(self, ids: list[int]) -> Tensor:
+    def _columns(self, ids: list[int]) -> Tensor:
         columns = torch.zeros(1 + self._codebooks, len(ids), dtype=torch.int64)
         columns[0] = torch.tensor(ids, dtype=torch.int64)
         return columns

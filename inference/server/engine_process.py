@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from inference.audio.write import int16
+from inference.engine.reading import LONG_TEXT
 from inference.engine.request import Audio, MoreText, SpeechRequest
 from inference.engine.watchdog import Watchdog
 from inference.errors import FishserveError, GenerationError, Overloaded
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 1.0
 """How often the process says that it is ready, so that one that hangs is noticed."""
-LONG_TEXT = 2000
-"""Characters above which a text is prepared in a thread of its own, so that short texts need not wait for it."""
 MAX_CLIPS = 16
 """Clips that may wait to be encoded or decoded."""
 
@@ -107,7 +106,10 @@ class EngineProcess:
                 self._answer(address, partial(self._handle, engine, address, message))
 
     def _is_prepared_later(self, uid: str, message: Message) -> bool:
-        """Whether a message is for the thread that prepares long texts: so are all that come for a request before it is done with them."""
+        """Whether a message is for the thread that prepares long texts, for which short ones need not wait.
+
+        So are all messages that come for a request before it is done with them.
+        """
         with self._lock:
             return uid in self._preparing or _length(message) > LONG_TEXT
 

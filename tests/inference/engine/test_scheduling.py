@@ -128,6 +128,26 @@ def test_until_a_short_text_is_heard_those_with_plenty_to_hear_get_a_frame_every
     assert np.array_equal(beside.codes, alone)
 
 
+def test_short_texts_that_follow_each_other_leave_the_others_every_few_rounds(golden, monkeypatch):
+    monkeypatch.setattr(scheduler_module, "AHEAD_SECONDS", -1e9)
+    engine, heard = ByHand(golden, slots=2), []
+    engine.submit(SpeechRequest("Hello there.", seed=1, max_new_tokens=60), heard.append)
+    while not heard:
+        engine.turn()
+    (job,) = engine._scheduler.running
+    before, rounds, first = len(job.sequence.frames), 0, [None]
+    while rounds < 6 * scheduler_module.HELD_ROUNDS:
+        if first:  # the one before has been heard: it leaves, and the next one comes
+            first = []
+            short = engine.submit(SpeechRequest("Short.", seed=2, max_new_tokens=30), first.append)
+        engine.turn()
+        rounds += 1
+        if first:
+            short.cancel()
+    assert 6 <= len(job.sequence.frames) - before <= 7
+    engine.finish()
+
+
 @pytest.mark.parametrize(("text", "paused"), [("One sentence. " * 60, True), ("[pause:9s] Hello there. And more.", False)])
 def test_of_texts_that_nobody_has_heard_only_a_long_one_is_paused(golden, text, paused):
     """Two short ones would pause each other for ever, as silence before the words counts as something to hear."""
@@ -326,7 +346,7 @@ def test_two_slots_that_fault_together_leave_nothing_behind(golden):
     engine = ByHand(golden, slots=2)
     for _ in range(2):
         engine.submit(SpeechRequest("Hello there.", voice(50), temperature=0, max_new_tokens=500), lambda _: None)
-    engine.turn()
+        engine.turn()
     assert len(engine._runner.sequences) == 2
     engine._runner._cache.v[:, :2, :, 40] = torch.nan
     engine.turn()
