@@ -21,14 +21,14 @@ LISTED = 40
 
 @torch.inference_mode()
 def profiled(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
-    """How long an engine of so many rows takes to start, how its kernels run, seconds of a frame, and of each kernel of one.
+    """How long an engine of so many rows takes to start, how its frames and prompts run, seconds of a frame, and of each kernel of one.
 
     A kernel is (name, launches a frame, seconds a frame). Without graphs there are no frames and no kernels.
     """
     device = checkpoint.device
     started = time.perf_counter()
     runner = Runner(checkpoint, rows)
-    found: dict[str, Any] = {"rows": rows, "start_seconds": time.perf_counter() - started, "how": runner.how}
+    found: dict[str, Any] = {"rows": rows, "start_seconds": time.perf_counter() - started, "how": runner.how, "prefill": runner.prefill_how}
     graphs = runner._graphs
     if graphs is None:
         return found

@@ -143,9 +143,10 @@ def _proof(checkpoint: Checkpoint, runner: Runner, n: int) -> dict[str, float]:
     ours = _columns(checkpoint, runner, range(n), 0.0)
     twice = [_columns(checkpoint, runner, range(n), 0.7) for _ in range(2)]
     alone = _columns(checkpoint, runner, range(1), 0.7)
-    graphs, runner._graphs = runner._graphs, None
+    captured = runner._graphs, runner._prefill_graphs
+    runner._graphs = runner._prefill_graphs = None
     eager = _columns(checkpoint, runner, range(n), 0.0)
-    runner._graphs = graphs
+    runner._graphs, runner._prefill_graphs = captured
     return {
         "behind": behind, "as_eager": _share(ours, eager), "as_again": _share(*twice), "as_alone": _share(twice[0][:1], alone),
         "draws": _draws(checkpoint.device, n),

@@ -162,8 +162,10 @@ def _measure(run: Run) -> None:
 def _say_graphs(run: Run, found: Any) -> None:
     if found is None:
         run.say("a step left nothing behind: see the log")
-    elif found["how"] != "graphs":
-        run.say(f"NOT the fastest way: {found['how']}")
+        return
+    for part in ("how", "prefill"):
+        if found.get(part, "graphs") != "graphs":
+            run.say(f"NOT the fastest way: {found[part]}")
 
 
 def _say_frames(run: Run, frames: Any) -> None:
@@ -236,14 +238,14 @@ def _profile_rows(rows: int, checkpoint: Path, out: Path, flags: dict[str, str],
     from inference.model import checkpoint as checkpoints
 
     if device == "cuda":
-        from inference.engine import cuda_decode_step, kernels
+        from inference.engine import cuda_decode_step, kernels, launching
 
         if "narrow" in flags:
             for module in (kernels, cuda_decode_step):  # which imports it by name
                 patch.object(module, "NARROW", int(flags["narrow"])).start()
         if flags.get("overlap") == "0":
-            kernels.overlap = lambda allowed: None  # noqa: ARG005 - the engine must not allow it again
-            kernels._overlap = False
+            launching.overlap = lambda allowed: None  # noqa: ARG005 - the engine must not allow it again
+            launching._overlap = False
     started = time.perf_counter()
     loaded = checkpoints.load(checkpoint, torch.device(device))
     found = {"flags": flags, "load_seconds": time.perf_counter() - started, **profiled(loaded, rows)}
@@ -260,7 +262,7 @@ def _stand_in() -> None:
     def made(self: Runner, *arguments: Any, **named: Any) -> None:
         make(self, *arguments, **named)
         with_graphs(self)
-        self.how = "graphs"
+        self.how = self.prefill_how = "graphs"
 
     patch.object(Runner, "__init__", made).start()
 

@@ -44,7 +44,7 @@ def tables(body: dict[str, Any]) -> list[Table]:
     makers: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
         "latency": serving, "throughput": serving, "http": serving, "compare": compared, "codec": codec, "roofline": roofline,
         "frames": frames, "host": host, "rounding": rounding, "soak": soak, "saas": saas, "busy": busy, "attack": attack,
-        "voices": voices, "fleet": fleet,
+        "voices": voices, "fleet": fleet, "kernels": kernels,
     }  # fmt: skip
     return makers[body["command"]](body)
 
@@ -72,6 +72,34 @@ def fleet(body: dict[str, Any]) -> list[Table]:
         for r in body["runs"]
     ]  # fmt: skip
     return [Table("Simulated clusters", columns, rows)]
+
+
+def kernels(body: dict[str, Any]) -> list[Table]:
+    """What the compiler made of each kernel on one GPU, with predictions; and its registers on all of them."""
+    runs = body["runs"]
+    names = list(dict.fromkeys(r["architecture"] for r in runs))
+    most = "sm_90" if "sm_90" in names else names[0]
+    found = []
+    for rows in dict.fromkeys(r["rows"] for r in runs):
+        mine = [r for r in runs if r["architecture"] == most and r["rows"] == rows]
+        lines = [
+            [r["title"], str(r["launches"]), " x ".join(map(str, r["grid"])),
+             *(str(r[key]) for key in ("warps", "registers", "spilled", "shared", "barriers", "instructions")),
+             f"{r['bytes'] / 1e6:.1f}", f"{1e6 * r['seconds']:.1f}" if r["seconds"] else ""]
+            for r in mine
+        ]  # fmt: skip
+        total = sum(r["launches"] * r["seconds"] for r in mine if r["seconds"])
+        words = f"{sum(r['launches'] for r in mine)} kernels of ours, {1e6 * total:.0f} µs; {body['prediction']}." if total else ""
+        columns = ("kernel", "times", "grid", "warps", "registers", "spilled, B", "shared, B", "barriers", "instructions", "MB", "µs")
+        found.append(Table(f"{most}, {f'{rows} rows' if rows else 'prompts'}", columns, lines, words))
+    titles = dict.fromkeys((r["rows"], r["title"]) for r in runs)
+    each = {(r["rows"], r["title"], r["architecture"]): r for r in runs}
+    lines = [
+        [f"{title}, {f'{rows} rows' if rows else 'prompts'}",
+         *(f"{one['registers']}, {one['spilled']}" if (one := each.get((rows, title, name))) else "" for name in names)]
+        for rows, title in titles
+    ]  # fmt: skip
+    return [*found, Table("Registers of a thread, and bytes of it that are spilled", ("kernel", *names), lines)]
 
 
 def samples_of(run: dict[str, Any]) -> list[Sample]:

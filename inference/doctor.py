@@ -80,8 +80,9 @@ def examine(settings: Settings, console: Console) -> bool:
             row("waiting", waiting())
             row("batches", _batches(loaded))
         else:
-            frames, codec = Runner(loaded, 1).how, Vocoder(loaded.codec).how
-            row("graphs", f"frames: {frames}; codec: {codec}", frames == codec == GRAPHS)
+            runner, codec = Runner(loaded, 1), Vocoder(loaded.codec).how
+            how = f"frames: {runner.how}; prefill: {runner.prefill_how}; codec: {codec}"
+            row("graphs", how, runner.how == runner.prefill_how == codec == GRAPHS)
     except FishserveError as e:
         row("device" if isinstance(e, RequestError) and e.param == "device" else "checkpoint", str(e), good=False)
     console.print(table)

@@ -15,6 +15,8 @@ from inference.errors import RequestError
 from inference.extras import needs
 
 if TYPE_CHECKING:
+    from inference.engine.graphs import Graphs
+    from inference.engine.prefill import PrefillGraphs
     from inference.model.config import DualARConfig
 
 ARCHITECTURES = "sm_80,sm_86,sm_89,sm_90,sm_100,sm_120"
@@ -30,11 +32,11 @@ def warm(
     architectures: Annotated[str, typer.Option(help="GPUs to compile for, comma-separated.")] = ARCHITECTURES,
 ) -> None:
     """Compile the kernels of a model for GPUs, without one. It takes half a minute of CPU for each architecture."""
-    wanted = [_capability(name.strip()) for name in architectures.split(",")]
+    wanted = [capability_of(name.strip()) for name in architectures.split(",")]
     os.environ["TRITON_CACHE_DIR"] = str(directory.resolve())  # before Triton is loaded
     with needs("engine", "`fishserve warm`"):
         import triton  # noqa: F401
-    config, im_end, semantic_begin = _model(checkpoint)
+    config, im_end, semantic_begin = model_of(checkpoint)
     for capability in wanted:
         started = time.monotonic()
         fill(config, im_end, semantic_begin, slots, capability)
@@ -44,23 +46,34 @@ def warm(
 
 
 def fill(config: DualARConfig, im_end: int, semantic_begin: int, slots: int, capability: tuple[int, int]) -> None:
-    """Compile the kernels of a model's frames into Triton's cache, for an engine of so many slots.
+    """Compile the kernels of a model's frames and prompts into Triton's cache, for an engine of so many slots.
 
     All layers take the same kernels, so the stand-in for the model has one of each kind, without values.
     """
     from dataclasses import replace
 
+    from inference.engine.kernel_cache import compile_at_once, without_gpu
+    from inference.engine.prefill import SIZES
+
+    frames, prompts = stand_in(replace(config, n_layer=1, n_fast_layer=1), im_end, semantic_begin, slots)
+    with without_gpu(capability):
+        compile_at_once(frames.run_eagerly, frames.sizes, capability)
+        compile_at_once(prompts.run_eagerly, SIZES[:1], capability)
+
+
+def stand_in(config: DualARConfig, im_end: int, semantic_begin: int, slots: int) -> tuple[Graphs, PrefillGraphs]:
+    """The graphs of an engine of so many slots whose model has this shape and no values: their kernels can be compiled."""
     import torch
 
     from inference.engine.cuda_decode_step import FusedStep
+    from inference.engine.cuda_prefill import FusedPrefill
     from inference.engine.decode_step import Head, Step
     from inference.engine.graphs import Graphs
-    from inference.engine.kernel_cache import compile_at_once, without_gpu
+    from inference.engine.prefill import PREFILL, PrefillGraphs
     from inference.engine.runner import WINDOW
     from inference.model.config import CODES_PER_GROUP
     from inference.model.dual_ar import DualAR
 
-    config = replace(config, n_layer=1, n_fast_layer=1)
     model = DualAR.without_values(config, semantic_begin)
     values = {name: torch.empty(t.shape, dtype=torch.float16) for name, t in model.state_dict().items()}
     model.load_state_dict(values, assign=True)
@@ -69,19 +82,19 @@ def fill(config: DualARConfig, im_end: int, semantic_begin: int, slots: int, cap
     ids = torch.cat((torch.tensor([im_end]), torch.arange(semantic_begin, semantic_begin + codes)))
     head = Head(ids, step.heads.rows_of(model.output_weight[ids]), codes, step.heads.rows_of(model.fast_output.weight[:codes]))
     cache = model.new_cache(slots + 1, config.max_seq_len)
-    graphs = Graphs(FusedStep(step, head, slots, WINDOW), cache, slots, config.num_codebooks, WINDOW)
-    with torch.inference_mode(), without_gpu(capability):
-        compile_at_once(graphs.run_eagerly, graphs.sizes, capability)
+    frames = Graphs(FusedStep(step, head, slots, WINDOW), cache, slots, config.num_codebooks, WINDOW)
+    return frames, PrefillGraphs(FusedPrefill(step, PREFILL), cache, config.num_codebooks, model.embeddings.weight)
 
 
-def _capability(name: str) -> tuple[int, int]:
+def capability_of(name: str) -> tuple[int, int]:
+    """The compute capability of an architecture such as sm_90. Raises RequestError for another name."""
     found = re.fullmatch(r"sm_(\d+)(\d)", name)
     if found is None or int(found[1]) < 8:
         raise RequestError(f"architecture {name!r} is not one of sm_80 or newer, such as {ARCHITECTURES}", "architectures")
     return int(found[1]), int(found[2])
 
 
-def _model(checkpoint: str | None) -> tuple[DualARConfig, int, int]:
+def model_of(checkpoint: str | None) -> tuple[DualARConfig, int, int]:
     """A model's shape, its end token and its first semantic token."""
     from inference.model.config import DualARConfig
     from inference.model.tokenizer import SPECIAL_TOKENS, Tokenizer

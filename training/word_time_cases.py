@@ -1,16 +1,18 @@
 """How exact the times of words are at other speeds and in texts as people write them, and what they cost.
 
-Each word as sent is compared with the teacher's durations of what is said for it, carried over by aligning the sound of both.
+Each word as sent is compared with the teacher's durations of what is said for it, carried over by aligning the sound of both, and with
+what an independent aligner says of the file.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import accumulate
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from inference.engine.times import HOP
 from inference.model.codec import LogMel
 from inference.model.config import SAMPLE_RATE
 from inference.text.words import SpokenLine
+from training.aligner import Aligner
 from training.speech import PAUSE, Teacher, Utterance
 
 SPEEDS = (0.7, 1.5)
@@ -77,19 +80,24 @@ TEXTS = {
         "## The garden\n\nRoses grow *beside* the __old__ wall.",
     ),
 }  # fmt: skip
-COST_ROUNDS = 6
+TAUGHT_DELAY_SECONDS = 0.084
+"""The teacher's durations are late: its sound comes so much earlier, by the aligner's median on its own speech."""
+COST_ROUNDS = 12
 """An even number: then neither kind goes first more often."""
 BANDS = 96
 """Mel bands that are compared: the teacher has no sound above 12 kHz."""
 
 
 def taught_starts(line: SpokenLine, taught: Utterance) -> np.ndarray:
-    """When each word of a line begins in the teacher's speech by its own durations, in seconds; nan where they do not say."""
+    """When each word of a line begins in the teacher's speech by its own durations, in seconds; nan where they do not say.
+
+    TAUGHT_DELAY_SECONDS are taken off.
+    """
     silent, places = taught.phonemes.numpy() == PAUSE, taught.bytes.numpy()
     starts = []
     for word in line.words:
         reached = np.flatnonzero((places > len(line.text[: word.begin].encode()) - 0.5) & ~silent)
-        starts.append(reached[0] * HOP / SAMPLE_RATE if len(reached) else np.nan)
+        starts.append(reached[0] * HOP / SAMPLE_RATE - TAUGHT_DELAY_SECONDS if len(reached) else np.nan)
     return np.array(starts)
 
 
@@ -120,16 +128,26 @@ def _warped(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, columns
 
 
-def errors_as_sent(
-    engine: SpeechEngine, teacher: Teacher, mel: LogMel, text: str, seed: int, speeds: Sequence[float] = (1.0,)
-) -> list[list[float]]:  # fmt: skip
-    """How much later than the teacher's durations say each word begins in a file of each speed, in seconds, but for a segment's first word.
+class FileErrors(NamedTuple):
+    """How much later than others say the words of a file begin, in seconds, but for the first word of each segment.
 
-    A segment that the teacher does not speak is left out.
+    Others are the teacher's durations, carried over, and the aligner, which is nan where it does not tell. `first` are the first words,
+    against the aligner.
     """
+
+    taught: list[float]
+    aligned: list[float]
+    first: list[float]
+
+
+def errors_as_sent(
+    engine: SpeechEngine, teacher: Teacher, aligner: Aligner, mel: LogMel, text: str, seed: int, speeds: Sequence[float] = (1.0,)
+) -> list[FileErrors]:
+    """The errors of each word of a text, in a file of each speed. A segment that the teacher does not speak is left out of `taught`."""
     defaults = engine.checkpoint.defaults
     request = SpeechRequest(text, seed=seed, words=True).resolved(defaults)
     lines, _ = request.script(defaults)
+    spoken = request.spoken_words(lines, defaults)
     words, ends, at, samples = [], [], 0.0, []
     for chunk in engine.stream(request):
         at += chunk.seconds
@@ -137,22 +155,38 @@ def errors_as_sent(
         words += chunk.words
         if chunk.words and chunk.words[-1].ends_line:
             ends.append(at)
-    encoders = [Encoder("pcm", SAMPLE_RATE, speed) for speed in speeds]
-    files = [encoder.encode(np.concatenate(samples)) + encoder.finish() for encoder in encoders]
-    found, begins, errors = iter(words), 0.0, [list[float]() for _ in speeds]
-    for line, spoken, end in zip(lines, request.spoken_words(lines, defaults), ends, strict=True):
-        own, taught = [next(found) for _ in spoken.words], teacher.speak(line.text, seed=seed, keep_wave=False)
-        begins += line.silence
-        if taught is not None:
-            true = taught_starts(spoken, taught)
-            for encoder, file, of_speed in zip(encoders, files, errors, strict=True):
-                wave = np.frombuffer(file, "<i2").astype(np.float32) / 32768
-                first, last = (encoder.position(seconds) for seconds in (begins, end))
-                heard = mel(torch.from_numpy(wave[round(first * SAMPLE_RATE) : round(last * SAMPLE_RATE)])[None])[0]
-                expected = first + carried_over(true, taught.mel.float(), heard)
-                of_speed.extend([encoder.position(word.start) - second for word, second in zip(own, expected, strict=True)][1:])
-        begins = end
-    return errors
+    found = []
+    for speed in speeds:
+        wave, position = at_speed(np.concatenate(samples), speed)
+        own = iter(np.array([position(word.start) for word in words]))
+        aligned = iter(aligner.starts(" ".join(line.text for line in spoken), _begins(spoken), wave))
+        errors, begins = FileErrors([], [], []), 0.0
+        for line, said, end in zip(lines, spoken, ends, strict=True):
+            starts, heard = (np.array([next(times) for _ in said.words]) for times in (own, aligned))
+            errors.aligned.extend((starts - heard)[1:])
+            errors.first.extend((starts - heard)[:1])
+            begins += line.silence
+            if taught := teacher.speak(line.text, seed=seed, keep_wave=False):
+                first, last = position(begins), position(end)
+                sound = mel(torch.from_numpy(wave[round(first * SAMPLE_RATE) : round(last * SAMPLE_RATE)])[None])[0]
+                expected = first + carried_over(taught_starts(said, taught), taught.mel.float(), sound)
+                errors.taught.extend((starts - expected)[1:])
+            begins = end
+        found.append(errors)
+    return found
+
+
+def at_speed(samples: np.ndarray, speed: float) -> tuple[np.ndarray, Callable[[float], float]]:
+    """Samples (n,) as a file of that speed has them, and where in the file a second of them is."""
+    encoder = Encoder("pcm", SAMPLE_RATE, speed)
+    file = encoder.encode(samples) + encoder.finish()
+    return np.frombuffer(file, "<i2").astype(np.float32) / 32768, encoder.position
+
+
+def _begins(lines: Sequence[SpokenLine]) -> list[int]:
+    """With which character each word begins, of all lines with a space between them."""
+    offsets = accumulate((len(line.text) + 1 for line in lines), initial=0)
+    return [offset + word.begin for offset, line in zip(offsets, lines, strict=False) for word in line.words]
 
 
 def costs(engine: SpeechEngine, texts: Sequence[str]) -> list[dict[str, Any]]:

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from inference.engine import kernels
+from inference.engine.attention_kernels import Attention
 from inference.engine.decode_step import Head, PackedBlock, Step
-from inference.engine.kernels import NARROW, Attention
+from inference.engine.kernels import NARROW
 from inference.engine.weight_layouts import Dense, Matrix
 from inference.model.config import SEMANTIC_TOKENS
-from inference.model.dual_ar import Block, KVCache
+from inference.model.dual_ar import Block, DualAR, KVCache
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """A layer's norms (gain, eps) and weights (out, in)."""
 
     before: tuple[Tensor, float]
@@ -34,12 +35,26 @@ class _Layer:
     w2: Tensor
 
     @staticmethod
-    def of(packed: PackedBlock, block: Block) -> _Layer:
+    def of(packed: PackedBlock, block: Block) -> Layer:
         """Take the step's own weights. On CUDA they already have the layout needed here, so nothing is stored twice."""
         before, after = ((norm.norm.weight, norm.norm.eps) for norm in (packed.attention_norm, packed.ffn_norm))
         a, f = block.attention, block.feed_forward
         wqkv, wo, w2 = _rows(packed.wqkv, a.wqkv), _rows(packed.wo, a.wo), _rows(packed.w2, f.w2)
-        return _Layer(before, wqkv, a.wqkv.bias, wo, after, _rows(packed.w13, f.w1, f.w3), w2)
+        return Layer(before, wqkv, a.wqkv.bias, wo, after, _rows(packed.w13, f.w1, f.w3), w2)
+
+    @staticmethod
+    def slow(step: Step) -> list[Layer]:
+        """The slow layers of a step."""
+        return _layers(step.slow_blocks, step.model.layers)
+
+    @staticmethod
+    def fast(step: Step) -> list[Layer]:
+        """The fast layers of a step."""
+        return _layers(step.fast_blocks, step.model.fast_layers)
+
+
+def _layers(blocks: list[PackedBlock], layers: nn.ModuleList) -> list[Layer]:
+    return [Layer.of(packed, block) for packed, block in zip(blocks, layers, strict=True) if isinstance(block, Block)]
 
 
 def _rows(matrix: Matrix, *linears: nn.Linear) -> Tensor:
@@ -47,32 +62,78 @@ def _rows(matrix: Matrix, *linears: nn.Linear) -> Tensor:
     return matrix.weight.t().contiguous() if isinstance(matrix, Dense) else torch.cat([linear.weight for linear in linears])
 
 
+def embed(model: DualAR, columns: Tensor, x: Tensor) -> None:
+    """Embed the column (1 + codebooks,) at the start of each row of `columns` (rows, ...) int64: x (rows, dim)."""
+    c, begin = model.config, model.semantic_begin
+    kernels.embed(
+        columns, model.embeddings.weight, model.codebook_embeddings.weight, x, codebooks=c.num_codebooks,
+        semantic=(begin, begin + SEMANTIC_TOKENS), code_size=c.codebook_size, code_step=c.codebook_size if c.share_codebook_embeddings else 0,
+    )  # fmt: skip
+
+
+def widest(model: DualAR) -> int:
+    """The most values that a layer computes for a row at a time."""
+    c = model.config
+    return max(
+        c.dim, (c.n_head + 2 * c.n_local_heads) * c.head_dim, 2 * c.intermediate_size,
+        c.fast_dim, (c.fast_n_head + 2 * c.fast_n_local_heads) * c.fast_head_dim, 2 * c.fast_intermediate_size,
+    )  # fmt: skip
+
+
+class LayerBuffers:
+    """Runs a model's layers over up to `rows` rows, in buffers that every run overwrites."""
+
+    def __init__(self, model: DualAR, rows: int) -> None:
+        like = model.embeddings.weight
+        self._normed, self._qkv, self._y, self._both, self._h = (like.new_zeros(rows * widest(model)) for _ in range(5))
+
+    def run(self, layer: Layer, x: Tensor, attend: Callable[..., None], attend_and_add: Callable[..., None] | None = None) -> None:
+        """One layer over x (rows, dim), in place. `attend` takes qkv and out, and for few rows the weight that is needed next; where there is
+        `attend_and_add`, it takes qkv, the output's weight and x.
+        """
+        rows, dim = x.shape
+        qkv, both = _part(self._qkv, rows, len(layer.wqkv)), _part(self._both, rows, len(layer.w13))
+        y, h, normed = (
+            _part(buffer, rows, width) for buffer, width in ((self._y, dim), (self._h, len(layer.w13) // 2), (self._normed, dim))
+        )
+        if rows <= NARROW:
+            kernels.linear(x, layer.wqkv, qkv, bias=layer.bias, norm=layer.before)
+            if attend_and_add:
+                attend_and_add(qkv=qkv, weight=layer.wo, x=x)
+            else:
+                attend(qkv=qkv, out=y, ahead=layer.w13)
+                kernels.linear(y, layer.wo, x, add=x)
+            kernels.linear(x, layer.w13, h, norm=layer.after, gated=True)
+            kernels.linear(h, layer.w2, x, add=x)
+            return
+        kernels.norm(x, *layer.before, normed)
+        torch.mm(normed, layer.wqkv.t(), out=qkv) if layer.bias is None else torch.addmm(layer.bias, normed, layer.wqkv.t(), out=qkv)
+        attend(qkv=qkv, out=y)
+        x.addmm_(y, layer.wo.t())
+        kernels.norm(x, *layer.after, normed)
+        torch.mm(normed, layer.w13.t(), out=both)
+        kernels.gate(both, h)
+        x.addmm_(h, layer.w2.t())
+
+
 class FusedStep:
     """`step` for frames of up to `rows` rows, drawing from the ids of `head`. Every frame overwrites its buffers."""
 
     def __init__(self, step: Step, head: Head, rows: int, window: int) -> None:
         model = step.model
-        c, like = model.config, model.embeddings.weight
+        c, like, most = model.config, model.embeddings.weight, 2 * rows * widest(model)
         self._model, self._window, self._ids = model, window, head.ids
         self._token_head = model.output_weight[head.ids].contiguous()
         self._code_head = model.fast_output.weight[: head.codes].contiguous()
-        self._slow, self._fast = (
-            [_Layer.of(packed, block) for packed, block in zip(blocks, layers, strict=True) if isinstance(block, Block)]
-            for blocks, layers in ((step.slow_blocks, model.layers), (step.fast_blocks, model.fast_layers))
-        )
+        self._slow, self._fast = Layer.slow(step), Layer.fast(step)
         project = model.fast_project_in
         self._project = (_rows(step.project, project), project.bias) if isinstance(project, nn.Linear) and step.project else None
         self._fast_cache = model.new_fast_cache(rows).both
         self._slow_attention = Attention(rows, c.n_head, c.n_local_heads, c.head_dim, like.device)
         self._fast_attention = Attention(rows, c.fast_n_head, c.fast_n_local_heads, c.fast_head_dim, like.device)
-        widths = [
-            c.dim, (c.n_head + 2 * c.n_local_heads) * c.head_dim, 2 * c.intermediate_size,
-            c.fast_dim, (c.fast_n_head + 2 * c.fast_n_local_heads) * c.fast_head_dim, 2 * c.fast_intermediate_size,
-        ]  # fmt: skip
         # Two rows for each sequence, for the pass over two codebook positions.
-        self._x, self._fast_x, self._hidden, self._normed, self._qkv, self._y, self._both, self._h = (
-            like.new_zeros(2 * rows * max(widths)) for _ in range(8)
-        )
+        self._buffers = LayerBuffers(model, 2 * rows)
+        self._x, self._fast_x, self._hidden = (like.new_zeros(most) for _ in range(3))
         self._logits = torch.zeros(rows * len(head.ids), dtype=torch.float32, device=like.device)
 
     @torch.inference_mode()
@@ -90,13 +151,9 @@ class FusedStep:
             partial(attention, numbers=numbers, length_at=codebooks + 1, active=active)
             for attention in (self._slow_attention, self._fast_attention)
         )
-        kernels.embed(
-            numbers, model.embeddings.weight, model.codebook_embeddings.weight, x, codebooks=codebooks,
-            semantic=(begin, begin + SEMANTIC_TOKENS), code_size=c.codebook_size,
-            code_step=c.codebook_size if c.share_codebook_embeddings else 0,
-        )  # fmt: skip
+        embed(model, numbers, x)
         for layer, kv in zip(self._slow, cache.both, strict=True):
-            self._run(layer, x, partial(slow, cache=kv, turns=model.rope))
+            self._buffers.run(layer, x, partial(slow, cache=kv, turns=model.rope))
         logits = _part(self._logits, rows, len(self._ids))
         kernels.linear(x, self._token_head, logits, norm=(model.norm.weight, model.norm.eps))
         hidden = x
@@ -108,38 +165,17 @@ class FusedStep:
             x = _part(self._fast_x, rows * time, c.fast_dim)
             kernels.draw(
                 n, logits, numbers, sampling, hidden, frames, self._ids, model.fast_embeddings.weight, x, active,
-                codebooks=codebooks, window=self._window, semantic_begin=begin, code_size=c.codebook_size,
+                codebooks=codebooks, window=self._window, semantic_begin=begin, code_size=c.codebook_size, ahead=self._fast[0].w13,
             )  # fmt: skip
             if n == codebooks - 1:
                 break
             for layer, kv in zip(self._fast, self._fast_cache, strict=True):
-                self._run(layer, x, partial(fast, cache=kv, turns=model.fast_rope, time=time, position=n + 1 if n else 0))
+                attend = partial(fast, cache=kv, turns=model.fast_rope, time=time, position=n + 1 if n else 0)
+                add = partial(self._fast_attention.add, cache=kv, turns=model.fast_rope, position=n + 1)
+                self._buffers.run(layer, x, attend, add if len(x) == 1 else None)
             logits = _part(self._logits, rows, len(self._code_head))
             kernels.linear(x[time - 1 :: time], self._code_head, logits, norm=(model.fast_norm.weight, model.fast_norm.eps))
         kernels.advance(numbers, frames, active, codebooks=codebooks, window=self._window)
-
-    def _run(self, layer: _Layer, x: Tensor, attend: Callable[..., None]) -> None:
-        """One layer over x (rows, dim), in place."""
-        rows, dim = x.shape
-        qkv, both = _part(self._qkv, rows, len(layer.wqkv)), _part(self._both, rows, len(layer.w13))
-        y, h, normed = (
-            _part(buffer, rows, width) for buffer, width in ((self._y, dim), (self._h, len(layer.w13) // 2), (self._normed, dim))
-        )
-        if rows <= NARROW:
-            kernels.linear(x, layer.wqkv, qkv, bias=layer.bias, norm=layer.before)
-            attend(qkv=qkv, out=y)
-            kernels.linear(y, layer.wo, x, add=x)
-            kernels.linear(x, layer.w13, h, norm=layer.after, gated=True)
-            kernels.linear(h, layer.w2, x, add=x)
-            return
-        kernels.norm(x, *layer.before, normed)
-        torch.mm(normed, layer.wqkv.t(), out=qkv) if layer.bias is None else torch.addmm(layer.bias, normed, layer.wqkv.t(), out=qkv)
-        attend(qkv=qkv, out=y)
-        x.addmm_(y, layer.wo.t())
-        kernels.norm(x, *layer.after, normed)
-        torch.mm(normed, layer.w13.t(), out=both)
-        kernels.gate(both, h)
-        x.addmm_(h, layer.w2.t())
 
 
 def _part(buffer: Tensor, rows: int, width: int) -> Tensor:

@@ -72,8 +72,9 @@ class SpeechEngine:
         use_threads(checkpoint)  # before the weights are laid out in one part per thread
         self._runner = run_in_short_lived_thread(Runner)(checkpoint, self._slots, allowed_weights(weights, checkpoint.device))
         self._vocoder = Vocoder(checkpoint.codec)
-        self.graphs = {"frames": self._runner.how, "codec": self._vocoder.how} if checkpoint.device.type == "cuda" else {}
-        """How frames and the codec's passes run on CUDA, in words; empty on a CPU."""
+        how = {"frames": self._runner.how, "prefill": self._runner.prefill_how, "codec": self._vocoder.how}
+        self.graphs = how if checkpoint.device.type == "cuda" else {}
+        """How frames, prompts and the codec's passes run on CUDA, in words; empty on a CPU."""
         self._prompting = Prompting(checkpoint)
         self._scheduler = Scheduler(checkpoint, self._runner, self._prompting, self._slots, queue)
         self._quality_guard, self._paces = quality_guard, Paces()

@@ -191,11 +191,11 @@ def capture_frames(step: Step, head: Head, cache: KVCache, rows: int, window: in
     device = cache.both.device
 
     def graphs(overlapping: bool) -> Graphs:
-        from inference.engine import kernels  # Triton comes with torch for CUDA, and nothing else needs it
+        from inference.engine import launching  # Triton comes with torch for CUDA, and nothing else needs it
         from inference.engine.cuda_decode_step import FusedStep
         from inference.engine.kernel_cache import compile_at_once
 
-        kernels.overlap(overlapping)
+        launching.overlap(overlapping)
         with torch.cuda.device(device):
             captured = Graphs(FusedStep(step, head, rows, window), cache, rows, step.codebooks, window)
             started = time.monotonic()

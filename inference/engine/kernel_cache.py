@@ -12,14 +12,19 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
 from inference import cpu_threads
-from inference.engine import kernels
+from inference.engine import launching
 
 
-def compile_at_once(frame: Callable[[int], None], sizes: Sequence[int], capability: tuple[int, int]) -> None:
-    """Compile what frames of so many rows need, as many kernels at a time as there are CPUs. `frame` is then run without kernels."""
+def compile_at_once(
+    frame: Callable[[int], None], sizes: Sequence[int], capability: tuple[int, int], launches: list[launching.Launch] | None = None
+) -> None:
+    """Compile what frames of so many rows need, as many kernels at a time as there are CPUs. `frame` is then run without kernels.
+
+    `launches` gets each kernel of these frames.
+    """
 
     def compile_all() -> None:
-        with kernels.compiling_for(capability), _in_parallel():
+        with launching.compiling_for(capability, launches), _in_parallel():
             for size in sizes:
                 frame(size)
 

@@ -40,7 +40,10 @@ STEP = Histogram(
     buckets=(0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25, 0.5, 1),
 )
 GRAPHS = Gauge(
-    "fishserve_graphs", "Whether frames and the codec run as CUDA graphs: 1, or 0 for eager kernels.", ["part"], multiprocess_mode="livemin"
+    "fishserve_graphs",
+    "Whether frames, prompts (prefill) and the codec run as CUDA graphs: 1, or 0 for eager kernels.",
+    ["part"],
+    multiprocess_mode="livemin",
 )
 CLIPS = Counter("fishserve_clips_encoded", "Clips turned into codes.")
 PREFIXES = Counter("fishserve_prefix_lookups", "Voices looked up in the cache of computed prompts.", ["result"])

@@ -2,7 +2,8 @@
 
 The runner keeps the used slots of the cache contiguous: when a sequence leaves, the last slot moves into its place, so that
 attention reads a plain slice. It computes a prompt piece by piece in a separate slot behind the others, so that a long prompt
-does not keep running slots waiting; then the prompt moves into a slot. The runner knows nothing of text, audio, queues or threads.
+does not keep running slots waiting; then the prompt moves into a slot. Where prompts have graphs, those of several sequences are computed
+at once, in free slots. The runner knows nothing of text, audio, queues or threads.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from torch import Tensor
 from inference.engine.decode_step import Head, Step
 from inference.engine.graphs import PendingFrames, capture_frames
 from inference.engine.kv_cache import KEPT_SHARE, KVPrefix, PrefixCache
+from inference.engine.prefill import PREFILL, Piece, capture_prefill
 from inference.engine.request import FinishReason, SpeechRequest
 from inference.engine.sampler import NONE, TOP_RANKS, Controls, gumbel, sample, seen_ids
 from inference.engine.weight_layouts import Weights
-from inference.model.alignment import text_attention
 from inference.model.checkpoint import Checkpoint
 from inference.model.config import CODES_PER_GROUP, AlignmentHead
 from inference.model.dual_ar import Span
@@ -29,8 +30,6 @@ WINDOW = 16
 """Number of past frames that the repetition penalty considers."""
 NOISE_FRAMES = 32
 """Frames whose noise is generated at once."""
-PREFILL = 256
-"""Prompt columns computed between two frames of the running slots."""
 
 
 @dataclass(eq=False)
@@ -84,65 +83,110 @@ class Runner:
         self._speakable = self._speakable_head()
         captured = capture_frames(self._step, self._speakable, self._cache, slots, WINDOW)
         self._graphs, self.how = captured.graphs, captured.how
+        together = capture_prefill(self._step, self._cache, self._graphs is not None)
+        self._prefill_graphs, self.prefill_how = together.graphs, together.how
         self._flight: tuple[list[Sequence], PendingFrames] | None = None  # the sequences whose frames are pending, and the frames
         self._placed = False  # whether the graphs hold the state of each running sequence
         self._draws = torch.arange(self._codebooks)
         self._whole: Head | None = None  # made for the first reference run: on CUDA it is a large copy
         self._controls: tuple[tuple[tuple[float, float, float], ...], Controls] | None = None
-        self._staged: Sequence | None = None
+        self._staged: dict[Sequence, int] = {}  # the oldest first, each with the row of the cache where its prompt is computed
         self.sequences: list[Sequence] = []
 
     @property
+    def can_stage(self) -> bool:
+        """Whether the next `prefill` would begin one more sequence. A voice is computed alone: others may need it."""
+        if self._prefill_graphs is None:
+            return not self._staged
+        return not any(s.length < s.fixed for s in self._staged) and sum(self._left(s) for s in self._staged) < PREFILL
+
+    @property
     def free(self) -> bool:
-        """Whether a sequence can be staged: no other is staged, and there is a slot for it to move into."""
-        return self._staged is None and len(self.sequences) < self._staging
+        """Whether a sequence can be staged, and there is a slot for it to move into."""
+        return self.can_stage and len(self.sequences) + len(self._staged) < self._staging
 
     @property
     def positions(self) -> int:
         """Positions of the cache in use."""
-        return sum(s.length for s in (*self.sequences, *([self._staged] if self._staged else ())))
+        return sum(s.length for s in (*self.sequences, *self._staged))
 
     def stage(self, sequence: Sequence) -> None:
         """Stage a sequence; `prefill` then computes its prompt. Columns that its own KV prefix or its voice's holds are copied instead."""
-        self._staged, sequence.length = sequence, 0
+        row = self._staged[sequence] = self._staging if self._prefill_graphs is None else self._free_row()
+        sequence.length = 0
         prefix = sequence.kv_prefix or self._prefixes.get(sequence.prompt[:, : sequence.fixed])
         if prefix is not None:
             sequence.length = min(prefix.shared(sequence.prompt), sequence.prompt.shape[1] - 1)
-            prefix.restore(self._cache, self._staging, sequence.length)
+            prefix.restore(self._cache, row, sequence.length)
         sequence.kv_prefix = None  # the slot holds a copy now, so free this one
 
-    def prefill(self) -> int:
-        """Run the next piece of the staged prompt; after the last piece, take a slot. Returns the number of columns run.
+    def _free_row(self) -> int:
+        """The first row of the cache that no sequence uses. There is one, as the cache has a row more than there are slots."""
+        used = {*range(len(self.sequences)), *self._staged.values()}
+        return next(row for row in range(self._cache.rows) if row not in used)
 
-        Without graphs, the last piece also draws the first frame. With graphs, the next step runs the prompt's last column.
+    def _left(self, s: Sequence) -> int:
+        """Columns of a staged prompt that `prefill` has still to compute. With graphs, the next step runs the last one."""
+        return s.prompt.shape[1] - (self._graphs is not None) - s.length
+
+    def prefill(self) -> int:
+        """Run the next pieces of staged prompts; after its last piece, a sequence takes a slot. Returns the number of columns run, also those
+        that a graph has beyond the pieces.
+
+        Without graphs, the last piece also draws the first frame.
         """
-        s = self._staged
-        assert s is not None
-        start, last = s.length, s.prompt.shape[1] - (self._graphs is not None)
-        hidden = None
-        if start < last:
-            # A piece ends where the voice ends, so that the arithmetic is the same for a cached voice and a computed one.
-            s.length = min(start + PREFILL, s.fixed if start < s.fixed else last)
+        if self._prefill_graphs is None:
+            return self._prefill_first()
+        pieces, room = dict[Sequence, Piece](), PREFILL
+        for s, row in self._staged.items():
+            if count := min(self._piece(s), room):
+                pieces[s] = Piece(s.prompt[:, s.length : s.length + count], row, s.length)
+                room -= pieces[s].padded
+        states = self._prefill_graphs.launch([*pieces.values()]) if pieces else []
+        for (s, piece), hidden in zip(pieces.items(), states, strict=True):
+            s.length += piece.columns.shape[1]
+            self._keep_voice(s, hidden)
+        for s in [s for s in self._staged if not self._left(s)]:
+            self._take_slot(s, None)
+        return self._prefill_graphs.size(pieces.values()) if pieces else 0
+
+    def _prefill_first(self) -> int:
+        s, row = next(iter(self._staged.items()))
+        start, hidden = s.length, None
+        if self._left(s):
+            s.length += min(self._piece(s), PREFILL)
             columns = self._sent(s.prompt[None, :, start : s.length])
             if self._graphs is None:
-                hidden = self._lm.slow(columns, self._cache, Span.prompt(self._staging, start, columns.shape[2], self._device))
+                hidden = self._lm.slow(columns, self._cache, Span.prompt(row, start, columns.shape[2], self._device))
             else:
-                hidden = self._step.prompt(columns, self._cache, self._staging, start)
-            if s.length == s.fixed and bool(hidden.isfinite().all()):
-                self._prefixes.put(KVPrefix.of(self._cache, self._staging, s.prompt[:, : s.length]))
-        if s.length == last:
+                hidden = self._step.prompt(columns, self._cache, row, start)
+            self._keep_voice(s, hidden)
+        if not self._left(s):
             self._take_slot(s, hidden)
         return s.length - start
+
+    def _piece(self, s: Sequence) -> int:
+        """Columns of a staged prompt's next piece. It ends where the voice ends, so that the arithmetic is the same for a cached voice and a
+        computed one.
+        """
+        return s.fixed - s.length if s.length < s.fixed else self._left(s)
+
+    def _keep_voice(self, s: Sequence, hidden: Tensor) -> None:
+        """After the last piece of a voice, keep its KV prefix, unless the piece's states are no numbers."""
+        if s.length == s.fixed and bool(hidden.isfinite().all()):
+            self._prefixes.put(KVPrefix.of(self._cache, self._staged[s], s.prompt[:, : s.length]))
 
     def text_attention(self, sequence: Sequence, text: range, frames: range, heads: Seq[AlignmentHead]) -> Tensor:
         """What `heads` looked at in the prompt's columns `text` while the model chose `frames`: (heads, frames, columns) FP32 on the CPU.
 
         Nothing that later frames depend on changes.
         """
-        columns = np.stack((sequence.prompt[:, -1].numpy(), *sequence.frames), axis=1)
-        before = torch.from_numpy(columns[:, frames.start : frames.stop])
-        start = sequence.prompt.shape[1] - 1 + frames.start
-        return text_attention(self._lm, self._cache, sequence.slot, self._sent(before), start, text, heads).cpu()
+        columns, found = [sequence.prompt[:, -1].numpy(), *sequence.frames], []
+        for first in range(frames.start, frames.stop, PREFILL):  # in pieces: each holds the weights of all heads to all columns
+            before = self._sent(torch.from_numpy(np.stack(columns[first : min(first + PREFILL, frames.stop)], axis=1)))
+            start = sequence.prompt.shape[1] - 1 + first
+            found.append(self._step.text_attention(before, self._cache, sequence.slot, start, text, heads).cpu())
+        return torch.cat(found, dim=1)
 
     def kv_prefix_bytes(self, sequence: Sequence) -> int:
         """The bytes that `kv_prefix` would take."""
@@ -162,7 +206,7 @@ class Runner:
         if sequence.finish is not None or not sequence.frames:
             return False
         sequence.kv_prefix = self.kv_prefix(sequence)
-        self._cache.both[:, :, sequence.slot, :, : sequence.length] = 0  # were they not numbers, whoever gets the slot would read them
+        self._forget(sequence.slot, sequence.length)
         self.remove(sequence)
         return True
 
@@ -170,21 +214,40 @@ class Runner:
         """Put a paused sequence into a free slot."""
         prefix, sequence.kv_prefix = sequence.kv_prefix, None
         assert prefix is not None
-        sequence.slot, sequence.length = len(self.sequences), prefix.columns.shape[1]
+        sequence.slot, sequence.length = self._next_slot(), prefix.columns.shape[1]
         self.sequences.append(sequence)
         prefix.restore(self._cache, sequence.slot, sequence.length)
         if self._placed:
             self._place(sequence)
 
+    def _next_slot(self) -> int:
+        """The row behind the running sequences. A prompt that is computed there moves elsewhere."""
+        slot = len(self.sequences)
+        for other, row in self._staged.items():
+            if row == slot:
+                self._move_staged(other, self._free_row())
+        return slot
+
     def _take_slot(self, sequence: Sequence, hidden: Tensor | None) -> None:
-        self._staged, sequence.slot = None, len(self.sequences)
+        if self._staged[sequence] != len(self.sequences):
+            self._move_staged(sequence, self._next_slot())
+        sequence.slot = self._staged.pop(sequence)
         self.sequences.append(sequence)
-        self._cache.move(self._staging, sequence.slot, sequence.length)
         if self._graphs is None:
             assert hidden is not None
             self._finish_frame(hidden[:, -1], [sequence])
         elif self._placed:
             self._place(sequence)
+
+    def _move_staged(self, sequence: Sequence, target: int) -> None:
+        row, self._staged[sequence] = self._staged[sequence], target
+        self._cache.move(row, target, sequence.length)
+        if self._prefill_graphs is not None:
+            self._forget(row, sequence.length)
+
+    def _forget(self, row: int, length: int) -> None:
+        """Zero a row's first positions: were they not numbers, the next sequence there would read them."""
+        self._cache.both[:, :, row, :, :length] = 0
 
     @property
     def can_leave_out(self) -> bool:
@@ -263,8 +326,9 @@ class Runner:
 
     def remove(self, sequence: Sequence) -> None:
         """Free a sequence's slot and move the last slot into its place; or unstage the sequence."""
-        if self._staged is sequence:
-            self._staged = None
+        row = self._staged.pop(sequence, None)
+        if row is not None and self._prefill_graphs is not None:
+            self._forget(row, sequence.length)
         if sequence.slot < 0:
             return
         slot, last = sequence.slot, self.sequences.pop()

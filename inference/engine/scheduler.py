@@ -14,9 +14,10 @@ from inference.engine import metrics
 from inference.engine.device import is_lost
 from inference.engine.guard import of_words
 from inference.engine.job import Job, JobStatus, Text, Urgency
+from inference.engine.prefill import PREFILL
 from inference.engine.prompting import Prompting
 from inference.engine.request import FinishReason
-from inference.engine.runner import PREFILL, Runner, Sequence
+from inference.engine.runner import Runner, Sequence
 from inference.engine.stream import RequestHandle
 from inference.engine.takes import Guard
 from inference.engine.times import SegmentTimes
@@ -158,22 +159,17 @@ class Scheduler:
         """
         self._end_finished()
         columns = 0
-        while columns < PREFILL and (job := self._prefilling() or self._admit()):
+        while columns < PREFILL and (jobs := self._staged()):
             try:
-                if job.status is JobStatus.DECODING:
-                    self._resume(job)
-                    continue
-                if job.sequence is None:
-                    self._start_segment(job)
                 columns += max(self._runner.prefill(), LEAST_COLUMNS)
-                if job.sequence is not None and job.sequence.slot >= 0:
-                    job.status = JobStatus.DECODING
-                    if self._runner.can_leave_out:
-                        break
-            except GenerationError as e:
-                self.fail(job, e)
-            except Exception as e:  # for example out of memory: it affects only this job
-                self.fail(job, self._device_fault(e))
+            except Exception as e:  # for example out of memory: it affects only those whose prompts are computed
+                for job in jobs:
+                    self.fail(job, self._device_fault(e))
+            started = [job for job in jobs if job.sequence is not None and job.sequence.slot >= 0]
+            for job in started:
+                job.status = JobStatus.DECODING
+            if started and self._runner.can_leave_out:
+                break
         self._held = self._held + 1 if self._others_wait() else 0
 
     def _others_wait(self) -> bool:
@@ -345,8 +341,19 @@ class Scheduler:
         for job in over:
             self._end(job, None, FinishReason.CANCELLED if job.handle.cancelled else job.reason)
 
-    def _prefilling(self) -> Job | None:
-        return next((j for j in self.running if j.status is JobStatus.PREFILLING), None)
+    def _staged(self) -> list[Job]:
+        """The jobs whose prompts are computed next, after as many waiting ones are admitted as the runner takes."""
+        while self._runner.can_stage and (job := self._admit()):
+            try:
+                if job.status is JobStatus.DECODING:
+                    self._resume(job)
+                else:
+                    self._start_segment(job)
+            except GenerationError as e:
+                self.fail(job, e)
+            except Exception as e:  # for example out of memory: it affects only this job
+                self.fail(job, self._device_fault(e))
+        return [job for job in self.running if job.status is JobStatus.PREFILLING]
 
     def _admit(self) -> Job | None:
         """Take the waiting job that goes next, when a slot is free for it."""
@@ -383,6 +390,8 @@ class Scheduler:
 
     def _start_segment(self, job: Job) -> None:
         job.next_segment()
+        if job.times:
+            job.times.delay = self._checkpoint.defaults.alignment_delay
         if job.guard:
             self._guarded.add(job)
             _, pieces = self._prompting.text_columns(job.request, job.turns[-1])

@@ -49,6 +49,8 @@ class SegmentTimes:
         """Where the text is in the segment's columns, and its tokens, once somebody has looked."""
         self.read_frames = 0
         """Frames whose attention was read."""
+        self.delay = 0.0
+        """Seconds by which the model's attention follows the sound."""
 
     def read(self, pieces: Sequence[bytes], attention: np.ndarray) -> None:
         """Take the attention of the next frames, (heads, frames, tokens + 1), to the text's tokens `pieces` and the column behind them."""
@@ -64,7 +66,8 @@ class SegmentTimes:
     def _update(self, *, ended: bool) -> None:
         if self._path:
             self._is_news = True
-            self._bounds = character_bounds(self._line.text, self._pieces, self._path.starts(ended=ended)) / FRAMES_PER_SECOND
+            bounds = character_bounds(self._line.text, self._pieces, self._path.starts(ended=ended)) / FRAMES_PER_SECOND
+            self._bounds = earlier(bounds, len(self._line.text), self.delay)
 
     def cut(self, characters: int) -> None:
         """Only so many characters of the text are said, so only their words are given."""
@@ -90,6 +93,13 @@ class SegmentTimes:
             words.append(Word(word.text, word.start_char, word.end_char, start, end, word.spoken, precision, last))
         self._given += len(words)
         return tuple(words)
+
+
+def earlier(bounds: np.ndarray, characters: int, delay: float) -> np.ndarray:
+    """Bounds of so many characters, in seconds, `delay` earlier: all but the end of the text, which the end of the sound tells."""
+    moved = np.maximum(bounds - delay, 0.0)
+    moved[characters:] = bounds[characters:]
+    return moved
 
 
 def character_times(

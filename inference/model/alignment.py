@@ -110,23 +110,26 @@ class TextPath:
     def __init__(self, tokens: int) -> None:
         self._numbers = np.arange(tokens)
         self._best = np.where(self._numbers == 0, 0.0, -np.inf)
-        self._came_from: list[np.ndarray] = []
-        self._shares: list[np.ndarray] = []
-        self._places: list[float] = []
+        self._came_from = np.zeros((0, tokens), np.int64)
+        self._shares = np.zeros((0, tokens))
+        self._places = np.zeros(0)
 
     def add(self, attention: np.ndarray) -> None:
         """The attention of the next frames, (heads, frames, tokens)."""
         shares = attention.astype(np.float64).mean(0)
         shares = shares / np.maximum(shares.sum(-1, keepdims=True), _LEAST) + _LEAST
-        scores = np.log(shares)
-        for frame in range(len(shares)):
-            first = not self._places and not self._shares
-            highest = self._best if first else np.maximum.accumulate(self._best)
-            self._came_from.append(np.maximum.accumulate(np.where(self._best == highest, self._numbers, 0)))
-            self._best = highest + scores[frame]
+        scores, before = np.log(shares), np.empty_like(shares)
+        if not (len(self._places) or len(self._shares)):
+            scores[:1, 1:] = -np.inf
+        for frame, score in enumerate(scores):
+            before[frame] = self._best
+            self._best = np.maximum.accumulate(self._best) + score
             self._best[self._best < self._best.max() - _BEAM] = -np.inf
-            self._shares.append(shares[frame])
-        self._settle(np.flatnonzero(self._best > -np.inf))
+        highest = np.maximum.accumulate(before, axis=1)
+        came_from = np.maximum.accumulate(np.where(before == highest, self._numbers, 0), axis=1)
+        self._came_from, self._shares = np.concatenate((self._came_from, came_from)), np.concatenate((self._shares, shares))
+        alive = np.flatnonzero(self._best > -np.inf)
+        self._settle(alive[0], alive[-1])
 
     def starts(self, *, ended: bool) -> np.ndarray:
         """When each token begins, (tokens,) float64 in frames, ascending from 0; once it has `ended`, up to the number of frames.
@@ -135,8 +138,8 @@ class TextPath:
         when the second begins more exactly than whole frames do.
         """
         if ended:
-            self._settle(np.array([self._best.argmax()]))
-        places, frames = np.array(self._places), len(self._places)
+            self._settle(self._best.argmax(), self._best.argmax())
+        places, frames = self._places, len(self._places)
         reached = self._numbers - 0.5
         after = np.searchsorted(places, reached)
         if not ended:
@@ -148,22 +151,25 @@ class TextPath:
         starts = np.where(after == 0, 0.0, np.where(after == frames, frames, before + 0.5 + part))
         return np.maximum.accumulate(np.clip(starts, 0, frames))
 
-    def _settle(self, tokens: np.ndarray) -> None:
-        """Settle the frames up to the last one at which all paths to `tokens` are at the same token."""
+    def _settle(self, first: np.int64, last: np.int64) -> None:
+        """Settle the frames up to the last one at which all paths to the tokens from `first` to `last` are at the same token.
+
+        Paths do not cross, so those to these two tell where all are.
+        """
         frame = len(self._shares) - 1
-        while frame >= 0 and len(tokens) > 1:
-            tokens = np.unique(self._came_from[frame][tokens])
+        while frame >= 0 and first != last:
+            first, last = self._came_from[frame, first], self._came_from[frame, last]
             frame -= 1
-        if frame < 0:
+        settled = frame + 1
+        if not settled:
             return
-        path = [int(tokens[0])]
-        for came_from in self._came_from[frame:0:-1]:
-            path.append(int(came_from[path[-1]]))
-        for token, shares in zip(reversed(path), self._shares, strict=False):
-            before, after = (shares[n] if 0 <= n < len(shares) else 0.0 for n in (token - 1, token + 1))
-            place = token + (after - before) / (before + shares[token] + after)
-            self._places.append(max(place, self._places[-1]) if self._places else place)
-        del self._came_from[: frame + 1], self._shares[: frame + 1]
+        path = np.full(settled, first)
+        for n in range(frame, 0, -1):
+            path[n - 1] = self._came_from[n, path[n]]
+        shares = np.pad(self._shares[:settled], ((0, 0), (1, 1)))
+        before, at, after = (shares[np.arange(settled), path + n] for n in range(3))
+        self._places = np.maximum.accumulate(np.concatenate((self._places, path + (after - before) / (before + at + after))))
+        self._came_from, self._shares = self._came_from[settled:], self._shares[settled:]
 
 
 def token_starts(attention: np.ndarray) -> np.ndarray:

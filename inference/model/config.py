@@ -122,6 +122,7 @@ class GenerationDefaults:
     `spell_capitals` also acronyms and words in capitals. `chunk`, `max_segment_bytes` and the pauses are those of `Segmentation`.
     `history` is the number of columns of earlier segments that stay in the context: 0 for none, None for as many as fit.
     `alignment_heads` look at the text that each frame speaks: `[[layer, head], ...]` in the file; none if nobody knows such heads.
+    They may follow behind the sound, by `alignment_delay` seconds.
     """
 
     temperature: float = 0.7
@@ -136,6 +137,7 @@ class GenerationDefaults:
     sentence_pause: float = 0.0
     paragraph_pause: float = 0.0
     alignment_heads: tuple[AlignmentHead, ...] = ()
+    alignment_delay: float = 0.0
 
     @classmethod
     def from_file(cls, path: Path) -> GenerationDefaults:
@@ -159,6 +161,8 @@ class GenerationDefaults:
         for name in ("clause_pause", "sentence_pause", "paragraph_pause"):
             if not _is_number(values[name]) or not 0 <= values[name] <= MAX_NATURAL_PAUSE:
                 raise CheckpointError(f"{path}: {name} is {values[name]!r}; it must be between 0 and {MAX_NATURAL_PAUSE:.0f} seconds")
+        if not _is_number(values["alignment_delay"]) or not 0 <= values["alignment_delay"] <= 1:
+            raise CheckpointError(f"{path}: alignment_delay is {values['alignment_delay']!r}; it must be between 0 and 1 seconds")
         return cls(**values | {"alignment_heads": _heads(path, values["alignment_heads"])})
 
     @property

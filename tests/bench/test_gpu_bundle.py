@@ -15,7 +15,7 @@ from tests.waiting import HANG_SECONDS
 def test_a_frame_is_timed_and_taken_apart(golden, monkeypatch):
     monkeypatch.setattr(frame_profile, "REPLAYS", 2)
     monkeypatch.setattr(frame_profile, "FRAMES", 2)
-    assert frame_profile.profiled(golden, 1).keys() == {"rows", "start_seconds", "how"}
+    assert frame_profile.profiled(golden, 1).keys() == {"rows", "start_seconds", "how", "prefill"}
     monkeypatch.setattr(frame_profile, "Runner", lambda *given: with_graphs(Runner(*given)))
     found = frame_profile.profiled(golden, 2)
     assert len(found["seconds"]) == 2

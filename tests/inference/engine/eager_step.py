@@ -1,10 +1,11 @@
-"""What Triton's kernels replace, in plain PyTorch: a frame as `Graphs` asks for it, made of the runner's own step; and passes of the
-vocoder whose sound arrives later, as a GPU's does.
+"""What Triton's kernels replace, in plain PyTorch: a frame as `Graphs` asks for it and a pass over prompts as `PrefillGraphs` does, made of
+the runner's own step; and passes of the vocoder whose sound arrives later, as a GPU's does.
 """
 
 import torch
 
 from inference.engine.graphs import Graphs
+from inference.engine.prefill import BLOCK, PrefillGraphs
 from inference.engine.runner import WINDOW
 from inference.engine.sampler import Controls, gumbel, sample, seen_ids
 from inference.engine.vocoder import Passes
@@ -45,9 +46,30 @@ class PlainStep:
         numbers[:, columns + 2] += 1
 
 
+class PlainPrefill:
+    """`inference.engine.cuda_prefill.FusedPrefill` by other means."""
+
+    def __init__(self, step):
+        self.step = step
+
+    @torch.inference_mode()
+    def run(self, columns, blocks, cache, hidden):
+        hidden[:] = torch.nan  # what does not count may be anything
+        pieces = []
+        for at, (row, first, count) in enumerate(blocks.tolist()):
+            if pieces and pieces[-1][0] == row and first:
+                pieces[-1][3] += count
+            elif count:
+                pieces.append([row, first, BLOCK * at, count])
+        for row, first, at, count in pieces:
+            hidden[at : at + count] = self.step.prompt(columns[at : at + count].T[None], cache, row, first)[0]
+
+
 def with_graphs(runner):
     """Let a runner go the way it goes on CUDA, but without capturing anything."""
     runner._graphs = Graphs(PlainStep(runner._step, runner._speakable), runner._cache, runner._staging, runner._codebooks, WINDOW)
+    like = runner._lm.embeddings.weight
+    runner._prefill_graphs = PrefillGraphs(PlainPrefill(runner._step), runner._cache, runner._codebooks, like)
     return runner
 
 

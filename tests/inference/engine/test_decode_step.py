@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from inference.engine.decode_step import Step
-from inference.model.config import DualARConfig
+from inference.model.alignment import text_attention
+from inference.model.config import AlignmentHead, DualARConfig
 from inference.model.dual_ar import DualAR, Span
 
 CPU = torch.device("cpu")
@@ -57,6 +58,21 @@ def test_a_packed_prompt_in_pieces_equals_the_models(changes):
     pieces = [step.prompt(columns[:, :, start:end], ours, 2, start) for start, end in ((0, 1), (1, 8), (8, 12))]
     torch.testing.assert_close(torch.cat(pieces, dim=1), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(ours.both, theirs.both, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"n_local_heads": 4, "attention_qkv_bias": True}], ids=str)
+def test_packed_attention_to_a_text_equals_the_models_and_writes_nothing(changes):
+    torch.manual_seed(0)
+    config = DualARConfig.from_dict(BASE | changes)
+    model = DualAR(config, semantic_begin=260).requires_grad_(False)
+    columns = torch.randint(260, 1000, (1, 1 + config.num_codebooks, 14))
+    cache = model.new_cache(2, 16)
+    model.slow(columns, cache, Span.prompt(1, 0, 14, CPU))
+    kept, heads = cache.both.clone(), [AlignmentHead(1, 3), AlignmentHead(0, 2), AlignmentHead(1, 0)]
+    expected = text_attention(model, cache, 1, columns[0, :, 6:14], 6, range(2, 5), heads)
+    found = Step(model, 1).text_attention(columns[0, :, 6:14], cache, 1, 6, range(2, 5), heads)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert torch.equal(cache.both, kept)
 
 
 def test_packing_leaves_the_model_as_it_was(golden):

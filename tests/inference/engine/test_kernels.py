@@ -1,5 +1,6 @@
 """Each kernel in Triton's interpreter against the plain PyTorch it replaces, then a whole frame of them."""
 
+import json
 import subprocess
 import sys
 
@@ -9,14 +10,18 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 
-from inference.engine import kernels
+from inference.engine import kernels, prefill_kernels
+from inference.engine.attention_kernels import Attention
 from inference.engine.cuda_decode_step import FusedStep
+from inference.engine.cuda_prefill import FusedPrefill
 from inference.engine.decode_step import Head, Step
 from inference.engine.graphs import Graphs
-from inference.engine.runner import WINDOW
+from inference.engine.prefill import BLOCK, PREFILL, Piece, PrefillGraphs
+from inference.engine.runner import WINDOW, Runner
 from inference.engine.sampler import NONE, Controls, gumbel, sample, seen_ids
 from inference.model.config import DualARConfig
 from inference.model.dual_ar import DualAR, RMSNorm, Span, apply_rope, rope_table
+from tests.conftest import golden_tensors
 from tests.inference.engine.eager_step import PlainStep
 from tests.waiting import HANG_SECONDS
 
@@ -107,7 +112,7 @@ def attended(qkv, cache, turns, lengths, time, heads, kv, size):
 )
 def test_attention_writes_a_position_and_reads_what_is_written(dtype, heads, kv, size, lengths):
     rows = len(lengths)
-    attention = kernels.Attention(rows + 1, heads, kv, size, torch.device("cpu"))
+    attention = Attention(rows + 1, heads, kv, size, torch.device("cpu"))
     qkv, turns = random(rows + 1, (heads + 2 * kv) * size, dtype=dtype), rope_table(768, size, 1e4)
     cache = random(2, rows + 1, kv, 768, size, dtype=dtype)
     for row, length in enumerate(lengths):
@@ -126,7 +131,7 @@ def test_attention_writes_a_position_and_reads_what_is_written(dtype, heads, kv,
 @pytest.mark.parametrize(("time", "position"), [(2, 0), (1, 2), (1, 7)])
 def test_attention_at_a_codebooks_position(dtype, time, position):
     heads, kv, size, rows = 4, 2, 8, 3
-    attention = kernels.Attention(rows, heads, kv, size, torch.device("cpu"))
+    attention = Attention(rows, heads, kv, size, torch.device("cpu"))
     qkv, turns = random(rows * time, (heads + 2 * kv) * size, dtype=dtype), rope_table(8, size, 1e4)
     cache = random(2, rows, kv, 8, size, dtype=dtype)
     expected_cache = cache.clone()
@@ -135,6 +140,64 @@ def test_attention_at_a_codebooks_position(dtype, time, position):
     attention(qkv, cache, turns, out, torch.zeros(rows, 2, dtype=torch.int64), 1, unused, time=time, position=position)
     close(out, expected)
     close(cache, expected_cache)
+
+
+@TYPES
+@pytest.mark.parametrize(("heads", "kv", "size", "position"), [(4, 2, 8, 0), (6, 2, 12, 2), (3, 1, 16, 7)], ids=str)
+def test_attention_and_what_is_made_of_it_are_one_kernel(dtype, heads, kv, size, position):
+    attention = Attention(1, heads, kv, size, torch.device("cpu"))
+    qkv, turns, cache = random(1, (heads + 2 * kv) * size, dtype=dtype), rope_table(8, size, 1e4), random(2, 1, kv, 8, size, dtype=dtype)
+    cache[:, :, :, position:] = torch.nan
+    weight, x, expected_cache = random(10, heads * size, dtype=dtype) / 8, random(1, 10, dtype=dtype), cache.clone()
+    y = attended(qkv, expected_cache, turns, [position], 1, heads, kv, size)
+    expected = F.linear(y, weight) + x
+    attention.add(qkv, cache, turns, position, weight, x)
+    close(x, expected)
+    close(cache.nan_to_num(), expected_cache.nan_to_num())
+
+
+def test_blocks_of_prompts_have_one_size():
+    assert prefill_kernels.BLOCK_COLUMNS == BLOCK
+
+
+@TYPES
+@pytest.mark.parametrize(("heads", "kv", "size"), [(4, 2, 8), (3, 3, 16), (12, 2, 12)], ids=str)
+def test_prompts_in_one_pass_attend_each_to_its_own_row(dtype, heads, kv, size):
+    pieces = [(2, 5, [16, 4]), (0, 0, [16]), (1, 70, [3]), (0, 0, [0])]  # the row, the first position, and the columns of each block
+    blocks = [(row, first + 16 * n, count) for row, first, counts in pieces for n, count in enumerate(counts)]
+    qkv, turns = random(16 * len(blocks), (heads + 2 * kv) * size, dtype=dtype), rope_table(96, size, 1e4)
+    cache = random(2, 3, kv, 96, size, dtype=dtype)
+    for row, first, _ in pieces[:3]:
+        cache[:, row, :, first:] = torch.nan
+    expected_cache, expected, at = cache.clone(), torch.full((len(qkv), heads * size), 7, dtype=dtype), 0
+    for row, first, counts in pieces:
+        if n := sum(counts):
+            own = expected_cache[:, row : row + 1]
+            expected[at : at + n] = attended(qkv[at : at + n], own, turns, [first], n, heads, kv, size)
+        at += 16 * len(counts)
+    out = torch.full_like(expected, 7)
+    prefill_kernels.attend_prompts(qkv, cache, turns, torch.tensor(blocks), out, n_head=heads, kv_heads=kv)
+    close(out, expected)
+    close(cache.nan_to_num(), expected_cache.nan_to_num())
+
+
+@TYPES
+def test_a_pass_over_prompts_is_the_plain_steps(dtype, monkeypatch):
+    monkeypatch.setattr("inference.engine.prefill.SIZES", (32,))
+    monkeypatch.setattr("inference.engine.prefill.WRONG", 1e-5 if dtype == torch.float32 else 0.01)
+    lm = model(dtype, n_local_heads=2, attention_qkv_bias=True)
+    step = Step(lm, 1)
+    PrefillGraphs(FusedPrefill(step, PREFILL), lm.new_cache(2, 96), lm.config.num_codebooks, lm.embeddings.weight).check(step)
+
+
+def test_a_golden_prompts_states_are_the_references(golden):
+    runner, prompt = Runner(golden, slots=1), golden_tensors("lm_tiny/prompts.safetensors")["plain"].long()
+    step = FusedPrefill(runner._step, PREFILL)
+    graphs = PrefillGraphs(step, runner._cache, runner._codebooks, golden.lm.embeddings.weight)
+    (states,) = graphs.launch([Piece(prompt, 1, 0)])
+    expected = golden_tensors("lm_tiny/prefill.safetensors")
+    torch.testing.assert_close(golden.lm.token_logits(states[-1]), expected["plain.logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(golden.lm.fast_project_in(states[-1]), expected["plain.hidden"], atol=1e-4, rtol=0)
 
 
 CODEBOOKS, IDS = 3, 37
@@ -270,28 +333,20 @@ def test_a_row_of_nan_says_so_and_its_neighbours_frame_stays():
         assert (a[0, -1], b[0, -1]) == (1, 0)
 
 
-COMPILED = """
-import sys, torch
-from inference.engine.cuda_decode_step import FusedStep
-from inference.engine.graphs import Graphs
-from inference.engine.decode_step import Step
-from inference.engine.kernel_cache import compile_at_once, without_gpu
-
-sys.path.insert(0, sys.argv[1])
-from tests.inference.engine.test_kernels import SHAPE, head_of, model
-lm = model(torch.float16, dim=1024, n_head=16, intermediate_size=4096, num_codebooks=3)
-for rows in map(int, sys.argv[2:]):
-    step = Step(lm, rows)
-    graphs = Graphs(FusedStep(step, head_of(step), rows, 16), lm.new_cache(rows, 96), rows, 3, 16)
-    with without_gpu((9, 0)):
-        compile_at_once(graphs.run_eagerly, [rows], (9, 0))
-"""
-
-
-def test_every_kernel_compiles_for_a_gpu(pytestconfig, tmp_path):
-    """To an H100's machine code, by the compiler that will be used there, several at a time. Only running it needs a GPU."""
+@pytest.mark.parametrize("architectures", ["sm_90", pytest.param("sm_80,sm_89,sm_100", marks=pytest.mark.drill)])
+def test_every_kernel_compiles_for_a_gpu(pytestconfig, tmp_path, architectures):
+    """By the compiler that will be used there, several at a time, and without registers that lie in memory. Only running it needs a GPU."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-c", COMPILED, str(pytestconfig.rootpath), "1", "16"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    out = tmp_path / "kernels.json"
+    command = [sys.executable, "-m", "bench.kernels", "--rows", "1,16", "--architectures", architectures, "-o", str(out)]
+    done = subprocess.run(
+        command, env=environment, cwd=pytestconfig.rootpath, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(list(tmp_path.rglob("*.cubin"))) >= 18
+    runs = json.loads(out.read_text())["runs"]
+    assert {run["kernel"] for run in runs} == {
+        "embed", "linear", "norm", "gate", "attend", "attend_and_add", "draw", "advance", "write", "attend_prompts"
+    }  # fmt: skip
+    assert [run["title"] for run in runs if run["spilled"]] == []
+    assert {run["launches"] for run in runs if run["rows"] == 1 and run["kernel"] == "attend_and_add"} == {6 * 4}  # positions, fast layers
+    assert "attention and output, fast layer" in done.stdout

@@ -15,11 +15,12 @@ from inference.engine import scheduler as scheduler_module
 from inference.engine import voicing
 from inference.engine.graphs import PendingFrames
 from inference.engine.guard import Paces
+from inference.engine.job import JobStatus
 from inference.engine.vocoder import MAX_FLYING
 from inference.model import checkpoint as checkpoints
 from inference.model.config import SAMPLES_PER_FRAME
 from tests.inference.engine.by_hand import ByHand, ends, live, voice
-from tests.inference.engine.eager_step import LateSound, with_graphs, with_late_sound
+from tests.inference.engine.eager_step import LateSound, PlainPrefill, with_graphs, with_late_sound
 
 TEXTS = ("Hello there.", "One. Two two. Three three three.", "A rather longer sentence, which takes a little more of the context.")
 
@@ -224,6 +225,28 @@ class SchedulingAhead(Scheduling):
             for r in self.requests:
                 r["spoilt"] |= r["ticket"].finish_reason is None
             self.engine.turn()
+
+    @rule()
+    def lose_the_prompts_under_way(self):
+        """Whose prompts are computed, or would be now, may be lost; nobody else."""
+
+        def fail(*_):
+            raise RuntimeError("out of memory")
+
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(PlainPrefill, "run", fail)
+            begun = {job.handle for job in self.engine._scheduler.running if job.status is JobStatus.DECODING}
+            for r in self.requests:
+                r["spoilt"] |= r["ticket"].finish_reason is None and r["ticket"] not in begun
+            self.engine.turn()
+
+    @invariant()
+    def no_prompt_is_computed_where_another_sequence_is(self):
+        if hasattr(self, "engine"):
+            runner = self.engine._runner
+            rows = [*range(len(runner.sequences)), *runner._staged.values()]
+            assert len(rows) == len(set(rows)) <= self.engine._slots
+            assert max(rows, default=0) < runner._cache.rows
 
     @invariant()
     def few_passes_are_on_their_way_and_none_for_nobody(self):

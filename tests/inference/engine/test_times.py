@@ -119,3 +119,19 @@ def test_words_that_attention_places_come_during_the_segment_but_for_the_last():
     last = times.heard(np.zeros(0), ended=True)
     assert given == [["one"], ["two"], ["three"]]
     assert [(w.text, w.ends_line) for w in last] == [("four", True)]
+
+
+def test_attention_that_follows_behind_the_sound_is_taken_to_be_earlier_but_at_the_end():
+    text, frames = "ab cd", 10
+    attention = np.eye(len(text) + 1)[np.repeat([0, 1, 2, 3, 4], frames)][None]
+    found = []
+    for delay in (0.0, 0.1):
+        times = SegmentTimes(spoken_lines(text, [text], str)[0], 0.0)
+        times.delay = delay
+        times.read([c.encode() for c in text], attention)
+        times.end()
+        found.append(times.heard(sound((True, 4 * 5 * frames)), ended=True))
+    (first, second), (early_first, early_second) = found
+    assert early_first.start == first.start == 0
+    assert early_second.start == pytest.approx(second.start - 0.1)
+    assert early_second.end == second.end

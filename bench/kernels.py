@@ -1,0 +1,160 @@
+"""Compiles the kernels of a frame for GPUs that need not be there, and says what the compiler made of each and how long it should take:
+`python -m bench.kernels`.
+
+The prediction is arithmetic, not a measurement: see `PREDICTION`.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import triton
+import typer
+
+from bench.record import Record, facts, recording
+from bench.tables import tables
+from inference.engine.kernel_cache import compile_at_once, without_gpu
+from inference.engine.prefill import SIZES
+from inference.errors import RequestError
+from inference.warm_cli import capability_of, model_of, stand_in
+
+if TYPE_CHECKING:
+    from inference.engine.graphs import Graphs
+    from inference.engine.launching import Launch
+    from inference.engine.prefill import PrefillGraphs
+    from inference.model.config import DualARConfig
+
+LENGTH = 256
+"""Positions that a row holds in the prediction."""
+LAUNCH_SECONDS = 1.56e-6
+"""A kernel of a CUDA graph whose beginning overlaps the last one's end, on an H100: github.com/msaroufim/megakernels-vs-cuda-graphs."""
+BYTES_PER_SECOND, CLOCK, SCHEDULERS = 3.0e12, 1.755e9, 4
+"""An H100's memory as it is read in practice, its clock, and the instructions that a multiprocessor begins in each cycle."""
+PREDICTION = (
+    f"predicted for an H100: {LAUNCH_SECONDS * 1e6:g} µs a kernel, and the longer of its bytes at {BYTES_PER_SECOND / 1e12:g} TB/s "
+    f"and its instructions at {CLOCK / 1e9:g} GHz, {SCHEDULERS} a cycle; rows hold {LENGTH} positions"
+)
+FIGURES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
+LAYERS = ((1, 1), (2, 1), (1, 2))
+"""Slow and fast layers of the stand-ins whose launches are counted: each more layer takes the same again."""
+
+
+def main(
+    rows: Annotated[str, typer.Option(help="Numbers of rows.")] = "1,8,64",
+    architectures: Annotated[str, typer.Option(help="GPUs to compile for.")] = "sm_80,sm_89,sm_90,sm_100",
+    out: Annotated[Path, typer.Option("-o", "--out", help="JSON file to write.")] = Path("bench/results/kernels.json"),
+) -> None:
+    """The kernels of FishSpeech 1.5's shape: a JSON file, and its tables."""
+    levels, names = [int(n) for n in rows.split(",")], architectures.split(",")
+    with recording(out, "kernels", {"rows": levels, "architectures": names}, facts(None)) as record:
+        measure(*model_of(None), levels, names, record)
+    typer.echo("\n".join(table.markdown() for table in tables(record.body)))
+
+
+def measure(config: DualARConfig, im_end: int, semantic_begin: int, rows: list[int], architectures: list[str], record: Record) -> None:
+    """One run for each architecture, number of rows and kernel, and with 0 rows those of a pass over prompts."""
+    stand_ins = [stand_in(replace(config, n_layer=n, n_fast_layer=fast), im_end, semantic_begin, max(rows)) for n, fast in LAYERS]
+    record.body["prediction"] = PREDICTION
+    record.body["machine"]["device"] = "none: kernels are compiled, not run"
+    for name in architectures:
+        for n in (*rows, 0):
+            record.runs += _runs(stand_ins, config, name, n)
+            record.write()
+
+
+def _runs(stand_ins: list[tuple[Graphs, PrefillGraphs]], config: DualARConfig, architecture: str, rows: int) -> list[dict[str, Any]]:
+    capability, counts = capability_of(architecture), []
+    seen: dict[str, Launch] = {}
+    for frames, prompts in stand_ins:
+        launches: list[Launch] = []
+        run, sizes = (frames.run_eagerly, (rows,)) if rows else (prompts.run_eagerly, SIZES[:1])
+        with without_gpu(capability):
+            compile_at_once(run, sizes, capability, launches)
+        counts.append(Counter(map(title_of, launches)))
+        seen |= {title_of(launch): launch for launch in launches}
+    one_each, slow, fast = counts
+    found = []
+    for title, launch in seen.items():
+        more = (config.n_layer - 1) * (slow[title] - one_each[title]) + (config.n_fast_layer - 1) * (fast[title] - one_each[title])
+        compiled = launch.compiled
+        figures, read = _examined(compiled), bytes_read(launch, config.num_codebooks)
+        issuing = figures["instructions"] * compiled.metadata.num_warps / SCHEDULERS / CLOCK  # as if each ran once
+        seconds = LAUNCH_SECONDS + max(read / BYTES_PER_SECOND, issuing)
+        found.append(
+            {
+                "architecture": architecture, "rows": rows, "kernel": launch.kernel, "title": title, "launches": one_each[title] + more,
+                "grid": launch.grid, "warps": compiled.metadata.num_warps, "shared": compiled.metadata.shared, **figures, "bytes": read,
+                "seconds": seconds if architecture == "sm_90" else None,
+            }
+        )  # fmt: skip
+    return found
+
+
+def title_of(launch: Launch) -> str:
+    """A kernel's name with what tells it from others of that name."""
+    c = launch.constants
+    if launch.kernel == "linear":
+        extras = (word for key, word in (("NORM", "norm"), ("GATED", "gate"), ("BIAS", "bias"), ("ADD", "add")) if c[key])
+        together = f" of {c['ROWS']} rows" if c["ROWS"] > 1 else ""
+        return " ".join((f"product {c['N']} x {c['K']}", *extras)) + together
+    if launch.kernel == "attend":
+        return "attention, slow layer" if c["RAGGED"] else f"attention, fast layer, {c['TIME']} position{'s'[: c['TIME'] > 1]}"
+    if launch.kernel == "draw":
+        return "first draw" if c["FIRST"] else "later draw"
+    names = {
+        "attend_and_add": "attention and output, fast layer",
+        "write": "keys and values of prompts",
+        "attend_prompts": "attention of prompts",
+    }
+    return names.get(launch.kernel, launch.kernel)
+
+
+def _examined(compiled: Any) -> dict[str, int]:
+    """What a compiled kernel takes: registers of a thread, bytes of it that are spilled, instructions, barriers, and shuffles."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        Path(file.name).write_bytes(compiled.asm["cubin"])
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", "-sass", file.name]
+        words = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    return figures(words)
+
+
+def figures(words: str) -> dict[str, int]:
+    """The figures in what `cuobjdump -res-usage -sass` says of one kernel."""
+    found = FIGURES.search(words)
+    assert found is not None
+    registers, stack, _, local = map(int, found.groups())
+    codes = [m[1] for m in map(INSTRUCTION.match, words.splitlines()) if m and m[1] != "NOP"]
+    return {
+        "registers": registers, "spilled": stack + local, "instructions": len(codes),
+        "barriers": sum(code.startswith("BAR.") for code in codes), "shuffles": sum(code.startswith("SHFL") for code in codes),
+    }  # fmt: skip
+
+
+def bytes_read(launch: Launch, codebooks: int) -> int:
+    """Bytes that a kernel reads from memory: weights and earlier keys and values. What the last kernels wrote is in the cache."""
+    c, half = launch.constants, 2
+    match launch.kernel:
+        case "linear":
+            return half * c["N"] * c["K"] * (1 + c["GATED"])
+        case "attend_and_add":
+            return half * c["N"] * c["KV"] * c["HEADS"] * c["D"]
+        case "attend" if c["RAGGED"]:
+            return half * launch.grid[0] * 2 * c["KV"] * LENGTH * c["D"]
+        case "embed":
+            return int(half * launch.grid[0] * (1 + codebooks) * c["DIM"])
+        case _:
+            return 0
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except RequestError as e:
+        raise SystemExit(str(e)) from None

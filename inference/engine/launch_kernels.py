@@ -1,0 +1,48 @@
+"""What kernels do before their own work, in Triton: wait for the previous kernel, and ask for weights that a later one will need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from inference.engine.launching import on_gpu
+
+ASKING = 64
+"""Programs that bring weights into the second-level cache beside a kernel that keeps few processors busy: half of an H100's."""
+
+
+@triton.jit
+def after_the_last(PDL: tl.constexpr):
+    """Let the next kernel start, and wait for the writes of the previous one."""
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+
+
+@triton.jit
+def ask_for(weight, part, SIZE: tl.constexpr, PARTS: tl.constexpr):
+    """Bring one of PARTS parts of the SIZE values at `weight` into the second-level cache, without waiting for it."""
+    line_size: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth
+    lines: tl.constexpr = SIZE // line_size
+    each: tl.constexpr = (lines + PARTS - 1) // PARTS
+    for first in range(0, each, 128):
+        line = tl.minimum(part * each + first + tl.arange(0, 128), lines - 1)
+        address = (weight + line * line_size).to(tl.int64)
+        tl.inline_asm_elementwise(
+            "{ prefetch.global.L2 [$1]; mov.u32 $0, 0; }", "=r,l", [address], dtype=tl.int32, is_pure=False, pack=1
+        )  # fmt: skip
+
+
+def asked(weight: Tensor | None, rows: int, together: int = 1) -> dict[str, Any]:
+    """The constants of a kernel that asks for a weight, with `together` programs of it for each of AHEAD.
+
+    Only beside a single row are there processors with nothing to do. In Triton's interpreter, which has no such instruction, these programs
+    do nothing.
+    """
+    if weight is None or rows > 1:
+        return {"SIZE": 0, "AHEAD": 0, "ASK": False}
+    return {"SIZE": weight.numel(), "AHEAD": ASKING // together, "ASK": on_gpu(weight)}
