@@ -128,6 +128,9 @@ def say(
     vtt: Annotated[Path | None, typer.Option(help="Also write captions in WebVTT's format.")] = None,
     words: Annotated[Path | None, typer.Option(help="Also write when each word is heard, as JSON.")] = None,
     dictionary: DictionaryOption = None,
+    quality_guard: Annotated[
+        bool | None, typer.Option(help="Judge each segment and speak faulty ones anew; without either, as FISHSERVE_QUALITY_GUARD says.")
+    ] = None,
 ) -> None:
     """Speak a text into a WAV file."""
     from inference import SpeechRequest, Voice
@@ -151,6 +154,7 @@ def say(
         said, seed=seed, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, normalize=normalize,
         chunk_length=chunk_length, max_new_tokens=max_new_tokens, compat=compat, words=outputs.need_words,
         voices={name: Voice(name=name) for name in names}, pronunciations=pronunciation_cli.chosen(dictionary, settings),
+        quality_guard=quality_guard,
     )  # fmt: skip
     with _engine(settings) as engine:
         if name_of(engine.checkpoint.path) == MINNOW and (reference is not None or {voice, *names} - {None, DEFAULT}):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from inference import Audio, SpeechEngine, SpeechRequest
+    from inference.engine.request import GuardReport
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class Outputs:
 
 
 def speak(engine: SpeechEngine, request: SpeechRequest, outputs: Outputs, console: Console) -> None:
-    """Speak into a file, or to standard output while generating, then report the speed."""
+    """Speak into a file, or to standard output while generating, then report the speed and what the guard found."""
     from inference import Audio
     from inference.audio.write import pcm16, wav, wav_header
 
     chunks: list[Audio] = []
     seconds, live = 0.0, str(outputs.wav) == "-"
+    if not live:
+        request = replace(request, guard_look_ahead=math.inf)  # nobody hears a file before it is whole
     with _progress(console) as progress, engine.stream(request) as stream, writing(outputs.wav):
         task = progress.add_task("", total=None, seconds=0.0, speed=0.0)
         started = time.perf_counter()
@@ -69,6 +74,14 @@ def speak(engine: SpeechEngine, request: SpeechRequest, outputs: Outputs, consol
     elapsed = time.perf_counter() - started
     cut = "; the length limit cut it" if stream.finish_reason == "length" else ""
     console.print(f"{outputs.wav}: {seconds:.2f} s of speech in {elapsed:.2f} s, {seconds / elapsed:.2f} times real time{cut}")
+    if audio.guard and audio.guard.faults:
+        _report_faults(audio.guard, console)
+
+
+def _report_faults(report: GuardReport, console: Console) -> None:
+    faults = ", ".join(f"{count} x {fault}" for fault, count in Counter(report.faults).items())
+    done = f"retries: {report.retries}; rests spoken as new segments: {report.rests}; segments sent with a fault: {report.unmended}"
+    console.print(f"quality guard: found {faults}; {done}", style="yellow" if report.unmended else None)
 
 
 def _write_captions(outputs: Outputs, text: str, audio: Audio) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from inference.engine import metrics
-from inference.engine.guard import Fault, Finding, Loops, Need, Paces, Sound, of_length, score
+from inference.engine.guard import Fault, Finding, Loops, Need, Paces, Sound, of_codes, of_length, score
 from inference.engine.request import GuardReport
 from inference.engine.times import is_unspaced, letter_weights
 from inference.model.config import FRAMES_PER_SECOND, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -122,6 +122,8 @@ class Guard:
         take.columns, take.spoken, take.ends = columns, spoken, ends
         if not take.found:
             take.found += of_length(spoken, take.need, ends)
+        if not take.found and spoken:
+            take.found += of_codes(self.text, np.stack(columns[:spoken], axis=1)[1:])
         good = self._good_frames(take) if self.stopped else None
         return spoken if good is None else good
 

@@ -84,6 +84,22 @@ def monotonic_path(scores: np.ndarray) -> np.ndarray:
     return path
 
 
+def gain_of_going_back(scores: np.ndarray, letters: np.ndarray, least: int) -> float:
+    """By how much the largest sum of scores grows when the path of `monotonic_path` goes back once.
+
+    `scores` (frames, tokens); `letters` (tokens,) are those before each token, ascending. It goes back by `least` letters or more, at the
+    place that is best for it; the gain is negative where no place is good, and minus infinity where there is none.
+    """
+    frames, tokens = scores.shape
+    nearest = np.searchsorted(letters, letters + least)  # the first token from which each can be gone back to
+    straight, again = np.where(np.arange(tokens) == 0, scores[0], -np.inf), np.full(tokens, -np.inf)
+    for frame in range(1, frames):
+        behind = np.append(np.maximum.accumulate(straight[::-1])[::-1], -np.inf)[nearest]
+        again = np.maximum(behind, np.maximum.accumulate(again)) + scores[frame]
+        straight = np.maximum.accumulate(straight) + scores[frame]
+    return float(again.max() - straight.max())
+
+
 class TextPath:
     """The path of `monotonic_path` through attention that comes frame by frame, and when each token begins in it.
 

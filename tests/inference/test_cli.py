@@ -90,6 +90,23 @@ def test_say_writes_a_wav_and_says_how_fast(tiny, tmp_path, run):
     assert "it speaks noise" in words
 
 
+def test_say_with_the_guard_tells_what_it_found(tiny, tmp_path, run):
+    few = (
+        "say",
+        "A sentence that needs far more frames than it may have.",
+        "--checkpoint",
+        tiny,
+        "--max-new-tokens",
+        12,
+        "-o",
+        tmp_path / "o.wav",
+    )
+    assert "quality guard" not in run(*few)[2]
+    assert re.search(r"quality guard: found \d+ x too_short.*; retries: [2-9]", run(*few, "--quality-guard")[2])
+    assert "quality guard" not in run(*few, "--no-quality-guard", FISHSERVE_QUALITY_GUARD="true")[2]
+    assert "quality guard: found" in run(*few)[2]
+
+
 def test_say_writes_captions_and_words(tiny, tmp_path, run):
     files = {name: tmp_path / f"o.{name}" for name in ("srt", "vtt", "words")}
     options = [argument for name, path in files.items() for argument in (f"--{name}", path)]

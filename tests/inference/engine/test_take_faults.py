@@ -10,13 +10,16 @@ from inference.engine.guard import (
     LONGEST_BLOCK,
     MAX_VOICES,
     REPETITIONS,
+    SHORTEST_COPY,
     SILENCE_SECONDS,
     Fault,
     Finding,
     Loops,
     Paces,
     Sound,
+    of_codes,
     of_length,
+    of_words,
     score,
 )
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -63,6 +66,62 @@ def test_the_frames_before_the_first_repetition_are_good(period):
 def test_a_word_said_three_times_is_no_loop():
     word = list(range(12))
     assert found_loop([*word * 3, 50, 51, *word]) is None
+
+
+def codes(frames, seed=0):
+    return np.random.default_rng(seed).integers(0, 1000, (8, frames))
+
+
+@pytest.mark.parametrize("block", [SHORTEST_COPY, 12, LONGEST_BLOCK])
+@pytest.mark.parametrize("changed", [0.0, 0.2])
+def test_a_block_that_comes_twice_is_found(block, changed):
+    once, twice, random = codes(20), codes(block, 1), np.random.default_rng(2)
+    again = np.where(random.random(twice.shape) < changed, codes(block, 3), twice)
+    (found,) = of_codes(TEXT, np.concatenate((once, twice, again, once[:, ::-1]), axis=1))
+    assert (found.fault, round(found.seconds * 21.5)) == (Fault.REPEATED, block)
+
+
+def test_frames_that_stay_as_they_are_and_blocks_far_apart_are_nothing_said_twice():
+    assert of_codes(TEXT, np.repeat(codes(6), 30, axis=1)) == []
+    assert of_codes(TEXT, np.concatenate((codes(12), codes(100, 1), codes(12)), axis=1)) == []
+    assert [of_codes(TEXT, codes(frames)) for frames in (0, 1, 9)] == [[], [], []]
+
+
+def test_words_that_the_text_has_twice_may_be_said_twice():
+    twice = np.concatenate((codes(20), codes(20)), axis=1)
+    for text in ("Very, very good.", "It was the boat the boat hit.", "Knock! KNOCK!", "商量商量。"):
+        assert of_codes(text, twice) == []
+    assert of_codes("Everything is very good, very.", twice)
+
+
+def looked_at(places, text=TEXT):
+    """Attention of one head that looks at one letter of the text after the other."""
+    attention = np.full((1, len(places), len(text)), 0.01)
+    attention[0, np.arange(len(places)), places] = 1
+    return attention
+
+
+def test_looking_back_in_the_text_is_to_say_words_twice():
+    pieces, straight = [c.encode() for c in TEXT], list(range(len(TEXT)))
+    assert of_words(TEXT, pieces, looked_at(straight)) == []
+    assert [f.fault for f in of_words(TEXT, pieces, looked_at([*straight[:24], *straight[11:]]))] == [Fault.REPEATED]
+    astray = [*straight[:24], 11, *straight[24:]]
+    assert of_words(TEXT, pieces, looked_at(astray)) == []
+
+
+def test_equal_words_of_a_text_may_be_taken_for_each_other():
+    text = "Speak it as often as you can."
+    straight, first, second = list(range(len(text))), text.index("as "), text.rindex("as ")
+    other = [*straight[:second], first, first + 1, *straight[second + 2 :]]
+    assert of_words(text, [c.encode() for c in text], looked_at(other, text)) == []
+    again = [*straight[: second + 3], *straight[first:]]
+    assert [f.fault for f in of_words(text, [c.encode() for c in text], looked_at(again, text))] == [Fault.REPEATED]
+
+
+def test_letters_that_no_frame_looks_at_were_left_out():
+    pieces, straight = [c.encode() for c in TEXT], list(range(len(TEXT)))
+    (found,) = of_words(TEXT, pieces, looked_at([*straight[:20], *straight[30:]]))
+    assert (found.fault, found.good_frames) == (Fault.SKIPPED, 20)
 
 
 def test_what_is_kept_does_not_grow_with_the_take():

@@ -89,6 +89,13 @@ def test_a_faulty_take_is_spoken_anew_and_nothing_of_it_is_heard(engine, fault, 
         assert whole(chunks).guard.retries == 1
 
 
+def test_a_take_with_a_block_of_frames_twice_is_spoken_anew(engine):
+    twice = np.concatenate((GOOD[:, :30], GOOD[:, 15:]), axis=1)
+    chunks, handle = spoken(engine, REQUEST, twice, GOOD)
+    assert np.array_equal(handle.codes, GOOD)
+    assert whole(chunks).guard.faults == ("repeated",)
+
+
 def test_a_take_that_cannot_become_good_is_not_spoken_to_its_end(engine):
     engine.forced.play([loop(25), GOOD])
     handle = engine.submit(REQUEST, lambda _: None)

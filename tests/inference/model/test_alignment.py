@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.utils.flop_counter import FlopCounterMode
 
-from inference.model.alignment import TextPath, character_bounds, monotonic_path, text_attention, token_starts
+from inference.model.alignment import TextPath, character_bounds, gain_of_going_back, monotonic_path, text_attention, token_starts
 from inference.model.config import AlignmentHead
 from inference.model.dual_ar import Span, apply_rope
 from inference.model.prompt import PromptBuilder
@@ -89,6 +89,23 @@ def test_no_monotonic_path_is_better(scores):
     every = itertools.combinations_with_replacement(range(tokens), frames)
     best = max(scores[np.arange(frames), p].sum() for p in every if p[0] == 0)
     assert scores[np.arange(frames), path].sum() == pytest.approx(best)
+
+
+def path_scores(scores, backs, letters):
+    """The scores of all paths that begin at the first token and go back so often, each time by two letters or more."""
+    frames, tokens = scores.shape
+    for path in itertools.product([0], *[range(tokens)] * (frames - 1)):
+        turns = [letters[a] - letters[b] for a, b in itertools.pairwise(path) if b < a]
+        if len(turns) == backs and all(turn >= 2 for turn in turns):
+            yield sum(scores[frame, token] for frame, token in enumerate(path))
+
+
+@given(st.integers(0, 10_000), st.sampled_from([(2, 3), (4, 4), (5, 3), (3, 1), (1, 3)]))
+def test_what_going_back_gains_is_what_the_best_of_all_paths_gains(seed, shape):
+    random = np.random.default_rng(seed)
+    scores, letters = random.normal(size=shape), np.sort(random.integers(0, 4, shape[1]))
+    best = max(path_scores(scores, 1, letters), default=-math.inf)
+    assert gain_of_going_back(scores, letters, 2) == pytest.approx(best - max(path_scores(scores, 0, letters)))
 
 
 def test_many_paths_at_once_are_the_same_as_one_by_one():
