@@ -152,10 +152,12 @@ MANNER = GenerationDefaults(
     paragraph_pause=0.9,
     alignment_heads=(AlignmentHead(1, 0), AlignmentHead(1, 1)),
     alignment_delay=0.085,
+    guard_heads=(AlignmentHead(1, 0), AlignmentHead(1, 1), AlignmentHead(2, 0), AlignmentHead(2, 1)),
 )
 """One sentence per segment, without history: in training, sequences of two utterances had at most 300 columns, and beyond that the model
-loses the text. The alignment heads are those of `DualARRecipe.guided` that look at the spoken byte itself and need fewest layers. They learned
-from the teacher's durations, behind which its sound does not wait: `training.word_times` measures by how much.
+loses the text. The alignment heads are those of `DualARRecipe.guided` that look at the spoken byte itself and need fewest layers; the
+guard, which works once a segment, looks through more of them. They learned from the teacher's durations, behind which its sound does not
+wait: `training.word_times` measures by how much.
 """
 
 

@@ -26,6 +26,7 @@ from inference.engine.waiting import RetryTimes, WaitingJobs
 from inference.errors import EngineClosed, GenerationError, Overloaded, RequestError
 from inference.model.alignment import character_bounds, token_starts
 from inference.model.checkpoint import Checkpoint
+from inference.model.config import AlignmentHead
 from inference.voices.voice import Voice
 
 MAX_LIVE_SEGMENTS = 1000
@@ -230,7 +231,7 @@ class Scheduler:
 
     def _read_take(self, job: Job, guard: Guard, frames: range) -> None:
         text, pieces = self._prompting.text_columns(job.request, job.turns[-2])
-        attention = self._attention(job, text, frames)
+        attention = self._attention(job, text, frames, self._checkpoint.defaults.guard_heads)
         bounds = character_bounds(guard.text, pieces, token_starts(attention))
         guard.read(pieces, attention, bounds, of_words(guard.text, pieces, attention))
 
@@ -239,13 +240,16 @@ class Scheduler:
         text, pieces = times.columns = times.columns or self._prompting.text_columns(job.request, segment)
         times.read(pieces, self._attention(job, text, frames))
 
-    def _attention(self, job: Job, text: range, frames: range) -> np.ndarray:
-        """The attention of a segment's frames, to the columns `text` of the segment and the one behind, where it goes at the text's end."""
+    def _attention(self, job: Job, text: range, frames: range, heads: tuple[AlignmentHead, ...] = ()) -> np.ndarray:
+        """The attention of a segment's frames, to the columns `text` of the segment and the one behind, where it goes at the text's end.
+
+        It is that of the alignment heads unless others are named.
+        """
         assert job.sequence is not None
         segment = job.segments[(len(job.turns) - 1) // 2]
         first = job.sequence.prompt.shape[1] - segment.shape[1]
         after = range(first + text.start, first + text.stop + 1)
-        return self._runner.text_attention(job.sequence, after, frames, self._checkpoint.defaults.alignment_heads).numpy()
+        return self._runner.text_attention(job.sequence, after, frames, heads or self._checkpoint.defaults.alignment_heads).numpy()
 
     def settle(self) -> None:
         """Advance the jobs whose segment is heard to its end: to the next segment, to waiting for text, or to their end."""

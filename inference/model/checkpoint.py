@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from inference.errors import CheckpointError, PrecisionError
 from inference.model import weights
 from inference.model.codec import Backbone, Codec, Head
-from inference.model.config import CodecConfig, DualARConfig, GenerationDefaults
+from inference.model.config import HEADS, CodecConfig, DualARConfig, GenerationDefaults
 from inference.model.dual_ar import DualAR, WithoutInitialisation
 from inference.model.layout import Layout, layout_of
 from inference.model.tokenizer import Tokenizer
@@ -63,10 +63,11 @@ def load(checkpoint: Path | Layout, device: torch.device, copies: Path | None = 
     path = files.path
     config = DualARConfig.from_file(files.config)
     defaults = GenerationDefaults.from_file(files.defaults)
-    if beyond := [[*h] for h in defaults.alignment_heads if h.layer >= config.n_layer or h.head >= config.n_head]:
-        raise CheckpointError(
-            f"{path}: generation_config.json's alignment_heads name {beyond}; the model has {config.n_layer} layers of {config.n_head} heads"
-        )
+    for name in HEADS:
+        if beyond := [[*h] for h in getattr(defaults, name) if h.layer >= config.n_layer or h.head >= config.n_head]:
+            raise CheckpointError(
+                f"{path}: generation_config.json's {name} name {beyond}; the model has {config.n_layer} layers of {config.n_head} heads"
+            )
     tokenizer = Tokenizer.from_file(files.tokenizer)
     if tokenizer.n_vocab > config.vocab_size:
         raise CheckpointError(f"{path}: the tokenizer has {tokenizer.n_vocab} ids but config.json's vocab_size is {config.vocab_size}")

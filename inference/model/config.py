@@ -114,6 +114,10 @@ class AlignmentHead(NamedTuple):
     head: int
 
 
+HEADS = ("alignment_heads", "guard_heads")
+"""The fields of `GenerationDefaults` that name heads."""
+
+
 @dataclass(frozen=True)
 class GenerationDefaults:
     """A checkpoint's defaults for values that a request leaves out: the optional `generation_config.json` beside its weights.
@@ -122,7 +126,8 @@ class GenerationDefaults:
     `spell_capitals` also acronyms and words in capitals. `chunk`, `max_segment_bytes` and the pauses are those of `Segmentation`.
     `history` is the number of columns of earlier segments that stay in the context: 0 for none, None for as many as fit.
     `alignment_heads` look at the text that each frame speaks: `[[layer, head], ...]` in the file; none if nobody knows such heads.
-    They may follow behind the sound, by `alignment_delay` seconds.
+    They may follow behind the sound, by `alignment_delay` seconds. A guard against bad takes looks through `guard_heads`; without them,
+    through the same.
     """
 
     temperature: float = 0.7
@@ -138,6 +143,7 @@ class GenerationDefaults:
     paragraph_pause: float = 0.0
     alignment_heads: tuple[AlignmentHead, ...] = ()
     alignment_delay: float = 0.0
+    guard_heads: tuple[AlignmentHead, ...] = ()
 
     @classmethod
     def from_file(cls, path: Path) -> GenerationDefaults:
@@ -163,7 +169,7 @@ class GenerationDefaults:
                 raise CheckpointError(f"{path}: {name} is {values[name]!r}; it must be between 0 and {MAX_NATURAL_PAUSE:.0f} seconds")
         if not _is_number(values["alignment_delay"]) or not 0 <= values["alignment_delay"] <= 1:
             raise CheckpointError(f"{path}: alignment_delay is {values['alignment_delay']!r}; it must be between 0 and 1 seconds")
-        return cls(**values | {"alignment_heads": _heads(path, values["alignment_heads"])})
+        return cls(**values | {name: _heads(path, name, values[name]) for name in HEADS})
 
     @property
     def segmentation(self) -> Segmentation:
@@ -290,9 +296,9 @@ def _read_object(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _heads(path: Path, value: object) -> tuple[AlignmentHead, ...]:
+def _heads(path: Path, name: str, value: object) -> tuple[AlignmentHead, ...]:
     if not isinstance(value, list | tuple) or not all(_is_head(pair) for pair in value):
-        raise CheckpointError(f"{path}: alignment_heads is {value!r}; it must be a list of pairs [layer, head], both counted from 0")
+        raise CheckpointError(f"{path}: {name} is {value!r}; it must be a list of pairs [layer, head], both counted from 0")
     return tuple(AlignmentHead(*pair) for pair in value)
 
 

@@ -13,6 +13,7 @@ from inference.model import checkpoint as checkpoints
 from inference.model import random_checkpoint
 from inference.model.card import Card, read_card
 from inference.model.checkpoint import verify_precision
+from inference.model.config import HEADS
 from inference.model.dual_ar import Span
 from inference.model.weights import fold_weight_norm, unfold_weight_norm
 from tests.conftest import CODEC_FILE, golden_tensors
@@ -132,9 +133,10 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused(directory):
         load(directory)
 
 
-def test_alignment_heads_that_the_model_does_not_have_are_refused(directory):
-    (directory / "generation_config.json").write_text('{"alignment_heads": [[1, 0], [7, 0]]}')
-    with pytest.raises(CheckpointError, match=r"alignment_heads name \[\[7, 0\]\]; the model has 4 layers of 4 heads"):
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_that_the_model_does_not_have_are_refused(directory, name):
+    (directory / "generation_config.json").write_text(json.dumps({name: [[1, 0], [7, 0]]}))
+    with pytest.raises(CheckpointError, match=rf"{name} name \[\[7, 0\]\]; the model has 4 layers of 4 heads"):
         load(directory)
 
 

@@ -34,6 +34,7 @@ def test_what_the_file_says_counts_and_what_it_does_not_say_does_not(tmp_path):
         ('{"sentence_pause": 9}', "sentence_pause is 9; it must be between 0 and 5 seconds"),
         ('{"alignment_heads": [[1, -2]]}', r"alignment_heads is \[\[1, -2\]\]; it must be a list of pairs \[layer, head\]"),
         ('{"alignment_heads": 3}', "alignment_heads is 3"),
+        ('{"guard_heads": [[1]]}', r"guard_heads is \[\[1\]\]"),
         ('{"alignment_delay": -0.1}', "alignment_delay is -0.1; it must be between 0 and 1 seconds"),
         ("[]", "holds a JSON list"),
         ("{", "cannot be read as JSON"),
