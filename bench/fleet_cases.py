@@ -19,10 +19,10 @@ MIN_SECONDS = 10.0
 SIZED = 100
 """Replicas of the cases of prompts."""
 PREFILLS = (0.02, 0.05, 0.1, 0.2, 0.4)
-BURST_REPLICAS, BURST_BEGIN, BURST_SECONDS = 10, 300.0, 300.0
-"""Bursts begin after five minutes and last for five."""
-BURST_BUSY = (8, 4, 2)
-"""Requests of a replica that a burst's autoscaler aims at."""
+BURST_REPLICAS, BURST_BEGIN, BURST_SECONDS = 10, 120.0, 300.0
+"""Bursts begin after two minutes and last for five."""
+BURST_LOADS = (0.5, 0.6, 0.7)
+"""Loads of the fewest replicas that a burst doubles."""
 COLDS = (0.0, 5.0, 15.0, 30.0, 60.0, 120.0)
 BUSY = (8, 4, 3, 2)
 """Requests of a replica that a day's autoscaler aims at."""
@@ -56,8 +56,8 @@ def cases(service: Service, replicas: Sequence[int], cached: int) -> Iterator[di
         for routing in ROUTINGS:
             costly = Service(service.base, service.each, service.start, prefill)
             yield _sized("prompt", SIZED, routing, costly, cached) | {"prefill": prefill}
-    for busy in BURST_BUSY:
-        yield from (_burst(busy, cold, service, cached) for cold in COLDS)
+    for load in BURST_LOADS:
+        yield from (_burst(load, cold, service, cached) for cold in COLDS)
     yield _day(None, service, cached)
     yield from (_day(busy, service, cached) for busy in BUSY)
 
@@ -75,15 +75,15 @@ def _sized(case: str, replicas: int, routing: str, service: Service, cached: int
     return {"case": case, "replicas": replicas, "routing": routing} | row(outcome)
 
 
-def _burst(busy: float, cold: float, service: Service, cached: int) -> dict[str, Any]:
+def _burst(load: float, cold: float, service: Service, cached: int) -> dict[str, Any]:
     """Twice the requests from one moment on, and as many replicas more as that takes, each of which starts for `cold` seconds."""
-    mix = _mix(BURST_REPLICAS, LOAD, service)
+    mix = _mix(BURST_REPLICAS, load, service)
     mix = Mix(mix.rate, voices=mix.voices, shape=lambda t: 1.0 if t < BURST_BEGIN else 2.0)
-    fleet = Fleet(BURST_REPLICAS, cached=cached, most=4 * BURST_REPLICAS, busy=busy, cold=cold)
+    fleet = Fleet(BURST_REPLICAS, cached=cached, most=4 * BURST_REPLICAS, cold=cold)
     seconds = BURST_BEGIN + BURST_SECONDS
     outcome = simulate(fleet, mix, service, seconds, warm=BURST_BEGIN / seconds, filled=True)
     lasted = max(outcome.refused, default=BURST_BEGIN) - BURST_BEGIN
-    return {"case": "burst", "replicas": BURST_REPLICAS, "busy": busy, "cold": cold, "refusing": round(lasted, 1)} | row(outcome)
+    return {"case": "burst", "replicas": BURST_REPLICAS, "load": load, "cold": cold, "refusing": round(lasted, 1)} | row(outcome)
 
 
 def _day(busy: float | None, service: Service, cached: int) -> dict[str, Any]:

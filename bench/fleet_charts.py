@@ -29,7 +29,7 @@ def pictures(rows: Rows) -> dict[str, str]:
             "time to compute a voice's prompt, ms", "first audio, p95, ms", dots=True,
         ),
         "scale-bursts.svg": svg.lines(
-            _series(of["burst"], "busy", lambda r: (r["cold"], 100 * r["refused"]), "scaled to {} requests a replica"),
+            _series(of["burst"], "load", lambda r: (r["cold"], 100 * r["refused"]), "{:.0%} busy before"),
             "cold start of a replica, s", "refused in five minutes, %", dots=True,
         ),
         "scale-day.svg": svg.lines(

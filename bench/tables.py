@@ -67,7 +67,7 @@ def _voices(run: dict[str, Any]) -> Table:
 def fleet(body: dict[str, Any]) -> list[Table]:
     """What simulated clusters came to, a table for each case."""
     columns = ["replicas", "requests", "prompts found", "first audio p50, ms", "p95, ms", "p99, ms", "refused"]
-    facts = {"routing": "", "clients": "clients", "prefill": "prompt, s", "cold": "cold, s", "busy": "scaled to",
+    facts = {"routing": "", "clients": "clients", "prefill": "prompt, s", "load": "load", "cold": "cold, s", "busy": "scaled to",
              "replica_hours": "replica hours", "refusing": "refusing for, s"}  # fmt: skip
     found = []
     for case in dict.fromkeys(r["case"] for r in body["runs"]):

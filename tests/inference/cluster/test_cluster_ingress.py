@@ -1,12 +1,9 @@
-"""What happens when the ingress of a cluster is killed, and when nobody speaks for so long that no engine is left."""
+"""What happens when the ingress of a cluster is killed."""
 
-import concurrent.futures
 import time
 
 import httpx
 
-from inference.hub import EMBEDDED_VOICE
-from tests.inference.cluster.conftest import Cluster
 from tests.inference.cluster.test_cluster_faults import listeners, speak
 from tests.waiting import wait
 
@@ -54,18 +51,3 @@ def test_a_killed_proxy_ends_its_streams_and_comes_back(cluster):
     print(f"proxy killed: streams ended after {ended:.1f} s, spoke again after {again:.1f} s, slots free after {free:.1f} s")
     assert {listener.end for listener in found} <= {"RemoteProtocolError", "ReadError"}
     assert len(cluster.replicas()) == 3
-
-
-def test_a_cluster_without_engines_starts_one_when_somebody_speaks(voices):
-    """Ray Serve ends the last replica after five minutes. All who speak then wait for one, and are answered once."""
-    with Cluster(EMBEDDED_VOICE, voices, "--min-replicas", "0", "--max-replicas", "1").wait_ready() as sleepy:
-        assert speak(sleepy).status_code == 200
-        wait(lambda: not sleepy.actors("Engine"))
-        assert httpx.get(f"{sleepy.url}/ready").status_code == 200
-        began = time.monotonic()
-        with concurrent.futures.ThreadPoolExecutor(6) as pool:
-            answers = list(pool.map(lambda seed: speak(sleepy, seed=seed), range(6)))
-        print(f"from no engine: six requests at once were answered after {time.monotonic() - began:.1f} s")
-        assert {answer.status_code for answer in answers} == {200}
-        assert len(sleepy.actors("Engine")) == 1
-        assert sleepy.metric("fishserve_requests_total") == 6
