@@ -51,37 +51,29 @@ def tables(body: dict[str, Any]) -> list[Table]:
 
 def voices(body: dict[str, Any]) -> list[Table]:
     """How often voices' prompts were found, in all and at each replica, with each number of clients."""
-    return [_voices(run) for run in body["runs"]]
-
-
-def _voices(run: dict[str, Any]) -> Table:
-    first = run["first_audio"]
-    rows = [["all", f"{sum(sum(r.values()) for r in run['replicas'].values()):.0f}", f"{run['hit_rate']:.1%}"]]
-    rows += [
-        [name or "server", f"{sum(r.values()):.0f}", f"{r['hit'] / max(1, sum(r.values())):.1%}"] for name, r in run["replicas"].items()
-    ]
-    words = f"First audio {1000 * first['p50']:.0f} ms at the median" + (f", {1000 * first['p95']:.0f} ms at 95%." if first["p95"] else ".")
-    return Table(f"Voices' prompts, {level(run)}", ["replica", "looked up", "found"], rows, words)
+    found = []
+    for run in body["runs"]:
+        of, p50, p95 = run["replicas"], run["first_audio"]["p50"], run["first_audio"]["p95"]
+        all_of_them = ["all", f"{sum(sum(r.values()) for r in of.values()):.0f}", f"{run['hit_rate']:.1%}"]
+        rows = [[name or "server", f"{sum(r.values()):.0f}", f"{r['hit'] / max(1, sum(r.values())):.1%}"] for name, r in of.items()]
+        note = f"First audio {1000 * p50:.0f} ms at the median" + (f", {1000 * p95:.0f} ms at 95%." if p95 else ".")
+        found.append(Table(f"Voices' prompts, {level(run)}", ["replica", "looked up", "found"], [all_of_them, *rows], note))
+    return found
 
 
 def fleet(body: dict[str, Any]) -> list[Table]:
     """What simulated clusters came to, a table for each case."""
-    columns = ["replicas", "requests", "prompts found", "first audio p50, ms", "p95, ms", "p99, ms", "refused"]
-    facts = {"routing": "", "clients": "clients", "prefill": "prompt, s", "load": "load", "cold": "cold, s", "busy": "scaled to",
-             "replica_hours": "replica hours", "refusing": "refusing for, s"}  # fmt: skip
-    found = []
+    found, given = [], ("routing", "clients", "prefill", "load", "cold", "busy", "replica_hours", "refusing")
     for case in dict.fromkeys(r["case"] for r in body["runs"]):
-        runs = [r for r in body["runs"] if r["case"] == case]
-        given = {key: words or key for key, words in facts.items() if key in runs[0]}
-        rows = [
-            [
-                str(r["replicas"]), str(r["requests"]), f"{r['hit_rate']:.1%}",
-                *("" if r[f"first_audio_{p}"] is None else f"{1000 * r[f'first_audio_{p}']:.0f}" for p in ("p50", "p95", "p99")),
-                f"{r['refused']:.2%}", *(str(r[key]).replace("_", " ") for key in given),
-            ]
-            for r in runs
-        ]  # fmt: skip
-        found.append(Table(f"Clusters: {case}", [*columns, *given.values()], rows))
+        rows, runs = [], [r for r in body["runs"] if r["case"] == case]
+        more = [key for key in given if key in runs[0]]
+        for r in runs:
+            first = ["" if (v := r[f"first_audio_{p}"]) is None else f"{1000 * v:.0f}" for p in ("p50", "p95", "p99")]
+            rows.append(
+                [*map(str, (r["replicas"], r["requests"], f"{r['hit_rate']:.1%}", *first, f"{r['refused']:.2%}", *map(r.get, more)))]
+            )
+        names = "replicas", "requests", "prompts found", "first audio p50, ms", "p95, ms", "p99, ms", "refused"
+        found.append(Table(f"Clusters: {case}", [*names, *more], rows))
     return found
 
 
