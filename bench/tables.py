@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import cluster_tables
 from bench.load import Sample
 from bench.prompts import BUCKETS
 from bench.serving import Objective, audio_per_second, requests_per_second
@@ -44,37 +45,10 @@ def tables(body: dict[str, Any]) -> list[Table]:
     makers: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
         "latency": serving, "throughput": serving, "http": serving, "compare": compared, "codec": codec, "roofline": roofline,
         "frames": frames, "host": host, "rounding": rounding, "soak": soak, "saas": saas, "busy": busy, "attack": attack,
-        "voices": voices, "fleet": fleet, "kernels": kernels,
+        "voices": lambda body: [Table(*cells) for cells in cluster_tables.voices(body)],
+        "fleet": lambda body: [Table(*cells) for cells in cluster_tables.fleet(body)], "kernels": kernels,
     }  # fmt: skip
     return makers[body["command"]](body)
-
-
-def voices(body: dict[str, Any]) -> list[Table]:
-    """How often voices' prompts were found, in all and at each replica, with each number of clients."""
-    found = []
-    for run in body["runs"]:
-        of, p50, p95 = run["replicas"], run["first_audio"]["p50"], run["first_audio"]["p95"]
-        all_of_them = ["all", f"{sum(sum(r.values()) for r in of.values()):.0f}", f"{run['hit_rate']:.1%}"]
-        rows = [[name or "server", f"{sum(r.values()):.0f}", f"{r['hit'] / max(1, sum(r.values())):.1%}"] for name, r in of.items()]
-        note = f"First audio {1000 * p50:.0f} ms at the median" + (f", {1000 * p95:.0f} ms at 95%." if p95 else ".")
-        found.append(Table(f"Voices' prompts, {level(run)}", ["replica", "looked up", "found"], [all_of_them, *rows], note))
-    return found
-
-
-def fleet(body: dict[str, Any]) -> list[Table]:
-    """What simulated clusters came to, a table for each case."""
-    found, given = [], ("routing", "clients", "prefill", "load", "cold", "busy", "replica_hours", "refusing")
-    for case in dict.fromkeys(r["case"] for r in body["runs"]):
-        rows, runs = [], [r for r in body["runs"] if r["case"] == case]
-        more = [key for key in given if key in runs[0]]
-        for r in runs:
-            first = ["" if (v := r[f"first_audio_{p}"]) is None else f"{1000 * v:.0f}" for p in ("p50", "p95", "p99")]
-            rows.append(
-                [*map(str, (r["replicas"], r["requests"], f"{r['hit_rate']:.1%}", *first, f"{r['refused']:.2%}", *map(r.get, more)))]
-            )
-        names = "replicas", "requests", "prompts found", "first audio p50, ms", "p95, ms", "p99, ms", "refused"
-        found.append(Table(f"Clusters: {case}", [*names, *more], rows))
-    return found
 
 
 def kernels(body: dict[str, Any]) -> list[Table]:
