@@ -324,44 +324,37 @@ def voices(
     directory: Annotated[Path, typer.Option(help="The server's voices directory, where voices of random codes are written first.")],
     number: Annotated[int, typer.Option(min=1, help="Voices.")] = 1000,
     skew: Annotated[float, typer.Option(min=0, help="Voice n is asked for 1 / n^skew times as often as the first.")] = 1.0,
-    clients: Annotated[int, typer.Option(min=1, help="Clients at once.")] = 8,
+    concurrency: Concurrency = "8",
     seconds: Seconds = 15,
     out: Out = None,
 ) -> None:
     """How often a server, or a cluster's replicas, have a voice's prompt in their caches."""
-    import httpx
-
     from bench.record import facts, recording
-    from bench.voice_mix import make_voices, measure
+    from bench.voice_mix import make_voices, measure_levels
 
-    settings = {"voices": number, "skew": skew, "clients": clients, "seconds": seconds}
+    settings = {"voices": number, "skew": skew, "seconds": seconds}
     make_voices(directory, number, 6)
-
-    async def run() -> dict[str, object]:
-        async with httpx.AsyncClient(timeout=httpx.Timeout(600, connect=10), trust_env=False) as client:
-            return await measure(client, url.rstrip("/"), number, skew, clients, seconds)
-
     with _recorded(recording(out, "voices", settings, facts(None))) as record:
-        record.runs.append(asyncio.run(run()))
+        record.runs += asyncio.run(measure_levels(url.rstrip("/"), number, skew, _levels(concurrency), seconds))
 
 
 @app.command()
 def fleet(
-    result: Annotated[Path, typer.Argument(help="JSON of `http` or `latency` with two levels or more: how long a replica takes.")],
+    result: Annotated[Path, typer.Argument(help="JSON of `http` or `voices` with two levels or more: how long a replica takes.")],
     prefill: Annotated[float, typer.Option(min=0, help="Seconds to compute the prompt of a voice that is in no cache.")] = 0.05,
-    replicas: Annotated[str, typer.Option(help="Numbers of replicas, comma-separated.")] = "10,100,1000",
+    replicas: Annotated[str, typer.Option(help="Numbers of replicas, comma-separated.")] = "10,100,1000,10000",
     cached: Annotated[int, typer.Option(min=1, help="Voices that a replica's cache holds.")] = 50,
-    seconds: Seconds = 60,
+    check: Annotated[list[str] | None, typer.Option(help="routing=JSON of `voices` of a cluster here, which is simulated, too.")] = None,
     out: Out = None,
 ) -> None:
     """Simulate clusters: what routing, bursts and cold starts cost. Nothing is measured but on paper."""
-    from bench.fleet import fitted, table
+    from bench.fleet_cases import simulated
     from bench.record import facts, read, recording
 
-    service = fitted(read(result), prefill)
-    settings = {"result": result.name, "service": vars(service), "replicas": replicas, "cached": cached, "seconds": seconds}
+    measured = [(routing, read(Path(path))) for routing, _, path in (words.partition("=") for words in check or ())]
+    settings = {"result": result.name, "prefill": prefill, "replicas": replicas, "cached": cached}
     with _recorded(recording(out, "fleet", settings, facts(None))) as record:
-        for row in table(service, [int(n) for n in replicas.split(",")], cached, seconds):
+        for row in simulated(read(result), prefill, _levels(replicas), cached, measured):
             record.runs.append(row)
             record.write()
 

@@ -16,10 +16,6 @@ MAX_BARS = 60
 """Most requests in a timeline: more would be indistinguishable."""
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #d5dae0; --quiet: #59636e;
-  --c0: #0969da; --c1: #bc4c00; --c2: #1a7f37; --c3: #8250df; --c4: #cf222e; --c5: #57606a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --line: #3a424c; --quiet: #9aa5b1;
-  --c0: #58a6ff; --c1: #f0883e; --c2: #3fb950; --c3: #bc8cff; --c4: #ff7b72; --c5: #b1bac4; } }
 body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; display: block; overflow-x: auto; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align: right; }
@@ -55,7 +51,7 @@ def html(records: Named) -> str:
     title = "fishserve bench"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title>\n<style>{_STYLE}{svg.STYLE}</style></head>\n<body><h1>{title}</h1>\n"
+        f"<title>{title}</title>\n<style>{svg.COLOUR_STYLE}{_STYLE}{svg.STYLE}</style></head>\n<body><h1>{title}</h1>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
     )

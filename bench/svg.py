@@ -11,6 +11,12 @@ WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 48
 COLOURS = 6
 
+COLOUR_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #d5dae0; --quiet: #59636e;
+  --c0: #0969da; --c1: #bc4c00; --c2: #1a7f37; --c3: #8250df; --c4: #cf222e; --c5: #57606a; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --line: #3a424c; --quiet: #9aa5b1;
+  --c0: #58a6ff; --c1: #f0883e; --c2: #3fb950; --c3: #bc8cff; --c4: #ff7b72; --c5: #b1bac4; } }
+"""
 STYLE = """
 svg { width: 100%; max-width: 720px; height: auto; font: 12px system-ui, sans-serif; }
 svg text { fill: var(--ink); }
@@ -42,10 +48,16 @@ def distribution(values: Sequence[float]) -> list[tuple[float, float]]:
     return points
 
 
-def lines(series: Sequence[Series], x_label: str, y_label: str, *, dots: bool = False) -> str:
-    """Lines from zero over labelled axes, with a legend below."""
+def lines(series: Sequence[Series], x_label: str, y_label: str, *, dots: bool = False, powers: bool = False) -> str:
+    """Lines from zero over labelled axes, with a legend below. With `powers` the x axis has the powers of ten from 1 on."""
+    names = None
+    if powers:
+        series = [(name, [(math.log10(x), y) for x, y in points]) for name, points in series]
     xs, ys = (ticks(max((p[axis] for _, points in series for p in points), default=1.0)) for axis in (0, 1))
-    parts = [_axes(xs, ys, x_label, y_label)]
+    if powers:
+        xs = [float(power) for power in range(math.ceil(xs[-1]) + 1)]
+        names = [f"{10**x:,.0f}" for x in xs]
+    parts = [_axes(xs, ys, x_label, y_label, names)]
     for i, (_, points) in enumerate(series):
         placed = [(_x(x, xs[-1]), _y(y, ys[-1])) for x, y in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
@@ -54,6 +66,12 @@ def lines(series: Sequence[Series], x_label: str, y_label: str, *, dots: bool = 
         if dots:
             parts += [f'<circle class="f{n}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in placed]
     return _svg(parts, HEIGHT + 18 * len(series), _legend([name for name, _ in series]))
+
+
+def file(drawing: str) -> str:
+    """A drawing as a file of its own, on its own paper: light or dark, as its reader's system is."""
+    style = f"<style>{COLOUR_STYLE}{STYLE}svg {{ background: var(--paper); }}</style>"
+    return drawing.replace("<svg viewBox=", '<svg xmlns="http://www.w3.org/2000/svg" viewBox=', 1).replace(">", f">{style}", 1) + "\n"
 
 
 def timeline(requests: Sequence[tuple[float, Sequence[float], float]], x_label: str) -> str:
@@ -88,18 +106,18 @@ def _y(value: float, top: float) -> float:
     return HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM)
 
 
-def _x_axis(xs: Sequence[float], height: int, label: str) -> str:
+def _x_axis(xs: Sequence[float], height: int, label: str, names: Sequence[str] | None = None) -> str:
     parts = [f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 10}" text-anchor="middle">{escape(label)}</text>']
-    for x in xs:
+    for x, name in zip(xs, names or [f"{x:.6g}" for x in xs], strict=True):
         at = _x(x, xs[-1])
         parts.append(f'<line class="grid" x1="{at:.1f}" y1="{TOP}" x2="{at:.1f}" y2="{height - BOTTOM}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{height - BOTTOM + 16}" text-anchor="middle">{x:.6g}</text>')
+        parts.append(f'<text x="{at:.1f}" y="{height - BOTTOM + 16}" text-anchor="middle">{name}</text>')
     return "\n".join(parts)
 
 
-def _axes(xs: Sequence[float], ys: Sequence[float], x_label: str, y_label: str) -> str:
+def _axes(xs: Sequence[float], ys: Sequence[float], x_label: str, y_label: str, names: Sequence[str] | None) -> str:
     middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts = [_x_axis(xs, HEIGHT, x_label)]
+    parts = [_x_axis(xs, HEIGHT, x_label, names)]
     parts.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_label)}</text>')
     for y in ys:
         at = _y(y, ys[-1])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import cluster_tables
 from bench.load import Sample
 from bench.prompts import BUCKETS
 from bench.serving import Objective, audio_per_second, requests_per_second
@@ -44,34 +45,10 @@ def tables(body: dict[str, Any]) -> list[Table]:
     makers: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
         "latency": serving, "throughput": serving, "http": serving, "compare": compared, "codec": codec, "roofline": roofline,
         "frames": frames, "host": host, "rounding": rounding, "soak": soak, "saas": saas, "busy": busy, "attack": attack,
-        "voices": voices, "fleet": fleet, "kernels": kernels,
+        "voices": lambda body: [Table(*cells) for cells in cluster_tables.voices(body)],
+        "fleet": lambda body: [Table(*cells) for cells in cluster_tables.fleet(body)], "kernels": kernels,
     }  # fmt: skip
     return makers[body["command"]](body)
-
-
-def voices(body: dict[str, Any]) -> list[Table]:
-    """How often voices' prompts were found, in all and at each replica."""
-    (run,) = body["runs"]
-    first = run["first_audio"]
-    rows = [["all", f"{sum(sum(r.values()) for r in run['replicas'].values()):.0f}", f"{run['hit_rate']:.1%}"]]
-    rows += [
-        [name or "server", f"{sum(r.values()):.0f}", f"{r['hit'] / max(1, sum(r.values())):.1%}"] for name, r in run["replicas"].items()
-    ]
-    words = f"First audio {1000 * first['p50']:.0f} ms at the median" + (f", {1000 * first['p95']:.0f} ms at 95%." if first["p95"] else ".")
-    return [Table("Voices' prompts", ["replica", "looked up", "found"], rows, words)]
-
-
-def fleet(body: dict[str, Any]) -> list[Table]:
-    """What simulated clusters came to."""
-    columns = ["case, replicas, routing", "requests", "prompts found", "first audio p50, ms", "p95, ms", "p99, ms", "refused"]
-    rows = [
-        [
-            f"{r['case']}, {r['replicas']}, {r['routing']}", str(r["requests"]), f"{r['hit_rate']:.1%}",
-            *(f"{1000 * r[f'first_audio_{p}']:.0f}" for p in ("p50", "p95", "p99")), f"{r['refused']:.2%}",
-        ]
-        for r in body["runs"]
-    ]  # fmt: skip
-    return [Table("Simulated clusters", columns, rows)]
 
 
 def kernels(body: dict[str, Any]) -> list[Table]:

@@ -66,9 +66,15 @@ def _replicas(options: Options, slots: int) -> dict[str, Any]:
     return {
         "autoscaling_config": AutoscalingConfig(
             min_replicas=options.min_replicas, initial_replicas=max(1, options.min_replicas), max_replicas=options.max_replicas,
-            target_ongoing_requests=options.busy or slots, look_back_period_s=10, upscale_delay_s=5, downscale_delay_s=300,
+            target_ongoing_requests=options.busy or _busy(options, slots), look_back_period_s=10, upscale_delay_s=5, downscale_delay_s=300,
         )
     }  # fmt: skip
+
+
+def _busy(options: Options, slots: int) -> float:
+    """Requests of a replica that has work and room. A GPU gives many streams a frame in about the time that one takes; a core is slower with
+    each, and nearly 60% busy with a quarter of its slots (docs/scale.md)."""
+    return max(1.0, slots / (2 if options.gpus else 4))
 
 
 def _actor(options: Options) -> dict[str, Any]:

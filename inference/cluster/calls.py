@@ -35,6 +35,19 @@ class Resume:
     uid: str
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The doors that asked for these requests are alive, and still want them."""
+
+    uids: tuple[str, ...]
+
+
+WANTED_SECONDS = 5.0
+"""How often the doors say so."""
+UNWANTED_SECONDS = 30.0
+"""How long a replica generates for doors that it does not hear of."""
+
+
 def voice_of(message: Message) -> str:
     """The key of a message's voice: equal for requests whose prompts begin in the same way, "" without a voice."""
     request = message.request if isinstance(message, LiveRequest) else message

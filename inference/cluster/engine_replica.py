@@ -9,8 +9,8 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from inference.cluster.calls import Pause, Resume, Route
-from inference.errors import FishserveError
+from inference.cluster.calls import UNWANTED_SECONDS, WANTED_SECONDS, Pause, Resume, Route, Wanted
+from inference.errors import EngineClosed, FishserveError
 from inference.server.engine_process import Address, EngineProcess
 from inference.server.messages import LOADING, AppendText, Cancel, Chunk, Message, State, WasRead
 from inference.settings import read
@@ -29,6 +29,7 @@ class EngineReplica:
         self._name = serve.get_replica_context().replica_id.unique_id
         self._streams: dict[str, _Stream] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._inbox: queue.SimpleQueue[tuple[int, str, float, Message]] = queue.SimpleQueue()
         self._state: State = LOADING
         self._loaded = threading.Event()
@@ -43,6 +44,7 @@ class EngineReplica:
         Cancelling the call cancels the request within a frame.
         """
         self._loop = asyncio.get_running_loop()
+        self._watching = self._watching or self._loop.create_task(self._end_unwanted())
         stream = self._streams[uid] = _Stream()
         self._put(uid, message)
         try:
@@ -56,8 +58,13 @@ class EngineReplica:
             if not stream.ended:
                 self._put(uid, Cancel(uid))
 
-    async def tell(self, route: Route, message: AppendText | Pause | Resume) -> None:  # noqa: ARG002 - for the router
-        """Pass on what belongs to a request that this replica has; nothing happens when it has ended."""
+    async def tell(self, route: Route, message: AppendText | Pause | Resume | Wanted) -> None:  # noqa: ARG002 - for the router
+        """Pass on what belongs to requests that this replica has; nothing happens when they have ended."""
+        if isinstance(message, Wanted):
+            for uid in message.uids:
+                if wanted := self._streams.get(uid):
+                    wanted.wanted_at = time.monotonic()
+            return
         if (stream := self._streams.get(message.uid)) is None:
             return
         if isinstance(message, AppendText):
@@ -82,6 +89,15 @@ class EngineReplica:
             raise FishserveError(self._state["error"])
         if (silent := time.monotonic() - self._state["at"]) > HANGING_SECONDS:
             raise FishserveError(f"the engine has not answered for {silent:.0f} s")
+
+    async def _end_unwanted(self) -> None:
+        """End requests whose doors were killed or cannot be reached: nobody else would, and their slots would be lost until they end."""
+        while True:
+            await asyncio.sleep(WANTED_SECONDS)
+            for uid, stream in self._streams.items():
+                if not stream.ended and time.monotonic() - stream.wanted_at > UNWANTED_SECONDS:
+                    self._put(uid, Cancel(uid))
+                    stream.add(EngineClosed("the doors that asked for this have not been heard of"))
 
     def _put(self, uid: str, message: Message) -> None:
         self._inbox.put((0, uid, time.monotonic(), message))
@@ -108,11 +124,15 @@ class EngineReplica:
 
 
 class _Stream:
-    """What the engine has answered to one call and the call has not sent yet. `sent` chunks were sent but not reported as read."""
+    """What the engine has answered to one call and the call has not sent yet.
+
+    `sent` chunks were sent but not reported as read. `wanted_at` is when the doors last wanted it (`time.monotonic`).
+    """
 
     def __init__(self) -> None:
         self.paused = self.ended = False
         self.sent = 0
+        self.wanted_at = time.monotonic()
         self._waiting: list[Any] = []
         self._arrived = asyncio.Event()
 

@@ -24,7 +24,10 @@ class Options(BaseModel):
     doors: int = Field(1, ge=1, description="Replicas of the HTTP APIs.")
     gpus: float = Field(0, ge=0, description="GPUs of an engine replica.")
     cores: float = Field(1, gt=0, description="CPU cores of an engine replica.")
-    busy: Annotated[float | None, Field(gt=0, description="Requests of a replica above which another one starts. Empty: its slots.")] = None
+    busy: Annotated[
+        float | None,
+        Field(gt=0, description="Requests of a replica above which another one starts. Empty: half its slots on a GPU, else a quarter."),
+    ] = None
     routing: Routing = Field("voice", description="voice keeps a voice on few replicas; least_loaded and round_robin ignore voices.")
 
     @model_validator(mode="after")

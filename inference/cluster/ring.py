@@ -7,6 +7,7 @@ import hashlib
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 
 POINTS = 64
@@ -23,11 +24,17 @@ def _place(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest())
 
 
+@lru_cache(maxsize=20_000)
+def _points(replica: str) -> list[tuple[int, str]]:
+    """A replica's points. They are kept, since the ring is made anew whenever a replica comes or goes."""
+    return [(_place(f"{replica}/{i}"), replica) for i in range(POINTS)]
+
+
 class Ring:
     """The replicas on a circle. Adding or removing one moves only the voices of its own arcs."""
 
     def __init__(self, replicas: Iterable[str] = ()) -> None:
-        points = sorted((_place(f"{replica}/{i}"), replica) for replica in set(replicas) for i in range(POINTS))
+        points = sorted(point for replica in set(replicas) for point in _points(replica))
         self._places = [place for place, _ in points]
         self._replicas = [replica for _, replica in points]
 
@@ -42,12 +49,16 @@ class Ring:
                 yield replica
 
 
-def bounded(order: Iterable[str], loads: Mapping[str, int], keep: int) -> list[str]:
-    """The first replicas of `order` that may take one more request, at most `CANDIDATES`; where there are fewer, then the least loaded others.
+def most(total: int, replicas: int, keep: int) -> int:
+    """The load below which a replica may take one more request when `replicas` of them have `total` requests.
 
-    A replica may take one while it has fewer than `keep` or than `BOUND` times the mean of `loads`, that request included.
+    That is `BOUND` times the mean, the new request included, and at least `keep`.
     """
-    limit = max(keep, math.ceil(BOUND * (sum(loads.values()) + 1) / len(loads)))
+    return max(keep, math.ceil(BOUND * (total + 1) / replicas))
+
+
+def bounded(order: Iterable[str], loads: Mapping[str, int], limit: int) -> list[str]:
+    """The first replicas of `order` with loads below `limit`, at most `CANDIDATES`; where there are fewer, then the least loaded others."""
     free = list(islice((replica for replica in order if loads[replica] < limit), CANDIDATES))
     return free + least_loaded([replica for replica in loads if replica not in free], loads)[: CANDIDATES - len(free)]
 

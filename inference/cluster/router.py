@@ -1,7 +1,7 @@
 """How a call finds a replica: Ray Serve's request router, extended by voices, by calls that belong to a stream, and by refusals.
 
 Ray Serve pickles this module by value, so it holds no state of its own. It overrides `_select_from_candidate_replicas`, which is not
-public: tests/cluster/test_router.py notices when it changes.
+public: tests/inference/cluster/test_router.py notices when it changes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from inference.cluster.ring import Ring, bounded, least_loaded
+from inference.cluster.ring import Ring, bounded, least_loaded, most
 
 MAX_LEAVING = 256
 """Replicas that take no new requests, of which the streams that they still have can be reached."""
@@ -59,13 +59,14 @@ class SpeechRouter(RequestRouter):
         return [[replicas[name]] for name in sorted(ranked, key=lambda name: name in route.avoid)]
 
     def _ranked(self, voice: str, loads: dict[str, int]) -> list[str]:
-        names = sorted(loads)
         if self._routing == "round_robin":
+            names = sorted(loads)
             first = next(self._turn) % len(names)
             return names[first:] + names[:first]
         if self._routing == "voice" and voice:
-            return bounded((name for name in self._ring.order(voice) if name in loads), loads, self._keep)
-        return least_loaded(names, loads)
+            limit = most(sum(loads.values()), len(loads), self._keep)
+            return bounded((name for name in self._ring.order(voice) if name in loads), loads, limit)
+        return least_loaded(list(loads), loads)
 
     def _load(self, replica: RunningReplica) -> int:
         """The calls that a replica has, as far as this process knows."""

@@ -15,6 +15,8 @@ from inference.cluster.application import build
 from inference.cluster.doors import APP
 from inference.cluster.options import Options
 
+PROXY_CHECK_SECONDS = 2
+"""How often Ray Serve looks at a proxy, which it starts again after three failures; every 10 s without this."""
 OBJECT_STORE_BYTES = 512 << 20
 """Only clips are large enough to go through Ray's store."""
 
@@ -23,6 +25,7 @@ OBJECT_STORE_BYTES = 512 << 20
 def alone(options: Options, host: str, port: int) -> Iterator[None]:
     """The application, ready, on a Ray cluster of this machine. Both end with the block, and with this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+    os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", str(PROXY_CHECK_SECONDS))
     # Ray divides cores that it is told of: as many as the replicas ask for and one more of each, which an upgrade starts beside them.
     cores = math.ceil(options.doors + 1 + (options.max_replicas + 1) * options.cores)
     ray.init("local", num_cpus=max(cores, os.cpu_count() or 1), include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)

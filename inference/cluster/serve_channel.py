@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from inference.cluster.calls import Pause, Resume, Route, voice_of
+from inference.cluster.calls import WANTED_SECONDS, Pause, Resume, Route, Wanted, voice_of
 from inference.engine.stream import MAX_UNREAD, READ_ON
 from inference.errors import EngineClosed, GenerationError, Overloaded
 from inference.server.messages import LOADING, AppendText, Cancel, Message, State, WasRead
@@ -40,6 +40,7 @@ class ServeChannel:
         self._loop = asyncio.get_running_loop()
         self._calls: dict[str, _Call] = {}
         self._known, self._known_at, self._asking = LOADING, 0.0, threading.Lock()
+        self._wanting = self._loop.create_task(self._want(), context=Context())
 
     def open(self, uid: str, unread: Unread) -> None:
         """As Channel.open."""
@@ -64,14 +65,31 @@ class ServeChannel:
     def _asked(self) -> State:
         if self._may_sleep and self._known["status"] == "ready":
             return self._known
-        response = Context().run(self._ask_state.remote, Route())
-        try:
-            state: State = response.result(timeout_s=STATE_SECONDS)
-        except (TimeoutError, RayError, RayServeException):
-            response.cancel()
-            error = self._deployment_error()
-            return {"status": "failed", "error": error} if error else LOADING
-        return state
+        for _ in range(MAX_TRIES if self._known["status"] == "ready" else 1):  # one replica that hangs is no reason to refuse all requests
+            response = Context().run(self._ask_state.remote, Route())
+            try:
+                state: State = response.result(timeout_s=STATE_SECONDS)
+            except (TimeoutError, RayError, RayServeException):
+                response.cancel()
+            else:
+                return state
+        error = self._deployment_error()
+        return {"status": "failed", "error": error} if error else LOADING
+
+    async def _want(self) -> None:
+        """Tell the replicas which of their requests are wanted. They end those of doors that were killed, which cancel nothing."""
+        while True:
+            await asyncio.sleep(WANTED_SECONDS)
+            uids: dict[str, list[str]] = {}
+            for uid, call in list(self._calls.items()):
+                if call.replica:
+                    uids.setdefault(call.replica, []).append(uid)
+            await asyncio.gather(*(self._say_wanted(replica, tuple(found)) for replica, found in uids.items()))
+
+    async def _say_wanted(self, replica: str, uids: tuple[str, ...]) -> None:
+        with suppress(TimeoutError, RayError, RayServeException):  # it has ended, or cannot be reached
+            async with asyncio.timeout(WANTED_SECONDS):
+                await self._tell.remote(Route(replica=replica), Wanted(uids))
 
     def _take(self, uid: str, message: Message) -> None:
         if (call := self._calls.get(uid)) is None or isinstance(message, Cancel):
@@ -85,11 +103,11 @@ class ServeChannel:
 
 
 class _Call:
-    """One request to the engines, on one replica after another until one has begun to answer."""
+    """One request to the engines, on one replica after another until one has begun to answer. `replica` has it, "" for none yet."""
 
     def __init__(self, channel: ServeChannel, uid: str, unread: Unread) -> None:
         self._channel, self._uid, self._unread = channel, uid, unread
-        self._replica = ""
+        self.replica = ""
         self._paused = False
         self._texts: list[AppendText] = []
         self._told: asyncio.Queue[AppendText | Pause | Resume] = asyncio.Queue()
@@ -101,7 +119,7 @@ class _Call:
     def append(self, text: AppendText) -> None:
         """Send more text, at once or when a replica has the request."""
         self._texts.append(text)
-        if self._replica:
+        if self.replica:
             self._told.put_nowait(text)
 
     def was_read(self) -> None:
@@ -137,19 +155,19 @@ class _Call:
             except Exception as e:  # nobody else would tell the client
                 self._give(GenerationError(f"the request could not be sent to an engine: {type(e).__name__}"))
                 return
-            avoid = (*avoid, self._replica)
+            avoid = (*avoid, self.replica)
 
     async def _items(self, route: Route, message: Message) -> Any:
         """The items of one replica's answer."""
-        self._replica = ""
+        self.replica = ""
         response = self._channel._ask.remote(route, self._uid, message)
         telling = None
         try:
-            self._replica = await anext(response)
+            self.replica = await anext(response)
             self._told = asyncio.Queue()
             for text in self._texts:
                 self._told.put_nowait(text)
-            telling = asyncio.ensure_future(self._tell_all(self._replica))
+            telling = asyncio.ensure_future(self._tell_all(self.replica))
             async for items in response:
                 for item in items:
                     yield item

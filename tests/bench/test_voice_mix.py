@@ -17,7 +17,7 @@ def test_the_voices_can_be_spoken_with(tmp_path):
 
 def test_the_table_has_a_row_for_each_replica():
     run = {
-        "first_audio": {"p50": 0.1, "p95": None}, "hit_rate": 0.75, "statuses": {"200": 8},
+        "loop": "closed", "clients": 2, "first_audio": {"p50": 0.1, "p95": None}, "hit_rate": 0.75, "statuses": {"200": 8},
         "replicas": {"a": {"hit": 5.0, "miss": 1.0}, "b": {"hit": 1.0, "miss": 1.0}},
     }  # fmt: skip
     (table,) = tables({"command": "voices", "runs": [run]})

@@ -20,7 +20,10 @@ from tests.inference.server.conftest import Server, free_port, voices  # noqa: F
 from tests.processes import Started
 from tests.waiting import HANG_SECONDS, wait
 
-CLUSTER_TESTS = ("test_cluster_clients", "test_cluster_doors", "test_cluster_faults", "test_cluster_scaling")
+CLUSTER_TESTS = (
+    "test_cluster_clients", "test_cluster_doors", "test_cluster_faults", "test_cluster_ingress", "test_cluster_partition",
+    "test_cluster_scaling",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import signal
 import threading
+import time
 
 import httpx
 
@@ -105,25 +106,31 @@ def test_nothing_notices_that_the_controller_was_killed(cluster):
 
 def test_a_client_that_leaves_ends_its_request(cluster):
     with listeners(cluster, 3) as found:
-        assert cluster.metric("fishserve_requests_running") == 3
+        wait(lambda: cluster.metric("fishserve_requests_running") == 3)  # between two segments a stream does not run
         assert found[0].leave() == "left"
         wait(lambda: cluster.metric("fishserve_requests_running") == 2)
     assert cluster.metric("fishserve_requests_total", reason="cancelled") >= 3
 
 
 def test_an_upgrade_loses_no_stream(cluster):
-    text = " ".join([SENTENCE] * 12)
-    with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        found = [Listener(cluster, text, pool, seed=1) for _ in range(12)]
-        wait(lambda: all(listener.bytes for listener in found))
+    """Fifty streams, most of which wait for a slot when it begins."""
+    text = " ".join([SENTENCE] * 4)
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        began = time.monotonic()
+        found = [Listener(cluster, text, pool, seed=1) for _ in range(50)]
+        wait(lambda: sum(bool(listener.bytes) for listener in found) >= 20)
         before = cluster.replicas()
         answers = []
         with cluster.deploy("--slots", "4", "--min-replicas", "3") as upgrade:
             while upgrade.poll() is None:
-                answers.append(speak(cluster).status_code)
+                asked = time.monotonic()
+                answers.append((speak(cluster).status_code, time.monotonic() - asked))
             assert upgrade.returncode == 0, upgrade.stdout.read().decode()
+        upgraded = time.monotonic() - began
         wait(lambda: all(listener.end for listener in found))
-    assert [listener.end for listener in found] == ["ended"] * 12
+    print(f"50 streams ended after {time.monotonic() - began:.1f} s, the upgrade after {upgraded:.1f} s;", end=" ")
+    print(f"{len(answers)} requests beside it, the slowest of which took {max(took for _, took in answers):.1f} s")
+    assert [listener.end for listener in found] == ["ended"] * 50
     assert len({listener.bytes for listener in found}) == 1
-    assert set(answers) == {200}
+    assert {status for status, _ in answers} == {200}
     assert not before & cluster.replicas()
