@@ -34,7 +34,7 @@ def pictures(rows: Rows) -> dict[str, str]:
         ),
         "scale-day.svg": svg.lines(
             _series(_hours(of["day"]), "busy", lambda r: (r["hour"], r["size"]), "scaled to {} requests a replica", "as many as at noon"),
-            "hour of the day", "replicas",
+            "hour of the day", "replicas, mean of the hour",
         ),
     }  # fmt: skip
 
@@ -51,8 +51,13 @@ def _series(
 
 
 def _hours(days: Rows) -> Rows:
-    """A row for each time of a day at which replicas were counted."""
-    return [{"busy": day["busy"], "hour": 24 * i / len(day["sizes"]), "size": size} for day in days for i, size in enumerate(day["sizes"])]
+    """A row for each hour of a day, with the mean number of replicas."""
+    found = []
+    for day in days:
+        for hour in range(24):
+            counts = day["sizes"][len(day["sizes"]) * hour // 24 : len(day["sizes"]) * (hour + 1) // 24]
+            found.append({"busy": day["busy"], "hour": hour + 0.5, "size": sum(counts) / len(counts)})
+    return found
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from html import escape
 from itertools import pairwise
 
 WIDTH, HEIGHT = 720, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 48
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 12, 48
 COLOURS = 6
 
 COLOUR_STYLE = """
