@@ -82,7 +82,7 @@ def test_signs_alone_are_refused_before_anything_is_reserved(account, cloud):
 
 def test_a_job_that_takes_too_long_is_paid_back(account, cloud):
     cloud.ways(execution_seconds=0.5)
-    job = account.ended(account.speak(LONG))
+    job = account.ended(account.speak(ENDLESS + " Too long."))
     assert "took too long" in job["error"]
     check_refunded(account, job, "failed")
 
