@@ -57,7 +57,7 @@ declare
   v_ids uuid[];
 begin
   loop
-    v_ids := array(select id from public.profiles where id > v_after and closed_at is null order by id limit 1000);
+    v_ids := array(select id from public.profiles where id > v_after and closed_at is null order by id limit 1000 for share);
     exit when cardinality(v_ids) = 0;
     insert into public.account_members (account_id, user_id, role) select id, id, 'owner' from unnest(v_ids) id on conflict do nothing;
     v_after := v_ids[cardinality(v_ids)];
@@ -66,7 +66,6 @@ begin
 end $$;
 call fishserve.backfill_members();
 drop procedure fishserve.backfill_members;
-delete from public.account_members m using public.profiles p where p.id = m.user_id and p.closed_at is not null; -- closed meanwhile
 
 -- 5. Nobody is missing.
 do $$
