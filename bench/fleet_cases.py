@@ -89,8 +89,7 @@ def _burst(load: float, cold: float, service: Service, cached: int) -> dict[str,
 def _day(busy: float | None, service: Service, cached: int) -> dict[str, Any]:
     """A day of longer texts; without `busy` the replicas of its peak run all day."""
     peak = LOAD * DAY_PEAK * speed(service, SLOTS) / DAY_AUDIO
-    shape = lambda t: 0.55 - 0.45 * math.cos(2 * math.pi * t / DAY_SECONDS)  # noqa: E731
-    day = Mix(peak, DAY_AUDIO, VOICES_A_REPLICA * DAY_PEAK, shape=shape)
+    day = Mix(peak, DAY_AUDIO, VOICES_A_REPLICA * DAY_PEAK, shape=lambda t: 0.55 - 0.45 * math.cos(2 * math.pi * t / DAY_SECONDS))
     scaled = Fleet(1, cached=cached, most=2 * DAY_PEAK, busy=busy or SLOTS, cold=30.0)
     fleet = scaled if busy else Fleet(DAY_PEAK, cached=cached, most=DAY_PEAK)
     outcome = simulate(fleet, day, service, DAY_SECONDS, warm=0)

@@ -19,13 +19,12 @@ Rows = list[dict[str, Any]]
 def pictures(rows: Rows) -> dict[str, str]:
     """SVG files by name."""
     of = {case: [r for r in rows if r["case"] == case] for case in ("size", "prompt", "burst", "day")}
-    milliseconds: Callable[[dict[str, Any]], float] = lambda r: 1000 * r["first_audio_p95"]  # noqa: E731
     return {
         "scale-routing.svg": svg.lines(
             _series(of["size"], "routing", lambda r: (r["replicas"], 100 * r["hit_rate"])), "replicas", "prompts found, %", dots=True, powers=True
         ),
         "scale-prompts.svg": svg.lines(
-            _series(of["prompt"], "routing", lambda r: (1000 * r["prefill"], milliseconds(r))),
+            _series(of["prompt"], "routing", lambda r: (1000 * r["prefill"], 1000 * r["first_audio_p95"])),
             "time to compute a voice's prompt, ms", "first audio, p95, ms", dots=True,
         ),
         "scale-bursts.svg": svg.lines(

@@ -1,4 +1,4 @@
-"""When words begin in speech, by PocketSphinx: a forced aligner whose acoustic model knows neither minnow nor its teacher.
+"""When words begin in speech, by PocketSphinx: a forced aligner that does not know minnow.
 
 It is given the text as spoken, so that it has nothing to recognise: only where each word begins, on a grid of 10 ms.
 The hiss of words that begin with "s" is plain enough to tell without any model whether others are early or late by a constant.

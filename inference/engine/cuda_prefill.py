@@ -1,4 +1,7 @@
-"""A pass over several prompts in few CUDA kernels: computes the same as `inference.engine.decode_step.Step.prompt` for each."""
+"""A pass over several prompts in few CUDA kernels, with the results of the eager step for each.
+
+The eager one is `inference.engine.decode_step.Step.prompt`.
+"""
 
 from __future__ import annotations
 

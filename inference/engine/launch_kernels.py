@@ -1,4 +1,7 @@
-"""What kernels do before their own work, in Triton: wait for the previous kernel, and ask for weights that a later one will need."""
+"""What kernels do before their own work, in Triton: wait, and ask for weights in advance.
+
+They wait for the previous kernel; the weights are those that a later one will need.
+"""
 
 from __future__ import annotations
 

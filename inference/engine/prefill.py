@@ -1,4 +1,6 @@
-"""Passes over the prompts of several requests at once, each a CUDA graph: a prompt is hundreds of kernels, which launch slower than they run.
+"""Passes over the prompts of several requests at once, each a CUDA graph.
+
+A prompt is hundreds of kernels, which launch slower than they run.
 
 A pass takes pieces of prompts, each for its own row of the cache, behind one another in blocks of columns. There is one graph for each
 number of columns, in powers of two. Where nothing can be captured, the runner computes prompts eagerly, one after the other.

@@ -1,4 +1,6 @@
-"""The attention of prompts on CUDA, in Triton: several prompts' columns in one pass, each prompt over its own cache row.
+"""The attention of prompts on CUDA, in Triton: several prompts' columns in one pass.
+
+Each prompt attends to its own row of the cache.
 
 A pass's columns lie in blocks, each of one prompt. Where a block's columns go is read on the device, so one graph serves any prompts.
 """

@@ -3,6 +3,7 @@
 import time
 
 import httpx
+import pytest
 
 from tests.inference.cluster.test_cluster_faults import listeners, speak
 from tests.waiting import wait
@@ -20,34 +21,19 @@ def is_free(cluster):
     return cluster.metric("fishserve_requests_running") == cluster.metric("fishserve_requests_waiting") == 0
 
 
-def test_killed_doors_end_their_streams_and_the_engines_notice(cluster):
+@pytest.mark.parametrize("name", ["Doors", "ProxyActor"])
+def test_a_killed_ingress_ends_its_streams_comes_back_and_frees_the_engines(cluster, name):
     """Nobody cancels the requests of doors that were killed."""
     with listeners(cluster, 6) as found:
-        (doors,) = cluster.actors("Doors")
+        (actor,) = cluster.actors(name)
         began = time.monotonic()
-        doors.kill()
+        actor.kill()
         wait(lambda: all(listener.end for listener in found))
         ended = time.monotonic() - began
         wait(lambda: speaks(cluster))
         again = time.monotonic() - began
         wait(lambda: is_free(cluster))
         free = time.monotonic() - began
-    print(f"doors killed: streams ended after {ended:.1f} s, spoke again after {again:.1f} s, slots free after {free:.1f} s")
-    assert {listener.end for listener in found} <= {"RemoteProtocolError", "ReadError"}
-    assert len(cluster.replicas()) == 3
-
-
-def test_a_killed_proxy_ends_its_streams_and_comes_back(cluster):
-    with listeners(cluster, 6) as found:
-        (proxy,) = cluster.actors("ProxyActor")
-        began = time.monotonic()
-        proxy.kill()
-        wait(lambda: all(listener.end for listener in found))
-        ended = time.monotonic() - began
-        wait(lambda: speaks(cluster))
-        again = time.monotonic() - began
-        wait(lambda: is_free(cluster))
-        free = time.monotonic() - began
-    print(f"proxy killed: streams ended after {ended:.1f} s, spoke again after {again:.1f} s, slots free after {free:.1f} s")
+    print(f"{name} killed: streams ended after {ended:.1f} s, spoke again after {again:.1f} s, slots free after {free:.1f} s")
     assert {listener.end for listener in found} <= {"RemoteProtocolError", "ReadError"}
     assert len(cluster.replicas()) == 3
