@@ -34,7 +34,7 @@ class _Round(SpeechEngine):
         step = _Frames(checkpoint)
         runner._graphs = Graphs(step, runner._cache, rows, step.codebooks, WINDOW)
         self._vocoder._passes, self._vocoder._alone = _Samples(checkpoint.codec, rows), False
-        self._vocoder.frames_a_round = self._vocoder.frames_beside = CAPTURED_FRAMES
+        self._vocoder.frames_a_round, self._vocoder.frames_beside = CAPTURED_FRAMES, None
 
     def _loop(self) -> None:
         pass

@@ -65,7 +65,7 @@ class Scheduler:
         self._checkpoint, self._runner, self._prompting = checkpoint, runner, prompting
         self._slots, self._queue = slots, queue
         self._live: dict[RequestHandle, Job] = {}
-        self._held = 0  # rounds that those who can wait have waited
+        self._holds, self._held = checkpoint.device.type == "cpu", 0  # whether those who can wait do, and rounds that they have waited
         self._guarded: set[Job] = set()
         self._retry_times = RetryTimes(slots)
         self._changed = threading.Condition()
@@ -174,8 +174,11 @@ class Scheduler:
         self._held = self._held + 1 if self._others_wait() else 0
 
     def _others_wait(self) -> bool:
-        """Whether a short text that has not been heard has this round to itself, which it has in all but one of HELD_ROUNDS."""
-        return self._held < HELD_ROUNDS - 1 and any(job.urgent for job in self.running)
+        """Whether a short text that has not been heard has this round to itself, which it has in all but one of HELD_ROUNDS.
+
+        Only on a CPU: on a GPU a round takes as long without the others.
+        """
+        return self._holds and self._held < HELD_ROUNDS - 1 and any(job.urgent for job in self.running)
 
     def wanted_first(self) -> list[Sequence] | None:
         """Whose frames are wanted before all others': while a short text has not been heard, its own and those of listeners who run out.

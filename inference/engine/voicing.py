@@ -11,14 +11,15 @@ AHEAD_SECONDS = 0.15
 """A listener who has more than this still to hear can wait while somebody else has heard nothing yet."""
 
 
-def choose(jobs: Iterable[Job], now: float, frames: int, beside: int) -> dict[Job, int]:
+def choose(jobs: Iterable[Job], now: float, frames: int, beside: int | None) -> dict[Job, int]:
     """The jobs that have a pass of the vocoder now, and its frames: about `frames` in all, and at least one pass when any may have one.
 
     First those who have heard nothing of a short text, then those whose sound runs out soonest, or who have heard nothing of a long one.
-    While a short text has not been heard, listeners who are ahead wait, and the others together have `beside` frames.
+    While a short text has not been heard, listeners who are ahead wait, and the others together have `beside` frames. With None nobody
+    waits: passes run beside the model's frames, and whoever comes waits for those on their way at most.
     """
     jobs = list(jobs)
-    somebody_waits = any(job.urgent for job in jobs)
+    beside, somebody_waits = beside or LARGEST_CHUNK, beside is not None and any(job.urgent for job in jobs)
     due = [job for job in jobs if job.sound_due and (job.urgent or not somebody_waits or job.audible_until <= now + AHEAD_SECONDS)]
     due.sort(key=lambda job: (0, job.submitted) if job.urgent else (1, 0 if job.unheard else job.audible_until))
     passes: dict[Job, int] = {}
