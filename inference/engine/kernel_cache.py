@@ -6,6 +6,7 @@ import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -14,19 +15,21 @@ from triton.runtime.driver import driver
 from inference import cpu_threads
 from inference.engine import launching
 
+T = TypeVar("T")
+
 
 def compile_at_once(
-    frame: Callable[[int], None], sizes: Sequence[int], capability: tuple[int, int], launches: list[launching.Launch] | None = None
+    run: Callable[[T], None], sizes: Sequence[T], capability: tuple[int, int], launches: list[launching.Launch] | None = None
 ) -> None:
-    """Compile what frames of so many rows need, as many kernels at a time as there are CPUs. `frame` is then run without kernels.
+    """Compile what work of these sizes needs, as many kernels at a time as there are CPUs. `run` is then called without kernels.
 
-    `launches` gets each kernel of these frames.
+    `launches` gets each kernel of it.
     """
 
     def compile_all() -> None:
         with launching.compiling_for(capability, launches), _in_parallel():
             for size in sizes:
-                frame(size)
+                run(size)
 
     contextvars.copy_context().run(compile_all)  # Triton's mode of compiling stays on after an error, but in this copy alone
 

@@ -11,10 +11,11 @@ import logging
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from inference.engine.captured import GRAPHS, Captured, capture_first
 from inference.engine.graphs import capture, powers
 from inference.model.codec import Codec, CodecStream, History, decode_streams
 from inference.model.config import CODES_PER_GROUP, SAMPLES_PER_FRAME
+
+if TYPE_CHECKING:
+    from inference.engine.cuda_vocoder import FusedHead
 
 FIRST_CHUNK = 4
 """Frames in the first chunk of a request: 186 ms of sound, heard as soon as they exist."""
@@ -75,8 +79,8 @@ class VocoderStream:
 class Vocoder:
     """A codec's decoder, with graphs where the device has them.
 
-    `frames_a_round` is how many frames it should decode at a time, `frames_beside` how many beside somebody's first sound. `flying` are the
-    passes on their way, oldest first.
+    `frames_a_round` is how many frames it should decode at a time, `frames_beside` how many beside somebody's first sound, None for as many.
+    `flying` are the passes on their way, oldest first.
     """
 
     def __init__(self, codec: Codec) -> None:
@@ -87,7 +91,7 @@ class Vocoder:
         self._passes, self.how = captured.graphs, captured.how
         self._alone = _device(codec).type == "cpu"
         self.frames_a_round = CPU_FRAMES if self._alone else CAPTURED_FRAMES
-        self.frames_beside = CPU_FRAMES_BESIDE if self._alone else CAPTURED_FRAMES
+        self.frames_beside = CPU_FRAMES_BESIDE if self._alone else None
 
     @property
     def free(self) -> bool:
@@ -196,6 +200,7 @@ class Passes:
 
     def __init__(self, codec: Codec) -> None:
         self._codec, device = codec, _device(codec)
+        self._head: FusedHead | None = None
         silent = codec.stream()
         silent.decode(torch.zeros(codec.config.groups, 1, dtype=torch.int64, device=device))
         self._shapes = [_innermost(layer).shape[1:] for layer in silent.past]
@@ -247,21 +252,40 @@ class Passes:
         codes = torch.zeros(rows, self._codec.config.groups, frames, dtype=torch.int64, device=self._silence.device)
         return _Pass(codes, self._silence.repeat(rows, 1))
 
+    def fuse(self) -> None:
+        """Run the head in kernels of our own from now on."""
+        from inference.engine.cuda_vocoder import FusedHead  # Triton comes with torch for CUDA, and nothing else needs it
+
+        self._head = FusedHead(self._codec.head, sum(self._sizes[: self._before_head]))
+
+    @property
+    def _before_head(self) -> int:
+        """The quantizer's layers that have a past: they run before the head's."""
+        return 2 * len(self._codec.quantizer.upsample)
+
     def _run(self, p: _Pass) -> tuple[Tensor, Tensor]:
         rows = len(p.codes)
         layers = zip(p.pasts.split(self._sizes, dim=1), self._shapes, strict=True)
         history = History([_outermost(part.view(rows, *shape)) for part, shape in layers])
-        waves = self._codec.decode_next(p.codes, history)
-        return waves, torch.cat([_innermost(layer).reshape(rows, -1) for layer in history.past], dim=1)
+        if self._head is None:
+            waves = self._codec.decode_next(p.codes, history)
+            return waves, _joined(history.past)
+        features = self._codec.quantizer.decode(p.codes, history).transpose(1, 2).contiguous()
+        kept, before = torch.empty_like(p.pasts), _joined(history.past[: self._before_head])
+        kept[:, : before.shape[1]] = before
+        return self._head.run(features, p.pasts, kept), kept
+
+    def run_eagerly(self, size: tuple[int, int]) -> None:
+        """Compute a pass of so many streams and frames without a graph."""
+        self._run(self._pass(*size))
 
     def capture(self) -> None:
         """Capture every pass, on the stream it will run on."""
         assert self._stream is not None
         started, pool = time.monotonic(), torch.cuda.graph_pool_handle()
-        for frames in (n for n in reversed(powers(LARGEST_CHUNK)) if n >= FIRST_CHUNK):
-            for rows in reversed(_pass_rows(frames)):
-                p = self._passes[rows, frames] = self._pass(rows, frames)
-                p.graph, p.result = capture(partial(self._run, p), self._stream, pool)
+        for rows, frames in pass_sizes():
+            p = self._passes[rows, frames] = self._pass(rows, frames)
+            p.graph, p.result = capture(partial(self._run, p), self._stream, pool)
         log.info("captured %d graphs of the codec's decoder in %.1f s", len(self._passes), time.monotonic() - started)
 
     def check(self) -> None:
@@ -282,16 +306,34 @@ class Passes:
 
 
 def capture_passes(codec: Codec) -> Captured[Passes]:
-    """Captured and checked passes."""
+    """Captured and checked passes. Where our own kernels cannot be used, the library's convolutions are captured."""
+    device = _device(codec)
 
-    def passes() -> Passes:
-        with torch.cuda.device(_device(codec)), torch.inference_mode():
+    def passes(fused: bool) -> Passes:
+        with torch.cuda.device(device), torch.inference_mode():
             captured = Passes(codec)
+            if fused:
+                from inference.engine.kernel_cache import compile_at_once  # Triton comes with torch for CUDA, and nothing else needs it
+
+                captured.fuse()
+                compile_at_once(captured.run_eagerly, pass_sizes(), torch.cuda.get_device_capability(device))
             captured.capture()
             captured.check()
         return captured
 
-    return capture_first("codec", "decoding takes several times as long", _device(codec), [(GRAPHS, passes)], lambda: None)
+    ways = [(GRAPHS, partial(passes, True)), ("graphs of the library's convolutions", partial(passes, False))]
+    return capture_first("codec", "decoding takes several times as long", device, ways, lambda: None)
+
+
+def pass_sizes() -> list[tuple[int, int]]:
+    """Streams and frames of the passes that are captured. The largest come first, so that the others can reuse their memory."""
+    lengths = [n for n in reversed(powers(LARGEST_CHUNK)) if n >= FIRST_CHUNK]
+    return [(rows, frames) for frames in lengths for rows in reversed(_pass_rows(frames))]
+
+
+def _joined(pasts: Sequence[Tensor]) -> Tensor:
+    """The pasts of several layers, (streams, values)."""
+    return torch.cat([_innermost(layer).reshape(len(layer), -1) for layer in pasts], dim=1)
 
 
 def _pass_frames(frames: int) -> int:
@@ -300,9 +342,8 @@ def _pass_frames(frames: int) -> int:
 
 
 def _pass_rows(frames: int) -> list[int]:
-    """The numbers of streams that passes of so many frames take: powers of four, and the most."""
-    most = max(1, CAPTURED_FRAMES // frames)
-    return [*(4**n for n in range(most.bit_length()) if 4**n < most), most]
+    """The numbers of streams that passes of so many frames take."""
+    return powers(max(1, CAPTURED_FRAMES // frames))
 
 
 def _device(codec: Codec) -> torch.device:
