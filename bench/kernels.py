@@ -100,9 +100,9 @@ def _runs(stand_ins: list[tuple[Graphs, PrefillGraphs]], config: DualARConfig, a
 def title_of(launch: Launch) -> str:
     """A kernel's name with what tells it from others of that name."""
     c = launch.constants
-    if launch.kernel == "linear":
+    if launch.kernel in ("linear", "dot"):
         extras = (word for key, word in (("NORM", "norm"), ("GATED", "gate"), ("BIAS", "bias"), ("ADD", "add")) if c[key])
-        together = f" of {c['ROWS']} rows" if c["ROWS"] > 1 else ""
+        together = f" of {c['ROWS'] * c['TIMES'] * launch.grid[1]} rows" if launch.kernel == "dot" else ""
         return " ".join((f"product {c['N']} x {c['K']}", *extras)) + together
     if launch.kernel == "attend":
         return "attention, slow layer" if c["RAGGED"] else f"attention, fast layer, {c['TIME']} position{'s'[: c['TIME'] > 1]}"
@@ -141,7 +141,7 @@ def bytes_read(launch: Launch, codebooks: int) -> int:
     """Bytes that a kernel reads from memory: weights and earlier keys and values. What the last kernels wrote is in the cache."""
     c, half = launch.constants, 2
     match launch.kernel:
-        case "linear":
+        case "linear" | "dot":
             return half * c["N"] * c["K"] * (1 + c["GATED"])
         case "attend_and_add":
             return half * c["N"] * c["KV"] * c["HEADS"] * c["D"]
