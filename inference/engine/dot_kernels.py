@@ -32,11 +32,12 @@ class Tiles:
     rows: int
     times: int
     warps: int
+    stages: int = 0
 
 
-GATED = {8: Tiles(16, 1024, 8, 1, 8), 16: Tiles(32, 1024, 16, 1, 16), 32: Tiles(16, 1024, 32, 1, 8), 64: Tiles(16, 1024, 32, 1, 8)}
-LONG = {8: Tiles(16, 1024, 8, 1, 8), 16: Tiles(16, 1024, 16, 1, 8), 32: Tiles(16, 512, 32, 1, 8), 64: Tiles(16, 512, 32, 1, 8)}
-PLAIN = {8: Tiles(16, 1024, 8, 1, 8), 16: Tiles(16, 1024, 16, 1, 8), 32: Tiles(16, 1024, 32, 1, 8), 64: Tiles(16, 1024, 32, 1, 8)}
+PLAIN = {8: Tiles(16, 1024, 8, 1, 8), 16: Tiles(16, 1024, 16, 1, 8), 32: Tiles(16, 256, 32, 1, 8, 4), 64: Tiles(16, 256, 32, 1, 8, 4)}
+GATED = {8: Tiles(16, 1024, 8, 1, 8), 16: Tiles(16, 256, 16, 1, 8, 3), 32: Tiles(16, 256, 32, 1, 8, 3), 64: Tiles(32, 256, 32, 1, 8, 3)}
+LONG = {8: Tiles(16, 1024, 8, 1, 8), 16: Tiles(16, 1024, 16, 1, 8), 32: Tiles(16, 512, 32, 1, 8, 3), 64: Tiles(16, 512, 32, 1, 8, 3)}
 LONGEST = 2048
 """Rows of a weight that are longer are multiplied in several steps, with the tiles of LONG."""
 
@@ -132,6 +133,60 @@ def _dot(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.constexpr, 
         r += ROWS
 
 
+@triton.jit(do_not_specialize=["rows"])
+def _wide_dot(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr,
+              BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PARTS: tl.constexpr, STAGES: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr,
+              BIAS: tl.constexpr, ADD: tl.constexpr, PROGRAMS: tl.constexpr, GPU: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
+    width: tl.constexpr = BLOCK_K // PARTS
+    whole: tl.constexpr = K % BLOCK_K == 0 and N % BLOCK_N == 0
+    n, r = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    k = tl.arange(0, PARTS)[:, None] * width + tl.arange(0, width)[None, :]
+    if GPU:  # noqa: SIM102 - decided when the kernel is compiled
+        if tl.program_id(1) == 0:
+            ask_for(weight, tl.program_id(0), N * K * (1 + GATED), PROGRAMS)
+    b = tl.load(bias + n, mask=n < N, other=0).to(tl.float32) if BIAS else n
+    next_gain = tl.load(gain + k, mask=k < K, other=0) if NORM else k
+    # Tensor cores sum the squares too: in bfloat16 the square of no FP16 number is too large. Triton's interpreter cannot multiply these.
+    brief: tl.constexpr = GPU and x.dtype.element_ty != tl.float32
+    ones = tl.full((PARTS, 16, width), 1, tl.float32).to(tl.bfloat16 if brief else tl.float32)
+    after_the_last(PDL)
+    here = (n < N)[:, None] & (r < rows)[None, :]
+    at = r[None, :] * N + n[:, None]
+    y = tl.zeros((PARTS, BLOCK_N, ROWS), tl.float32)
+    z, squares = y, tl.zeros((PARTS, 16, ROWS), tl.float32)
+    for first in tl.range(0, K, BLOCK_K, num_stages=STAGES):
+        v = _inputs(x, x_stride, r, k + first, rows, K)
+        w = _weights(weight, n, k + first, K, N, whole)
+        if GATED:
+            u = _weights(weight + N * K, n, k + first, K, N, whole)
+        if NORM:  # rows are scaled at the end, when their squares are summed
+            g, after = next_gain[:, None, :], k + first + BLOCK_K
+            next_gain = tl.load(gain + after, mask=after < K, other=0)
+            w *= g
+            if GATED:
+                u *= g
+            f = v.to(tl.float32)
+            squares = tl.dot(ones, (f * f).to(ones.dtype), squares, input_precision="ieee")
+        y = tl.dot(w, v, y, input_precision="ieee")
+        if GATED:
+            z = tl.dot(u, v, z, input_precision="ieee")
+    y = tl.sum(y, axis=0)
+    if GATED:
+        z = tl.sum(z, axis=0)
+    if NORM:
+        scale = tl.rsqrt(tl.sum(tl.max(squares, axis=1), axis=0) / K + eps)[None, :]  # all outputs have the same
+        y *= scale
+        if GATED:
+            z *= scale
+    if GATED:
+        y = y * tl.sigmoid(y) * z
+    if BIAS:
+        y += b[:, None]
+    if ADD:
+        y += tl.load(add + at, mask=here, other=0).to(tl.float32)
+    tl.store(out + at, y.to(out.dtype.element_ty), mask=here)
+
+
 def tiles_of(rows: int, k: int, gated: bool) -> Tiles:
     """The tiles of a product of `rows` rows of `k` values."""
     table = LONG if k > LONGEST else GATED if gated else PLAIN
@@ -149,10 +204,14 @@ def dot(
     gain, eps = norm or (x, 0.0)
     block_k = min(power(k, LEAST_WIDTH), tiles.inputs)
     programs = triton.cdiv(n, tiles.outputs)
-    launch(
-        _dot, (programs, triton.cdiv(rows, tiles.rows * tiles.times)),
-        x, x.stride(0), weight, out, x if bias is None else bias, gain, x if add is None else add, rows, eps, K=k, N=n, ROWS=tiles.rows,
-        TIMES=tiles.times, BLOCK_N=tiles.outputs, BLOCK_K=block_k, PARTS=min(tiles.warps, block_k // LEAST_WIDTH), NORM=norm is not None,
-        GATED=gated, BIAS=bias is not None, ADD=add is not None, PROGRAMS=programs, GPU=on_gpu(x),
+    shared = {
+        "K": k, "N": n, "ROWS": tiles.rows, "BLOCK_N": tiles.outputs, "BLOCK_K": block_k, "PARTS": min(tiles.warps, block_k // LEAST_WIDTH),
+        "NORM": norm is not None, "GATED": gated, "BIAS": bias is not None, "ADD": add is not None, "PROGRAMS": programs, "GPU": on_gpu(x),
         **options(x, tiles.warps),
-    )  # fmt: skip
+    }  # fmt: skip
+    arguments = x, x.stride(0), weight, out, x if bias is None else bias, gain, x if add is None else add, rows, eps
+    grid = programs, triton.cdiv(rows, tiles.rows * tiles.times)
+    if tiles.stages:
+        launch(_wide_dot, grid, *arguments, STAGES=tiles.stages, **shared)
+    else:
+        launch(_dot, grid, *arguments, TIMES=tiles.times, **shared)
