@@ -42,7 +42,7 @@ PREDICTION = (
 )
 FIGURES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
-PRODUCTS = ("linear", "dot", "wide_dot")
+PRODUCTS = ("linear", "dot", "wide_dot", "square_dot")
 LAYERS = ((1, 1), (2, 1), (1, 2))
 """Slow and fast layers of the stand-ins whose launches are counted: each more layer takes the same again."""
 

@@ -33,10 +33,16 @@ class Tiles:
     times: int
     warps: int
     stages: int = 0
+    parts: bool = True
 
 
 PLAIN = {8: Tiles(16, 1024, 8, 1, 8), 16: Tiles(16, 1024, 16, 1, 8), 32: Tiles(16, 256, 32, 1, 8, 4), 64: Tiles(16, 256, 32, 1, 8, 4)}
-GATED = {8: Tiles(16, 1024, 8, 1, 8), 16: Tiles(16, 256, 16, 1, 8, 3), 32: Tiles(16, 256, 32, 1, 8, 3), 64: Tiles(32, 256, 32, 1, 8, 3)}
+GATED = {
+    8: Tiles(16, 1024, 8, 1, 8),
+    16: Tiles(32, 128, 16, 1, 4, 4, parts=False),
+    32: Tiles(32, 128, 32, 1, 4, 4, parts=False),
+    64: Tiles(32, 128, 64, 1, 4, 3, parts=False),
+}
 LONG = {8: Tiles(16, 1024, 8, 1, 8), 16: Tiles(16, 1024, 16, 1, 8), 32: Tiles(16, 512, 32, 1, 8, 3), 64: Tiles(16, 512, 32, 1, 8, 3)}
 LONGEST = 2048
 """Rows of a weight that are longer are multiplied in several steps, with the tiles of LONG."""
@@ -187,6 +193,48 @@ def _wide_dot(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.conste
     tl.store(out + at, y.to(out.dtype.element_ty), mask=here)
 
 
+@triton.jit(do_not_specialize=["rows"])
+def _square_dot(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr,
+                BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr,
+                BIAS: tl.constexpr, ADD: tl.constexpr, PROGRAMS: tl.constexpr, GPU: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
+    i, k = tl.arange(0, BLOCK_N * (1 + GATED)), tl.arange(0, BLOCK_K)
+    n, r = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    own = tl.program_id(0) * BLOCK_N + i % BLOCK_N  # rows of the first weight, then the same ones of the second
+    if GPU:  # noqa: SIM102 - decided when the kernel is compiled
+        if tl.program_id(1) == 0:
+            ask_for(weight, tl.program_id(0), N * K * (1 + GATED), PROGRAMS)
+    b = tl.load(bias + n, mask=n < N, other=0).to(tl.float32) if BIAS else n
+    next_gain = tl.load(gain + k, mask=k < K, other=0) if NORM else k
+    after_the_last(PDL)
+    here = (n < N)[:, None] & (r < rows)[None, :]
+    at = r[None, :] * N + n[:, None]
+    y, squares = tl.zeros((BLOCK_N * (1 + GATED), ROWS), tl.float32), tl.zeros((BLOCK_K // 8, ROWS), tl.float32)
+    for first in tl.range(0, K, BLOCK_K, num_stages=STAGES):
+        now = k + first
+        v = tl.load(x + r[None, :] * x_stride + now[:, None], mask=(r < rows)[None, :] & (now < K)[:, None], other=0)
+        place = weight + (own + i // BLOCK_N * N)[:, None] * K + now[None, :]
+        if K % BLOCK_K == 0 and N % BLOCK_N == 0:
+            w = tl.load(place)
+        else:
+            w = tl.load(place, mask=(own < N)[:, None] & (now < K)[None, :], other=0)
+        if NORM:
+            w *= next_gain[None, :]
+            next_gain = tl.load(gain + now + BLOCK_K, mask=now + BLOCK_K < K, other=0)
+            f = v.to(tl.float32)
+            squares += tl.sum(tl.reshape(f * f, (BLOCK_K // 8, 8, ROWS)), axis=1)
+        y = tl.dot(w, v, y, input_precision="ieee")
+    if NORM:
+        y *= tl.rsqrt(tl.sum(squares, axis=0) / K + eps)[None, :]
+    if GATED:
+        y, z = tl.split(tl.permute(tl.reshape(y, (2, BLOCK_N, ROWS)), (1, 2, 0)))
+        y = y * tl.sigmoid(y) * z
+    if BIAS:
+        y += b[:, None]
+    if ADD:
+        y += tl.load(add + at, mask=here, other=0).to(tl.float32)
+    tl.store(out + at, y.to(out.dtype.element_ty), mask=here)
+
+
 def tiles_of(rows: int, k: int, gated: bool) -> Tiles:
     """The tiles of a product of `rows` rows of `k` values."""
     table = LONG if k > LONGEST else GATED if gated else PLAIN
@@ -205,13 +253,16 @@ def dot(
     block_k = min(power(k, LEAST_WIDTH), tiles.inputs)
     programs = triton.cdiv(n, tiles.outputs)
     shared = {
-        "K": k, "N": n, "ROWS": tiles.rows, "BLOCK_N": tiles.outputs, "BLOCK_K": block_k, "PARTS": min(tiles.warps, block_k // LEAST_WIDTH),
+        "K": k, "N": n, "ROWS": tiles.rows, "BLOCK_N": tiles.outputs, "BLOCK_K": block_k,
         "NORM": norm is not None, "GATED": gated, "BIAS": bias is not None, "ADD": add is not None, "PROGRAMS": programs, "GPU": on_gpu(x),
         **options(x, tiles.warps),
     }  # fmt: skip
     arguments = x, x.stride(0), weight, out, x if bias is None else bias, gain, x if add is None else add, rows, eps
     grid = programs, triton.cdiv(rows, tiles.rows * tiles.times)
-    if tiles.stages:
-        launch(_wide_dot, grid, *arguments, STAGES=tiles.stages, **shared)
+    parts = min(tiles.warps, block_k // LEAST_WIDTH)
+    if not tiles.parts:
+        launch(_square_dot, grid, *arguments, STAGES=tiles.stages, **shared)
+    elif tiles.stages:
+        launch(_wide_dot, grid, *arguments, PARTS=parts, STAGES=tiles.stages, **shared)
     else:
-        launch(_dot, grid, *arguments, TIMES=tiles.times, **shared)
+        launch(_dot, grid, *arguments, PARTS=parts, TIMES=tiles.times, **shared)

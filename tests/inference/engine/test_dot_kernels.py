@@ -64,7 +64,15 @@ def test_every_other_row_may_be_multiplied(dtype):
 
 @TYPES
 @pytest.mark.parametrize(
-    "tiles", [Tiles(16, 32, 8, 1, 4), Tiles(32, 16, 8, 3, 8), Tiles(16, 128, 16, 2, 4), Tiles(16, 32, 16, 1, 2, 3)], ids=str
+    "tiles",
+    [
+        Tiles(16, 32, 8, 1, 4),
+        Tiles(32, 16, 8, 3, 8),
+        Tiles(16, 128, 16, 2, 4),
+        Tiles(16, 32, 16, 1, 2, 3),
+        Tiles(16, 32, 16, 1, 4, 3, False),
+    ],
+    ids=str,
 )
 def test_any_tiles_give_the_same(dtype, tiles):
     rows, k, n = 21, 72, 40

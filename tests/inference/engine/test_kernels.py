@@ -345,7 +345,7 @@ def test_every_kernel_compiles_for_a_gpu(pytestconfig, tmp_path, architectures):
     assert done.returncode == 0, done.stderr[-2000:]
     runs = json.loads(out.read_text())["runs"]
     assert {run["kernel"] for run in runs} == {
-        "embed", "linear", "dot", "wide_dot", "norm", "gate", "attend", "attend_and_add", "draw", "advance", "write", "attend_prompts"
+        "embed", "linear", "dot", "wide_dot", "square_dot", "norm", "gate", "attend", "attend_and_add", "draw", "advance", "write", "attend_prompts"
     }  # fmt: skip
     assert [run["title"] for run in runs if run["spilled"]] == []
     assert {run["launches"] for run in runs if run["rows"] == 1 and run["kernel"] == "attend_and_add"} == {6 * 4}  # positions, fast layers
