@@ -23,8 +23,11 @@ LEAST_WIDTH = 16
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a product is divided: a program has `outputs` rows of the weight, reads `inputs` values of each at a time with all its warps, and
-    multiplies them with `times` blocks of `rows` rows, one after the other.
+    """How a product is divided: a program has `outputs` rows of the weight, `inputs` of whose values it reads at a time, and multiplies them
+    with `times` blocks of `rows` rows, one after the other.
+
+    With `stages`, weights and inputs stream through shared memory, so many steps at once; else a step's lie in registers, the weights since
+    before the wait. With `parts`, each warp sums a part of the inputs; else warps share the outputs.
     """
 
     outputs: int
@@ -152,7 +155,7 @@ def _wide_dot(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.conste
             ask_for(weight, tl.program_id(0), N * K * (1 + GATED), PROGRAMS)
     b = tl.load(bias + n, mask=n < N, other=0).to(tl.float32) if BIAS else n
     next_gain = tl.load(gain + k, mask=k < K, other=0) if NORM else k
-    # Tensor cores sum the squares too: in bfloat16 the square of no FP16 number is too large. Triton's interpreter cannot multiply these.
+    # Tensor cores sum the squares too, in two parts: in bfloat16 no FP16 number's square is too large. Triton's interpreter has no such product.
     brief: tl.constexpr = GPU and x.dtype.element_ty != tl.float32
     ones = tl.full((PARTS, 16, width), 1, tl.float32).to(tl.bfloat16 if brief else tl.float32)
     after_the_last(PDL)
@@ -172,7 +175,10 @@ def _wide_dot(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.conste
             if GATED:
                 u *= g
             f = v.to(tl.float32)
-            squares = tl.dot(ones, (f * f).to(ones.dtype), squares, input_precision="ieee")
+            f *= f
+            high = f.to(ones.dtype)
+            squares = tl.dot(ones, high, squares, input_precision="ieee")
+            squares = tl.dot(ones, (f - high.to(tl.float32)).to(ones.dtype), squares, input_precision="ieee")
         y = tl.dot(w, v, y, input_precision="ieee")
         if GATED:
             z = tl.dot(u, v, z, input_precision="ieee")
