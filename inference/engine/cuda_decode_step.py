@@ -88,7 +88,7 @@ class LayerBuffers:
         self._normed, self._qkv, self._y, self._both, self._h = (like.new_zeros(rows * widest(model)) for _ in range(5))
 
     def run(self, layer: Layer, x: Tensor, attend: Callable[..., None], attend_and_add: Callable[..., None] | None = None) -> None:
-        """One layer over x (rows, dim), in place. `attend` takes qkv and out, and for few rows the weight that is needed next; where there is
+        """One layer over x (rows, dim), in place. `attend` takes qkv and out, and for one row the weight that is needed next; where there is
         `attend_and_add`, it takes qkv, the output's weight and x.
         """
         rows, dim = x.shape
@@ -101,7 +101,7 @@ class LayerBuffers:
             if attend_and_add:
                 attend_and_add(qkv=qkv, weight=layer.wo, x=x)
             else:
-                attend(qkv=qkv, out=y, ahead=layer.w13)
+                attend(qkv=qkv, out=y, **({"ahead": layer.w13} if rows == 1 else {}))
                 kernels.linear(y, layer.wo, x, add=x)
             kernels.linear(x, layer.w13, h, norm=layer.after, gated=True)
             kernels.linear(h, layer.w2, x, add=x)

@@ -1,4 +1,4 @@
-"""The kernels of a frame on CUDA but for attention, in Triton: products, norms, and one for a whole draw.
+"""The kernels of a frame on CUDA but for attention, in Triton: products of one row, norms, and one for a whole draw.
 
 A frame of one stream reads 1.7 GB of weights in steps of 2 to 17 MB. A step takes a few microseconds, so speed depends on how soon a
 kernel's reads begin. A kernel therefore requests its weights first and only then waits for the previous kernel, which on Hopper and later
@@ -12,14 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from inference.engine.dot_kernels import dot
 from inference.engine.launch_kernels import after_the_last, ask_for, asked
 from inference.engine.launching import launch, options, power
 
-NARROW = 8
-"""Up to this many rows we use our own matrix product, which multiplies rows one by one; the library's is built for more.
-
-Nobody has measured where the two cross.
-"""
+NARROW = 64
+"""Up to this many rows a layer's products are our own, with norms and gates in them; the library's are built for more."""
 
 
 @triton.jit
@@ -44,8 +42,8 @@ def _normalised(v, gain, eps, K: tl.constexpr):
 
 
 @triton.jit
-def _linear(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr,
-            BLOCK_N: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
+def _linear(x, weight, out, bias, gain, add, eps, K: tl.constexpr, N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
+            NORM: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
     n, k = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
     at = n[:, None] * K + k[None, :]
     if K == BLOCK_K and N % BLOCK_N == 0:
@@ -58,22 +56,18 @@ def _linear(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.constexp
     g = tl.load(gain + k, mask=k < K, other=0) if NORM else k
     b = tl.load(bias + n, mask=n < N, other=0).to(tl.float32) if BIAS else n
     after_the_last(PDL)
-    first = tl.program_id(1) * ROWS
-    for r in tl.static_range(ROWS):
-        row = first + r
-        v = tl.load(x + row * x_stride + k, mask=(k < K) & (row < rows), other=0)
-        if NORM:
-            v = _normalised(v, g, eps, K)
-        f = v.to(tl.float32)[None, :]
-        y = tl.sum(w.to(tl.float32) * f, axis=1)
-        if GATED:
-            y = y * tl.sigmoid(y) * tl.sum(u.to(tl.float32) * f, axis=1)
-        if BIAS:
-            y += b
-        here = (n < N) & (row < rows)
-        if ADD:
-            y += tl.load(add + row * N + n, mask=here, other=0).to(tl.float32)
-        tl.store(out + row * N + n, y.to(out.dtype.element_ty), mask=here)
+    v = tl.load(x + k, mask=k < K, other=0)
+    if NORM:
+        v = _normalised(v, g, eps, K)
+    f = v.to(tl.float32)[None, :]
+    y = tl.sum(w.to(tl.float32) * f, axis=1)
+    if GATED:
+        y = y * tl.sigmoid(y) * tl.sum(u.to(tl.float32) * f, axis=1)
+    if BIAS:
+        y += b
+    if ADD:
+        y += tl.load(add + n, mask=n < N, other=0).to(tl.float32)
+    tl.store(out + n, y.to(out.dtype.element_ty), mask=n < N)
 
 
 @triton.jit
@@ -228,16 +222,18 @@ def linear(
     If `gated`, weight is two weights (2 n, k), and silu(first product) * second product takes the product's place. With `norm` (gain, eps),
     x is normalised first. Products are summed in FP32 and rounded once.
     """
-    rows, k, n = len(x), x.shape[1], out.shape[1]
+    if len(x) > 1:
+        dot(x, weight, out, bias=bias, norm=norm, gated=gated, add=add)
+        return
+    k, n = x.shape[1], out.shape[1]
     gain, eps = norm or (x, 0.0)
-    at_once = min(rows, NARROW)
     block_k = power(k)
     block_n = 8 if gated or block_k > 2048 else 4
     warps = 8 if block_k > 2048 else 4
     launch(
-        _linear, (triton.cdiv(n, block_n), triton.cdiv(rows, at_once)),
-        x, x.stride(0), weight, out, x if bias is None else bias, gain, x if add is None else add, rows, eps, K=k, N=n, ROWS=at_once, BLOCK_K=block_k,
-        BLOCK_N=block_n, NORM=norm is not None, GATED=gated, BIAS=bias is not None, ADD=add is not None, **options(x, warps),
+        _linear, (triton.cdiv(n, block_n),),
+        x, weight, out, x if bias is None else bias, gain, x if add is None else add, eps, K=k, N=n, BLOCK_K=block_k, BLOCK_N=block_n,
+        NORM=norm is not None, GATED=gated, BIAS=bias is not None, ADD=add is not None, **options(x, warps),
     )  # fmt: skip
 
 

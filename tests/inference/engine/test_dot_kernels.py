@@ -1,0 +1,88 @@
+"""Products by tensor cores in Triton's interpreter against the plain PyTorch they replace."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("triton", reason="Triton is for Linux alone")
+
+from inference.engine.dot_kernels import Tiles, dot
+from inference.model.dual_ar import RMSNorm
+
+TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+SHAPES = pytest.mark.parametrize(("rows", "k", "n"), [(2, 32, 16), (3, 24, 10), (9, 40, 33), (17, 16, 20), (64, 56, 17)], ids=str)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def close(ours, theirs):
+    tolerance = 1e-5 if ours.dtype == torch.float32 else 4e-3
+    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
+
+
+def random(*shape, dtype=torch.float32):
+    return torch.randn(*shape).to(dtype)
+
+
+def normed(k, dtype):
+    norm = RMSNorm(k, 1e-5).to(dtype).requires_grad_(False)
+    norm.weight.uniform_(0.5, 1.5)
+    return norm, (norm.weight, norm.eps)
+
+
+@TYPES
+@SHAPES
+def test_a_product_is_of_normalised_inputs_plus_bias_or_what_was_there(dtype, rows, k, n):
+    x, w, bias = random(rows, k, dtype=dtype), random(n, k, dtype=dtype) / 8, random(n, dtype=dtype)
+    (norm, weights), out, sums = normed(k, dtype), random(rows, n, dtype=dtype), random(rows, n, dtype=dtype)
+    expected = F.linear(x, w) + sums
+    dot(x, w, out, bias=bias, norm=weights)
+    dot(x, w, sums, add=sums)
+    close(out, F.linear(norm(x), w, bias))
+    close(sums, expected)
+
+
+@TYPES
+@SHAPES
+def test_gate_and_up_are_one_product(dtype, rows, k, n):
+    x, w, (norm, weights) = random(rows, k, dtype=dtype), random(2 * n, k, dtype=dtype) / 5, normed(k, dtype)
+    out = random(rows, n, dtype=dtype)
+    dot(x, w, out, gated=True, norm=weights)
+    gate, up = F.linear(norm(x), w).chunk(2, dim=-1)
+    close(out, F.silu(gate) * up)
+
+
+@TYPES
+def test_every_other_row_may_be_multiplied(dtype):
+    x, w, out, (norm, weights) = random(22, 16, dtype=dtype), random(20, 16, dtype=dtype), torch.empty(11, 20), normed(16, dtype)
+    dot(x[1::2], w, out, norm=weights)
+    close(out, F.linear(norm(x[1::2]).float(), w.float()))
+
+
+@TYPES
+@pytest.mark.parametrize(
+    "tiles",
+    [
+        Tiles(16, 32, 8, 1, 4),
+        Tiles(32, 16, 8, 3, 8),
+        Tiles(16, 128, 16, 2, 4),
+        Tiles(16, 32, 16, 1, 2, 3),
+        Tiles(16, 32, 16, 1, 4, 3, False),
+    ],
+    ids=str,
+)
+def test_any_tiles_give_the_same(dtype, tiles):
+    rows, k, n = 21, 72, 40
+    x, w, (norm, weights), out = (
+        random(rows, k, dtype=dtype),
+        random(2 * n, k, dtype=dtype) / 8,
+        normed(k, dtype),
+        random(rows, n, dtype=dtype),
+    )
+    before = out.clone()
+    dot(x, w, out, gated=True, norm=weights, add=out, tiles=tiles)
+    gate, up = F.linear(norm(x), w).chunk(2, dim=-1)
+    close(out, F.silu(gate) * up + before)
