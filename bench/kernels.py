@@ -42,7 +42,6 @@ PREDICTION = (
 )
 FIGURES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
-PRODUCTS = ("linear", "dot", "wide_dot", "square_dot")
 LAYERS = ((1, 1), (2, 1), (1, 2))
 """Slow and fast layers of the stand-ins whose launches are counted: each more layer takes the same again."""
 
@@ -101,9 +100,9 @@ def _runs(stand_ins: list[tuple[Graphs, PrefillGraphs]], config: DualARConfig, a
 def title_of(launch: Launch) -> str:
     """A kernel's name with what tells it from others of that name."""
     c = launch.constants
-    if launch.kernel in PRODUCTS:
+    if launch.kernel in ("linear", "dot"):
         extras = (word for key, word in (("NORM", "norm"), ("GATED", "gate"), ("BIAS", "bias"), ("ADD", "add")) if c[key])
-        together = f" of {c['ROWS'] * c.get('TIMES', 1) * launch.grid[1]} rows" if launch.kernel != "linear" else ""
+        together = f" of {c['ROWS'] * launch.grid[1]} rows" if launch.kernel != "linear" else ""
         return " ".join((f"product {c['N']} x {c['K']}", *extras)) + together
     if launch.kernel == "attend":
         return "attention, slow layer" if c["RAGGED"] else f"attention, fast layer, {c['TIME']} position{'s'[: c['TIME'] > 1]}"
@@ -142,7 +141,7 @@ def bytes_read(launch: Launch, codebooks: int) -> int:
     """Bytes that a kernel reads from memory: weights and earlier keys and values. What the last kernels wrote is in the cache."""
     c, half = launch.constants, 2
     match launch.kernel:
-        case kernel if kernel in PRODUCTS:
+        case "linear" | "dot":
             return half * c["N"] * c["K"] * (1 + c["GATED"])
         case "attend_and_add":
             return half * c["N"] * c["KV"] * c["HEADS"] * c["D"]

@@ -33,7 +33,7 @@ def ask_for(weight, part, SIZE: tl.constexpr, PARTS: tl.constexpr):
     lines: tl.constexpr = SIZE // line_size
     each: tl.constexpr = (lines + PARTS - 1) // PARTS
     for first in range(0, each, 128):
-        line = tl.minimum(part * each + first + tl.arange(0, 128), lines - 1)
+        line = tl.minimum(part * each + tl.minimum(first + tl.arange(0, 128), each - 1), lines - 1)
         address = (weight + line * line_size).to(tl.int64)
         tl.inline_asm_elementwise(
             "{ prefetch.global.L2 [$1]; mov.u32 $0, 0; }", "=r,l", [address], dtype=tl.int32, is_pure=False, pack=1
@@ -49,3 +49,8 @@ def asked(weight: Tensor | None, rows: int, together: int = 1) -> dict[str, Any]
     if weight is None or rows > 1:
         return {"SIZE": 0, "AHEAD": 0, "ASK": False}
     return {"SIZE": weight.numel(), "AHEAD": ASKING // together, "ASK": on_gpu(weight)}
+
+
+def size_ahead(weight: Tensor | None) -> int:
+    """The values of a weight that a product asks for; none in Triton's interpreter, which has no such instruction."""
+    return weight.numel() if weight is not None and on_gpu(weight) else 0

@@ -18,6 +18,12 @@ from torch import Tensor
 
 from inference.engine.launching import launch, on_gpu, power
 
+TILES = ((128, 128), (64, 64), (64, 32))
+"""Positions and columns of a program. The first are taken that give all processors one: a small pass has small programs."""
+PROCESSORS = 132
+"""Of an H100 or H200."""
+INNER, STAGES = 64, 3
+"""Taps' channels that a program multiplies at a time, and how many loads of them are in flight."""
 READERS = 3
 """How many convolutions may read a signal, each with a reach of its own: the branches of a block."""
 
@@ -184,12 +190,10 @@ def sound(kernel: Kernel, x: Tensor, pasts: Tensor, out: Tensor) -> None:
 
 
 def _tiles(kernel: Kernel, positions: int) -> tuple[int, int, int, int, int]:
-    """Positions, columns and taps' channels of a program, its warps, and how many loads are in flight.
-
-    A small pass has small programs, so that there are enough for all processors.
-    """
+    """Positions, columns and taps' channels of a program, its warps, and how many loads are in flight."""
     n = kernel.weight.shape[1]
-    block_n, block_t = min(128, power(n, 16)), 128
-    if positions // 128 * triton.cdiv(n, block_n) < 132:
-        block_n, block_t = min(32, block_n), 64
-    return block_t, block_n, 64 if kernel.channels >= 64 else 32, 8 if block_n == 128 else 4, 3
+    for block_t, most_n in TILES:
+        block_n = min(most_n, power(n, 16))
+        if positions // block_t * triton.cdiv(n, block_n) >= PROCESSORS:
+            break
+    return block_t, block_n, INNER if kernel.channels >= INNER else 32, 8 if block_t * block_n > 8192 else 4, STAGES

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 
-from inference.engine.dot_kernels import Tiles, dot
+from inference.engine.dot_kernels import dot
 from inference.model.dual_ar import RMSNorm
 
 TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
@@ -63,26 +63,12 @@ def test_every_other_row_may_be_multiplied(dtype):
 
 
 @TYPES
-@pytest.mark.parametrize(
-    "tiles",
-    [
-        Tiles(16, 32, 8, 1, 4),
-        Tiles(32, 16, 8, 3, 8),
-        Tiles(16, 128, 16, 2, 4),
-        Tiles(16, 32, 16, 1, 2, 3),
-        Tiles(16, 32, 16, 1, 4, 3, False),
-    ],
-    ids=str,
-)
-def test_any_tiles_give_the_same(dtype, tiles):
-    rows, k, n = 21, 72, 40
-    x, w, (norm, weights), out = (
-        random(rows, k, dtype=dtype),
-        random(2 * n, k, dtype=dtype) / 8,
-        normed(k, dtype),
-        random(rows, n, dtype=dtype),
-    )
+def test_a_weight_may_take_several_steps(dtype, monkeypatch):
+    monkeypatch.setattr("inference.engine.dot_kernels.INPUTS", 32)
+    rows, k, n = 37, 72, 40
+    x, w, (norm, weights) = random(rows, k, dtype=dtype), random(2 * n, k, dtype=dtype) / 8, normed(k, dtype)
+    out = random(rows, n, dtype=dtype)
     before = out.clone()
-    dot(x, w, out, gated=True, norm=weights, add=out, tiles=tiles)
+    dot(x, w, out, gated=True, norm=weights, add=out)
     gate, up = F.linear(norm(x), w).chunk(2, dim=-1)
     close(out, F.silu(gate) * up + before)
