@@ -22,7 +22,7 @@ from bench.tables import tables
 from inference.engine.kernel_cache import compile_at_once, without_gpu
 from inference.engine.prefill import SIZES
 from inference.errors import RequestError
-from inference.warm_cli import capability_of, model_of, stand_in
+from inference.warm_cli import capability_of, codec_of, fill_vocoder, model_of, stand_in
 
 if TYPE_CHECKING:
     from inference.engine.graphs import Graphs
@@ -42,6 +42,8 @@ PREDICTION = (
 )
 FIGURES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
+VOCODER, VOCODER_PASS = -1, (4, 32)
+"""In the place of a number of rows; and the streams and frames of the pass whose kernels are listed."""
 LAYERS = ((1, 1), (2, 1), (1, 2))
 """Slow and fast layers of the stand-ins whose launches are counted: each more layer takes the same again."""
 
@@ -67,6 +69,16 @@ def measure(config: DualARConfig, im_end: int, semantic_begin: int, rows: list[i
         for n in (*rows, 0):
             record.runs += _runs(stand_ins, config, name, n)
             record.write()
+        record.runs += _vocoder_runs(name)
+        record.write()
+
+
+def _vocoder_runs(architecture: str) -> list[dict[str, Any]]:
+    """A run for each kernel of the vocoder's largest pass, without a prediction."""
+    launches: list[Launch] = []
+    fill_vocoder(codec_of(None), capability_of(architecture), [VOCODER_PASS], launches)
+    counts, seen = Counter(map(title_of, launches)), {title_of(launch): launch for launch in launches}
+    return [_run(architecture, VOCODER, launch, counts[title]) for title, launch in seen.items()]
 
 
 def _runs(stand_ins: list[tuple[Graphs, PrefillGraphs]], config: DualARConfig, architecture: str, rows: int) -> list[dict[str, Any]]:
@@ -80,21 +92,24 @@ def _runs(stand_ins: list[tuple[Graphs, PrefillGraphs]], config: DualARConfig, a
         counts.append(Counter(map(title_of, launches)))
         seen |= {title_of(launch): launch for launch in launches}
     one_each, slow, fast = counts
-    found = []
+    found: list[dict[str, Any]] = []
     for title, launch in seen.items():
         more = (config.n_layer - 1) * (slow[title] - one_each[title]) + (config.n_fast_layer - 1) * (fast[title] - one_each[title])
-        compiled = launch.compiled
-        figures, read = _examined(compiled), bytes_read(launch, config.num_codebooks)
-        issuing = figures["instructions"] * compiled.metadata.num_warps / SCHEDULERS / CLOCK  # as if each ran once
+        one = _run(architecture, rows, launch, one_each[title] + more)
+        read = bytes_read(launch, config.num_codebooks)
+        issuing = one["instructions"] * one["warps"] / SCHEDULERS / CLOCK  # as if each ran once
         seconds = LAUNCH_SECONDS + max(read / BYTES_PER_SECOND, issuing)
-        found.append(
-            {
-                "architecture": architecture, "rows": rows, "kernel": launch.kernel, "title": title, "launches": one_each[title] + more,
-                "grid": launch.grid, "warps": compiled.metadata.num_warps, "shared": compiled.metadata.shared, **figures, "bytes": read,
-                "seconds": seconds if architecture == "sm_90" else None,
-            }
-        )  # fmt: skip
+        found.append(one | {"bytes": read, "seconds": seconds if architecture == "sm_90" else None})
     return found
+
+
+def _run(architecture: str, rows: int, launch: Launch, launches: int) -> dict[str, Any]:
+    compiled = launch.compiled
+    return {
+        "architecture": architecture, "rows": rows, "kernel": launch.kernel, "title": title_of(launch), "launches": launches,
+        "grid": launch.grid, "warps": compiled.metadata.num_warps, "shared": compiled.metadata.shared, **_examined(compiled),
+        "bytes": 0, "seconds": None,
+    }  # fmt: skip
 
 
 def title_of(launch: Launch) -> str:
@@ -104,6 +119,9 @@ def title_of(launch: Launch) -> str:
         extras = (word for key, word in (("NORM", "norm"), ("GATED", "gate"), ("BIAS", "bias"), ("ADD", "add")) if c[key])
         together = f" of {c['ROWS'] * launch.grid[1]} rows" if launch.kernel != "linear" else ""
         return " ".join((f"product {c['N']} x {c['K']}", *extras)) + together
+    if launch.kernel == "convolve":
+        extras = (word for key, word in (("ADD", "add"), ("MORE", "add"), ("OUT", "sum"), ("ACTIVE", "silu")) if c[key])
+        return " ".join((f"convolution {c['CHANNELS']} to {c['N']}", *extras)) + f", {c['READERS']} readers"
     if launch.kernel == "attend":
         return "attention, slow layer" if c["RAGGED"] else f"attention, fast layer, {c['TIME']} position{'s'[: c['TIME'] > 1]}"
     if launch.kernel == "draw":

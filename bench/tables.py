@@ -68,15 +68,19 @@ def kernels(body: dict[str, Any]) -> list[Table]:
         total = sum(r["launches"] * r["seconds"] for r in mine if r["seconds"])
         words = f"{sum(r['launches'] for r in mine)} kernels of ours, {1e6 * total:.0f} µs; {body['prediction']}." if total else ""
         columns = ("kernel", "times", "grid", "warps", "registers", "spilled, B", "shared, B", "barriers", "instructions", "MB", "µs")
-        found.append(Table(f"{most}, {f'{rows} rows' if rows else 'prompts'}", columns, lines, words))
+        found.append(Table(f"{most}, {_what(rows)}", columns, lines, words))
     titles = dict.fromkeys((r["rows"], r["title"]) for r in runs)
     each = {(r["rows"], r["title"], r["architecture"]): r for r in runs}
     lines = [
-        [f"{title}, {f'{rows} rows' if rows else 'prompts'}",
+        [f"{title}, {_what(rows)}",
          *(f"{one['registers']}, {one['spilled']}" if (one := each.get((rows, title, name))) else "" for name in names)]
         for rows, title in titles
     ]  # fmt: skip
     return [*found, Table("Registers of a thread, and bytes of it that are spilled", ("kernel", *names), lines)]
+
+
+def _what(rows: int) -> str:
+    return {0: "prompts", -1: "4 streams of 32 frames of sound"}.get(rows, f"{rows} rows")
 
 
 def samples_of(run: dict[str, Any]) -> list[Sample]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -16,8 +17,9 @@ from inference.extras import needs
 
 if TYPE_CHECKING:
     from inference.engine.graphs import Graphs
+    from inference.engine.launching import Launch
     from inference.engine.prefill import PrefillGraphs
-    from inference.model.config import DualARConfig
+    from inference.model.config import CodecConfig, DualARConfig
 
 ARCHITECTURES = "sm_80,sm_86,sm_89,sm_90,sm_100,sm_120"
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -31,15 +33,16 @@ def warm(
     slots: Annotated[int, typer.Option(min=1, max=512, help="Requests generated at once.")] = 64,
     architectures: Annotated[str, typer.Option(help="GPUs to compile for, comma-separated.")] = ARCHITECTURES,
 ) -> None:
-    """Compile the kernels of a model for GPUs, without one. It takes half a minute of CPU for each architecture."""
+    """Compile the kernels of a model for GPUs, without one. It takes about a minute and a half of CPU for each architecture."""
     wanted = [capability_of(name.strip()) for name in architectures.split(",")]
     os.environ["TRITON_CACHE_DIR"] = str(directory.resolve())  # before Triton is loaded
     with needs("engine", "`fishserve warm`"):
         import triton  # noqa: F401
-    config, im_end, semantic_begin = model_of(checkpoint)
+    (config, im_end, semantic_begin), codec = model_of(checkpoint), codec_of(checkpoint)
     for capability in wanted:
         started = time.monotonic()
         fill(config, im_end, semantic_begin, slots, capability)
+        fill_vocoder(codec, capability)
         console.print(f"sm_{capability[0]}{capability[1]}: compiled in {time.monotonic() - started:.0f} s")
     size = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
     console.print(f"{directory}: {size / 1e6:.0f} MB; set TRITON_CACHE_DIR={directory.resolve()} where the server runs")
@@ -59,6 +62,28 @@ def fill(config: DualARConfig, im_end: int, semantic_begin: int, slots: int, cap
     with without_gpu(capability):
         compile_at_once(frames.run_eagerly, frames.sizes, capability)
         compile_at_once(prompts.run_eagerly, SIZES[:1], capability)
+
+
+def fill_vocoder(
+    config: CodecConfig, capability: tuple[int, int], sizes: list[tuple[int, int]] | None = None, launches: list[Launch] | None = None
+) -> None:
+    """Compile the kernels of a codec's passes, or of passes of these streams and frames, into Triton's cache. `launches` gets each."""
+    import torch
+
+    from inference.engine.cuda_vocoder import FusedHead
+    from inference.engine.kernel_cache import compile_at_once, without_gpu
+    from inference.engine.vocoder import pass_sizes
+    from inference.model.codec import Head
+
+    head = FusedHead(Head(config).half().requires_grad_(False), 0)
+
+    def run(size: tuple[int, int]) -> None:
+        features = torch.zeros(size[0], math.prod(config.downsample_factors) * size[1], config.dims[-1], dtype=torch.float16)
+        pasts = features.new_zeros(size[0], head.values)
+        head.run(features, pasts, torch.empty_like(pasts))
+
+    with without_gpu(capability), torch.inference_mode():
+        compile_at_once(run, sizes or pass_sizes(), capability, launches)
 
 
 def stand_in(config: DualARConfig, im_end: int, semantic_begin: int, slots: int) -> tuple[Graphs, PrefillGraphs]:
@@ -92,6 +117,20 @@ def capability_of(name: str) -> tuple[int, int]:
     if found is None or int(found[1]) < 8:
         raise RequestError(f"architecture {name!r} is not one of sm_80 or newer, such as {ARCHITECTURES}", "architectures")
     return int(found[1]), int(found[2])
+
+
+def codec_of(checkpoint: str | None) -> CodecConfig:
+    """A codec's shape."""
+    if checkpoint is None:
+        from inference.model.random_checkpoint import SHAPES
+
+        return SHAPES["full"][2]
+    from inference.hub import locate
+    from inference.model import weights
+    from inference.model.config import CodecConfig
+    from inference.model.layout import layout_of
+
+    return CodecConfig.from_state_dict(weights.codec(layout_of(locate(checkpoint)).codec, None))
 
 
 def model_of(checkpoint: str | None) -> tuple[DualARConfig, int, int]:

@@ -87,12 +87,9 @@ class LayerBuffers:
         like = model.embeddings.weight
         self._normed, self._qkv, self._y, self._both, self._h = (like.new_zeros(rows * widest(model)) for _ in range(5))
 
-    def run(
-        self, layer: Layer, x: Tensor, attend: Callable[..., None], attend_and_add: Callable[..., None] | None = None,
-        following: Layer | None = None,
-    ) -> None:  # fmt: skip
-        """One layer over x (rows, dim), in place. `attend` takes qkv and out, and for one row the weight that is needed next; where there is
-        `attend_and_add`, it takes qkv, the output's weight and x. `following` runs next: few rows wait for weights, and ask for them early.
+    def run(self, layer: Layer, x: Tensor, attend: Callable[..., None], attend_and_add: Callable[..., None] | None = None) -> None:
+        """One layer over x (rows, dim), in place. `attend` takes qkv and out, and for few rows the weight that is needed next; where there is
+        `attend_and_add`, it takes qkv, the output's weight and x.
         """
         rows, dim = x.shape
         qkv, both = _part(self._qkv, rows, len(layer.wqkv)), _part(self._both, rows, len(layer.w13))
@@ -100,14 +97,14 @@ class LayerBuffers:
             _part(buffer, rows, width) for buffer, width in ((self._y, dim), (self._h, len(layer.w13) // 2), (self._normed, dim))
         )
         if rows <= NARROW:
-            kernels.linear(x, layer.wqkv, qkv, bias=layer.bias, norm=layer.before, ahead=layer.w13 if attend_and_add else layer.wo)
+            kernels.linear(x, layer.wqkv, qkv, bias=layer.bias, norm=layer.before)
             if attend_and_add:
                 attend_and_add(qkv=qkv, weight=layer.wo, x=x)
             else:
-                attend(qkv=qkv, out=y, **({"ahead": layer.w13} if rows == 1 else {}))
-                kernels.linear(y, layer.wo, x, add=x, ahead=layer.w2 if rows == 1 else layer.w13)
-            kernels.linear(x, layer.w13, h, norm=layer.after, gated=True, ahead=layer.w2)
-            kernels.linear(h, layer.w2, x, add=x, ahead=following.wqkv if following else None)
+                attend(qkv=qkv, out=y, ahead=layer.w13)
+                kernels.linear(y, layer.wo, x, add=x)
+            kernels.linear(x, layer.w13, h, norm=layer.after, gated=True)
+            kernels.linear(h, layer.w2, x, add=x)
             return
         kernels.norm(x, *layer.before, normed)
         torch.mm(normed, layer.wqkv.t(), out=qkv) if layer.bias is None else torch.addmm(layer.bias, normed, layer.wqkv.t(), out=qkv)
@@ -155,8 +152,8 @@ class FusedStep:
             for attention in (self._slow_attention, self._fast_attention)
         )
         embed(model, numbers, x)
-        for layer, kv, following in zip(self._slow, cache.both, [*self._slow[1:], None], strict=True):
-            self._buffers.run(layer, x, partial(slow, cache=kv, turns=model.rope), following=following)
+        for layer, kv in zip(self._slow, cache.both, strict=True):
+            self._buffers.run(layer, x, partial(slow, cache=kv, turns=model.rope))
         logits = _part(self._logits, rows, len(self._ids))
         kernels.linear(x, self._token_head, logits, norm=(model.norm.weight, model.norm.eps))
         hidden = x
@@ -172,10 +169,10 @@ class FusedStep:
             )  # fmt: skip
             if n == codebooks - 1:
                 break
-            for layer, kv, following in zip(self._fast, self._fast_cache, [*self._fast[1:], None], strict=True):
+            for layer, kv in zip(self._fast, self._fast_cache, strict=True):
                 attend = partial(fast, cache=kv, turns=model.fast_rope, time=time, position=n + 1 if n else 0)
                 add = partial(self._fast_attention.add, cache=kv, turns=model.fast_rope, position=n + 1)
-                self._buffers.run(layer, x, attend, add if len(x) == 1 else None, following)
+                self._buffers.run(layer, x, attend, add if len(x) == 1 else None)
             logits = _part(self._logits, rows, len(self._code_head))
             kernels.linear(x[time - 1 :: time], self._code_head, logits, norm=(model.fast_norm.weight, model.fast_norm.eps))
         kernels.advance(numbers, frames, active, codebooks=codebooks, window=self._window)

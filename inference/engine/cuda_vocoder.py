@@ -22,10 +22,12 @@ class _Stage:
 
 
 class FusedHead:
-    """`head` over passes of any shape. `first` is where its layers' pasts begin in those of a stream, in the order in which they run."""
+    """`head` over passes of any shape. `first` is where its layers' pasts begin in those of a stream, in the order in which they run; with
+    them the stream's pasts have `values`.
+    """
 
     def __init__(self, head: Head, first: int) -> None:
-        self._next = first
+        self.values = first
         self._pre = self._conv(head.conv_pre)
         self._stages = []
         ups, resblocks = cast(Iterable[CausalTransposedConv], head.ups), cast(Iterable[ParallelBlocks], head.resblocks)
@@ -57,8 +59,8 @@ class FusedHead:
 
     def _kernel(self, matrix: Tensor, bias: Tensor | None, inner: int, taps: int, dilation: int, samples: int) -> Kernel:
         assert bias is not None
-        kernel = Kernel(matrix, bias.detach(), inner, taps, dilation, samples, self._next)
-        self._next += kernel.reach * inner
+        kernel = Kernel(matrix, bias.detach(), inner, taps, dilation, samples, self.values)
+        self.values += kernel.reach * inner
         return kernel
 
     def run(self, features: Tensor, pasts: Tensor, kept: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.engine.launch_kernels import after_the_last, ask_for, size_ahead
+from inference.engine.launch_kernels import after_the_last, ask_for
 from inference.engine.launching import launch, on_gpu, options, power
 
 LEAST_ROWS, MOST_ROWS = 8, 32
@@ -52,9 +52,9 @@ def _squares(v, WIDTH: tl.constexpr, ROWS: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _dot(x, x_stride, weight, out, bias, gain, add, ahead, rows, eps, K: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr,
+def _dot(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr,
          BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PARTS: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr,
-         ADD: tl.constexpr, SIZE: tl.constexpr, PROGRAMS: tl.constexpr, GPU: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
+         ADD: tl.constexpr, PROGRAMS: tl.constexpr, GPU: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
     width: tl.constexpr = BLOCK_K // PARTS
     steps: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
     whole: tl.constexpr = K % BLOCK_K == 0 and N % BLOCK_N == 0
@@ -65,9 +65,6 @@ def _dot(x, x_stride, weight, out, bias, gain, add, ahead, rows, eps, K: tl.cons
     if steps > 1 and GPU:  # noqa: SIM102 - decided when the kernel is compiled
         if tl.program_id(1) == 0:
             ask_for(weight, tl.program_id(0), N * K * (1 + GATED), PROGRAMS)
-    if SIZE:  # noqa: SIM102
-        if tl.program_id(1) == 0:
-            ask_for(ahead, tl.program_id(0), SIZE, PROGRAMS)
     g = tl.load(gain + k, mask=k < K, other=0) if NORM else k
     b = tl.load(bias + n, mask=n < N, other=0).to(tl.float32) if BIAS else n
     after_the_last(PDL)
@@ -110,8 +107,8 @@ def _dot(x, x_stride, weight, out, bias, gain, add, ahead, rows, eps, K: tl.cons
 
 
 def dot(
-    x: Tensor, weight: Tensor, out: Tensor, *, bias: Tensor | None = None, norm: tuple[Tensor, float] | None = None, gated: bool = False,
-    add: Tensor | None = None, ahead: Tensor | None = None,
+    x: Tensor, weight: Tensor, out: Tensor, *,
+    bias: Tensor | None = None, norm: tuple[Tensor, float] | None = None, gated: bool = False, add: Tensor | None = None,
 ) -> None:  # fmt: skip
     """As `inference.engine.kernels.linear`, by tensor cores."""
     rows, k, n = len(x), x.shape[1], out.shape[1]
@@ -121,7 +118,7 @@ def dot(
     programs = triton.cdiv(n, OUTPUTS)
     launch(
         _dot, (programs, triton.cdiv(rows, together)),
-        x, x.stride(0), weight, out, x if bias is None else bias, gain, x if add is None else add,
-        x if ahead is None else ahead, rows, eps, K=k, N=n, ROWS=together, BLOCK_N=OUTPUTS, BLOCK_K=block_k, PARTS=min(warps, block_k // LEAST_WIDTH), NORM=norm is not None, GATED=gated, BIAS=bias is not None,
-        ADD=add is not None, SIZE=size_ahead(ahead), PROGRAMS=programs, GPU=on_gpu(x), **options(x, warps),
+        x, x.stride(0), weight, out, x if bias is None else bias, gain, x if add is None else add, rows, eps, K=k, N=n, ROWS=together,
+        BLOCK_N=OUTPUTS, BLOCK_K=block_k, PARTS=min(warps, block_k // LEAST_WIDTH), NORM=norm is not None, GATED=gated, BIAS=bias is not None,
+        ADD=add is not None, PROGRAMS=programs, GPU=on_gpu(x), **options(x, warps),
     )  # fmt: skip

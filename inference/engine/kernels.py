@@ -13,17 +13,13 @@ import triton.language as tl
 from torch import Tensor
 
 from inference.engine.dot_kernels import dot
-from inference.engine.launch_kernels import after_the_last, ask_for, asked, size_ahead
+from inference.engine.launch_kernels import after_the_last, ask_for, asked
 from inference.engine.launching import launch, options, power
 
 NARROW = 8
 """Up to this many rows a layer's products are our own, with norms and gates in them. On an H200 those of 8 rows take 20 µs a layer where the
 library's, norms and gates take 28; of 16 rows they are no faster (bench/results/gpu-products.json).
 """
-TILES = {"plain": (4, 4), "gated": (8, 4), "long": (8, 8)}
-"""Of a product of one row: how many outputs a program computes, and its warps."""
-LONG = 2048
-"""Rows of a weight with more values have tiles of their own."""
 
 
 @triton.jit
@@ -48,9 +44,8 @@ def _normalised(v, gain, eps, K: tl.constexpr):
 
 
 @triton.jit
-def _linear(x, weight, out, bias, gain, add, ahead, eps, K: tl.constexpr, N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
-            NORM: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, SIZE: tl.constexpr, PARTS: tl.constexpr,
-            PDL: tl.constexpr):  # fmt: skip
+def _linear(x, weight, out, bias, gain, add, eps, K: tl.constexpr, N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
+            NORM: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
     n, k = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
     at = n[:, None] * K + k[None, :]
     if K == BLOCK_K and N % BLOCK_N == 0:
@@ -62,8 +57,6 @@ def _linear(x, weight, out, bias, gain, add, ahead, eps, K: tl.constexpr, N: tl.
         u = tl.load(weight + N * K + at, mask=fits, other=0) if GATED else w
     g = tl.load(gain + k, mask=k < K, other=0) if NORM else k
     b = tl.load(bias + n, mask=n < N, other=0).to(tl.float32) if BIAS else n
-    if SIZE:
-        ask_for(ahead, tl.program_id(0), SIZE, PARTS)
     after_the_last(PDL)
     v = tl.load(x + k, mask=k < K, other=0)
     if NORM:
@@ -223,26 +216,26 @@ def embed(
 
 
 def linear(
-    x: Tensor, weight: Tensor, out: Tensor, *, bias: Tensor | None = None, norm: tuple[Tensor, float] | None = None, gated: bool = False,
-    add: Tensor | None = None, ahead: Tensor | None = None,
+    x: Tensor, weight: Tensor, out: Tensor, *,
+    bias: Tensor | None = None, norm: tuple[Tensor, float] | None = None, gated: bool = False, add: Tensor | None = None,
 ) -> None:  # fmt: skip
     """out (rows, n) = x (rows, k) times weight (n, k), plus `bias` (n,) and `add` (rows, n).
 
     If `gated`, weight is two weights (2 n, k), and silu(first product) * second product takes the product's place. With `norm` (gain, eps),
-    x is normalised first. Products are summed in FP32 and rounded once. Meanwhile the weight `ahead` is brought into the cache.
+    x is normalised first. Products are summed in FP32 and rounded once.
     """
     if len(x) > 1:
-        dot(x, weight, out, bias=bias, norm=norm, gated=gated, add=add, ahead=ahead)
+        dot(x, weight, out, bias=bias, norm=norm, gated=gated, add=add)
         return
     k, n = x.shape[1], out.shape[1]
     gain, eps = norm or (x, 0.0)
-    block_n, warps = TILES["long" if k > LONG else "gated" if gated else "plain"]
-    programs = triton.cdiv(n, block_n)
+    block_k = power(k)
+    block_n = 8 if gated or block_k > 2048 else 4
+    warps = 8 if block_k > 2048 else 4
     launch(
-        _linear, (programs,),
-        x, weight, out, x if bias is None else bias, gain, x if add is None else add, x if ahead is None else ahead, eps, K=k, N=n,
-        BLOCK_K=power(k), BLOCK_N=block_n, NORM=norm is not None, GATED=gated, BIAS=bias is not None, ADD=add is not None,
-        SIZE=size_ahead(ahead), PARTS=programs, **options(x, warps),
+        _linear, (triton.cdiv(n, block_n),),
+        x, weight, out, x if bias is None else bias, gain, x if add is None else add, eps, K=k, N=n, BLOCK_K=block_k, BLOCK_N=block_n,
+        NORM=norm is not None, GATED=gated, BIAS=bias is not None, ADD=add is not None, **options(x, warps),
     )  # fmt: skip
 
 

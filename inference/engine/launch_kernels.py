@@ -49,8 +49,3 @@ def asked(weight: Tensor | None, rows: int, together: int = 1) -> dict[str, Any]
     if weight is None or rows > 1:
         return {"SIZE": 0, "AHEAD": 0, "ASK": False}
     return {"SIZE": weight.numel(), "AHEAD": ASKING // together, "ASK": on_gpu(weight)}
-
-
-def size_ahead(weight: Tensor | None) -> int:
-    """The values of a weight that a product asks for; none in Triton's interpreter, which has no such instruction."""
-    return weight.numel() if weight is not None and on_gpu(weight) else 0

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inference.engine.launching import launch, on_gpu, power
 
-TILES = ((128, 128), (64, 64), (64, 32))
+TILES = ((64, 128), (64, 64), (64, 32))
 """Positions and columns of a program. The first are taken that give all processors one: a small pass has small programs."""
 PROCESSORS = 132
 """Of an H100 or H200."""

@@ -338,14 +338,15 @@ def test_every_kernel_compiles_for_a_gpu(pytestconfig, tmp_path, architectures):
     """By the compiler that will be used there, several at a time, and without registers that lie in memory. Only running it needs a GPU."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path)}
     out = tmp_path / "kernels.json"
-    command = [sys.executable, "-m", "bench.kernels", "--rows", "1,16,65", "--architectures", architectures, "-o", str(out)]
+    command = [sys.executable, "-m", "bench.kernels", "--rows", "1,16", "--architectures", architectures, "-o", str(out)]
     done = subprocess.run(
         command, env=environment, cwd=pytestconfig.rootpath, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     runs = json.loads(out.read_text())["runs"]
     assert {run["kernel"] for run in runs} == {
-        "embed", "linear", "dot", "wide_dot", "square_dot", "norm", "gate", "attend", "attend_and_add", "draw", "advance", "write", "attend_prompts"
+        "embed", "linear", "dot", "norm", "gate", "attend", "attend_and_add", "draw", "advance", "write", "attend_prompts",
+        "convolve", "keep_input", "sound",
     }  # fmt: skip
     assert [run["title"] for run in runs if run["spilled"]] == []
     assert {run["launches"] for run in runs if run["rows"] == 1 and run["kernel"] == "attend_and_add"} == {6 * 4}  # positions, fast layers

@@ -67,7 +67,7 @@ def test_a_stream_in_pieces_has_the_sound_of_the_whole(dtype, tolerance, branche
 def test_a_row_hears_nothing_of_its_neighbours():
     config = replace(SMALL, resblock_kernels=(3,), units_per_resblock=1)
     fused, features = FusedHead(head_of(config, torch.float32), 0), torch.randn(3, 32, config.dims[-1])
-    width = fused._next
+    width = fused.values
     together, pasts = flowing(fused, features, (16,), width)
     features[1] = torch.nan
     beside, others = flowing(fused, features, (16,), width)
