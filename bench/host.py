@@ -15,7 +15,7 @@ from bench.serving import Step as Shown
 from inference import SpeechEngine, SpeechRequest
 from inference.engine.graphs import Graphs
 from inference.engine.runner import WINDOW
-from inference.engine.vocoder import CAPTURED_FRAMES, LARGEST_CHUNK, Passes, PendingSound
+from inference.engine.vocoder import LARGEST_CHUNK, STARTED_FRAMES, Passes, PendingSound
 from inference.model.checkpoint import Checkpoint
 from inference.model.codec import Codec, CodecStream
 from inference.model.config import SAMPLES_PER_FRAME
@@ -31,16 +31,16 @@ class _Round(SpeechEngine):
     def __init__(self, checkpoint: Checkpoint, rows: int) -> None:
         super().__init__(checkpoint, rows)
         runner = self._runner
-        step = _Frames(checkpoint)
+        step = Frames(checkpoint)
         runner._graphs = Graphs(step, runner._cache, rows, step.codebooks, WINDOW)
-        self._vocoder._passes, self._vocoder._alone = _Samples(checkpoint.codec, rows), False
-        self._vocoder.frames_a_round, self._vocoder.frames_beside = CAPTURED_FRAMES, None
+        self._vocoder._passes, self._vocoder._alone = Samples(checkpoint.codec, rows), False
+        self._vocoder.frames_a_round, self._vocoder.frames_beside = STARTED_FRAMES, None
 
     def _loop(self) -> None:
         pass
 
 
-class _Frames:
+class Frames:
     """In the place of `inference.engine.cuda_decode_step.FusedStep`."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -54,7 +54,7 @@ class _Frames:
             frames[:, 0], frames[:, -1] = self._token, 1
 
 
-class _Samples(Passes):
+class Samples(Passes):
     """Silence at once."""
 
     def __init__(self, codec: Codec, rows: int) -> None:

@@ -39,8 +39,10 @@ CPU_FRAMES, CPU_FRAMES_BESIDE = 32, 8
 """Frames decoded between two frames of the model on a CPU, and beside somebody's first sound. More would cost a little less each, and
 everybody waits for all of them.
 """
-MAX_FLYING = 2
-"""Passes that may be on their way before another starts: the device is never idle, and who has heard nothing waits for two at most."""
+MAX_FLYING, STARTED_FRAMES = 3, 256
+"""On a GPU: passes that may be on their way before others start, and the frames of those that then start. The engine looks once a round, and
+the device should have enough until then, in few passes. Who has heard nothing waits for what is on its way: 10 to 20 ms on an H200.
+"""
 PHASE_STEP = 12
 """How many frames later than the last one a stream comes due, modulo the largest chunk: FIRST_CHUNK times a number that meets all phases."""
 CHECKED = 3
@@ -90,7 +92,7 @@ class Vocoder:
         captured = capture_passes(codec)
         self._passes, self.how = captured.graphs, captured.how
         self._alone = _device(codec).type == "cpu"
-        self.frames_a_round = CPU_FRAMES if self._alone else CAPTURED_FRAMES
+        self.frames_a_round = CPU_FRAMES if self._alone else STARTED_FRAMES
         self.frames_beside = CPU_FRAMES_BESIDE if self._alone else None
 
     @property
