@@ -376,7 +376,8 @@ class Job:
         self.handle.codes = np.stack(self.codes, axis=1) if self.codes else np.zeros((codebooks, 0), np.int64)
         self.handle.finish_reason = reason
         self.handle.deliver(error)
-        tracing.record_stages(self.request.traceparent, self._stages())
+        if self.request.traceparent:
+            tracing.record_stages(self.request.traceparent, self._stages())
 
     def _stages(self) -> list[tuple[str, float, float]]:
         """The stages up to the first sound, each with when it began and ended. The last one of a job that never sounded ends now."""
