@@ -53,9 +53,9 @@ class Doors:
 
 
 def _deployment_error() -> str | None:
-    """Why the engines do not run, when Ray Serve has given up on them."""
+    """Why no engine runs, when Ray Serve has given up on them."""
     application = serve.status().applications.get(APP)
     deployment = application and application.deployments.get(ENGINE)
-    if deployment and deployment.status in _ENDED:
+    if deployment and deployment.status in _ENDED and not deployment.replica_states.get("RUNNING"):
         return f"the engines cannot run: {deployment.message.strip().splitlines()[-1] if deployment.message else deployment.status}"
     return None

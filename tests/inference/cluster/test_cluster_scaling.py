@@ -1,7 +1,9 @@
 """A cluster that is full refuses, and grows; one that nobody asks ends its last replica. Its processes send traces together."""
 
 import concurrent.futures
+import shutil
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -42,10 +44,16 @@ def receiver():
 
 
 @pytest.fixture(scope="module")
-def sleepy(voices, receiver):
-    """minnow in one replica, which ends when nobody asks for anything."""
+def model(tmp_path_factory):
+    """minnow in a folder that may be moved away."""
+    return Path(shutil.copytree(EMBEDDED_VOICE, tmp_path_factory.mktemp("models") / "minnow"))
+
+
+@pytest.fixture(scope="module")
+def sleepy(model, voices, receiver):
+    """It in one replica, which ends when nobody asks for anything."""
     options = ("--min-replicas", "0", "--idle-seconds", "2")
-    with Cluster(EMBEDDED_VOICE, voices, *options, **{tracing.ENDPOINT: receiver.url}).wait_ready() as cluster:
+    with Cluster(model, voices, *options, **{tracing.ENDPOINT: receiver.url}).wait_ready() as cluster:
         yield cluster
 
 
@@ -86,3 +94,15 @@ def test_doors_that_start_anew_while_no_replica_runs_wake_one(sleepy):
     began = time.monotonic()
     wait(lambda: speaks(sleepy))
     print(f"doors killed while no replica ran: spoke again after {time.monotonic() - began:.1f} s")
+
+
+def test_a_request_that_waits_for_a_replica_that_cannot_start_is_told_so(sleepy, model):
+    wait(lambda: is_asleep(sleepy))
+    away = model.rename(model.with_name("away"))
+    began = time.monotonic()
+    answer = speak(sleepy, stream=False)
+    print(f"a replica that cannot start: refused after {time.monotonic() - began:.1f} s: {answer.text}")
+    assert answer.status_code == 503
+    assert "the engines cannot run" in answer.text
+    away.rename(model)
+    wait(lambda: speaks(sleepy))
