@@ -36,14 +36,14 @@ COPY pyproject.toml constraints.txt README.md LICENSE NOTICE /src/
 COPY docker/install.sh /src/docker/install.sh
 
 FROM build AS build-server
-RUN /src/docker/install.sh packages server,s3 /opt/fishserve
+RUN /src/docker/install.sh packages server,s3,otel /opt/fishserve
 COPY . /src
-RUN /src/docker/install.sh fishserve server,s3 /opt/fishserve
+RUN /src/docker/install.sh fishserve server,s3,otel /opt/fishserve
 
 FROM build AS build-worker
-RUN /src/docker/install.sh packages worker /opt/fishserve
+RUN /src/docker/install.sh packages worker,otel /opt/fishserve
 COPY . /src
-RUN /src/docker/install.sh fishserve worker /opt/fishserve
+RUN /src/docker/install.sh fishserve worker,otel /opt/fishserve
 
 FROM gpu AS server
 ARG MODEL=
@@ -59,9 +59,9 @@ ENTRYPOINT ["tini", "--"]
 CMD ["fishserve", "serve"]
 
 FROM build AS build-cluster
-RUN /src/docker/install.sh packages cluster,s3 /opt/fishserve
+RUN /src/docker/install.sh packages cluster,s3,otel /opt/fishserve
 COPY . /src
-RUN /src/docker/install.sh fishserve cluster,s3 /opt/fishserve
+RUN /src/docker/install.sh fishserve cluster,s3,otel /opt/fishserve
 
 # Every node of a Ray cluster runs this image; KubeRay says with which command, and its probes need wget.
 FROM gpu AS cluster
@@ -103,10 +103,10 @@ RUN npm ci --no-audit --no-fund && npm run build
 FROM base-saas AS build-saas
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE /src/
 COPY docker/install.sh /src/docker/install.sh
-RUN /src/docker/install.sh packages saas /opt/fishserve
+RUN /src/docker/install.sh packages saas,otel /opt/fishserve
 COPY . /src
 COPY --from=build-app /app/dist /src/saas/web/dist
-RUN /src/docker/install.sh fishserve saas /opt/fishserve
+RUN /src/docker/install.sh fishserve saas,otel /opt/fishserve
 
 FROM base-saas AS saas
 COPY --from=build-saas /opt/fishserve /opt/fishserve

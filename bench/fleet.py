@@ -46,7 +46,7 @@ class Service:
     start: float
     prefill: float
 
-    def step(self, streams: int) -> float:
+    def step(self, streams: float) -> float:
         return self.base + self.each * streams
 
 
@@ -55,15 +55,18 @@ def fitted(record: dict[str, Any], prefill: float) -> Service:
     points = []
     for run in record["runs"]:
         if run["loop"] == "closed":
-            paces = [
-                (s["ended"] - s["times"][0]) / (sum(s["durations"][1:]) * FRAMES_PER_SECOND) for s in run["samples"] if len(s["times"]) > 1
-            ]
-            points.append((run["clients"], float(np.median(paces)), run["samples"]))
+            points.append((run["clients"], pace(run["samples"]), run["samples"]))
     if len(points) < 2:
         raise ValueError("the record has fewer than two closed loops")
     each, base = (max(0.0, float(v)) for v in np.polyfit([n for n, _, _ in points], [pace for _, pace, _ in points], 1))
     first = float(np.median([s["times"][0] - s["due"] for s in min(points, key=lambda p: p[0])[2] if s["times"]]))
     return Service(base, each, max(0.0, first - FIRST_FRAMES * (base + each)), prefill)
+
+
+def pace(samples: Sequence[dict[str, Any]]) -> float:
+    """Seconds for each frame after the first chunk of a stream, the median of a record's samples."""
+    streams = [s for s in samples if len(s["times"]) > 1]
+    return float(np.median([(s["ended"] - s["times"][0]) / (sum(s["durations"][1:]) * FRAMES_PER_SECOND) for s in streams]))
 
 
 def speed(service: Service, slots: int) -> float:
@@ -75,7 +78,7 @@ def speed(service: Service, slots: int) -> float:
 class Mix:
     """Requests a second of a Poisson process, the mean seconds of their audio, and how voices are drawn (Zipf).
 
-    Audio is exponential, or `even`: the same for all. `shape` multiplies the rate, by the second. With `clients` there is no rate: so many
+    Audio is exponential, or one of `lengths`. `voice_seed` makes all runs ask for the same voices in the same order. `shape` multiplies the rate, by the second. With `clients` there is no rate: so many
     clients ask again whenever their speech has ended.
     """
 
@@ -83,7 +86,8 @@ class Mix:
     audio: float = 6.0
     voices: int = 1000
     skew: float = 1.0
-    even: bool = False
+    lengths: Sequence[float] = ()
+    voice_seed: int | None = None
     shape: Callable[[float], float] = lambda _: 1.0
     clients: int = 0
 
@@ -351,13 +355,14 @@ def simulate(
     """Run a fleet for so many seconds, of which the share `warm` is not counted. `filled`: caches begin as earlier requests left them."""
     random.seed(seed)
     draw, env, outcome = random.Random(seed + 1), simpy.Environment(), Outcome()
+    draw_voices = draw if mix.voice_seed is None else random.Random(mix.voice_seed)
     cluster, weights, names = _Cluster(env, service, fleet, outcome), mix.weights, [str(i) for i in range(mix.voices)]
     if filled:
         cluster.fill(draw.choices(names, cum_weights=weights, k=HISTORY * fleet.cached * fleet.replicas), draw)
 
     def request(ended: Callable[[bool], None]) -> None:
-        (voice,) = draw.choices(names, cum_weights=weights)
-        audio = mix.audio if mix.even else draw.expovariate(1 / mix.audio)
+        (voice,) = draw_voices.choices(names, cum_weights=weights)
+        audio = draw.choice(mix.lengths) if mix.lengths else draw.expovariate(1 / mix.audio)
         cluster.route(_Stream(voice, max(FIRST_FRAMES, audio * FRAMES_PER_SECOND), env.now, ended))
 
     def arrive() -> Events:

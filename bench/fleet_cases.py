@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.fleet import SLOTS, Fleet, Mix, Outcome, Service, fitted, simulate, speed
+from bench.fleet import SLOTS, Fleet, Mix, Outcome, Service, fitted, pace, simulate, speed
+from bench.voice_mix import VOICE_SEED
 from inference.errors import RequestError
 
 ROUTINGS = ("voice", "least_loaded", "round_robin")
@@ -43,8 +44,7 @@ def simulated(
         raise RequestError(f"the record does not say how fast a replica is: {e}") from None
     if not measured:
         return cases(service, replicas, cached)
-    share = max(run.get("busy", 0.0) for run in record["runs"])
-    return checked(service, share, cached, measured)
+    return checked(service, cached, measured)
 
 
 def cases(service: Service, replicas: Sequence[int], cached: int) -> Iterator[dict[str, Any]]:
@@ -97,22 +97,25 @@ def _day(busy: float | None, service: Service, cached: int) -> dict[str, Any]:
     return {"case": "day", "replicas": DAY_PEAK, "busy": busy} | hours | row(outcome)
 
 
-def checked(service: Service, share: float, cached: int, measured: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+def checked(service: Service, cached: int, measured: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """Rows: what `fishserve bench voices` measured of clusters, (routing, record) each, and what the model says of the same load.
 
-    The replicas share one machine, of which one busy replica uses `share`.
+    The replicas share one machine. How much slower that makes their steps is read from the measured streams, since nothing else says what
+    other programs took meanwhile.
     """
     for routing, record in measured:
         asked = record["settings"]
         for run in record["runs"]:
-            audio = float(np.median([sum(sample["durations"]) for sample in run["samples"]]))
-            mix = Mix(audio=audio, voices=asked["voices"], skew=asked["skew"], even=True, clients=run["clients"])
-            fleet = Fleet(len(run["replicas"]), cached=cached, routing=routing, share=share)
+            lengths = [sum(sample["durations"]) for sample in run["samples"]]
+            mix = Mix(voices=asked["voices"], skew=asked["skew"], lengths=lengths, voice_seed=VOICE_SEED, clients=run["clients"])
+            replicas = len(run["replicas"])
+            share = pace(run["samples"]) / service.step(run["clients"] / replicas) / replicas
+            fleet = Fleet(replicas, cached=cached, routing=routing, share=share)
             same = {"replicas": fleet.replicas, "clients": run["clients"], "routing": routing}
             first, requests = run["first_audio"], sum(run["statuses"].values())
             percentiles = {f"first_audio_{p}": first[p] and round(first[p], 4) for p in ("p50", "p95", "p99")}
             refused = sum(n for status, n in run["statuses"].items() if status != "200") / requests
-            counted = {"requests": requests, "hit_rate": round(run["hit_rate"], 4), "refused": refused}
+            counted = {"share": round(share, 3), "requests": requests, "hit_rate": round(run["hit_rate"], 4), "refused": refused}
             yield {"case": "measured"} | same | counted | percentiles
             runs = [simulate(fleet, mix, service, 2 * asked["seconds"], seed, warm=0.5) for seed in range(20)]
             yield {"case": "simulated", **same} | row(_together(runs), len(runs)) | {"hit_rates": [round(r.hit_rate, 4) for r in runs]}

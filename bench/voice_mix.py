@@ -23,7 +23,10 @@ TEXT = "The kettle is on."
 FRAMES = 20
 """Frames of speech of each request."""
 CODEBOOKS = 8
-BYTES_PER_SECOND = 2 * 44_100
+BYTES_PER_SECOND = 2 * 24_000
+"""Of OpenAI's `pcm`."""
+VOICE_SEED = 1
+"""Each run asks for the same voices in the same order."""
 LOOKUPS = "fishserve_prefix_lookups_total"
 
 
@@ -55,7 +58,7 @@ async def measure(client: httpx.AsyncClient, url: str, voices: int, skew: float,
     Returns the samples as `bench.load` has them, first audio in seconds, the share of prompts found, requests by status, each replica's
     prompts, and the share of this machine's processors that was used. Raises RequestError.
     """
-    draw, weights = random.Random(1), list(accumulate(1 / (rank + 1) ** skew for rank in range(voices)))
+    draw, weights = random.Random(VOICE_SEED), list(accumulate(1 / (rank + 1) ** skew for rank in range(voices)))
     start = time.monotonic()
     samples, statuses, warming_up = list[dict[str, Any]](), dict[int, int](), [0]
 

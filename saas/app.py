@@ -12,9 +12,10 @@ import httpx
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+from inference import tracing
 from inference.errors import ConfigurationError
 from inference.http.bodies import BodyLimit
-from inference.http.log import RequestLog
+from inference.http.log import PROBES, RequestLog
 from inference.http.origins import OwnPagesOnly
 from inference.http.pieces import Pieces
 from inference.memory import giving_back
@@ -83,10 +84,12 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         reports.start(settings)
+        tracing.start()
         async with AsyncExitStack() as stack, giving_back():
             app.state.saas = await _start(settings, stack)
             yield
         await asyncio.to_thread(reports.stop)
+        await asyncio.to_thread(tracing.stop)
 
     app = FastAPI(
         title="fishserve SaaS", summary="Speech for sale: sign-in, credits, voices, jobs", lifespan=lifespan, redirect_slashes=False,
@@ -106,6 +109,8 @@ def create_app(settings: Settings) -> FastAPI:
     )  # fmt: skip
     app.add_middleware(Watch, https=settings.public_url.startswith("https:"))
     app.add_middleware(RequestLog, refuse=errors.refusal)  # the middleware added last runs first
+    if tracing.is_on():
+        app.add_middleware(tracing.TraceRequests, untraced=PROBES)
     errors.register(app)
     for domain in (observability, auth, credits, billing, voices, jobs, legal, webhooks):
         app.include_router(domain.router)

@@ -9,6 +9,7 @@ import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from inference import tracing
 from inference.errors import FishserveError, MissingExtra
 from inference.extras import needs
 
@@ -87,6 +88,7 @@ def _engine() -> tuple[SpeechEngine, VoiceStore]:
     s = read()
     if s.metrics_port:
         SmallServer("0.0.0.0", s.metrics_port, lambda _: (200, *exposition()))
+    tracing.start()
     engine, voices = start_engine(s), open_store(s.voices_dir, s.voices_bucket)
     voices.start()
     return engine, voices

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import IO, Any
 
+from inference import tracing
 from inference.audio.encode import Encoder
 from inference.audio.subprocess_decoder import decode_in_subprocess
 from inference.engine.engine import SpeechEngine
@@ -73,6 +74,7 @@ class Handler:
         request = SpeechRequest(
             asked.spoken, await self._voice(asked.voice), seed, asked.temperature, asked.top_p, asked.repetition_penalty, asked.normalize,
             asked.chunk_length, asked.max_new_tokens, words=asked.captions is not None, voices=await self._named(asked.spoken),
+            traceparent=asked.traceparent,
         )  # fmt: skip
         words: list[Word] = []
         samples, told, first, pieces, partial = 0, 0.0, None, 0, False
@@ -116,6 +118,7 @@ class Handler:
                 result |= await self._storage.send(asked.upload, content, encoder.media_type, job["id"], result)
             elif not asked.stream:
                 result["audio"] = base64.b64encode(content.read(0, content.size)).decode()
+            tracing.record_stages(asked.traceparent, [("job", began, time.monotonic())])
             yield result
 
     def _result(

@@ -113,6 +113,7 @@ class Job(_Strict):
     max_new_tokens: int | None = None
     captions: Literal["srt", "vtt", "json"] | None = Field(None, description="Also make captions, or the times of words as JSON.")
     max_seconds: float | None = Field(None, ge=0, description="Stop after so many seconds of speech, before speed changes them.")
+    traceparent: str = Field("", max_length=512, description="The span that the job's spans belong to, as W3C Trace Context writes it.")
 
     @model_validator(mode="after")
     def _one_text(self) -> Job:

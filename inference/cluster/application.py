@@ -67,6 +67,7 @@ def _replicas(options: Options, slots: int) -> dict[str, Any]:
         "autoscaling_config": AutoscalingConfig(
             min_replicas=options.min_replicas, initial_replicas=max(1, options.min_replicas), max_replicas=options.max_replicas,
             target_ongoing_requests=options.busy or _busy(options, slots), look_back_period_s=10, upscale_delay_s=5, downscale_delay_s=300,
+            downscale_to_zero_delay_s=options.idle_seconds,
         )
     }  # fmt: skip
 

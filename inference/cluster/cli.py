@@ -23,6 +23,7 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Slots = Annotated[int | None, typer.Option(help="Requests that a replica generates at once.")]
 MinReplicas = Annotated[int, typer.Option(help="Fewest engine replicas; 0 lets all of them end while nobody speaks.")]
 MaxReplicas = Annotated[int | None, typer.Option(help="Most engine replicas; without it as many as --min-replicas.")]
+IdleSeconds = Annotated[float, typer.Option(help="With --min-replicas 0: seconds without a request after which the last replica ends.")]
 Doors = Annotated[int, typer.Option(help="Replicas of the HTTP APIs.")]
 Gpus = Annotated[float, typer.Option(help="GPUs of an engine replica.")]
 Cores = Annotated[float, typer.Option(help="CPU cores of an engine replica.")]
@@ -34,7 +35,8 @@ Port = Annotated[int | None, typer.Option()]
 @app.command()
 def run(
     checkpoint: Checkpoint = None, device: Device = None, slots: Slots = None, min_replicas: MinReplicas = 1, max_replicas: MaxReplicas = None,
-    doors: Doors = 1, gpus: Gpus = 0, cores: Cores = 1, routing: Routes = "voice", host: Host = None, port: Port = None,
+    doors: Doors = 1, gpus: Gpus = 0, cores: Cores = 1, routing: Routes = "voice",
+    idle_seconds: IdleSeconds = 300, host: Host = None, port: Port = None,
 ) -> None:  # fmt: skip
     """Start Ray on this machine alone and serve until Ctrl-C."""
     from inference.hub import complete, locate
@@ -49,7 +51,7 @@ def run(
     where = locate(settings.checkpoint)  # downloads and errors come before Ray starts
     complete(where, settings.codec, settings.adapter)
     given = settings.model_copy(update={"checkpoint": str(where)}).model_dump(mode="json", exclude_unset=True)
-    options = _options(given | {"checkpoint": str(where)}, min_replicas, max_replicas, doors, gpus, cores, routing)
+    options = _options(given | {"checkpoint": str(where)}, min_replicas, max_replicas, doors, gpus, cores, routing, idle_seconds)
     ended = threading.Event()
     with alone(options, settings.host, settings.port):
         for number in (signal.SIGINT, signal.SIGTERM):  # now: Ray has set its own handlers, which end nothing in order
@@ -61,7 +63,8 @@ def run(
 @app.command()
 def deploy(
     checkpoint: Checkpoint = None, device: Device = None, slots: Slots = None, min_replicas: MinReplicas = 1, max_replicas: MaxReplicas = None,
-    doors: Doors = 1, gpus: Gpus = 0, cores: Cores = 1, routing: Routes = "voice", host: Host = None, port: Port = None,
+    doors: Doors = 1, gpus: Gpus = 0, cores: Cores = 1, routing: Routes = "voice",
+    idle_seconds: IdleSeconds = 300, host: Host = None, port: Port = None,
 ) -> None:  # fmt: skip
     """Start or upgrade it on the Ray cluster that RAY_ADDRESS names, else on the one that `ray start` started on this machine."""
     from inference.settings import read
@@ -71,19 +74,20 @@ def deploy(
 
     settings = read(checkpoint=checkpoint, device=device, slots=slots, host=host, port=port)
     given = settings.model_dump(mode="json", exclude_unset=True)
-    start(_options(given, min_replicas, max_replicas, doors, gpus, cores, routing), settings.host, settings.port)
+    start(_options(given, min_replicas, max_replicas, doors, gpus, cores, routing, idle_seconds), settings.host, settings.port)
     console.print("ready")
 
 
 @app.command()
 def config(
     checkpoint: Checkpoint = None, device: Device = None, slots: Slots = None, min_replicas: MinReplicas = 1, max_replicas: MaxReplicas = None,
-    doors: Doors = 1, gpus: Gpus = 0, cores: Cores = 1, routing: Routes = "voice", host: Host = "0.0.0.0", port: Port = 8000,
+    doors: Doors = 1, gpus: Gpus = 0, cores: Cores = 1, routing: Routes = "voice",
+    idle_seconds: IdleSeconds = 300, host: Host = "0.0.0.0", port: Port = 8000,
 ) -> None:  # fmt: skip
     """Print the config file for `serve deploy` and for KubeRay's serveConfigV2, as JSON, which YAML readers read."""
     settings = {"checkpoint": checkpoint, "device": device, "slots": slots}
     given = {name: value for name, value in settings.items() if value is not None}
-    options = _options(given, min_replicas, max_replicas, doors, gpus, cores, routing)
+    options = _options(given, min_replicas, max_replicas, doors, gpus, cores, routing, idle_seconds)
     application = {
         "name": "fishserve", "route_prefix": "/", "import_path": "inference.cluster.application:build",
         "args": options.model_dump(exclude_defaults=True),
@@ -93,13 +97,20 @@ def config(
 
 
 def _options(
-    settings: dict[str, Any], min_replicas: int, max_replicas: int | None, doors: int, gpus: float, cores: float, routing: Routing
+    settings: dict[str, Any],
+    min_replicas: int,
+    max_replicas: int | None,
+    doors: int,
+    gpus: float,
+    cores: float,
+    routing: Routing,
+    idle_seconds: float,
 ) -> Options:
     """Raises ConfigurationError."""
     try:
         return Options(
             settings=settings, min_replicas=min_replicas, max_replicas=max_replicas or max(1, min_replicas), doors=doors, gpus=gpus,
-            cores=cores, routing=routing,
+            cores=cores, routing=routing, idle_seconds=idle_seconds,
         )  # fmt: skip
     except ValidationError as e:
         raise ConfigurationError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None

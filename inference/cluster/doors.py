@@ -10,6 +10,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
+from inference import tracing
 from inference.cluster.metric_pages import merged
 from inference.cluster.serve_channel import ServeChannel
 from inference.http.log import quiet_uvicorn
@@ -30,8 +31,13 @@ class Doors:
     def __init__(self, engine: DeploymentHandle[Any], settings: dict[str, Any], may_sleep: bool) -> None:
         self._engine, self._settings, self._may_sleep = engine, settings, may_sleep
 
+    def __del__(self) -> None:
+        """Ray Serve calls this when the doors have finished their requests."""
+        tracing.stop()
+
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         quiet_uvicorn()
+        tracing.start()
         channel = ServeChannel(self._engine, _deployment_error, may_sleep=self._may_sleep)
         app = create_app(Engines([RemoteEngine(channel)]), read(**self._settings), metrics=self._metrics)
         app.state.server.voices.start()
@@ -47,9 +53,9 @@ class Doors:
 
 
 def _deployment_error() -> str | None:
-    """Why the engines do not run, when Ray Serve has given up on them."""
+    """Why no engine runs, when Ray Serve has given up on them."""
     application = serve.status().applications.get(APP)
     deployment = application and application.deployments.get(ENGINE)
-    if deployment and deployment.status in _ENDED:
+    if deployment and deployment.status in _ENDED and not deployment.replica_states.get("RUNNING"):
         return f"the engines cannot run: {deployment.message.strip().splitlines()[-1] if deployment.message else deployment.status}"
     return None

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from inference import tracing
 from inference.cluster.calls import UNWANTED_SECONDS, WANTED_SECONDS, Pause, Resume, Route, Wanted
 from inference.errors import EngineClosed, FishserveError
 from inference.server.engine_process import Address, EngineProcess
@@ -37,6 +38,10 @@ class EngineReplica:
         threading.Thread(target=process.run, name="fishserve-messages", daemon=True).start()
         self._loaded.wait()
         self.check_health()
+
+    def __del__(self) -> None:
+        """Ray Serve calls this when the replica has finished its streams."""
+        tracing.stop()
 
     async def ask(self, route: Route, uid: str, message: Message) -> AsyncGenerator[Any]:  # noqa: ARG002 - for the router
         """This replica's name, then lists of what the engine answers: arrays and chunks, at the end None or an error.

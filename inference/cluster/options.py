@@ -21,6 +21,7 @@ class Options(BaseModel):
         1, ge=0, description="Fewest engine replicas. 0: none runs while nobody speaks, and the next request waits for one."
     )
     max_replicas: int = Field(1, ge=1, description="Most engine replicas.")
+    idle_seconds: float = Field(300, ge=0, description="With min_replicas 0: seconds without a request after which the last replica ends.")
     doors: int = Field(1, ge=1, description="Replicas of the HTTP APIs.")
     gpus: float = Field(0, ge=0, description="GPUs of an engine replica.")
     cores: float = Field(1, gt=0, description="CPU cores of an engine replica.")

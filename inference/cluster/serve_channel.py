@@ -63,8 +63,10 @@ class ServeChannel:
         return self._known | {"at": self._known_at} if self._known["status"] == "ready" else self._known
 
     def _asked(self) -> State:
-        if self._may_sleep and self._known["status"] == "ready":
-            return self._known
+        if self._may_sleep and self._known["status"] == "ready":  # asking would start a replica
+            waits = any(not call.replica for call in list(self._calls.values()))
+            error = self._deployment_error() if waits else None
+            return {"status": "failed", "error": error} if error else self._known
         for _ in range(MAX_TRIES if self._known["status"] == "ready" else 1):  # one replica that hangs is no reason to refuse all requests
             response = Context().run(self._ask_state.remote, Route())
             try:

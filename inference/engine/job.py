@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference import tracing
 from inference.engine import metrics
 from inference.engine.kv_cache import KVPrefix
 from inference.engine.request import Audio, FinishReason, GuardReport, SpeechRequest
@@ -29,6 +30,8 @@ from inference.voices.voice import Reference, Voice
 
 SHORT_TEXT = 300
 """Characters of a text that is short even if it has several segments: about 20 s of speech."""
+STAGES = ("queue", "prefill", "first frame", "vocoder")
+"""What a request goes through until it is heard, as traces name it."""
 
 
 class Text(NamedTuple):
@@ -79,7 +82,8 @@ class Job:
     `columns_to_come` those of all later ones. Times are those of `time.monotonic`: `queued` is when it joined
     the queue, `began` when its segment got a slot, `audible_until` when a listener who plays all of it as it comes has nothing left to hear.
 
-    `longest_gap` is the longest time, in seconds, for which such a listener had nothing to hear.
+    `longest_gap` is the longest time, in seconds, for which such a listener had nothing to hear. `prefilled`, `framed` and `sounded` are when
+    the first prompt was computed, its first frame was there, and its first sound was handed out: the stages of a trace.
 
     `delivered` counts samples, `characters` those of all text so far. `times` are those of the current segment's words. `guard` is there when
     bad takes are not to be sent.
@@ -116,6 +120,9 @@ class Job:
     began: float = 0.0
     audible_until: float = 0.0
     longest_gap: float = 0.0
+    prefilled: float = 0.0
+    framed: float = 0.0
+    sounded: float = 0.0
     delivered: int = 0
     characters: int = 0
     times: SegmentTimes | None = None
@@ -257,6 +264,8 @@ class Job:
         end = len(s.frames) - (s.finish is FinishReason.ERROR or (s.finish is FinishReason.STOP and not s.reference))
         frames = [f[1:] for f in s.frames[self.taken : end]]
         self.taken = max(self.taken, end)
+        if frames and not self.framed:
+            self.framed = time.monotonic()
         self.codes += frames
         if self.audio:
             vocoder.waiting += frames
@@ -287,6 +296,7 @@ class Job:
             metrics.CHUNK_GAP.observe(now - self.heard)
         else:
             metrics.FIRST_AUDIO.observe(now - self.submitted)
+            self.sounded = self.sounded or now
         self.seconds += len(samples) / SAMPLE_RATE
         words = self.times.heard(samples, ended) if self.times else ()
         self._deliver(samples, words, report)
@@ -366,6 +376,16 @@ class Job:
         self.handle.codes = np.stack(self.codes, axis=1) if self.codes else np.zeros((codebooks, 0), np.int64)
         self.handle.finish_reason = reason
         self.handle.deliver(error)
+        if self.request.traceparent:
+            tracing.record_stages(self.request.traceparent, self._stages())
+
+    def _stages(self) -> list[tuple[str, float, float]]:
+        """The stages up to the first sound, each with when it began and ended. The last one of a job that never sounded ends now."""
+        queued = self.admitted - self.handle.queued_seconds if self.handle.queued_seconds is not None else self.submitted
+        times = [t for t in (queued, self.admitted, self.prefilled, self.framed, self.sounded) if t]
+        if len(times) <= len(STAGES):
+            times.append(time.monotonic())
+        return list(zip(STAGES, times, times[1:], strict=False))
 
     def say_spoken(self) -> None:
         """Tell the caller of a live job that all its text so far is spoken: a chunk without samples and words."""

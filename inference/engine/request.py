@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from inference import tracing
 from inference.errors import RequestError, VoiceNotFound, shown
 from inference.model.config import SAMPLE_RATE, SAMPLING_RANGES, GenerationDefaults
 from inference.text.dialogue import MAX_VOICES, has_speakers, voice_at_end, voice_names
@@ -107,6 +108,8 @@ class SpeechRequest:
 
     `compat="reference"` reproduces the reference implementation's columns, including its oddities: the first frame
     dropped, the end frame kept, control tokens in the text obeyed and undecodable codes sampled. It never normalises.
+
+    `traceparent` (W3C Trace Context) names the span that the engine's spans belong to; empty for none (`inference.tracing`).
     """
 
     text: str
@@ -125,6 +128,7 @@ class SpeechRequest:
     pronunciations: Pronunciations = field(default_factory=Pronunciations)
     quality_guard: bool | None = None
     guard_look_ahead: float | None = None
+    traceparent: str = field(default_factory=tracing.traceparent)
 
     def __post_init__(self) -> None:
         check_text(self.text, "text")

@@ -169,6 +169,7 @@ class Scheduler:
             started = [job for job in jobs if job.sequence is not None and job.sequence.slot >= 0]
             for job in started:
                 job.status = JobStatus.DECODING
+                job.prefilled = job.prefilled or time.monotonic()
             if started and self._runner.can_leave_out:
                 break
         self._held = self._held + 1 if self._others_wait() else 0

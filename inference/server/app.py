@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from inference import tracing
 from inference.errors import (
     DictionaryExists,
     DictionaryNotFound,
@@ -27,7 +28,7 @@ from inference.http.bodies import BodyLimit
 from inference.http.error_responses import complaint, error
 from inference.http.gzip_bodies import GzipBodies
 from inference.http.keys import Guard, Keys
-from inference.http.log import RequestLog
+from inference.http.log import PROBES, RequestLog
 from inference.http.metrics import exposition
 from inference.http.origins import OwnPagesOnly
 from inference.http.pieces import Pieces
@@ -68,6 +69,7 @@ def create_app(
     `metrics` returns the page of metrics and its media type; by default that of this server's processes.
     """
     app = FastAPI(title="fishserve", summary="FishSpeech 1.5 text to speech", redirect_slashes=False)
+    engine = tracing.TracedEngine(engine) if tracing.is_on() else engine
     app.add_middleware(Pieces)
     app.add_middleware(
         BodyLimit, limit=settings.max_body_bytes, refuse=_refusal, larger=UPLOADS, larger_limit=settings.max_upload_bytes, many=fish.MANY_VALUES,
@@ -82,6 +84,8 @@ def create_app(
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"], expose_headers=EXPOSED)
     app.add_middleware(HeadAsGet)
     app.add_middleware(RequestLog, refuse=_refusal)  # the middleware added last runs first
+    if tracing.is_on():
+        app.add_middleware(tracing.TraceRequests, untraced=PROBES)
     _register_errors(app)
     voices = open_store(settings.voices_dir, settings.voices_bucket)
     app.state.server = State(engine, voices, References(engine, voices, settings.aliases), DictionaryStore(settings.voices_dir))

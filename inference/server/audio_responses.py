@@ -16,6 +16,7 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Scope
 
+from inference import tracing
 from inference.audio.encode import Encoder
 from inference.engine.request import Audio, GuardReport, MoreText, SpeechRequest, check_text
 from inference.errors import NotReady, RequestError
@@ -134,13 +135,17 @@ class Piece(NamedTuple):
 async def encoded_with_words(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncGenerator[Piece]:
     """As `encoded`, with the words of the audio."""
     heard = start = 0.0
+    stage = tracing.Stage("encode")
     try:
         async for chunk in audio:
+            stage.begin()
             heard += chunk.seconds
             words = tuple(replace(w, start=encoder.position(w.start), end=encoder.position(w.end)) for w in chunk.words)
             waits = not len(chunk.samples) and not words
             if (content := await asyncio.to_thread(encoder.flush if waits else partial(encoder.encode, chunk.samples))) or words:
                 end = encoder.position(heard)
+                if content:
+                    stage.end()
                 yield Piece(content, words, start, end)
                 start = end
         if content := await asyncio.to_thread(encoder.finish):

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from inference import tracing
 from inference.audio.write import int16
 from inference.engine.reading import LONG_TEXT
 from inference.engine.request import Audio, MoreText, SpeechRequest
@@ -60,6 +61,7 @@ class EngineProcess:
         from inference.engine.startup import start_engine
 
         self._report(LOADING)
+        tracing.start()
         try:
             engine = start_engine(self._settings, _say)
         except FishserveError as e:

@@ -12,6 +12,7 @@ from litserve.loops import LitLoop
 from litserve.loops.loops import inference_worker
 from litserve.utils import LitAPIStatus, LoopResponseType
 
+from inference import tracing
 from inference.processes import end_with_parent
 from inference.server.engine_process import Address, EngineProcess
 from inference.settings import Settings
@@ -39,6 +40,8 @@ class EngineLoop(LitLoop):
     ) -> None:
         """Serve until the parent ends this process. If the model cannot be loaded, the process ends at once."""
         end_with_parent(self._parent)
+        if tracing.is_on():
+            signal.signal(signal.SIGTERM, _end)
 
         def send(address: Address, item: Any) -> None:
             if isinstance(item, Exception):
@@ -52,6 +55,12 @@ class EngineLoop(LitLoop):
 
         if not EngineProcess(self._settings, request_queue, send, report).run():
             os._exit(1)
+
+
+def _end(*_: Any) -> None:
+    """LitServe ends this process by a signal, when its requests are done: the last spans are sent first."""
+    tracing.stop()
+    os._exit(0)
 
 
 def run_engine(*arguments: Any) -> None:

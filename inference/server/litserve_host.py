@@ -9,6 +9,7 @@ that is still loading is alive (/health) but not ready (/ready).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -32,6 +33,7 @@ from fastapi import FastAPI
 from litserve.utils import LitAPIStatus, ResponseBufferItem
 from starlette.types import ASGIApp
 
+from inference import tracing
 from inference.errors import GenerationError
 from inference.http.log import quiet_uvicorn
 from inference.http.metrics import SHARED_DIRECTORY
@@ -158,8 +160,10 @@ def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None
     async def all_of(app: FastAPI) -> AsyncIterator[Any]:
         sys.setswitchinterval(_SWITCH_SECONDS)
         doors.state.server.voices.start()  # in this process: threads do not survive a fork
+        tracing.start()
         async with own(app) as state, plugin.lifespan() if plugin else nullcontext(), giving_back():
             yield state
+        await asyncio.to_thread(tracing.stop)
 
     server.app.router.lifespan_context = all_of
     return server

@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import ormsgpack
 
+from inference import tracing
 from inference.audio.encode import NATIVE_RATE, Encoder
 from inference.spool import Spool
 from inference.text.words import Word
@@ -85,10 +86,11 @@ class Fishserve:
     async def _ask(self, server: Server, order: Order, body: Body, attempt: AsyncExitStack) -> AsyncIterator[Any]:
         """What comes from one server, once the first of it is there: bytes, or lines for an order with captions."""
         attempt.enter_context(server.busy())
+        trace = attempt.enter_context(tracing.call(f"POST {_path(order)}", **{"fishserve.job": order.job_id}))
         begun, clip = body
         size = len(begun) + (clip.size if clip else 0)
         asked = self._http.stream(
-            "POST", f"{server.url}{_path(order)}", content=_pieces(begun, clip), headers=self._headers | {"Content-Length": str(size)},
+            "POST", f"{server.url}{_path(order)}", content=_pieces(begun, clip), headers=self._headers | trace | {"Content-Length": str(size)},
             timeout=httpx.Timeout(60, connect=10),
         )  # fmt: skip
         try:

@@ -13,6 +13,7 @@ import aiohttp
 import httpx
 from pydantic import ValidationError
 
+from inference import tracing
 from inference.text.captions import CAPTION_FORMATS, KEY_SUFFIX
 from saas.jobs.backend import Accepted, BackendUnavailable, JobRejected, JobUnknown, Order, Result, Terminated, Underway
 from saas.storage.bucket import Bucket
@@ -59,8 +60,13 @@ class RunPod:
 
     async def send(self, order: Order) -> Result | Accepted | Terminated:
         """As Queued.send. A broken connection may leave a second job behind, whose result is the same file."""
+        with tracing.call("RunPod job", **{"fishserve.job": order.job_id}) as trace:
+            return await self._send(order, trace)
+
+    async def _send(self, order: Order, trace: dict[str, str]) -> Result | Accepted | Terminated:
+        """`trace` may have the `traceparent` that the worker's spans belong to."""
         body = {
-            "input": self._input(order), "webhook": self._webhook(order),
+            "input": self._input(order) | {name: trace[name] for name in ("traceparent",) if name in trace}, "webhook": self._webhook(order),
             "policy": {"executionTimeout": 1000 * EXECUTION_SECONDS, "ttl": 1000 * TTL_SECONDS},
         }  # fmt: skip
         if len(order.text) > SYNC_CHARACTERS or self._held >= MAX_SYNC:

@@ -47,13 +47,13 @@ def test_replicas_that_are_not_needed_end_after_their_streams():
 
 
 def test_clients_ask_again_when_they_have_heard_all():
-    outcome = simulate(Fleet(1, slots=2), Mix(clients=1, audio=1, voices=1, even=True), SERVICE, 100, warm=0)
+    outcome = simulate(Fleet(1, slots=2), Mix(clients=1, lengths=(1,), voices=1), SERVICE, 100, warm=0)
     each = SERVICE.start + FRAMES_PER_SECOND * SERVICE.step(1)
     assert len(outcome.first) == pytest.approx(100 / each, abs=1)
 
 
 def test_replicas_of_one_machine_slow_each_other_down():
-    mix = Mix(clients=2, audio=6, voices=2, even=True)
+    mix = Mix(clients=2, lengths=(6,), voices=2)
     alone, shared = (simulate(Fleet(2, routing="round_robin", share=share), mix, SERVICE, 100) for share in (0.5, 1.0))
     assert len(shared.first) == pytest.approx(len(alone.first) / 2, rel=0.05)
 

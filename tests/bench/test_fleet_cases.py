@@ -15,7 +15,7 @@ VOICES = {
     "runs": [
         {
             "clients": 2, "statuses": {"200": 90, "429": 10}, "hit_rate": 0.5, "replicas": {"a": {}, "b": {}},
-            "first_audio": {"p50": 0.1, "p95": 0.2, "p99": None}, "samples": [{"durations": [0.2, 0.5]}],
+            "first_audio": {"p50": 0.1, "p95": 0.2, "p99": None}, "samples": [{"times": [0.1, 0.2], "durations": [0.2, 0.5], "ended": 0.4}],
         }
     ],
 }  # fmt: skip

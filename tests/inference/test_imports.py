@@ -37,6 +37,7 @@ sys.modules["torch"] = None
 import inference, inference.cli, inference.settings, inference.server.app, inference.server.litserve_host, inference.hub
 import saas
 assert inference.SpeechRequest("hello").text == "hello"
+assert not [m for m in sys.modules if m.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))]
 """
 
 

@@ -9,6 +9,7 @@ from inference import SpeechEngine
 from inference.voices.notice import ONE_VOICE
 from inference.voices.store import VoiceStore
 from tests.inference.server.conftest import voices  # noqa: F401 - a fixture
+from tests.otlp import PARENT, TRACE, TRACEPARENT, receiver  # noqa: F401 - a fixture
 from worker.handler import Handler
 from worker.storage import Storage
 
@@ -26,6 +27,16 @@ def test_a_voice_that_the_model_ignores_is_reported(handler, voice, warning):
 
     (result,) = asyncio.run(run())
     assert result.get("warning") == warning
+
+
+def test_a_job_continues_the_trace_of_who_sent_it(handler, receiver):  # noqa: F811 - a fixture
+    async def run():
+        return [piece async for piece in handler({"id": "1", "input": {"text": "Hello.", "format": "wav", "traceparent": TRACEPARENT}})]
+
+    assert "error" not in asyncio.run(run())[0]
+    found = receiver.of(TRACE, 5)
+    assert set(found) == {"queue", "prefill", "first frame", "vocoder", "job"}
+    assert {span.parent for span in found.values()} == {PARENT}
 
 
 def test_a_text_may_name_the_workers_voices(handler):

@@ -26,6 +26,11 @@ def test_the_config_holds_what_was_asked_for():
     assert written["http_options"] == {"host": "0.0.0.0", "port": 8000}
 
 
+def test_the_last_replica_may_end_after_a_while():
+    (application,) = json.loads(run("config", "--min-replicas", "0", "--idle-seconds", "60").stdout)["applications"]
+    assert Options(**application["args"]) == Options(min_replicas=0, idle_seconds=60)
+
+
 def test_the_manifest_for_kuberay_asks_for_what_there_is():
     manifest = yaml.safe_load((Path(__file__).parents[3] / "docker/kubernetes/kuberay.yml").read_text(encoding="utf-8"))
     config, ours = yaml.safe_load(manifest["spec"]["serveConfigV2"]), json.loads(run("config").stdout)
