@@ -26,9 +26,15 @@ DictionaryOption = Annotated[
 @app.command("list")
 def list_dictionaries() -> None:
     """The dictionaries there are, and how many rules each has."""
+    from inference.errors import DictionaryNotFound
+
     store = _store()
     for name in store.names():
-        found = store.get(name)
+        try:
+            found = store.get(name)
+        except DictionaryNotFound as e:  # damaged
+            console.print(str(e))
+            continue
         typer.echo(f"{name}\t{len(found.rules)} rules\t{found.description}")
 
 

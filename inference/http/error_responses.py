@@ -19,7 +19,7 @@ def error(
 def complaint(error: Any) -> tuple[str, str | None]:
     """One of pydantic's errors as a sentence, and the field at fault."""
     where = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
-    if error["type"] == "model_attributes_type":
+    if error["type"] == "model_attributes_type" and not where:
         return "the request body is not a JSON object; send one, with Content-Type: application/json", None
     if error["type"] == "json_invalid":
         return "the request body is not valid JSON", None
@@ -27,4 +27,5 @@ def complaint(error: Any) -> tuple[str, str | None]:
     # Name only the type of a value that may be large: formatting it would take time in proportion to its size.
     shown = repr(str(given)[:80]) if given is None or isinstance(given, str | int | float) else f"a {type(given).__name__}"
     value = "" if error["type"] == "missing" or not where else f" is {shown}"
-    return f"{'.'.join(where) or 'the request body'}{value}: {error['msg']}", where[0] if where else None
+    wrong = "Input should be an object" if error["type"] in ("model_attributes_type", "model_type") else error["msg"]
+    return f"{'.'.join(where) or 'the request body'}{value}: {wrong}", where[0] if where else None

@@ -20,11 +20,13 @@ class Cast:
     pronunciations: Pronunciations = field(default_factory=Pronunciations)
 
 
-async def cast(state: State, speakers: Sequence[Voice], text: str, dictionaries: Sequence[tuple[str, str | None]] = ()) -> Cast:
-    """The cast of a text. `speakers` are the request's voices, of which the first begins; several can be named by `<|speaker:1|>`.
+async def cast(
+    state: State, voice: Voice, text: str, dictionaries: Sequence[tuple[str, str | None]] = (), listed: Sequence[Voice] = ()
+) -> Cast:
+    """The cast of a text. `voice` begins. `listed` are the voices that `<|speaker:0|>`, `<|speaker:1|>` and so on mean.
 
     `dictionaries` are names with a version or None. Raises VoiceNotFound, DictionaryNotFound, RequestError, NotReady, Overloaded.
     """
     pronunciations = state.dictionaries.pronunciations(dictionaries)
-    listed = {speaker(number): voice for number, voice in enumerate(speakers)} if len(speakers) > 1 else {}
-    return Cast(speakers[0], {**listed, **await state.references.named(text, speakers[0])}, pronunciations)
+    numbered = {speaker(number): one for number, one in enumerate(listed)}
+    return Cast(voice, {**numbered, **await state.references.named(text, voice)}, pronunciations)

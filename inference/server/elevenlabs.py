@@ -176,7 +176,7 @@ async def _started(
     settings = body.voice_settings or VoiceSettings()
     encoder = encoder_for(output_format, settings)
     voice = await state.references.voice(voice_id)
-    who = await cast(state, [voice], body.text, located(body.pronunciation_dictionary_locators))
+    who = await cast(state, voice, body.text, located(body.pronunciation_dictionary_locators))
     normalize = NORMALIZE.get(body.apply_text_normalization or "auto")
     temperature = settings.temperature
     fields: dict[str, Any] = {"seed": body.seed, "temperature": temperature, "normalize": normalize, "words": words, **vars(who)}

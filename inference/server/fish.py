@@ -81,8 +81,8 @@ class SpeechBody(Lenient):
         description="A voice of this server, or a list of those that <|speaker:0|>, <|speaker:1|> and so on mean in the text; null: the model chooses one.",
     )
     references: list[InlineReference] = Field([], max_length=8, description="Clips of one voice, or a list of such lists, as reference_id.")
-    speaker_ids: SkipJsonSchema[list[str]] = Field([], max_length=MAX_VOICES)
-    speaker_references: SkipJsonSchema[list[Annotated[list[InlineReference], Field(max_length=8)]]] = Field([], max_length=MAX_VOICES)
+    speaker_ids: SkipJsonSchema[list[str]] = Field([])
+    speaker_references: SkipJsonSchema[list[Annotated[list[InlineReference], Field(max_length=8)]]] = Field([])
     format: Literal["wav", "pcm", "mp3", "opus"] = "wav"
     sample_rate: int | None = None
     mp3_bitrate: int = Field(128, description="In kbit/s: 64, 128 or 192. Values of 1000 and more are in bit/s.")
@@ -104,14 +104,17 @@ class SpeechBody(Lenient):
     @model_validator(mode="before")
     @classmethod
     def _speakers_apart(cls, data: Any) -> Any:
-        """A list of speakers comes in the same fields as one speaker."""
+        """A list of speakers comes in the same fields as one speaker. Raises RequestError for a list of something else."""
         if not isinstance(data, dict):
             return data
         apart = {name: data[name] for name in data if name not in ("speaker_ids", "speaker_references")}
-        for name, own, kind in (("reference_id", "speaker_ids", str), ("references", "speaker_references", list)):
-            value = data.get(name)
-            if isinstance(value, list) and value and all(isinstance(v, kind) for v in value):
-                apart[own] = apart.pop(name)
+        ids, clips = data.get("reference_id"), data.get("references")
+        if isinstance(ids, list):
+            apart["speaker_ids"] = _speakers("reference_id", ids, str, "names of voices")
+            del apart["reference_id"]
+        if isinstance(clips, list) and any(isinstance(own, list) for own in clips):
+            apart["speaker_references"] = _speakers("references", clips, list, "lists of clips")
+            del apart["references"]
         return apart
 
     @property
@@ -135,6 +138,15 @@ class SpeechBody(Lenient):
             voices=who.voices, pronunciations=who.pronunciations,
             quality_guard=True if QUALITY_GUARD in self.features else None,
         )  # fmt: skip
+
+
+def _speakers(name: str, given: list[Any], kind: type, what: str) -> list[Any]:
+    """The list of a request's speakers. Raises RequestError."""
+    if len(given) > MAX_VOICES:
+        raise RequestError(f"{name} lists {len(given)} voices; at most {MAX_VOICES} speak in one request", name)
+    if not all(isinstance(one, kind) for one in given):
+        raise RequestError(f"{name} lists something else than {what}", name)
+    return given
 
 
 class EncodeBody(Lenient):
@@ -332,7 +344,8 @@ async def cast_of(body: SpeechBody, state: State) -> Cast:
         speakers = [await state.references.voice(name) for name in names or [DEFAULT]]
     else:
         speakers = [Voice(tuple([await state.references.reference(r.audio, r.text) for r in own])) for own in clips]
-    return await cast(state, speakers, body.text, [(name, None) for name in body.pronunciation_dictionaries])
+    listed = speakers if body.speaker_ids or body.speaker_references else ()
+    return await cast(state, speakers[0], body.text, [(name, None) for name in body.pronunciation_dictionaries], listed)
 
 
 def _model(voices: VoiceStore, name: str) -> dict[str, Any]:

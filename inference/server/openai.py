@@ -72,7 +72,7 @@ class SpeechBody(Lenient):
     async def request(self, state: State, *, words: bool) -> tuple[SpeechRequest | None, Cast]:
         """The engine's request, None for a text of signs only; and who speaks it. Raises FishserveError."""
         voice = await state.references.voice(voice_name(self.voice, state))
-        who = await cast(state, [voice], self.input, [(name, None) for name in self.pronunciation_dictionaries])
+        who = await cast(state, voice, self.input, [(name, None) for name in self.pronunciation_dictionaries])
         fields: dict[str, Any] = {name: getattr(self, name) for name in _SPEECH_FIELDS}
         whole = self.stream_format == "audio" and (self.word_timestamps or not self.stream)
         if whole and self.guard_look_ahead is None:

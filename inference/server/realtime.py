@@ -229,7 +229,7 @@ class Session:
         texts = self._texts if response.input is None else [_text(response.input)]
         output, voice = self._output, await self._state.references.voice(voice_name(self._output.voice, self._state))
         item = Spoken(" ".join(texts))
-        who = await cast(self._state, [voice], item.text)
+        who = await cast(self._state, voice, item.text)
         speech = request_for(item.text, lambda text: SpeechRequest(text, words=True, **vars(who)))
         self._texts = [] if response.input is None else self._texts
         audio = silence() if speech is None else self._state.engine.astream(speech)

@@ -65,10 +65,7 @@ class DictionaryStore:
         except OSError:
             about = None
         if path is None or about is None:
-            known = ", ".join(self.names()[:20]) or "none"
-            raise DictionaryNotFound(
-                f"there is no pronunciation dictionary {name[:80]!r}; known ones: {known}", "pronunciation_dictionaries"
-            )
+            raise self._not_found(name)
         found = _read(path, name, about.st_mtime_ns, about.st_size)
         if version is not None and version != found.version:
             raise DictionaryNotFound(
@@ -117,10 +114,16 @@ class DictionaryStore:
         return self.get(name)
 
     def delete(self, name: str) -> None:
-        """Delete a dictionary. Running requests are unaffected. Raises DictionaryNotFound."""
-        self.get(name)
+        """Delete a dictionary, which may be damaged. Running requests are unaffected. Raises DictionaryNotFound."""
+        path = self._path(name)
+        if path is None or not path.exists():
+            raise self._not_found(name)
         with _reported():
-            (self.directory / f"{name}.json").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+    def _not_found(self, name: str) -> DictionaryNotFound:
+        known = ", ".join(self.names()[:20]) or "none"
+        return DictionaryNotFound(f"there is no pronunciation dictionary {name[:80]!r}; known ones: {known}", "pronunciation_dictionaries")
 
     def _path(self, name: str) -> Path | None:
         return self.directory / f"{name}.json" if _NAME.fullmatch(name) else None
@@ -152,9 +155,11 @@ def _read(path: Path, name: str, age: int, size: int) -> Dictionary:
         given = found if isinstance(found, dict) else {"rules": found}
         created = given.get("created", age // 10**9)
         return Dictionary(name, rules_from(given.get("rules")), str(given.get("description", "")), int(created))
-    except (OSError, ValueError, TypeError, RecursionError, RequestError) as e:
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError, RequestError) as e:
         reason = e.strerror if isinstance(e, OSError) else e
-        raise DictionaryNotFound(f"the pronunciation dictionary {name!r} is damaged: {reason}", "pronunciation_dictionaries") from None
+        raise DictionaryNotFound(
+            f"the pronunciation dictionary {name!r} is damaged; delete it and add it again: {reason}", "pronunciation_dictionaries"
+        ) from None
 
 
 @contextlib.contextmanager

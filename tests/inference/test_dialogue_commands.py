@@ -47,7 +47,10 @@ def test_dictionaries_are_listed_shown_replaced_and_deleted(run, voices, tmp_pat
     assert run("pronunciations", "list", **voices)[1] == b"words\t2 rules\t\n"
     assert json.loads(run("pronunciations", "show", "words", **voices)[1]) == json.loads(RULES)
     assert run("pronunciations", "add", "words", tmp_path / "rules.json", "--replace", **voices)[2] == "words has 0 rules now"
-    assert run("pronunciations", "delete", "words", **voices)[0] == 0
+    (tmp_path / "voices" / "_pronunciations" / "bad.json").write_text("{")
+    _, listed, told = run("pronunciations", "list", **voices)
+    assert (listed, "'bad' is damaged; delete it and add it again" in told) == (b"words\t0 rules\t\n", True)
+    assert [run("pronunciations", "delete", name, **voices)[0] for name in ("bad", "words")] == [0, 0]
     assert run("pronunciations", "list", **voices)[1] == b""
 
 

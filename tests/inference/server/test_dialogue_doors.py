@@ -96,6 +96,8 @@ def test_fishs_lists_of_voices_are_named_by_numbers(minnow):
     assert pauses(packed.content) == pytest.approx([0.7], abs=0.01)
     live = fish_audio(fish_live(minnow, SPEAKERS, reference_id=["anna", "default"]))
     assert pauses(live) == pytest.approx([0.7], abs=0.01)
+    alone = {"reference_id": ["anna"], "format": "pcm"}
+    assert post(minnow, "/v1/tts", **alone, text="<|speaker:0|>Hi.").content == post(minnow, "/v1/tts", **alone, text="Hi.").content
     unknown = post(minnow, "/v1/tts", **listed | {"text": "<|speaker:2|>Hi."})
     assert (unknown.status_code, "'speaker:2'" in unknown.json()["message"]) == (404, True)
 

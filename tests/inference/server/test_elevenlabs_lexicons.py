@@ -118,6 +118,7 @@ def test_what_cannot_be_done_is_refused_in_one_sentence(client):
     assert "inside of words" in refusal(make, name="x", rules=[Alias(string_to_replace="a", alias="b", word_boundaries=False)])[1]
     assert "cannot be spoken" in refusal(make, name="x", rules=[Alias(string_to_replace="a", alias="[voice:anna]b")])[1]
     assert refusal(make, name="x", rules=[alias] * 1001)[0] == HTTPStatus.BAD_REQUEST
+    assert refusal(make, name="x", rules=["a"])[1] == "rules.0 is 'a': Input should be an object"
     assert refusal(client.pronunciation_dictionaries.get, "none") == (404, "there is no pronunciation dictionary 'none'; known ones: words")
     assert refusal(client.pronunciation_dictionaries.rules.remove, "none", rule_strings=["a"])[0] == HTTPStatus.NOT_FOUND
     file = ("a.pls", io.BytesIO(b"<!DOCTYPE a><a/>"), "text/xml")

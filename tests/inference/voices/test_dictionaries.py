@@ -98,14 +98,16 @@ def test_of_changes_at_once_none_is_lost(store):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("{", "damaged"), ('{"rules": [1]}', "a list of objects"), ("[" * 100_000, "damaged"), ('{"rules": []', "damaged"), ('{"rules": [], "created": "x"}', "damaged")],
+    [("{", "damaged"), ('{"rules": [1]}', "a list of objects"), ("[" * 100_000, "damaged"), ('{"rules": []', "damaged"), ('{"rules": [], "created": "x"}', "damaged"), ('{"rules": [], "created": 1e999}', "damaged")],
 )  # fmt: skip
-def test_a_damaged_file_is_told_and_not_listed_with_its_path(store, content, words):
+def test_a_damaged_file_is_told_without_its_path_and_can_be_deleted(store, content, words):
     store.add("a", RULES)
     (store.directory / "a.json").write_text(content)
     with pytest.raises(DictionaryNotFound, match=words) as refused:
         store.get("a")
     assert str(store.directory) not in str(refused.value)
+    store.delete("a")
+    assert store.add("a", RULES).rules == RULES
 
 
 def test_files_are_json_or_pls(tmp_path):
