@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from typing import Any, Protocol
 from unittest.mock import patch
 
@@ -103,6 +104,8 @@ class Server(ls.LitServer):
     """A LitServer that shuts down quietly and knows its HTTP processes."""
 
     http_processes: Sequence[BaseProcess] = ()
+    answering: Event
+    """Set by the HTTP process once it hears SIGTERM."""
 
     def verify_worker_status(self) -> None:
         """LitServe waits here until a device's process has started, for ever if that was killed; `_watch` notices, so nothing waits."""
@@ -120,9 +123,14 @@ class Server(ls.LitServer):
     def _perform_graceful_shutdown(self, *arguments: Any, **named: Any) -> None:
         """LitServe waits as long as uvicorn does, and so kills uvicorn just as it ends; a few more seconds let uvicorn finish.
 
+        A SIGTERM that comes before uvicorn handles it would be lost, and LitServe would wait in vain.
+
         Raises EOFError or ConnectionError when LitServe's manager has ended: nothing can then end in order.
         """
         self._shutdown_event.is_set()  # asks the manager
+        for _ in range(int(self.uvicorn_graceful_timeout / _POLL_SECONDS)):
+            if self.answering.wait(_POLL_SECONDS) or not any(process.is_alive() for process in self.http_processes):
+                break
         logging.getLogger("litserve").setLevel(logging.CRITICAL)
         self.uvicorn_graceful_timeout += _END_SECONDS
         super()._perform_graceful_shutdown(*arguments, **named)
@@ -146,6 +154,7 @@ def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None
     # One API for each device: LitServe's workers of one API share a queue, where a cancellation may reach the wrong worker.
     apis = [EngineApi(stream=True, loop=loop, api_path=f"{_PATH}{i}") for i, loop in enumerate(loops)]
     server = Server(apis, accelerator="cpu", devices=1, timeout=False, disable_openapi_url=True)
+    server.answering = multiprocessing.Event()
     server._monitor_workers = False  # LitServe's monitor tears down from a thread while the main thread waits; `_watch` is simpler
     server.app.router.routes.clear()
     quiet_uvicorn()
@@ -158,6 +167,7 @@ def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None
 
     @asynccontextmanager
     async def all_of(app: FastAPI) -> AsyncIterator[Any]:
+        server.answering.set()
         sys.setswitchinterval(_SWITCH_SECONDS)
         doors.state.server.voices.start()  # in this process: threads do not survive a fork
         tracing.start()

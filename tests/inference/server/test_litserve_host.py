@@ -2,8 +2,11 @@
 
 import dataclasses
 import inspect
+import threading
+from types import SimpleNamespace
 
 import litserve
+import pytest
 import uvicorn
 from litserve.loops import LitLoop
 from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
@@ -27,6 +30,19 @@ def test_the_server_has_what_is_used_of_it(checkpoint):
     source = inspect.getsource(litserve.server)
     assert {name for name in ATTRIBUTES if not hasattr(server, name) and f"self.{name} = " not in source} == set()
     assert [api.api_path for api in server.litapi_connector.lit_apis] == ["/_engine0"]
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_the_http_process_is_told_to_end_when_it_can_hear_it(checkpoint, monkeypatch, alive):
+    heard = []
+    monkeypatch.setattr(litserve.LitServer, "_perform_graceful_shutdown", lambda *_: heard.append(server.answering.is_set()))
+    server = litserve_host.build(Settings(checkpoint=str(checkpoint)))
+    server._shutdown_event, server.http_processes = threading.Event(), [SimpleNamespace(is_alive=lambda: alive)]
+    starting = threading.Timer(0.2, server.answering.set)
+    starting.start()
+    server._perform_graceful_shutdown()
+    starting.join()
+    assert heard == [alive]
 
 
 def test_responses_are_put_and_found_as_before():
