@@ -81,8 +81,11 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from inference.importing import without_collector
+
     try:
-        home = import_module(_HOMES.get(name, "inference.errors"))
+        with without_collector():
+            home = import_module(_HOMES.get(name, "inference.errors"))
     except ModuleNotFoundError as e:
         from inference.extras import explained
 

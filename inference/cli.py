@@ -23,6 +23,7 @@ from inference.cluster.cli import app as cluster
 from inference.cpu_threads import prepare
 from inference.errors import FishserveError, RequestError
 from inference.extras import explained, needs
+from inference.importing import without_collector
 from inference.outputs import Outputs, check_writable, save_codes, speak, writing
 from inference.pronunciation_cli import DictionaryOption
 from saas.cli import app as saas
@@ -401,7 +402,8 @@ def _settings(**given: Any) -> Settings:
 
 @contextmanager
 def _engine(settings: Settings) -> Iterator[SpeechEngine]:
-    from inference.engine.startup import engine_for, load_checkpoint
+    with without_collector():
+        from inference.engine.startup import engine_for, load_checkpoint
     from inference.hub import locate
 
     where = locate(settings.checkpoint)

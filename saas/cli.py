@@ -10,6 +10,7 @@ import typer
 
 from inference.errors import RequestError
 from inference.extras import needs
+from inference.importing import without_collector
 from saas.admin.cli import app as admin
 from saas.admin.operator import console, operator
 
@@ -37,7 +38,8 @@ def saas(
 
             run(read(environment="embedded", host=host, port=port), console)
         else:
-            from saas.serving import serve
+            with without_collector():
+                from saas.serving import serve
 
             serve(read(host=host, port=port), console)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from inference import tracing
 from inference.errors import FishserveError, MissingExtra
 from inference.extras import needs
+from inference.importing import without_collector
 
 if TYPE_CHECKING:
     from inference import SpeechEngine
@@ -79,7 +80,8 @@ def serve() -> None:
 
 def _engine() -> tuple[SpeechEngine, VoiceStore]:
     """The warmed-up engine that the settings describe, and the voices it may use."""
-    from inference.engine.startup import start_engine
+    with without_collector():
+        from inference.engine.startup import start_engine
     from inference.http.metrics import exposition
     from inference.http.small_server import SmallServer
     from inference.settings import read

@@ -20,6 +20,7 @@ from inference.engine.request import Audio, MoreText, SpeechRequest
 from inference.engine.watchdog import Watchdog
 from inference.errors import FishserveError, GenerationError, Overloaded
 from inference.hub import name_of
+from inference.importing import without_collector
 from inference.memory import Keeper
 from inference.server.messages import LOADING, AppendText, Cancel, Chunk, Decode, Encode, LiveRequest, Message, State, WasRead
 from inference.settings import Settings
@@ -58,7 +59,8 @@ class EngineProcess:
 
         Returns False if the engine's thread hangs in the device: the process must end without waiting for it.
         """
-        from inference.engine.startup import start_engine
+        with without_collector():
+            from inference.engine.startup import start_engine
 
         self._report(LOADING)
         tracing.start()
