@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import gc
 import inspect
 import json
 import os
@@ -9,7 +10,7 @@ import shutil
 import signal
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
                 absent[package] = item.path.relative_to(config.rootpath).parent
                 item.add_marker(pytest.mark.skip(reason=f"needs Debian's {package}"))
     config.stash[ABSENT] = absent
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Meanwhile Python's collector would walk through thousands of modules and tests, again and again, for nothing."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -25,6 +25,10 @@ check() { # NAME COMMAND...
   note "$1" $? $((SECONDS - began))
 }
 
+# Hundreds of processes import the same modules. In a fresh clone pytest rewrites the tests and keeps them while the type check has one core.
+unset PYTHONDONTWRITEBYTECODE
+[ -d tests/__pycache__ ] || "$bin/pytest" --collect-only -q >/dev/null 2>&1 &
+
 began=$SECONDS
 check lint "$bin/ruff" check .
 check format "$bin/ruff" format --check .
@@ -33,6 +37,7 @@ check imports "$bin/lint-imports" --no-cache
 check "system packages" bash tests/system.sh
 grep -h '^cannot install' var/log/system-packages.log || true
 
+wait # for the rewritten tests
 # A process of tests takes up to 1.6 GB. Many tests wait, so that there may be more processes than cores.
 memory=$(awk '/MemAvailable/ {print int($2 / 2000000)}' /proc/meminfo 2>/dev/null)
 at_once=$((${memory:-3} < 2 ? 2 : ${memory:-3} > 4 ? 4 : ${memory:-3}))

@@ -33,8 +33,9 @@ def api(postgres, bucket):
     "ignore:Do not use the `random` module"
 )  # the API, in another thread of this process, may draw while Hypothesis does
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # Stripe's library speaks to httpx in an older way
+@pytest.mark.parametrize("examples", [4, pytest.param(40, marks=pytest.mark.drill)])
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda m: m.value)
-def test_nothing_that_is_sent_breaks_the_api(api, mode):
+def test_nothing_that_is_sent_breaks_the_api(api, mode, examples):
     schema = schemathesis.openapi.from_url(f"{api.url}/openapi.json")
     for result in schema.get_all_operations():
         operation = result.ok()
@@ -43,7 +44,7 @@ def test_nothing_that_is_sent_breaks_the_api(api, mode):
         if operation.path == "/v1/audio/speech":
             continue  # no speech backend runs here, so 503 is right; tests/saas/jobs has one
 
-        @settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))
         def hold(case):
             case.headers = dict(case.headers or {}) | {"Authorization": f"Bearer {token}"}  # noqa: B023 - it is called before the next turn

@@ -146,9 +146,15 @@ def test_a_client_that_leaves_while_it_sends_is_no_error(server):
     assert '"level": "info"' in line
 
 
-@pytest.fixture
-def own(checkpoint, voices):
-    with Server(checkpoint, voices, PORT_HEALTH=str(free_port())).wait_ready() as server:
+@pytest.fixture(scope="module")
+def health_port():
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def own(checkpoint, voices, health_port):
+    """A server that is ready again after each test that stops a process of it."""
+    with Server(checkpoint, voices, PORT_HEALTH=str(health_port)).wait_ready() as server:
         yield server
 
 
@@ -183,13 +189,12 @@ def test_a_server_whose_engine_is_killed_while_it_loads_ends_and_says_why(held, 
         assert "the engine's process ended with exit code -9" in server.words()
 
 
-def test_idle_connections_to_the_health_port_end(checkpoint, voices):
-    port = free_port()
-    with Server(checkpoint, voices, PORT_HEALTH=str(port)).wait_ready() as server, contextlib.ExitStack() as stack:
+def test_idle_connections_to_the_health_port_end(own, health_port):
+    with contextlib.ExitStack() as stack:
         for _ in range(100):
-            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        wait(lambda: _answers(port))
-        assert max(p.num_threads() for p in server.members()) < 100
+            stack.enter_context(socket.create_connection(("127.0.0.1", health_port)))
+        wait(lambda: _answers(health_port))
+        assert max(p.num_threads() for p in own.members()) < 100
 
 
 def _answers(port):

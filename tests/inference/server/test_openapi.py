@@ -20,12 +20,13 @@ def api(checkpoint, tmp_path_factory):
         yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 
+@pytest.mark.parametrize("examples", [4, pytest.param(40, marks=pytest.mark.drill)])
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda m: m.value)
-def test_nothing_that_is_sent_breaks_the_server(api, mode):
+def test_nothing_that_is_sent_breaks_the_server(api, mode, examples):
     for result in api.get_all_operations():
         operation = result.ok()
 
-        @settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))
         def hold(case):
             if isinstance(case.body, dict) and isinstance(case.body.get("max_new_tokens", 0), int):

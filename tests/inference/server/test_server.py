@@ -294,21 +294,16 @@ def test_it_says_when_it_is_ready_and_where(server):
     assert re.search(rf"^ready after \d+ s: {re.escape(server.url)}$", server.words(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])
-def test_it_listens_on_any_address_of_this_machine(checkpoint, tmp_path, host):
-    with Server(checkpoint, tmp_path, FISHSERVE_HOST=host) as server:
-        server.url = f"http://{host}:{server.port}"
-        server.wait_ready()
-        server.wait(lambda: "ready after" in server.words())
-
-
 def interrupt(server):
     """What Ctrl-C does: SIGINT for the whole group."""
     os.killpg(server.process.pid, signal.SIGINT)
 
 
-def test_ctrl_c_on_an_idle_server_is_quiet(checkpoint, tmp_path, served):
-    server = served(Server(checkpoint, tmp_path).wait_ready())
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])
+def test_on_any_address_of_this_machine_it_serves_and_ctrl_c_is_quiet(checkpoint, tmp_path, served, host):
+    server = served(Server(checkpoint, tmp_path, FISHSERVE_HOST=host))
+    server.url = f"http://{host}:{server.port}"
+    server.wait_ready()
     server.wait(lambda: "ready after" in server.words())
     before = server.words()
     interrupt(server)
