@@ -1,4 +1,7 @@
-"""Measures how long the SaaS API takes to accept a job, at a fixed arrival rate. Speaks HTTP only."""
+"""Measures how long the SaaS API takes to accept a job, at a fixed arrival rate. Speaks HTTP only.
+
+Through aiohttp: httpx takes five times the processor from what it measures, and as much again for each request that waits.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import httpx
+import aiohttp
 
 from bench.load import poisson
 from bench.record import Record
@@ -30,16 +33,20 @@ async def measure(
     step: Callable[[str, float | None], AbstractContextManager[None]],
 ) -> None:
     """Measure first the cost of a trivial response (`/healthz`), then jobs, `rate` a second, using the keys in turn."""
-    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    connector, timeout = aiohttp.TCPConnector(limit=200), aiohttp.ClientTimeout(total=30)
     turns = itertools.cycle(keys)
-    async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits, trust_env=False) as client:
+    async with aiohttp.ClientSession(url, connector=connector, timeout=timeout) as client:
 
         async def nothing() -> int:
-            return (await client.get("/healthz")).status_code
+            async with client.get("/healthz") as answer:
+                await answer.read()
+                return answer.status
 
         async def job() -> int:
             headers = {"Authorization": f"Bearer {next(turns)}", "Idempotency-Key": uuid.uuid4().hex}
-            return (await client.post("/api/tts", json={"text": _TEXT}, headers=headers)).status_code
+            async with client.post("/api/tts", json={"text": _TEXT}, headers=headers) as answer:
+                await answer.read()
+                return answer.status
 
         with step("warming up", WARM_UP):
             await _open_loop(job, rate, WARM_UP)
@@ -59,7 +66,7 @@ async def _open_loop(ask: Callable[[], Any], rate: float, seconds: float) -> lis
         sent = time.perf_counter() - began
         try:
             status: int | str = await ask()
-        except httpx.HTTPError as e:
+        except (aiohttp.ClientError, TimeoutError) as e:
             status = type(e).__name__
         samples.append({"due": round(due, 5), "sent": round(sent, 5), "ended": round(time.perf_counter() - began, 5), "status": status})
 

@@ -55,8 +55,8 @@ class State:
     desk: Desk
 
 
-def state_of(request: Request) -> State:
-    """The app's state."""
+async def state_of(request: Request) -> State:
+    """The app's state. Async, though it waits for nothing: FastAPI runs other functions in a thread."""
     state: State = request.app.state.saas
     return state
 

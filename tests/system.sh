@@ -10,6 +10,7 @@ missing=()
 [ -f /usr/share/postgresql/15/extension/pgtap.control ] || missing+=(postgresql-15-pgtap) # tests of SQL in SQL
 [ -x /usr/bin/pg_prove ] || missing+=(libtap-parser-sourcehandler-pgtap-perl) # runs them
 [ -f /usr/share/postgresql/15/extension/plpgsql_check.control ] || missing+=(postgresql-15-plpgsql-check) # what `supabase db lint` asks
+[ -x /usr/bin/prometheus ] || missing+=(prometheus) # tries the alert rules and the dashboards' queries
 [ ${#missing[@]} -eq 0 ] && exit 0
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then as_root=(sudo -n); fi

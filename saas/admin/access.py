@@ -34,7 +34,7 @@ class OperatorRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def answered(request: Request) -> Response:
-            request.state.operator = await _operator(request, state_of(request))
+            request.state.operator = await _operator(request, await state_of(request))
             return await handle(request)
 
         return answered

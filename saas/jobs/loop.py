@@ -40,9 +40,9 @@ async def again(work: Callable[[], Awaitable[None]], pause: float) -> None:
 
 async def each(
     what: str, items: Collection[Item], work: Callable[[Item], Awaitable[object]],
-    put_off: Callable[[Item, Exception], Awaitable[object]], at_once: int = 1,
+    put_off: Callable[[Item, Exception], Awaitable[object]], at_once: int = 1, pause: float = 0,
 ) -> None:  # fmt: skip
-    """Do the work for each item. Those that fail are put off; the log has one line for all of them.
+    """Do the work for each item, beginning one every `pause` seconds. Those that fail are put off; the log has one line for all of them.
 
     Raises what `put_off` raises, which ends the round: then the database does not answer.
     """
@@ -62,6 +62,7 @@ async def each(
         async with asyncio.TaskGroup() as group:
             for item in items:
                 group.create_task(one(item))
+                await asyncio.sleep(pause)
     except BaseExceptionGroup as e:
         raise e.exceptions[0] from None
     finally:

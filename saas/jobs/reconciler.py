@@ -18,7 +18,8 @@ RECONCILE_SECONDS = 10.0
 FORGIVEN_SECONDS = 60.0
 """Seconds a backend may take to know a job it has accepted."""
 _AT_ONCE = 16
-_BATCH = 100
+_BATCH, _PAUSE = 128, 0.03
+"""How many jobs a round asks about, and the seconds between two: asked about together they would hold up every request for a tenth of a second."""
 
 
 class Reconciler:
@@ -64,7 +65,7 @@ class Reconciler:
             await self._backoff.put_off(row["id"], e)
 
         ours = [row for row in rows if row["backend"] == self._backend.name and row["backend_id"]]
-        await each("asking about jobs", ours, look, put_off, _AT_ONCE)
+        await each("asking about jobs", ours, look, put_off, _AT_ONCE, _PAUSE)
 
     async def made(self, row: JobRow) -> float:
         """Seconds of audio that the backend says it has made of a job; 0 where it does not answer."""

@@ -7,7 +7,8 @@ import hmac
 import json
 import re
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
@@ -125,7 +126,7 @@ class RunPod:
     async def _ask(self, method: str, path: str, body: Any = None, *, seconds: float = 10) -> dict[str, Any]:
         if self._session is None:  # a session belongs to a running loop
             connector = aiohttp.TCPConnector(limit=0, ssl=httpx.create_ssl_context())  # its certificates, as of all that is asked here
-            self._session = aiohttp.ClientSession(connector=connector, headers=self._headers, trust_env=True)
+            self._session = aiohttp.ClientSession(connector=connector, headers=self._headers, proxy=_proxy(self._base))
         try:
             async with self._session.request(
                 method, f"{self._base}/{path}", json=body, timeout=aiohttp.ClientTimeout(total=seconds), allow_redirects=False
@@ -169,6 +170,12 @@ class RunPod:
         except ValidationError:
             return _FAULT
         return _FAULT if self._by_key and order_key is not None and last.get("key") != order_key else made
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for a URL. aiohttp would look for it anew in a thread for each request, and for a password in ~/.netrc."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def _checked(backend_id: Any) -> str:

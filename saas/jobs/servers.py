@@ -12,11 +12,12 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import get_args
 from urllib.parse import urlsplit
 
 import httpx
 
-from saas.jobs.backend import BackendUnavailable
+from saas.jobs.backend import BackendUnavailable, Fault
 from saas.observability import metrics
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,8 @@ class Address:
         self._url, self._is_name = url.removeprefix(DNS), url.startswith(DNS)
         self.label = _name(self._url)
         self.servers: list[Server] = [] if self._is_name else [Server(url, self.label)]
+        for fault in get_args(Fault):  # that is 0 at first: a counter that begins at 1 has not grown
+            metrics.SERVER_FAULTS.labels(self.label, fault)
 
     async def resolve(self) -> None:
         """Learn which servers there are. Those whose addresses are gone get no new work, and keep what they have."""

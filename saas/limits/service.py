@@ -53,6 +53,8 @@ class Limiter:
         }
         self._open: Counter[str] = Counter()
         self._most_open = settings.requests_at_once
+        for kind in (*self._limits, "at once", "uncounted"):  # that is 0 at first: a counter that begins at 1 has not grown
+            metrics.LIMITED.labels(kind)
         self._here = LocalWindows()
         self._pool: ConnectionPool | None = None
         self._shared: Windows = self._here

@@ -6,7 +6,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from saas.jobs.backend import Options, Order, VoiceClip
+from saas.jobs.backend import Options, Order, Underway, VoiceClip
 from saas.jobs.runpod import TTL_SECONDS, RunPod
 from saas.storage.bucket import Bucket, result_key
 from tests import raw
@@ -297,3 +297,21 @@ def test_a_token_can_be_made_again_and_tells_nothing_of_the_key():
     assert make("user", "key1") in tokens
     assert RunPod(None, "https://x", "ep", "rpa_other", "https://y").token("user", "key1") not in tokens
     assert all(len(token) == 64 for token in tokens)
+
+
+def test_runpod_is_asked_through_the_environments_proxy_and_with_its_own_key(monkeypatch, tmp_path):
+    """Before, an entry of ~/.netrc for the host kept every job from being sent."""
+    (tmp_path / "netrc").write_text("default login someone password theirs\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+    async def status(host):
+        async with answering(lambda: (200, {"status": "IN_QUEUE"})) as address:
+            monkeypatch.setenv("http_proxy", address)
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            runpod = RunPod(None, host or address, "ep", "rpa_secret", "https://y")
+            try:
+                return await runpod.status("id", None, 1.0)
+            finally:
+                await runpod.close()
+
+    assert asyncio.run(status("http://runpod.example")) == asyncio.run(status(None)) == Underway(0.0)
