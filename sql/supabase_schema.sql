@@ -1,4 +1,4 @@
--- fishserve's schema, 20261128000600_cheaper_jobs, for the SQL editor of a new Supabase project: paste it whole and run it once.
+-- fishserve's schema, 20261128000700_streams, for the SQL editor of a new Supabase project: paste it whole and run it once.
 -- Written by `python -m saas.schema` from sql/migrations. To update an older schema, run the newer files of that folder one by one.
 -- It is one transaction: should any of it fail, nothing of it is there; run twice, it says that the schema exists and changes nothing.
 
@@ -4800,6 +4800,30 @@ end $$;
 
 insert into fishserve.migrations (name) values ('20261128000600_cheaper_jobs');
 
+-- 20261128000700_streams.sql
+
+-- A job whose client listens belongs to the process that streams it from its first moment: otherwise another claim, between its making and its stream's, had
+-- it spoken into a file, and the client heard nothing until all of it was made.
+
+create function public.request_speech(
+  p_user_id uuid, p_idempotency_key text, p_fingerprint text, p_text text, p_token_hash text,
+  p_voice_id uuid default null, p_options jsonb default '{}', p_api_key_id uuid default null, p_letters numeric default null, p_silence numeric default 0,
+  p_lease_seconds numeric default 0
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_taken jsonb := public.process_audio_request(p_user_id, p_idempotency_key, p_fingerprint, p_text, p_token_hash, p_voice_id, p_options, p_api_key_id,
+    p_letters, p_silence);
+begin
+  return v_taken || jsonb_build_object('claimed', case when p_lease_seconds > 0 and v_taken -> 'job' ->> 'status' in ('queued', 'running')
+    then public.claim_job((v_taken -> 'job' ->> 'id')::uuid, p_lease_seconds) end);
+end $$;
+
+revoke execute on function public.request_speech from public, anon, authenticated;
+grant execute on function public.request_speech to service_role;
+
+insert into fishserve.migrations (name) values ('20261128000700_streams');
+
 update fishserve.migrations set sha256 = '1679cce545cd037e30c2d61c9b7fc9f3b481614b792c8df75edf66d38636dfb8' where name = '20261125000100_foundation';
 update fishserve.migrations set sha256 = '90462c0a46efeac033064df317538c32e1809f1401b2269e7d40140412508e9c' where name = '20261125000200_prices';
 update fishserve.migrations set sha256 = 'ae16640a84c56d153a8357083b3d9202100936ba29e755ddfa583b013fb2faac' where name = '20261125000300_profiles';
@@ -4835,5 +4859,6 @@ update fishserve.migrations set sha256 = '705749720d40da9d412f8744a1aba8f54012bf
 update fishserve.migrations set sha256 = '431551cbe848f65b3cf090b7b15db9139eab0cdfa2825d8c97dfcc5297926da6' where name = '20261128000530_blocked_voices';
 update fishserve.migrations set sha256 = '5ccfebc20fbb72120eff012147c94757eec6cce458cefa6a971dc233e51e7e8d' where name = '20261128000540_reports';
 update fishserve.migrations set sha256 = '7fcd0542778cb39db16e52e5611a2b5b4e799649173a6741bbb17951ec016662' where name = '20261128000600_cheaper_jobs';
+update fishserve.migrations set sha256 = 'd735a3d0b97db2ee0195561fef4dea55749ac32e8d0e682270ce877641f040d6' where name = '20261128000700_streams';
 
 commit;

@@ -46,15 +46,10 @@ class Dispatcher:
         """Tell the dispatcher that there may be jobs to claim."""
         self._wake.set()
 
-    async def stream(self, row: JobRow) -> Stream | None:
-        """Claim the job and stream its speech. None if the backend cannot stream, or the job has to wait or was claimed already."""
-        if isinstance(self._backend, Queued):
-            return None
-        claimed = await self._jobs.claim(row["id"], LEASE_SECONDS)
-        if claimed is None:
-            return None
+    def stream(self, claimed: ClaimedRow) -> Stream:
+        """Stream the speech of a job that is claimed for it."""
         stream = Stream()
-        self._start(row["id"], lambda: self._run_stream(claimed, stream))
+        self._start(claimed["id"], lambda: self._run_stream(claimed, stream))
         return stream
 
     async def _run_stream(self, row: ClaimedRow, stream: Stream) -> None:

@@ -52,12 +52,13 @@ class ClaimedRow(JobRow):
 
 
 class Taken(TypedDict):
-    """A submitted job. `replayed` when its idempotency key was used before."""
+    """A submitted job. `replayed` when its idempotency key was used before; `claimed` if it was claimed at once."""
 
     job: JobRow
     replayed: bool
     balance: int
     voice: VoiceRow | None
+    claimed: ClaimedRow | None
 
 
 class Changed(TypedDict):
@@ -78,12 +79,15 @@ class JobRepository:
 
     async def submit(
         self, *, user_id: str, api_key_id: str | None, idempotency_key: str, fingerprint: str, text: str, voice_id: str | None,
-        options: dict[str, Any], token_hash: str, letters: float, silence: float,
+        options: dict[str, Any], token_hash: str, letters: float, silence: float, lease_seconds: int,
     ) -> Taken:  # fmt: skip
-        """Reserve the credits and queue the job, or return the job of this idempotency key. Raises Refused 429 above the user's limit."""
+        """Reserve the credits and queue the job, or return the job of this idempotency key. With a lease, claim it in the same transaction.
+
+        Raises Refused 429 above the user's limit.
+        """
         taken: Taken = await self._database.call(
-            "process_audio_request", user_id=user_id, idempotency_key=idempotency_key, fingerprint=fingerprint, text=text, voice_id=voice_id,
-            options=options, api_key_id=api_key_id, token_hash=token_hash, letters=letters, silence=silence,
+            "request_speech", user_id=user_id, idempotency_key=idempotency_key, fingerprint=fingerprint, text=text, voice_id=voice_id,
+            options=options, api_key_id=api_key_id, token_hash=token_hash, letters=letters, silence=silence, lease_seconds=lease_seconds,
         )  # fmt: skip
         return taken
 
@@ -114,11 +118,6 @@ class JobRepository:
         gone = await self._database.call("delete_job", user_id=user_id, job_id=job_id)
         key: str | None = gone["object_key"]
         return key
-
-    async def claim(self, job_id: str, lease_seconds: int) -> ClaimedRow | None:
-        """Claim one job; None when another process has it, it has ended, or its user has as many running as may be."""
-        row: ClaimedRow | None = await self._database.call("claim_job", job_id=job_id, lease_seconds=lease_seconds)
-        return row
 
     async def claim_due(self, limit: int, lease_seconds: int) -> list[ClaimedRow]:
         """Claim jobs that no process works on: users take turns."""

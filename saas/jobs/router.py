@@ -116,18 +116,17 @@ async def openai_speech(
     await _check(body.input, "input", caller, state)
     user = str(caller.user_id)
     voice = await _voice(body.voice if isinstance(body.voice, str) else body.voice.id, user, state)
-    taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.input, voice, body.options, dispatch=False)
+    wanted = body.stream or body.stream_format == "sse"
+    taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.input, voice, body.options, listened=wanted)
     row = taken["job"]
     headers = {"X-Job-Id": row["id"], "X-Sample-Rate": str(body.options.rate), **_voice_ignored(voice, state)}
-    wanted = body.stream or body.stream_format == "sse"
-    stream = await state.jobs.stream(row) if wanted and row["status"] in RUNNING else None
-    if stream is not None:
+    if taken["claimed"] is not None:
+        stream = state.jobs.stream(taken["claimed"])
         after.callback(stream.close)
         if not await _unless_gone(stream.begin(), request, lambda: state.jobs.abandon(row["id"])):
             return Response(status_code=499)
         pieces, frames = aiter(stream), lambda: stream.frames
     else:
-        state.jobs.wake()
         if not await _unless_gone(state.jobs.wait(user, row["id"], OPENAI_SECONDS), request, lambda: state.jobs.cancel(user, row["id"])):
             return Response(status_code=499)
         row = await state.jobs.wait(user, row["id"], 0)

@@ -21,9 +21,9 @@ from saas.database import Database, Unavailable
 from saas.jobs.backend import Backend, Fault, Options, Queued, sha256
 from saas.jobs.dispatcher import Dispatcher
 from saas.jobs.loop import Backoff, again, each
-from saas.jobs.outcomes import POLL_SECONDS, RUNNING, Outcomes
+from saas.jobs.outcomes import LEASE_SECONDS, POLL_SECONDS, RUNNING, Outcomes
 from saas.jobs.reconciler import RECONCILE_SECONDS, Reconciler
-from saas.jobs.repository import JobRepository, JobRow, Taken
+from saas.jobs.repository import ClaimedRow, JobRepository, JobRow, Taken
 from saas.jobs.stream import Stream
 from saas.jobs.sweeper import SWEEP_SECONDS, Sweeper
 from saas.observability import metrics
@@ -72,11 +72,11 @@ class Jobs:
 
     async def submit(
         self, user_id: str, key_id: str | None, idempotency_key: str | None, text: str, voice_id: str | None, options: Options,
-        *, dispatch: bool = True,
+        *, listened: bool = False,
     ) -> Taken:  # fmt: skip
         """Reserve the credits and accept the job, once for each idempotency key. Raises Refused, AnswerLost.
 
-        Without `dispatch` the caller claims the job, or leaves it to the next round.
+        `listened`: a client hears it while it is made. Then it is claimed for `stream` at once, if the backend can stream.
         """
         key = idempotency_key or secrets.token_hex(16)
         asked = json.dumps([text, voice_id, options.asdict()], sort_keys=True)
@@ -86,13 +86,14 @@ class Jobs:
             taken = await self._jobs.submit(
                 user_id=user_id, api_key_id=key_id, idempotency_key=key, fingerprint=sha256(asked), text=text, voice_id=voice_id,
                 options=options.asdict(), token_hash=sha256(token), letters=read.letters, silence=read.silence,
+                lease_seconds=LEASE_SECONDS if listened and not isinstance(self._backend, Queued) else 0,
             )  # fmt: skip
         except Unavailable:
             if idempotency_key is not None:
                 raise AnswerLost(f"{LOST}send it again with the same Idempotency-Key: it is taken once") from None
             self._lost.append((user_id, key))
             raise AnswerLost(f"{LOST}if it was, it is cancelled and costs nothing: send it again in a few seconds") from None
-        if dispatch:
+        if taken["claimed"] is None:
             self.wake()
         return taken
 
@@ -166,6 +167,6 @@ class Jobs:
         """The file of a job that succeeded, for the caller to close; None when it has been deleted."""
         return await self._bucket.open(row["object_key"]) if row["object_key"] else None
 
-    async def stream(self, row: JobRow) -> Stream | None:
+    def stream(self, claimed: ClaimedRow) -> Stream:
         """As Dispatcher.stream."""
-        return await self._dispatcher.stream(row)
+        return self._dispatcher.stream(claimed)

@@ -30,7 +30,7 @@ class Counted:
 
 def _count(function: str, arguments: dict[str, Any], answer: Any) -> None:
     """Count the changes that a function's answer reports. A repeated call changes nothing and counts nothing."""
-    if function == "process_audio_request" and not answer["replayed"]:
+    if function == "request_speech" and not answer["replayed"]:
         metrics.JOBS.labels("queued").inc()
         metrics.CREDITS.labels("reserved").inc(answer["job"]["reserved"])
     elif function == "start_job":

@@ -16,7 +16,12 @@ def calls():
         if "node_modules" in file.parts:
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "call":
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "call"
+                and "database" in ast.unparse(node.func.value)
+            ):
                 yield file.name, getattr(node.args[0], "value", None), {k.arg for k in node.keywords}
 
 

@@ -66,10 +66,11 @@ def test_what_is_charged_is_the_price_of_what_was_delivered_and_never_above_the_
 
     async def spoken():
         async with speaking(data, bucket, seconds) as (jobs, sound):
-            row = (await jobs.submit(who, None, None, text, None, Options("wav", speed), dispatch=False))["job"]
+            taken = await jobs.submit(who, None, None, text, None, Options("wav", speed), listened=streamed)
+            row = taken["job"]
             working = None
             if streamed:
-                stream = await jobs.stream(row)
+                stream = jobs.stream(taken["claimed"])
                 await stream.begin()
                 heard = b"".join([piece async for piece in stream])
                 assert heard
@@ -121,8 +122,8 @@ def test_faster_speech_costs_what_its_frames_cost(data, bucket):
 
     async def spoken(speed):
         async with speaking(data, bucket, 7.43) as (jobs, _):
-            row = (await jobs.submit(who, None, str(uuid4()), "x" * 300, None, Options("wav", speed), dispatch=False))["job"]
-            stream = await jobs.stream(row)
+            taken = await jobs.submit(who, None, str(uuid4()), "x" * 300, None, Options("wav", speed), listened=True)
+            row, stream = taken["job"], jobs.stream(taken["claimed"])
             await stream.begin()
             async for _ in stream:
                 pass

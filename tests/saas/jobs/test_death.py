@@ -24,10 +24,10 @@ from tests.waiting import HANG_SECONDS, wait
 from tests.worker.conftest import BUCKET, ROOT, Worker, answers
 
 SPEECH = [
-    "before process_audio_request", "after process_audio_request", "after claim_jobs", "before start_job", "after start_job", "before finish",
+    "before request_speech", "after request_speech", "after claim_jobs", "before start_job", "after start_job", "before finish",
     "after finish", "before put", "after put", "before settle_job", "after settle_job",
 ]  # fmt: skip
-STREAMS = ["before claim_job", "after claim_job", "after start_job", "after put", "after settle_job"]
+STREAMS = ["after request_speech", "after start_job", "after put", "after settle_job"]
 REFUNDS = ["before refund_job", "after refund_job"]
 HEARD = ["before renew_lease", "after renew_lease"]
 CANCELS = ["before cancel_job", "after cancel_job"]

@@ -60,8 +60,9 @@ def listening(database, bucket):
             store, files = PostgresDatabase(database.url), Bucket(bucket.endpoint, bucket.key, bucket.secret, BUCKET)
             backend, who = DrainingWebSocketProtocol(), str(database.user(1000))
             jobs = Jobs(store, files, backend)
-            row = (await jobs.submit(who, None, "key", "x" * 130, None, Options(), dispatch=False))["job"]
-            await story(jobs, backend, who, row, await jobs.stream(row))
+            taken = await jobs.submit(who, None, "key", "x" * 130, None, Options(), listened=True)
+            row = taken["job"]
+            await story(jobs, backend, who, row, jobs.stream(taken["claimed"]))
             ended = await jobs.wait(who, row["id"], HANG_SECONDS)
             files.close()
             await store.close()
@@ -154,7 +155,7 @@ def test_who_leaves_pays_for_what_was_made_and_the_same_key_says_that_it_is_a_pa
         backend.told.release()
         ended = await jobs.wait(who, row["id"], HANG_SECONDS)
         assert (ended["partial"], ended["seconds"]) == (True, 2.5)
-        again = await jobs.submit(who, None, "key", "x" * 130, None, Options(), dispatch=False)
+        again = await jobs.submit(who, None, "key", "x" * 130, None, Options())
         assert (again["replayed"], again["job"]["id"], again["job"]["partial"]) == (True, row["id"], True)
 
     assert listening(story) == ("succeeded", 25, 975)
@@ -166,7 +167,7 @@ def test_the_key_of_a_stream_that_broke_before_the_first_sound_is_free(listening
         backend.told.release()
         with pytest.raises(BackendUnavailable):
             await stream.begin()
-        again = await jobs.submit(who, None, "key", "x" * 130, None, Options(), dispatch=False)
+        again = await jobs.submit(who, None, "key", "x" * 130, None, Options())
         assert (again["replayed"], again["job"]["id"] == row["id"]) == (False, False)
         await jobs.cancel(who, again["job"]["id"])
 

@@ -197,7 +197,7 @@ class Forgetful(PostgresDatabase):
 
     async def call(self, function, **arguments):
         answer = await super().call(function, **arguments)
-        if function == "process_audio_request" and self.lost == 0:
+        if function == "request_speech" and self.lost == 0:
             self.lost += 1
             raise Unavailable("the connection broke")
         return answer

@@ -90,7 +90,7 @@ def test_metrics_follow_credits_and_jobs_through_every_change_once(postgres):
             {"idempotency_key": "k", "fingerprint": "f", "text": "Hello there.", "token_hash": "0" * 64},
         )
         for _ in range(2):
-            taken = (await store.call("process_audio_request", user_id=user, **job))["job"]
+            taken = (await store.call("request_speech", user_id=user, **job))["job"]
         made = {
             "seconds": 1.5,
             "frames": 33,
@@ -101,7 +101,7 @@ def test_metrics_follow_credits_and_jobs_through_every_change_once(postgres):
         await store.call("start_job", job_id=taken["id"], backend="fishserve", backend_id="x")
         for _ in range(2):
             settled = (await store.call("settle_job", job_id=taken["id"], **made))["job"]
-        other = (await store.call("process_audio_request", user_id=user, **job | {"idempotency_key": "l"}))["job"]
+        other = (await store.call("request_speech", user_id=user, **job | {"idempotency_key": "l"}))["job"]
         for _ in range(2):
             await store.call("refund_job", job_id=other["id"], status="failed", error="it broke")
         await store.close()

@@ -223,3 +223,26 @@ def test_deleting_a_voice_waits_for_what_moves_credits(database):
         assert len(database.sql("select 1 from jobs for update skip locked")) == 1
         other.rollback()
         working.result()
+
+
+def test_a_job_that_somebody_listens_to_is_nobody_elses_from_its_first_moment(database):
+    """A claim between the making and the stream had it spoken into a file, and the client heard nothing until all of it was made."""
+    who = database.user(credits=1000)
+    asked = {"user_id": who, "fingerprint": "f", "text": "Hello.", "token_hash": "t"}
+    taken = database.call("request_speech", idempotency_key="heard", lease_seconds=60, **asked)
+    assert taken["claimed"]["id"] == taken["job"]["id"]
+    assert taken["claimed"]["budget_seconds"] > 0
+    assert claim(database, 10) == []
+    again = database.call("request_speech", idempotency_key="heard", lease_seconds=60, **asked)
+    assert (again["replayed"], again["claimed"]) == (True, None)
+    later = database.call("request_speech", idempotency_key="not heard", **asked)
+    assert later["claimed"] is None
+    assert [job["id"] for job in claim(database, 10)] == [later["job"]["id"]]
+
+
+def test_who_has_as_many_running_as_may_be_is_not_claimed_for_at_once(database):
+    limits(database, running=1)
+    who = database.user(credits=1000)
+    asked = {"user_id": who, "fingerprint": "f", "text": "Hello.", "token_hash": "t", "lease_seconds": 60}
+    first, second = (database.call("request_speech", idempotency_key=key, **asked) for key in "ab")
+    assert (first["claimed"] is None, second["claimed"]) == (False, None)
