@@ -116,7 +116,7 @@ def test_a_lost_request_that_cannot_be_given_up_holds_up_no_other(data, bucket, 
         store = Choosy(data.url)
         jobs = Jobs(store, files, Speechless())
         for key in ("bad", "good"):
-            await jobs.submit(who, None, key, "Hello.", None, Options(), dispatch=False)
+            await jobs.submit(who, None, key, "Hello.", None, Options())
             jobs._lost.append((who, key))
         async with asyncio.timeout(HANG_SECONDS):
             while jobs._lost:
