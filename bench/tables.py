@@ -46,9 +46,21 @@ def tables(body: dict[str, Any]) -> list[Table]:
         "latency": serving, "throughput": serving, "http": serving, "compare": compared, "codec": codec, "roofline": roofline,
         "frames": frames, "host": host, "rounding": rounding, "soak": soak, "saas": saas, "busy": busy, "attack": attack,
         "voices": lambda body: [Table(*cells) for cells in cluster_tables.voices(body)],
-        "fleet": lambda body: [Table(*cells) for cells in cluster_tables.fleet(body)], "kernels": kernels,
+        "fleet": lambda body: [Table(*cells) for cells in cluster_tables.fleet(body)], "kernels": kernels, "timed-device": timed_device,
     }  # fmt: skip
     return makers[body["command"]](body)
+
+
+def timed_device(body: dict[str, Any]) -> list[Table]:
+    """What clients had of an engine on a device that takes time, and how much of the time its streams were busy."""
+    lines = [
+        [f"{r['clients']} client{'s'[: r['clients'] > 1]}", str(r["requests"]), f"{r['speech']:.0f}",
+         *(f"{1000 * r['first_audio'][p]:.0f}" if r["first_audio"][p] is not None else "–" for p in ("p50", "p95")),
+         *(f"{r['busy'][stream]:.0%}" for stream in ("frames", "sound"))]
+        for r in body["runs"]
+    ]  # fmt: skip
+    columns = ("", "requests", "audio s/s", "first audio p50, ms", "p95, ms", "frames busy", "sound busy")
+    return [Table("A device that takes as long as an H200 did", columns, lines)]
 
 
 def kernels(body: dict[str, Any]) -> list[Table]:
