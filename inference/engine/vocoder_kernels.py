@@ -151,10 +151,11 @@ def convolve(
 
     y = (x * kernel + bias + `add` + `more`) * `scale` goes to `out`, silu(y) to `active`. pasts (rows, values) are those of all layers. The
     end of silu(y) that each of the `readers` will see before the next pass goes to `kept`, which is as `pasts`; it is no longer than the
-    pass. Sums are FP32.
+    pass, else ValueError is raised. Sums are FP32.
     """
     rows, time, _ = x.shape
     n = kernel.weight.shape[1]
+    _check_reach(readers, time * kernel.samples)
     block_t, block_n, block_k, warps, stages = _tiles(kernel, rows * time)
     ends = [number for reader in readers for number in (reader.past, reader.reach)] + [0, 0] * (READERS - len(readers))
     options = {"num_warps": warps, "num_stages": stages} if on_gpu(x) else {}
@@ -171,6 +172,7 @@ def convolve(
 def keep_input(kernel: Kernel, x: Tensor, kept: Tensor) -> None:
     """Store the end of x (rows, time, channels) that `kernel` will see before the next pass."""
     rows, time, channels = x.shape
+    _check_reach([kernel], time)
     block = 1024
     launch(
         _keep_input, (rows, triton.cdiv(kernel.reach * channels, block)),
@@ -187,6 +189,12 @@ def sound(kernel: Kernel, x: Tensor, pasts: Tensor, out: Tensor) -> None:
         x, pasts, kernel.weight, kernel.bias, out, pasts.stride(0), kernel.past, time, CHANNELS=kernel.channels, TAPS=kernel.taps,
         ALIGNED=kernel.channels % 8 == 0, BLOCK_T=block_t, BLOCK_K=block_k,
     )  # fmt: skip
+
+
+def _check_reach(readers: Sequence[Kernel], positions: int) -> None:
+    """A pass keeps the end of its own signals alone, so it must be as long as what each reader looks back."""
+    if far := next((reader.reach for reader in readers if reader.reach > positions), 0):
+        raise ValueError(f"a convolution of the codec looks back {far} positions, more than the {positions} of a pass")
 
 
 def _tiles(kernel: Kernel, positions: int) -> tuple[int, int, int, int, int]:

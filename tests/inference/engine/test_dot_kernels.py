@@ -7,30 +7,14 @@ import torch.nn.functional as F
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 
 from inference.engine.dot_kernels import dot
-from inference.model.dual_ar import RMSNorm
+from tests.inference.engine.kernel_cases import TYPES, close, normed, random
 
-TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
 SHAPES = pytest.mark.parametrize(("rows", "k", "n"), [(2, 32, 16), (3, 24, 10), (9, 40, 33), (17, 16, 20), (64, 56, 17)], ids=str)
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-def close(ours, theirs):
-    tolerance = 1e-5 if ours.dtype == torch.float32 else 4e-3
-    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
-
-
-def random(*shape, dtype=torch.float32):
-    return torch.randn(*shape).to(dtype)
-
-
-def normed(k, dtype):
-    norm = RMSNorm(k, 1e-5).to(dtype).requires_grad_(False)
-    norm.weight.uniform_(0.5, 1.5)
-    return norm, (norm.weight, norm.eps)
 
 
 @TYPES

@@ -23,10 +23,10 @@ from inference.model.config import DualARConfig
 from inference.model.dual_ar import DualAR, RMSNorm, Span, apply_rope, rope_table
 from tests.conftest import golden_tensors
 from tests.inference.engine.eager_step import PlainStep
+from tests.inference.engine.kernel_cases import TYPES, close, normed, random
 from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, where a test has values that are no numbers
-TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
 SHAPE = {
     "dim": 16, "n_layer": 2, "n_head": 2, "n_local_heads": 1, "intermediate_size": 12, "n_fast_layer": 1, "vocab_size": 1100,
     "codebook_size": 16, "num_codebooks": 3, "max_seq_len": 96, "rope_base": 1e6, "tie_word_embeddings": False,
@@ -38,21 +38,6 @@ BEGIN = 60
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-def close(ours, theirs):
-    tolerance = 1e-5 if ours.dtype == torch.float32 else 4e-3
-    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
-
-
-def random(*shape, dtype=torch.float32):
-    return torch.randn(*shape).to(dtype)
-
-
-def normed(k, dtype):
-    norm = RMSNorm(k, 1e-5).to(dtype).requires_grad_(False)
-    norm.weight.uniform_(0.5, 1.5)
-    return norm, (norm.weight, norm.eps)
 
 
 @TYPES

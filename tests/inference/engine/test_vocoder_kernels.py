@@ -81,6 +81,14 @@ def test_more_branches_than_the_kernels_take_are_refused():
         FusedHead(Head(replace(SMALL, resblock_kernels=(3, 3, 3, 3))), 0)
 
 
+@pytest.mark.parametrize("changes", [{"conv_pre_kernel": 21}, {"resblock_kernels": (41,)}], ids=str)
+def test_a_codec_that_looks_back_further_than_a_pass_is_refused(changes):
+    fused = FusedHead(head_of(replace(SMALL, **changes), torch.float32), 0)
+    pasts = torch.zeros(1, fused.values)
+    with pytest.raises(ValueError, match="looks back"):
+        fused.run(torch.zeros(1, 16, SMALL.dims[-1]), pasts, torch.empty_like(pasts))
+
+
 def test_passes_with_these_kernels_are_the_codecs(monkeypatch):
     config = replace(SMALL, resblock_kernels=(3,), units_per_resblock=1)
     monkeypatch.setattr("inference.engine.vocoder.SAMPLES_PER_FRAME", 4 * math.prod(config.upsample_rates))

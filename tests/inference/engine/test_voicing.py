@@ -41,6 +41,11 @@ def test_who_is_ahead_waits_while_somebody_has_heard_nothing():
     assert choose([ahead, begins], NOW, ENOUGH, ENOUGH) == {}
 
 
+def test_where_passes_run_beside_the_frames_nobody_waits():
+    ahead, begins, runs_out = job(ahead=AHEAD_SECONDS + 1, frames=32), job(heard=False), job(frames=32)
+    assert list(choose([ahead, runs_out, begins], NOW, ENOUGH, None).items()) == [(begins, 4), (runs_out, 32), (ahead, 32)]
+
+
 def test_silence_before_the_first_word_holds_up_nothing():
     first = job(heard=False, ahead=9)
     assert choose([first], NOW, ENOUGH, ENOUGH) == {first: 4}
