@@ -85,7 +85,7 @@ class Job:
     `longest_gap` is the longest time, in seconds, for which such a listener had nothing to hear. `prefilled`, `framed` and `sounded` are when
     the first prompt was computed, its first frame was there, and its first sound was handed out: the stages of a trace.
 
-    `delivered` counts samples, `characters` those of all text so far. `times` are those of the current segment's words. `guard` is there when
+    `paused_at` is how many frames the segment had when it was last paused. `delivered` counts samples, `characters` those of all text so far. `times` are those of the current segment's words. `guard` is there when
     bad takes are not to be sent.
     """
 
@@ -108,6 +108,7 @@ class Job:
     kv_prefix: KVPrefix | None = None
     vocoder: VocoderStream | None = None
     taken: int = 0
+    paused_at: int | None = None
     cut: bool = False
     submitted: float = field(default_factory=time.monotonic)
     admitted: float = 0.0
@@ -250,7 +251,7 @@ class Job:
         prefix = None if self.voice_changes else self.kv_prefix
         self.sequence = Sequence(self.request, prompt, limit, self._segment_seed(), self.fixed[self.number].shape[1], prefix)
         self.vocoder = VocoderStream(codec, LARGEST_CHUNK if self.heard else FIRST_CHUNK)
-        self.taken, self.kv_prefix = (1 if self.request.compat == "reference" else 0), None
+        self.taken, self.paused_at, self.kv_prefix = (1 if self.request.compat == "reference" else 0), None, None
         return self.sequence
 
     def take_frames(self) -> None:

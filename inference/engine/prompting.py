@@ -41,7 +41,7 @@ class Prompting:
         `aside`: somebody is being spoken to, so a long text is read in another process.
         """
         lines, last, spoken = (self._reader.read if aside else read)(request, self._defaults)
-        columns = [self.builder(request).segment(line.text) for line in lines]
+        columns = self.builder(request).segments([line.text for line in lines])
         return columns, [*(line.silence for line in lines), last], spoken, [request.voice_named(line.voice) for line in lines]
 
     def close(self) -> None:

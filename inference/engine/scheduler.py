@@ -40,8 +40,19 @@ LEAST_COLUMNS = 64
 HELD_ROUNDS = 4
 """While a short text has not been heard, only every so many rounds begin a segment of another kind, or generate for those who can wait:
 about one until it is heard."""
+FRAMES_BETWEEN_PAUSES = 8
+"""However many short texts come, a long one that nobody hears gets as many frames done in each slot that it is given."""
 SHORT_ONES_SHARE = 4
 """A quarter of the queue's places is for short requests alone."""
+
+
+def _may_be_paused(job: Job, now: float) -> bool:
+    """Whether a running job's listener is well ahead, or has nothing to hear of a long text anyway; the latter not again and again."""
+    assert job.sequence is not None
+    if not job.unheard and job.audible_until > now + AHEAD_SECONDS:
+        return True
+    silent = job.unheard or job.audible_until <= now
+    return silent and not job.short and (job.paused_at is None or len(job.sequence.frames) >= job.paused_at + FRAMES_BETWEEN_PAUSES)
 
 
 def ended_by(error: Exception) -> str:
@@ -379,15 +390,17 @@ class Scheduler:
             return job
 
     def _pause_one(self) -> None:
-        """Pause the segment whose listener has most still to hear, if that is plenty, or a long text's beginning.
+        """Pause the segment whose listener has most still to hear, if that is plenty; else a long text that nobody has heard yet, or whose
+        listener hears nothing anyway.
 
-        Only while there is memory for its keys and values. A short text's beginning is never paused: it would be the next to go again.
+        Only while there is memory for its keys and values. A short text that is not heard is never paused: it would be the next to go again.
         """
-        ahead = time.monotonic() + AHEAD_SECONDS
-        decoding = [job for job in self.running if job.status is JobStatus.DECODING]
-        may = [job for job in decoding if (not job.short if job.unheard else job.audible_until > ahead)]
-        job = max(may, key=lambda job: job.audible_until, default=None)
+        now = time.monotonic()
+        ahead = now + AHEAD_SECONDS
+        may = [job for job in self.running if job.status is JobStatus.DECODING and _may_be_paused(job, now)]
+        job = max(may, key=lambda job: (job.audible_until > ahead, job.unheard, job.audible_until), default=None)
         if job and job.sequence and self._fits(job.sequence) and self._runner.pause(job.sequence):
+            job.paused_at = len(job.sequence.frames)
             self.running.remove(job)
             self._requeue(job)
 

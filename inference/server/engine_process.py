@@ -24,6 +24,7 @@ from inference.importing import without_collector
 from inference.memory import Keeper
 from inference.server.messages import LOADING, AppendText, Cancel, Chunk, Decode, Encode, LiveRequest, Message, State, WasRead
 from inference.settings import Settings
+from inference.threads import SWITCH_SECONDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +64,7 @@ class EngineProcess:
             from inference.engine.startup import start_engine
 
         self._report(LOADING)
+        sys.setswitchinterval(SWITCH_SECONDS)  # each frame is hundreds of short waits for Python, and long texts are prepared beside it
         tracing.start()
         try:
             engine = start_engine(self._settings, _say)

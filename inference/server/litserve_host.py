@@ -50,13 +50,12 @@ from inference.server.remote_engine import Engines, RemoteEngine, Unread
 from inference.server.shutdown import InFlight, Shutdown
 from inference.server.sockets import DrainingWebSocketProtocol
 from inference.settings import Settings
+from inference.threads import SWITCH_SECONDS
 
 _PATH = "/_engine"
 _ANY_PORT = 8080  # LitServe requires a port from 1024 up; we open the socket ourselves
 _END_SECONDS = 5
 _POLL_SECONDS = 0.1
-_SWITCH_SECONDS = 0.0005
-"""How long a thread that reads a large body may hold up the HTTP process's event loop, each time that it wakes: ten times less than usual."""
 
 
 class LitServeChannel:
@@ -168,7 +167,7 @@ def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None
     @asynccontextmanager
     async def all_of(app: FastAPI) -> AsyncIterator[Any]:
         server.answering.set()
-        sys.setswitchinterval(_SWITCH_SECONDS)
+        sys.setswitchinterval(SWITCH_SECONDS)
         doors.state.server.voices.start()  # in this process: threads do not survive a fork
         tracing.start()
         async with own(app) as state, plugin.lifespan() if plugin else nullcontext(), giving_back():

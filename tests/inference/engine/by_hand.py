@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from inference import Audio, Reference, SpeechEngine, SpeechRequest, Voice
+from inference.model.dual_ar import DualAR
 
 
 class ByHand(SpeechEngine):
@@ -42,6 +43,14 @@ class ByHand(SpeechEngine):
 
 def voice(frames, seed=0):
     return Voice((Reference(np.random.default_rng(seed).integers(0, 1000, (8, frames)), "spoken"),))
+
+
+def endless(golden, monkeypatch):
+    """A model that never comes to an end, so that only a cancel can stop it."""
+    head = golden.lm.output_weight.clone()
+    head[golden.tokenizer.im_end] = 0
+    monkeypatch.setattr(DualAR, "output_weight", head)
+    return SpeechRequest("Hello.", seed=1, temperature=0, max_new_tokens=1800)
 
 
 def ends(items):

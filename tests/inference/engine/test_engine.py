@@ -29,9 +29,9 @@ from inference import (
 from inference.engine import prompting, scheduler, vocoder
 from inference.engine.device import pick_device
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME, GenerationDefaults
-from inference.model.dual_ar import DualAR
 from inference.text.split import split
 from tests.conftest import GOLDEN, golden_json, voice_of
+from tests.inference.engine.by_hand import endless
 from tests.waiting import HANG_SECONDS, wait
 
 LONG = "One sentence here. Another one there! And is this the third? Yes, it is. Then comes a fifth, with a comma."
@@ -126,14 +126,6 @@ def test_an_async_stream_is_the_same(engine):
     request = SpeechRequest("Hello.", seed=3, max_new_tokens=40)
     assert np.array_equal(np.concatenate(asyncio.run(collect())), engine.synthesize(request).samples)
     assert np.array_equal(asyncio.run(engine.asynthesize(request)).samples, engine.synthesize(request).samples)
-
-
-def endless(golden, monkeypatch):
-    """A model that never comes to an end, so that only a cancel can stop it."""
-    head = golden.lm.output_weight.clone()
-    head[golden.tokenizer.im_end] = 0
-    monkeypatch.setattr(DualAR, "output_weight", head)
-    return SpeechRequest("Hello.", seed=1, temperature=0, max_new_tokens=1800)
 
 
 def settled(engine):

@@ -12,10 +12,10 @@ from inference.engine import runner as runner_module
 from inference.engine import scheduler as scheduler_module
 from inference.engine import stream as stream_module
 from inference.engine.device import affordable_slots
-from inference.engine.job import Urgency
+from inference.engine.job import JobStatus, Urgency
 from inference.engine.kv_cache import KVPrefix, PrefixCache
 from tests.conftest import golden_tensors
-from tests.inference.engine.by_hand import ByHand, ends, live, voice
+from tests.inference.engine.by_hand import ByHand, endless, ends, live, voice
 from tests.inference.engine.eager_step import with_graphs
 from tests.waiting import wait
 
@@ -176,6 +176,30 @@ def test_a_segment_is_not_paused_when(golden, monkeypatch, why):
     engine.turn()
     assert engine._scheduler.running == [before]
     engine.finish()
+
+
+def test_a_long_text_whose_listener_hears_nothing_makes_room_and_gets_on(golden, monkeypatch):
+    """While short ones come all the time, it has some frames done in each slot that it is given."""
+    monkeypatch.setattr(scheduler_module, "AHEAD_SECONDS", 1e9)  # nobody is well ahead
+    engine, heard = ByHand(golden, slots=1), []
+    request = dataclasses.replace(endless(golden, monkeypatch), text="One sentence. " * 60)
+    ticket = engine.submit(request, heard.append)
+    while not heard:
+        engine.turn()
+    (long,) = engine._scheduler.running
+    at_pauses = []
+    for _ in range(3):
+        while long.status is not JobStatus.WAITING:
+            long.audible_until = 0.0
+            short = engine.submit(SpeechRequest("Short.", seed=2, max_new_tokens=2), lambda _: None)
+            engine.turn()
+        at_pauses.append(len(long.sequence.frames))
+        while long.status is JobStatus.WAITING:
+            engine.turn()
+    assert np.diff(at_pauses).tolist() == [scheduler_module.FRAMES_BETWEEN_PAUSES] * 2
+    ticket.cancel()
+    engine.finish()
+    assert short.finish_reason
 
 
 def test_long_texts_leave_places_in_the_queue_for_short_ones(golden):

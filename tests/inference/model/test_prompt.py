@@ -26,6 +26,14 @@ def test_control_tokens_in_text_stay_text_by_default(golden):
     assert (prompt[0] < golden.tokenizer.semantic_begin).all()
 
 
+@given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=30), max_size=4))
+def test_many_segments_are_what_each_is_alone(golden, texts):
+    builder = PromptBuilder(golden.tokenizer, 8)
+    found = builder.segments(texts)
+    assert len(found) == len(texts)
+    assert all(torch.equal(one, builder.segment(text)) for one, text in zip(found, texts, strict=True))
+
+
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=9).filter(lambda turns: len(turns) % 2 == 1), st.integers(1, 200))
 def test_context_keeps_what_must_be_kept_and_the_newest_that_fits(lengths, room):
     fixed = torch.zeros(9, 5, dtype=torch.int64)
