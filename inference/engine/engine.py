@@ -306,7 +306,7 @@ class SpeechEngine:
         if vocoder.free:
             frames = max(vocoder.frames_a_round, len(scheduler.running))
             unbegun = (job for job in scheduler.waiting if not job.sequence)
-            passes = choose((*sounding, *unbegun), time.monotonic(), frames, vocoder.frames_beside)
+            passes = choose((*sounding, *unbegun), time.monotonic(), frames, vocoder.frames_beside, scheduler.held)
         jobs = {job.vocoder: job for job in sounding}
         for stream, samples in vocoder.decode_due({job.vocoder: size for job, size in passes.items() if job.vocoder}):
             if job := jobs.get(stream):  # else it has ended meanwhile

@@ -21,7 +21,7 @@ from inference.engine.runner import Runner, Sequence
 from inference.engine.stream import RequestHandle
 from inference.engine.takes import Guard
 from inference.engine.times import SegmentTimes
-from inference.engine.voicing import AHEAD_SECONDS
+from inference.engine.voicing import is_ahead, runs_out
 from inference.engine.waiting import RetryTimes, WaitingJobs
 from inference.errors import EngineClosed, GenerationError, Overloaded, RequestError
 from inference.model.alignment import character_bounds, token_starts
@@ -49,7 +49,7 @@ SHORT_ONES_SHARE = 4
 def _may_be_paused(job: Job, now: float) -> bool:
     """Whether a running job's listener is well ahead, or has nothing to hear of a long text anyway; the latter not again and again."""
     assert job.sequence is not None
-    if not job.unheard and job.audible_until > now + AHEAD_SECONDS:
+    if not job.unheard and is_ahead(job, now):
         return True
     silent = job.unheard or job.audible_until <= now
     return silent and not job.short and (job.paused_at is None or len(job.sequence.frames) >= job.paused_at + FRAMES_BETWEEN_PAUSES)
@@ -185,6 +185,11 @@ class Scheduler:
                 break
         self._held = self._held + 1 if self._others_wait() else 0
 
+    @property
+    def held(self) -> bool:
+        """Whether this round is for a short text that has not been heard, and for those whose sound runs out."""
+        return self._held > 0
+
     def _others_wait(self) -> bool:
         """Whether a short text that has not been heard has this round to itself, which it has in all but one of HELD_ROUNDS.
 
@@ -197,11 +202,11 @@ class Scheduler:
 
         None when all are wanted, or when leaving some out saves nothing.
         """
-        if not self._held or not self._runner.can_leave_out:
+        if not self.held or not self._runner.can_leave_out:
             return None
-        soon = time.monotonic() + AHEAD_SECONDS
+        now = time.monotonic()
         decoding = [job for job in self.running if job.status is JobStatus.DECODING]
-        wanted = [job for job in decoding if job.urgent or (job.audio and not job.unheard and job.audible_until <= soon)]
+        wanted = [job for job in decoding if job.urgent or (job.audio and runs_out(job, now))]
         return [job.sequence for job in wanted if job.sequence and not job.sequence.finish]
 
     def sounding(self) -> list[Job]:
@@ -377,32 +382,31 @@ class Scheduler:
     def _admit(self) -> Job | None:
         """Take the waiting job that goes next, when a slot is free for it."""
         with self._changed:
-            short = self.waiting.a_short_one_goes_next()
-            if self._others_wait() and not short:
+            paused = len(self.running) == self._slots and self.waiting.has_short and self._pause_one()
+            if not paused and self._others_wait() and not self.waiting.a_short_one_goes_next():
                 return None
-            if short and len(self.running) == self._slots:
-                self._pause_one()
-            job = self.waiting.take(len(self.running)) if self._runner.free else None
+            job = self.waiting.take(len(self.running), short=paused) if self._runner.free else None
             if job is None:
                 return None
             self.running.append(job)
             job.status = JobStatus.DECODING if job.sequence else JobStatus.PREFILLING
             return job
 
-    def _pause_one(self) -> None:
+    def _pause_one(self) -> bool:
         """Pause the segment whose listener has most still to hear, if that is plenty; else a long text that nobody has heard yet, or whose
-        listener hears nothing anyway.
+        listener hears nothing anyway. Returns whether there was one.
 
         Only while there is memory for its keys and values. A short text that is not heard is never paused: it would be the next to go again.
         """
         now = time.monotonic()
-        ahead = now + AHEAD_SECONDS
         may = [job for job in self.running if job.status is JobStatus.DECODING and _may_be_paused(job, now)]
-        job = max(may, key=lambda job: (job.audible_until > ahead, job.unheard, job.audible_until), default=None)
-        if job and job.sequence and self._fits(job.sequence) and self._runner.pause(job.sequence):
-            job.paused_at = len(job.sequence.frames)
-            self.running.remove(job)
-            self._requeue(job)
+        job = max(may, key=lambda job: (is_ahead(job, now), job.unheard, job.audible_until), default=None)
+        if not (job and job.sequence and self._fits(job.sequence) and self._runner.pause(job.sequence)):
+            return False
+        job.paused_at = len(job.sequence.frames)
+        self.running.remove(job)
+        self._requeue(job)
+        return True
 
     def _resume(self, job: Job) -> None:
         assert job.sequence is not None

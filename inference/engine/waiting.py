@@ -20,7 +20,8 @@ class WaitingJobs:
 
     Short requests go first, and then the first segments of long ones, so a short request waits for segments that run, never for a queue of
     long texts. Later segments go in the order in which their listeners' audio runs out; of those who have none left, the one that waits
-    longest. So that a stream of short requests cannot stop the others, one of them goes after every `slots` jobs that were preferred to it.
+    longest. So that a stream of short requests cannot stop the others, one of them goes after every `slots` jobs that were preferred to it,
+    into the next slot that becomes free; one that was made free for a short request, by pausing a job, is that request's all the same.
     A job whose listener is behind with reading does not go at all. Later segments are new ones, or such as were paused.
     """
 
@@ -53,14 +54,20 @@ class WaitingJobs:
         preferred, others, _ = self._next()
         return bool(preferred and preferred.urgency is Urgency.SHORT and not (others and self._passed_over >= self._slots))
 
-    def take(self, running: int) -> Job | None:
-        """Take out the job that goes next, beside `running` others; None when none may."""
+    @property
+    def has_short(self) -> bool:
+        """Whether a short request could go now."""
+        preferred, _, _ = self._next()
+        return bool(preferred and preferred.urgency is Urgency.SHORT)
+
+    def take(self, running: int, *, short: bool = False) -> Job | None:
+        """Take out the job that goes next, beside `running` others, or the next `short` one; None when none may."""
         if running >= self._slots:
             return None
         preferred, others, ready = self._next()
         if preferred is None:
             return None
-        if others and self._passed_over >= self._slots:
+        if others and self._passed_over >= self._slots and not short:
             job = min(others, key=lambda job: job.queued)
         elif preferred.urgency is not Urgency.SHORT and self._keeps_slot(running, ready):
             return None

@@ -26,7 +26,7 @@ from inference import (
     Voice,
     hub,
 )
-from inference.engine import prompting, scheduler, vocoder
+from inference.engine import prompting, vocoder, voicing
 from inference.engine.device import pick_device
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME, GenerationDefaults
 from inference.text.split import split
@@ -237,7 +237,7 @@ def test_a_callback_that_fails_ends_its_own_request_alone(engine):
 
 def test_a_device_that_is_gone_ends_every_request_and_says_why(golden, monkeypatch):
     request = endless(golden, monkeypatch)
-    monkeypatch.setattr(scheduler, "AHEAD_SECONDS", 1e9)  # nobody is paused
+    monkeypatch.setattr(voicing, "AHEAD_SECONDS", 1e9)  # nobody is paused
 
     def fail(*_):
         raise RuntimeError("device lost")

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from inference import Audio, Overloaded, SpeechRequest, Voice
-from inference.engine import scheduler as scheduler_module
 from inference.engine import voicing
 from inference.engine.graphs import PendingFrames
 from inference.engine.guard import Paces
@@ -188,8 +187,7 @@ class Scheduling(RuleBasedStateMachine):
 def small(golden_directory):
     Scheduling.checkpoint = checkpoints.load(golden_directory, torch.device("cpu"))
     with pytest.MonkeyPatch.context() as often:
-        often.setattr(scheduler_module, "AHEAD_SECONDS", -1e9)  # whoever has heard anything may be paused
-        often.setattr(voicing, "AHEAD_SECONDS", -1e9)
+        often.setattr(voicing, "AHEAD_SECONDS", -1e9)  # whoever has heard anything may be paused
         often.setattr(Paces, "learn", lambda *_: None)  # else the guard judges by what it heard before
         yield
 

@@ -11,6 +11,7 @@ from inference import Audio, Overloaded, RequestError, SpeechEngine, SpeechReque
 from inference.engine import runner as runner_module
 from inference.engine import scheduler as scheduler_module
 from inference.engine import stream as stream_module
+from inference.engine import voicing
 from inference.engine.device import affordable_slots
 from inference.engine.job import JobStatus, Urgency
 from inference.engine.kv_cache import KVPrefix, PrefixCache
@@ -39,7 +40,7 @@ def test_a_voice_is_computed_once_and_changes_nothing(golden):
 
 def test_a_long_prompt_does_not_keep_running_streams_waiting(golden, monkeypatch):
     """Beside a prompt of many pieces a running request whose listener has little to hear gets a frame for each piece."""
-    monkeypatch.setattr(scheduler_module, "AHEAD_SECONDS", 1e9)
+    monkeypatch.setattr(voicing, "AHEAD_SECONDS", 1e9)
     engine = ByHand(golden, slots=2)
     running = engine.submit(SpeechRequest("Hello.", temperature=0, max_new_tokens=1000), lambda _: None)
     engine.turn()
@@ -87,7 +88,7 @@ def test_a_long_text_lets_short_ones_go_first_between_segments(golden):
 @pytest.mark.parametrize("graphs", [False, True])
 def test_a_short_request_gets_the_slot_of_one_whose_listener_has_plenty_to_hear(golden, monkeypatch, graphs):
     """Within a round; the other continues later, and its codes are the same as alone."""
-    monkeypatch.setattr(scheduler_module, "AHEAD_SECONDS", -1e9)
+    monkeypatch.setattr(voicing, "AHEAD_SECONDS", -1e9)
     request = SpeechRequest("Hello there.", seed=1, max_new_tokens=60)
     alone = ByHand(golden, slots=1).generate(request)
     engine = ByHand(golden, slots=1)
@@ -109,7 +110,7 @@ def test_a_short_request_gets_the_slot_of_one_whose_listener_has_plenty_to_hear(
 
 @pytest.mark.parametrize("ahead", [True, False], ids=["plenty to hear", "little to hear"])
 def test_until_a_short_text_is_heard_those_with_plenty_to_hear_get_a_frame_every_few_rounds(golden, monkeypatch, ahead):
-    monkeypatch.setattr(scheduler_module, "AHEAD_SECONDS", -1e9 if ahead else 1e9)
+    monkeypatch.setattr(voicing, "AHEAD_SECONDS", -1e9 if ahead else 1e9)
     request = SpeechRequest("Hello there.", seed=1, max_new_tokens=60)
     alone = ByHand(golden, slots=1).generate(request)
     engine, heard, first = ByHand(golden, slots=2), [], []
@@ -130,7 +131,7 @@ def test_until_a_short_text_is_heard_those_with_plenty_to_hear_get_a_frame_every
 
 
 def test_short_texts_that_follow_each_other_leave_the_others_every_few_rounds(golden, monkeypatch):
-    monkeypatch.setattr(scheduler_module, "AHEAD_SECONDS", -1e9)
+    monkeypatch.setattr(voicing, "AHEAD_SECONDS", -1e9)
     engine, heard = ByHand(golden, slots=2), []
     engine.submit(SpeechRequest("Hello there.", seed=1, max_new_tokens=60), heard.append)
     while not heard:
@@ -164,7 +165,7 @@ def test_of_texts_that_nobody_has_heard_only_a_long_one_is_paused(golden, text, 
 @pytest.mark.parametrize("why", ["its listener would hear a gap", "there is no memory for its keys and values"])
 def test_a_segment_is_not_paused_when(golden, monkeypatch, why):
     engine = ByHand(golden, slots=1)
-    monkeypatch.setattr(scheduler_module, "AHEAD_SECONDS", 1e9 if "gap" in why else -1e9)
+    monkeypatch.setattr(voicing, "AHEAD_SECONDS", 1e9 if "gap" in why else -1e9)
     if "memory" in why:
         engine._runner.kv_prefix_budget = 0
     items = []
@@ -180,7 +181,7 @@ def test_a_segment_is_not_paused_when(golden, monkeypatch, why):
 
 def test_a_long_text_whose_listener_hears_nothing_makes_room_and_gets_on(golden, monkeypatch):
     """While short ones come all the time, it has some frames done in each slot that it is given."""
-    monkeypatch.setattr(scheduler_module, "AHEAD_SECONDS", 1e9)  # nobody is well ahead
+    monkeypatch.setattr(voicing, "AHEAD_SECONDS", 1e9)  # nobody is well ahead
     engine, heard = ByHand(golden, slots=1), []
     request = dataclasses.replace(endless(golden, monkeypatch), text="One sentence. " * 60)
     ticket = engine.submit(request, heard.append)

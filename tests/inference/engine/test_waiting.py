@@ -127,6 +127,18 @@ def test_an_endless_stream_of_short_requests_does_not_stop_a_long_one(clock, slo
     assert all(b - a <= 2 * slots + 2 for a, b in pairwise(passed))
 
 
+def test_a_slot_made_free_for_a_short_request_is_its_own_and_the_next_one_is_for_whoever_was_passed_over(clock):  # noqa: ARG001
+    jobs = WaitingJobs(2)
+    jobs.add(Speech("long", 5))
+    for n in range(5):
+        jobs.add(Speech(n, 1))
+    assert [jobs.take(1).name for _ in range(2)] == [0, 1]
+    assert jobs.has_short
+    assert not jobs.a_short_one_goes_next()
+    assert jobs.take(1, short=True).name == 2
+    assert [jobs.take(1).name for _ in range(2)] == ["long", 3]
+
+
 def test_whose_audio_runs_out_first_goes_first(clock):
     jobs = WaitingJobs(1)
     for name, until in (("a", 1030.0), ("b", 1010.0), ("c", 1020.0)):
