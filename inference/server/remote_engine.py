@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from typing import Any, Protocol
 
@@ -97,6 +97,7 @@ class RemoteEngine:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._sender: ThreadPoolExecutor | None = None  # made when it is needed: threads do not survive a fork
         self.busy = 0
 
     async def state(self) -> State:
@@ -169,11 +170,17 @@ class RemoteEngine:
         await asyncio.to_thread(self._channel.put, uid, AppendText(uid, None))
 
     def _put_soon(self, uid: str, message: Message) -> None:
+        """Send a message without waiting. One thread does it: each thread has a connection of its own to LitServe's manager, and to make one
+        takes milliseconds of three processes, for all of a crowd that leaves at once.
+        """
+
         def put() -> None:
             with suppress(OSError, EOFError):  # the server is ending
                 self._channel.put(uid, message)
 
-        threading.Thread(target=put, daemon=True).start()
+        if self._sender is None:
+            self._sender = ThreadPoolExecutor(1, "fishserve-messages")
+        self._sender.submit(put)
 
     async def _wait(self, arrived: asyncio.Event) -> None:
         """Wait for the next item. Raises EngineClosed when the engine's process has ended and none will come."""

@@ -30,6 +30,13 @@ def marked_voice(found: regex.Match[str], first_group: int = 1) -> str | None:
     return name.strip() if name is not None else speaker(number) if number is not None else None
 
 
+def has_brackets(text: str) -> bool:
+    """Whether a text may have marks of voices, or pauses. Most have none, and this takes no time, where looking for marks takes 0.4 ms for
+    20,000 characters: the HTTP process does so several times for each request.
+    """
+    return "[" in text or "<" in text
+
+
 def has_speakers(voices: Collection[str]) -> bool:
     """Whether `<|speaker:0|>` is a mark: only where a request has a list of voices."""
     return speaker(0) in voices
@@ -37,7 +44,7 @@ def has_speakers(voices: Collection[str]) -> bool:
 
 def voice_names(text: str, speakers: bool = False) -> list[str]:
     """The voices that the marks of a text name, in order, each once."""
-    names = [marked_voice(m) for m in _MARK.finditer(text) if speakers or m[1] is not None]
+    names = [marked_voice(m) for m in _MARK.finditer(text) if speakers or m[1] is not None] if has_brackets(text) else []
     return [name for name in dict.fromkeys(names) if name is not None]
 
 

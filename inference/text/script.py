@@ -11,7 +11,7 @@ import regex
 
 from inference.errors import RequestError
 from inference.text.clean import clean, sayable
-from inference.text.dialogue import MAX_MARKS, SPEAKER, TURN_SECONDS, VOICE, marked_voice, without_marks
+from inference.text.dialogue import MAX_MARKS, SPEAKER, TURN_SECONDS, VOICE, has_brackets, marked_voice, without_marks
 from inference.text.language import ENGLISH, language_at_end
 from inference.text.letters import plain_letters, speakable_words
 from inference.text.markup import plain
@@ -52,7 +52,7 @@ class Line:
 
 def speakable(text: str) -> bool:
     """Whether the text has a letter or a digit outside its pauses and its marks of voices."""
-    return any(map(str.isalnum, without_marks(_PAUSE.sub("", text))))
+    return any(map(str.isalnum, without_marks(_PAUSE.sub("", text)) if has_brackets(text) else text))
 
 
 def script(
