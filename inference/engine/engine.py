@@ -311,6 +311,8 @@ class SpeechEngine:
         for stream, samples in vocoder.decode_due({job.vocoder: size for job, size in passes.items() if job.vocoder}):
             if job := jobs.get(stream):  # else it has ended meanwhile
                 scheduler.attempt(job, partial(job.deliver_chunk, samples))
+            if scheduler.short_one_waits:
+                break  # the passes that are left are made in a later round
         scheduler.settle()
         if vocoder.flying and not scheduler.running:
             scheduler.wait_for_change(POLL_SECONDS)

@@ -190,6 +190,12 @@ class Scheduler:
         """Whether this round is for a short text that has not been heard, and for those whose sound runs out."""
         return self._held > 0
 
+    @property
+    def short_one_waits(self) -> bool:
+        """Whether a short text has come that this round should not keep waiting: on a CPU, as for `_others_wait`."""
+        with self._changed:
+            return self._holds and self.waiting.has_short
+
     def _others_wait(self) -> bool:
         """Whether a short text that has not been heard has this round to itself, which it has in all but one of HELD_ROUNDS.
 

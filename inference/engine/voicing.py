@@ -11,6 +11,10 @@ AHEAD_SECONDS = 0.15
 """A listener who has more than this still to hear can wait while somebody else has heard nothing yet."""
 
 
+SOON_SECONDS = 0.05
+"""About as long as a first sound takes once its request has a slot, when the others' passes wait for it."""
+
+
 def is_ahead(job: Job, now: float) -> bool:
     """Whether a listener has enough still to hear to wait for a while."""
     return job.audible_until > now + AHEAD_SECONDS
@@ -29,14 +33,18 @@ def choose(jobs: Iterable[Job], now: float, frames: int, beside: int | None, hel
 
     First those who have heard nothing of a short text, then those whose sound runs out soonest, or who have heard nothing of a long one.
     While a short text has not been heard, listeners who are ahead wait, and the others together have `beside` frames; in a round that is
-    `held` for the short text, only those whose sound `runs_out`. With None nobody waits: passes run beside the model's frames, and whoever
+    `held` for the short text, only those whose sound `runs_out` at once. With None nobody waits: passes run beside the model's frames, and whoever
     comes waits for those on their way at most.
     """
     jobs = list(jobs)
     beside, somebody_waits = beside or LARGEST_CHUNK, beside is not None and any(job.urgent for job in jobs)
 
     def may(job: Job) -> bool:
-        return job.urgent or not somebody_waits or (runs_out(job, now) if held else not is_ahead(job, now))
+        return (
+            job.urgent
+            or not somebody_waits
+            or (runs_out(job, now) and job.audible_until <= now + SOON_SECONDS if held else not is_ahead(job, now))
+        )
 
     due = [job for job in jobs if job.sound_due and may(job)]
     due.sort(key=lambda job: (0, job.submitted) if job.urgent else (1, 0 if job.unheard else job.audible_until))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.voicing import AHEAD_SECONDS, choose, runs_out
+from inference.engine.voicing import AHEAD_SECONDS, SOON_SECONDS, choose, is_ahead, runs_out
 
 NOW, ENOUGH = 1000.0, 128
 
@@ -58,17 +58,17 @@ def test_silence_before_the_first_word_holds_up_nothing():
 
 
 def test_beside_a_first_sound_the_others_have_few_frames():
-    first, runs_out, next_one = job(heard=False, frames=4), job(frames=32), job(ahead=0.1, frames=32)
+    first, runs_out, next_one = job(heard=False, frames=4), job(frames=32), job(ahead=0.01, frames=32)
     assert choose([next_one, runs_out, first], NOW, 32, 8, True) == {first: 4, runs_out: 8}
     assert choose([next_one, runs_out], NOW, 64, 8, True) == {runs_out: 32, next_one: 32}
 
 
 def test_in_a_round_held_for_a_first_sound_a_long_text_that_nobody_hears_waits():
     first, silent, unheard = job(heard=False), job(ahead=-1, short=False), job(heard=False, short=False)
-    runs_out_soon, short = job(ahead=0.1, short=False), job(ahead=-1)
-    there = [unheard, silent, runs_out_soon, short, first]
+    runs_out_soon, later, short = job(ahead=0.04, short=False), job(ahead=0.1, short=False), job(ahead=-1)
+    there = [unheard, silent, later, runs_out_soon, short, first]
     assert list(choose(there, NOW, ENOUGH, ENOUGH, True)) == [first, short, runs_out_soon]
-    assert list(choose(there, NOW, ENOUGH, ENOUGH, False)) == [first, unheard, silent, short, runs_out_soon]
+    assert list(choose(there, NOW, ENOUGH, ENOUGH, False)) == [first, unheard, silent, short, runs_out_soon, later]
 
 
 jobs = st.builds(
@@ -82,7 +82,8 @@ def test_a_round_takes_no_more_than_it_may_and_never_nothing(there, frames, besi
     assert all(j.sound_due for j in passes)
     assert len(passes) == 1 or sum(passes.values()) <= frames
     urgent = [j for j in there if j.urgent]
-    wanted = [j for j in there if j.sound_due and (j in urgent or (runs_out(j, NOW) if held else j.audible_until <= NOW + AHEAD_SECONDS))]
+    soon = [j for j in there if (runs_out(j, NOW) and j.audible_until <= NOW + SOON_SECONDS if held else not is_ahead(j, NOW))]
+    wanted = [j for j in there if j.sound_due and (j in urgent or j in soon)]
     assert bool(passes) >= bool(wanted)
     assert all(j in urgent for j in passes) or all(j in passes for j in urgent if j.sound_due)
     if urgent:
