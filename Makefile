@@ -41,9 +41,11 @@ test: $(DEV) ## run every check: lint, types, contracts, tests
 	@tests/run.sh $(BIN)
 
 drill: $(DEV) reference ## run the slow and destructive checks
+	$(STEP) "system packages" bash tests/system.sh
 	$(BIN)/pytest -m drill
 
 clients: $(DEV) ## install the clients that people use, each in its own environment, run them against minnow, and write the table of docs/clients.md
+	$(STEP) "system packages" bash tests/system.sh
 	tests/clients/install.sh
 	$(BIN)/python -m tests.clients.run
 

@@ -4,12 +4,14 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 lists=tests/clients/environments
 
-newest_python() { # at least 3.$1
+newest_python() { # at least 3.$1; pyenv keeps those that are not chosen off the PATH
     for minor in 13 12 11; do
-        if [ "$minor" -ge "$1" ] && "python3.$minor" -c 'import venv' 2>/dev/null; then
-            echo "python3.$minor"
-            return
-        fi
+        for python in "python3.$minor" "${PYENV_ROOT:-$HOME/.pyenv}/versions/3.$minor."*/bin/python3; do
+            if [ "$minor" -ge "$1" ] && "$python" -c 'import venv' 2>/dev/null; then
+                echo "$python"
+                return
+            fi
+        done
     done
     return 1
 }

@@ -90,4 +90,4 @@ def test_it_is_never_half_a_server(checkpoint, tmp_path, monkeypatch, role, sent
             process.send_signal(signal.SIGCONT)
     monkeypatch.setattr("tests.inference.server.conftest.free_port", lambda: port)
     with Server(checkpoint, tmp_path).wait_ready() as again:
-        assert speaks(again)
+        wait(lambda: speaks(again))

@@ -11,6 +11,7 @@ import torch
 
 from inference import Reference, SpeechEngine, SpeechRequest, Voice
 from inference.model import random_checkpoint
+from tests.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("REFERENCE_PYTHON", ROOT / ".venv-reference/bin/python"))
@@ -36,7 +37,7 @@ def test_greedy_codes_and_sound_equal_the_reference(tmp_path, changes):
     (tmp_path / "request.json").write_text(json.dumps(request))
     subprocess.run(
         [PYTHON, "-m", "bench.reference.generate", tmp_path / "c", tmp_path / "request.json", tmp_path / "out.npz"],
-        check=True, cwd=ROOT, env=os.environ | {"LOGURU_LEVEL": "WARNING", "TQDM_DISABLE": "1"}, timeout=280,
+        check=True, cwd=ROOT, env=os.environ | {"LOGURU_LEVEL": "WARNING", "TQDM_DISABLE": "1"}, timeout=HANG_SECONDS,
     )  # fmt: skip
     expected = np.load(tmp_path / "out.npz")
     with SpeechEngine.load(tmp_path / "c", "cpu", copies=tmp_path / "copies") as engine:

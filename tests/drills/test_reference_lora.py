@@ -13,13 +13,14 @@ from inference import SpeechEngine, SpeechRequest, Voice
 from inference.model import random_checkpoint
 from tests import layouts
 from tests.drills.test_reference import PYTHON, ROOT
+from tests.waiting import HANG_SECONDS
 
 TEXT = "An adapter changes how it speaks."
 
 
 def reference(module, *arguments):
     command = [PYTHON, "-m", f"bench.reference.{module}", *arguments]
-    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"LOGURU_LEVEL": "WARNING", "TQDM_DISABLE": "1"}, timeout=280)
+    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"LOGURU_LEVEL": "WARNING", "TQDM_DISABLE": "1"}, timeout=HANG_SECONDS)
 
 
 @pytest.mark.drill

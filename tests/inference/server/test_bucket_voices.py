@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from tests.inference.server.conftest import Server
-from tests.waiting import wait
+from tests.waiting import HANG_SECONDS, wait
 from tests.worker.conftest import BUCKET, bucket  # noqa: F401 - a fixture: a real S3 server
 
 pytestmark = pytest.mark.drill
@@ -37,7 +37,7 @@ def servers(checkpoint, bucket, tmp_path):  # noqa: F811 - a fixture
 
 def speaks(server, voice):
     """The status of speech in a voice."""
-    return httpx.post(f"{server.url}/v1/audio/speech", json={"input": "Hello.", "voice": voice}, timeout=60).status_code
+    return httpx.post(f"{server.url}/v1/audio/speech", json={"input": "Hello.", "voice": voice}, timeout=HANG_SECONDS).status_code
 
 
 def test_a_voice_that_one_server_adds_renames_and_deletes_is_so_for_the_other(servers):
@@ -46,7 +46,7 @@ def test_a_voice_that_one_server_adds_renames_and_deletes_is_so_for_the_other(se
     for number in range(5):
         name, new = f"voice {number}", f"new {number}"
         form = {"id": name, "text": "What is said in the clip."}
-        assert httpx.post(f"{one.url}/v1/references/add", data=form, files={"audio": sound()}, timeout=60).status_code == 200
+        assert httpx.post(f"{one.url}/v1/references/add", data=form, files={"audio": sound()}, timeout=HANG_SECONDS).status_code == 200
         began = time.monotonic()
         wait(lambda name=name: name in httpx.get(f"{other.url}/v1/references/list").json()["reference_ids"])
         took.append(time.monotonic() - began)

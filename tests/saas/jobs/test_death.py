@@ -1,6 +1,6 @@
 """The API is killed right before and after everything it does with a job, and started again: every job ends, paid for once or paid back.
 
-The suite tries every third of these points, the drill all of them.
+The suite tries each fifth of these points, the drill all of them.
 """
 
 import contextlib
