@@ -51,3 +51,9 @@ def test_an_interrupted_environment_is_repaired():
     text = (ROOT / "Makefile").read_text()
     assert "$(SERVER): pyproject.toml constraints.txt | $(BIN)/pip" in text
     assert "--clear" not in text
+
+
+@pytest.mark.parametrize(("target", "needs_them"), [("drill", "pytest -m drill"), ("clients", "tests/clients/install.sh")])
+def test_system_packages_are_installed_before_they_are_needed(target, needs_them):
+    commands = make("--dry-run", target)
+    assert commands.index("tests/system.sh") < commands.index(needs_them)

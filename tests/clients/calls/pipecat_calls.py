@@ -1,6 +1,7 @@
 """Pipecat: the frames that its services hand to a pipeline."""
 
 import asyncio
+import urllib.request
 
 import aiohttp
 from pipecat.frames.frames import (
@@ -26,6 +27,13 @@ NAME, PACKAGE, RATE = "pipecat", "pipecat-ai", 24_000
 QUIET_SECONDS, LONG_SECONDS = 4, 60
 
 
+def server_speaks():
+    """Whether the server has requests that are not spoken to their end, as its metrics say."""
+    with urllib.request.urlopen(f"{URL}/metrics") as page:
+        lines = page.read().decode().splitlines()
+    return any(float(line.split()[-1]) for line in lines if line.startswith(("fishserve_requests_running", "fishserve_requests_waiting")))
+
+
 class Ear(FrameProcessor):
     """Keeps the sound that comes out of a pipeline, and the words with their seconds."""
 
@@ -44,10 +52,10 @@ class Ear(FrameProcessor):
         await self.push_frame(frame, direction)
 
     async def all(self):
-        """All sound until none comes for a while."""
+        """All sound, until none comes for a while and the server makes no more: a busy machine may take seconds for the next chunk."""
         async with asyncio.timeout(LONG_SECONDS):
             await self.arrived.wait()
-        while self.arrived.is_set():
+        while self.arrived.is_set() or await asyncio.to_thread(server_speaks):
             self.arrived.clear()
             try:
                 async with asyncio.timeout(QUIET_SECONDS):
@@ -99,7 +107,7 @@ async def main():
                 base_url=f"{URL}/v1", api_key="any", settings=OpenAITTSService.Settings(voice="alloy")
             ),
             "ElevenLabsTTSService": lambda: ElevenLabsTTSService(
-                api_key="any", url=SOCKETS, settings=ElevenLabsTTSService.Settings(voice="default")
+                api_key="any", url=SOCKETS, settings=ElevenLabsTTSService.Settings(voice="default"), stop_frame_timeout_s=LONG_SECONDS
             ),
             "ElevenLabsHttpTTSService": lambda: ElevenLabsHttpTTSService(
                 api_key="any", base_url=URL, aiohttp_session=http, settings=ElevenLabsHttpTTSService.Settings(voice="default")
