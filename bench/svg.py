@@ -68,9 +68,10 @@ def lines(series: Sequence[Series], x_label: str, y_label: str, *, dots: bool = 
     return _svg(parts, HEIGHT + 18 * len(series), _legend([name for name, _ in series]))
 
 
-def file(drawing: str) -> str:
-    """A drawing as a file of its own, on its own paper: light or dark, as its reader's system is."""
-    style = f"<style>{COLOUR_STYLE}{STYLE}svg {{ background: var(--paper); }}</style>"
+def file(drawing: str, width: int = WIDTH, style: str = "") -> str:
+    """A drawing as a file of its own, on its own paper, at most `width` pixels wide: light or dark, as its reader's system is."""
+    sized = STYLE.replace(f"max-width: {WIDTH}px", f"max-width: {width}px")
+    style = f"<style>{COLOUR_STYLE}{sized}{style}svg {{ background: var(--paper); }}</style>"
     return drawing.replace("<svg viewBox=", '<svg xmlns="http://www.w3.org/2000/svg" viewBox=', 1).replace(">", f">{style}", 1) + "\n"
 
 

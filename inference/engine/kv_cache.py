@@ -51,6 +51,8 @@ class PrefixCache:
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._prefixes: OrderedDict[bytes, KVPrefix] = OrderedDict()
+        for result in ("hit", "miss"):  # that is 0 at first: a counter that begins at 1 has not grown
+            metrics.PREFIXES.labels(result)
 
     @property
     def bytes(self) -> int:

@@ -80,6 +80,8 @@ class Scheduler:
         self._guarded: set[Job] = set()
         self._retry_times = RetryTimes(slots)
         self._changed = threading.Condition()
+        for reason in FinishReason:  # that is 0 at first: a counter that begins at 1 has not grown
+            metrics.REQUESTS.labels(reason)
 
     # -- from any thread -------------------------------------------------------------------------------------------
 

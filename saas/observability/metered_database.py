@@ -14,6 +14,10 @@ class Counted:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        for status in ("queued", "running", "succeeded", "failed", "cancelled", "expired"):
+            metrics.JOBS.labels(status)  # that is 0 at first: a counter that begins at 1 has not grown
+        for kind in ("purchased", "reserved", "charged", "returned"):
+            metrics.CREDITS.labels(kind)
 
     async def call(self, function: str, **arguments: Any) -> Any:
         began = time.monotonic()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from prometheus_client import REGISTRY
 
-from inference import Audio, Overloaded, RequestError, SpeechEngine, SpeechRequest
+from inference import Audio, FinishReason, Overloaded, RequestError, SpeechEngine, SpeechRequest
 from inference.engine import runner as runner_module
 from inference.engine import scheduler as scheduler_module
 from inference.engine import stream as stream_module
@@ -36,6 +36,13 @@ def test_a_voice_is_computed_once_and_changes_nothing(golden):
     assert lookups("hit") - hits == 2
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
+
+
+def test_counters_are_there_before_the_first_request(golden):
+    """Prometheus sees a counter grow from 0, and not one that begins at 1."""
+    ByHand(golden, slots=1)
+    assert all(REGISTRY.get_sample_value("fishserve_requests_total", {"reason": reason}) is not None for reason in FinishReason)
+    assert all(REGISTRY.get_sample_value("fishserve_prefix_lookups_total", {"result": result}) is not None for result in ("hit", "miss"))
 
 
 def test_a_long_prompt_does_not_keep_running_streams_waiting(golden, monkeypatch):

@@ -64,6 +64,13 @@ def test_each_alert_and_each_panel_has_its_own_name():
     assert len(names) == len(set(names)) >= 10
 
 
+def test_no_panel_shows_half_a_request():
+    """A quantile lies somewhere between the edges of its bucket, so that the median of steps of one request each would be 0.5."""
+    asked = [expression for _, expression, _ in ASKED if "fishserve_batch_size_bucket" in expression]
+    assert asked
+    assert all(expression.startswith("ceil(histogram_quantile(") for expression in asked)
+
+
 def test_what_the_saas_api_measures_is_on_the_dashboard_or_has_an_alert():
     asked = " ".join(expression for _, expression, _ in ASKED)
     ours = {re.sub("_(total|bucket|sum|count)$", "", name) for name in KNOWN if name.startswith("fishserve_saas_")}

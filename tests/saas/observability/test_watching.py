@@ -9,11 +9,13 @@ import re
 import signal
 import subprocess
 import sys
+from typing import get_args
 
 import httpx
 import pytest
 from prometheus_client import REGISTRY
 
+from saas.admin.schemas import JobStatus
 from saas.observability.figures import Figures
 from saas.observability.logs import Line
 from saas.observability.metered_database import Counted
@@ -114,6 +116,16 @@ def test_metrics_follow_credits_and_jobs_through_every_change_once(postgres):
     moved = {sample: sampled(sample) - before[sample] for sample in SAMPLES}
     assert [moved[s] for s in SAMPLES[:4]] == [2, 1, 1, 1]
     assert [moved[s] for s in SAMPLES[4:]] == [2 * reserved, charged, 2 * reserved - charged]
+
+
+def test_counters_of_jobs_and_credits_are_there_before_the_first():
+    """Prometheus sees a counter grow from 0, and not one that begins at 1: the first purchase after a start would be on no dashboard."""
+    Counted(None)
+    for name, label, values in (
+        ("jobs", "status", get_args(JobStatus)),
+        ("credits", "kind", ("purchased", "reserved", "charged", "returned")),
+    ):
+        assert all(REGISTRY.get_sample_value(f"fishserve_saas_{name}_total", {label: value}) is not None for value in values)
 
 
 def test_metrics_know_what_waits_in_the_database_and_the_money(postgres, monkeypatch):
