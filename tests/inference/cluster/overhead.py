@@ -1,6 +1,6 @@
 """What Ray Serve costs: `fishserve serve` and a cluster of one replica in alternation, each alone on this machine, with minnow on one thread.
 
-`.venv/bin/python -m tests.inference.cluster.overhead` takes about six minutes, writes bench/results/cluster-overhead.json, and prints the
+`.venv/bin/python -m tests.inference.cluster.overhead` takes about four minutes, writes bench/results/cluster-overhead.json, and prints the
 table of docs/cluster.md.
 """
 
