@@ -175,7 +175,6 @@ class FusedStep:
                 self._buffers.run(layer, x, attend, add if len(x) == 1 else None)
             logits = _part(self._logits, rows, len(self._code_head))
             kernels.linear(x[time - 1 :: time], self._code_head, logits, norm=(model.fast_norm.weight, model.fast_norm.eps))
-        kernels.advance(numbers, frames, active, codebooks=codebooks, window=self._window)
 
 
 def _part(buffer: Tensor, rows: int, width: int) -> Tensor:

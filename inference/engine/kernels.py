@@ -113,10 +113,30 @@ def _allowed(x, i, seen, frame, penalty, FIRST: tl.constexpr):
     return tl.where(seen, tl.where(x < 0, x * penalty, x / penalty), x)
 
 
+@triton.jit
+def _advance(here, frame, number, CODEBOOKS: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
+    """Advance a row's numbers `here` to the frame after `frame`."""
+    i = tl.arange(0, BLOCK)
+    tl.store(here + i, tl.load(frame + i, mask=i <= CODEBOOKS, other=0), mask=i <= CODEBOOKS)
+    tl.store(here + CODEBOOKS + 1, tl.load(here + CODEBOOKS + 1) + 1)
+    tl.store(here + CODEBOOKS + 3, number + 1)
+    # The first frame never enters the window. After it the window is full of zeros, except for tokens, where zero means something else.
+    history, w = here + CODEBOOKS + 4, tl.arange(0, WINDOW)
+    if number == 0:
+        for n in tl.static_range(1, CODEBOOKS):
+            tl.store(history + n * WINDOW + w, tl.zeros((WINDOW,), tl.int64))
+    else:
+        slot = number % WINDOW
+        tl.store(history + slot, tl.load(frame + CODEBOOKS + 1))
+        for n in tl.static_range(1, CODEBOOKS):
+            tl.store(history + n * WINDOW + slot, tl.load(frame + 1 + n))
+
+
 @triton.jit(do_not_specialize=["n"])
 def _draw(n, logits, numbers, stride, sampling, hidden, frames, ids, embeddings, x, active, semantic_begin, code_size, ahead,
           N: tl.constexpr, BLOCK: tl.constexpr, CODEBOOKS: tl.constexpr, WINDOW: tl.constexpr, FIRST: tl.constexpr,
-          DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, SIZE: tl.constexpr, AHEAD: tl.constexpr, ASK: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
+          DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, COLUMNS: tl.constexpr, SIZE: tl.constexpr, AHEAD: tl.constexpr, ASK: tl.constexpr,
+          PDL: tl.constexpr):  # fmt: skip
     row, i, d = tl.program_id(0), tl.arange(0, BLOCK), tl.arange(0, BLOCK_DIM)
     if AHEAD:  # noqa: SIM102 - decided when the kernel is compiled
         if tl.program_id(1) > 0:
@@ -172,29 +192,9 @@ def _draw(n, logits, numbers, stride, sampling, hidden, frames, ids, embeddings,
         tl.store(frame_at + 1 + n, choice.to(tl.int64))
         tl.store(frame_at + CODEBOOKS + 2, tl.load(frame_at + CODEBOOKS + 2) & well.to(tl.int64))
         tl.store(x + row * DIM + d, tl.load(embeddings + choice * DIM + d, mask=d < DIM, other=0), mask=d < DIM)
-
-
-@triton.jit
-def _advance(numbers, stride, frames, active, CODEBOOKS: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
-    row, i = tl.program_id(0), tl.arange(0, BLOCK)
-    here, frame = numbers + row * stride, frames + row * (CODEBOOKS + 3)
-    number, count = tl.load(here + CODEBOOKS + 3), tl.load(active)
-    after_the_last(PDL)
-    if row >= count:
-        return
-    tl.store(here + i, tl.load(frame + i, mask=i <= CODEBOOKS, other=0), mask=i <= CODEBOOKS)
-    tl.store(here + CODEBOOKS + 1, tl.load(here + CODEBOOKS + 1) + 1)
-    tl.store(here + CODEBOOKS + 3, number + 1)
-    # The first frame never enters the window. After it the window is full of zeros, except for tokens, where zero means something else.
-    history, w = here + CODEBOOKS + 4, tl.arange(0, WINDOW)
-    if number == 0:
-        for n in tl.static_range(1, CODEBOOKS):
-            tl.store(history + n * WINDOW + w, tl.zeros((WINDOW,), tl.int64))
-    else:
-        slot = number % WINDOW
-        tl.store(history + slot, tl.load(frame + CODEBOOKS + 1))
-        for n in tl.static_range(1, CODEBOOKS):
-            tl.store(history + n * WINDOW + slot, tl.load(frame + 1 + n))
+    if n == CODEBOOKS - 1:
+        tl.debug_barrier()  # what other threads of the program have written of the frame is read, and what they have read is written
+        _advance(row_numbers, frame_at, frame, CODEBOOKS, WINDOW, COLUMNS)
 
 
 # -- launchers -----------------------------------------------------------------------------------------------------
@@ -259,8 +259,8 @@ def draw(
     frames (rows, 1 + codebooks + 2).
 
     It also writes the fast layers' next input to x: after the first draw `hidden` and the code's embedding, alternating; later the
-    embedding alone. `numbers` are as `inference.engine.graphs.Graphs` keeps them. For a single row, idle processors meanwhile bring the
-    weight `ahead` into the cache.
+    embedding alone. `numbers` are as `inference.engine.graphs.Graphs` keeps them; the last draw advances them to the next frame. For a
+    single row, idle processors meanwhile bring the weight `ahead` into the cache.
     """
     dim, count = embeddings.shape[1], logits.shape[1]
     asking = asked(ahead, len(logits))
@@ -268,21 +268,5 @@ def draw(
         _draw, (len(logits), 1 + asking["AHEAD"]),
         n, logits, numbers, numbers.stride(0), sampling, hidden, frames, ids, embeddings, x, active, semantic_begin, code_size,
         x if ahead is None else ahead, N=count, BLOCK=power(count), CODEBOOKS=codebooks, WINDOW=window, FIRST=n == 0, DIM=dim,
-        BLOCK_DIM=power(dim), **asking, **options(x, 8),
+        BLOCK_DIM=power(dim), COLUMNS=power(1 + codebooks), **asking, **options(x, 8),
     )  # fmt: skip
-
-
-def advance(numbers: Tensor, frames: Tensor, active: Tensor, *, codebooks: int, window: int) -> None:
-    """Advance the first `active` rows of `numbers` to the frame after `frames`."""
-    launch(
-        _advance,
-        (len(frames),),
-        numbers,
-        numbers.stride(0),
-        frames,
-        active,
-        CODEBOOKS=codebooks,
-        WINDOW=window,
-        BLOCK=power(1 + codebooks),
-        **options(numbers, 1),
-    )

@@ -195,7 +195,7 @@ def numbers_of(rows):
     return torch.cat((torch.randint(0, 30, (rows, 1 + CODEBOOKS)), facts, history.flatten(1)), dim=1)
 
 
-@pytest.mark.parametrize("draw", [0, 2])
+@pytest.mark.parametrize("draw", [0, 1])
 @pytest.mark.parametrize("sharp", [0.3, 8], ids=["flat", "peaked"])
 def test_a_draw_is_the_samplers(draw, sharp):
     settings = torch.tensor([[0.7, 0.7, 1.2], [0, 0.9, 1.5], [1.5, 1.0, 1.0], [1e-3, 0.3, 0.8], [2, 0.05, 1.9]])
@@ -224,7 +224,7 @@ def test_a_draw_is_the_samplers(draw, sharp):
         assert torch.equal(x[: 2 * rows : 2], hidden[:rows])
         assert torch.equal(x[1 : 2 * rows : 2], embeddings[codes])
     else:
-        assert torch.equal(frames[:rows, 3], choices)
+        assert torch.equal(frames[:rows, 2], choices)
         assert torch.equal(x[:rows], embeddings[choices])
 
 
@@ -332,7 +332,7 @@ def test_every_kernel_compiles_for_a_gpu(pytestconfig, tmp_path, rows, architect
     assert done.returncode == 0, done.stderr[-2000:]
     runs = json.loads(out.read_text())["runs"]
     assert {run["kernel"] for run in runs} == {
-        "embed", "linear", "dot", "norm", "gate", "attend", "attend_and_add", "draw", "advance", "write", "attend_prompts",
+        "embed", "linear", "dot", "norm", "gate", "attend", "attend_and_add", "draw", "write", "attend_prompts",
         "convolve", "keep_input", "sound",
     }  # fmt: skip
     assert [run["title"] for run in runs if run["spilled"]] == []
