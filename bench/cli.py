@@ -170,8 +170,8 @@ def roofline(
 
     loaded, settings = _checkpoint(checkpoint, device)
     rows = _levels(streams)
-    with _recorded(recording(out, "roofline", {"streams": rows, "weights": settings.cpu_weights}, facts(loaded))) as record:
-        measure(loaded, settings.cpu_weights, rows, record, _step)
+    with _recorded(recording(out, "roofline", {"streams": rows, "weights": settings.weights}, facts(loaded))) as record:
+        measure(loaded, settings.weights, rows, record, _step)
 
 
 @app.command()
@@ -187,8 +187,8 @@ def frames(
 
     loaded, settings = _checkpoint(checkpoint, device)
     rows = _levels(streams)
-    with _recorded(recording(out, "frames", {"streams": rows, "weights": settings.cpu_weights}, facts(loaded))) as record:
-        measure(loaded, settings.cpu_weights, rows, record, _step)
+    with _recorded(recording(out, "frames", {"streams": rows, "weights": settings.weights}, facts(loaded))) as record:
+        measure(loaded, settings.weights, rows, record, _step)
 
 
 @app.command()
@@ -208,14 +208,19 @@ def host(
 
 
 @app.command()
-def rounding(checkpoint: Checkpoint = None, out: Out = None) -> None:
-    """How far 8-bit weights move the hidden states, on a CPU."""
+def rounding(
+    texts: Annotated[int, typer.Option(min=1, help="Number of texts.")] = 8,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each, at most.")] = 64,
+    checkpoint: Checkpoint = None,
+    out: Out = None,
+) -> None:
+    """What rounding does to hidden states, logits and choices: FP16, and 8-bit weights as a GPU and a CPU use them. It takes a CPU alone."""
     from bench.record import facts, recording
-    from bench.roofline import rounding as measure
+    from bench.rounding import measure
 
     loaded, _ = _checkpoint(checkpoint, "cpu")
-    with _recorded(recording(out, "rounding", {}, facts(loaded))) as record:
-        measure(loaded, record, _step)
+    with _recorded(recording(out, "rounding", {"texts": texts, "frames": frames}, facts(loaded))) as record:
+        measure(loaded, texts, frames, record, _step)
 
 
 @app.command()
@@ -235,7 +240,7 @@ def soak(
     from inference.engine.startup import engine_for
 
     loaded, chosen = _checkpoint(checkpoint, device)
-    settings = {"minutes": minutes, "clients": clients, "slots": slots, "faults": faults, "seed": seed, "weights": chosen.cpu_weights}
+    settings = {"minutes": minutes, "clients": clients, "slots": slots, "faults": faults, "seed": seed, "weights": chosen.weights}
     with (
         _recorded(recording(out, "soak", settings, facts(loaded))) as record,
         engine_for(loaded, chosen, slots) as engine,
@@ -264,7 +269,7 @@ def busy(
 
     loaded, chosen = _checkpoint(checkpoint, device)
     neighbours = neighbours or len(allowed_cpus())
-    settings = {"neighbours": neighbours, "rounds": rounds, "seconds": seconds, "weights": chosen.cpu_weights}
+    settings = {"neighbours": neighbours, "rounds": rounds, "seconds": seconds, "weights": chosen.weights}
     with (
         _recorded(recording(out, "busy", settings, facts(loaded))) as record,
         engine_for(loaded, chosen, slots=1) as engine,
@@ -411,7 +416,7 @@ def _in_process(
     loaded, chosen = _checkpoint(checkpoint, device)
     settings = {
         "concurrency": levels, "seconds": seconds, "buckets": buckets, "languages": languages, "rate": rate, "objective": vars(objective),
-        "rows": max(levels), "weights": chosen.cpu_weights,
+        "rows": max(levels), "weights": chosen.weights,
     }  # fmt: skip
     with (
         _recorded(recording(out, command, settings, facts(loaded))) as record,

@@ -40,7 +40,7 @@ def measure(checkpoint: Checkpoint, weights: Weights, streams: list[int], record
     """
     device, dtype = checkpoint.device, precision(checkpoint.device)
     with step("bandwidth and arithmetic", None):
-        fastest = max(bandwidth(device)), max(arithmetic(device, torch.int8 if weights == "int8" else dtype))
+        fastest = max(bandwidth(device)), max(arithmetic(device, weights))
     record.body |= {"bytes_per_second": fastest[0], "flops_per_second": fastest[1]}
     for n in (n for n in streams if affordable_slots(checkpoint, n, None) == n):
         with step(f"{n} stream{'s'[: n > 1]}", None):
@@ -49,7 +49,7 @@ def measure(checkpoint: Checkpoint, weights: Weights, streams: list[int], record
             start = now(device) - started
             proof = _proof(checkpoint, runner, n) if runner._graphs is not None else {}
             seconds, device_seconds = _frames(checkpoint, runner, n)
-        needed = frame(checkpoint.config, n, POSITIONS, dtype.itemsize, weight_size_of(checkpoint, weights))
+        needed = frame(checkpoint.config, n, POSITIONS, dtype.itemsize, _weight_size(checkpoint, weights, runner, n))
         limit = sum(work.seconds(*fastest) for work in needed.values())
         run = {
             "case": "frame",
@@ -70,6 +70,15 @@ def measure(checkpoint: Checkpoint, weights: Weights, streams: list[int], record
         record.body["codec_start_seconds"] = now(device) - started
         for rows, frames in sorted(passes._passes):
             _decode(checkpoint, passes, rows, frames, record, step)
+
+
+def _weight_size(checkpoint: Checkpoint, weights: Weights, runner: Runner, n: int) -> int | None:
+    """As `weight_size_of`; graphs of few rows read 8-bit weights."""
+    if runner._graphs is None:
+        return weight_size_of(checkpoint, weights)
+    from inference.engine.kernels import NARROW
+
+    return 1 if weights == "int8" and n <= NARROW else None
 
 
 def _prompt(checkpoint: Checkpoint, seed: int) -> torch.Tensor:

@@ -11,8 +11,9 @@ import subprocess
 import tempfile
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import triton
 import typer
@@ -20,7 +21,9 @@ import typer
 from bench.record import Record, facts, recording
 from bench.tables import tables
 from inference.engine.kernel_cache import compile_at_once, without_gpu
+from inference.engine.kernels import NARROW
 from inference.engine.prefill import SIZES
+from inference.engine.weight_layouts import Weights
 from inference.errors import RequestError
 from inference.warm_cli import capability_of, codec_of, fill_vocoder, model_of, stand_in
 
@@ -61,14 +64,20 @@ def main(
 
 
 def measure(config: DualARConfig, im_end: int, semantic_begin: int, rows: list[int], architectures: list[str], record: Record) -> None:
-    """One run for each architecture, number of rows and kernel, and with 0 rows those of a pass over prompts."""
-    stand_ins = [stand_in(replace(config, n_layer=n, n_fast_layer=fast), im_end, semantic_begin, max(rows)) for n, fast in LAYERS]
+    """One run for each architecture, number of rows and kernel, and with 0 rows those of a pass over prompts; for few rows also with 8-bit
+    weights.
+    """
     record.body["prediction"] = PREDICTION
     record.body["machine"]["device"] = "none: kernels are compiled, not run"
-    for name in architectures:
-        for n in (*rows, 0):
-            record.runs += _runs(stand_ins, config, name, n)
+    for weights in get_args(Weights):
+        levels = (*rows, 0) if weights == "native" else tuple(n for n in rows if n <= NARROW)
+        most = max(levels, default=1)
+        stand_ins = [stand_in(replace(config, n_layer=n, n_fast_layer=fast), im_end, semantic_begin, most, weights) for n, fast in LAYERS]
+        for name, n in product(architectures, levels):
+            record.runs += [run | {"weights": weights} for run in _runs(stand_ins, config, name, n)]
             record.write()
+        del stand_ins  # some GB
+    for name in architectures:
         record.runs += _vocoder_runs(name)
         record.write()
 
@@ -78,7 +87,7 @@ def _vocoder_runs(architecture: str) -> list[dict[str, Any]]:
     launches: list[Launch] = []
     fill_vocoder(codec_of(None), capability_of(architecture), [VOCODER_PASS], launches)
     counts, seen = Counter(map(title_of, launches)), {title_of(launch): launch for launch in launches}
-    return [_run(architecture, VOCODER, launch, counts[title]) for title, launch in seen.items()]
+    return [_run(architecture, VOCODER, launch, counts[title]) | {"weights": "native"} for title, launch in seen.items()]
 
 
 def _runs(stand_ins: list[tuple[Graphs, PrefillGraphs]], config: DualARConfig, architecture: str, rows: int) -> list[dict[str, Any]]:
@@ -116,7 +125,9 @@ def title_of(launch: Launch) -> str:
     """A kernel's name with what tells it from others of that name."""
     c = launch.constants
     if launch.kernel in ("linear", "dot"):
-        extras = (word for key, word in (("NORM", "norm"), ("GATED", "gate"), ("BIAS", "bias"), ("ADD", "add")) if c[key])
+        extras = (
+            word for key, word in (("SCALED", "int8"), ("NORM", "norm"), ("GATED", "gate"), ("BIAS", "bias"), ("ADD", "add")) if c[key]
+        )
         together = f" of {c['ROWS'] * launch.grid[1]} rows" if launch.kernel != "linear" else ""
         return " ".join((f"product {c['N']} x {c['K']}", *extras)) + together
     if launch.kernel == "convolve":
@@ -127,7 +138,7 @@ def title_of(launch: Launch) -> str:
     if launch.kernel == "draw":
         return "first draw" if c["FIRST"] else "later draw"
     names = {
-        "attend_and_add": "attention and output, fast layer",
+        "attend_and_add": "attention and output, fast layer" + " int8" * c.get("SCALED", False),
         "write": "keys and values of prompts",
         "attend_prompts": "attention of prompts",
     }
@@ -158,11 +169,12 @@ def figures(words: str) -> dict[str, int]:
 def bytes_read(launch: Launch, codebooks: int) -> int:
     """Bytes that a kernel reads from memory: weights and earlier keys and values. What the last kernels wrote is in the cache."""
     c, half = launch.constants, 2
+    weight = 1 if c.get("SCALED") else half
     match launch.kernel:
         case "linear" | "dot":
-            return half * c["N"] * c["K"] * (1 + c["GATED"])
+            return int(weight * c["N"] * c["K"] * (1 + c["GATED"]))
         case "attend_and_add":
-            return half * c["N"] * c["KV"] * c["HEADS"] * c["D"]
+            return int(weight * c["N"] * c["KV"] * c["HEADS"] * c["D"])
         case "attend" if c["RAGGED"]:
             return half * launch.grid[0] * 2 * c["KV"] * LENGTH * c["D"]
         case "embed":

@@ -22,7 +22,7 @@ from inference.engine.weight_layouts import Half, Weights
 from inference.model.checkpoint import Checkpoint, in_decoder, precision
 from inference.model.codec import decode_streams
 from inference.model.config import CODES_PER_GROUP, SAMPLES_PER_FRAME, DualARConfig
-from inference.model.dual_ar import Block, Span
+from inference.model.dual_ar import Block
 
 POSITIONS = 256
 """Positions in the cache when a frame is measured: a sentence with some seconds of speech."""
@@ -85,9 +85,9 @@ def bandwidth(device: torch.device) -> list[float]:
     return max(copies, sums, key=max)
 
 
-def arithmetic(device: torch.device, dtype: torch.dtype) -> list[float]:
-    """Samples of operations a second, from a large matrix product in this dtype."""
-    n = MULTIPLIED[device.type]
+def arithmetic(device: torch.device, weights: Weights) -> list[float]:
+    """Samples of operations a second, from a large matrix product of such weights: a GPU multiplies 8-bit ones as FP16."""
+    n, dtype = MULTIPLIED[device.type], torch.int8 if weights == "int8" and device.type == "cpu" else precision(device)
     a, b = (torch.randn(n, n).to(device, dtype) for _ in range(2))
     multiply = torch._int_mm if dtype == torch.int8 else torch.mm
     return [2 * n**3 / s for s in timed(lambda: multiply(a, b), device)]
@@ -100,7 +100,7 @@ def measure(checkpoint: Checkpoint, weights: Weights, rows: list[int], record: R
     with step("bandwidth", None):
         bytes_per_second = bandwidth(device)
     with step("arithmetic", None):
-        flops_per_second = arithmetic(device, torch.int8 if weights == "int8" else dtype)
+        flops_per_second = arithmetic(device, weights)
     record.body |= {"bytes_per_second": bytes_per_second, "flops_per_second": flops_per_second}
 
     def add(stage: str, n: int, frames: int, work: Work, run: Callable[[], object]) -> None:
@@ -140,7 +140,7 @@ def _convolution(x: list[int], w: list[int], *_: object, out_shape: list[int]) -
 def weight_size_of(checkpoint: Checkpoint, weights: Weights) -> int | None:
     """Bytes of a weight in the layers if they differ from a value's; on a CPU, large BF16 weights are kept as FP16."""
     first = next(block for block in checkpoint.lm.layers if isinstance(block, Block)).feed_forward
-    return 1 if weights == "int8" else 2 if Half.works(first.w1, first.w3) else None
+    return 1 if weights == "int8" and checkpoint.device.type == "cpu" else 2 if Half.works(first.w1, first.w3) else None
 
 
 def _codes(checkpoint: Checkpoint, rows: int, frames: int) -> torch.Tensor:
@@ -172,25 +172,3 @@ def _stages(checkpoint: Checkpoint, weights: Weights, rows: int) -> dict[str, Ca
         "semantic head": lambda: step.token_logits(hidden, token_head),
         "fast layers": fast,
     }
-
-
-@torch.inference_mode()
-def rounding(checkpoint: Checkpoint, record: Record, step: Shown) -> None:
-    """Measure the effect of 8-bit weights: 32 times, one step on the same cache in the model's own precision and in 8 bits.
-
-    A run holds the relative error of the hidden states, and whether the likeliest token is the same.
-    """
-    past, steps = 64, 32
-    lm, c = checkpoint.lm, checkpoint.config
-    shape, generator = (1, 1 + c.num_codebooks, past + steps), torch.Generator().manual_seed(0)
-    columns = torch.randint(0, min(CODES_PER_GROUP, c.codebook_size), shape, generator=generator)
-    columns[:, 0] = columns[:, 1] + checkpoint.tokenizer.semantic_begin
-    kinds = {"int8": Step(lm, 1, "int8"), "native": Step(lm, 1)}
-    cache = lm.new_cache(1, past + steps)
-    lm.slow(columns[:, :, :past], cache, Span.prompt(0, 0, past, torch.device("cpu")))
-    with step("rounding", None):
-        for n in range(past, past + steps):
-            hidden = {kind: s.slow(columns[:, :, n], cache, [n]) for kind, s in kinds.items()}  # native last: the cache keeps its entries
-            error = float((hidden["int8"] - hidden["native"]).norm() / hidden["native"].norm())
-            tokens = [int(lm.token_logits(h).argmax()) for h in hidden.values()]
-            record.runs.append({"hidden_error": error, "same_likeliest_token": tokens[0] == tokens[1]})

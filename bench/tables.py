@@ -69,8 +69,8 @@ def kernels(body: dict[str, Any]) -> list[Table]:
     names = list(dict.fromkeys(r["architecture"] for r in runs))
     most = "sm_90" if "sm_90" in names else names[0]
     found = []
-    for rows in dict.fromkeys(r["rows"] for r in runs):
-        mine = [r for r in runs if r["architecture"] == most and r["rows"] == rows]
+    for rows, weights in dict.fromkeys((r["rows"], r["weights"]) for r in runs):
+        mine = [r for r in runs if r["architecture"] == most and (r["rows"], r["weights"]) == (rows, weights)]
         lines = [
             [r["title"], str(r["launches"]), " x ".join(map(str, r["grid"])),
              *(str(r[key]) for key in ("warps", "registers", "spilled", "shared", "barriers", "instructions")),
@@ -80,7 +80,7 @@ def kernels(body: dict[str, Any]) -> list[Table]:
         total = sum(r["launches"] * r["seconds"] for r in mine if r["seconds"])
         words = f"{sum(r['launches'] for r in mine)} kernels of ours, {1e6 * total:.0f} µs; {body['prediction']}." if total else ""
         columns = ("kernel", "times", "grid", "warps", "registers", "spilled, B", "shared, B", "barriers", "instructions", "MB", "µs")
-        found.append(Table(f"{most}, {_what(rows)}", columns, lines, words))
+        found.append(Table(f"{most}, {_what(rows)}{', 8-bit weights' * (weights == 'int8')}", columns, lines, words))
     titles = dict.fromkeys((r["rows"], r["title"]) for r in runs)
     each = {(r["rows"], r["title"], r["architecture"]): r for r in runs}
     lines = [
@@ -378,19 +378,22 @@ def soak(body: dict[str, Any]) -> list[Table]:
 
 
 def rounding(body: dict[str, Any]) -> list[Table]:
-    """How far 8-bit hidden states are off."""
-    runs = body["runs"]
-    if not runs:
-        return []
-    error = statistics.mean(r["hidden_error"] for r in runs)
-    same = sum(r["same_likeliest_token"] for r in runs)
-    return [
-        Table(
-            "8-bit weights",
-            ["", "steps", "error of hidden states", "same likeliest token"],
-            [["int8", str(len(runs)), f"{error:.1%}", str(same)]],
-        )
-    ]
+    """How far rounded weights lead away from FP32's."""
+    lines = []
+    for kind in dict.fromkeys(r["weights"] for r in body["runs"]):
+        mine = [r for r in body["runs"] if r["weights"] == kind]
+        hidden, logits, same = (np.array([value for r in mine for value in r[key]]) for key in ("hidden_error", "logits_error", "same"))
+        greedy = statistics.mean(r["greedy"] for r in mine)
+        lines.append(
+            [kind, str(len(same)), f"{hidden.mean():.2%}", f"{logits.mean():.4f}", f"{same.mean() / body['draws']:.1%}",
+             f"{(same == body['draws']).mean():.1%}", f"{greedy:.1%}"]
+        )  # fmt: skip
+    columns = ("weights", "frames", "hidden states", "logits", "choices", "frames", "greedy frames")
+    note = (
+        "Hidden states: the difference from FP32's as a part of these. Logits: its standard deviation as a part of theirs. Choices and frames: "
+        "the share with the same likeliest ids after the same past; greedy frames: the same, after the past that each chose itself."
+    )
+    return [Table("Rounded weights beside FP32", columns, lines, note)]
 
 
 def cost(body: dict[str, Any], price: float, busy: Sequence[float]) -> Table:

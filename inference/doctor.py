@@ -56,7 +56,8 @@ def examine(settings: Settings, console: Console) -> bool:
             row("driver", f"the CPU computes: {why_no_gpu()}", good=False)
         row(
             "precision",
-            f"{_name(checkpoints.precision(chosen))} weights for language model and decoder; norms, softmax, logits and sampling in float32",
+            f"{_name(checkpoints.precision(chosen))} weights for language model and decoder{_rounded(settings)}; "
+            "norms, softmax, logits and sampling in float32",
         )
         path = locate(settings.checkpoint)
         files = complete(path, settings.codec, settings.adapter)  # raises when a file is missing
@@ -80,7 +81,7 @@ def examine(settings: Settings, console: Console) -> bool:
             row("waiting", waiting())
             row("batches", _batches(loaded))
         else:
-            runner, codec = Runner(loaded, 1), Vocoder(loaded.codec).how
+            runner, codec = Runner(loaded, 1, settings.weights), Vocoder(loaded.codec).how
             how = f"frames: {runner.how}; prefill: {runner.prefill_how}; codec: {codec}"
             row("graphs", how, runner.how == runner.prefill_how == codec == GRAPHS)
     except FishserveError as e:
@@ -94,6 +95,10 @@ def _version() -> str:
         return version("fishserve")
     except PackageNotFoundError:
         return "(not installed)"
+
+
+def _rounded(settings: Settings) -> str:
+    return ", its layers' rounded to 8 bits" if settings.weights == "int8" else ""
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -12,7 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.errors import ConfigurationError
 
-_OLD_SLOTS = "FISHSERVE_ROWS"
+_OLD_NAMES = {"slots": "FISHSERVE_ROWS", "weights": "FISHSERVE_CPU_WEIGHTS"}
+"""What settings were called before."""
 
 
 class Settings(BaseSettings):
@@ -27,12 +28,15 @@ class Settings(BaseSettings):
     )
     adapter: str | None = Field(None, description="LoRA adapter added to the checkpoint, as PATH or PATH:alpha. Empty: none.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; a server can have several, comma-separated.")
-    cpu_weights: Literal["native", "int8"] = Field("native", description="int8: decode with 8-bit weights on CPU, faster and less exact.")
+    weights: Literal["native", "int8"] = Field(
+        "native", validation_alias=AliasChoices("weights", "FISHSERVE_WEIGHTS", _OLD_NAMES["weights"]),
+        description="int8: decode with 8-bit weights, faster and less exact; on a GPU for up to 8 requests at once.",
+    )  # fmt: skip
     threads: int | None = Field(
         None, ge=1, le=1024, description="Threads that compute on a CPU. Empty: as many as help; `fishserve doctor` says how many and why."
     )
     slots: int | None = Field(
-        None, ge=1, le=512, validation_alias=AliasChoices("slots", "FISHSERVE_SLOTS", _OLD_SLOTS),
+        None, ge=1, le=512, validation_alias=AliasChoices("slots", "FISHSERVE_SLOTS", _OLD_NAMES["slots"]),
         description="Requests generated at once; more wait in the queue. Empty: 8, on CUDA 64.",
     )  # fmt: skip
     replicas: int = Field(
@@ -111,8 +115,9 @@ class Settings(BaseSettings):
 
 def read(**given: Any) -> Settings:
     """Read the settings. Each of `given` that is not None overrides the environment. Raises ConfigurationError."""
-    if os.environ.get(_OLD_SLOTS):
-        logging.getLogger("fishserve").warning("%s is now FISHSERVE_SLOTS; the old name will go in a later version", _OLD_SLOTS)
+    for name, old in _OLD_NAMES.items():
+        if os.environ.get(old):
+            logging.getLogger("fishserve").warning("%s is now FISHSERVE_%s; the old name will go in a later version", old, name.upper())
     try:
         return Settings(**{k: v for k, v in given.items() if v is not None})
     except ValidationError as e:

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from inference.engine.graphs import Graphs
     from inference.engine.launching import Launch
     from inference.engine.prefill import PrefillGraphs
+    from inference.engine.weight_layouts import Weights
     from inference.model.config import CodecConfig, DualARConfig
 
 ARCHITECTURES = "sm_80,sm_86,sm_89,sm_90,sm_100,sm_120"
@@ -33,7 +34,7 @@ def warm(
     slots: Annotated[int, typer.Option(min=1, max=512, help="Requests generated at once.")] = 64,
     architectures: Annotated[str, typer.Option(help="GPUs to compile for, comma-separated.")] = ARCHITECTURES,
 ) -> None:
-    """Compile the kernels of a model for GPUs, without one. It takes about a minute and a half of CPU for each architecture."""
+    """Compile the kernels of a model for GPUs, without one. It takes one or two minutes of CPU for each architecture."""
     wanted = [capability_of(name.strip()) for name in architectures.split(",")]
     os.environ["TRITON_CACHE_DIR"] = str(directory.resolve())  # before Triton is loaded
     with needs("engine", "`fishserve warm`"):
@@ -49,19 +50,25 @@ def warm(
 
 
 def fill(config: DualARConfig, im_end: int, semantic_begin: int, slots: int, capability: tuple[int, int]) -> None:
-    """Compile the kernels of a model's frames and prompts into Triton's cache, for an engine of so many slots.
+    """Compile the kernels of a model's frames and prompts into Triton's cache, for an engine of so many slots and any kind of weights.
 
     All layers take the same kernels, so the stand-in for the model has one of each kind, without values.
     """
     from dataclasses import replace
 
     from inference.engine.kernel_cache import compile_at_once, without_gpu
+    from inference.engine.kernels import NARROW
     from inference.engine.prefill import SIZES
+    from inference.engine.weight_layouts import Weights
 
-    frames, prompts = stand_in(replace(config, n_layer=1, n_fast_layer=1), im_end, semantic_begin, slots)
-    with without_gpu(capability):
-        compile_at_once(frames.run_eagerly, frames.sizes, capability)
-        compile_at_once(prompts.run_eagerly, SIZES[:1], capability)
+    for weights in get_args(Weights):
+        frames, prompts = stand_in(replace(config, n_layer=1, n_fast_layer=1), im_end, semantic_begin, slots, weights)
+        with without_gpu(capability):
+            if weights == "native":
+                compile_at_once(frames.run_eagerly, frames.sizes, capability)
+                compile_at_once(prompts.run_eagerly, SIZES[:1], capability)
+            else:  # more rows take the kernels of native weights
+                compile_at_once(frames.run_eagerly, [n for n in frames.sizes if n <= NARROW], capability)
 
 
 def fill_vocoder(
@@ -86,7 +93,9 @@ def fill_vocoder(
         compile_at_once(run, sizes or pass_sizes(), capability, launches)
 
 
-def stand_in(config: DualARConfig, im_end: int, semantic_begin: int, slots: int) -> tuple[Graphs, PrefillGraphs]:
+def stand_in(
+    config: DualARConfig, im_end: int, semantic_begin: int, slots: int, weights: Weights = "native"
+) -> tuple[Graphs, PrefillGraphs]:
     """The graphs of an engine of so many slots whose model has this shape and no values: their kernels can be compiled."""
     import torch
 
@@ -103,7 +112,7 @@ def stand_in(config: DualARConfig, im_end: int, semantic_begin: int, slots: int)
     values = {name: torch.empty(t.shape, dtype=torch.float16) for name, t in model.state_dict().items()}
     model.load_state_dict(values, assign=True)
     model.requires_grad_(False)
-    step, codes = Step(model, 1), min(config.codebook_size, CODES_PER_GROUP)
+    step, codes = Step(model, 1, weights), min(config.codebook_size, CODES_PER_GROUP)
     ids = torch.cat((torch.tensor([im_end]), torch.arange(semantic_begin, semantic_begin + codes)))
     head = Head(ids, step.heads.rows_of(model.output_weight[ids]), codes, step.heads.rows_of(model.fast_output.weight[:codes]))
     cache = model.new_cache(slots + 1, config.max_seq_len)

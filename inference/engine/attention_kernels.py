@@ -166,9 +166,9 @@ def _attend(qkv, cache, values, row_stride, head_stride, positions, turns, numbe
 
 
 @triton.jit(do_not_specialize=["position"])
-def _attend_and_add(qkv, cache, values, head_stride, turns, position, weight, x, scale,
+def _attend_and_add(qkv, cache, values, head_stride, turns, position, weight, weight_scale, x, scale,
                     D: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, ALL: tl.constexpr, KEYS: tl.constexpr,
-                    N: tl.constexpr, BLOCK_N: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
+                    N: tl.constexpr, BLOCK_N: tl.constexpr, SCALED: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
     n, h, j = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, ALL), tl.arange(0, HALF)
     d, p = tl.arange(0, 2 * HALF), tl.arange(0, KEYS)
     there = (h < KV * HEADS)[:, None]
@@ -178,6 +178,8 @@ def _attend_and_add(qkv, cache, values, head_stride, turns, position, weight, x,
         mask=(n < N)[:, None, None] & inside[None, :, :],
         other=0,
     )
+    if SCALED:
+        s = tl.load(weight_scale + n, mask=n < N, other=0)
     cos, sin = rope_of(turns + position * D + h[:, None] * 0, j, D, there)
     after_the_last(PDL)
     own = (h // HEADS)[:, None]  # the key/value head of each head
@@ -202,6 +204,8 @@ def _attend_and_add(qkv, cache, values, head_stride, turns, position, weight, x,
     y = tl.sum(weights[:, :, None] * v, axis=0) + last[:, None] * new_value.to(tl.float32)
     y = (y / (tl.sum(weights, axis=0) + last)[:, None]).to(x.dtype.element_ty).to(tl.float32)
     product = tl.sum(tl.sum(w.to(tl.float32) * y[None, :, :], axis=2), axis=1)
+    if SCALED:
+        product *= s
     tl.store(x + n, (before + product).to(x.dtype.element_ty), mask=n < N)
 
 
@@ -239,15 +243,16 @@ class Attention:
             BLOCK=64 if position is None else 16, SPLITS=splits, RAGGED=position is None, **asking, **options(qkv, 4),
         )  # fmt: skip
 
-    def add(self, qkv: Tensor, cache: Tensor, turns: Tensor, position: int, weight: Tensor, x: Tensor) -> None:
-        """x (1, n) += the attention of one row's next position, as of a call, times weight (n, heads * size): one kernel where keys are few.
+    def add(self, qkv: Tensor, cache: Tensor, turns: Tensor, position: int, weight: Tensor, x: Tensor, scale: Tensor | None = None) -> None:
+        """x (1, n) += the attention of one row's next position, as of a call, times weight (n, heads * size): one kernel where keys are few. `scale` is as
+        of `inference.engine.kernels.linear`.
 
         Every program computes the whole attention anew, for which there must be at most some dozens of positions.
         """
         heads, block = self._kv * self._per_kv, 4
         launch(
             _attend_and_add, (triton.cdiv(len(weight), block),),
-            qkv, cache, cache.stride(0), cache.stride(2), turns, position, weight, x, self._size**-0.5,
+            qkv, cache, cache.stride(0), cache.stride(2), turns, position, weight, x if scale is None else scale, x, self._size**-0.5,
             D=self._size, HEADS=self._per_kv, KV=self._kv, HALF=self._half, ALL=power(heads), KEYS=power(cache.shape[3]), N=len(weight),
-            BLOCK_N=block, **options(qkv, 4),
+            BLOCK_N=block, SCALED=scale is not None, **options(qkv, 4),
         )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,30 +18,44 @@ from inference.engine import kernels
 from inference.engine.attention_kernels import Attention
 from inference.engine.decode_step import Head, PackedBlock, Step
 from inference.engine.kernels import NARROW
-from inference.engine.weight_layouts import Dense, Matrix
+from inference.engine.weight_layouts import Dense, Int8Gpu, Matrix
 from inference.model.config import SEMANTIC_TOKENS
 from inference.model.dual_ar import Block, DualAR, KVCache
 
 
+class Weight(NamedTuple):
+    """A weight (out, in): as the library multiplies it, and as our kernels do. That is the same, or its 8 bits with their `scale`."""
+
+    whole: Tensor
+    ours: Tensor
+    scale: Tensor | None
+
+    @staticmethod
+    def of(matrix: Matrix, *linears: nn.Linear) -> Weight:
+        """The linear layers' weights concatenated; taken from `matrix` where it holds them in this form."""
+        whole = matrix.weight.t().contiguous() if isinstance(matrix, Dense) else torch.cat([linear.weight for linear in linears])
+        return Weight(whole, matrix.rounded, matrix.scale) if isinstance(matrix, Int8Gpu) else Weight(whole, whole, None)
+
+
 @dataclass(frozen=True)
 class Layer:
-    """A layer's norms (gain, eps) and weights (out, in)."""
+    """A layer's norms (gain, eps) and weights."""
 
     before: tuple[Tensor, float]
-    wqkv: Tensor
+    wqkv: Weight
     bias: Tensor | None
-    wo: Tensor
+    wo: Weight
     after: tuple[Tensor, float]
-    w13: Tensor
-    w2: Tensor
+    w13: Weight
+    w2: Weight
 
     @staticmethod
     def of(packed: PackedBlock, block: Block) -> Layer:
         """Take the step's own weights. On CUDA they already have the layout needed here, so nothing is stored twice."""
         before, after = ((norm.norm.weight, norm.norm.eps) for norm in (packed.attention_norm, packed.ffn_norm))
         a, f = block.attention, block.feed_forward
-        wqkv, wo, w2 = _rows(packed.wqkv, a.wqkv), _rows(packed.wo, a.wo), _rows(packed.w2, f.w2)
-        return Layer(before, wqkv, a.wqkv.bias, wo, after, _rows(packed.w13, f.w1, f.w3), w2)
+        wqkv, wo, w2 = Weight.of(packed.wqkv, a.wqkv), Weight.of(packed.wo, a.wo), Weight.of(packed.w2, f.w2)
+        return Layer(before, wqkv, a.wqkv.bias, wo, after, Weight.of(packed.w13, f.w1, f.w3), w2)
 
     @staticmethod
     def slow(step: Step) -> list[Layer]:
@@ -55,11 +70,6 @@ class Layer:
 
 def _layers(blocks: list[PackedBlock], layers: nn.ModuleList) -> list[Layer]:
     return [Layer.of(packed, block) for packed, block in zip(blocks, layers, strict=True) if isinstance(block, Block)]
-
-
-def _rows(matrix: Matrix, *linears: nn.Linear) -> Tensor:
-    """The linear layers' weights concatenated, (out, in); taken from `matrix` where it holds them in this form."""
-    return matrix.weight.t().contiguous() if isinstance(matrix, Dense) else torch.cat([linear.weight for linear in linears])
 
 
 def embed(model: DualAR, columns: Tensor, x: Tensor) -> None:
@@ -89,31 +99,31 @@ class LayerBuffers:
 
     def run(self, layer: Layer, x: Tensor, attend: Callable[..., None], attend_and_add: Callable[..., None] | None = None) -> None:
         """One layer over x (rows, dim), in place. `attend` takes qkv and out, and for few rows the weight that is needed next; where there is
-        `attend_and_add`, it takes qkv, the output's weight and x.
+        `attend_and_add`, it takes qkv, the output's weight and its scale, and x.
         """
         rows, dim = x.shape
-        qkv, both = _part(self._qkv, rows, len(layer.wqkv)), _part(self._both, rows, len(layer.w13))
-        y, h, normed = (
-            _part(buffer, rows, width) for buffer, width in ((self._y, dim), (self._h, len(layer.w13) // 2), (self._normed, dim))
-        )
+        (wqkv, our_wqkv, wqkv_scale), (wo, our_wo, wo_scale) = layer.wqkv, layer.wo
+        (w13, our_w13, w13_scale), (w2, our_w2, w2_scale) = layer.w13, layer.w2
+        qkv, both = _part(self._qkv, rows, len(wqkv)), _part(self._both, rows, len(w13))
+        y, h, normed = (_part(buffer, rows, width) for buffer, width in ((self._y, dim), (self._h, len(w13) // 2), (self._normed, dim)))
         if rows <= NARROW:
-            kernels.linear(x, layer.wqkv, qkv, bias=layer.bias, norm=layer.before)
+            kernels.linear(x, our_wqkv, qkv, scale=wqkv_scale, bias=layer.bias, norm=layer.before)
             if attend_and_add:
-                attend_and_add(qkv=qkv, weight=layer.wo, x=x)
+                attend_and_add(qkv=qkv, weight=our_wo, scale=wo_scale, x=x)
             else:
-                attend(qkv=qkv, out=y, ahead=layer.w13)
-                kernels.linear(y, layer.wo, x, add=x)
-            kernels.linear(x, layer.w13, h, norm=layer.after, gated=True)
-            kernels.linear(h, layer.w2, x, add=x)
+                attend(qkv=qkv, out=y, ahead=our_w13)
+                kernels.linear(y, our_wo, x, scale=wo_scale, add=x)
+            kernels.linear(x, our_w13, h, scale=w13_scale, norm=layer.after, gated=True)
+            kernels.linear(h, our_w2, x, scale=w2_scale, add=x)
             return
         kernels.norm(x, *layer.before, normed)
-        torch.mm(normed, layer.wqkv.t(), out=qkv) if layer.bias is None else torch.addmm(layer.bias, normed, layer.wqkv.t(), out=qkv)
+        torch.mm(normed, wqkv.t(), out=qkv) if layer.bias is None else torch.addmm(layer.bias, normed, wqkv.t(), out=qkv)
         attend(qkv=qkv, out=y)
-        x.addmm_(y, layer.wo.t())
+        x.addmm_(y, wo.t())
         kernels.norm(x, *layer.after, normed)
-        torch.mm(normed, layer.w13.t(), out=both)
+        torch.mm(normed, w13.t(), out=both)
         kernels.gate(both, h)
-        x.addmm_(h, layer.w2.t())
+        x.addmm_(h, w2.t())
 
 
 class FusedStep:
@@ -127,7 +137,7 @@ class FusedStep:
         self._code_head = model.fast_output.weight[: head.codes].contiguous()
         self._slow, self._fast = Layer.slow(step), Layer.fast(step)
         project = model.fast_project_in
-        self._project = (_rows(step.project, project), project.bias) if isinstance(project, nn.Linear) and step.project else None
+        self._project = (Weight.of(step.project, project), project.bias) if isinstance(project, nn.Linear) and step.project else None
         self._fast_cache = model.new_fast_cache(rows).both
         self._slow_attention = Attention(rows, c.n_head, c.n_local_heads, c.head_dim, like.device)
         self._fast_attention = Attention(rows, c.fast_n_head, c.fast_n_local_heads, c.fast_head_dim, like.device)
@@ -159,13 +169,14 @@ class FusedStep:
         hidden = x
         if self._project is not None:
             hidden = _part(self._hidden, rows, c.fast_dim)
-            kernels.linear(x, self._project[0], hidden, bias=self._project[1])
+            weight, bias = self._project
+            kernels.linear(x, weight.ours, hidden, scale=weight.scale, bias=bias)
         for n in range(codebooks):
             time = 2 if n == 0 else 1  # positions 0 (the hidden state) and 1 (the first code) are known together
             x = _part(self._fast_x, rows * time, c.fast_dim)
             kernels.draw(
                 n, logits, numbers, sampling, hidden, frames, self._ids, model.fast_embeddings.weight, x, active,
-                codebooks=codebooks, window=self._window, semantic_begin=begin, code_size=c.codebook_size, ahead=self._fast[0].w13,
+                codebooks=codebooks, window=self._window, semantic_begin=begin, code_size=c.codebook_size, ahead=self._fast[0].w13.ours,
             )  # fmt: skip
             if n == codebooks - 1:
                 break

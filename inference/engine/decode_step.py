@@ -233,7 +233,8 @@ class Head:
 
 
 class Step:
-    """A model packed for decoding up to `rows` rows, with the cache of its fast layers. Packing changes none of the model's values.
+    """A model packed for decoding up to `rows` rows, with the cache of its fast layers. Packing changes none of the model's values,
+    but that 8-bit weights on CUDA are the model's own from then on.
 
     On a CPU (`exact`) a row gets the same bits alone and in a batch: `layouts` ensures it for products, and attention reads each row separately.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import get_args
 
 import torch
 
@@ -80,10 +81,10 @@ def usual_kv_bytes(device: torch.device, replicas: int = 1) -> int | None:
     return torch.cuda.mem_get_info(device)[0] // 2 // replicas if device.type == "cuda" else None
 
 
-def allowed_weights(weights: Weights, device: torch.device) -> Weights:
-    """The weights asked for. Raises RequestError when the device has no use for them."""
-    if weights == "int8" and device.type != "cpu":
-        raise RequestError(f"8-bit weights are for CPUs; on {device} weights are FP16", "weights")
+def allowed_weights(weights: Weights) -> Weights:
+    """The weights asked for. Raises RequestError when there are none of that name."""
+    if weights not in (known := get_args(Weights)):
+        raise RequestError(f"weights {weights!r} are not one of {', '.join(known)}", "weights")
     return weights
 
 

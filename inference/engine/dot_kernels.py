@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.engine.launch_kernels import after_the_last, ask_for
+from inference.engine.launch_kernels import after_the_last, ask_for, now
 from inference.engine.launching import launch, on_gpu, options, power
 
 LEAST_ROWS, MOST_ROWS = 8, 32
@@ -37,24 +37,15 @@ def _inputs(x, stride, r, k, rows, K: tl.constexpr):
 
 
 @triton.jit
-def _here(v, GPU: tl.constexpr):
-    """`v`, which is not waited for before this line: the compiler would bring it to shared memory as soon as it is loaded."""
-    if GPU:
-        pack: tl.constexpr = 32 // v.dtype.primitive_bitwidth
-        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [v], dtype=v.dtype, is_pure=False, pack=pack)
-    return v
-
-
-@triton.jit
 def _squares(v, WIDTH: tl.constexpr, ROWS: tl.constexpr):
     f = tl.reshape(v.to(tl.float32), (WIDTH, ROWS))
     return tl.sum(f * f, axis=0)
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _dot(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr,
-         BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PARTS: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr,
-         ADD: tl.constexpr, PROGRAMS: tl.constexpr, GPU: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
+def _dot(x, x_stride, weight, scale, out, bias, gain, add, rows, eps, K: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr,
+         BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PARTS: tl.constexpr, SCALED: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr,
+         BIAS: tl.constexpr, ADD: tl.constexpr, PROGRAMS: tl.constexpr, GPU: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
     width: tl.constexpr = BLOCK_K // PARTS
     steps: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
     whole: tl.constexpr = K % BLOCK_K == 0 and N % BLOCK_N == 0
@@ -65,6 +56,9 @@ def _dot(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.constexpr, 
     if steps > 1 and GPU:  # noqa: SIM102 - decided when the kernel is compiled
         if tl.program_id(1) == 0:
             ask_for(weight, tl.program_id(0), N * K * (1 + GATED), PROGRAMS)
+    if SCALED:
+        s = tl.load(scale + n, mask=n < N, other=0)
+        t = tl.load(scale + N + n, mask=n < N, other=0) if GATED else s
     g = tl.load(gain + k, mask=k < K, other=0) if NORM else k
     b = tl.load(bias + n, mask=n < N, other=0).to(tl.float32) if BIAS else n
     after_the_last(PDL)
@@ -77,7 +71,7 @@ def _dot(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.constexpr, 
         squares = _squares(v, BLOCK_K, ROWS)
         for step in tl.static_range(1, steps):
             squares += _squares(_inputs(x, x_stride, r, k + step * BLOCK_K, rows, K), BLOCK_K, ROWS)
-        scale = tl.rsqrt(squares / K + eps)[None, None, :]
+        length = tl.rsqrt(squares / K + eps)[None, None, :]
     y = tl.zeros((PARTS, BLOCK_N, ROWS), tl.float32)
     z = y
     for step in tl.static_range(steps):
@@ -90,24 +84,27 @@ def _dot(x, x_stride, weight, out, bias, gain, add, rows, eps, K: tl.constexpr, 
                 u = _weights(weight + N * K, n, further, K, N, whole)
             if NORM:
                 g = tl.load(gain + further, mask=further < K, other=0)
-        f = _here(last_v, GPU)
+        f = now(last_v, GPU)
         if NORM:
-            f = (f.to(tl.float32) * scale).to(f.dtype) * last_gain[:, :, None]
-        y = tl.dot(_here(last_w, GPU), f, y, input_precision="ieee")
+            f = (f.to(tl.float32) * length).to(f.dtype) * last_gain[:, :, None]
+        y = tl.dot(now(last_w, GPU).to(f.dtype), f, y, input_precision="ieee")
         if GATED:
-            z = tl.dot(_here(last_u, GPU), f, z, input_precision="ieee")
-    y = tl.sum(y, axis=0)
+            z = tl.dot(now(last_u, GPU).to(f.dtype), f, z, input_precision="ieee")
+    y, z = tl.sum(y, axis=0), tl.sum(z, axis=0)
+    if SCALED:
+        y *= s[:, None]
+        z *= t[:, None]
     if GATED:
-        y = y * tl.sigmoid(y) * tl.sum(z, axis=0)
+        y = y * tl.sigmoid(y) * z
     if BIAS:
         y += b[:, None]
     if ADD:
-        y += _here(before, GPU)
+        y += now(before, GPU)
     tl.store(out + at, y.to(out.dtype.element_ty), mask=here)
 
 
 def dot(
-    x: Tensor, weight: Tensor, out: Tensor, *,
+    x: Tensor, weight: Tensor, out: Tensor, *, scale: Tensor | None = None,
     bias: Tensor | None = None, norm: tuple[Tensor, float] | None = None, gated: bool = False, add: Tensor | None = None,
 ) -> None:  # fmt: skip
     """As `inference.engine.kernels.linear`, by tensor cores."""
@@ -118,7 +115,7 @@ def dot(
     programs = triton.cdiv(n, OUTPUTS)
     launch(
         _dot, (programs, triton.cdiv(rows, together)),
-        x, x.stride(0), weight, out, x if bias is None else bias, gain, x if add is None else add, rows, eps, K=k, N=n, ROWS=together,
-        BLOCK_N=OUTPUTS, BLOCK_K=block_k, PARTS=min(warps, block_k // LEAST_WIDTH), NORM=norm is not None, GATED=gated, BIAS=bias is not None,
-        ADD=add is not None, PROGRAMS=programs, GPU=on_gpu(x), **options(x, warps),
+        x, x.stride(0), weight, x if scale is None else scale, out, x if bias is None else bias, gain, x if add is None else add, rows, eps,
+        K=k, N=n, ROWS=together, BLOCK_N=OUTPUTS, BLOCK_K=block_k, PARTS=min(warps, block_k // LEAST_WIDTH), SCALED=scale is not None,
+        NORM=norm is not None, GATED=gated, BIAS=bias is not None, ADD=add is not None, PROGRAMS=programs, GPU=on_gpu(x), **options(x, warps),
     )  # fmt: skip

@@ -56,10 +56,10 @@ class SpeechEngine:
 
     One class, since it is the whole public API; prompts, jobs and scheduling have their own modules.
 
-    `weights="int8"` decodes with weights rounded to 8 bits, on CPU alone: faster and less exact (docs/performance.md). `slots` is how many requests
-    are generated at once (by default 8, on CUDA 64), fewer if their keys and values would exceed `kv_bytes` (by default, on CUDA, half of the
-    memory that is free); up to `queue` more wait their turn, further ones are refused. `quality_guard` decides for
-    requests that leave it open (docs/guard.md).
+    `weights="int8"` decodes with weights rounded to 8 bits: faster and less exact (docs/performance.md, docs/gpu.md). On CUDA the checkpoint's
+    own weights are rounded then, for every engine that uses it. `slots` is how many requests are generated at once (by default 8, on CUDA 64),
+    fewer if their keys and values would exceed `kv_bytes` (by default, on CUDA, half of the memory that is free); up to `queue` more wait
+    their turn, further ones are refused. `quality_guard` decides for requests that leave it open (docs/guard.md).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SpeechEngine:
         self.sample_rate = SAMPLE_RATE
         self._slots = affordable_slots(checkpoint, slots, kv_bytes)
         use_threads(checkpoint)  # before the weights are laid out in one part per thread
-        self._runner = run_in_short_lived_thread(Runner)(checkpoint, self._slots, allowed_weights(weights, checkpoint.device))
+        self._runner = run_in_short_lived_thread(Runner)(checkpoint, self._slots, allowed_weights(weights))
         self._vocoder = Vocoder(checkpoint.codec)
         how = {"frames": self._runner.how, "prefill": self._runner.prefill_how, "codec": self._vocoder.how}
         self.graphs = how if checkpoint.device.type == "cuda" else {}

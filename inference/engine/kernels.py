@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from inference.engine.dot_kernels import dot
-from inference.engine.launch_kernels import after_the_last, ask_for, asked
+from inference.engine.launch_kernels import after_the_last, ask_for, asked, now
 from inference.engine.launching import launch, options, power
 
 NARROW = 8
@@ -44,8 +44,8 @@ def _normalised(v, gain, eps, K: tl.constexpr):
 
 
 @triton.jit
-def _linear(x, weight, out, bias, gain, add, eps, K: tl.constexpr, N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
-            NORM: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
+def _linear(x, weight, scale, out, bias, gain, add, eps, K: tl.constexpr, N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
+            SCALED: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
     n, k = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
     at = n[:, None] * K + k[None, :]
     if K == BLOCK_K and N % BLOCK_N == 0:
@@ -55,16 +55,26 @@ def _linear(x, weight, out, bias, gain, add, eps, K: tl.constexpr, N: tl.constex
         fits = (n < N)[:, None] & (k < K)[None, :]
         w = tl.load(weight + at, mask=fits, other=0)
         u = tl.load(weight + N * K + at, mask=fits, other=0) if GATED else w
+    if SCALED:
+        s = tl.load(scale + n, mask=n < N, other=0)
+        t = tl.load(scale + N + n, mask=n < N, other=0) if GATED else s
     g = tl.load(gain + k, mask=k < K, other=0) if NORM else k
     b = tl.load(bias + n, mask=n < N, other=0).to(tl.float32) if BIAS else n
     after_the_last(PDL)
+    if SCALED:  # else the compiler turns weights into FP32 before the wait, and holds four times the registers
+        w = now(w, PDL)
+        u = now(u, PDL) if GATED else w
     v = tl.load(x + k, mask=k < K, other=0)
     if NORM:
         v = _normalised(v, g, eps, K)
     f = v.to(tl.float32)[None, :]
     y = tl.sum(w.to(tl.float32) * f, axis=1)
+    z = tl.sum(u.to(tl.float32) * f, axis=1) if GATED else y
+    if SCALED:
+        y *= s
+        z *= t
     if GATED:
-        y = y * tl.sigmoid(y) * tl.sum(u.to(tl.float32) * f, axis=1)
+        y = y * tl.sigmoid(y) * z
     if BIAS:
         y += b
     if ADD:
@@ -216,16 +226,17 @@ def embed(
 
 
 def linear(
-    x: Tensor, weight: Tensor, out: Tensor, *,
+    x: Tensor, weight: Tensor, out: Tensor, *, scale: Tensor | None = None,
     bias: Tensor | None = None, norm: tuple[Tensor, float] | None = None, gated: bool = False, add: Tensor | None = None,
 ) -> None:  # fmt: skip
     """out (rows, n) = x (rows, k) times weight (n, k), plus `bias` (n,) and `add` (rows, n).
 
     If `gated`, weight is two weights (2 n, k), and silu(first product) * second product takes the product's place. With `norm` (gain, eps),
-    x is normalised first. Products are summed in FP32 and rounded once.
+    x is normalised first. Products are summed in FP32 and rounded once. An int8 weight comes with `scale`, FP32 for each of its rows, by
+    which sums are multiplied.
     """
     if len(x) > 1:
-        dot(x, weight, out, bias=bias, norm=norm, gated=gated, add=add)
+        dot(x, weight, out, scale=scale, bias=bias, norm=norm, gated=gated, add=add)
         return
     k, n = x.shape[1], out.shape[1]
     gain, eps = norm or (x, 0.0)
@@ -234,8 +245,8 @@ def linear(
     warps = 8 if block_k > 2048 else 4
     launch(
         _linear, (triton.cdiv(n, block_n),),
-        x, weight, out, x if bias is None else bias, gain, x if add is None else add, eps, K=k, N=n, BLOCK_K=block_k, BLOCK_N=block_n,
-        NORM=norm is not None, GATED=gated, BIAS=bias is not None, ADD=add is not None, **options(x, warps),
+        x, weight, x if scale is None else scale, out, x if bias is None else bias, gain, x if add is None else add, eps,
+        K=k, N=n, BLOCK_K=block_k, BLOCK_N=block_n, SCALED=scale is not None, NORM=norm is not None, GATED=gated, BIAS=bias is not None, ADD=add is not None, **options(x, warps),
     )  # fmt: skip
 
 

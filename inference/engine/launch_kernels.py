@@ -27,6 +27,15 @@ def after_the_last(PDL: tl.constexpr):
 
 
 @triton.jit
+def now(v, GPU: tl.constexpr):
+    """`v`, which is not waited for before this line: the compiler would bring it to shared memory as soon as it is loaded."""
+    if GPU:
+        pack: tl.constexpr = 32 // v.dtype.primitive_bitwidth
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [v], dtype=v.dtype, is_pure=False, pack=pack)
+    return v
+
+
+@triton.jit
 def ask_for(weight, part, SIZE: tl.constexpr, PARTS: tl.constexpr):
     """Bring one of PARTS parts of the SIZE values at `weight` into the second-level cache, without waiting for it."""
     line_size: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth

@@ -43,7 +43,7 @@ class Matrix(Protocol):
 class Dense(Matrix):
     """Weights (in, out) in the model's own precision. The model's weights become views of them, so nothing is stored twice.
 
-    In memory they are (in, out) on a CPU, and (out, in) on CUDA, where our kernels read them too.
+    In memory FP32 on a CPU is (in, out); all else is (out, in), as on CUDA, where our kernels read them too.
     """
 
     name = "as the model has them"
@@ -53,7 +53,7 @@ class Dense(Matrix):
     @staticmethod
     def of(*linears: nn.Linear) -> Dense:
         packed = torch.cat([linear.weight for linear in linears]).t()
-        packed = packed if packed.is_cuda else packed.contiguous()
+        packed = packed.contiguous() if _fp32_on_cpu(*linears) else packed
         for linear, view in zip(linears, packed.t().split([linear.out_features for linear in linears]), strict=True):
             linear.weight.data = view
         return Dense(packed, _bias(linears))
@@ -187,8 +187,8 @@ class Int8Small(Matrix):
     @staticmethod
     def of(*linears: nn.Linear) -> Int8Small:
         weight = torch.cat([linear.weight for linear in linears])
-        scale = (weight.abs().amax(dim=1).clamp(min=1e-12) / 127).bfloat16()  # rounded before the division, so it costs nothing
-        return Int8Small((weight / scale.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale, _bias(linears))
+        scale = _scales(weight).bfloat16()  # rounded before the division, so it costs nothing
+        return Int8Small(_rounded(weight, scale.float()), scale, _bias(linears))
 
     @staticmethod
     def works(*linears: nn.Linear) -> bool:
@@ -198,6 +198,38 @@ class Int8Small(Matrix):
     def times(self, x: Tensor) -> Tensor:
         y = torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.scale).float()
         return y if self.bias is None else y + self.bias
+
+
+@dataclass(frozen=True)
+class Int8Gpu(Dense):
+    """Weights rounded to 8 bits for the kernels of a GPU, `rounded` (out, in) times `scale` (out,) FP32; inputs stay as they are.
+
+    The library, which multiplies many rows at once, has no such product. It takes the rounded values in the model's precision: so does all
+    that the model itself computes, whose weights become views of them.
+    """
+
+    name = "8 bits by our kernels"
+    rounded: Tensor
+    scale: Tensor
+
+    @staticmethod
+    def of(*linears: nn.Linear) -> Int8Gpu:
+        dense = Dense.of(*linears)
+        weight = dense.weight.detach().t()
+        scale = _scales(weight)
+        rounded = _rounded(weight, scale)
+        weight.copy_(rounded * scale[:, None])
+        return Int8Gpu(dense.weight, dense.bias, rounded, scale)
+
+
+def _scales(weight: Tensor) -> Tensor:
+    """For each row of a weight (out, in) the step, FP32, of which the largest value is 127."""
+    return weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127
+
+
+def _rounded(weight: Tensor, scale: Tensor) -> Tensor:
+    """A weight (out, in) in steps of its rows' scales, int8."""
+    return (weight.float() / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8).contiguous()
 
 
 Layout = type[Int8] | type[Int8Small] | type[Half] | type[OneDNN] | type[Dense]
@@ -218,7 +250,8 @@ class Layouts:
         """Pack the linear layers into one matrix: on a CPU in the fastest layout that gives a row the same result in any batch."""
         inputs, outputs = linears[0].in_features, sum(linear.out_features for linear in linears)
         if not _fp32_on_cpu(*linears):
-            return self._noted(Dense.of(*linears), inputs, outputs)
+            kind = Int8Gpu if self._weights == "int8" else Dense
+            return self._noted(kind.of(*linears), inputs, outputs)
         for layout in _layouts(self._weights, *linears):
             key = layout, inputs, outputs
             if not self._agreeing.get(key, True):

@@ -164,7 +164,12 @@ def test_codec_roofline_and_rounding(bench, tiny, monkeypatch):
     assert code == 0
     assert len(body["runs"]) == 9
     assert "Measured here:" in words
-    assert "of hidden states" in bench("rounding", "--checkpoint", tiny)[1]
+    code, words, body = bench("rounding", "--checkpoint", tiny, "--texts", "1", "--frames", "3")
+    assert code == 0
+    assert [(run["weights"], len(run["same"])) for run in body["runs"]] == [
+        (kind, 3) for kind in ("FP16", "int8 on a GPU", "int8 on a CPU")
+    ]
+    assert "int8 on a GPU" in words
     monkeypatch.setattr("bench.frames.SECONDS", 0.05)
     code, words, body = bench("frames", "--checkpoint", tiny, "--streams", "1,3")
     assert code == 0

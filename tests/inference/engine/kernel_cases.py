@@ -17,6 +17,13 @@ def random(*shape, dtype=torch.float32):
     return torch.randn(*shape).to(dtype)
 
 
+def in_8_bits(weight):
+    """A weight (out, in) rounded to 8 bits, the scales of its rows, and what both stand for."""
+    scale = weight.float().abs().amax(dim=1) / 127
+    rounded = (weight.float() / scale[:, None]).round().to(torch.int8)
+    return rounded, scale, (rounded * scale[:, None]).to(weight.dtype)
+
+
 def normed(k, dtype):
     """A norm, and its weight and epsilon as kernels take them."""
     norm = RMSNorm(k, 1e-5).to(dtype).requires_grad_(False)

@@ -23,7 +23,7 @@ from inference.model.config import DualARConfig
 from inference.model.dual_ar import DualAR, RMSNorm, Span, apply_rope, rope_table
 from tests.conftest import golden_tensors
 from tests.inference.engine.eager_step import PlainStep
-from tests.inference.engine.kernel_cases import TYPES, close, normed, random
+from tests.inference.engine.kernel_cases import TYPES, close, in_8_bits, normed, random
 from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, where a test has values that are no numbers
@@ -61,6 +61,22 @@ def test_gate_and_up_are_one_product(dtype, rows):
     close(out, F.silu(gate) * up)
     kernels.gate(F.linear(x, w), out)
     close(out, F.silu(gate) * up)
+
+
+@TYPES
+@pytest.mark.parametrize(("rows", "k", "n"), [(1, 32, 8), (1, 24, 10), (3, 24, 10), (9, 40, 33)], ids=str)
+def test_a_weight_of_8_bits_is_multiplied_by_its_scale_after_the_sum(dtype, rows, k, n):
+    x, bias, (norm, weights) = random(rows, k, dtype=dtype), random(n, dtype=dtype), normed(k, dtype)
+    out, sums, gated = (random(rows, n, dtype=dtype) for _ in range(3))
+    w, scale, whole = in_8_bits(random(2 * n, k, dtype=dtype) / 8 * torch.logspace(-1, 0, 2 * n, dtype=dtype)[:, None])
+    gate, up = F.linear(norm(x), whole).chunk(2, dim=-1)
+    expected = F.linear(x, whole[:n]) + sums
+    kernels.linear(x, w[:n], out, scale=scale[:n], bias=bias, norm=weights)
+    kernels.linear(x, w[:n], sums, scale=scale[:n], add=sums)
+    kernels.linear(x, w, gated, scale=scale, norm=weights, gated=True)
+    close(out, F.linear(norm(x), whole[:n], bias))
+    close(sums, expected)
+    close(gated, F.silu(gate) * up)
 
 
 @TYPES
@@ -128,15 +144,17 @@ def test_attention_at_a_codebooks_position(dtype, time, position):
 
 
 @TYPES
+@pytest.mark.parametrize("rounded", [False, True], ids=["whole", "8 bits"])
 @pytest.mark.parametrize(("heads", "kv", "size", "position"), [(4, 2, 8, 0), (6, 2, 12, 2), (3, 1, 16, 7)], ids=str)
-def test_attention_and_what_is_made_of_it_are_one_kernel(dtype, heads, kv, size, position):
+def test_attention_and_what_is_made_of_it_are_one_kernel(dtype, heads, kv, size, position, rounded):
     attention = Attention(1, heads, kv, size, torch.device("cpu"))
     qkv, turns, cache = random(1, (heads + 2 * kv) * size, dtype=dtype), rope_table(8, size, 1e4), random(2, 1, kv, 8, size, dtype=dtype)
     cache[:, :, :, position:] = torch.nan
-    weight, x, expected_cache = random(10, heads * size, dtype=dtype) / 8, random(1, 10, dtype=dtype), cache.clone()
+    whole, x, expected_cache = random(10, heads * size, dtype=dtype) / 8, random(1, 10, dtype=dtype), cache.clone()
+    weight, scale, whole = in_8_bits(whole) if rounded else (whole, None, whole)
     y = attended(qkv, expected_cache, turns, [position], 1, heads, kv, size)
-    expected = F.linear(y, weight) + x
-    attention.add(qkv, cache, turns, position, weight, x)
+    expected = F.linear(y, whole) + x
+    attention.add(qkv, cache, turns, position, weight, x, scale)
     close(x, expected)
     close(cache.nan_to_num(), expected_cache.nan_to_num())
 
@@ -258,9 +276,9 @@ def head_of(step):
     return Head(ids, output(lm.output_weight[ids]), codes, output(lm.fast_output.weight[:codes]))
 
 
-def running(lm, kind, rows, active):
+def running(lm, kind, rows, active, weights="native"):
     """Graphs whose first rows hold pasts of different lengths and are about to make their frames with numbers 0, 1, 2 ..."""
-    step, codebooks = Step(lm, rows), lm.config.num_codebooks
+    step, codebooks = Step(lm, rows, weights), lm.config.num_codebooks
     head = head_of(step)
     cache = lm.new_cache(rows, 96)
     frame_step = FusedStep(step, head, rows, WINDOW) if kind is FusedStep else kind(step, head)
@@ -301,10 +319,27 @@ def test_a_frame_is_the_plain_steps(changes, rows, active):
     close(our_cache.both[:, :, :active], their_cache.both[:, :, :active])
 
 
-def test_a_frame_in_half_precision_is_found_right_where_the_engine_starts():
+@pytest.mark.parametrize(
+    ("changes", "rows", "active"),
+    [(CHANGES[1], 2, 2), pytest.param(CHANGES[1], 9, 9, marks=pytest.mark.drill), (CHANGES[2], 1, 1)],
+    ids=str,
+)
+def test_a_frame_with_8_bit_weights_is_the_plain_steps_with_the_same(changes, rows, active, monkeypatch):
+    """In FP32, so that no draw is close: the layout is that of CUDA."""
+    monkeypatch.setattr("inference.engine.weight_layouts._fp32_on_cpu", lambda *_: False)
+    lm = model(**changes)
+    (ours, our_cache), (theirs, their_cache) = (running(lm, kind, rows, active, "int8") for kind in (FusedStep, PlainStep))
+    for _ in range(2):
+        assert torch.equal(ours.launch(active).wait(), theirs.launch(active).wait())
+    close(our_cache.both[:, :, :active], their_cache.both[:, :, :active])
+    assert {layer.w13.ours.dtype for layer in (*ours._step._slow, *ours._step._fast)} == {torch.int8}
+
+
+@pytest.mark.parametrize("weights", ["native", "int8"])
+def test_a_frame_in_half_precision_is_found_right_where_the_engine_starts(weights):
     lm = model(torch.float16)
-    graphs, _ = running(lm, FusedStep, 1, 1)
-    step = Step(lm, 1)
+    graphs, _ = running(lm, FusedStep, 1, 1, weights)
+    step = Step(lm, 1, weights)
     graphs.check(step, head_of(step))
 
 
@@ -337,4 +372,5 @@ def test_every_kernel_compiles_for_a_gpu(pytestconfig, tmp_path, rows, architect
     }  # fmt: skip
     assert [run["title"] for run in runs if run["spilled"]] == []
     assert {run["launches"] for run in runs if run["rows"] == 1 and run["kernel"] == "attend_and_add"} == {6 * 4}  # positions, fast layers
-    assert "attention and output, fast layer" in done.stdout
+    assert {run["rows"] for run in runs if "int8" in run["title"]} == {1}
+    assert "attention and output, fast layer int8" in done.stdout

@@ -4,7 +4,7 @@ from torch import nn
 
 from inference import RequestError, SpeechEngine, SpeechRequest
 from inference.engine.device import allowed_weights
-from inference.engine.weight_layouts import Dense, Half, Int8, Int8Small, Layouts, OneDNN, RowByRow, agreeing_rows
+from inference.engine.weight_layouts import Dense, Half, Int8, Int8Gpu, Int8Small, Layouts, OneDNN, RowByRow, agreeing_rows
 
 ROWS = frozenset(range(1, 17))
 
@@ -143,6 +143,24 @@ def test_an_engine_with_8_bit_weights_speaks(golden):
         assert (engine.generate_codes(request) == engine.generate_codes(request)).all()
 
 
-def test_8_bit_weights_are_for_cpus():
-    with pytest.raises(RequestError, match="on cuda:0 weights are FP16"):
-        allowed_weights("int8", torch.device("cuda:0"))
+@pytest.mark.parametrize("bias", [False, True])
+def test_for_a_gpu_8_bits_and_the_models_own_weights_are_the_same_values(bias):
+    maps = [m.half() for m in linears(bias)]
+    before = torch.cat([m.weight for m in maps])
+    matrix = Layouts("int8", 2).lay_out(*maps)
+    assert isinstance(matrix, Int8Gpu)
+    assert matrix.scale.dtype == torch.float32
+    after, x = torch.cat([m.weight for m in maps]), torch.randn(5, 48).half()
+    assert ((after.float() - before.float()).abs() <= 0.56 * matrix.scale[:, None]).all()  # of a step, and what FP16 rounds
+    assert torch.equal(after, (matrix.rounded * matrix.scale[:, None]).half())
+    torch.testing.assert_close(matrix.times(x), torch.cat([m(x) for m in maps], dim=1), atol=4e-3, rtol=4e-3)
+    again = Layouts("int8", 2).lay_out(*maps)  # an engine that begins after another with the same checkpoint
+    assert torch.equal(again.rounded, matrix.rounded)
+    assert isinstance(Layouts("native", 2).lay_out(*maps), Dense)
+    assert not isinstance(Layouts("native", 2).lay_out(*maps), Int8Gpu)
+
+
+def test_unknown_weights_are_refused():
+    assert [allowed_weights(weights) for weights in ("native", "int8")] == ["native", "int8"]
+    with pytest.raises(RequestError, match="weights 'fp8' are not one of native, int8"):
+        allowed_weights("fp8")
