@@ -54,22 +54,25 @@ LAYERS = ((1, 1), (2, 1), (1, 2))
 def main(
     rows: Annotated[str, typer.Option(help="Numbers of rows.")] = "1,8,64",
     architectures: Annotated[str, typer.Option(help="GPUs to compile for.")] = "sm_80,sm_89,sm_90,sm_100",
+    weights: Annotated[str, typer.Option(help="Kinds of weights.")] = ",".join(get_args(Weights)),
     out: Annotated[Path, typer.Option("-o", "--out", help="JSON file to write.")] = Path("bench/results/kernels.json"),
 ) -> None:
     """The kernels of FishSpeech 1.5's shape: a JSON file, and its tables."""
-    levels, names = [int(n) for n in rows.split(",")], architectures.split(",")
-    with recording(out, "kernels", {"rows": levels, "architectures": names}, facts(None)) as record:
-        measure(*model_of(None), levels, names, record)
+    levels, names, kinds = [int(n) for n in rows.split(",")], architectures.split(","), weights.split(",")
+    with recording(out, "kernels", {"rows": levels, "architectures": names, "weights": kinds}, facts(None)) as record:
+        measure(*model_of(None), levels, names, kinds, record)
     typer.echo("\n".join(table.markdown() for table in tables(record.body)))
 
 
-def measure(config: DualARConfig, im_end: int, semantic_begin: int, rows: list[int], architectures: list[str], record: Record) -> None:
-    """One run for each architecture, number of rows and kernel, and with 0 rows those of a pass over prompts; for few rows also with 8-bit
-    weights.
+def measure(
+    config: DualARConfig, im_end: int, semantic_begin: int, rows: list[int], architectures: list[str], kinds: list[str], record: Record
+) -> None:
+    """One run for each kind of weights, architecture, number of rows and kernel, and with 0 rows those of a pass over prompts; 8-bit weights
+    have kernels for few rows alone.
     """
     record.body["prediction"] = PREDICTION
     record.body["machine"]["device"] = "none: kernels are compiled, not run"
-    for weights in get_args(Weights):
+    for weights in (kind for kind in get_args(Weights) if kind in kinds):
         levels = (*rows, 0) if weights == "native" else tuple(n for n in rows if n <= NARROW)
         most = max(levels, default=1)
         stand_ins = [stand_in(replace(config, n_layer=n, n_fast_layer=fast), im_end, semantic_begin, most, weights) for n, fast in LAYERS]
