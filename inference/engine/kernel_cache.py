@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -40,8 +41,26 @@ def _in_parallel() -> Iterator[None]:
     if mode is None:  # before Triton 3.5
         yield
         return
-    with ThreadPoolExecutor(cpu_threads.available().threads) as threads, mode(threads):
+    with _parsing_in_turn(), ThreadPoolExecutor(cpu_threads.available().threads) as threads, mode(threads):
         yield
+
+
+@contextmanager
+def _parsing_in_turn() -> Iterator[None]:
+    """In this block threads parse kernels one after the other: where two do at once, Python 3.11 may count the depth of a tree wrongly, and
+    raise SystemError (github.com/python/cpython/issues/106905).
+    """
+    parse, turn = triton.JITFunction.parse, threading.Lock()
+
+    def parse_alone(kernel: Any) -> Any:
+        with turn:
+            return parse(kernel)
+
+    triton.JITFunction.parse = parse_alone
+    try:
+        yield
+    finally:
+        triton.JITFunction.parse = parse
 
 
 class _Compiler:

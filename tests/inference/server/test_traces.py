@@ -90,7 +90,8 @@ def test_a_receiver_that_hangs_or_is_gone_stops_no_request(traced, receiver):
         assert not any(b"private" in body or b"anna" in body for body in (*receiver.bodies, *again.bodies))
     finally:
         again.close()
-    assert traced.words().count("takes no traces") <= 2
+    words = traced.words()  # of two processes, of which each says only what is new: a receiver that hung may answer as it closes
+    assert words.count("takes no traces") <= words.count("takes traces again") + 2
 
 
 def test_a_server_that_ends_sends_its_last_spans(checkpoint, voices):
