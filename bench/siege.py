@@ -112,10 +112,8 @@ def _attack_on(target: Target, number: int) -> None:
         await asyncio.gather(*map(attack, range(number)))
 
     os.nice(19)
-    if hasattr(os, "sched_setscheduler"):
-        os.sched_setscheduler(
-            0, os.SCHED_IDLE, os.sched_param(0)
-        )  # woken, even a nice process computes for milliseconds before it gives way
+    if hasattr(os, "sched_setscheduler"):  # woken, even a nice process computes for milliseconds before it gives way
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     asyncio.run(attack_all())
 
 

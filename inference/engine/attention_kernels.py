@@ -244,8 +244,8 @@ class Attention:
         )  # fmt: skip
 
     def add(self, qkv: Tensor, cache: Tensor, turns: Tensor, position: int, weight: Tensor, x: Tensor, scale: Tensor | None = None) -> None:
-        """x (1, n) += the attention of one row's next position, as of a call, times weight (n, heads * size): one kernel where keys are few. `scale` is as
-        of `inference.engine.kernels.linear`.
+        """x (1, n) += the attention of one row's next position, as of a call, times weight (n, heads * size): one kernel where keys are few.
+        `scale` is as of `inference.engine.kernels.linear`.
 
         Every program computes the whole attention anew, for which there must be at most some dozens of positions.
         """

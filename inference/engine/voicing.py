@@ -40,11 +40,9 @@ def choose(jobs: Iterable[Job], now: float, frames: int, beside: int | None, hel
     beside, somebody_waits = beside or LARGEST_CHUNK, beside is not None and any(job.urgent for job in jobs)
 
     def may(job: Job) -> bool:
-        return (
-            job.urgent
-            or not somebody_waits
-            or (runs_out(job, now) and job.audible_until <= now + SOON_SECONDS if held else not is_ahead(job, now))
-        )
+        if job.urgent or not somebody_waits:
+            return True
+        return runs_out(job, now) and job.audible_until <= now + SOON_SECONDS if held else not is_ahead(job, now)
 
     due = [job for job in jobs if job.sound_due and may(job)]
     due.sort(key=lambda job: (0, job.submitted) if job.urgent else (1, 0 if job.unheard else job.audible_until))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import queue
+import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from typing import Any, Protocol
 
@@ -97,7 +98,7 @@ class RemoteEngine:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._sender: ThreadPoolExecutor | None = None  # made when it is needed: threads do not survive a fork
+        self._to_put: queue.SimpleQueue[tuple[str, Message]] | None = None  # made when it is needed: threads do not survive a fork
         self.busy = 0
 
     async def state(self) -> State:
@@ -174,13 +175,15 @@ class RemoteEngine:
         takes milliseconds of three processes, for all of a crowd that leaves at once.
         """
 
-        def put() -> None:
-            with suppress(OSError, EOFError):  # the server is ending
-                self._channel.put(uid, message)
+        if self._to_put is None:
+            self._to_put = queue.SimpleQueue()
+            threading.Thread(target=self._put_all, args=(self._to_put,), daemon=True).start()
+        self._to_put.put((uid, message))
 
-        if self._sender is None:
-            self._sender = ThreadPoolExecutor(1, "fishserve-messages")
-        self._sender.submit(put)
+    def _put_all(self, messages: queue.SimpleQueue[tuple[str, Message]]) -> None:
+        while True:
+            with suppress(OSError, EOFError):  # the server is ending
+                self._channel.put(*messages.get())
 
     async def _wait(self, arrived: asyncio.Event) -> None:
         """Wait for the next item. Raises EngineClosed when the engine's process has ended and none will come."""

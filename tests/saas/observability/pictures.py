@@ -4,7 +4,6 @@ Grafana draws none of them: `bench.dashboards` does, from the dashboards' files 
 """
 
 import contextlib
-import importlib.util
 import json
 import subprocess
 import sys
@@ -109,7 +108,6 @@ def burst(url, requests):
         thread.join()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: `make cluster` installs it")
 def test_a_cluster(tmp_path, checkpoint):
     """Three replicas of random weights, which know voices as minnow does not, under `bench voices`: 1,000 voices."""
     (tmp_path / "voices").mkdir()
