@@ -308,11 +308,10 @@ class SpeechEngine:
             unbegun = (job for job in scheduler.waiting if not job.sequence)
             passes = choose((*sounding, *unbegun), time.monotonic(), frames, vocoder.frames_beside, scheduler.held)
         jobs = {job.vocoder: job for job in sounding}
-        for stream, samples in vocoder.decode_due({job.vocoder: size for job, size in passes.items() if job.vocoder}):
+        due = {job.vocoder: size for job, size in passes.items() if job.vocoder}
+        for stream, samples in vocoder.decode_due(due, lambda: scheduler.short_one_waits):
             if job := jobs.get(stream):  # else it has ended meanwhile
                 scheduler.attempt(job, partial(job.deliver_chunk, samples))
-            if scheduler.short_one_waits:
-                break  # the passes that are left are made in a later round
         scheduler.settle()
         if vocoder.flying and not scheduler.running:
             scheduler.wait_for_change(POLL_SECONDS)

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -100,10 +100,11 @@ class Vocoder:
         """Whether more passes may start."""
         return len(self.flying) < MAX_FLYING
 
-    def decode_due(self, due: Mapping[VocoderStream, int]) -> Iterator[tuple[VocoderStream, np.ndarray]]:
+    def decode_due(self, due: Mapping[VocoderStream, int], enough: Callable[[], bool] = bool) -> Iterator[tuple[VocoderStream, np.ndarray]]:
         """Decode the next frames of each stream, as many as `next_frames` has said; samples (n,) float32, each as soon as they are there.
 
-        With graphs it starts the passes, and returns what has arrived of these or of earlier ones.
+        With graphs it starts the passes, and returns what has arrived of these or of earlier ones. Without, it leaves what is not decoded yet
+        for later once `enough` says so.
         Libraries compile a hundred kernels for each size of pass, and keep 1,024. So passes have few lengths, and on a CPU one stream,
         as several are hardly cheaper together.
         """
@@ -123,6 +124,8 @@ class Vocoder:
                 del stream.waiting[:frames]
                 stream.chunk = min(2 * frames, LARGEST_CHUNK)
                 yield stream, wave[: len(part) * SAMPLES_PER_FRAME]
+            if enough():
+                break
         yield from self._landed()
 
     def _start(self, passes: Passes, streams: list[VocoderStream], codes: Tensor, taken: list[int]) -> None:

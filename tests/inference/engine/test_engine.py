@@ -272,7 +272,7 @@ def test_a_codec_that_fails_is_an_error_and_on_a_lost_device_the_end(golden, mon
 def test_samples_that_are_not_numbers_fail_their_request(golden, monkeypatch):
     with SpeechEngine(golden, slots=1) as engine:
         decode = engine._vocoder.decode_due
-        monkeypatch.setattr(engine._vocoder, "decode_due", lambda due: ((s, w * np.nan) for s, w in decode(due)))
+        monkeypatch.setattr(engine._vocoder, "decode_due", lambda *due: ((s, w * np.nan) for s, w in decode(*due)))
         with pytest.raises(GenerationError, match="not numbers"):
             engine.synthesize(SpeechRequest("Hello.", max_new_tokens=9))
 

@@ -256,9 +256,9 @@ def test_a_look_ahead_is_not_negative():
 def test_sound_that_is_empty_is_spoken_anew(engine, monkeypatch):
     decode = engine._vocoder.decode_due
 
-    def first_take_muted(due):
+    def first_take_muted(*due):
         (job,) = engine._scheduler.sounding()
-        for stream, samples in decode(due):
+        for stream, samples in decode(*due):
             yield stream, samples * bool(job.guard.attempt)
 
     monkeypatch.setattr(engine._vocoder, "decode_due", first_take_muted)

@@ -63,6 +63,21 @@ def test_with_passes_or_without_the_same_is_heard(golden, passes):
     torch.testing.assert_close(*sound, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_passes_that_a_first_sound_would_wait_for_are_left_and_none_on_its_way_is_lost(golden, late):
+    """Without graphs, a round ends with the pass that runs. With them, all start, and all that has landed is heard."""
+    vocoder = with_late_sound(Vocoder(golden.codec)) if late else Vocoder(golden.codec)
+    streams, heard = [VocoderStream(golden.codec) for _ in range(3)], []
+    for i, stream in enumerate(streams):
+        stream.waiting += list(spoken(i, FIRST_CHUNK).T.numpy())
+    for n in range(10):
+        due = {s: s.next_frames(LARGEST_CHUNK) for s in streams if s.due}
+        found = [stream for stream, _ in vocoder.decode_due(due, lambda: True)]
+        assert late or len(found) == (n < len(streams))
+        heard += found
+    assert len(heard) == len(streams) == len(set(heard))
+
+
 def test_sound_that_lands_later_is_that_of_the_whole_and_streams_come_due_in_turn(golden):
     """Four streams begin together. Once their chunks are large, at most one of them comes due at a time."""
     vocoder, frames = with_late_sound(Vocoder(golden.codec)), 4 + 8 + 16 + 3 * LARGEST_CHUNK
