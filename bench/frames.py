@@ -76,7 +76,7 @@ def _weight_size(checkpoint: Checkpoint, weights: Weights, runner: Runner, n: in
     """As `weight_size_of`; graphs of few rows read 8-bit weights."""
     if runner._graphs is None:
         return weight_size_of(checkpoint, weights)
-    from inference.engine.kernels import NARROW
+    from inference.engine.launching import NARROW
 
     return 1 if weights == "int8" and n <= NARROW else None
 

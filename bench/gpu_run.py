@@ -238,10 +238,10 @@ def _profile_rows(rows: int, checkpoint: Path, out: Path, flags: dict[str, str],
     from inference.model import checkpoint as checkpoints
 
     if device == "cuda":
-        from inference.engine import cuda_decode_step, kernels, launching
+        from inference.engine import cuda_decode_step, launching
 
         if "narrow" in flags:
-            for module in (kernels, cuda_decode_step):  # which imports it by name
+            for module in (launching, cuda_decode_step):  # which imports it by name
                 patch.object(module, "NARROW", int(flags["narrow"])).start()
         if flags.get("overlap") == "0":
             launching.overlap = lambda allowed: None  # noqa: ARG005 - the engine must not allow it again

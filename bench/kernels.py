@@ -21,7 +21,7 @@ import typer
 from bench.record import Record, facts, recording
 from bench.tables import tables
 from inference.engine.kernel_cache import compile_at_once, without_gpu
-from inference.engine.kernels import NARROW
+from inference.engine.launching import NARROW
 from inference.engine.prefill import SIZES
 from inference.engine.weight_layouts import Weights
 from inference.errors import RequestError

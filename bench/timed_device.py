@@ -35,14 +35,14 @@ from inference.model.checkpoint import Checkpoint
 from inference.model.codec import CodecStream
 from inference.model.dual_ar import KVCache
 
-FRAME = {1: 1.1e-3, 2: 1.4e-3, 4: 1.5e-3, 8: 1.5e-3, 64: 2.4e-3}
-"""Seconds of a frame of so many rows, from bench/results/gpu-frames.json and gpu-frame-tiles.json."""
+FRAME = {1: 0.96e-3, 2: 1.4e-3, 4: 1.5e-3, 8: 1.5e-3, 64: 2.2e-3}
+"""Seconds of a frame of so many rows, from bench/results/gpu-frame-variants.json and gpu-frame-tiles.json."""
 PREFILL = 1e-3
 """Of a pass over prompts: docs/gpu.md's arithmetic. None was measured."""
 VOCODER = {4: (1.19, 2.9), 8: (1.25, 2.76), 16: (1.33, 2.48), 32: (1.61, 2.67)}
 """Milliseconds of a pass over so many frames of one stream, and of as many streams as have 128 frames, from gpu-frames.json."""
 BESIDE = 1.2
-"""How much longer a pass takes while frames are computed: a guess."""
+"""How much longer a pass takes while frames are computed: a guess. An H200 made a third less sound a second than it led to (docs/gpu.md)."""
 SENTENCE = "This is one sentence, and it is spoken for as long as it is measured. "
 MEAN_FRAMES, MAX_FRAMES = 170, 1500
 """Of a segment: drawn from an exponential distribution, as with random weights."""

@@ -57,7 +57,7 @@ def fill(config: DualARConfig, im_end: int, semantic_begin: int, slots: int, cap
     from dataclasses import replace
 
     from inference.engine.kernel_cache import compile_at_once, without_gpu
-    from inference.engine.kernels import NARROW
+    from inference.engine.launching import NARROW
     from inference.engine.prefill import SIZES
     from inference.engine.weight_layouts import Weights
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.engine.launch_kernels import after_the_last, ask_for, asked
+from inference.engine.launch_kernels import after_the_last
 from inference.engine.launching import launch, options, power
 
 MAX_SPLITS = 8
@@ -77,16 +77,9 @@ def _with_new(k, v, p, place, key, value):
 
 @triton.jit(do_not_specialize=["position"])
 def _attend(qkv, cache, values, row_stride, head_stride, positions, turns, numbers, stride, length_at, position, active, out, partial, counters,
-            scale, ahead, D: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, TIME: tl.constexpr, QUERIES: tl.constexpr, HALF: tl.constexpr,
-            BLOCK: tl.constexpr, SPLITS: tl.constexpr, RAGGED: tl.constexpr, SIZE: tl.constexpr, AHEAD: tl.constexpr, ASK: tl.constexpr,
-            PDL: tl.constexpr):  # fmt: skip
+            scale, D: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, TIME: tl.constexpr, QUERIES: tl.constexpr, HALF: tl.constexpr,
+            BLOCK: tl.constexpr, SPLITS: tl.constexpr, RAGGED: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
     row, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
-    if AHEAD:  # noqa: SIM102 - decided when the kernel is compiled
-        if split >= SPLITS:
-            if ASK:
-                ask_for(ahead, (split - SPLITS) * KV + head, SIZE, AHEAD * KV)
-            after_the_last(PDL)
-            return
     length, count = position, row + 1
     if RAGGED:  # both were written before this frame began
         length = tl.minimum(tl.load(numbers + row * stride + length_at).to(tl.int32), positions - TIME)
@@ -224,23 +217,21 @@ class Attention:
 
     def __call__(
         self, qkv: Tensor, cache: Tensor, turns: Tensor, out: Tensor, numbers: Tensor, length_at: int, active: Tensor, *,
-        time: int = 1, position: int | None = None, ahead: Tensor | None = None,
+        time: int = 1, position: int | None = None,
     ) -> None:  # fmt: skip
         """qkv (rows * time, (heads + 2 kv) * size) of the `time` next positions of rows 0, 1, ... -> out (rows * time, heads * size).
 
         The new keys and values are written to `cache` (2, rows, kv, positions, size). Each row already holds `position` positions. If that
         is None, column `length_at` of `numbers` says how many, and only the first `active` rows count. turns (positions, size / 2, 2) FP32.
-        For a single row, idle processors meanwhile bring the weight `ahead` into the cache.
         """
         rows = len(qkv) // time
         splits = 1 if position is not None else max(1, min(MAX_SPLITS, 32 // (rows * self._kv)))
-        asking = asked(ahead, rows, self._kv)
         launch(
-            _attend, (rows, self._kv, splits + asking["AHEAD"]),
+            _attend, (rows, self._kv, splits),
             qkv, cache, cache.stride(0), cache.stride(1), cache.stride(2), cache.shape[3], turns, numbers, numbers.stride(0), length_at,
-            position or 0, active, out, self._partial, self._counters, self._size**-0.5, out if ahead is None else ahead,
+            position or 0, active, out, self._partial, self._counters, self._size**-0.5,
             D=self._size, HEADS=self._per_kv, KV=self._kv, TIME=time, QUERIES=power(self._per_kv * time, 16), HALF=self._half,
-            BLOCK=64 if position is None else 16, SPLITS=splits, RAGGED=position is None, **asking, **options(qkv, 4),
+            BLOCK=64 if position is None else 16, SPLITS=splits, RAGGED=position is None, **options(qkv, 4),
         )  # fmt: skip
 
     def add(self, qkv: Tensor, cache: Tensor, turns: Tensor, position: int, weight: Tensor, x: Tensor, scale: Tensor | None = None) -> None:
@@ -249,10 +240,10 @@ class Attention:
 
         Every program computes the whole attention anew, for which there must be at most some dozens of positions.
         """
-        heads, block = self._kv * self._per_kv, 4
+        heads, block = self._kv * self._per_kv, 8
         launch(
             _attend_and_add, (triton.cdiv(len(weight), block),),
             qkv, cache, cache.stride(0), cache.stride(2), turns, position, weight, x if scale is None else scale, x, self._size**-0.5,
             D=self._size, HEADS=self._per_kv, KV=self._kv, HALF=self._half, ALL=power(heads), KEYS=power(cache.shape[3]), N=len(weight),
-            BLOCK_N=block, SCALED=scale is not None, **options(qkv, 4),
+            BLOCK_N=block, SCALED=scale is not None, **options(qkv, 8),
         )  # fmt: skip

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from inference.engine import kernels
 from inference.engine.attention_kernels import Attention
 from inference.engine.decode_step import Head, PackedBlock, Step
-from inference.engine.kernels import NARROW
+from inference.engine.launching import NARROW
 from inference.engine.weight_layouts import Dense, Int8Gpu, Matrix
 from inference.model.config import SEMANTIC_TOKENS
 from inference.model.dual_ar import Block, DualAR, KVCache
@@ -98,9 +98,7 @@ class LayerBuffers:
         self._normed, self._qkv, self._y, self._both, self._h = (like.new_zeros(rows * widest(model)) for _ in range(5))
 
     def run(self, layer: Layer, x: Tensor, attend: Callable[..., None], attend_and_add: Callable[..., None] | None = None) -> None:
-        """One layer over x (rows, dim), in place. `attend` takes qkv and out, and for few rows the weight that is needed next; where there is
-        `attend_and_add`, it takes qkv, the output's weight and its scale, and x.
-        """
+        """One layer over x (rows, dim), in place. `attend` takes qkv and out; where there is `attend_and_add`, it takes qkv, the output's weight and its scale, and x."""
         rows, dim = x.shape
         (wqkv, our_wqkv, wqkv_scale), (wo, our_wo, wo_scale) = layer.wqkv, layer.wo
         (w13, our_w13, w13_scale), (w2, our_w2, w2_scale) = layer.w13, layer.w2
@@ -111,7 +109,7 @@ class LayerBuffers:
             if attend_and_add:
                 attend_and_add(qkv=qkv, weight=our_wo, scale=wo_scale, x=x)
             else:
-                attend(qkv=qkv, out=y, ahead=our_w13)
+                attend(qkv=qkv, out=y)
                 kernels.linear(y, our_wo, x, scale=wo_scale, add=x)
             kernels.linear(x, our_w13, h, scale=w13_scale, norm=layer.after, gated=True)
             kernels.linear(h, our_w2, x, scale=w2_scale, add=x)
@@ -176,7 +174,7 @@ class FusedStep:
             x = _part(self._fast_x, rows * time, c.fast_dim)
             kernels.draw(
                 n, logits, numbers, sampling, hidden, frames, self._ids, model.fast_embeddings.weight, x, active,
-                codebooks=codebooks, window=self._window, semantic_begin=begin, code_size=c.codebook_size, ahead=self._fast[0].w13.ours,
+                codebooks=codebooks, window=self._window, semantic_begin=begin, code_size=c.codebook_size,
             )  # fmt: skip
             if n == codebooks - 1:
                 break

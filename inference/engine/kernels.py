@@ -13,13 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from inference.engine.dot_kernels import dot
-from inference.engine.launch_kernels import after_the_last, ask_for, asked, now
+from inference.engine.launch_kernels import after_the_last, now
 from inference.engine.launching import launch, options, power
-
-NARROW = 8
-"""Up to this many rows a layer's products are our own, with norms and gates in them. On an H200 those of 8 rows take 20 µs a layer where the
-library's, norms and gates take 28; of 16 rows they are no faster (bench/results/gpu-products.json).
-"""
 
 
 @triton.jit
@@ -143,17 +138,10 @@ def _advance(here, frame, number, CODEBOOKS: tl.constexpr, WINDOW: tl.constexpr,
 
 
 @triton.jit(do_not_specialize=["n"])
-def _draw(n, logits, numbers, stride, sampling, hidden, frames, ids, embeddings, x, active, semantic_begin, code_size, ahead,
+def _draw(n, logits, numbers, stride, sampling, hidden, frames, ids, embeddings, x, active, semantic_begin, code_size,
           N: tl.constexpr, BLOCK: tl.constexpr, CODEBOOKS: tl.constexpr, WINDOW: tl.constexpr, FIRST: tl.constexpr,
-          DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, COLUMNS: tl.constexpr, SIZE: tl.constexpr, AHEAD: tl.constexpr, ASK: tl.constexpr,
-          PDL: tl.constexpr):  # fmt: skip
+          DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, COLUMNS: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
     row, i, d = tl.program_id(0), tl.arange(0, BLOCK), tl.arange(0, BLOCK_DIM)
-    if AHEAD:  # noqa: SIM102 - decided when the kernel is compiled
-        if tl.program_id(1) > 0:
-            if ASK:
-                ask_for(ahead, tl.program_id(1) - 1, SIZE, AHEAD)
-            after_the_last(PDL)
-            return
     # What a row's numbers and sampling say was written before this frame began: it can be read before the wait.
     row_numbers, frame_at = numbers + row * stride, frames + row * (CODEBOOKS + 3)
     seed, frame, count = tl.load(row_numbers + CODEBOOKS + 2), tl.load(row_numbers + CODEBOOKS + 3), tl.load(active)
@@ -264,20 +252,18 @@ def gate(both: Tensor, out: Tensor) -> None:
 
 def draw(
     n: int, logits: Tensor, numbers: Tensor, sampling: Tensor, hidden: Tensor, frames: Tensor, ids: Tensor, embeddings: Tensor, x: Tensor,
-    active: Tensor, *, codebooks: int, window: int, semantic_begin: int, code_size: int, ahead: Tensor | None = None,
+    active: Tensor, *, codebooks: int, window: int, semantic_begin: int, code_size: int,
 ) -> None:  # fmt: skip
     """Make the nth draw of a frame for the first `active` rows, as `inference.engine.sampler.sample` does: logits (rows, ids) FP32 ->
     frames (rows, 1 + codebooks + 2).
 
     It also writes the fast layers' next input to x: after the first draw `hidden` and the code's embedding, alternating; later the
-    embedding alone. `numbers` are as `inference.engine.graphs.Graphs` keeps them; the last draw advances them to the next frame. For a
-    single row, idle processors meanwhile bring the weight `ahead` into the cache.
+    embedding alone. `numbers` are as `inference.engine.graphs.Graphs` keeps them; the last draw advances them to the next frame.
     """
     dim, count = embeddings.shape[1], logits.shape[1]
-    asking = asked(ahead, len(logits))
     launch(
-        _draw, (len(logits), 1 + asking["AHEAD"]),
+        _draw, (len(logits),),
         n, logits, numbers, numbers.stride(0), sampling, hidden, frames, ids, embeddings, x, active, semantic_begin, code_size,
-        x if ahead is None else ahead, N=count, BLOCK=power(count), CODEBOOKS=codebooks, WINDOW=window, FIRST=n == 0, DIM=dim,
-        BLOCK_DIM=power(dim), COLUMNS=power(1 + codebooks), **asking, **options(x, 8),
+        N=count, BLOCK=power(count), CODEBOOKS=codebooks, WINDOW=window, FIRST=n == 0, DIM=dim, BLOCK_DIM=power(dim),
+        COLUMNS=power(1 + codebooks), **options(logits, 8),
     )  # fmt: skip

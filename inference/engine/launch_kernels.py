@@ -1,21 +1,10 @@
-"""What kernels do before their own work, in Triton: wait, and ask for weights in advance.
-
-They wait for the previous kernel; the weights are those that a later one will need.
-"""
+"""What kernels do before their own work, in Triton: wait for the previous kernel, and ask for weights in advance."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
-from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
-
-from inference.engine.launching import on_gpu
-
-ASKING = 64
-"""Programs that bring weights into the second-level cache beside a kernel that keeps few processors busy: half of an H100's."""
 
 
 @triton.jit
@@ -47,14 +36,3 @@ def ask_for(weight, part, SIZE: tl.constexpr, PARTS: tl.constexpr):
         tl.inline_asm_elementwise(
             "{ prefetch.global.L2 [$1]; mov.u32 $0, 0; }", "=r,l", [address], dtype=tl.int32, is_pure=False, pack=1
         )  # fmt: skip
-
-
-def asked(weight: Tensor | None, rows: int, together: int = 1) -> dict[str, Any]:
-    """The constants of a kernel that asks for a weight, with `together` programs of it for each of AHEAD.
-
-    Only beside a single row are there processors with nothing to do. In Triton's interpreter, which has no such instruction, these programs
-    do nothing.
-    """
-    if weight is None or rows > 1:
-        return {"SIZE": 0, "AHEAD": 0, "ASK": False}
-    return {"SIZE": weight.numel(), "AHEAD": ASKING // together, "ASK": on_gpu(weight)}

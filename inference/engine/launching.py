@@ -11,6 +11,11 @@ import torch
 import triton
 from torch import Tensor
 
+NARROW = 8
+"""Up to this many rows a layer's products are our own, with norms and gates in them, and kernels overlap. On an H200 products of 8 rows take
+20 µs a layer where the library's, norms and gates take 28; of 16 rows they are no faster (bench/results/gpu-products.json). The library's do
+not overlap: among them a frame of 64 rows takes 2.35 ms if our kernels may, and 2.19 ms if not (bench/results/gpu-frame-variants.json).
+"""
 _overlap = True
 """Whether a kernel may begin before the last one has ended."""
 _compiled_for: tuple[int, int] | None = None
@@ -66,8 +71,8 @@ def on_gpu(x: Tensor) -> bool:
 
 
 def options(x: Tensor, warps: int) -> dict[str, Any]:
-    """The options of a launch on the device of `x`. Programmatic dependent launch needs Hopper."""
+    """The options of a launch on x (rows, ...). Programmatic dependent launch needs Hopper, and pays up to `NARROW` rows."""
     if not on_gpu(x):
         return {"PDL": False}
-    pdl = _overlap and (_compiled_for or torch.cuda.get_device_capability(x.device)) >= (9, 0)
+    pdl = _overlap and len(x) <= NARROW and (_compiled_for or torch.cuda.get_device_capability(x.device)) >= (9, 0)
     return {"PDL": pdl, "num_warps": warps, **({"launch_pdl": True} if pdl else {})}
