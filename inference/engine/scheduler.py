@@ -145,7 +145,7 @@ class Scheduler:
         if waiting < places and behind < MAX_BEHIND:
             return
         metrics.REFUSED.inc()
-        seconds = self._retry_times.next((*self.running, *self.voicing, *self.waiting))
+        seconds = self._retry_times.next(job for job in (*self.running, *self.voicing, *self.waiting) if not job.handle.is_behind())
         raise Overloaded(f"{waiting + behind} requests are waiting already; try again in about {math.ceil(seconds)} s", seconds)
 
     # -- in the engine's thread ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
 from inference.engine.job import Job, Urgency
@@ -13,6 +14,8 @@ FIRST_GUESS = 0.1
 """Seconds that one text column takes to speak, before any segment has been finished."""
 MOST_ROUNDS = 4
 """However many callers are refused, none is sent away for longer than it takes to speak what there is so many times."""
+MAX_RETRY_SECONDS = 60.0
+"""Nobody is sent away for longer: who comes then is told anew, from the pace of that time. Clients of OpenAI's library ignore longer times."""
 
 
 class WaitingJobs:
@@ -95,11 +98,11 @@ PREPARING_SECONDS = 1.0
 
 
 class RetryTimes:
-    """Tells each refused caller when the queue will have a place for it.
+    """Tells each refused caller when the queue will have a place for it: when the next job ends whose place nobody else was promised.
 
     The slots are shared about equally, and a job that ends is followed by another. So a job with `c` columns of text left ends when each of
-    the `n` jobs has had as many: after `n * c / slots` columns of a slot's time. Each caller who is refused is told of another end; when there
-    are more callers than jobs, of the end of a job that will begin then.
+    the `n` jobs has had as many: after `n * c / slots` columns of a slot's time. When there are more callers than jobs, a caller is told of
+    the end of a job that will begin then.
     """
 
     def __init__(self, slots: int) -> None:
@@ -113,14 +116,22 @@ class RetryTimes:
         self._seconds_per_column = taken if self._seconds_per_column is None else 0.9 * self._seconds_per_column + 0.1 * taken
 
     def next(self, jobs: Iterable[Job]) -> float:
-        """Seconds after which the next refused caller should come back. `jobs` are all that run or wait; none, while all are being prepared."""
+        """Seconds after which the next refused caller should come back, at most MAX_RETRY_SECONDS.
+
+        `jobs` are all that run, or that wait and may go; there are none while all are being prepared.
+        """
         now, pace = time.monotonic(), self._seconds_per_column or FIRST_GUESS
         left = sorted(job.columns_left(now, pace) for job in jobs)
         if not left:
             return PREPARING_SECONDS
+        total, latest = sum(left), MOST_ROUNDS * len(left) - 1
         self._promised = [at for at in self._promised if at > now]
-        rounds, place = divmod(min(len(self._promised), MOST_ROUNDS * len(left) - 1), len(left))
-        columns = rounds * sum(left) + len(left) * left[place]
-        seconds = pace * columns / self._slots
-        self._promised.append(now + seconds)
+        for number in range(latest + 1):
+            rounds, place = divmod(number, len(left))
+            seconds = pace * (rounds * total + len(left) * left[place]) / self._slots
+            # Only promises up to then need one of the places up to then; nobody may ever come for those of a time when hardly anything ended.
+            if bisect_right(self._promised, now + seconds) <= number:
+                break
+        seconds = min(seconds, MAX_RETRY_SECONDS)
+        self._promised = sorted((*self._promised, now + seconds))[: latest + 1]
         return seconds

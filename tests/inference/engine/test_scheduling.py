@@ -362,8 +362,11 @@ def test_who_does_not_read_takes_no_place_in_the_queue(golden, monkeypatch):
     monkeypatch.setattr(scheduler_module, "MAX_BEHIND", 3)
     for _ in range(2):
         engine.submit(SpeechRequest("Hello.", max_new_tokens=3), lambda _: None)
+    asked = []
+    monkeypatch.setattr(engine._scheduler._retry_times, "next", lambda jobs: asked.extend(jobs) or 1.0)
     with pytest.raises(Overloaded, match="requests are waiting already"):  # one has the slot, one the place
         engine.submit(SpeechRequest("Hello."), lambda _: None)
+    assert [job.request.max_new_tokens for job in asked] == [3, 3]  # nobody knows when the others end
 
 
 def test_a_reader_who_comes_back_wakes_the_engine(golden):

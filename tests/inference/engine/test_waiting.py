@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from inference.engine import waiting
 from inference.engine.job import Urgency
-from inference.engine.waiting import RetryTimes, WaitingJobs
+from inference.engine.waiting import MAX_RETRY_SECONDS, MOST_ROUNDS, RetryTimes, WaitingJobs
+
+PACE = 0.1
+"""Seconds for which a segment has a slot, for each of its columns."""
 
 
 class Clock:
@@ -43,8 +46,9 @@ class Speech:
         return Urgency.LATER if not self.starting else Urgency.SHORT if self.short else Urgency.FIRST
 
     def columns_left(self, now, pace):
-        running = (self.ends - now) if self.ends < math.inf else 0
-        return (self.left * self.length + running) / pace
+        columns = self.length / PACE
+        runs = max(0.1 * columns, columns - (now - self.ends + self.length) / pace) if self.ends < math.inf else 0
+        return self.left * columns + runs
 
 
 class Slots:
@@ -52,7 +56,7 @@ class Slots:
 
     def __init__(self, slots, clock):
         self.slots, self.clock, self.waiting, self.running, self.started = slots, clock, WaitingJobs(slots), [], []
-        self.done = []
+        self.done, self.retry_times = [], RetryTimes(slots)
 
     def add(self, job):
         self.waiting.add(job)
@@ -60,6 +64,7 @@ class Slots:
     def second(self):
         for job in [j for j in self.running if j.ends <= self.clock.now]:
             self.running.remove(job)
+            self.retry_times.finished(job.length / PACE, job.length)
             job.ends = math.inf
             (self.waiting.add if job.left else self.done.append)(job)
         while job := self.waiting.take(len(self.running)):
@@ -164,28 +169,65 @@ def test_who_does_not_read_does_not_go_and_stops_nobody(clock):  # noqa: ARG001 
     assert len(jobs) == 1
 
 
-@given(lengths=st.lists(st.integers(1, 30), min_size=8, max_size=60), slots=st.integers(1, 8), callers=st.integers(1, 40))
-def test_callers_who_come_back_when_told_are_seldom_refused_again(lengths, slots, callers):
-    """As many as may wait do, and each place that comes free is promised to one caller: he finds it."""
+def obey(engine, room, callers, segments):
+    """Callers who come back when they are told, until all have been taken: how long that took, and how often each was refused."""
+    clock, refused = engine.clock, Counter()
+    began, due = clock.now, dict.fromkeys(range(callers), clock.now)
+    while due:
+        for caller in [c for c, at in due.items() if at <= clock.now]:
+            if len(engine.running) + len(engine.waiting) < room:
+                engine.add(Speech(f"caller{caller}", segments, length=2))
+                del due[caller]
+            else:
+                refused[caller] += 1
+                due[caller] = clock.now + max(1, math.ceil(engine.retry_times.next((*engine.running, *engine.waiting))))
+        engine.second()
+    return clock.now - began, refused
+
+
+@pytest.mark.parametrize("remembered", [PACE / 5, PACE, 3 * PACE])
+@pytest.mark.parametrize("segments", [1, 2, 5])
+def test_a_crowd_that_obeys_keeps_the_slots_busy(clock, remembered, segments):
+    """150 callers of 72 places come at once: all have been taken before the slots could have spoken for all, if the pace was right."""
+    engine = Slots(8, clock)
+    engine.retry_times.finished(100, 100 * remembered)
+    seconds, refused = obey(engine, 72, 150, segments)
+    assert seconds <= 150 * segments * 2 / 8 * max(1, remembered / PACE) + 10
+    assert sum(refused.values()) <= 3 * 150
+
+
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=8, max_size=60), slots=st.integers(1, 8), callers=st.integers(1, 40),
+    segments=st.integers(1, 5), remembered=st.floats(PACE / 10, 10 * PACE), strangers=st.integers(0, 200), deaf=st.integers(1, 100_000),
+)  # fmt: skip
+def test_callers_who_come_back_when_told_are_taken_whatever_was_before(lengths, slots, callers, segments, remembered, strangers, deaf):
+    """As many as may wait do. Before, the pace was another one, and strangers were refused beside very long texts and never came back."""
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(waiting, "time", clock)
-        engine, times, room = Slots(slots, clock), RetryTimes(slots), len(lengths)
-        for n, segments in enumerate(lengths):
-            engine.add(Speech(n, segments, length=2))
-        times.finished(20, 2)
-        due, refused = dict.fromkeys(range(callers), clock.now), Counter()
-        for _ in range(100_000):
-            for caller in [c for c, at in due.items() if at <= clock.now]:
-                if len(engine.running) + len(engine.waiting) < room:
-                    engine.add(Speech(f"caller{caller}", 5, length=2))
-                    del due[caller]
-                else:
-                    refused[caller] += 1
-                    due[caller] = clock.now + max(1, math.ceil(times.next((*engine.running, *engine.waiting))))
-            if not due:
-                break
-            engine.second()
-    assert not due
-    assert max(refused.values()) <= 6
-    assert sum(refused.values()) <= 3 * callers
+        engine, room = Slots(slots, clock), len(lengths)
+        engine.retry_times.finished(100, 100 * remembered)
+        for _ in range(strangers):
+            assert engine.retry_times.next([Speech("deaf", deaf)]) <= MAX_RETRY_SECONDS
+        for n, left in enumerate(lengths):
+            engine.add(Speech(n, left, length=2))
+        seconds, refused = obey(engine, room, callers, segments)
+    busy = 2 * (sum(lengths) + callers * segments) / slots
+    assert seconds <= busy + 2 * MAX_RETRY_SECONDS
+    assert max(refused.values(), default=0) <= 8 + seconds / 10
+    assert sum(refused.values()) <= callers * (6 + seconds / 30)
+
+
+def test_promises_for_later_take_none_of_the_places_that_come_first(clock):  # noqa: ARG001
+    times = RetryTimes(2)
+    times.finished(40, 40 * PACE)
+    for _ in range(20):
+        assert times.next([Speech("long", 1000)] * 2) == MAX_RETRY_SECONDS
+    assert [times.next([Speech("short", 1, length=4)] * 2) for _ in range(4)] == pytest.approx([4, 4, 8, 8])
+
+
+def test_a_refused_crowd_that_never_comes_back_takes_no_memory(clock):  # noqa: ARG001
+    times = RetryTimes(2)
+    for _ in range(1000):
+        times.next([Speech("long", 30), Speech("short", 1)])
+    assert len(times._promised) <= MOST_ROUNDS * 2
