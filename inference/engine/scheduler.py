@@ -137,15 +137,15 @@ class Scheduler:
     def _check_open(self, long: bool, coming: int = 0) -> None:
         if self.closed:
             raise EngineClosed(self.ending)
-        behind = sum(job.handle.is_behind() for job in self.waiting)
-        waiting = (
-            len(self.running) + len(self.voicing) + len(self.waiting) + coming - behind - self._slots
-        )  # the free slots belong to the first jobs in the queue
+        reading = [job for job in self.waiting if not job.handle.is_behind()]
+        behind = len(self.waiting) - len(reading)
+        # The free slots belong to the first jobs in the queue.
+        waiting = len(self.running) + len(self.voicing) + len(reading) + coming - self._slots
         places = self._queue - long * (self._queue // SHORT_ONES_SHARE)
         if waiting < places and behind < MAX_BEHIND:
             return
         metrics.REFUSED.inc()
-        seconds = self._retry_times.next(job for job in (*self.running, *self.voicing, *self.waiting) if not job.handle.is_behind())
+        seconds = self._retry_times.next((*self.running, *self.voicing, *reading))
         raise Overloaded(f"{waiting + behind} requests are waiting already; try again in about {math.ceil(seconds)} s", seconds)
 
     # -- in the engine's thread ------------------------------------------------------------------------------------

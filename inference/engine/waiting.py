@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -14,8 +15,9 @@ FIRST_GUESS = 0.1
 """Seconds that one text column takes to speak, before any segment has been finished."""
 MOST_ROUNDS = 4
 """However many callers are refused, none is sent away for longer than it takes to speak what there is so many times."""
-MAX_RETRY_SECONDS = 60.0
-"""Nobody is sent away for longer: who comes then is told anew, from the pace of that time. Clients of OpenAI's library ignore longer times."""
+MAX_RETRY_SECONDS = 30.0
+"""Nobody is sent away for longer: the pace that other texts had is wrong by a few times, and right again seconds after the queue was full.
+Who comes too early is told anew; while all have been sent away for too long, nobody is spoken to."""
 
 
 class WaitingJobs:
@@ -116,7 +118,7 @@ class RetryTimes:
         self._seconds_per_column = taken if self._seconds_per_column is None else 0.9 * self._seconds_per_column + 0.1 * taken
 
     def next(self, jobs: Iterable[Job]) -> float:
-        """Seconds after which the next refused caller should come back, at most MAX_RETRY_SECONDS.
+        """Seconds after which the next refused caller should come back: whole ones, as HTTP has them, from 1 to MAX_RETRY_SECONDS.
 
         `jobs` are all that run, or that wait and may go; there are none while all are being prepared.
         """
@@ -128,7 +130,7 @@ class RetryTimes:
         self._promised = [at for at in self._promised if at > now]
         for number in range(latest + 1):
             rounds, place = divmod(number, len(left))
-            seconds = pace * (rounds * total + len(left) * left[place]) / self._slots
+            seconds = float(max(1, math.ceil(pace * (rounds * total + len(left) * left[place]) / self._slots)))
             # Only promises up to then need one of the places up to then; nobody may ever come for those of a time when hardly anything ended.
             if bisect_right(self._promised, now + seconds) <= number:
                 break
