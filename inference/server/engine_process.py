@@ -98,7 +98,7 @@ class EngineProcess:
             try:
                 consumer, uid, _, message = self._inbox.get(timeout=BEAT_SECONDS)
             except queue.Empty:
-                if not self._requests:
+                if not (self._requests or self._preparing):
                     keeper.look(settled=True)
                 continue
             address = (consumer, uid)

@@ -9,6 +9,7 @@ import pytest
 from inference import Audio, SpeechEngine, SpeechRequest
 from inference.engine import startup, watchdog
 from inference.errors import Overloaded
+from inference.memory import Keeper
 from inference.server import engine_process
 from inference.server.engine_process import EngineProcess
 from inference.server.messages import AppendText, Cancel, Encode, LiveRequest, WasRead
@@ -102,6 +103,27 @@ def test_a_short_text_does_not_wait_until_a_long_one_is_prepared(device, monkeyp
     assert device.answers["long"][-1] is None
     assert len(device.answers["long"]) > len(device.answers["gone"])
     assert device.process._preparing == {}
+
+
+def test_memory_is_given_back_when_nothing_is_spoken_or_prepared(device, monkeypatch):
+    going, prepared, looks = threading.Event(), SpeechEngine.submit, []
+
+    def submit(*arguments, **named):
+        going.wait(HANG_SECONDS)
+        return prepared(*arguments, **named)
+
+    monkeypatch.setattr(engine_process, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(SpeechEngine, "submit", submit)
+    monkeypatch.setattr(Keeper, "look", lambda _, *, settled: looks.append(settled))
+    device.put("long", SpeechRequest(LONG, max_new_tokens=1))
+    device.thread.start()
+    wait(lambda: len(device.states) > 6)
+    assert not looks  # what a long text needs while it is prepared is not what the process needs at rest
+    device.put("long", Cancel("long"))
+    going.set()
+    wait(lambda: looks)
+    assert device.ended("long")
+    assert looks[0] is True
 
 
 def test_texts_that_wait_to_be_prepared_have_places_in_the_queue(device, monkeypatch):
