@@ -79,15 +79,19 @@ class Target:
         limits = httpx.Limits(max_connections=None, keepalive_expiry=2)
         return httpx.AsyncClient(base_url=self.url, headers=self.headers, timeout=None, limits=limits)
 
-    def memory(self) -> int:
-        """Bytes of memory of all the server's processes; 0 where they cannot be found.
+    def processes(self) -> list[int]:
+        """The numbers of the server's processes; none where they cannot be found.
 
         They are looked for once: among hundreds of connections that takes 30 ms, for which whoever measures first audio here would wait.
         """
         if not (found := _of_sessions(self._sessions)):
             self._sessions = _sessions_of_listener(self.port)
             found = _of_sessions(self._sessions)
-        return sum(map(_resident, found))
+        return found
+
+    def memory(self) -> int:
+        """Bytes of memory of all the server's processes, with shared pages counted for each."""
+        return sum(map(_resident, self.processes()))
 
 
 async def _head_url(target: Target) -> str:

@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from bench.attack import ATTACKS, ON_SERVER, Target, probe
+from bench.process_memory import MemoryOverTime
 
 SHOPPERS, ATTACKERS = 56, 8
 """Clients who speak now and then, and those who attack beside them."""
@@ -25,6 +26,8 @@ BUSY = 0.5
 """The share of its time that the server would be busy with the shoppers, if it spoke to one at a time."""
 RESTS_SECONDS = 15.0
 """How long an attacker rests at most."""
+SETTLES_SECONDS = 10
+"""After so many without a request each process has given back what it does not need."""
 SIEGE = tuple(name for name in ON_SERVER if name not in ("150 callers of a full queue", "whole reply of 350 MB"))
 """The attacks of a siege: the others ask for so much speech that everybody has less, as with any customer."""
 SENTENCES = (1, 2, 3, 4)
@@ -41,6 +44,7 @@ async def siege(target: Target, seconds: float, attackers: int) -> dict[str, Any
     heard: list[float] = []
     answers: Counter[str] = Counter()
     waits, peak, before = [0.0], [0], target.memory()
+    memory = MemoryOverTime(target.processes)
     rng = random.Random(attackers)
 
     async def speak(client: httpx.AsyncClient, door: tuple[str, dict[str, Any]], sentences: int) -> tuple[int, float]:
@@ -72,19 +76,21 @@ async def siege(target: Target, seconds: float, attackers: int) -> dict[str, Any
                 await speak(client, DOORS[0], sentences)
         rests = SHOPPERS * (time.monotonic() - began) / len(SENTENCES) / BUSY
         work = [asyncio.ensure_future(shop(client, DOORS[number % len(DOORS)], rests)) for number in range(SHOPPERS)]
-        work.append(asyncio.ensure_future(probe(target, waits, peak)))
+        work += [asyncio.ensure_future(probe(target, waits, peak)), asyncio.ensure_future(memory.watch())]
         with _attackers(target, attackers):
             await asyncio.sleep(seconds)
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
-    await asyncio.sleep(5)
+    await asyncio.sleep(SETTLES_SECONDS)
+    memory.take()
     heard.sort()
     waits.sort()
     return {
         "attackers": attackers, "seconds": seconds, "shoppers_rest_seconds": round(rests, 1), "answers": dict(answers), "first_audio_p50": round(_at(heard, 0.5), 3),
         "first_audio_p95": round(_at(heard, 0.95), 3), "health_p99": round(_at(waits, 0.99), 3), "health_longest": round(waits[-1], 3),
         "memory_mb": {"before": round(before / 1e6), "peak": round(peak[0] / 1e6), "after": round(target.memory() / 1e6)},
+        "memory_by_process_mb": memory.told(),
     }  # fmt: skip
 
 

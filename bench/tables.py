@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import cluster_tables
+from bench import attack_tables, cluster_tables
 from bench.load import Sample
 from bench.prompts import BUCKETS
 from bench.serving import Objective, audio_per_second, requests_per_second
@@ -44,7 +44,8 @@ def tables(body: dict[str, Any]) -> list[Table]:
     """The tables of one record."""
     makers: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
         "latency": serving, "throughput": serving, "http": serving, "compare": compared, "codec": codec, "roofline": roofline,
-        "frames": frames, "host": host, "rounding": rounding, "soak": soak, "saas": saas, "busy": busy, "attack": attack,
+        "frames": frames, "host": host, "rounding": rounding, "soak": soak, "saas": saas, "busy": busy,
+        "attack": lambda body: [Table(*cells) for cells in attack_tables.attack(body)],
         "voices": lambda body: [Table(*cells) for cells in cluster_tables.voices(body)],
         "fleet": lambda body: [Table(*cells) for cells in cluster_tables.fleet(body)], "kernels": kernels, "timed-device": timed_device,
     }  # fmt: skip
@@ -103,34 +104,6 @@ def samples_of(run: dict[str, Any]) -> list[Sample]:
 def level(run: dict[str, Any]) -> str:
     """A level's name."""
     return f"{run['clients']} client{'s'[: run['clients'] > 1]}" if run["loop"] == "closed" else f"{run['rate']:.2f} requests/s"
-
-
-def attack(body: dict[str, Any]) -> list[Table]:
-    """What the server answered, what it took, and what ordinary clients saw of a siege."""
-    rows = [
-        [r["attack"], r["answer"], _number(r["seconds"]), _number(r["health_held_seconds"]), str(r["memory_grew_mb"])]
-        for r in body["runs"]
-        if "attack" in r
-    ]
-    sieges = [
-        [f"{r['attackers']} attackers", str(sum(r["answers"].values())), " ".join(f"{k}: {v}" for k, v in sorted(r["answers"].items())),
-         _number(r["first_audio_p50"]), _number(r["first_audio_p95"]), _number(r["health_p99"]), _number(r["health_longest"]),
-         " ".join(str(r["memory_mb"][at]) for at in ("before", "peak", "after"))]
-        for r in body["runs"]
-        if "attackers" in r
-    ]  # fmt: skip
-    found = [Table("attacks", ("attack", "answer", "seconds", "/health held, s", "memory grew, MB"), rows)] if rows else []
-    columns = (
-        "siege",
-        "requests",
-        "answers",
-        "first audio p50, s",
-        "p95, s",
-        "/health p99, s",
-        "longest, s",
-        "memory before, peak, after, MB",
-    )
-    return found + ([Table("ordinary clients", columns, sieges)] if sieges else [])
 
 
 def saas(body: dict[str, Any]) -> list[Table]:

@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+import os
 import socket
+import sys
 import threading
 
 import pytest
 
 from bench.attack import ATTACKS, QUICK, Target, measure
+from bench.process_memory import MemoryOverTime, named
 from inference.errors import RequestError
 from inference.model import random_checkpoint
 from tests.inference.server.conftest import Server
+from tests.waiting import wait
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,32 @@ def test_what_has_stopped_servers_does_not_stop_this_one(server):
     assert rows["compressed message"]["answer"] == "not negotiated"
     assert rows["page of another site"]["answer"] == "change 403, own name 403, socket 403"
     assert rows["pings, pongs, empty fragments"]["answer"] == "closed, closed, closed"
+
+
+def sockets(pid):
+    links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+    return sum(link.startswith("socket:") for link in links)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_memory_is_told_by_what_each_process_does(server):
+    target = Target(server.url, None)
+    names = {name: pid for pid, name in named(target.processes()).items()}
+    assert names.keys() >= {"parent", "manager", "http", "device", "tracker"}
+    assert "other" not in names
+    before = {name: sockets(pid) for name, pid in names.items()}
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(("127.0.0.1", target.port))).sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait(lambda: sockets(names["http"]) >= before["http"] + 20)
+        assert all(sockets(pid) < before[name] + 20 for name, pid in names.items() if name != "http")
+    memory = MemoryOverTime(target.processes)
+    for _ in range(4):
+        memory.take()
+    told = memory.told()
+    assert told.keys() >= {"all", *names}
+    assert told["device"]["least"][0] > 100
+    assert abs(sum(of["after"] for name, of in told.items() if name != "all") - told["all"]["after"]) <= len(told)
 
 
 def test_a_server_that_does_not_answer_is_found_out(monkeypatch):
