@@ -8,7 +8,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference import tracing
 from inference.cluster.metric_pages import merged
@@ -23,6 +23,21 @@ METRICS_SECONDS = 5.0
 APP = "fishserve"
 ENGINE = "Engine"
 _ENDED = ("DEPLOY_FAILED", "UNHEALTHY")
+
+
+class OneRequestId:
+    """Ray Serve's proxy gives each request its id, and puts it into the response: here the app does not say it once more."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_without(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [(name, value) for name, value in message["headers"] if name != b"x-request-id"]
+            await send(message)
+
+        await self._app(scope, receive, send_without)
 
 
 class Doors:
@@ -41,6 +56,7 @@ class Doors:
         channel = ServeChannel(self._engine, _deployment_error, may_sleep=self._may_sleep)
         app = create_app(Engines([RemoteEngine(channel)]), read(**self._settings), metrics=self._metrics)
         app.state.server.voices.start()
+        app.add_middleware(OneRequestId)
         return app
 
     async def _metrics(self) -> tuple[bytes, str]:

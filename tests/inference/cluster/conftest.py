@@ -20,16 +20,13 @@ from tests.inference.server.conftest import Server, free_port, voices  # noqa: F
 from tests.processes import Started
 from tests.waiting import HANG_SECONDS, wait
 
-CLUSTER_TESTS = (
-    "test_cluster_clients", "test_cluster_doors", "test_cluster_faults", "test_cluster_ingress", "test_cluster_partition",
-    "test_cluster_scaling",
-)  # fmt: skip
+WITHOUT_CLUSTER = ("test_cluster_command", "test_metric_pages", "test_ring", "test_router")
 
 
 def pytest_collection_modifyitems(items):
     """Tests that start a cluster are slow, and need Ray."""
     for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.stem in CLUSTER_TESTS:
+        if item.path.parent == Path(__file__).parent and item.path.stem not in WITHOUT_CLUSTER:
             item.add_marker(pytest.mark.drill)
             if importlib.util.find_spec("ray") is None:
                 item.add_marker(pytest.mark.skip(reason="Ray is not installed: `make cluster` installs it and runs this"))

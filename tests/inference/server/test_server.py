@@ -142,7 +142,7 @@ def test_a_named_voice_changes_the_sound(server):
         (b'{"input": "hi", "temperature": 3}', 400, "temperature is 3"),
         (b'{"input": "hi", "temperature": NaN}', 400, "temperature is nan"),
         (b'{"input": "hi", "seed": 99999999999999999999999}', 400, "seed is"),
-        (b'{"input": "hi", "max_new_tokens": 9999}', 400, "do not fit in the model's 4096"),
+        (b'{"input": "hi", "max_new_tokens": 9999}', 400, "do not fit in the model's"),
     ],
     ids=lambda b: repr(b[:40]) if isinstance(b, bytes) else "",
 )
