@@ -21,6 +21,10 @@ from inference.settings import Settings, read
 DRAIN_SECONDS = 3600.0
 """How long a replica that is replaced may finish its streams: longer than all but the longest texts take."""
 HEALTH_SECONDS = 5.0
+COUNT_SECONDS = 5.0
+"""How often requests are counted; Ray Serve wants this to be less than the time over which it takes their mean."""
+QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
+"""The doors write a line for each request themselves."""
 MAX_CALLS = 10_000
 """Calls to a replica at once: more than it can have, since the engine itself refuses what is too much."""
 MAX_CONVERSATIONS = 1_000
@@ -40,7 +44,7 @@ def build(options: Options) -> Application:
     )
     shared: dict[str, Any] = {
         "graceful_shutdown_timeout_s": DRAIN_SECONDS, "graceful_shutdown_wait_loop_s": 0.5, "health_check_period_s": HEALTH_SECONDS,
-        "logging_config": LoggingConfig(enable_access_log=False, log_level="WARNING"),  # the doors write a line for each request themselves
+        "logging_config": QUIET,
     }  # fmt: skip
     engine = serve.deployment(
         EngineReplica, name=ENGINE, max_ongoing_requests=MAX_CALLS, ray_actor_options=_actor(options), request_router_config=router,
@@ -51,6 +55,13 @@ def build(options: Options) -> Application:
         num_replicas=options.doors, **shared,
     )  # fmt: skip
     return doors.bind(engine.bind(settings), settings, options.min_replicas == 0)
+
+
+def __getattr__(name: str) -> Application:
+    """`app` is the application with the defaults, for `serve build`, which takes no function."""
+    if name == "app":
+        return build(Options.model_validate({}))
+    raise AttributeError(name)
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
@@ -66,8 +77,8 @@ def _replicas(options: Options, slots: int) -> dict[str, Any]:
     return {
         "autoscaling_config": AutoscalingConfig(
             min_replicas=options.min_replicas, initial_replicas=max(1, options.min_replicas), max_replicas=options.max_replicas,
-            target_ongoing_requests=options.busy or _busy(options, slots), look_back_period_s=10, upscale_delay_s=5, downscale_delay_s=300,
-            downscale_to_zero_delay_s=options.idle_seconds,
+            target_ongoing_requests=options.busy or _busy(options, slots), metrics_interval_s=COUNT_SECONDS, look_back_period_s=10,
+            upscale_delay_s=5, downscale_delay_s=300, downscale_to_zero_delay_s=options.idle_seconds,
         )
     }  # fmt: skip
 

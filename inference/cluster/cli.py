@@ -53,6 +53,8 @@ def run(
     given = settings.model_copy(update={"checkpoint": str(where)}).model_dump(mode="json", exclude_unset=True)
     options = _options(given | {"checkpoint": str(where)}, min_replicas, max_replicas, doors, gpus, cores, routing, idle_seconds)
     ended = threading.Event()
+    engines = max(1, min_replicas)
+    console.print(f"starting Ray, then {engines} engine {'replicas' if engines > 1 else 'replica'}")
     with alone(options, settings.host, settings.port):
         for number in (signal.SIGINT, signal.SIGTERM):  # now: Ray has set its own handlers, which end nothing in order
             signal.signal(number, lambda *_: ended.set())
@@ -74,7 +76,8 @@ def deploy(
 
     settings = read(checkpoint=checkpoint, device=device, slots=slots, host=host, port=port)
     given = settings.model_dump(mode="json", exclude_unset=True)
-    start(_options(given, min_replicas, max_replicas, doors, gpus, cores, routing, idle_seconds), settings.host, settings.port)
+    options = _options(given, min_replicas, max_replicas, doors, gpus, cores, routing, idle_seconds)
+    start(options, settings.host, settings.port, console.print)
     console.print("ready")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -38,3 +39,14 @@ class Options(BaseModel):
                 f"min_replicas is {self.min_replicas} and max_replicas {self.max_replicas}; the first must not exceed the second"
             )
         return self
+
+
+def missing(options: Options, there: Mapping[str, float]) -> Iterator[str]:
+    """What the fewest replicas need and these resources of a Ray cluster lack, a sentence each."""
+    engines = max(1, options.min_replicas)
+    for name, needed, start in (
+        ("CPU", options.doors + engines * options.cores, "--num-cpus"),
+        ("GPU", engines * options.gpus, "--num-gpus"),
+    ):
+        if needed > (found := there.get(name, 0)):
+            yield f"the Ray cluster has {found:g} {name}s, and {needed:g} are needed; `ray start {start}` says how many a machine has"

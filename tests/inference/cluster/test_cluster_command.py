@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from inference.cli import app
-from inference.cluster.options import Options
+from inference.cluster.options import Options, missing
 from inference.errors import ConfigurationError, MissingExtra
 from inference.settings import read
 
@@ -40,6 +40,13 @@ def test_the_manifest_for_kuberay_asks_for_what_there_is():
     read(**Options(**application["args"]).settings)
     (group,) = manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     assert group["maxReplicas"] == application["args"]["max_replicas"]
+
+
+def test_what_a_ray_cluster_lacks_is_named():
+    options = Options(min_replicas=3, max_replicas=3, gpus=1)
+    assert list(missing(options, {"CPU": 4.0, "GPU": 3.0})) == []
+    too_few = "the Ray cluster has {}, and {} are needed; `ray start {}` says how many a machine has"
+    assert list(missing(options, {"CPU": 2.0})) == [too_few.format("2 CPUs", 4, "--num-cpus"), too_few.format("0 GPUs", 3, "--num-gpus")]
 
 
 def test_fewer_than_the_fewest_are_refused():
