@@ -49,7 +49,7 @@ clients: $(DEV) ## install the clients that people use, each in its own environm
 	tests/clients/install.sh
 	$(BIN)/python -m tests.clients.run
 
-cluster: $(CLUSTER) ## install Ray Serve and try the cluster: real Ray processes on this machine, killed and upgraded, in about 10 minutes
+cluster: $(CLUSTER) ## install Ray Serve and try the cluster: real Ray processes on this machine, killed and upgraded, in about 13 minutes
 	$(BIN)/pytest tests/inference/cluster -m 'drill or not drill'
 
 BENCH := $(BIN)/fishserve bench
