@@ -229,14 +229,15 @@ def measure_paragraphs(sets: int, weights: Weights, processes: int) -> dict[str,
     return results
 
 
-def measure_sentences(sets: int, weights: Weights) -> dict[str, object]:
-    """Word errors of the held-out sentences over `sets` sets of seeds."""
+def measure_sentences(sets: int, weights: Weights, *, mos: bool) -> dict[str, object]:
+    """Word errors of the held-out sentences over `sets` sets of seeds, and their DistillMOS if `mos`."""
     test, ear, done = corpus(TextRecipe()).test, Ear(), []
     with SpeechEngine.load(device="cpu", weights=weights) as engine:
         for i in range(sets):
             waves, ended = speak(engine, [t.text for t in test], 1000 * i)
             errors = jiwer.wer([words(t.text) for t in test], [ear.hear(w) if len(w) else "" for w in waves])
-            done.append({"first_seed": 1000 * i, "sentences": len(test), "ended": ended, "word_errors": round(errors, 4)})
+            quality = {"distill_mos": round(distill_mos(waves), 3)} if mos else {}
+            done.append({"first_seed": 1000 * i, "sentences": len(test), "ended": ended, "word_errors": round(errors, 4), **quality})
             print(done[-1], flush=True)
     return {"weights": weights, "sets": done}
 
@@ -249,6 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--paragraphs", action="store_true", help="measure paragraphs and presets instead of sentences")
     parser.add_argument("--weights", choices=get_args(Weights), default="native")
+    parser.add_argument("--mos", action="store_true", help="DistillMOS of the sentences too; needs distillmos")
     parser.add_argument("--sets", type=int, default=3, help="sets of seeds (default 3)")
     parser.add_argument("--processes", type=int, default=1, help="sets of paragraphs measured at the same time (default 1)")
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
@@ -256,7 +258,7 @@ def main() -> None:
     if chosen.paragraphs:
         results = measure_paragraphs(chosen.sets, chosen.weights, chosen.processes)
     else:
-        results = measure_sentences(chosen.sets, chosen.weights)
+        results = measure_sentences(chosen.sets, chosen.weights, mos=chosen.mos)
     chosen.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
