@@ -44,7 +44,8 @@ def run(
     from inference.settings import read
 
     with needs("cluster", "`fishserve cluster run`"):
-        from inference.cluster.running import alone
+        from inference.cluster.running import alone, end_now, finish
+        from inference.server.shutdown import INTERRUPTED
 
     settings = read(checkpoint=checkpoint, device=device, slots=slots, host=host, port=port)
     listen(settings.host, settings.port, "FISHSERVE_PORT").close()
@@ -53,13 +54,21 @@ def run(
     given = settings.model_copy(update={"checkpoint": str(where)}).model_dump(mode="json", exclude_unset=True)
     options = _options(given | {"checkpoint": str(where)}, min_replicas, max_replicas, doors, gpus, cores, routing, idle_seconds)
     ended = threading.Event()
+
+    def end(number: int, _: object) -> None:
+        if number == signal.SIGINT and ended.is_set():
+            end_now(INTERRUPTED)
+        ended.set()
+
     engines = max(1, min_replicas)
     console.print(f"starting Ray, then {engines} engine {'replicas' if engines > 1 else 'replica'}")
     with alone(options, settings.host, settings.port):
         for number in (signal.SIGINT, signal.SIGTERM):  # now: Ray has set its own handlers, which end nothing in order
-            signal.signal(number, lambda *_: ended.set())
+            signal.signal(number, end)
         console.print(f"ready: {url_of(settings.host, settings.port)}")
         ended.wait()
+        if not finish(console.print):
+            end_now(0)  # else Ray prints tracebacks of the streams that break off
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 from typing import Any
 
 from ray import serve
@@ -15,14 +17,19 @@ from inference.cluster.metric_pages import merged
 from inference.cluster.serve_channel import ServeChannel
 from inference.http.log import quiet_uvicorn
 from inference.http.metrics import exposition
-from inference.server.app import create_app
+from inference.server.app import create_app, refusal
 from inference.server.remote_engine import Engines, RemoteEngine
+from inference.server.shutdown import InFlight
+from inference.server.sockets import DRAINING
 from inference.settings import read
 
 METRICS_SECONDS = 5.0
 APP = "fishserve"
 ENGINE = "Engine"
 _ENDED = ("DEPLOY_FAILED", "UNHEALTHY")
+_SHUTTING_DOWN = "the server is shutting down; try again in a few seconds"
+_SERVICE_RESTART = 1012
+"""RFC 6455's registry: the client may connect again."""
 
 
 class OneRequestId:
@@ -40,11 +47,30 @@ class OneRequestId:
         await self._app(scope, receive, send_without)
 
 
+class Draining:
+    """Once `draining` is set, new requests get 503, new WebSockets are closed, and idle ones end. What runs is left alone."""
+
+    def __init__(self, app: ASGIApp, draining: asyncio.Event) -> None:
+        self._app, self._draining = app, draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            scope[DRAINING] = self._draining
+        if scope["type"] == "lifespan" or not self._draining.is_set() or scope["path"] in ("/health", "/metrics"):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": _SERVICE_RESTART, "reason": _SHUTTING_DOWN})
+        else:
+            await refusal(scope["path"], 503, _SHUTTING_DOWN, {"Retry-After": "5"})(scope, receive, send)
+
+
 class Doors:
     """The deployment `Doors`: the same app as a single server's, over the cluster's engines."""
 
     def __init__(self, engine: DeploymentHandle[Any], settings: dict[str, Any], may_sleep: bool) -> None:
         self._engine, self._settings, self._may_sleep = engine, settings, may_sleep
+        self._running, self._draining = multiprocessing.Value("i", 0), asyncio.Event()
 
     def __del__(self) -> None:
         """Ray Serve calls this when the doors have finished their requests."""
@@ -56,8 +82,15 @@ class Doors:
         channel = ServeChannel(self._engine, _deployment_error, may_sleep=self._may_sleep)
         app = create_app(Engines([RemoteEngine(channel)]), read(**self._settings), metrics=self._metrics)
         app.state.server.voices.start()
+        app.add_middleware(InFlight, count=self._running)
+        app.add_middleware(Draining, draining=self._draining)
         app.add_middleware(OneRequestId)
         return app
+
+    async def drain(self) -> int:
+        """Take no new requests from now on. Returns how many run."""
+        self._draining.set()
+        return self._running.value
 
     async def _metrics(self) -> tuple[bytes, str]:
         """The metrics of all engine replicas that answer, each with the label `replica`."""

@@ -72,18 +72,18 @@ def create_app(
     engine = tracing.TracedEngine(engine) if tracing.is_on() else engine
     app.add_middleware(Pieces)
     app.add_middleware(
-        BodyLimit, limit=settings.max_body_bytes, refuse=_refusal, larger=UPLOADS, larger_limit=settings.max_upload_bytes, many=fish.MANY_VALUES,
+        BodyLimit, limit=settings.max_body_bytes, refuse=refusal, larger=UPLOADS, larger_limit=settings.max_upload_bytes, many=fish.MANY_VALUES,
     )  # fmt: skip
-    app.add_middleware(GzipBodies, refuse=_refusal)
+    app.add_middleware(GzipBodies, refuse=refusal)
     if settings.keys_file is not None and not guarded:
-        app.add_middleware(Guard, keys=Keys(settings.keys_file), refuse=_refusal)
+        app.add_middleware(Guard, keys=Keys(settings.keys_file), refuse=refusal)
         app.add_middleware(KeyInFirstMessage)
     elif not guarded:
-        app.add_middleware(OwnPagesOnly, origins=settings.origins, hosts=settings.host_names, refuse=_refusal)
+        app.add_middleware(OwnPagesOnly, origins=settings.origins, hosts=settings.host_names, refuse=refusal)
     if settings.origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"], expose_headers=EXPOSED)
     app.add_middleware(HeadAsGet)
-    app.add_middleware(RequestLog, refuse=_refusal)  # the middleware added last runs first
+    app.add_middleware(RequestLog, refuse=refusal)  # the middleware added last runs first
     if tracing.is_on():
         app.add_middleware(tracing.TraceRequests, untraced=PROBES)
     _register_errors(app)
@@ -140,7 +140,8 @@ class HeadAsGet:
         await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
 
 
-def _refusal(path: str, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+def refusal(path: str, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    """An error of a middleware."""
     return _error(path, status, message, headers=headers)
 
 

@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inference.http.log import PROBES
 
-_INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
+INTERRUPTED = 130
+"""The exit code of a process that Ctrl-C ended."""
 
 
 class Shutdown:
@@ -37,7 +38,7 @@ class Shutdown:
         """End after the running requests."""
         self._asked = True
         if running := self.requests.value:
-            self._say(f"Finishing {running} request{'s'[: running > 1]}; press Ctrl-C again to stop now")
+            self._say(finishing(running))
         while self.stop is None:
             time.sleep(0.05)
         self.stop()
@@ -52,7 +53,7 @@ class Shutdown:
             with suppress(ProcessLookupError):
                 os.kill(cast(int, pid), signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
-        os._exit(_INTERRUPTED)
+        os._exit(INTERRUPTED)
 
     @contextmanager
     def on_ctrl_c(self) -> Iterator[None]:
@@ -77,13 +78,27 @@ class Shutdown:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def finishing(running: int) -> str:
+    """What the first Ctrl-C says while requests run."""
+    return f"Finishing {running} request{'s'[: running > 1]}; press Ctrl-C again to stop now"
+
+
 def _children() -> Iterator[int]:
     """On Linux all children, also one that is only being started: it would complain that what starts it has ended."""
+    for pid, parent in parents().items():
+        with suppress(OSError):
+            # The resource tracker cleans up after us.
+            if parent == os.getpid() and b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                yield pid
+
+
+def parents() -> dict[int, int]:
+    """The parent of each process; nothing where there is no /proc."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"resource_tracker" not in (entry / "cmdline").read_bytes():  # that one cleans up after us
-                yield int(entry.name)
+            found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    return found
 
 
 class InFlight:

@@ -16,7 +16,8 @@ from inference.http.protocols import WebSocketProtocol
 
 MAX_UNREAD = 64
 """Messages that are read before they are needed; a client that has sent more waits."""
-_DRAINING = "fishserve.draining"
+DRAINING = "fishserve.draining"
+"""What the scope of a WebSocket may hold: an event that is set when the server is ending."""
 MAX_JSON = 1_000_000
 """Characters in a JSON message: more than the longest text has, however it is escaped, and few enough values to hold."""
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class DrainingWebSocketProtocol(WebSocketProtocol):
     async def run_asgi(self) -> None:
         """Run the conversation."""
         self._draining = asyncio.Event()
-        cast("Scope", self.scope)[_DRAINING] = self._draining
+        cast("Scope", self.scope)[DRAINING] = self._draining
         await super().run_asgi()
 
     def shutdown(self) -> None:
@@ -46,7 +47,7 @@ class Inbox(Generic[T]):
         """`decode` turns an ASGI message into what `next` returns. It runs in a thread, and may raise RequestError."""
         self._socket, self._decode = socket, decode
         self._messages: asyncio.Queue[T] = asyncio.Queue(MAX_UNREAD)
-        self._draining: asyncio.Event = socket.scope.get(_DRAINING) or asyncio.Event()  # another server sets none
+        self._draining: asyncio.Event = socket.scope.get(DRAINING) or asyncio.Event()  # another server sets none
 
     async def read(self) -> NoReturn:
         """Read messages. Raises WebSocketDisconnect when the client disconnects, RequestError for a message that cannot be understood."""
