@@ -86,7 +86,10 @@ class RequestLog:
 
 
 def quiet_uvicorn() -> None:
-    """Have uvicorn log that an error occurred, but not the error's content."""
+    """Have uvicorn log that an error occurred, but not the error's content; and have its event loop end without a traceback.
+
+    A loop that ends closes all generators at once, also those that others are closing: those say that they are already running.
+    """
 
     def without_words(record: logging.LogRecord) -> bool:
         if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], asyncio.CancelledError):
@@ -95,6 +98,11 @@ def quiet_uvicorn() -> None:
         return True
 
     logging.getLogger("uvicorn.error").addFilter(without_words)
+    logging.getLogger("asyncio").addFilter(_is_not_of_the_end)
+
+
+def _is_not_of_the_end(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("an error occurred during closing of asynchronous generator")
 
 
 def _write(scope: Scope, request_id: str, began: float, line: dict[str, Any]) -> None:

@@ -1,15 +1,17 @@
 """Lines of the log as people read them on a terminal; as JSON they are tested in test_running.py."""
 
 import asyncio
+import logging
 import re
 import sys
+from contextlib import aclosing
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
-from inference.http.log import RequestLog
+from inference.http.log import RequestLog, quiet_uvicorn
 
 app = FastAPI()
 app.add_middleware(RequestLog, refuse=lambda _, status, words: PlainTextResponse(words, status))
@@ -52,3 +54,30 @@ def test_an_error_names_its_type_and_place_and_not_its_words(lines):
     assert re.search(r"500, .*, ValueError at .*test_log\.py:\d+, id mine", broken)
     assert " GET unknown path 404, " in unknown
     assert "private" not in broken + unknown
+
+
+async def leave_generators_open(kept):
+    async def inner():
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0)
+
+    async def outer():
+        async with aclosing(inner()) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    kept.append(outer())
+    await anext(kept[0])
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_loop_that_ends_says_nothing_of_generators_that_others_close(monkeypatch, caplog, quiet):
+    for name in ("asyncio", "uvicorn.error"):
+        monkeypatch.setattr(logging.getLogger(name), "filters", [])
+    if quiet:
+        quiet_uvicorn()
+    asyncio.run(leave_generators_open(kept := []))
+    assert kept
+    assert ("already running" in caplog.text) is not quiet
