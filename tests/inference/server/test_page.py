@@ -411,8 +411,7 @@ def test_a_voice_is_saved_spoken_with_renamed_and_deleted(visit, server):
     visit.page.get_by_role("button", name="Delete clara").click()
     visit.page.get_by_role("button", name="Delete", exact=True).click()
     expect(visit.page.get_by_role("button", name="Delete clara")).to_have_count(0)
-    # The question hides the button, too: the voice goes only when the answer has reached the server.
-    wait(lambda: "clara" not in httpx.get(f"{server.url}/v1/audio/voices?legacy=true").json()["voices"])
+    wait(lambda: "clara" not in httpx.get(f"{server.url}/v1/audio/voices?legacy=true").json()["voices"])  # the question hides it, too
 
 
 def test_a_clip_is_recorded_heard_and_judged(visit):
