@@ -98,7 +98,9 @@ class LayerBuffers:
         self._normed, self._qkv, self._y, self._both, self._h = (like.new_zeros(rows * widest(model)) for _ in range(5))
 
     def run(self, layer: Layer, x: Tensor, attend: Callable[..., None], attend_and_add: Callable[..., None] | None = None) -> None:
-        """One layer over x (rows, dim), in place. `attend` takes qkv and out; where there is `attend_and_add`, it takes qkv, the output's weight and its scale, and x."""
+        """One layer over x (rows, dim), in place. `attend` takes qkv and out; where there is `attend_and_add`, it takes qkv, the output's weight
+        and its scale, and x.
+        """
         rows, dim = x.shape
         (wqkv, our_wqkv, wqkv_scale), (wo, our_wo, wo_scale) = layer.wqkv, layer.wo
         (w13, our_w13, w13_scale), (w2, our_w2, w2_scale) = layer.w13, layer.w2
