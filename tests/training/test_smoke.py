@@ -1,5 +1,6 @@
 """The whole recipe, very small: text, teacher, encoder, codes, head, Dual-AR, export; what comes out loads and speaks."""
 
+import random
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -7,6 +8,7 @@ from multiprocessing import get_context
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from inference.model import checkpoint
 from tests.training.fake_device import ELSEWHERE, second_device
@@ -14,13 +16,15 @@ from training.__main__ import main, run_stage
 from training.codes import encode
 from training.dual_ar import DualARTraining, own_words
 from training.encoder import EncoderTraining, load_encoder, score
+from training.export import export
 from training.head import HeadTraining, mel_error
 from training.machine import Machine
 from training.pack import pack
 from training.recipe import Recipe, TextRecipe
 from training.samples import Frames, collate
 from training.shards import coded, held_out, held_out_codes, utterances
-from training.text import corpus, ordinal
+from training.text import Rewording, corpus, ordinal
+from training.unpack import unpack
 
 TRAINED = ("encoder_training.pt", "encoder.pt", "head.pt", "dual_ar.pt")
 needs_wordnet = pytest.mark.system(TextRecipe().wordnet, "wordnet-base")
@@ -160,6 +164,39 @@ def test_a_packed_checkpoint_is_small_and_trains_further(made, tmp_path):
     after = progress(tmp_path)
     assert after["head.pt"] > before["head.pt"]
     assert after["dual_ar.pt"] > before["dual_ar.pt"]
+
+
+@needs_wordnet
+def test_a_checkpoint_that_was_exported_can_be_trained_further_and_exported_again(made, tmp_path):
+    recipe = replace(made, folder=tmp_path)
+    unpack(made.folder / "checkpoint", recipe)
+    export(recipe, tmp_path / "checkpoint")
+    for path in (made.folder / "checkpoint").glob("*.safetensors"):
+        again = load_file(tmp_path / "checkpoint" / path.name)
+        for name, tensor in load_file(path).items():
+            torch.testing.assert_close(again[name], tensor, msg=name)
+    held = held_out_codes(made, "validation")
+    model = load_encoder(recipe)
+    for true, code in zip(coded(held), encode(model, utterances(held_out(made, "validation"))), strict=True):
+        assert (true.codes == code.codes).float().mean() > 0.95  # the exported encoder is rounded to FP16
+    for path in (*made.folder.glob("codes_*.pt"), held):
+        shutil.copy(path, tmp_path)
+    run_stage("dual-ar", recipe, tmp_path, Machine(step_seconds=recipe.step_seconds))
+    assert progress(tmp_path)["dual_ar.pt"] > 1
+
+
+@needs_wordnet
+def test_rewording_keeps_the_frame_of_a_sentence(wordnet):
+    rewording = Rewording(wordnet, random.Random(0))
+    noun, adjective = rewording._words["noun"][0], rewording._words["adj"][0]
+    source = f"the {adjective} of the {noun}, sleeping"
+    made = rewording.sentences([source], 50)
+    assert len(made) > 10
+    for sentence in made:
+        words = sentence.split()
+        assert [words[i] for i in (0, 2, 3, 5)] == ["the", "of", "the", "sleeping"]
+        assert words[4].endswith(",")
+        assert sentence != source
 
 
 @needs_wordnet
