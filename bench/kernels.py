@@ -45,20 +45,24 @@ PREDICTION = (
 )
 FIGURES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
-VOCODER, VOCODER_PASS = -1, (4, 32)
-"""In the place of a number of rows; and the streams and frames of the pass whose kernels are listed."""
+PROMPTS, VOCODER = 0, -1
+ROWS_OF = {"prompts": PROMPTS, "vocoder": VOCODER}
+"""In the place of a number of rows."""
+VOCODER_PASS = (4, 32)
+"""Streams and frames of the pass whose kernels are listed."""
 LAYERS = ((1, 1), (2, 1), (1, 2))
 """Slow and fast layers of the stand-ins whose launches are counted: each more layer takes the same again."""
 
 
 def main(
-    rows: Annotated[str, typer.Option(help="Numbers of rows.")] = "1,8,64",
+    of: Annotated[str, typer.Option(help="Whose kernels: frames of so many rows, `prompts`, `vocoder`.")] = "1,8,64,prompts,vocoder",
     architectures: Annotated[str, typer.Option(help="GPUs to compile for.")] = "sm_80,sm_89,sm_90,sm_100",
     weights: Annotated[str, typer.Option(help="Kinds of weights.")] = ",".join(get_args(Weights)),
     out: Annotated[Path, typer.Option("-o", "--out", help="JSON file to write.")] = Path("bench/results/kernels.json"),
 ) -> None:
     """The kernels of FishSpeech 1.5's shape: a JSON file, and its tables."""
-    levels, names, kinds = [int(n) for n in rows.split(",")], architectures.split(","), weights.split(",")
+    levels = [ROWS_OF[name] if name in ROWS_OF else int(name) for name in of.split(",")]
+    names, kinds = architectures.split(","), weights.split(",")
     with recording(out, "kernels", {"rows": levels, "architectures": names, "weights": kinds}, facts(None)) as record:
         measure(*model_of(None), levels, names, kinds, record)
     typer.echo("\n".join(table.markdown() for table in tables(record.body)))
@@ -67,20 +71,18 @@ def main(
 def measure(
     config: DualARConfig, im_end: int, semantic_begin: int, rows: list[int], architectures: list[str], kinds: list[str], record: Record
 ) -> None:
-    """One run for each kind of weights, architecture, number of rows and kernel, and with 0 rows those of a pass over prompts; 8-bit weights
-    have kernels for few rows alone.
-    """
+    """One run for each kind of weights, architecture, number of rows and kernel. 8-bit weights have kernels for few rows alone."""
     record.body["prediction"] = PREDICTION
     record.body["machine"]["device"] = "none: kernels are compiled, not run"
     for weights in (kind for kind in get_args(Weights) if kind in kinds):
-        levels = (*rows, 0) if weights == "native" else tuple(n for n in rows if n <= NARROW)
-        most = max(levels, default=1)
+        levels = [n for n in rows if n != VOCODER and (weights == "native" or 0 < n <= NARROW)]
+        most = max(1, *levels)
         stand_ins = [stand_in(replace(config, n_layer=n, n_fast_layer=fast), im_end, semantic_begin, most, weights) for n, fast in LAYERS]
         for name, n in product(architectures, levels):
             record.runs += [run | {"weights": weights} for run in _runs(stand_ins, config, name, n)]
             record.write()
         del stand_ins  # some GB
-    for name in architectures:
+    for name in architectures if VOCODER in rows else ():
         record.runs += _vocoder_runs(name)
         record.write()
 
