@@ -14,8 +14,8 @@ from training.text import HELD_OUT
 
 SENTENCES = [s["text"] for s in json.loads(HELD_OUT.read_text(encoding="utf-8"))]
 PARAGRAPHS = long_texts()["paragraphs"]
-
-
+MOST_ERRORS = 0.12
+"""Share of words. Over all sentences and paragraphs it is half of that (training/README.md); a few of them may have more."""
 PAUSE = np.zeros(22_050, np.float32)
 
 
@@ -38,18 +38,18 @@ def test_it_is_understood(engine, ear, every):
     waves, ended = speak(engine, sentences)
     assert ended == len(sentences)
     heard = hear_long(ear, np.concatenate([part for wave in waves for part in (wave, PAUSE)]))
-    assert jiwer.wer(" ".join(words(s) for s in sentences), heard) <= 0.15, heard
+    assert jiwer.wer(" ".join(words(s) for s in sentences), heard) <= MOST_ERRORS, heard
 
 
 @pytest.mark.parametrize(
-    "chosen", [[5], pytest.param(range(len(PARAGRAPHS)), marks=pytest.mark.drill)], ids=["dialogue with short answers", "all"]
+    "chosen", [(2, 5, 10, 19), pytest.param(range(len(PARAGRAPHS)), marks=pytest.mark.drill)], ids=["four kinds", "all"]
 )
 def test_paragraphs_are_understood_to_their_end(engine, ear, chosen):
     texts = [PARAGRAPHS[i] for i in chosen]
     waves, ended = speak(engine, texts)
     assert ended == len(texts)
     heard = [hear_long(ear, w) for w in waves]
-    assert jiwer.wer([spoken_words(t) for t in texts], heard) <= 0.15, heard
+    assert jiwer.wer([spoken_words(t) for t in texts], heard) <= MOST_ERRORS, heard
 
 
 def test_its_words_are_timed_as_the_recogniser_hears_them(engine, ear):
