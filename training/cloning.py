@@ -1,5 +1,7 @@
 """How well a voice follows clips of speakers that it was never trained on: 12 of Kokoro's voices, clips of about 5 and 15 s.
 
+The speakers' own readings of the same sentences show what can be reached.
+
     python -m training.cloning --kokoro DIR -o cloning.json
 
 DIR holds what `training.kokoro` needs. Needs `pip install librosa==0.11.0 webrtcvad 'setuptools<81'` and
@@ -149,10 +151,12 @@ def _read(kokoro: Kokoro, voice: str, texts: Sequence[str]) -> np.ndarray:
 
 
 def main() -> None:
-    """How well a voice follows clips of 12 unseen speakers. The speakers' own readings of the same sentences show what can be reached."""
-    parser = argparse.ArgumentParser(prog="python -m training.cloning", description=main.__doc__)
+    """Read the command line, measure, print and write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.cloning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkpoint", help="the voice to measure (default: the embedded one)")
-    parser.add_argument("--kokoro", type=Path, required=True, help="directory of Kokoro's files (training/kokoro.py says which)")
+    parser.add_argument("--kokoro", type=Path, required=True)
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
     chosen = parser.parse_args()
     settings = {"voices": VOICES, "clips": list(CLIPS)}
