@@ -2,7 +2,7 @@
 
 The first row is what can be reached, the second what the codec leaves of it, the third what people hear. Needs the stages `speech` and
 `codes` (`--minutes 0` makes enough), distillmos (README.md), and `pip install --no-deps speechmos==0.0.1.1` with librosa for DNSMOS. With
---picture, and matplotlib, it also draws the spectrograms of one sentence.
+--show, and matplotlib, it also keeps some sentences as MP3 and draws the spectrograms of the first.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import soxr
 import torch
 
 from inference import SpeechEngine
+from inference.audio.encode import Encoder
 from inference.hub import EMBEDDED_VOICE
 from inference.model import checkpoint
 from inference.model.config import SAMPLE_RATE
@@ -25,6 +26,8 @@ from training.evaluate import HEARING_RATE, Ear, distill_mos, speak, words
 from training.recipe import Recipe
 from training.shards import coded, held_out, held_out_codes, read_corpus, utterances
 
+SHOWN = 5
+"""Sentences, spread over their kinds, that are kept as sound."""
 Waves = list[np.ndarray]
 
 
@@ -63,6 +66,14 @@ def draw(waves: dict[str, np.ndarray], title: str, path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
+def _mp3(waves: Sequence[np.ndarray]) -> bytes:
+    """Waveforms one after the other, with pauses."""
+    encoder, pause = Encoder("mp3", SAMPLE_RATE), np.zeros(SAMPLE_RATE // 2, np.float32)
+    content = b"".join(encoder.encode(np.concatenate((wave.astype(np.float32), pause))) for wave in waves) + encoder.finish()
+    encoder.close()
+    return content
+
+
 def _heard(wave: np.ndarray) -> np.ndarray:
     heard: np.ndarray = soxr.resample(wave.astype(np.float32), SAMPLE_RATE, HEARING_RATE)
     return heard
@@ -73,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.sound", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("var/minnow"), help="folder of the run (default: %(default)s)")
     parser.add_argument("--checkpoint", type=Path, default=EMBEDDED_VOICE, help="voice to measure (default: the minnow of this package)")
-    parser.add_argument("--picture", type=Path, help="PNG file for the spectrograms of the first sentence")
+    parser.add_argument("--show", type=Path, metavar="DIR", help="folder for spectrograms of the first sentence, and for sound")
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
     options = parser.parse_args()
     recipe = Recipe(options.work)
@@ -84,8 +95,11 @@ def main() -> None:
         rows[name] = {"word_errors": round(errors, 4), "distill_mos": round(distill_mos(waves), 3), "dnsmos": dns_mos(waves)}
         print(name, rows[name], flush=True)
     options.out.write_text(json.dumps({"sentences": len(texts), "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    if options.picture:
-        draw({name: waves[0] for name, waves in ways.items()}, texts[0], options.picture)
+    if options.show:
+        options.show.mkdir(parents=True, exist_ok=True)
+        draw({name: waves[0] for name, waves in ways.items()}, texts[0], options.show / "spectrograms.png")
+        for name, waves in ways.items():
+            (options.show / f"{name.replace(' ', '_')}.mp3").write_bytes(_mp3(waves[:: len(texts) // SHOWN]))
 
 
 if __name__ == "__main__":
