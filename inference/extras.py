@@ -40,5 +40,6 @@ def install_command(extra: str) -> str:
 
 
 def _shown(path: Path) -> str:
-    """The path, relative to the working directory if it lies inside it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    """The path, relative to the working directory if it lies inside it; in the root directory, where everything does, it stays whole."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) and here != Path(here.anchor) else str(path)

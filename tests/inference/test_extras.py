@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from inference.extras import install_command
 from tests.waiting import HANG_SECONDS
 
 BASE = {"typer", "rich", "click", "pydantic", "pydantic_core", "pydantic_settings"}
@@ -79,3 +80,8 @@ def test_importing_the_engine_without_its_packages_says_what_to_install():
     code = "import sys; sys.modules['numpy'] = None; import fishserve; fishserve.SpeechEngine"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ModuleNotFoundError: inference.SpeechEngine needs the package numpy" in done.stderr
+
+
+def test_in_an_images_root_directory_the_command_names_whole_paths(monkeypatch):
+    monkeypatch.chdir("/")
+    assert install_command("engine").startswith(f"`{sys.prefix}/bin/pip install ")
