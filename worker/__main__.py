@@ -46,6 +46,7 @@ def serve() -> None:
     try:
         engine, voices = _engine()
     except FishserveError as e:
+        print(f"error: {e}", file=sys.stderr, flush=True)  # outside RunPod nobody asks for the fitness check
         _unfit(runpod, str(e))
         return
     c = engine.checkpoint

@@ -264,6 +264,19 @@ def test_a_worker_whose_model_cannot_be_loaded_ends_before_it_takes_a_job(queue,
         assert "model.pth is missing" in broken.words()
 
 
+def test_without_a_queue_it_says_as_well_why_its_model_cannot_be_loaded(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "worker"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"FISHSERVE_CHECKPOINT": str(tmp_path)},
+    )
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "model.pth is missing" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("given", "code", "words"),
     [(SMALL, 0, "'frames': 20"), pytest.param({"text": ""}, 1, "nothing to speak", marks=pytest.mark.drill)],
