@@ -179,6 +179,7 @@ async def _all(stream):
 
 def test_a_request_can_be_cancelled_while_it_waits(golden, monkeypatch):
     request = endless(golden, monkeypatch)
+    monkeypatch.setattr(voicing, "AHEAD_SECONDS", 1e9)  # nobody is paused: it waits, however late this thread comes to cancel it
     with SpeechEngine(golden, slots=1) as engine:
         running, waiting = engine.stream(request), engine.stream(request)
         next(running)
@@ -448,4 +449,6 @@ def test_text_that_comes_later_has_the_same_pauses(by_sentence):
         return [chunk.samples async for chunk in by_sentence.astream(request, more())]
 
     whole = by_sentence.synthesize(replace(request, text="One thing. Another thing.\n\nA third.")).samples
-    assert np.array_equal(np.concatenate(asyncio.run(spoken("Another thing.\n\n", "A third."))), whole)
+    late = np.concatenate(asyncio.run(spoken("Another thing.\n\n", "A third.")))
+    assert len(late) == len(whole)
+    np.testing.assert_allclose(late, whole, atol=1e-5)  # after a wait for text the chunks begin small, which rounds in another way
