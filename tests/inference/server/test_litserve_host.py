@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import threading
 from types import SimpleNamespace
 
 import litserve
@@ -36,13 +35,17 @@ def test_the_server_has_what_is_used_of_it(checkpoint):
 def test_the_http_process_is_told_to_end_when_it_can_hear_it(checkpoint, monkeypatch, alive):
     heard = []
     monkeypatch.setattr(litserve.LitServer, "_perform_graceful_shutdown", lambda *_: heard.append(server.answering.is_set()))
-    server = litserve_host.build(Settings(checkpoint=str(checkpoint)))
-    server._shutdown_event, server.http_processes = threading.Event(), [SimpleNamespace(is_alive=lambda: alive)]
-    starting = threading.Timer(0.2, server.answering.set)
-    starting.start()
+    server, looks = litserve_host.build(Settings(checkpoint=str(checkpoint))), []
+
+    def is_alive():
+        looks.append(alive)
+        if looks == [True] * 3:
+            server.answering.set()
+        return alive
+
+    server._shutdown_event, server.http_processes = SimpleNamespace(is_set=bool), [SimpleNamespace(is_alive=is_alive)]
     server._perform_graceful_shutdown()
-    starting.join()
-    assert heard == [alive]
+    assert (heard, len(looks)) == ([alive], 3 if alive else 1)
 
 
 def test_responses_are_put_and_found_as_before():
