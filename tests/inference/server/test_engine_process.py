@@ -29,7 +29,7 @@ class Device:
         self.engine = engine
 
     def _take(self, address, item):
-        self.answers.setdefault(address[1], []).append(item)
+        self.answers[address[1]] = [*self.answers.get(address[1], ()), item]  # at once: tests look from another thread
 
     def put(self, uid, message):
         self.inbox.put((0, uid, 0.0, message))
@@ -102,7 +102,7 @@ def test_a_short_text_does_not_wait_until_a_long_one_is_prepared(device, monkeyp
         wait(device.inbox.empty)
     assert device.answers["long"][-1] is None
     assert len(device.answers["long"]) > len(device.answers["gone"])
-    assert device.process._preparing == {}
+    wait(lambda: device.process._preparing == {})
 
 
 def test_memory_is_given_back_when_nothing_is_spoken_or_prepared(device, monkeypatch):
@@ -122,8 +122,8 @@ def test_memory_is_given_back_when_nothing_is_spoken_or_prepared(device, monkeyp
     device.put("long", Cancel("long"))
     going.set()
     wait(lambda: looks)
-    assert device.ended("long")
     assert looks[0] is True
+    wait(lambda: device.ended("long"))  # a thread of its own hands the answers on
 
 
 def test_texts_that_wait_to_be_prepared_have_places_in_the_queue(device, monkeypatch):
@@ -145,7 +145,7 @@ def test_texts_that_wait_to_be_prepared_have_places_in_the_queue(device, monkeyp
         device.put(str(number), Cancel(str(number)))
     going.set()
     wait(lambda: len(device.answers) == 8 and all(map(device.ended, device.answers)))
-    assert device.process._preparing == {}
+    wait(lambda: device.process._preparing == {})
 
 
 def test_a_clip_whose_client_has_left_is_not_encoded(device):
