@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from inference import RequestError
 from inference.audio.encode import FORMATS, NATIVE_RATE, Encoder
+from tests.waiting import wait
 
 RATES = [(kind, rate) for kind, f in FORMATS.items() for rate in (None, *(f.rates or (8000, 24_000, 48_000)))]
 
@@ -146,4 +147,4 @@ def test_closing_ends_ffmpegs_threads_while_the_encoder_is_still_held(kind):
         encoder.encode(np.zeros(20_000, np.float32))
         encoder.close()
         encoder.close()
-    assert psutil.Process().num_threads() <= before
+    wait(lambda: psutil.Process().num_threads() <= before)  # Linux counts a thread for a moment after it was joined
