@@ -323,7 +323,7 @@ def test_a_bucket_that_does_not_answer_holds_up_no_request():
                 assert (await http.get("/health")).status_code == 200
                 answered += 1
                 await asyncio.sleep(0.01)
-            assert answered > 10
+            assert answered > 2  # one, if it were held up
             return first, speech, await adding, await renaming
 
     with contextlib.closing(voices):
