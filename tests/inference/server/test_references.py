@@ -197,7 +197,7 @@ def in_turn(scenario, tmp_path):
 def test_one_who_leaves_takes_nothing_from_those_who_stay(tmp_path):
     async def scenario(speaker, references):
         waiting = [asyncio.ensure_future(references.reference(clip(), "said")) for _ in range(3)]
-        await asyncio.sleep(0.01)
+        await speaker.asked.wait()
         waiting[0].cancel()
         speaker.go.set()
         assert [r.codes.shape[0] for r in await asyncio.gather(*waiting[1:])] == [8, 8]
