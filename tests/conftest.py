@@ -19,6 +19,7 @@ import hypothesis
 import numpy as np
 import pytest
 from playwright.sync_api import expect
+from websockets.sync.client import connect
 
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="fishserve-tests-")  # copies of weights never leave the test run
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
@@ -52,6 +53,7 @@ ssl.create_default_context = functools.cache(ssl.create_default_context)
 
 for phase in ("connect", "read", "write", "pool"):  # what is asked without a word of how long may take so long
     setattr(inspect.signature(httpx.get).parameters["timeout"].default, phase, HANG_SECONDS)
+connect.__kwdefaults__["open_timeout"] = HANG_SECONDS
 expect.set_options(timeout=1000 * HANG_SECONDS)
 
 ABSENT = pytest.StashKey[dict[str, Path]]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,6 +15,16 @@ from typing import Any, Self
 import psutil
 
 from tests.waiting import HANG_SECONDS, wait
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that the system gives to nobody else for a minute: a connection has just ended there (TIME_WAIT).
+
+    Servers, which set SO_REUSEADDR, may listen there at once. Without that one process of tests would now and then get another's.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
+        listening.accept()[0].close()
+        return int(listening.getsockname()[1])
 
 
 class Started:

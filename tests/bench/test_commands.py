@@ -16,6 +16,8 @@ from bench.soak import FLAT, _growth
 from inference import cli
 from inference.engine.scheduler import Scheduler
 from inference.model import random_checkpoint
+from tests.guard import command as words_of
+from tests.guard import runs
 from tests.inference.server.conftest import Server
 from tests.processes import Started
 from tests.waiting import HANG_SECONDS
@@ -97,8 +99,7 @@ cli.main()
 
 
 def spinners(parent):
-    running = [p for p in psutil.Process(parent).children() if p.status() != psutil.STATUS_ZOMBIE]
-    return [p for p in running if "getppid" in " ".join(p.cmdline())]
+    return [p for p in psutil.Process(parent).children() if runs(p) and "getppid" in words_of(p)]
 
 
 def test_beside_neighbours_in_turns(bench, tiny, tmp_path, monkeypatch):

@@ -3,9 +3,9 @@
 import subprocess
 import sys
 
-import psutil
 import pytest
 
+from tests.guard import runs
 from tests.processes import Started
 from tests.waiting import wait
 
@@ -34,7 +34,7 @@ def test_a_fork_and_a_forks_fork_end_when_the_first_is_killed():
         children = first.family()
         assert len(children) == 2
         first.process.kill()
-        wait(lambda: not any(c.is_running() and c.status() != psutil.STATUS_ZOMBIE for c in children))
+        wait(lambda: not any(map(runs, children)))
 
 
 def test_a_child_whose_parent_has_ended_before_ends_at_once():

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import sys
 
 import httpx
@@ -14,15 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference.hub import EMBEDDED_VOICE
 from inference.model import random_checkpoint
+from tests.guard import command, runs
 from tests.inference.server.visit import browser, visit  # noqa: F401 - fixtures
-from tests.processes import Started
+from tests.processes import Started, free_port
 from tests.waiting import wait
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Server(Started):
@@ -51,18 +45,20 @@ class Server(Started):
 
     def members(self):
         """Processes of the server's session that are alive."""
-        return [p for p in psutil.process_iter() if self.session_of(p.pid) == self.process.pid and p.status() != psutil.STATUS_ZOMBIE]
+        return [p for p in psutil.process_iter() if self.session_of(p.pid) == self.process.pid and runs(p)]
 
     def engine(self):
         """The process that loads the model and generates."""
-        return wait(lambda: next((p for p in self.members() if any("spawn_main" in a for a in p.cmdline())), None))
+        return wait(lambda: next((p for p in self.members() if "spawn_main" in command(p)), None))
 
     def forks(self):
         """LitServe's manager and the HTTP process, which it forks in this order."""
 
         def found():
-            children = [p for p in self.members() if p.ppid() == self.process.pid and "-c" not in p.cmdline()]
-            return sorted(children, key=lambda p: p.create_time()) if len(children) == 2 else None
+            with contextlib.suppress(psutil.NoSuchProcess):  # one has ended meanwhile
+                children = [p for p in self.members() if p.ppid() == self.process.pid and "-c" not in p.cmdline()]
+                return sorted(children, key=lambda p: p.create_time()) if len(children) == 2 else None
+            return None
 
         return wait(found)
 

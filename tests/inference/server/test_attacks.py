@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.inference.server.conftest import Server, free_port
+from tests.inference.server.conftest import Server
+from tests.processes import free_port
 from tests.texts import SENTENCE
 from tests.waiting import HANG_SECONDS, wait
 

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from inference.cpu_threads import SPINS
-from tests.inference.server.conftest import Server, free_port
+from tests.inference.server.conftest import Server
+from tests.processes import free_port
 from tests.texts import ENDLESS
 from tests.waiting import HANG_SECONDS, wait
 
@@ -27,7 +28,8 @@ def speak(server, **body):
 
 
 def lines(server):
-    return [json.loads(line) for line in server.words().splitlines() if line.startswith("{")]
+    """Those that are written to their end."""
+    return [json.loads(line) for line in server.words().rpartition("\n")[0].splitlines() if line.startswith("{")]
 
 
 def last(server, **wanted):

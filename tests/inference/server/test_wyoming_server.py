@@ -18,8 +18,7 @@ from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, Synthesize
 from inference.errors import ConfigurationError
 from inference.server import wyoming_server
 from inference.server.wyoming_server import RATE, Fishserve, serve
-from tests.inference.server.conftest import free_port
-from tests.processes import Started
+from tests.processes import Started, free_port
 from tests.waiting import HANG_SECONDS
 
 SENTENCE, LATER = "The kettle is on.", "We will walk to the station, if the weather is fine."
