@@ -58,6 +58,7 @@ def test_the_first_chunk_comes_long_before_the_last(server):
     with httpx.stream("POST", f"{server.url}/v1/audio/speech", json=body, timeout=HANG_SECONDS) as response:
         sizes = [len(chunk) for chunk, _ in zip(response.iter_bytes(), range(3), strict=False)]
     assert len(sizes) == 3
+    wait(lambda: server.metric("fishserve_requests_running") == 0)  # beside it others' sound would be rounded in another way
 
 
 @pytest.fixture
@@ -188,7 +189,7 @@ def test_a_client_that_leaves_cancels_its_request(server, stream):
         wait(lambda: server.metric("fishserve_requests_running") == 1)
         assert not stream or client.recv(1)
     wait(lambda: server.metric("fishserve_requests_total", reason="cancelled") == before + 1, "the request went on without its client")
-    assert server.metric("fishserve_requests_running") == 0
+    wait(lambda: server.metric("fishserve_requests_running") == 0)  # counted at the end of the engine's round
 
 
 def test_metrics_come_from_the_engine(server):
