@@ -212,9 +212,9 @@ def test_the_copied_command_and_program_make_the_very_sound(visit, server, tmp_p
     visit.speak(text, seed=BRIEF)
     visit.says("status", "Done")
     visit.page.locator("#speed").fill("1")  # twice as fast
-    for button, command in (("copy_curl", ["bash", "-e"]), ("copy_python", [sys.executable, "-"])):
+    for button, what, command in (("copy_curl", "curl command", ["bash", "-e"]), ("copy_python", "Python program", [sys.executable, "-"])):
         getattr(visit, button).click()
-        visit.says("status", "is on the clipboard")
+        visit.says("status", f"The {what} is on the clipboard")
         code = visit.page.evaluate("navigator.clipboard.readText()")
         subprocess.run(command, input=code, text=True, cwd=tmp_path, check=True, capture_output=True, env=os.environ | {"NO_PROXY": "*"})
         content = (tmp_path / "speech.wav").read_bytes()
@@ -227,6 +227,7 @@ def test_copied_code_has_the_seed_that_was_drawn_until_the_text_changes(visit):
     visit.speak()
     visit.says("status", "Done")
     visit.copy_curl.click()
+    visit.says("status", "on the clipboard")
     drawn = visit.used_seed.inner_text()
     assert f'"seed":{drawn},' in visit.page.evaluate("navigator.clipboard.readText()")
     visit.keep_seed.click()
@@ -367,10 +368,11 @@ def test_a_key_is_asked_for_sent_and_forgotten_with_the_tab(browser, checkpoint,
     visit.key.press("Enter")
     expect(visit.key).to_be_hidden()
     with visit.page.expect_response(lambda r: r.url.endswith("/v1/audio/voices") and r.status == 401):
-        late[0].continue_()  # sent before there was a key
+        visit.held_back(late).continue_()  # sent before there was a key
     visit.go.click()
     visit.says("status", "Done")
     visit.copy_curl.click()
+    visit.says("status", "on the clipboard")
     assert '-H "Authorization: Bearer $FISHSERVE_KEY"' in visit.page.evaluate("navigator.clipboard.readText()")
     assert key not in visit.page.evaluate("JSON.stringify(localStorage)")
     expect(visit.key).to_be_hidden()
@@ -394,15 +396,11 @@ def test_a_voice_is_saved_spoken_with_renamed_and_deleted(visit, server):
     visit.speak(seed=BRIEF)
     visit.says("status", "Done")
     slow = []
-
-    def hold(route):
-        slow.append(route)
-
-    visit.page.route("**/v1/audio/voices", hold, times=1)
+    visit.page.route("**/v1/audio/voices", lambda route: slow.append(route), times=1)  # noqa: PLW0108 - Playwright writes on it
     visit.voices_open.click()
     visit.page.get_by_role("button", name="Rename bella").click()
     visit.page.get_by_label("New name of bella").fill("clara")
-    slow[0].fulfill(json={"voices": [{"id": name, "name": name} for name in ("default", "anna", "bella", "zoe")]})
+    visit.held_back(slow).fulfill(json={"voices": [{"id": name, "name": name} for name in ("default", "anna", "bella", "zoe")]})
     expect(visit.page.get_by_role("button", name="Rename zoe")).to_be_visible()
     expect(visit.page.get_by_label("New name of bella")).to_have_value("clara")  # the late list leaves alone what is being written
     visit.page.keyboard.press("Enter")

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from tests.browser import CHROMIUM
-from tests.waiting import HANG_SECONDS
+from tests.waiting import HANG_SECONDS, wait
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,10 @@ class Visit:
     def had_label(self, label):
         """Wait until the watched button has, or has had, a label."""
         self.page.wait_for_function("label => window.labels.includes(label)", arg=label, timeout=1000 * HANG_SECONDS)
+
+    def held_back(self, routes):
+        """The first of the requests that a route keeps. The browser tells of it while the page is asked something, and not before."""
+        return wait(lambda: self.page.evaluate("1") and routes)[0]
 
     def speak(self, text="Hello.", seed=None):
         self.text.fill(text)
