@@ -16,8 +16,7 @@ from botocore.config import Config
 from prometheus_client.parser import text_string_to_metric_families
 
 from inference.model import random_checkpoint
-from tests.inference.server.conftest import free_port
-from tests.processes import Started
+from tests.processes import Started, free_port
 from tests.waiting import wait
 
 ROOT = Path(__file__).parents[2]
@@ -39,11 +38,15 @@ def checkpoint(tmp_path_factory):
 
 
 def port_pairs(count):
-    """Ports that are free, as is the one 10,000 above each: SeaweedFS takes that, too. Below 32,768, where the system takes those of clients."""
+    """Ports that are free, as is the one 10,000 above each: SeaweedFS takes that, too. Below 32,768, where the system takes those of clients.
+
+    Each process of tests has some that no other has.
+    """
+    mine = range(11_000, 21_000)[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
     found = []
     while len(found) < count:
-        port = random.randrange(11_000, 22_700)
-        if any(abs(port - other) in (0, 10_000) for other in found):
+        port = random.choice(mine)
+        if port in found:
             continue
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", port))
