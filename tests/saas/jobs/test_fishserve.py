@@ -43,7 +43,7 @@ def test_a_text_becomes_a_file_of_any_format(account, form):
 
 @pytest.mark.parametrize("form", ["wav", "flac", "opus"])
 def test_a_file_has_the_sample_rate_that_was_asked_for_and_true_sizes(account, form):
-    content = check_paid(account, account.speak(wait_seconds=30, format=form, sample_rate=16_000, seed=3))
+    content = check_paid(account, account.spoken(format=form, sample_rate=16_000, seed=3))
     assert soundfile.info(io.BytesIO(content)).frames > 1000
     samples, rate = soundfile.read(io.BytesIO(content))
     if form != "opus":  # which decodes at 48 kHz

@@ -19,9 +19,16 @@ from saas.jobs.fishserve import Fishserve
 from saas.jobs.servers import Servers
 from saas.storage.bucket import Bucket
 from tests.saas.api_harness import NOWHERE
+from tests.waiting import HANG_SECONDS
 
 SOUND = bytes(2 * 44_100)
 """A second."""
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Here a server is away when it says so, and never because it was slow."""
+    monkeypatch.setattr("saas.jobs.servers.LOOK_SECONDS", HANG_SECONDS)
 
 
 class Speaker:
@@ -38,7 +45,7 @@ class Speaker:
         assert await request.read()
         match self.does:
             case int() as status:
-                return web.json_response({"message": "said so"}, status=status, headers={"Retry-After": "1"})
+                return web.json_response({"message": "said so"}, status=status, headers={"Retry-After": "60"})
             case "dies unheard":
                 request.transport.abort()
         response = web.StreamResponse(headers={"Content-Type": "audio/pcm"})

@@ -23,7 +23,7 @@ from saas.settings import Settings
 from tests.certificates import self_signed
 from tests.saas.conftest import free_port
 from tests.saas.mail.test_messages import DATA, GIVEN
-from tests.waiting import wait
+from tests.waiting import HANG_SECONDS, wait
 
 # aiosmtpd warns where a password may be sent without TLS, and that is how it is asked here
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS:UserWarning")
@@ -52,7 +52,8 @@ class Inbox:
 @contextlib.contextmanager
 def listening(host="127.0.0.1", **options):
     inbox = Inbox()
-    controller = Controller(inbox, hostname=host, port=free_port(), authenticator=inbox.authenticate, auth_require_tls=False, **options)
+    given = {"authenticator": inbox.authenticate, "auth_require_tls": False, "ready_timeout": HANG_SECONDS} | options
+    controller = Controller(inbox, hostname=host, port=free_port(), **given)
     controller.start()
     try:
         inbox.where = f"{host}:{controller.port}"
