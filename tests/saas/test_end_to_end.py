@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 from saas.embedded.run import SIGN_UP_CREDITS
+from tests.guard import still_running
 from tests.processes import Started
 from tests.saas.conftest import free_port
 from tests.waiting import HANG_SECONDS, wait
@@ -47,7 +48,7 @@ class Machine(Started):
         try:
             assert self.process.wait(HANG_SECONDS) == 0, self.words()
         finally:
-            left = [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+            left = still_running(family)  # the last of them end a moment after the command
             for process in left:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()

@@ -45,7 +45,8 @@ def test_a_result_says_what_was_made(queue, worker):
 
 def test_many_jobs_are_generated_together(queue, worker):
     steps, frames = (worker.metric(f"fishserve_batch_size_{part}") for part in ("count", "sum"))
-    jobs = [queue.run(**SMALL | {"max_new_tokens": 10 + n % 10, "seed": n}) for n in range(32)]
+    with resting(worker):  # they wait when it comes for jobs, however long it takes to send them
+        jobs = [queue.run(**SMALL | {"max_new_tokens": 10 + n % 10, "seed": n}) for n in range(32)]
     done = [queue.done(job) for job in jobs]
     assert {d["status"] for d in done} == {"COMPLETED"}
     assert all(d["answers"] == 1 for d in done)
@@ -129,8 +130,10 @@ def test_too_much_for_the_queue_is_refused_and_streams_in_pieces_that_fit(queue)
 
 def test_a_cancelled_job_stops_and_its_neighbour_does_not(queue, worker):
     before = worker.metric("fishserve_requests_total", reason="cancelled")
-    job, neighbour = queue.run(text=ENDLESS), queue.run(**SMALL)
+    job = queue.run(text=ENDLESS)
     wait(lambda: worker.metric("fishserve_requests_running") >= 1)
+    neighbour = queue.run(**SMALL)
+    wait(lambda: worker.metric("fishserve_requests_running") >= 2 or queue.status(neighbour)["status"] == "COMPLETED")
     httpx.post(f"{queue.url}/v2/ep/cancel/{job}")
     wait(lambda: worker.metric("fishserve_requests_total", reason="cancelled") > before)
     assert queue.done(neighbour)["status"] == "COMPLETED"

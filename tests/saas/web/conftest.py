@@ -298,12 +298,13 @@ class Wire:
         one.close()  # the other thread, which has now read its end, closes the other
 
     def cut(self):
-        """Break what is open now; new connections are made again."""
-        for end in self.open:
+        """Break what is open now; new connections are made again, even meanwhile."""
+        broken = set(self.open)
+        for end in broken:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
-        self.open.clear()
+        self.open -= broken
 
     def end(self):
         self.listening.shutdown(socket.SHUT_RDWR)
