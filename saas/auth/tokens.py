@@ -19,6 +19,8 @@ LIFE = 600.0
 """Seconds after which the public keys are fetched again; from then on, a revoked key verifies no sessions."""
 PAUSE = 10.0
 """Seconds between two fetches, even if many tokens name an unknown key."""
+SECONDS = 5.0
+"""How long the issuer may take to send its keys."""
 LEEWAY = 60
 """Seconds that the clocks of the issuer and of this machine may differ."""
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
@@ -92,7 +94,7 @@ class Tokens:
         """Fetch the keys. If that fails, keep the known ones, so that a short outage at Supabase does not sign everybody out."""
         self._asked = time.monotonic()
         try:
-            answer = await self._http.get(f"{self._issuer}/.well-known/jwks.json", timeout=5)
+            answer = await self._http.get(f"{self._issuer}/.well-known/jwks.json", timeout=SECONDS)
             answer.raise_for_status()
             found = [jwt.PyJWK(entry) for entry in answer.json()["keys"] if entry.get("kid") and entry.get("kty") in ("EC", "RSA")]
         except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError):

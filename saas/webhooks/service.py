@@ -121,10 +121,12 @@ class Webhooks:
         Of the answer nothing but the status is read: its content is nobody's here.
         """
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(
+                SECONDS
+            ):  # the only limit: a second one for parts of this might end first, and be told as something else
                 transport = Pinned(await self._address(order["url"]))
                 async with (
-                    httpx.AsyncClient(transport=transport, timeout=SECONDS, follow_redirects=False, trust_env=False) as client,
+                    httpx.AsyncClient(transport=transport, timeout=None, follow_redirects=False, trust_env=False) as client,
                     client.stream("POST", order["url"], content=(body := _body(order)), headers=_headers(order, body)) as answer,
                 ):
                     status = answer.status_code

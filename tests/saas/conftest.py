@@ -44,6 +44,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.system(str(POSTGRES / "postgres"), "postgresql-15"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def slow_services() -> Iterator[None]:
+    """Services that a test plays are away when they say so, and never because this machine was slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        for limit in ("saas.auth.tokens.SECONDS", "saas.auth.turnstile.SECONDS"):
+            patch.setattr(limit, HANG_SECONDS)
+        yield
+
+
 @dataclass(frozen=True)
 class Server:
     """A PostgreSQL that keeps nothing: whoever asks is trusted, and nothing waits for the disk."""

@@ -12,6 +12,7 @@ from saas import create_app
 from saas.auth import tokens
 from saas.settings import Settings
 from tests.saas.api_harness import running
+from tests.waiting import HANG_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,7 @@ def test_rs256_is_good_where_the_issuer_has_such_a_key(postgres):
 
 
 def test_keys_are_fetched_once_and_again_for_one_that_is_new_but_not_for_every_stranger(postgres, monkeypatch):
+    monkeypatch.setattr(tokens, "PAUSE", HANG_SECONDS)
     with running(postgres.migrated()) as api:
         user, asked = api.database.user(), api.issuer.service.asked
         for _ in range(5):
