@@ -42,7 +42,9 @@ def port_pairs(count):
 
     Each process of tests has some that no other has.
     """
-    mine = range(11_000, 21_000)[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+    mine = range(11_000, 21_000)[
+        int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ]
     found = []
     while len(found) < count:
         port = random.choice(mine)
