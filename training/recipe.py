@@ -23,8 +23,6 @@ class TextRecipe:
     """Greetings, requests and small talk from templates."""
     joined: int = 5_000
     """Texts of two or three sentences, up to 200 characters."""
-    reworded: int = 40_000
-    """Sentences of WordNet with other nouns, verbs and adjectives in them."""
     validation: int = 160
     wordnet: Path = Path("/usr/share/wordnet")
 
@@ -200,7 +198,7 @@ class Recipe:
         """Every stage at a size that runs in half a minute and learns nothing: as many steps on any machine."""
         return cls(
             folder,
-            TextRecipe(generated=60, everyday=20, joined=10, reworded=30, validation=8),
+            TextRecipe(generated=60, everyday=20, joined=10, validation=8),
             SpeechRecipe(utterances=20, per_shard=10, shards_with_audio=2),
             EncoderRecipe(dims=(16, 16, 16, 64), depths=(1, 1, 1, 1), shards=2, seconds=2, batch=2),
             HeadRecipe(channels=32, seconds=1, batch=1, shards=2, adversarial_seconds=1, adversary_width=2),

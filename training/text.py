@@ -24,7 +24,6 @@ EXAMPLES = Path(__file__).parents[1] / "inference/server/page/examples.js"
 """The playground's examples, as JSON in a JavaScript module."""
 TEMPLATES = Path(__file__).with_name("templates.json")
 TEST_SENTENCES = 60
-_LATIN = ("05", "20")  # WordNet's files of animals and plants
 
 _PLAIN = re.compile(r"^[A-Za-z][A-Za-z ,;'.!?-]+$")
 _QUESTION = re.compile(r"(who|what|when|where|why|how|is|are|do|does|did|can|could|will|would|shall|have|has)\b", re.IGNORECASE)
@@ -63,8 +62,6 @@ def corpus(recipe: TextRecipe) -> Corpus:
     generator = Generator(rng)
     made = [s for s in (*generator.sentences(recipe.generated), *generator.everyday(recipe.everyday)) if _bare(s) not in taken]
     spoken = [*(punctuate(s, rng) for s in plain), *made, *_joined(plain, made, recipe.joined, rng)]
-    reworded = Rewording(recipe.wordnet, rng).sentences([*plain, *glosses], recipe.reworded)
-    spoken += [punctuate(s, rng) for s in reworded if _bare(s) not in taken]
     rng.shuffle(spoken)
     train = _with_glosses(spoken, [punctuate(s, rng) for s in glosses if _bare(s) not in taken])
     return Corpus(tuple(test), tuple(map(normalize, validation)), tuple(dict.fromkeys(map(normalize, train))))
@@ -94,33 +91,6 @@ def punctuate(sentence: str, rng: random.Random) -> str:
     if _QUESTION.match(sentence) and rng.random() < 0.7:
         return sentence + "?"
     return sentence.rstrip(",;") + ("!" if rng.random() < 0.05 else ".")
-
-
-class Rewording:
-    """Puts other nouns, verbs and adjectives of WordNet into sentences: rare words in many surroundings, so that letters must be read."""
-
-    def __init__(self, wordnet: Path, rng: random.Random) -> None:
-        self._rng, found = rng, {part: _lemmas(wordnet / f"data.{part}") for part in ("noun", "verb", "adj")}
-        self._words = {part: sorted(words) for part, words in found.items()}
-        self._part = {word: part for part, words in found.items() for word in words}
-
-    def sentences(self, sources: list[str], count: int) -> list[str]:
-        """At most `count` sentences in which at least one word is another; each once."""
-        made = (self._reword(self._rng.choice(sources)) for _ in range(count))
-        return list(dict.fromkeys(s for s in made if s is not None))
-
-    def _reword(self, sentence: str) -> str | None:
-        words = [self._other(word) for word in sentence.split(" ")]
-        made = " ".join(words)
-        return made if made != sentence and _speakable(made) else None
-
-    def _other(self, word: str) -> str:
-        """Another lemma in the place of two lemmas of three; a mark behind it stays."""
-        bare = word.rstrip(",;.!?")
-        part = self._part.get(bare)
-        if part is None or self._rng.random() < 1 / 3:
-            return word
-        return self._rng.choice(self._words[part]) + word[len(bare) :]
 
 
 class Generator:
@@ -207,17 +177,6 @@ def ordinal(n: int) -> str:
 
 def _speakable(sentence: str) -> bool:
     return 3 <= len(sentence.split()) <= 22 and len(sentence) <= 130 and _PLAIN.match(sentence) is not None
-
-
-def _lemmas(path: Path) -> set[str]:
-    """Single words of 4 to 12 small letters; no animals or plants, most of which have Latin names."""
-    lemmas: set[str] = set()
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if not line.startswith(" "):
-            fields = line.split()
-            if fields[1] not in _LATIN:
-                lemmas.update(word for word in fields[4 : 4 + 2 * int(fields[3], 16) : 2] if re.fullmatch(r"[a-z]{4,12}", word))
-    return lemmas
 
 
 def _bare(sentence: str) -> str:

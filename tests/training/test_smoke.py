@@ -1,6 +1,5 @@
 """The whole recipe, very small: text, teacher, encoder, codes, head, Dual-AR, export; what comes out loads and speaks."""
 
-import random
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -23,7 +22,7 @@ from training.pack import pack
 from training.recipe import Recipe, TextRecipe
 from training.samples import Frames, collate
 from training.shards import coded, held_out, held_out_codes, utterances
-from training.text import Rewording, corpus, ordinal
+from training.text import corpus, ordinal
 from training.unpack import unpack
 
 TRAINED = ("encoder_training.pt", "encoder.pt", "head.pt", "dual_ar.pt")
@@ -183,20 +182,6 @@ def test_a_checkpoint_that_was_exported_can_be_trained_further_and_exported_agai
         shutil.copy(path, tmp_path)
     run_stage("dual-ar", recipe, tmp_path, Machine(step_seconds=recipe.step_seconds))
     assert progress(tmp_path)["dual_ar.pt"] > 1
-
-
-@needs_wordnet
-def test_rewording_keeps_the_frame_of_a_sentence(wordnet):
-    rewording = Rewording(wordnet, random.Random(0))
-    noun, adjective = rewording._words["noun"][0], rewording._words["adj"][0]
-    source = f"the {adjective} of the {noun}, sleeping"
-    made = rewording.sentences([source], 50)
-    assert len(made) > 10
-    for sentence in made:
-        words = sentence.split()
-        assert [words[i] for i in (0, 2, 3, 5)] == ["the", "of", "the", "sleeping"]
-        assert words[4].endswith(",")
-        assert sentence != source
 
 
 @needs_wordnet
