@@ -45,8 +45,8 @@ PREDICTION = (
 )
 FIGURES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
-PROMPTS, VOCODER = 0, -1
-ROWS_OF = {"prompts": PROMPTS, "vocoder": VOCODER}
+VOCODER = -1
+ROWS_OF = {"prompts": 0, "vocoder": VOCODER}
 """In the place of a number of rows."""
 VOCODER_PASS = (4, 32)
 """Streams and frames of the pass whose kernels are listed."""
@@ -61,11 +61,19 @@ def main(
     out: Annotated[Path, typer.Option("-o", "--out", help="JSON file to write.")] = Path("bench/results/kernels.json"),
 ) -> None:
     """The kernels of FishSpeech 1.5's shape: a JSON file, and its tables."""
-    levels = [ROWS_OF[name] if name in ROWS_OF else int(name) for name in of.split(",")]
+    levels = [_level(name) for name in of.split(",")]
     names, kinds = architectures.split(","), weights.split(",")
     with recording(out, "kernels", {"rows": levels, "architectures": names, "weights": kinds}, facts(None)) as record:
         measure(*model_of(None), levels, names, kinds, record)
     typer.echo("\n".join(table.markdown() for table in tables(record.body)))
+
+
+def _level(name: str) -> int:
+    if name in ROWS_OF:
+        return ROWS_OF[name]
+    if name.isdecimal() and int(name):
+        return int(name)
+    raise typer.BadParameter(f"{name!r} is no number of rows from 1 on, nor {' or '.join(ROWS_OF)}", param_hint="--of")
 
 
 def measure(
@@ -76,6 +84,8 @@ def measure(
     record.body["machine"]["device"] = "none: kernels are compiled, not run"
     for weights in (kind for kind in get_args(Weights) if kind in kinds):
         levels = [n for n in rows if n != VOCODER and (weights == "native" or 0 < n <= NARROW)]
+        if not levels:
+            continue
         most = max(1, *levels)
         stand_ins = [stand_in(replace(config, n_layer=n, n_fast_layer=fast), im_end, semantic_begin, most, weights) for n, fast in LAYERS]
         for name, n in product(architectures, levels):

@@ -64,19 +64,23 @@ class Ear:
 
     def hear(self, wave: np.ndarray) -> str:
         """Samples at 44.1 kHz, float32 -> the transcript, as plain words."""
-        heard = soxr.resample(wave.astype(np.float32), SAMPLE_RATE, HEARING_RATE)
         segments, _ = self._whisper.transcribe(
-            heard, language="en", beam_size=5, temperature=0, condition_on_previous_text=False, without_timestamps=True
+            as_heard(wave), language="en", beam_size=5, temperature=0, condition_on_previous_text=False, without_timestamps=True
         )
         return words(" ".join(s.text for s in segments))
 
     def hear_words(self, wave: np.ndarray) -> list[tuple[str, float]]:
         """Samples at 44.1 kHz, float32 -> the words as they are written, and when each begins in seconds."""
-        heard = soxr.resample(wave.astype(np.float32), SAMPLE_RATE, HEARING_RATE)
         segments, _ = self._whisper.transcribe(
-            heard, language="en", beam_size=5, temperature=0, condition_on_previous_text=False, word_timestamps=True
+            as_heard(wave), language="en", beam_size=5, temperature=0, condition_on_previous_text=False, word_timestamps=True
         )
         return [(word.word, word.start) for s in segments for word in s.words or ()]
+
+
+def as_heard(wave: np.ndarray) -> np.ndarray:
+    """Samples at 44.1 kHz -> float32 at 16 kHz, which recognisers and judges of quality hear."""
+    heard: np.ndarray = soxr.resample(wave.astype(np.float32), SAMPLE_RATE, HEARING_RATE)
+    return heard
 
 
 def words(text: str) -> str:
@@ -151,7 +155,7 @@ def distill_mos(waves: Sequence[np.ndarray]) -> float:
 
     model = distillmos.ConvTransformerSQAModel().eval()
     with torch.no_grad():
-        heard = [torch.from_numpy(soxr.resample(w.astype(np.float32), SAMPLE_RATE, HEARING_RATE))[None] for w in waves]
+        heard = [torch.from_numpy(as_heard(w))[None] for w in waves]
         return float(np.mean([float(model(w)) for w in heard])) if heard else float("nan")
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import jiwer
 import numpy as np
-import soxr
 import torch
 
 from inference import SpeechEngine
@@ -22,7 +21,7 @@ from inference.audio.encode import Encoder
 from inference.hub import EMBEDDED_VOICE
 from inference.model import checkpoint
 from inference.model.config import SAMPLE_RATE
-from training.evaluate import HEARING_RATE, Ear, distill_mos, speak, words
+from training.evaluate import HEARING_RATE, Ear, as_heard, distill_mos, speak, words
 from training.recipe import Recipe
 from training.shards import coded, held_out, held_out_codes, read_corpus, utterances
 
@@ -47,7 +46,7 @@ def dns_mos(waves: Sequence[np.ndarray]) -> dict[str, float]:
     """Mean DNSMOS (1 to 5) of waveforms at 44.1 kHz, each brought to the same peak: P.835 overall, and P.808."""
     from speechmos import dnsmos
 
-    found = [dnsmos.run((heard / np.abs(heard).max() * 0.9).clip(-1, 1), HEARING_RATE) for heard in map(_heard, waves)]
+    found = [dnsmos.run((heard / np.abs(heard).max() * 0.9).clip(-1, 1), HEARING_RATE) for heard in map(as_heard, waves)]
     return {name: round(float(np.mean([one[key] for one in found])), 3) for name, key in (("overall", "ovrl_mos"), ("p808", "p808_mos"))}
 
 
@@ -72,11 +71,6 @@ def _mp3(waves: Sequence[np.ndarray]) -> bytes:
     content = b"".join(encoder.encode(np.concatenate((wave.astype(np.float32), pause))) for wave in waves) + encoder.finish()
     encoder.close()
     return content
-
-
-def _heard(wave: np.ndarray) -> np.ndarray:
-    heard: np.ndarray = soxr.resample(wave.astype(np.float32), SAMPLE_RATE, HEARING_RATE)
-    return heard
 
 
 def main() -> None:

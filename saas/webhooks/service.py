@@ -121,9 +121,8 @@ class Webhooks:
         Of the answer nothing but the status is read: its content is nobody's here.
         """
         try:
-            async with asyncio.timeout(
-                SECONDS
-            ):  # the only limit: a second one for parts of this might end first, and be told as something else
+            # The only limit: a second one, for parts of this, might end first and be told in another way.
+            async with asyncio.timeout(SECONDS):
                 transport = Pinned(await self._address(order["url"]))
                 async with (
                     httpx.AsyncClient(transport=transport, timeout=None, follow_redirects=False, trust_env=False) as client,
