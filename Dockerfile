@@ -95,17 +95,21 @@ RUN apt-get update \
     && useradd --create-home --uid 10001 fishserve
 ENV PATH=/opt/fishserve/bin:$PATH PYTHONUNBUFFERED=1
 
+# The app imports what it shares with the playground by a path inside the source tree.
 FROM node:22-bookworm-slim AS build-app
-COPY saas/web /app
-WORKDIR /app
-RUN npm ci --no-audit --no-fund && npm run build
+WORKDIR /src/saas/web
+COPY saas/web/package.json saas/web/package-lock.json saas/web/.npmrc /src/saas/web/
+RUN npm ci --no-audit --no-fund
+COPY saas/web /src/saas/web
+COPY inference/server/page/shared /src/inference/server/page/shared
+RUN npm run build
 
 FROM base-saas AS build-saas
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE /src/
 COPY docker/install.sh /src/docker/install.sh
 RUN /src/docker/install.sh packages saas,otel /opt/fishserve
 COPY . /src
-COPY --from=build-app /app/dist /src/saas/web/dist
+COPY --from=build-app /src/saas/web/dist /src/saas/web/dist
 RUN /src/docker/install.sh fishserve saas,otel /opt/fishserve
 
 FROM base-saas AS saas

@@ -62,7 +62,7 @@ def built(installed):  # noqa: ARG001 - it must be there
     """The app as it is served."""
     made = WEB / "dist" / "index.html"
     sources = [WEB / "index.html", WEB / "vite.config.ts", WEB / "package-lock.json", *(WEB / "public").iterdir()]
-    sources += [*(WEB / "src").rglob("*"), *(ROOT / "inference" / "server" / "page").iterdir()]
+    sources += [*(WEB / "src").rglob("*"), *(ROOT / "inference" / "server" / "page" / "shared").iterdir()]
     with alone(WEB):
         if not made.exists() or made.stat().st_mtime < max(source.stat().st_mtime for source in sources):
             npm(WEB, "run", "--silent", "build")
