@@ -260,11 +260,12 @@ def serve(
     from inference.hub import complete, locate
     from inference.listening import listen, url_of
     from inference.server.litserve_host import serve as run
+    from inference.serving_checks import check_keys, say_what_speaks
 
     settings = _settings(checkpoint=checkpoint, adapter=adapter, device=device, host=host, port=port, slots=slots)
     listen(settings.host, settings.port, "FISHSERVE_PORT").close()  # before downloading or loading a model
     if plugin is None:
-        _check_keys(settings)
+        check_keys(settings, console)
         before, pages = None, "a page to try it on; POST /v1/audio/speech, /v1/tts; GET /ready /metrics /docs"
     else:
         with needs("saas,server", "`fishserve serve --plugin saas`"):
@@ -274,7 +275,7 @@ def serve(
         pages = f"the app: {before.app}; the API as docs/saas.md describes it; GET /healthz /readyz"
     where = locate(settings.checkpoint)  # downloads and errors come before the server starts
     complete(where, settings.codec, settings.adapter)
-    _say_what_speaks(where)
+    say_what_speaks(where, console)
     console.print(f"loading; listening on {url_of(settings.host, settings.port)}  ({pages})")
     if failure := run(settings.model_copy(update={"checkpoint": str(where)}), before, console.print):
         _stop(failure)
@@ -405,36 +406,14 @@ def _engine(settings: Settings) -> Iterator[SpeechEngine]:
     with without_collector():
         from inference.engine.startup import engine_for, load_checkpoint
     from inference.hub import locate
+    from inference.serving_checks import say_what_speaks
 
     where = locate(settings.checkpoint)
-    _say_what_speaks(where)
+    say_what_speaks(where, console)
     with console.status("loading the model"):
         engine = engine_for(load_checkpoint(where, settings), settings, slots=1)
     with engine:
         yield engine
-
-
-def _check_keys(settings: Settings) -> None:
-    from inference.http.keys import Keys
-    from inference.listening import is_loopback
-
-    if settings.keys_file is None:
-        if not is_loopback(settings.host):
-            console.print(
-                f"FISHSERVE_KEYS_FILE is not set: everyone who reaches {settings.host}:{settings.port} can use it.", style="yellow"
-            )
-    elif not Keys(settings.keys_file).names():
-        raise RequestError(f"{settings.keys_file} holds no key; `fishserve keys add NAME` makes one")
-
-
-def _say_what_speaks(checkpoint: Path) -> None:
-    from inference.hub import EMBEDDED_VOICE
-    from inference.model.card import read_card
-
-    if checkpoint == EMBEDDED_VOICE:
-        console.print("Using minnow, the bundled voice; for FishSpeech 1.5 name a --checkpoint.")
-    elif read_card(checkpoint).random:
-        console.print(f"{checkpoint} has random weights: it speaks noise.", style="yellow")
 
 
 def _text(argument: str) -> str:

@@ -12,7 +12,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.schema import LoggingConfig
 
-from inference.cluster.doors import ENGINE, Doors
+from inference.cluster.doors import DOORS, ENGINE, Doors
 from inference.cluster.engine_replica import EngineReplica
 from inference.cluster.options import Options
 from inference.cpu_threads import SPINS
@@ -51,7 +51,7 @@ def build(options: Options) -> Application:
         **shared, **_replicas(options, slots),
     )  # fmt: skip
     doors = serve.deployment(
-        serve.ingress()(Doors), name="Doors", max_ongoing_requests=MAX_CONVERSATIONS, ray_actor_options={"num_cpus": 1},
+        serve.ingress()(Doors), name=DOORS, max_ongoing_requests=MAX_CONVERSATIONS, ray_actor_options={"num_cpus": 1},
         num_replicas=options.doors, **shared,
     )  # fmt: skip
     return doors.bind(engine.bind(settings), settings, options.min_replicas == 0)

@@ -25,7 +25,7 @@ MinReplicas = Annotated[int, typer.Option(help="Fewest engine replicas; 0 lets a
 MaxReplicas = Annotated[int | None, typer.Option(help="Most engine replicas; without it as many as --min-replicas.")]
 IdleSeconds = Annotated[float, typer.Option(help="With --min-replicas 0: seconds without a request after which the last replica ends.")]
 Doors = Annotated[int, typer.Option(help="Replicas of the HTTP APIs.")]
-Gpus = Annotated[float, typer.Option(help="GPUs of an engine replica.")]
+Gpus = Annotated[float | None, typer.Option(help="GPUs of an engine replica; without it 1 if --device is cuda, else 0.")]
 Cores = Annotated[float, typer.Option(help="CPU cores of an engine replica.")]
 Routes = Annotated[Routing, typer.Option(help="voice keeps a voice on few replicas, whose caches hold it.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")]
@@ -35,7 +35,7 @@ Port = Annotated[int | None, typer.Option()]
 @app.command()
 def run(
     checkpoint: Checkpoint = None, device: Device = None, slots: Slots = None, min_replicas: MinReplicas = 1, max_replicas: MaxReplicas = None,
-    doors: Doors = 1, gpus: Gpus = 0, cores: Cores = 1, routing: Routes = "voice",
+    doors: Doors = 1, gpus: Gpus = None, cores: Cores = 1, routing: Routes = "voice",
     idle_seconds: IdleSeconds = 300, host: Host = None, port: Port = None,
 ) -> None:  # fmt: skip
     """Start Ray on this machine alone and serve until Ctrl-C."""
@@ -45,12 +45,17 @@ def run(
 
     with needs("cluster", "`fishserve cluster run`"):
         from inference.cluster.running import alone, end_now, finish
+        from inference.engine.device import pick_device
         from inference.server.shutdown import INTERRUPTED
+        from inference.serving_checks import check_keys, say_what_speaks
 
     settings = read(checkpoint=checkpoint, device=device, slots=slots, host=host, port=port)
     listen(settings.host, settings.port, "FISHSERVE_PORT").close()
-    where = locate(settings.checkpoint)  # downloads and errors come before Ray starts
+    check_keys(settings, console)
+    pick_device(settings.device)  # errors and downloads come before Ray starts
+    where = locate(settings.checkpoint)
     complete(where, settings.codec, settings.adapter)
+    say_what_speaks(where, console)
     given = settings.model_copy(update={"checkpoint": str(where)}).model_dump(mode="json", exclude_unset=True)
     options = _options(given | {"checkpoint": str(where)}, min_replicas, max_replicas, doors, gpus, cores, routing, idle_seconds)
     ended = threading.Event()
@@ -74,7 +79,7 @@ def run(
 @app.command()
 def deploy(
     checkpoint: Checkpoint = None, device: Device = None, slots: Slots = None, min_replicas: MinReplicas = 1, max_replicas: MaxReplicas = None,
-    doors: Doors = 1, gpus: Gpus = 0, cores: Cores = 1, routing: Routes = "voice",
+    doors: Doors = 1, gpus: Gpus = None, cores: Cores = 1, routing: Routes = "voice",
     idle_seconds: IdleSeconds = 300, host: Host = None, port: Port = None,
 ) -> None:  # fmt: skip
     """Start or upgrade it on the Ray cluster that RAY_ADDRESS names, else on the one that `ray start` started on this machine."""
@@ -93,7 +98,7 @@ def deploy(
 @app.command()
 def config(
     checkpoint: Checkpoint = None, device: Device = None, slots: Slots = None, min_replicas: MinReplicas = 1, max_replicas: MaxReplicas = None,
-    doors: Doors = 1, gpus: Gpus = 0, cores: Cores = 1, routing: Routes = "voice",
+    doors: Doors = 1, gpus: Gpus = None, cores: Cores = 1, routing: Routes = "voice",
     idle_seconds: IdleSeconds = 300, host: Host = "0.0.0.0", port: Port = 8000,
 ) -> None:  # fmt: skip
     """Print the config file for `serve deploy` and for KubeRay's serveConfigV2, as JSON, which YAML readers read."""
@@ -113,12 +118,14 @@ def _options(
     min_replicas: int,
     max_replicas: int | None,
     doors: int,
-    gpus: float,
+    gpus: float | None,
     cores: float,
     routing: Routing,
     idle_seconds: float,
 ) -> Options:
     """Raises ConfigurationError."""
+    if gpus is None:  # Ray hides the GPUs from a replica that asks for none
+        gpus = 1 if str(settings.get("device", "")).startswith("cuda") else 0
     try:
         return Options(
             settings=settings, min_replicas=min_replicas, max_replicas=max_replicas or max(1, min_replicas), doors=doors, gpus=gpus,

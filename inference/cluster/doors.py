@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import re
 from typing import Any
 
 from ray import serve
@@ -25,8 +26,9 @@ from inference.settings import read
 
 METRICS_SECONDS = 5.0
 APP = "fishserve"
-ENGINE = "Engine"
+ENGINE, DOORS = "Engine", "Doors"
 _ENDED = ("DEPLOY_FAILED", "UNHEALTHY")
+_ERROR_CLASS = re.compile(r"^inference\.errors\.\w+: ")
 _SHUTTING_DOWN = "the server is shutting down; try again in a few seconds"
 _SERVICE_RESTART = 1012
 """RFC 6455's registry: the client may connect again."""
@@ -79,7 +81,7 @@ class Doors:
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         quiet_uvicorn()
         tracing.start()
-        channel = ServeChannel(self._engine, _deployment_error, may_sleep=self._may_sleep)
+        channel = ServeChannel(self._engine, deployment_error, may_sleep=self._may_sleep)
         app = create_app(Engines([RemoteEngine(channel)]), read(**self._settings), metrics=self._metrics)
         app.state.server.voices.start()
         app.add_middleware(InFlight, count=self._running)
@@ -101,10 +103,11 @@ class Doors:
         return merged([page for page in found if isinstance(page, tuple)]), exposition()[1]
 
 
-def _deployment_error() -> str | None:
-    """Why no engine runs, when Ray Serve has given up on them."""
+def deployment_error(name: str = ENGINE) -> str | None:
+    """Why no replica of a deployment runs, when Ray Serve has given up on them."""
     application = serve.status().applications.get(APP)
-    deployment = application and application.deployments.get(ENGINE)
+    deployment = application and application.deployments.get(name)
     if deployment and deployment.status in _ENDED and not deployment.replica_states.get("RUNNING"):
-        return f"the engines cannot run: {deployment.message.strip().splitlines()[-1] if deployment.message else deployment.status}"
+        why = deployment.message.strip().splitlines()[-1] if deployment.message else deployment.status
+        return f"the {'engines' if name == ENGINE else 'doors'} cannot run: {_ERROR_CLASS.sub('', why)}"
     return None

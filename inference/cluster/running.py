@@ -22,9 +22,9 @@ from ray.serve.schema import LoggingConfig
 from ray.util import list_named_actors
 
 from inference.cluster.application import QUIET, build
-from inference.cluster.doors import APP
+from inference.cluster.doors import APP, DOORS, deployment_error
 from inference.cluster.options import Options, missing
-from inference.errors import ConfigurationError
+from inference.errors import ConfigurationError, FishserveError
 from inference.server.shutdown import finishing, parents
 
 PROXY_CHECK_SECONDS = 2
@@ -39,7 +39,10 @@ _LOOK_SECONDS, _CALL_SECONDS = 0.1, 10.0
 
 @contextmanager
 def alone(options: Options, host: str, port: int) -> Iterator[None]:
-    """The application, ready, on a Ray cluster of this machine. Both end with the block, and with this process."""
+    """The application, ready, on a Ray cluster of this machine. Both end with the block, and with this process.
+
+    Raises ConfigurationError for more GPUs than there are, FishserveError when the application cannot start.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
     os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", str(PROXY_CHECK_SECONDS))
     os.environ.setdefault("RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S", str(_LOOK_SECONDS))
@@ -51,6 +54,11 @@ def alone(options: Options, host: str, port: int) -> Iterator[None]:
     )  # fmt: skip
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
+        needed, found = max(1, options.min_replicas) * options.gpus, ray.cluster_resources().get("GPU", 0)
+        if needed > found:  # Ray Serve would wait for more machines
+            raise ConfigurationError(
+                f"GPUs that the engines need: {needed:g}; that Ray finds here: {found:g}. Lower --min-replicas or --gpus."
+            )
         _deploy(options, host, port, QUIET)
         yield
     finally:
@@ -95,7 +103,7 @@ def deploy(options: Options, host: str, port: int, say: Callable[[str], None]) -
 
     One that runs there already is upgraded: its replicas are replaced one after another, and finish their streams.
     `say` is told what it waits for when the cluster is too small: a Ray cluster may grow by itself.
-    Raises ConfigurationError when no cluster answers.
+    Raises ConfigurationError when no cluster answers, FishserveError when the application cannot start.
     """
     named = os.environ.get("RAY_ADDRESS", "")
     try:
@@ -118,4 +126,7 @@ def _reach(address: str) -> None:
 
 def _deploy(options: Options, host: str, port: int, logs: LoggingConfig | None = None) -> None:
     serve.start(http_options=HTTPOptions(host=host, port=port), proxy_location="EveryNode", logging_config=logs)
-    serve.run(build(options), name=APP)
+    try:
+        serve.run(build(options), name=APP)
+    except RuntimeError as e:  # Ray Serve has given up, after three tries
+        raise FishserveError(deployment_error() or deployment_error(DOORS) or str(e)) from None

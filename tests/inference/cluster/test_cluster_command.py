@@ -31,6 +31,15 @@ def test_the_last_replica_may_end_after_a_while():
     assert Options(**application["args"]) == Options(min_replicas=0, idle_seconds=60)
 
 
+@pytest.mark.parametrize(
+    ("words", "gpus"), [((), 0), (("--device", "cpu"), 0), (("--device", "cuda"), 1), (("--device", "cuda", "--gpus", "0.5"), 0.5)]
+)
+def test_an_engine_on_cuda_asks_for_a_gpu(words, gpus):
+    """Ray hides all of them from a replica that asks for none."""
+    (application,) = json.loads(run("config", *words).stdout)["applications"]
+    assert Options(**application["args"]).gpus == gpus
+
+
 def test_the_manifest_for_kuberay_asks_for_what_there_is():
     manifest = yaml.safe_load((Path(__file__).parents[3] / "docker/kubernetes/kuberay.yml").read_text(encoding="utf-8"))
     config, ours = yaml.safe_load(manifest["spec"]["serveConfigV2"]), json.loads(run("config").stdout)
