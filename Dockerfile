@@ -65,14 +65,18 @@ RUN /src/docker/install.sh fishserve cluster,s3,otel /opt/fishserve
 
 # Every node of a Ray cluster runs this image; KubeRay says with which command, and its probes need wget.
 FROM gpu AS cluster
+ARG MODEL=
 # hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends wget \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build-cluster /opt/fishserve /opt/fishserve
+COPY docker/bake.sh /usr/local/bin/bake
 USER 10001
-ENV RAY_USAGE_STATS_ENABLED=0
-EXPOSE 8000
+RUN --mount=type=secret,id=HF_TOKEN,uid=10001 bake "${MODEL}"
+ENV RAY_USAGE_STATS_ENABLED=0 FISHSERVE_HOST=0.0.0.0 FISHSERVE_DEVICE=cuda FISHSERVE_CHECKPOINT=${MODEL}
+# 8080 is that of `fishserve cluster run`, 8000 that of the manifest for KubeRay.
+EXPOSE 8080 8000
 ENTRYPOINT ["tini", "--"]
 CMD ["fishserve", "cluster", "run"]
 

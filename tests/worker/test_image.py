@@ -19,13 +19,14 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("extra", ["server", "worker", "saas"])
+@pytest.mark.parametrize("extra", ["server", "cluster", "worker", "saas"])
 def test_an_environment_is_installed_with_what_it_needs_alone(extra, tmp_path):
     for what in ("packages", "fishserve"):
         subprocess.run([ROOT / "docker/install.sh", what, extra, tmp_path / "env"], check=True, timeout=2 * HANG_SECONDS)
     has = {p.name for p in next((tmp_path / "env/lib").glob("python*/site-packages")).iterdir()}
     assert ("torch" in has) is (extra != "saas")
     assert ("runpod" in has) is (extra == "worker")
+    assert ("ray" in has) is (extra == "cluster")
 
 
 def test_nothing_is_baked_in_unless_a_model_is_named():
@@ -52,6 +53,16 @@ def test_the_dockerfile_copies_what_is_there_and_sets_what_is_known():
         assert os.access(ROOT / script, os.X_OK)
     known = {f"FISHSERVE_{name.upper()}" for name in Settings.model_fields} | {variable(name) for name in SaasSettings.model_fields}
     assert set(re.findall(r"\b(FISHSERVE_\w+)=", text)) <= known
+
+
+@pytest.mark.parametrize("target", ["server", "cluster", "worker"])
+def test_an_image_with_torch_never_uses_the_cpu_in_silence_and_holds_model_and_kernels(target):
+    """And whoever publishes the port of one that listens reaches it."""
+    stage = re.search(rf"^FROM gpu AS {target}\n(.*?)^CMD ", (ROOT / "Dockerfile").read_text(), re.MULTILINE | re.DOTALL)[1]
+    settings = dict(pair.split("=") for line in re.findall("^ENV (.+)", stage, re.MULTILINE) for pair in line.split())
+    assert (settings["FISHSERVE_DEVICE"], settings["FISHSERVE_CHECKPOINT"]) == ("cuda", "${MODEL}")
+    assert settings.get("FISHSERVE_HOST") == ("0.0.0.0" if "EXPOSE" in stage else None)
+    assert stage.index("ARG MODEL=") < stage.index("USER 10001") < stage.index('bake "${MODEL}"')
 
 
 def test_an_edit_of_the_code_reinstalls_no_package():
