@@ -6,6 +6,8 @@ both small, with the hinge loss.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,11 +63,11 @@ class SpectrumDiscriminator(nn.Module):
 class Adversary(nn.Module):
     """All discriminators together."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, periods: Sequence[int] = PERIODS, spectra: Sequence[tuple[int, int]] = SPECTRA) -> None:
         super().__init__()
         widths = (width, 2 * width, 4 * width, 4 * width)
         self.judges = nn.ModuleList(
-            [PeriodDiscriminator(p, widths) for p in PERIODS] + [SpectrumDiscriminator(*s, (width,) * 4) for s in SPECTRA]
+            [PeriodDiscriminator(p, widths) for p in periods] + [SpectrumDiscriminator(*s, (width,) * 4) for s in spectra]
         )
 
     def loss(self, true: Tensor, made: Tensor) -> Tensor:

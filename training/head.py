@@ -128,7 +128,7 @@ class HeadTraining:
         torch.manual_seed(self.r.seed)
         self.codec, self.fsq = (module.to(device) for module in trainable_codec(recipe))
         self.average = copy.deepcopy(self.codec).requires_grad_(False)
-        self.adversary = Adversary(self.r.adversary_width).to(device)
+        self.adversary = self._judges().to(device)
         self.mel_distance, self.modulation_distance = MelDistance(self.r.fine_weight).to(device), ModulationDistance().to(device)
         features = _feature_parameters(self.codec)
         self.trained = [*self.codec.head.parameters(), *features]
@@ -141,7 +141,13 @@ class HeadTraining:
         if self._file.exists():
             self._resume(torch.load(self._file, map_location=device, weights_only=True))
         torch.manual_seed(self.r.seed + self.steps)
-        self.audio = tuple(tensor.to(device) for tensor in _training_audio(recipe))
+        self.audio = tuple(tensor.to(device) for tensor in self._audio())
+
+    def _judges(self) -> Adversary:
+        return Adversary(self.r.adversary_width)
+
+    def _audio(self) -> tuple[Tensor, Tensor]:
+        return _training_audio(self.recipe)
 
     def run(self) -> None:
         """Train until this run and earlier ones reach the recipe's time, or until the machine's time is up."""
@@ -181,12 +187,12 @@ class HeadTraining:
     def _distance(self, made: Tensor, true: Tensor, modulation_weight: float) -> Tensor:
         return self.mel_distance(made, true) + modulation_weight * self.modulation_distance(made, true)
 
-    def _improve(self, loss: Tensor, rate: float) -> None:
+    def _improve(self, loss: Tensor, rate: float, clip: float = 5.0) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["share"]
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.trained, 5.0)
+        nn.utils.clip_grad_norm_(self.trained, clip)
         self.optimiser.step()
         with torch.no_grad():
             share = 1 - min(self.r.average, (self.steps - self.fresh + 1) / (self.steps - self.fresh + 10))

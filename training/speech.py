@@ -50,6 +50,15 @@ class Utterance:
     bytes: Tensor  # (hops,) float32, position in the UTF-8 text
 
 
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence at the network's pace, 80 steps a second: `spectra` are the inputs of hibari's `dsp.synth`, the last of them the pitch."""
+
+    spectra: list[np.ndarray]
+    phonemes: np.ndarray
+    characters: np.ndarray  # position in the text
+
+
 class Teacher:
     """hibari's voice `heart`, with phoneme durations. The network with this extra output is stored in `folder`."""
 
@@ -62,19 +71,15 @@ class Teacher:
 
     def speak(self, text: str, *, seed: int, keep_wave: bool = True) -> Utterance | None:
         """Speak a text. Returns None when there is nothing to say or the utterance is longer than MAX_FRAMES."""
-        spoken = self._synthesise(text, np.random.default_rng(seed))
-        if spoken is None:
+        sentences = self.sentences(text)
+        if not sentences:
             return None
-        sound, phonemes, characters = spoken
-        wave = soxr.resample(sound, TEACHER_RATE, SAMPLE_RATE, quality="HQ")
-        loud = np.flatnonzero(np.abs(wave) > LOUD)
-        if not len(loud):
+        rng = np.random.default_rng(seed)
+        found = trimmed(np.concatenate([dsp.synth(*(s.copy() for s in sentence.spectra), rng) for sentence in sentences]))
+        if found is None:
             return None
-        start, end = max(0, loud[0] - LEAD), min(len(wave), loud[-1] + TAIL)
-        pcm = np.clip(np.round(wave[start:end] * 32767), -32768, 32767).astype(np.int16)
-        pcm = np.pad(pcm, (0, -len(pcm) % SAMPLES_PER_FRAME))
-        if len(pcm) > MAX_FRAMES * SAMPLES_PER_FRAME:
-            return None
+        pcm, start = found
+        phonemes, characters = (np.concatenate([getattr(s, name) for s in sentences]) for name in ("phonemes", "characters"))
         middles = (start + np.arange(len(pcm) // HOP) * HOP + HOP // 2) / SAMPLE_RATE  # seconds
         steps = np.minimum((middles * TEACHER_RATE / TEACHER_HOP).astype(int), len(phonemes) - 1)
         byte_of = np.cumsum([0, *(len(c.encode()) for c in text)])
@@ -88,23 +93,21 @@ class Teacher:
             torch.from_numpy(positions.astype(np.float32)),
         )
 
-    def _synthesise(self, text: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Samples at 24 kHz, and at every 12.5 ms the phoneme id and the character position in `text`."""
-        waves, phonemes, characters = [], [], []
+    def sentences(self, text: str) -> list[Sentence]:
+        """What the network says of each sentence; nothing when one of them is empty or too long for it."""
+        found: list[Sentence] = []
         start = 0
         for sentence in self._tts.split_sentences(text):
             at = text.index(sentence, start)
             start = at + len(sentence)
             ids, where = self._phonemes(sentence)
             if not 3 <= len(ids) <= 400:
-                return None
+                return []
             names = ["lh", "theta", "ln", "lr", "phi", "f0", DURATIONS]
             *spectra, units = self._net.run(names, {"ids": np.asarray([ids], np.int64), "speed": np.ones(1, np.float32)})
             steps = HOPS_PER_UNIT * units.reshape(-1).astype(int)
-            waves.append(dsp.synth(*(s[0] for s in spectra), rng))
-            phonemes.append(np.repeat(ids, steps))
-            characters.append(np.repeat(np.asarray(where) + at, steps))
-        return (np.concatenate(waves), np.concatenate(phonemes), np.concatenate(characters)) if waves else None
+            found.append(Sentence([s[0] for s in spectra], np.repeat(ids, steps), np.repeat(np.asarray(where) + at, steps)))
+        return found
 
     def _phonemes(self, sentence: str) -> tuple[list[int], list[float]]:
         """Phoneme ids of a sentence, and the character each stands at, spread evenly over its word."""
@@ -136,6 +139,23 @@ def spoken(teacher: Teacher, texts: Sequence[str], *, seed: int, keep_wave: bool
     for text in texts:
         if (utterance := teacher.speak(text, seed=seed, keep_wave=keep_wave)) is not None:
             yield utterance
+
+
+def trimmed(sound: np.ndarray) -> tuple[np.ndarray, int] | None:
+    """Sound at 24 kHz -> int16 at 44.1 kHz in whole code frames, and where it begins there. None for silence, or more than MAX_FRAMES."""
+    wave = soxr.resample(sound, TEACHER_RATE, SAMPLE_RATE, quality="HQ")
+    loud = np.flatnonzero(np.abs(wave) > LOUD)
+    if not len(loud):
+        return None
+    start, end = max(0, loud[0] - LEAD), min(len(wave), loud[-1] + TAIL)
+    pcm = int16(wave[start:end])
+    pcm = np.pad(pcm, (0, -len(pcm) % SAMPLES_PER_FRAME))
+    return (pcm, int(start)) if len(pcm) <= MAX_FRAMES * SAMPLES_PER_FRAME else None
+
+
+def int16(wave: np.ndarray) -> np.ndarray:
+    """Samples in [-1, 1] as they are stored."""
+    return np.clip(np.round(wave * 32767), -32768, 32767).astype(np.int16)
 
 
 def settle(phonemes: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from training.codes import encode
 from training.dual_ar import DualARTraining, own_words
 from training.encoder import EncoderTraining, load_encoder, score
 from training.export import export
-from training.head import HeadTraining, mel_error
+from training.head import SAMPLES, HeadTraining, mel_error
 from training.machine import Machine
 from training.pack import pack
+from training.pulsed_head import aligned_shards, train_pulsed_head
 from training.recipe import Recipe, TextRecipe
 from training.samples import Frames, collate
 from training.shards import coded, held_out, held_out_codes, utterances
@@ -182,6 +183,27 @@ def test_a_checkpoint_that_was_exported_can_be_trained_further_and_exported_agai
         shutil.copy(path, tmp_path)
     run_stage("dual-ar", recipe, tmp_path, Machine(step_seconds=recipe.step_seconds))
     assert progress(tmp_path)["dual_ar.pt"] > 1
+
+
+@needs_wordnet
+def test_a_head_trains_on_the_teacher_with_its_own_pulses_and_goes_on(made, tmp_path):
+    recipe = replace(made, folder=tmp_path)
+    for pattern in ("speech_*.pt", "codes_*.pt", "held_*.pt", "encoder.pt", "teacher.onnx"):
+        for path in made.folder.glob(pattern):
+            shutil.copy(path, tmp_path)
+    begun = next((made.folder / "checkpoint").glob("*generator.safetensors"))
+    steps = []
+    for _ in range(2):
+        codec = train_pulsed_head(recipe, begun, shards=1, seconds=0.5, seed=0, meeting=(tmp_path / "a", tmp_path / "b"), ear_steps=3)
+        steps.append(progress(tmp_path)["head.pt"])
+    assert 0 < steps[0] < steps[1]
+    assert load_file(codec).keys() == load_file(begun).keys()
+    (shard,) = aligned_shards(recipe)
+    spoken = torch.load(shard, weights_only=True)
+    assert spoken
+    for one in spoken:
+        assert len(one["wave"]) == SAMPLES * len(one["codes"]) == SAMPLES * len(one["counts"])
+        assert one["wave"].float().std() > 100
 
 
 @needs_wordnet

@@ -1,0 +1,76 @@
+"""Pulses that are moved, and found again."""
+
+import numpy as np
+import soxr
+from hibari import dsp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
+from training.pulses import FEWEST, MOST, VOICED_HZ, count, cycles, moved
+from training.speech import TEACHER_HOP, TEACHER_RATE, Sentence
+
+COUNTS = st.lists(st.integers(FEWEST, MOST), min_size=1, max_size=12).map(np.array)
+
+
+@given(COUNTS)
+def test_each_frame_begins_with_a_pulse_and_has_a_whole_number_of_them(counts):
+    phase = cycles(counts)
+    assert np.allclose(phase[::SAMPLES_PER_FRAME], np.cumsum(counts) - counts)
+    ends = phase[SAMPLES_PER_FRAME - 1 :: SAMPLES_PER_FRAME] + counts / SAMPLES_PER_FRAME
+    assert np.allclose(ends, np.cumsum(counts), atol=1e-4)
+
+
+@given(COUNTS)
+def test_the_rate_goes_from_the_last_frames_to_this_ones(counts):
+    rate = np.diff(cycles(counts)) * SAMPLES_PER_FRAME
+    assert np.allclose(rate[SAMPLES_PER_FRAME - 2 :: SAMPLES_PER_FRAME], counts, atol=0.05)
+    assert np.abs(np.diff(rate)).max(initial=0) <= 4 * np.abs(np.diff(counts)).max(initial=0) / SAMPLES_PER_FRAME + 1e-6
+
+
+def walk(rng, frames):
+    """Numbers of pulses that change as those of speech do."""
+    return np.clip(9 + np.cumsum(rng.integers(-1, 2, frames)), 6, 14)
+
+
+def test_pulses_are_counted_where_the_pitch_is_half_a_pulse_off():
+    rng = np.random.default_rng(0)
+    counts = walk(rng, 24)
+    phase = cycles(counts)
+    wave = sum(np.cos(2 * np.pi * h * phase + h) / h for h in range(1, 8))
+    off = np.repeat(counts + rng.uniform(-0.6, 0.6, len(counts)), SAMPLES_PER_FRAME) * SAMPLE_RATE / SAMPLES_PER_FRAME
+    assert (count(wave, off)[1:] == counts[1:]).all()
+
+
+def sentence(counts, rng):
+    """A vowel of flat harmonics with a little noise, whose pitch is about that of the pulses."""
+    steps = int(len(counts) * SAMPLES_PER_FRAME / SAMPLE_RATE * TEACHER_RATE / TEACHER_HOP) + 1
+    times = (np.arange(steps) + 0.5) * TEACHER_HOP / TEACHER_RATE * SAMPLE_RATE / SAMPLES_PER_FRAME
+    pitch = np.interp(times, np.arange(len(counts)) + 0.5, counts) * SAMPLE_RATE / SAMPLES_PER_FRAME
+    flat = np.zeros((601, steps), np.float32)
+    return Sentence([flat - 3, flat, flat - 9, flat - 9, rng.uniform(-3, 3, flat.shape).astype(np.float32), pitch], flat[0], flat[0])
+
+
+def test_the_teachers_pulses_are_where_they_were_moved():
+    rng = np.random.default_rng(1)
+    counts = walk(rng, 16)
+    spoken = sentence(counts, rng)
+    wave = moved([spoken], cycles(counts), 0, seed=0)
+    pitch = np.repeat(counts, SAMPLES_PER_FRAME) * SAMPLE_RATE / SAMPLES_PER_FRAME
+    assert len(wave) == len(pitch)
+    assert (count(wave, pitch)[1:-1] == counts[1:-1]).all()
+    assert (count(wave, pitch + SAMPLE_RATE / SAMPLES_PER_FRAME)[1:-1] == counts[1:-1]).all()
+
+
+def test_with_its_own_phase_the_teacher_says_what_it_says():
+    rng = np.random.default_rng(2)
+    spoken = sentence(walk(rng, 12), rng)
+    pitch = spoken.spectra[-1]
+    own = dsp.synth(*(s.copy() for s in spoken.spectra), np.random.default_rng(0))
+    assert pitch.min() > VOICED_HZ
+    samples = np.interp(np.arange(len(own)), (np.arange(len(pitch)) + 0.5) * TEACHER_HOP - 0.5, pitch)
+    at = np.arange(int(len(own) * SAMPLE_RATE / TEACHER_RATE)) * TEACHER_RATE / SAMPLE_RATE
+    phase = np.interp(at, np.arange(len(own)), np.cumsum(samples) / TEACHER_RATE)
+    again = moved([spoken], phase, 0, seed=0)
+    wanted = soxr.resample(own, TEACHER_RATE, SAMPLE_RATE, quality="HQ")[: len(again)]
+    assert np.abs(again - wanted)[:-SAMPLES_PER_FRAME].max() < 0.01 * np.abs(wanted).max()

@@ -1,0 +1,234 @@
+"""`python -m training.pulsed_head`: trains a head whose pulses codes determine, on the teacher's speech with those pulses.
+
+It begins with a codec whose head already puts a whole number of pulses into each code frame
+(results/moved_pulses_head.safetensors), and needs the stages `speech`, `encoder` and `codes`.
+First the teacher's speech is aligned with that head (pulses.py) and a small recogniser of phonemes learns; both are kept in --work.
+Beside the judges, the head then learns from distances that hear single pulses, and from what the recogniser takes its vowels for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from inference.model.codec import Codec, LogMel
+from inference.model.layout import CODEC_NAME
+from inference.model.weights import fold_weight_norm, unfold_weight_norm
+from training.discriminators import Adversary
+from training.encoder import codec_config
+from training.head import SAMPLES, HeadTraining
+from training.machine import Machine
+from training.pulses import AlignedUtterance, align_shard
+from training.recipe import Recipe
+from training.shards import code_shards, save, speech_shards, utterances
+from training.speech import PHONEMES, Teacher
+
+BEGUN = Path(__file__).parent / "results" / "moved_pulses_head.safetensors"
+SHARDS = 3
+"""1,000 utterances each, about 2 h together."""
+PERIODS, SPECTRA = (2, 5), ((2048, 512), (1024, 256), (512, 128), (256, 64))
+"""The judges: fewer periods than in the recipe and one spectrum more."""
+RATE, JUDGES_RATE, FEATURES_SHARE = 4e-4, 4e-4, 0.3
+RAMP = 200
+"""Steps over which the judges' weight grows to 1."""
+JUDGES_EVERY = 2
+"""Steps of the head for one of the judges."""
+CLIP = 20.0
+MEL, WAVE, PHONEMES_WEIGHT, LIKENESS = 20.0, 2.0, 4.0, 2.0
+MEET_EVERY, MEET_SECONDS = 30, 90
+"""Steps after which a process takes the mean of its weights and the other's, if those are not older than this."""
+WAVE_SPECTRA = ((1024, 256, 93), (512, 128, 46))
+"""FFT size, hop and bins, up to 4 kHz."""
+EAR_STEPS, EAR_CROPS, EAR_HOPS, EAR_RATE = 2_500, 32, 96, 2e-3
+
+
+class WaveDistance(nn.Module):
+    """Distance of complex spectra below 4 kHz, relative to the true magnitude: here phases count, since codes determine them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for i, (n_fft, _, _) in enumerate(WAVE_SPECTRA):
+            self.register_buffer(f"window{i}", torch.hann_window(n_fft))
+
+    def forward(self, made: Tensor, true: Tensor) -> Tensor:
+        """Waveforms (batch, samples) -> scalar."""
+        distances = []
+        for i, (n_fft, hop, bins) in enumerate(WAVE_SPECTRA):
+            window = self.get_buffer(f"window{i}")
+            a, b = (torch.stft(w, n_fft, hop, window=window, center=False, return_complex=True)[:, 2:bins] for w in (made, true))
+            size, off = b.abs(), a - b
+            scale = size + 0.3 * size.mean(2, keepdim=True) + 1e-2
+            distances.append((torch.sqrt(off.real.square() + off.imag.square() + 1e-6) / scale).clamp(max=4).mean())
+        return torch.stack(distances).mean()
+
+
+class PhonemeEar(nn.Module):
+    """Names the phoneme of each hop from 7 hops of log-mel, 81 ms: it hears sounds, not words."""
+
+    def __init__(self, width: int = 192) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(160, width, 3, padding=1)
+        self.second = nn.Conv1d(width, width, 3, padding=1, groups=4)
+        self.mixed = nn.Conv1d(width, width, 1)
+        self.third = nn.Conv1d(width, width, 3, padding=1, groups=4)
+        self.named = nn.Conv1d(width, PHONEMES, 1)
+
+    def forward(self, mel: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Log-mels (batch, 160, hops) -> three layers of features, and logits (batch, phonemes, hops)."""
+        a = F.gelu(self.first((mel + 5) / 3))
+        b = a + F.gelu(self.mixed(F.gelu(self.second(a))))
+        c = b + F.gelu(self.third(b))
+        return [a, b, c], self.named(c)
+
+    def distance(self, made: Tensor, true: Tensor) -> Tensor:
+        """How differently it hears two log-mels: the divergence of what it names, and the features' distance; a scalar."""
+        (features, logits), (wanted, right) = self(made), self(true)
+        divergence = (right.softmax(1) * (right.log_softmax(1) - logits.log_softmax(1))).sum(1).mean()
+        return divergence + torch.stack([(f - w).abs().mean() for f, w in zip(features, wanted, strict=True)]).sum()
+
+
+def train_ear(recipe: Recipe, steps: int = EAR_STEPS) -> PhonemeEar:
+    """A `PhonemeEar` taught by the teacher's durations, three minutes of a core; kept in `phoneme_ear.pt`."""
+    ear, file = PhonemeEar(), recipe.folder / "phoneme_ear.pt"
+    if not file.exists():
+        spoken = [u for shard in speech_shards(recipe)[-SHARDS:] for u in utterances(shard)]
+        mels, phonemes = torch.cat([u.mel for u in spoken], 1), torch.cat([u.phonemes for u in spoken])
+        optimiser = torch.optim.AdamW(ear.parameters(), EAR_RATE, weight_decay=1e-2)
+        for step in range(steps):
+            optimiser.param_groups[0]["lr"] = EAR_RATE * (1 - step / steps) + 1e-5
+            starts = torch.randint(0, len(phonemes) - EAR_HOPS, (EAR_CROPS,)).tolist()
+            mel = torch.stack([mels[:, s : s + EAR_HOPS] for s in starts]).float()
+            tilt = torch.linspace(-1, 1, 160)[:, None] * torch.randn(EAR_CROPS, 1, 1) / 2 + torch.randn(EAR_CROPS, 1, 1) / 2
+            hiss = torch.randn_like(mel) * 0.35 * torch.rand(EAR_CROPS, 1, 1)
+            named = torch.stack([phonemes[s : s + EAR_HOPS] for s in starts]).long()
+            loss = F.cross_entropy(ear(mel + tilt + hiss)[1], named)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        save(file, ear.state_dict())
+    ear.load_state_dict(torch.load(file, weights_only=True))
+    return ear.requires_grad_(False)
+
+
+class PulsedHeadTraining(HeadTraining):
+    """A run whose state is `head.pt` of --work, as any head's; `python -m training export` makes a checkpoint of it."""
+
+    def __init__(self, recipe: Recipe, seconds: float, ear: PhonemeEar, meeting: tuple[Path, Path] | None) -> None:
+        self._ear, self._meeting, self._whole = ear, meeting, seconds
+        super().__init__(recipe, Machine())
+        self.against.param_groups[0]["lr"] = JUDGES_RATE
+        self._wave, self._mel, self._begun = WaveDistance(), LogMel(160), self.steps
+        self.optimiser.param_groups[1]["share"] = FEATURES_SHARE
+
+    def _judges(self) -> Adversary:
+        return Adversary(self.r.adversary_width, PERIODS, SPECTRA)
+
+    def _audio(self) -> tuple[Tensor, Tensor]:
+        items = [AlignedUtterance(**item) for path in aligned_shards(self.recipe) for item in torch.load(path, weights_only=True)]
+        return torch.cat([i.wave for i in items]).view(-1, SAMPLES), torch.cat([i.codes for i in items])
+
+    def run(self) -> None:
+        """Train for the seconds that were asked for, at a rate that falls to a twentieth."""
+        start, due = self.machine.clock(), self.recipe.checkpoint_seconds
+        while (elapsed := self.machine.clock() - start) < self._whole:
+            loss = self._step(0.05 + 0.95 * (1 + math.cos(math.pi * elapsed / self._whole)) / 2)
+            self.steps += 1
+            if self._meeting and self.steps % MEET_EVERY == 0:
+                self._meet(*self._meeting)
+            if elapsed > due:
+                due += self.recipe.checkpoint_seconds
+                print(f"{elapsed:.0f} s step {self.steps} loss {loss:.3f}", flush=True)
+                self._save(self.seconds + elapsed)
+        self._save(self.seconds + self.machine.clock() - start)
+
+    def _step(self, fall: float) -> float:
+        made, true = self._crop()
+        if self.steps % JUDGES_EVERY == 0:
+            self.against.zero_grad(set_to_none=True)
+            self.adversary.loss(true, made).backward()
+            self.against.step()
+        belief, likeness = self.adversary.deception(true, made)
+        judged = min(1.0, (self.steps - self._begun + 1) / RAMP) * (belief + LIKENESS * likeness)
+        heard = PHONEMES_WEIGHT * self._ear.distance(self._mel(made), self._mel(true))
+        loss = MEL * self.mel_distance(made, true) + WAVE * self._wave(made, true) + heard + judged
+        self._improve(loss, RATE * min(1, (self.steps - self._begun + 1) / 50) * fall, CLIP)
+        return loss.item()
+
+    @torch.no_grad()
+    def _meet(self, mine: Path, other: Path) -> None:
+        """Two processes may train at once, each with its own sentences: neither waits for the other."""
+        weights = [*self.codec.parameters(), *self.adversary.parameters()]
+        save(mine, [w.detach() for w in weights])
+        if other.exists() and time.time() - other.stat().st_mtime < MEET_SECONDS:
+            for weight, theirs in zip(weights, torch.load(other, weights_only=True), strict=True):
+                weight.lerp_(theirs, 0.5)
+
+
+def aligned_shards(recipe: Recipe) -> list[Path]:
+    """The shards of speech with a head's pulses."""
+    return sorted(recipe.folder.glob("aligned_*.pt"))
+
+
+def prepare(recipe: Recipe, begun: Path, shards: int) -> None:
+    """Align the first shards of speech with the head of this codec; those that are there are kept."""
+    codec, teacher = Codec(codec_config(recipe.encoder, recipe.head)), Teacher(recipe.folder)
+    weights = {name: tensor.float() for name, tensor in load_file(begun).items()}
+    codec.load_state_dict(weights, strict=False)
+    for speech, codes in list(zip(speech_shards(recipe), code_shards(recipe), strict=True))[:shards]:
+        target = recipe.folder / speech.name.replace("speech", "aligned")
+        if not target.exists():
+            align_shard(recipe, codec.eval(), teacher, speech, codes, target)
+            print(target.name, flush=True)
+    if not (recipe.folder / "head.pt").exists():
+        save(recipe.folder / "head.pt", {"average": unfold_weight_norm(weights), "seconds": 0.0, "steps": 0, "against_steps": 0})
+
+
+def train_pulsed_head(
+    recipe: Recipe,
+    begun: Path,
+    shards: int,
+    seconds: float,
+    seed: int,
+    meeting: tuple[Path, Path] | None = None,
+    ear_steps: int = EAR_STEPS,
+) -> Path:
+    """Align, teach the ear and train; what is there in the recipe's folder is not made again. Returns the codec, FP16."""
+    prepare(recipe, begun, shards)
+    training = PulsedHeadTraining(recipe, seconds, train_ear(recipe, ear_steps), meeting)
+    torch.manual_seed(seed + training.steps)
+    training.run()
+    folded = fold_weight_norm({n: t for n, t in training.average.state_dict().items() if "spec_transform" not in n})
+    target = recipe.folder / f"{CODEC_NAME}.safetensors"
+    save_file({name: tensor.half().contiguous() for name, tensor in folded.items()}, target)
+    return target
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Align, teach the ear, and train."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.pulsed_head", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path("var/minnow"), help="folder of the recipe's run (default: %(default)s)")
+    parser.add_argument("--begin", type=Path, default=BEGUN, help="codec to begin with (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3_300, help="seconds of a core to train for (default: %(default)s)")
+    parser.add_argument("--shards", type=int, default=SHARDS, help="shards of speech to align (default: %(default)s)")
+    parser.add_argument(
+        "--meet", type=Path, nargs=2, metavar=("MINE", "OTHER"), help="files in which two processes meet, each with its own --work"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    meeting = tuple(options.meet) if options.meet else None
+    target = train_pulsed_head(Recipe(options.work), options.begin, options.shards, options.seconds, options.seed, meeting)
+    print(f"{target}: try it with FISHSERVE_CODEC={target} fishserve say ...", flush=True)
+
+
+if __name__ == "__main__":
+    main()
