@@ -187,8 +187,9 @@ def frames(
 
     loaded, settings = _checkpoint(checkpoint, device)
     rows = _levels(streams)
-    with _recorded(recording(out, "frames", {"streams": rows, "weights": settings.weights}, facts(loaded))) as record:
-        measure(loaded, settings.weights, rows, record, _step)
+    chosen = {"streams": rows, "weights": settings.weights, "fast_layers": settings.fast_layers}
+    with _recorded(recording(out, "frames", chosen, facts(loaded))) as record:
+        measure(loaded, settings.weights, rows, record, _step, settings.fast_layers)
 
 
 @app.command()
@@ -416,7 +417,7 @@ def _in_process(
     loaded, chosen = _checkpoint(checkpoint, device)
     settings = {
         "concurrency": levels, "seconds": seconds, "buckets": buckets, "languages": languages, "rate": rate, "objective": vars(objective),
-        "rows": max(levels), "weights": chosen.weights,
+        "rows": max(levels), "weights": chosen.weights, "fast_layers": chosen.fast_layers,
     }  # fmt: skip
     with (
         _recorded(recording(out, command, settings, facts(loaded))) as record,

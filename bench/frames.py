@@ -16,7 +16,7 @@ from bench.roofline import POSITIONS, arithmetic, bandwidth, frame, weight_size_
 from bench.serving import Step as Shown
 from bench.timing import now, timed
 from inference import SpeechRequest
-from inference.engine.device import affordable_slots
+from inference.engine.device import FastLayerKernels, affordable_slots
 from inference.engine.graphs import Graphs
 from inference.engine.runner import WINDOW, Runner, Sequence
 from inference.engine.sampler import NONE, Controls, gumbel, sample, seen_ids
@@ -32,7 +32,9 @@ COMPARED = 32
 
 
 @torch.inference_mode()
-def measure(checkpoint: Checkpoint, weights: Weights, streams: list[int], record: Record, step: Shown) -> None:
+def measure(
+    checkpoint: Checkpoint, weights: Weights, streams: list[int], record: Record, step: Shown, fast_layers: FastLayerKernels = "separate"
+) -> None:
     """Time frames at each number of streams that fits in memory.
 
     A run holds the seconds of each frame, of frames on the device alone, and of the start with that many rows. Raises RequestError when
@@ -45,7 +47,7 @@ def measure(checkpoint: Checkpoint, weights: Weights, streams: list[int], record
     for n in (n for n in streams if affordable_slots(checkpoint, n, None) == n):
         with step(f"{n} stream{'s'[: n > 1]}", None):
             started = now(device)
-            runner = Runner(checkpoint, n, weights)
+            runner = Runner(checkpoint, n, weights, fast_layers)
             start = now(device) - started
             proof = _proof(checkpoint, runner, n) if runner._graphs is not None else {}
             seconds, device_seconds = _frames(checkpoint, runner, n)

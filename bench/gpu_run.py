@@ -134,6 +134,14 @@ def _prove(run: Run) -> None:
 
 
 def _profile(run: Run) -> None:
+    run.inner("fast layers in separate kernels and in one, in turns", "in-turns", str(run.checkpoint), str(run.out / "fast-layers.json"))
+    for one in run.read("fast-layers.json") or ():
+        _say_graphs(run, one)
+        if one["seconds"]:
+            run.say(
+                f"fast layers {one['fast_layers']}: a frame on the device {1e6 * statistics.median(one['seconds']):.0f} µs, "
+                f"{len(one['seconds'])} times; choices at most {one['behind']:.3f} behind"
+            )
     for rows in (8, 64):
         run.inner(f"profile of {rows} rows", "profile", str(rows), str(run.checkpoint), str(run.out / f"profile-{rows}.json"))
     run.inner("kernels that do not overlap", "profile", "1", str(run.checkpoint), str(run.out / "no-overlap.json"), "overlap=0")
@@ -199,6 +207,9 @@ def _step(arguments: list[str]) -> None:
     if stand_in:
         _stand_in()
     device = "cpu" if stand_in else "cuda"
+    if what == "in-turns":
+        _in_turns(Path(rest[0]), Path(rest[1]), device)
+        return
     if what == "profile":
         _profile_rows(int(rest[0]), Path(rest[1]), Path(rest[2]), dict(flag.split("=") for flag in rest[3:]), device)
         return
@@ -252,6 +263,15 @@ def _profile_rows(rows: int, checkpoint: Path, out: Path, flags: dict[str, str],
     out.write_text(json.dumps(found), encoding="utf-8")
 
 
+def _in_turns(checkpoint: Path, out: Path, device: str) -> None:
+    import torch
+
+    from bench.frame_profile import in_turns
+    from inference.model import checkpoint as checkpoints
+
+    out.write_text(json.dumps(in_turns(checkpoints.load(checkpoint, torch.device(device)))), encoding="utf-8")
+
+
 def _stand_in() -> None:
     """Every runner goes the way it goes on CUDA, with plain PyTorch in place of kernels and graphs."""
     from inference.engine.runner import Runner
@@ -260,7 +280,7 @@ def _stand_in() -> None:
     make = Runner.__init__
 
     def made(self: Runner, *arguments: Any, **named: Any) -> None:
-        make(self, *arguments, **named)
+        make(self, *arguments, **named | {"fast_layers": "separate"})
         with_graphs(self)
         self.how = self.prefill_how = "graphs"
 

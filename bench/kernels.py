@@ -92,6 +92,12 @@ def measure(
             record.runs += [run | {"weights": weights} for run in _runs(stand_ins, config, name, n)]
             record.write()
         del stand_ins  # some GB
+        if weights == "native" and 1 in levels:
+            in_one = stand_in(replace(config, n_layer=1), im_end, semantic_begin, 1, fast_layers="persistent")
+            for name in architectures:
+                runs = (run for run in _runs([in_one] * 3, config, name, 1) if run["kernel"] == "fast_layers")
+                record.runs += [run | {"weights": weights, "seconds": None} for run in runs]  # nobody knows what its barriers take
+                record.write()
     for name in architectures if VOCODER in rows else ():
         record.runs += _vocoder_runs(name)
         record.write()
@@ -120,7 +126,7 @@ def _runs(stand_ins: list[tuple[Graphs, PrefillGraphs]], config: DualARConfig, a
     for title, launch in seen.items():
         more = (config.n_layer - 1) * (slow[title] - one_each[title]) + (config.n_fast_layer - 1) * (fast[title] - one_each[title])
         one = _run(architecture, rows, launch, one_each[title] + more)
-        read = bytes_read(launch, config.num_codebooks)
+        read = bytes_read(launch, config.num_codebooks, config.n_fast_layer)
         issuing = one["instructions"] * one["warps"] / SCHEDULERS / CLOCK  # as if each ran once
         seconds = LAUNCH_SECONDS + max(read / BYTES_PER_SECOND, issuing)
         found.append(one | {"bytes": read, "seconds": seconds if architecture == "sm_90" else None})
@@ -154,6 +160,7 @@ def title_of(launch: Launch) -> str:
         return "first draw" if c["FIRST"] else "later draw"
     names = {
         "attend_and_add": "attention and output, fast layer" + " int8" * c.get("SCALED", False),
+        "fast_layers": "all fast layers in one kernel",
         "write": "keys and values of prompts",
         "attend_prompts": "attention of prompts",
     }
@@ -181,7 +188,7 @@ def figures(words: str) -> dict[str, int]:
     }  # fmt: skip
 
 
-def bytes_read(launch: Launch, codebooks: int) -> int:
+def bytes_read(launch: Launch, codebooks: int, fast_layers: int) -> int:
     """Bytes that a kernel reads from memory: weights and earlier keys and values. What the last kernels wrote is in the cache."""
     c, half = launch.constants, 2
     weight = 1 if c.get("SCALED") else half
@@ -190,6 +197,10 @@ def bytes_read(launch: Launch, codebooks: int) -> int:
             return int(weight * c["N"] * c["K"] * (1 + c["GATED"]))
         case "attend_and_add":
             return int(weight * c["N"] * c["KV"] * c["HEADS"] * c["D"])
+        case "fast_layers":
+            heads = c["KV"] * c["HEADS"] * c["D"]
+            layer = c["DIM"] * ((heads + 2 * c["KV"] * c["D"]) + heads + 3 * c["WIDE"])
+            return int(half * (fast_layers * layer + c["CODES"] * c["DIM"]))
         case "attend" if c["RAGGED"]:
             return half * launch.grid[0] * 2 * c["KV"] * LENGTH * c["D"]
         case "embed":

@@ -79,7 +79,11 @@ def kernels(body: dict[str, Any]) -> list[Table]:
             for r in mine
         ]  # fmt: skip
         total = sum(r["launches"] * r["seconds"] for r in mine if r["seconds"])
-        words = f"{sum(r['launches'] for r in mine)} kernels of ours, {1e6 * total:.0f} µs; {body['prediction']}." if total else ""
+        words = (
+            f"{sum(r['launches'] for r in mine if r['seconds'])} kernels of ours, {1e6 * total:.0f} µs; {body['prediction']}."
+            if total
+            else ""
+        )
         columns = ("kernel", "times", "grid", "warps", "registers", "spilled, B", "shared, B", "barriers", "instructions", "MB", "µs")
         found.append(Table(f"{most}, {_what(rows)}{', 8-bit weights' * (weights == 'int8')}", columns, lines, words))
     titles = dict.fromkeys((r["rows"], r["title"]) for r in runs)

@@ -18,7 +18,7 @@ from inference import cuda_driver
 from inference.cpu_threads import waiting
 from inference.engine.captured import GRAPHS
 from inference.engine.decode_step import Step
-from inference.engine.device import USUAL_SLOTS, pick_device, use_threads, why_no_gpu
+from inference.engine.device import USUAL_SLOTS, allowed_fast_layers, pick_device, use_threads, why_no_gpu
 from inference.engine.runner import Runner
 from inference.engine.vocoder import Vocoder
 from inference.errors import FishserveError, RequestError
@@ -49,6 +49,7 @@ def examine(settings: Settings, console: Console) -> bool:
     try:
         chosen = pick_device(settings.device)
         row("device", _device(chosen))
+        allowed_fast_layers(settings.fast_layers, settings.weights, chosen)
         driver = cuda_driver.find()
         if driver and chosen.type == "cuda":
             row("driver", f"{driver}; torch is built for CUDA {torch.version.cuda}")
@@ -81,7 +82,7 @@ def examine(settings: Settings, console: Console) -> bool:
             row("waiting", waiting())
             row("batches", _batches(loaded))
         else:
-            runner, codec = Runner(loaded, 1, settings.weights), Vocoder(loaded.codec).how
+            runner, codec = Runner(loaded, 1, settings.weights, settings.fast_layers), Vocoder(loaded.codec).how
             how = f"frames: {runner.how}; prefill: {runner.prefill_how}; codec: {codec}"
             row("graphs", how, runner.how == runner.prefill_how == codec == GRAPHS)
     except FishserveError as e:

@@ -32,6 +32,9 @@ class Settings(BaseSettings):
         "native", validation_alias=AliasChoices("weights", "FISHSERVE_WEIGHTS", _OLD_NAMES["weights"]),
         description="int8: decode with 8-bit weights, faster and less exact; on a GPU for up to 8 requests at once.",
     )  # fmt: skip
+    fast_layers: Literal["separate", "persistent"] = Field(
+        "separate", description="persistent: an experiment on CUDA that no GPU has timed: one kernel for all fast layers of one request's frames.",
+    )  # fmt: skip
     threads: int | None = Field(
         None, ge=1, le=1024, description="Threads that compute on a CPU. Empty: as many as help; `fishserve doctor` says how many and why."
     )

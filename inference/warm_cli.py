@@ -16,6 +16,7 @@ from inference.errors import RequestError
 from inference.extras import needs
 
 if TYPE_CHECKING:
+    from inference.engine.device import FastLayerKernels
     from inference.engine.graphs import Graphs
     from inference.engine.launching import Launch
     from inference.engine.prefill import PrefillGraphs
@@ -94,7 +95,12 @@ def fill_vocoder(
 
 
 def stand_in(
-    config: DualARConfig, im_end: int, semantic_begin: int, slots: int, weights: Weights = "native"
+    config: DualARConfig,
+    im_end: int,
+    semantic_begin: int,
+    slots: int,
+    weights: Weights = "native",
+    fast_layers: FastLayerKernels = "separate",
 ) -> tuple[Graphs, PrefillGraphs]:
     """The graphs of an engine of so many slots whose model has this shape and no values: their kernels can be compiled."""
     import torch
@@ -116,7 +122,7 @@ def stand_in(
     ids = torch.cat((torch.tensor([im_end]), torch.arange(semantic_begin, semantic_begin + codes)))
     head = Head(ids, step.heads.rows_of(model.output_weight[ids]), codes, step.heads.rows_of(model.fast_output.weight[:codes]))
     cache = model.new_cache(slots + 1, config.max_seq_len)
-    frames = Graphs(FusedStep(step, head, slots, WINDOW), cache, slots, config.num_codebooks, WINDOW)
+    frames = Graphs(FusedStep(step, head, slots, WINDOW, fast_layers), cache, slots, config.num_codebooks, WINDOW)
     return frames, PrefillGraphs(FusedPrefill(step, PREFILL), cache, config.num_codebooks, model.embeddings.weight)
 
 

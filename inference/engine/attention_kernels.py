@@ -28,11 +28,11 @@ def rope_of(turn, j, D: tl.constexpr, seen):
 
 
 @triton.jit
-def turned(base, cos, sin, j, D: tl.constexpr, seen):
-    """Interleaved pairs at `base` (n, 1), rotated in FP32: (n, 2 j)."""
+def turned(base, cos, sin, j, D: tl.constexpr, seen, CACHE: tl.constexpr = ""):
+    """Interleaved pairs at `base` (n, 1), rotated in FP32: (n, 2 j). `CACHE` is the loads' cache modifier."""
     inside = seen & (j < D // 2)[None, :]
-    a = tl.load(base + 2 * j[None, :], mask=inside, other=0)
-    b = tl.load(base + 2 * j[None, :] + 1, mask=inside, other=0)
+    a = tl.load(base + 2 * j[None, :], mask=inside, other=0, cache_modifier=CACHE)
+    b = tl.load(base + 2 * j[None, :] + 1, mask=inside, other=0, cache_modifier=CACHE)
     af, bf = a.to(tl.float32), b.to(tl.float32)
     return tl.interleave((af * cos - bf * sin).to(a.dtype), (bf * cos + af * sin).to(a.dtype))
 
@@ -158,6 +158,20 @@ def _attend(qkv, cache, values, row_stride, head_stride, positions, turns, numbe
             tl.store(target, (y / total[:, None]).to(out.dtype.element_ty), mask=asking & (d < D)[None, :])
 
 
+@triton.jit
+def seen_and_new(q, k, v, seen, new_key, new_value, scale):
+    """Attention of each head's query (heads, d) over keys and values (keys, heads, d), of which `seen` (keys,) count, and over a new
+    position's (heads, d): (heads, d) FP32.
+    """
+    f = q.to(tl.float32) * scale
+    scores = tl.where(seen[:, None], tl.sum(k.to(tl.float32) * f[None, :, :], axis=2), float("-inf"))
+    score = tl.sum(new_key.to(tl.float32) * f, axis=1)
+    most = tl.maximum(tl.max(scores, axis=0), score)
+    weights, last = tl.exp(scores - most[None, :]), tl.exp(score - most)
+    y = tl.sum(weights[:, :, None] * v.to(tl.float32), axis=0) + last[:, None] * new_value.to(tl.float32)
+    return y / (tl.sum(weights, axis=0) + last)[:, None]
+
+
 @triton.jit(do_not_specialize=["position"])
 def _attend_and_add(qkv, cache, values, head_stride, turns, position, weight, weight_scale, x, scale,
                     D: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, ALL: tl.constexpr, KEYS: tl.constexpr,
@@ -189,13 +203,7 @@ def _attend_and_add(qkv, cache, values, head_stride, turns, position, weight, we
     mine = inside & (h % HEADS == 0)[:, None] & (tl.program_id(0) == 0)
     tl.store(cache + to, new_key, mask=mine)
     tl.store(cache + values + to, new_value, mask=mine)
-    f = q.to(tl.float32) * scale
-    scores = tl.where((p < position)[:, None], tl.sum(k * f[None, :, :], axis=2), float("-inf"))
-    score = tl.sum(new_key.to(tl.float32) * f, axis=1)
-    most = tl.maximum(tl.max(scores, axis=0), score)
-    weights, last = tl.exp(scores - most[None, :]), tl.exp(score - most)
-    y = tl.sum(weights[:, :, None] * v, axis=0) + last[:, None] * new_value.to(tl.float32)
-    y = (y / (tl.sum(weights, axis=0) + last)[:, None]).to(x.dtype.element_ty).to(tl.float32)
+    y = seen_and_new(q, k, v, p < position, new_key, new_value, scale).to(x.dtype.element_ty).to(tl.float32)
     product = tl.sum(tl.sum(w.to(tl.float32) * y[None, :, :], axis=2), axis=1)
     if SCALED:
         product *= s

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from inference.engine import kernels
 from inference.engine.attention_kernels import Attention
 from inference.engine.decode_step import Head, PackedBlock, Step
+from inference.engine.device import FastLayerKernels
+from inference.engine.fast_layers_kernels import FastLayers
 from inference.engine.launching import NARROW
 from inference.engine.weight_layouts import Dense, Int8Gpu, Matrix
 from inference.model.config import SEMANTIC_TOKENS
@@ -127,9 +129,12 @@ class LayerBuffers:
 
 
 class FusedStep:
-    """`step` for frames of up to `rows` rows, drawing from the ids of `head`. Every frame overwrites its buffers."""
+    """`step` for frames of up to `rows` rows, drawing from the ids of `head`. Every frame overwrites its buffers.
 
-    def __init__(self, step: Step, head: Head, rows: int, window: int) -> None:
+    With `fast_layers` "persistent" frames of one row take `FastLayers` behind the first pass over the fast layers.
+    """
+
+    def __init__(self, step: Step, head: Head, rows: int, window: int, fast_layers: FastLayerKernels = "separate") -> None:
         model = step.model
         c, like, most = model.config, model.embeddings.weight, 2 * rows * widest(model)
         self._model, self._window, self._ids = model, window, head.ids
@@ -141,6 +146,10 @@ class FusedStep:
         self._fast_cache = model.new_fast_cache(rows).both
         self._slow_attention = Attention(rows, c.n_head, c.n_local_heads, c.head_dim, like.device)
         self._fast_attention = Attention(rows, c.fast_n_head, c.fast_n_local_heads, c.fast_head_dim, like.device)
+        self._in_one = None
+        if fast_layers == "persistent":
+            norm = model.fast_norm.weight, model.fast_norm.eps
+            self._in_one = FastLayers(self._fast, norm, self._code_head, self._fast_cache, model.fast_rope, c.fast_n_head)
         # Two rows for each sequence, for the pass over two codebook positions.
         self._buffers = LayerBuffers(model, 2 * rows)
         self._x, self._fast_x, self._hidden = (like.new_zeros(most) for _ in range(3))
@@ -180,11 +189,14 @@ class FusedStep:
             )  # fmt: skip
             if n == codebooks - 1:
                 break
+            logits = _part(self._logits, rows, len(self._code_head))
+            if self._in_one is not None and len(x) == 1:
+                self._in_one(x, n + 1, logits)
+                continue
             for layer, kv in zip(self._fast, self._fast_cache, strict=True):
                 attend = partial(fast, cache=kv, turns=model.fast_rope, time=time, position=n + 1 if n else 0)
                 add = partial(self._fast_attention.add, cache=kv, turns=model.fast_rope, position=n + 1)
                 self._buffers.run(layer, x, attend, add if len(x) == 1 else None)
-            logits = _part(self._logits, rows, len(self._code_head))
             kernels.linear(x[time - 1 :: time], self._code_head, logits, norm=(model.fast_norm.weight, model.fast_norm.eps))
 
 

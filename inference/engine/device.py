@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 
@@ -20,6 +20,8 @@ from inference.model.checkpoint import Checkpoint
 USUAL_SLOTS = {"cpu": 8, "cuda": 64}
 """A GPU reads its weights once for all slots, and has arithmetic to spare for that many; two or more CPU cores do not."""
 
+FastLayerKernels = Literal["separate", "persistent"]
+"""How the fast layers of one row run on CUDA: each product a kernel, or all of them one (`inference.engine.fast_layers_kernels`)."""
 HIGH_PRIORITY = -1
 """Of a CUDA stream. The default stream and others have 0, the lowest: their kernels get what the first leave."""
 log = logging.getLogger("fishserve")
@@ -86,6 +88,18 @@ def allowed_weights(weights: Weights) -> Weights:
     if weights not in (known := get_args(Weights)):
         raise RequestError(f"weights {weights!r} are not one of {', '.join(known)}", "weights")
     return weights
+
+
+def allowed_fast_layers(kernels: FastLayerKernels, weights: Weights, device: torch.device) -> FastLayerKernels:
+    """The kernels asked for. Raises RequestError when there are none of that name, or not for this device and these weights."""
+    if kernels not in (known := get_args(FastLayerKernels)):
+        raise RequestError(f"fast_layers {kernels!r} is not one of {', '.join(known)}", "fast_layers")
+    if kernels == "persistent" and (device.type != "cuda" or weights != "native"):
+        raise RequestError(
+            f"fast_layers 'persistent' needs CUDA and native weights, not {device.type} and {weights}: unset FISHSERVE_FAST_LAYERS",
+            "fast_layers",
+        )
+    return kernels
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from inference.engine import collector, metrics
-from inference.engine.device import affordable_slots, allowed_weights, frames_first, is_lost, pick_device, use_threads
+from inference.engine.device import FastLayerKernels, affordable_slots, allowed_weights, frames_first, is_lost, pick_device, use_threads
 from inference.engine.guard import Paces
 from inference.engine.job import Job, Text
 from inference.engine.prompting import Prompting
@@ -60,17 +60,18 @@ class SpeechEngine:
     own weights are rounded then, for every engine that uses it. `slots` is how many requests are generated at once (by default 8, on CUDA 64),
     fewer if their keys and values would exceed `kv_bytes` (by default, on CUDA, half of the memory that is free); up to `queue` more wait
     their turn, further ones are refused. `quality_guard` decides for requests that leave it open (docs/guard.md).
+    `fast_layers="persistent"` is an experiment on CUDA (docs/gpu.md#one-kernel-for-the-fast-layers); where it cannot be, RequestError is raised.
     """
 
     def __init__(
         self, checkpoint: Checkpoint, slots: int | None = None, queue: int = 64, weights: Weights = "native", kv_bytes: int | None = None,
-        quality_guard: bool = False,
+        quality_guard: bool = False, fast_layers: FastLayerKernels = "separate",
     ) -> None:  # fmt: skip
         self.checkpoint = checkpoint
         self.sample_rate = SAMPLE_RATE
         self._slots = affordable_slots(checkpoint, slots, kv_bytes)
         use_threads(checkpoint)  # before the weights are laid out in one part per thread
-        self._runner = run_in_short_lived_thread(Runner)(checkpoint, self._slots, allowed_weights(weights))
+        self._runner = run_in_short_lived_thread(Runner)(checkpoint, self._slots, allowed_weights(weights), fast_layers)
         self._vocoder = Vocoder(checkpoint.codec)
         how = {"frames": self._runner.how, "prefill": self._runner.prefill_how, "codec": self._vocoder.how}
         self.graphs = how if checkpoint.device.type == "cuda" else {}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inference.engine.captured import GRAPHS, Captured, capture_first
 from inference.engine.decode_step import Head, Step
-from inference.engine.device import HIGH_PRIORITY
+from inference.engine.device import HIGH_PRIORITY, FastLayerKernels
 from inference.engine.sampler import NONE
 from inference.model.dual_ar import KVCache
 
@@ -186,18 +186,23 @@ def capture(work: Callable[[], T], stream: torch.cuda.Stream, pool: Any) -> tupl
     return graph, result
 
 
-def capture_frames(step: Step, head: Head, cache: KVCache, rows: int, window: int) -> Captured[Graphs]:
-    """Captured and checked graphs of a frame. Where a driver refuses kernels that overlap, they run one after the other instead."""
+def capture_frames(
+    step: Step, head: Head, cache: KVCache, rows: int, window: int, fast_layers: FastLayerKernels = "separate"
+) -> Captured[Graphs]:
+    """Captured and checked graphs of a frame. Where a driver refuses kernels that overlap, they run one after the other instead.
+
+    Where `fast_layers` asks for one kernel and it fails, the fast layers take separate kernels instead.
+    """
     device = cache.both.device
 
-    def graphs(overlapping: bool) -> Graphs:
+    def graphs(overlapping: bool, fast_layers: FastLayerKernels) -> Graphs:
         from inference.engine import launching  # Triton comes with torch for CUDA, and nothing else needs it
         from inference.engine.cuda_decode_step import FusedStep
         from inference.engine.kernel_cache import compile_at_once
 
         launching.overlap(overlapping)
         with torch.cuda.device(device):
-            captured = Graphs(FusedStep(step, head, rows, window), cache, rows, step.codebooks, window)
+            captured = Graphs(FusedStep(step, head, rows, window, fast_layers), cache, rows, step.codebooks, window)
             started = time.monotonic()
             compile_at_once(captured.run_eagerly, captured.sizes, torch.cuda.get_device_capability(device))
             log.info("compiled the kernels of a frame in %.1f s", time.monotonic() - started)
@@ -205,7 +210,10 @@ def capture_frames(step: Step, head: Head, cache: KVCache, rows: int, window: in
             captured.check(step, head)
         return captured
 
-    ways = [(GRAPHS, partial(graphs, True)), ("graphs of kernels that do not overlap", partial(graphs, False))]
+    separate = "graphs of separate kernels for the fast layers" if fast_layers == "persistent" else GRAPHS
+    ways = [(separate, partial(graphs, True, "separate")), ("graphs of kernels that do not overlap", partial(graphs, False, "separate"))]
+    if fast_layers == "persistent":
+        ways.insert(0, (GRAPHS, partial(graphs, True, fast_layers)))
     return capture_first("frames", "frames take several times as long", device, ways, cache.both.zero_)
 
 

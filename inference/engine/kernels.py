@@ -33,7 +33,8 @@ def _embed(numbers, stride, tokens, codes, x, semantic_begin, semantic_end, code
 
 
 @triton.jit
-def _normalised(v, gain, eps, K: tl.constexpr):
+def normalised(v, gain, eps, K: tl.constexpr):
+    """RMSNorm of `v`, which has K values and zeros behind them."""
     f = v.to(tl.float32)
     return (f * tl.rsqrt(tl.sum(f * f, axis=0) / K + eps)).to(v.dtype) * gain
 
@@ -61,7 +62,7 @@ def _linear(x, weight, scale, out, bias, gain, add, eps, K: tl.constexpr, N: tl.
         u = now(u, PDL) if GATED else w
     v = tl.load(x + k, mask=k < K, other=0)
     if NORM:
-        v = _normalised(v, g, eps, K)
+        v = normalised(v, g, eps, K)
     f = v.to(tl.float32)[None, :]
     y = tl.sum(w.to(tl.float32) * f, axis=1)
     z = tl.sum(u.to(tl.float32) * f, axis=1) if GATED else y
@@ -82,7 +83,7 @@ def _norm(x, gain, out, eps, K: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.const
     row, k = tl.program_id(0), tl.arange(0, BLOCK)
     g = tl.load(gain + k, mask=k < K, other=0)
     after_the_last(PDL)
-    tl.store(out + row * K + k, _normalised(tl.load(x + row * K + k, mask=k < K, other=0), g, eps, K), mask=k < K)
+    tl.store(out + row * K + k, normalised(tl.load(x + row * K + k, mask=k < K, other=0), g, eps, K), mask=k < K)
 
 
 @triton.jit

@@ -76,3 +76,13 @@ def options(x: Tensor, warps: int) -> dict[str, Any]:
         return {"PDL": False}
     pdl = _overlap and len(x) <= NARROW and (_compiled_for or torch.cuda.get_device_capability(x.device)) >= (9, 0)
     return {"PDL": pdl, "num_warps": warps, **({"launch_pdl": True} if pdl else {})}
+
+
+def resident(x: Tensor, warps: int) -> dict[str, Any]:
+    """The options of a launch on x (rows, ...) whose programs wait for each other: the driver begins all of them at once, or refuses.
+
+    It begins when all earlier kernels have ended. `PDL` says whether the kernel may let the next one begin before its own end.
+    """
+    given = options(x, warps)
+    given.pop("launch_pdl", None)
+    return given | ({"launch_cooperative_grid": True} if on_gpu(x) else {})

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inference.engine.decode_step import Head, Step
+from inference.engine.device import FastLayerKernels, allowed_fast_layers
 from inference.engine.graphs import PendingFrames, capture_frames
 from inference.engine.kv_cache import KEPT_SHARE, KVPrefix, PrefixCache
 from inference.engine.prefill import PREFILL, Piece, capture_prefill
@@ -70,7 +71,8 @@ class Sequence:
 class Runner:
     """Owns the cache and the device. One class, since all its methods move the same slots. Not thread-safe: one thread calls it."""
 
-    def __init__(self, checkpoint: Checkpoint, slots: int, weights: Weights = "native") -> None:
+    def __init__(self, checkpoint: Checkpoint, slots: int, weights: Weights = "native", fast_layers: FastLayerKernels = "separate") -> None:
+        allowed_fast_layers(fast_layers, weights, checkpoint.device)
         self._lm, self._device = checkpoint.lm, checkpoint.device
         self._step = Step(checkpoint.lm, slots, weights)
         self._codebooks = checkpoint.config.num_codebooks
@@ -81,7 +83,7 @@ class Runner:
         self.kv_prefix_budget = self._cache.both.nbytes // KEPT_SHARE
         self._prefixes = PrefixCache(self.kv_prefix_budget)
         self._speakable = self._speakable_head()
-        captured = capture_frames(self._step, self._speakable, self._cache, slots, WINDOW)
+        captured = capture_frames(self._step, self._speakable, self._cache, slots, WINDOW, fast_layers)
         self._graphs, self.how = captured.graphs, captured.how
         together = capture_prefill(self._step, self._cache, self._graphs is not None)
         self._prefill_graphs, self.prefill_how = together.graphs, together.how

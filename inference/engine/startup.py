@@ -33,7 +33,9 @@ def load_checkpoint(where: Path, settings: Settings) -> Checkpoint:
 def engine_for(checkpoint: Checkpoint, settings: Settings, slots: int | None = None) -> SpeechEngine:
     """An engine with the options of `settings`; `slots`, if given, replaces theirs."""
     kv_bytes = settings.kv_bytes or usual_kv_bytes(checkpoint.device, settings.replicas)
-    return SpeechEngine(checkpoint, slots or settings.slots, settings.queue, settings.weights, kv_bytes, settings.quality_guard)
+    return SpeechEngine(
+        checkpoint, slots or settings.slots, settings.queue, settings.weights, kv_bytes, settings.quality_guard, settings.fast_layers
+    )
 
 
 def start_engine(settings: Settings, calibrated: Callable[[str], None] | None = None) -> SpeechEngine:

@@ -23,6 +23,15 @@ def test_a_frame_is_timed_and_taken_apart(golden, monkeypatch):
     assert all(count > 0 and seconds >= 0 for _, count, seconds in found["kernels"])
 
 
+def test_both_kinds_of_fast_layers_are_timed_in_turns(golden, monkeypatch):
+    for name in ("REPLAYS", "FRAMES", "TURNS"):
+        monkeypatch.setattr(frame_profile, name, 2)
+    monkeypatch.setattr(frame_profile, "Runner", lambda *given, fast_layers: with_graphs(Runner(*given)))  # noqa: ARG005
+    found = frame_profile.in_turns(golden)
+    assert [one["fast_layers"] for one in found] == ["separate", "persistent"]
+    assert all(len(one["seconds"]) == 4 and one["behind"] < 0.3 for one in found)
+
+
 def test_what_is_wrong_is_said_in_words(tmp_path, capsys):
     run = gpu_run.Run(tmp_path, stand_in=True)
     (tmp_path / "cold.json").write_text(json.dumps({"how": "eager; graphs failed: RuntimeError: not supported"}))

@@ -24,6 +24,12 @@ def test_8_bit_weights_are_not_for_cpus_alone_any_more(monkeypatch, caplog):
         read()
 
 
+def test_fast_layers_are_separate_kernels_unless_one_is_asked_for(monkeypatch):
+    assert read().fast_layers == "separate"
+    monkeypatch.setenv("FISHSERVE_FAST_LAYERS", "persistent")
+    assert read().fast_layers == "persistent"
+
+
 def test_replicas_are_engines_on_each_device():
     assert read(device="cuda:0, cuda:1", replicas=2).devices == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
     assert read(device="cpu").devices == ["cpu"]

@@ -147,11 +147,13 @@ def test_where_graphs_cannot_be_had_the_log_says_why_and_frames_run_eagerly(gold
             self.zeroed = True
 
     cache = SimpleNamespace(both=OnCuda())
-    captured = capture_frames(runner._step, runner._speakable, cache, 1, WINDOW)
+    captured = capture_frames(runner._step, runner._speakable, cache, 1, WINDOW, "persistent")
     assert (captured.graphs, captured.fastest) == (None, False)
     assert cache.both.zeroed
     assert "frames: CUDA graphs are not used, so that frames take several times as long" in caplog.text
     assert captured.how.startswith("eager; graphs failed: ")
+    assert "; graphs of separate kernels for the fast layers failed: " in captured.how
+    assert "; graphs of kernels that do not overlap failed: " in captured.how
     assert ("ModuleNotFoundError" in captured.how) is missing
     assert metrics.GRAPHS.labels("frames")._value.get() == 0
 
