@@ -1,7 +1,7 @@
 """`python -m training.pulsed_head`: trains a head whose pulses codes determine, on the teacher's speech with those pulses.
 
-It begins with a codec whose head already puts a whole number of pulses into each code frame
-(results/moved_pulses_head.safetensors), and needs the stages `speech`, `encoder` and `codes`.
+It begins with a codec whose head already puts a whole number of pulses into each code frame, as minnow's does, and needs the stages
+`speech`, `encoder` and `codes`.
 First the teacher's speech is aligned with that head (pulses.py) and a small recogniser of phonemes learns; both are kept in --work.
 Beside the judges, the head then learns from distances that hear single pulses, and from what the recogniser takes its vowels for.
 """
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from inference.hub import EMBEDDED_VOICE
 from inference.model.codec import Codec, LogMel
 from inference.model.layout import CODEC_NAME
 from inference.model.weights import fold_weight_norm, unfold_weight_norm
@@ -30,7 +31,6 @@ from training.recipe import Recipe
 from training.shards import code_shards, save, speech_shards, utterances
 from training.speech import PHONEMES, Teacher
 
-BEGUN = Path(__file__).parent / "results" / "moved_pulses_head.safetensors"
 SHARDS = 3
 """1,000 utterances each, about 2 h together."""
 PERIODS, SPECTRA = (2, 5), ((2048, 512), (1024, 256), (512, 128), (256, 64))
@@ -216,7 +216,9 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m training.pulsed_head", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("var/minnow"), help="folder of the recipe's run (default: %(default)s)")
-    parser.add_argument("--begin", type=Path, default=BEGUN, help="codec to begin with (default: %(default)s)")
+    parser.add_argument(
+        "--begin", type=Path, default=EMBEDDED_VOICE / f"{CODEC_NAME}.safetensors", help="codec to begin with (default: minnow's)"
+    )
     parser.add_argument("--seconds", type=float, default=3_300, help="seconds of a core to train for (default: %(default)s)")
     parser.add_argument("--shards", type=int, default=SHARDS, help="shards of speech to align (default: %(default)s)")
     parser.add_argument(
