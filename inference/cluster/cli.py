@@ -45,15 +45,17 @@ def run(
 
     with needs("cluster", "`fishserve cluster run`"):
         from inference.cluster.running import alone, end_now, finish
-        from inference.engine.device import pick_device
         from inference.server.shutdown import INTERRUPTED
         from inference.serving_checks import check_keys, say_what_speaks
 
     settings = read(checkpoint=checkpoint, device=device, slots=slots, host=host, port=port)
     listen(settings.host, settings.port, "FISHSERVE_PORT").close()
     check_keys(settings, console)
-    pick_device(settings.device)  # errors and downloads come before Ray starts
-    where = locate(settings.checkpoint)
+    if settings.device not in ("auto", "cpu"):  # which need no look, and so no torch in this process
+        from inference.engine.device import pick_device
+
+        pick_device(settings.device)
+    where = locate(settings.checkpoint)  # downloads and errors come before Ray starts
     complete(where, settings.codec, settings.adapter)
     say_what_speaks(where, console)
     given = settings.model_copy(update={"checkpoint": str(where)}).model_dump(mode="json", exclude_unset=True)
