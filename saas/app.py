@@ -147,7 +147,7 @@ def check(settings: Settings) -> None:
     if settings.terms_enforced and not current(settings):
         raise ConfigurationError("FISHSERVE_SAAS_TERMS_ENFORCED is set, and there is nothing to accept: set FISHSERVE_SAAS_TERMS_URL")
     if not (settings.supabase_url or settings.jwt_issuer):
-        raise ConfigurationError("SUPABASE_URL is not set: it says whose sessions are good")
+        raise ConfigurationError("SUPABASE_URL is not set: it names the Supabase project whose users may sign in")
 
 
 def complete(settings: Settings) -> None:
