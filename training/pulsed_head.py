@@ -31,6 +31,7 @@ from training.recipe import Recipe
 from training.shards import code_shards, save, speech_shards, utterances
 from training.speech import PHONEMES, Teacher
 
+STATE = "pulsed_head.pt"
 SHARDS = 3
 """1,000 utterances each, about 2 h together."""
 PERIODS, SPECTRA = (2, 5), ((2048, 512), (1024, 256), (512, 128), (256, 64))
@@ -118,7 +119,7 @@ def train_ear(recipe: Recipe, steps: int = EAR_STEPS) -> PhonemeEar:
 
 
 class PulsedHeadTraining(HeadTraining):
-    """A run whose state is `head.pt` of --work, as any head's; `python -m training export` makes a checkpoint of it."""
+    """A run whose state is `pulsed_head.pt`: its pulses are those of the aligned speech, which another head's are not."""
 
     def __init__(self, recipe: Recipe, seconds: float, ear: PhonemeEar, meeting: tuple[Path, Path] | None) -> None:
         self._ear, self._meeting, self._whole = ear, meeting, seconds
@@ -126,6 +127,10 @@ class PulsedHeadTraining(HeadTraining):
         self.against.param_groups[0]["lr"] = JUDGES_RATE
         self._wave, self._mel, self._begun = WaveDistance(), LogMel(160), self.steps
         self.optimiser.param_groups[1]["share"] = FEATURES_SHARE
+
+    @property
+    def _file(self) -> Path:
+        return self.recipe.folder / STATE
 
     def _judges(self) -> Adversary:
         return Adversary(self.r.adversary_width, PERIODS, SPECTRA)
@@ -186,8 +191,8 @@ def prepare(recipe: Recipe, begun: Path, shards: int) -> None:
         if not target.exists():
             align_shard(recipe, codec.eval(), teacher, speech, codes, target)
             print(target.name, flush=True)
-    if not (recipe.folder / "head.pt").exists():
-        save(recipe.folder / "head.pt", {"average": unfold_weight_norm(weights), "seconds": 0.0, "steps": 0, "against_steps": 0})
+    if not (recipe.folder / STATE).exists():
+        save(recipe.folder / STATE, {"average": unfold_weight_norm(weights), "seconds": 0.0, "steps": 0, "against_steps": 0})
 
 
 def train_pulsed_head(
