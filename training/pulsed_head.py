@@ -1,4 +1,4 @@
-"""`python -m training.pulsed_head`: trains a head whose pulses codes determine, on the teacher's speech with those pulses.
+"""`python -m training.pulsed_head`: trains a head whose pulses follow from codes, on the teacher's speech with those pulses.
 
 It begins with a codec whose head already puts a whole number of pulses into each code frame, as minnow's does, and needs the stages
 `speech`, `encoder` and `codes`.

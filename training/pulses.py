@@ -20,7 +20,7 @@ from inference.model.codec import Codec
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from training.recipe import Recipe
 from training.shards import CodedUtterance, coded, utterances, write
-from training.speech import TEACHER_HOP, TEACHER_RATE, Sentence, Teacher, Utterance, int16, trimmed
+from training.speech import TEACHER_HOP, TEACHER_RATE, Sentence, Teacher, Utterance, int16, sound_of, trimmed
 
 VOICED_HZ = 40
 """hibari has no pulses where the pitch is lower."""
@@ -142,8 +142,7 @@ def _filtered(spectra: list[np.ndarray], pulses: np.ndarray, rng: np.random.Gene
 def align(codec: Codec, teacher: Teacher, spoken: Utterance, code: CodedUtterance, seed: int) -> AlignedUtterance | None:
     """One utterance as the teacher says it with the pulses of this codec's head. None where the teacher now says something else."""
     sentences = teacher.sentences(spoken.text)
-    rng = np.random.default_rng(seed)
-    found = trimmed(np.concatenate([dsp.synth(*(s.copy() for s in sentence.spectra), rng) for sentence in sentences]))
+    found = trimmed(sound_of(sentences, seed))
     samples = len(code.codes) * SAMPLES_PER_FRAME
     if found is None or len(found[0]) != samples:
         return None

@@ -74,8 +74,7 @@ class Teacher:
         sentences = self.sentences(text)
         if not sentences:
             return None
-        rng = np.random.default_rng(seed)
-        found = trimmed(np.concatenate([dsp.synth(*(s.copy() for s in sentence.spectra), rng) for sentence in sentences]))
+        found = trimmed(sound_of(sentences, seed))
         if found is None:
             return None
         pcm, start = found
@@ -139,6 +138,12 @@ def spoken(teacher: Teacher, texts: Sequence[str], *, seed: int, keep_wave: bool
     for text in texts:
         if (utterance := teacher.speak(text, seed=seed, keep_wave=keep_wave)) is not None:
             yield utterance
+
+
+def sound_of(sentences: Sequence[Sentence], seed: int) -> np.ndarray:
+    """The sentences one after the other, samples at 24 kHz."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([dsp.synth(*(s.copy() for s in sentence.spectra), rng) for sentence in sentences])  # it writes into its inputs
 
 
 def trimmed(sound: np.ndarray) -> tuple[np.ndarray, int] | None:

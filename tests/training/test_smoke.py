@@ -194,7 +194,8 @@ def test_a_head_trains_on_the_teacher_with_its_own_pulses_and_goes_on(made, tmp_
     begun = next((made.folder / "checkpoint").glob("*generator.safetensors"))
     steps = []
     for _ in range(2):
-        codec = train_pulsed_head(recipe, begun, shards=1, seconds=0.5, seed=0, meeting=(tmp_path / "a", tmp_path / "b"), ear_steps=3)
+        with aside() as other:
+            codec = other.submit(train_pulsed_head, recipe, begun, 1, 0.5, 0, (tmp_path / "a", tmp_path / "b"), 3).result()
         steps.append(torch.load(tmp_path / "pulsed_head.pt", weights_only=True)["steps"])
     assert 0 < steps[0] < steps[1]
     assert load_file(codec).keys() == load_file(begun).keys()

@@ -114,7 +114,7 @@ def in_one(programs):
     return make
 
 
-@pytest.mark.parametrize("changes", CHANGES, ids=str)
+@pytest.mark.parametrize("changes", [CHANGES[0], *(pytest.param(other, marks=pytest.mark.drill) for other in CHANGES[1:])], ids=str)
 def test_a_frame_is_the_plain_steps(changes):
     """Two frames one after the other; two rows take the separate kernels."""
     lm = model(**changes)

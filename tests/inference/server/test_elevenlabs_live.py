@@ -24,8 +24,9 @@ def socket(server, kind="multi-stream-input", voice="default", **query):
     with connect(f"ws://127.0.0.1:{server.port}/v1/text-to-speech/{voice}/{kind}?{words}", max_size=None) as opened:
 
         def talk(*messages, until=lambda heard: heard[-1].get("isFinal") or "error" in heard[-1]):
-            for message in messages:
-                opened.send(json.dumps(message) if isinstance(message, dict) else message)
+            with contextlib.suppress(ConnectionClosed):  # it may refuse the first and be gone
+                for message in messages:
+                    opened.send(json.dumps(message) if isinstance(message, dict) else message)
             heard = [json.loads(opened.recv(HANG_SECONDS))]
             while not until(heard):
                 heard.append(json.loads(opened.recv(HANG_SECONDS)))
