@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from inference.model.weights import fold_weight_norm, unfold_weight_norm
 from training.discriminators import Adversary
 from training.encoder import codec_config
 from training.head import SAMPLES, HeadTraining
-from training.machine import Machine
+from training.machine import Machine, in_processes
 from training.pulses import AlignedUtterance, align_shard
 from training.recipe import Recipe
 from training.shards import code_shards, save, speech_shards, utterances
@@ -44,7 +45,7 @@ JUDGES_EVERY = 2
 CLIP = 20.0
 MEL, WAVE, PHONEMES_WEIGHT, LIKENESS = 20.0, 2.0, 4.0, 2.0
 MEET_EVERY, MEET_SECONDS = 30, 90
-"""Steps after which a process takes the mean of its weights and the other's, if those are not older than this."""
+"""Steps after which a process takes the mean of its weights and those of others that are not older than this."""
 WAVE_SPECTRA = ((1024, 256, 93), (512, 128, 46))
 """FFT size, hop and bins, up to 4 kHz."""
 EAR_STEPS, EAR_CROPS, EAR_HOPS, EAR_RATE = 2_500, 32, 96, 2e-3
@@ -119,11 +120,16 @@ def train_ear(recipe: Recipe, steps: int = EAR_STEPS) -> PhonemeEar:
 
 
 class PulsedHeadTraining(HeadTraining):
-    """A run whose state is `pulsed_head.pt`: its pulses are those of the aligned speech, which another head's are not."""
+    """A run whose state is `pulsed_head.pt`: its pulses are those of the aligned speech, which another head's are not.
 
-    def __init__(self, recipe: Recipe, seconds: float, ear: PhonemeEar, meeting: tuple[Path, Path] | None) -> None:
-        self._ear, self._meeting, self._whole = ear, meeting, seconds
-        super().__init__(recipe, Machine())
+    With several processes, each trains on its own crops, and takes the mean of its weights and the others' now and then: nobody waits
+    for another. Process 0 writes the state.
+    """
+
+    def __init__(self, recipe: Recipe, machine: Machine, process: int) -> None:
+        self._ear, self._process = train_ear(recipe), process
+        super().__init__(recipe, machine)
+        torch.manual_seed(self.r.seed + self.steps + 1_000_000 * process)
         self.against.param_groups[0]["lr"] = JUDGES_RATE
         self._wave, self._mel, self._begun = WaveDistance(), LogMel(160), self.steps
         self.optimiser.param_groups[1]["share"] = FEATURES_SHARE
@@ -140,18 +146,19 @@ class PulsedHeadTraining(HeadTraining):
         return torch.cat([i.wave for i in items]).view(-1, SAMPLES), torch.cat([i.codes for i in items])
 
     def run(self) -> None:
-        """Train for the seconds that were asked for, at a rate that falls to a twentieth."""
+        """Train for the recipe's seconds, whatever earlier runs had, at a rate that falls to a twentieth."""
         start, due = self.machine.clock(), self.recipe.checkpoint_seconds
-        while (elapsed := self.machine.clock() - start) < self._whole:
-            loss = self._step(0.05 + 0.95 * (1 + math.cos(math.pi * elapsed / self._whole)) / 2)
+        while (elapsed := self.machine.clock() - start) < self.r.seconds:
+            loss = self._step(0.05 + 0.95 * (1 + math.cos(math.pi * elapsed / self.r.seconds)) / 2)
             self.steps += 1
-            if self._meeting and self.steps % MEET_EVERY == 0:
-                self._meet(*self._meeting)
-            if elapsed > due:
+            if self.machine.processes > 1 and self.steps % MEET_EVERY == 0:
+                self._meet()
+            if self._process == 0 and elapsed > due:
                 due += self.recipe.checkpoint_seconds
                 print(f"{elapsed:.0f} s step {self.steps} loss {loss:.3f}", flush=True)
                 self._save(self.seconds + elapsed)
-        self._save(self.seconds + self.machine.clock() - start)
+        if self._process == 0:
+            self._save(self.seconds + elapsed)
 
     def _step(self, fall: float) -> float:
         made, true = self._crop()
@@ -167,13 +174,18 @@ class PulsedHeadTraining(HeadTraining):
         return loss.item()
 
     @torch.no_grad()
-    def _meet(self, mine: Path, other: Path) -> None:
-        """Two processes may train at once, each with its own sentences: neither waits for the other."""
+    def _meet(self) -> None:
         weights = [*self.codec.parameters(), *self.adversary.parameters()]
+        mine = _met(self.recipe, self._process)
         save(mine, [w.detach() for w in weights])
-        if other.exists() and time.time() - other.stat().st_mtime < MEET_SECONDS:
-            for weight, theirs in zip(weights, torch.load(other, weights_only=True), strict=True):
-                weight.lerp_(theirs, 0.5)
+        others = [path for k in range(self.machine.processes) if (path := _met(self.recipe, k)) != mine and path.exists()]
+        fresh = [torch.load(path, weights_only=True) for path in others if time.time() - path.stat().st_mtime < MEET_SECONDS]
+        for weight, *theirs in zip(weights, *fresh, strict=True):
+            weight.copy_(torch.stack([weight, *theirs]).mean(0))
+
+
+def _met(recipe: Recipe, process: int) -> Path:
+    return recipe.folder / f"pulsed_head_{process}.pt"
 
 
 def aligned_shards(recipe: Recipe) -> list[Path]:
@@ -181,35 +193,39 @@ def aligned_shards(recipe: Recipe) -> list[Path]:
     return sorted(recipe.folder.glob("aligned_*.pt"))
 
 
-def prepare(recipe: Recipe, begun: Path, shards: int) -> None:
-    """Align the first shards of speech with the head of this codec; those that are there are kept."""
+def prepare(recipe: Recipe, begun: Path, shards: int, ear_steps: int = EAR_STEPS) -> None:
+    """Align the first shards of speech with the head of this codec, and teach the ear; what is there is not made again.
+
+    SystemExit if there is no speech, or not the codes of all of it.
+    """
+    spoken, codes = speech_shards(recipe), code_shards(recipe)
+    if not spoken or len(spoken) != len(codes):
+        found = f"{recipe.folder} has {len(spoken)} shards of speech and codes of {len(codes)}"
+        raise SystemExit(f"{found}: make them with `python -m training speech encoder codes`")
     codec, teacher = Codec(codec_config(recipe.encoder, recipe.head)), Teacher(recipe.folder)
     weights = {name: tensor.float() for name, tensor in load_file(begun).items()}
     codec.load_state_dict(weights, strict=False)
-    for speech, codes in list(zip(speech_shards(recipe), code_shards(recipe), strict=True))[:shards]:
+    for speech, code in list(zip(spoken, codes, strict=True))[:shards]:
         target = recipe.folder / speech.name.replace("speech", "aligned")
         if not target.exists():
-            align_shard(recipe, codec.eval(), teacher, speech, codes, target)
+            align_shard(recipe, codec.eval(), teacher, speech, code, target)
             print(target.name, flush=True)
+    train_ear(recipe, ear_steps)
     if not (recipe.folder / STATE).exists():
         save(recipe.folder / STATE, {"average": unfold_weight_norm(weights), "seconds": 0.0, "steps": 0, "against_steps": 0})
+    for path in recipe.folder.glob("pulsed_head_*.pt"):  # an earlier run's, whose weights may be of another head
+        path.unlink()
 
 
-def train_pulsed_head(
-    recipe: Recipe,
-    begun: Path,
-    shards: int,
-    seconds: float,
-    seed: int,
-    meeting: tuple[Path, Path] | None = None,
-    ear_steps: int = EAR_STEPS,
-) -> Path:
-    """Align, teach the ear and train; what is there in the recipe's folder is not made again. Returns the codec, FP16."""
-    prepare(recipe, begun, shards)
-    training = PulsedHeadTraining(recipe, seconds, train_ear(recipe, ear_steps), meeting)
-    torch.manual_seed(seed + training.steps)
-    training.run()
-    folded = fold_weight_norm({n: t for n, t in training.average.state_dict().items() if "spec_transform" not in n})
+def train_pulsed_head(recipe: Recipe, machine: Machine, process: int) -> None:
+    """Run one of the processes that train together for `recipe.head.seconds` each. What `prepare` makes must be there."""
+    PulsedHeadTraining(recipe, machine, process).run()
+
+
+def export_pulsed_head(recipe: Recipe) -> Path:
+    """Write the average of the weights as a codec, FP16, and return its path."""
+    average = torch.load(recipe.folder / STATE, map_location="cpu", weights_only=True)["average"]
+    folded = fold_weight_norm({n: t for n, t in average.items() if "spec_transform" not in n})
     target = recipe.folder / f"{CODEC_NAME}.safetensors"
     save_file({name: tensor.half().contiguous() for name, tensor in folded.items()}, target)
     return target
@@ -224,16 +240,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--begin", type=Path, default=EMBEDDED_VOICE / f"{CODEC_NAME}.safetensors", help="codec to begin with (default: minnow's)"
     )
-    parser.add_argument("--seconds", type=float, default=3_300, help="seconds of a core to train for (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3_300, help="seconds of a core for each process (default: %(default)s)")
     parser.add_argument("--shards", type=int, default=SHARDS, help="shards of speech to align (default: %(default)s)")
-    parser.add_argument(
-        "--meet", type=Path, nargs=2, metavar=("MINE", "OTHER"), help="files in which two processes meet, each with its own --work"
-    )
+    parser.add_argument("--processes", type=int, default=1, help="cores to train on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    if not options.begin.is_file():
+        parser.error(f"--begin: there is no file {options.begin}")
     torch.set_num_threads(1)
-    meeting = tuple(options.meet) if options.meet else None
-    target = train_pulsed_head(Recipe(options.work), options.begin, options.shards, options.seconds, options.seed, meeting)
+    recipe = Recipe(options.work)
+    recipe = replace(recipe, head=replace(recipe.head, seconds=options.seconds, seed=options.seed))
+    prepare(recipe, options.begin, options.shards)
+    in_processes(train_pulsed_head, recipe, Machine(processes=options.processes))
+    target = export_pulsed_head(recipe)
     print(f"{target}: try it with FISHSERVE_CODEC={target} fishserve say ...", flush=True)
 
 

@@ -19,7 +19,8 @@ from training.export import export
 from training.head import SAMPLES, HeadTraining, mel_error
 from training.machine import Machine
 from training.pack import pack
-from training.pulsed_head import aligned_shards, train_pulsed_head
+from training.pulsed_head import PulsedHeadTraining, aligned_shards, export_pulsed_head, prepare, train_pulsed_head
+from training.pulsed_head import main as train_pulsed
 from training.recipe import Recipe, TextRecipe
 from training.samples import Frames, collate
 from training.shards import coded, held_out, held_out_codes, utterances
@@ -185,20 +186,43 @@ def test_a_checkpoint_that_was_exported_can_be_trained_further_and_exported_agai
     assert progress(tmp_path)["dual_ar.pt"] > 1
 
 
+def train_alone_and_meet(recipe):
+    """Two processes' training, one after the other -> how far the first is from the mean of both once it has met the second."""
+    first, second = (PulsedHeadTraining(recipe, Machine(processes=2, step_seconds=0.1), process) for process in range(2))
+    second.run()
+    assert torch.load(recipe.folder / "pulsed_head.pt", weights_only=True)["steps"] == 0  # the first alone writes it
+    first.run()
+    second._meet()
+    pairs = [(a.detach().clone(), b) for a, b in zip(first.codec.parameters(), second.codec.parameters(), strict=True)]
+    assert any((a != b).any() for a, b in pairs)
+    first._meet()
+    met = zip(first.codec.parameters(), pairs, strict=True)
+    return max(float((now - (a + b) / 2).abs().max()) for now, (a, b) in met)
+
+
+def test_a_pulsed_head_needs_speech_and_codes(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="has 0 shards of speech and codes of 0: make them with"):
+        train_pulsed(["--work", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit):
+        train_pulsed(["--work", str(tmp_path), "--begin", str(tmp_path / "none.safetensors")])
+    assert "there is no file" in capsys.readouterr().err
+
+
 @needs_wordnet
 def test_a_head_trains_on_the_teacher_with_its_own_pulses_and_goes_on(made, tmp_path):
     recipe = replace(made, folder=tmp_path)
     for pattern in ("speech_*.pt", "codes_*.pt", "held_*.pt", "encoder.pt", "teacher.onnx"):
         for path in made.folder.glob(pattern):
             shutil.copy(path, tmp_path)
+    recipe = replace(recipe, head=replace(recipe.head, seconds=0.3))
     begun = next((made.folder / "checkpoint").glob("*generator.safetensors"))
-    steps = []
-    for _ in range(2):
-        with aside() as other:
-            codec = other.submit(train_pulsed_head, recipe, begun, 1, 0.5, 0, (tmp_path / "a", tmp_path / "b"), 3).result()
-        steps.append(torch.load(tmp_path / "pulsed_head.pt", weights_only=True)["steps"])
-    assert 0 < steps[0] < steps[1]
-    assert load_file(codec).keys() == load_file(begun).keys()
+    with aside() as other:
+        other.submit(prepare, recipe, begun, 1, 3).result()
+        assert other.submit(train_alone_and_meet, recipe).result() == pytest.approx(0, abs=1e-6)
+        steps = torch.load(tmp_path / "pulsed_head.pt", weights_only=True)["steps"]
+        other.submit(train_pulsed_head, recipe, Machine(step_seconds=0.1), 0).result()
+    assert 0 < steps < torch.load(tmp_path / "pulsed_head.pt", weights_only=True)["steps"]
+    assert load_file(export_pulsed_head(recipe)).keys() == load_file(begun).keys()
     (shard,) = aligned_shards(recipe)
     spoken = torch.load(shard, weights_only=True)
     assert spoken
