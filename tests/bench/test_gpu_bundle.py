@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from unittest.mock import patch
 
 import pytest
 
@@ -43,6 +44,16 @@ def test_what_is_wrong_is_said_in_words(tmp_path, capsys):
     assert "a step left nothing behind: see the log" in said
     assert "-- broken: exit code 3" in said
     assert (tmp_path / "log.txt").read_text().count("broken") == 2
+
+
+@pytest.mark.parametrize(("given", "named"), [(("native", "persistent"), {}), ((), {"fast_layers": "persistent"})])
+def test_the_stand_in_takes_all_that_a_runner_does(golden, given, named):
+    """The engine gives it by position, the profile by name."""
+    try:
+        gpu_run._stand_in()
+        assert Runner(golden, 1, *given, **named).how == "graphs"
+    finally:
+        patch.stopall()
 
 
 @pytest.mark.drill
