@@ -1,7 +1,7 @@
 """`python -m training.pulsed_head`: trains a head whose pulses follow from codes, on the teacher's speech with those pulses.
 
-It begins with a codec whose head already puts a whole number of pulses into each code frame, as minnow's does, and needs the stages
-`speech`, `encoder` and `codes`.
+It begins with a codec whose head already puts a whole number of pulses into each code frame, as minnow's does.
+It needs `encoder.pt` of that codec, which `python -m training.unpack` writes, and then the stages `speech` and `codes`.
 First the teacher's speech is aligned with that head (pulses.py) and a small recogniser of phonemes learns; both are kept in --work.
 Beside the judges, the head then learns from distances that hear single pulses, and from what the recogniser takes its vowels for.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from inference.model.codec import Codec, LogMel
 from inference.model.layout import CODEC_NAME
 from inference.model.weights import fold_weight_norm, unfold_weight_norm
 from training.discriminators import Adversary
-from training.encoder import codec_config
+from training.encoder import codec_config, load_encoder
 from training.head import SAMPLES, HeadTraining
 from training.machine import Machine, in_processes
 from training.pulses import AlignedUtterance, align_shard
@@ -193,22 +194,42 @@ def aligned_shards(recipe: Recipe) -> list[Path]:
     return sorted(recipe.folder.glob("aligned_*.pt"))
 
 
+def codec_of(recipe: Recipe, file: Path) -> tuple[Codec, dict[str, Tensor]]:
+    """The codec of a file, and its weights in FP32.
+
+    SystemExit if it holds no codec of the recipe's shape, or if its encoder is not the recipe's, whose codes mean something else.
+    """
+    codec, encoder = Codec(codec_config(recipe.encoder, recipe.head)), load_encoder(recipe).state_dict()
+    try:
+        weights = {name: tensor.float() for name, tensor in load_file(file).items()}
+        codec.load_state_dict(weights)
+    except (SafetensorError, RuntimeError) as e:
+        raise SystemExit(f"{file} holds no codec of this recipe's shape: {str(e).splitlines()[-1].strip()[:200]}") from None
+    trained = ("head.", "quantizer.upsample.")  # with the head, and so is what comes out of a code
+    for name in (name for name in weights if not name.startswith(trained) and ".project_out." not in name):
+        if not torch.equal(weights[name].half(), encoder[name].half()):  # files are FP16
+            raise SystemExit(
+                f"{file} has another encoder than {recipe.folder / 'encoder.pt'}, whose codes it cannot read: "
+                "in an empty folder run `python -m training.unpack`, then `python -m training speech codes`"
+            )
+    return codec.eval(), weights
+
+
 def prepare(recipe: Recipe, begun: Path, shards: int, ear_steps: int = EAR_STEPS) -> None:
     """Align the first shards of speech with the head of this codec, and teach the ear; what is there is not made again.
 
-    SystemExit if there is no speech, or not the codes of all of it.
+    SystemExit if there is no speech, or not the codes of all of it, and as `codec_of`.
     """
     spoken, codes = speech_shards(recipe), code_shards(recipe)
     if not spoken or len(spoken) != len(codes):
         found = f"{recipe.folder} has {len(spoken)} shards of speech and codes of {len(codes)}"
-        raise SystemExit(f"{found}: make them with `python -m training speech encoder codes`")
-    codec, teacher = Codec(codec_config(recipe.encoder, recipe.head)), Teacher(recipe.folder)
-    weights = {name: tensor.float() for name, tensor in load_file(begun).items()}
-    codec.load_state_dict(weights, strict=False)
+        raise SystemExit(f"{found}: make them with `python -m training.unpack` and `python -m training speech codes`")
+    codec, weights = codec_of(recipe, begun)
+    teacher = Teacher(recipe.folder)
     for speech, code in list(zip(spoken, codes, strict=True))[:shards]:
         target = recipe.folder / speech.name.replace("speech", "aligned")
         if not target.exists():
-            align_shard(recipe, codec.eval(), teacher, speech, code, target)
+            align_shard(recipe, codec, teacher, speech, code, target)
             print(target.name, flush=True)
     train_ear(recipe, ear_steps)
     if not (recipe.folder / STATE).exists():

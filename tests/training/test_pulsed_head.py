@@ -1,0 +1,51 @@
+"""What a pulsed head refuses to begin with."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from inference.model.codec import Codec
+from training.encoder import MelAutoencoder, codec_config
+from training.pulsed_head import codec_of, prepare
+from training.recipe import Recipe
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A folder with an encoder, and names of speech and codes."""
+    made = Recipe.smoke(tmp_path)
+    encoder = MelAutoencoder(codec_config(made.encoder, made.head), made.encoder.pre_bound_scale)
+    torch.save({"model": encoder.state_dict(), "steps": 0}, tmp_path / "encoder.pt")
+    for name in ("speech", "codes"):
+        (tmp_path / f"{name}_0000.pt").touch()
+    return made
+
+
+def written(recipe, **changed):
+    """A file of a random codec of the recipe's shape with the recipe's encoder, apart from `changed`."""
+    codec = Codec(codec_config(recipe.encoder, recipe.head)).state_dict()
+    encoder = torch.load(recipe.folder / "encoder.pt")["model"]
+    codec |= {name: encoder[name] for name in codec.keys() & encoder.keys() if "project_out" not in name} | changed
+    file = recipe.folder / "begun.safetensors"
+    save_file({name: tensor.half().contiguous() for name, tensor in codec.items() if tensor is not None}, file)
+    return file
+
+
+def test_it_begins_with_a_codec_that_reads_the_codes(recipe):
+    codec, weights = codec_of(recipe, written(recipe))
+    assert not codec.training
+    assert all(torch.equal(codec.state_dict()[name], tensor) for name, tensor in weights.items())
+
+
+def test_it_does_not_begin_with_a_codec_of_another_encoder(recipe):
+    name = "quantizer.residual_fsq.rvqs.3.project_in.bias"
+    with pytest.raises(SystemExit, match=r"has another encoder than .*encoder\.pt, whose codes it cannot read: in an empty folder run"):
+        prepare(recipe, written(recipe, **{name: torch.ones(4)}), 1)
+
+
+def test_it_does_not_begin_with_what_is_no_codec(recipe):
+    with pytest.raises(SystemExit, match=r"holds no codec of this recipe's shape: Missing key.* \"head\.conv_pre\.conv\.bias\""):
+        prepare(recipe, written(recipe, **{"head.conv_pre.conv.bias": None}), 1)
+    (recipe.folder / "text").write_text("no tensors")
+    with pytest.raises(SystemExit, match=r"text holds no codec of this recipe's shape: "):
+        prepare(recipe, recipe.folder / "text", 1)
