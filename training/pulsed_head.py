@@ -268,6 +268,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.begin.is_file():
         parser.error(f"--begin: there is no file {options.begin}")
+    for name in ("processes", "shards"):
+        if (number := getattr(options, name)) < 1:
+            parser.error(f"--{name} is {number}; it must be at least 1")
+    if not options.seconds > 0:
+        parser.error(f"--seconds is {options.seconds:g}; it must be more than 0")
     torch.set_num_threads(1)
     recipe = Recipe(options.work)
     recipe = replace(recipe, head=replace(recipe.head, seconds=options.seconds, seed=options.seed))

@@ -142,7 +142,7 @@ def _filtered(spectra: list[np.ndarray], pulses: np.ndarray, rng: np.random.Gene
 def align(codec: Codec, teacher: Teacher, spoken: Utterance, code: CodedUtterance, seed: int) -> AlignedUtterance | None:
     """One utterance as the teacher says it with the pulses of this codec's head. None where the teacher now says something else."""
     sentences = teacher.sentences(spoken.text)
-    found = trimmed(sound_of(sentences, seed))
+    found = trimmed(sound_of(sentences, seed)) if sentences else None
     samples = len(code.codes) * SAMPLES_PER_FRAME
     if found is None or len(found[0]) != samples:
         return None

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from inference.model.codec import Codec
 from training.encoder import MelAutoencoder, codec_config
-from training.pulsed_head import codec_of, prepare
+from training.pulsed_head import codec_of, main, prepare
 from training.recipe import Recipe
 
 
@@ -49,3 +49,11 @@ def test_it_does_not_begin_with_what_is_no_codec(recipe):
     (recipe.folder / "text").write_text("no tensors")
     with pytest.raises(SystemExit, match=r"text holds no codec of this recipe's shape: "):
         prepare(recipe, recipe.folder / "text", 1)
+
+
+@pytest.mark.parametrize("words", [("--processes", "0"), ("--shards", "-1"), ("--seconds", "0"), ("--seconds", "nan")])
+def test_it_does_not_begin_with_nothing_to_do(recipe, capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        main(["--work", str(recipe.folder), *words])
+    assert ended.value.code == 2
+    assert f"error: {words[0]} is {words[1]}; it must be " in capsys.readouterr().err

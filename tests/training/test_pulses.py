@@ -1,14 +1,19 @@
 """Pulses that are moved, and found again."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 import soxr
+import torch
 from hibari import dsp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from training.pulses import FEWEST, MOST, VOICED_HZ, count, cycles, moved
-from training.speech import TEACHER_HOP, TEACHER_RATE, Sentence
+from training.pulses import FEWEST, MOST, VOICED_HZ, align, count, cycles, moved
+from training.shards import CodedUtterance
+from training.speech import TEACHER_HOP, TEACHER_RATE, Sentence, Utterance
 
 COUNTS = st.lists(st.integers(FEWEST, MOST), min_size=1, max_size=12).map(np.array)
 
@@ -74,3 +79,12 @@ def test_with_its_own_phase_the_teacher_says_what_it_says():
     again = moved([spoken], phase, 0, seed=0)
     wanted = soxr.resample(own, TEACHER_RATE, SAMPLE_RATE, quality="HQ")[: len(again)]
     assert np.abs(again - wanted)[:-SAMPLES_PER_FRAME].max() < 0.01 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("frames", [None, 3])
+def test_an_utterance_is_left_out_where_the_teacher_says_something_else(frames):
+    """Nothing any more, as of a text that is too long for it, or a sound of another length."""
+    said = [] if frames is None else [sentence(np.full(12, 9), np.random.default_rng(3))]
+    teacher, nothing = SimpleNamespace(sentences=lambda _: said), torch.zeros(0)
+    code = CodedUtterance(b"", torch.zeros(frames or 1, 8, dtype=torch.int16), nothing, nothing)
+    assert align(None, teacher, Utterance("", None, nothing, nothing, nothing), code, 0) is None
