@@ -24,9 +24,9 @@ from training.speech import TEACHER_HOP, TEACHER_RATE, Sentence, Teacher, Uttera
 
 VOICED_HZ = 40
 """hibari has no pulses where the pitch is lower."""
-HIGHEST_HZ = 11_000
-"""Its highest harmonic."""
-FEWEST, MOST = 3, 19
+MAX_HARMONIC_HZ = 11_000
+"""hibari makes no harmonic above this."""
+MIN_PULSES, MAX_PULSES = 3, 19
 """Pulses in a frame: 65 to 409 Hz."""
 FUNDAMENTAL = (90, 130, 280, 340)
 """Hz: where the band that shows the pulses begins, is whole, is whole no more and ends."""
@@ -60,7 +60,7 @@ def _course(last: np.ndarray, now: np.ndarray) -> np.ndarray:
     return now * _WITHIN + (last - now) * (_WITHIN - 2 * _WITHIN**2 + _WITHIN**3)
 
 
-_ALL = np.arange(FEWEST, MOST + 1, dtype=np.float64)
+_ALL = np.arange(MIN_PULSES, MAX_PULSES + 1, dtype=np.float64)
 _TURNS = np.exp(-2j * np.pi * _course(_ALL[:, None, None], _ALL[None, :, None])).astype(np.complex64)  # of the last frame, of this one
 
 
@@ -72,11 +72,11 @@ def count(wave: np.ndarray, pitch: np.ndarray) -> np.ndarray:
     frames = len(wave) // SAMPLES_PER_FRAME
     voiced = (_fundamental(wave) * (pitch > VOICED_HZ)).reshape(frames, SAMPLES_PER_FRAME)
     expected = pitch.reshape(frames, SAMPLES_PER_FRAME).mean(1) * SAMPLES_PER_FRAME / SAMPLE_RATE
-    near = np.clip(np.round(expected).astype(int)[:, None] + np.arange(-1, 2), FEWEST, MOST)
+    near = np.clip(np.round(expected).astype(int)[:, None] + np.arange(-1, 2), MIN_PULSES, MAX_PULSES)
     size = np.sqrt(np.square(voiced).sum(1) * SAMPLES_PER_FRAME / 2) + 1e-3
     best, before = np.zeros((frames, 3)), np.zeros((frames, 3), int)
     for k in range(1, frames):
-        match = np.abs(_TURNS[near[k - 1] - FEWEST][:, near[k] - FEWEST] @ voiced[k].astype(np.float32)) / size[k]
+        match = np.abs(_TURNS[near[k - 1] - MIN_PULSES][:, near[k] - MIN_PULSES] @ voiced[k].astype(np.float32)) / size[k]
         reached = best[k - 1][:, None] + match - PITCH_WEIGHT * np.abs(near[k] - expected[k])
         best[k], before[k] = reached.max(0), reached.argmax(0)
     path = [int(best[-1].argmax())]
@@ -121,9 +121,9 @@ def moved(sentences: list[Sentence], phase: np.ndarray, start: int, seed: int) -
 
 
 def _pulses(phase: np.ndarray, pitch: np.ndarray) -> np.ndarray:
-    """All harmonics up to HIGHEST_HZ at unit amplitude: the sum of cos(h t) for h = 1 to H is sin((H + 1/2) t) / (2 sin(t/2)) - 1/2."""
+    """All harmonics up to MAX_HARMONIC_HZ, of amplitude 1: the sum of cos(h t), h from 1 to H, is sin((H + 1/2) t) / (2 sin(t/2)) - 1/2."""
     t = 2 * np.pi * (phase % 1)
-    harmonics = np.floor(HIGHEST_HZ / np.maximum(pitch, VOICED_HZ)) + 0.5
+    harmonics = np.floor(MAX_HARMONIC_HZ / np.maximum(pitch, VOICED_HZ)) + 0.5
     below = 2 * np.sin(t / 2)
     flat = np.abs(below) <= 2e-3
     pulses = np.where(flat, harmonics, np.sin(harmonics * t) / np.where(flat, 1, below)) - 0.5

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from training.pulses import FEWEST, MOST, VOICED_HZ, align, count, cycles, moved
+from training.pulses import MAX_PULSES, MIN_PULSES, VOICED_HZ, align, count, cycles, moved
 from training.shards import CodedUtterance
 from training.speech import TEACHER_HOP, TEACHER_RATE, Sentence, Utterance
 
-COUNTS = st.lists(st.integers(FEWEST, MOST), min_size=1, max_size=12).map(np.array)
+COUNTS = st.lists(st.integers(MIN_PULSES, MAX_PULSES), min_size=1, max_size=12).map(np.array)
 
 
 @given(COUNTS)
