@@ -67,11 +67,14 @@ _TURNS = np.exp(-2j * np.pi * _course(_ALL[:, None, None], _ALL[None, :, None]))
 def count(wave: np.ndarray, pitch: np.ndarray) -> np.ndarray:
     """The pulses in each frame of a wave (frames * 2048,), whose pitch in Hz is known to within a pulse or so -> (frames,).
 
+    Where a voice begins or ends within a frame, its pitch is that of the voiced part, and the number what the whole frame would have.
     Each pair of neighbouring frames is compared with what its fundamental would be (`cycles`), and the best sequence is taken (Viterbi).
     """
     frames = len(wave) // SAMPLES_PER_FRAME
-    voiced = (_fundamental(wave) * (pitch > VOICED_HZ)).reshape(frames, SAMPLES_PER_FRAME)
-    expected = pitch.reshape(frames, SAMPLES_PER_FRAME).mean(1) * SAMPLES_PER_FRAME / SAMPLE_RATE
+    is_voiced = (pitch > VOICED_HZ).reshape(frames, SAMPLES_PER_FRAME)
+    voiced = _fundamental(wave).reshape(frames, SAMPLES_PER_FRAME) * is_voiced
+    heard = (pitch.reshape(frames, SAMPLES_PER_FRAME) * is_voiced).sum(1) / np.maximum(is_voiced.sum(1), 1)
+    expected = heard * SAMPLES_PER_FRAME / SAMPLE_RATE
     near = np.clip(np.round(expected).astype(int)[:, None] + np.arange(-1, 2), MIN_PULSES, MAX_PULSES)
     size = np.sqrt(np.square(voiced).sum(1) * SAMPLES_PER_FRAME / 2) + 1e-3
     best, before = np.zeros((frames, 3)), np.zeros((frames, 3), int)

@@ -47,6 +47,18 @@ def test_pulses_are_counted_where_the_pitch_is_half_a_pulse_off():
     assert (count(wave, off)[1:] == counts[1:]).all()
 
 
+def test_pulses_are_counted_where_the_voice_begins_and_ends_within_a_frame():
+    counts = np.array([9, 9, 9, 10, 10, 10])
+    wave = np.cos(2 * np.pi * cycles(counts))
+    pitch = np.repeat(counts, SAMPLES_PER_FRAME) * SAMPLE_RATE / SAMPLES_PER_FRAME
+    silent = np.s_[: SAMPLES_PER_FRAME * 3 // 2], np.s_[-SAMPLES_PER_FRAME // 2 :]
+    for part in silent:
+        wave[part] = pitch[part] = 0
+    found = count(wave, pitch)[1:] - counts[1:]
+    assert (found[1:-1] == 0).all()
+    assert (np.abs(found) <= 1).all()
+
+
 def sentence(counts, rng):
     """A vowel of flat harmonics with a little noise, whose pitch is about that of the pulses."""
     steps = int(len(counts) * SAMPLES_PER_FRAME / SAMPLE_RATE * TEACHER_RATE / TEACHER_HOP) + 1
