@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import soxr
 import torch
-from hibari import dsp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from training.pulses import MAX_PULSES, MIN_PULSES, VOICED_HZ, align, count, cycles, moved
+from training.pulses import MAX_PULSES, MIN_PULSES, VOICED_HZ, _between, align, count, cycles, moved, pitch_of
 from training.shards import CodedUtterance
-from training.speech import TEACHER_HOP, TEACHER_RATE, Sentence, Utterance
+from training.speech import TEACHER_HOP, TEACHER_RATE, Sentence, Utterance, sound_of
 
 COUNTS = st.lists(st.integers(MIN_PULSES, MAX_PULSES), min_size=1, max_size=12).map(np.array)
 
@@ -79,18 +78,28 @@ def test_the_teachers_pulses_are_where_they_were_moved():
     assert (count(wave, pitch + SAMPLE_RATE / SAMPLES_PER_FRAME)[1:-1] == counts[1:-1]).all()
 
 
-def test_with_its_own_phase_the_teacher_says_what_it_says():
+def varied(rng, frames):
+    """A sentence of noise, of harmonics with phases, and of what has a phase of its own; its voice is silent at both ends."""
+    *spectra, pitch = sentence(walk(rng, frames), rng).spectra
+    pitch[:6] = pitch[-6:] = 0
+    middles = zip((-3, 0, -4, -5, 0), (1, 0.5, 1, 1, 3), strict=True)
+    drawn = [rng.normal(middle, width, spectra[0].shape).astype(np.float32) for middle, width in middles]
+    return Sentence([*drawn, pitch], spectra[0][0], spectra[0][0])
+
+
+@pytest.mark.parametrize("start", [0, 3000])
+def test_with_their_own_phases_the_teachers_sentences_are_what_they_are(start):
     rng = np.random.default_rng(2)
-    spoken = sentence(walk(rng, 12), rng)
-    pitch = spoken.spectra[-1]
-    own = dsp.synth(*(s.copy() for s in spoken.spectra), np.random.default_rng(0))
-    assert pitch.min() > VOICED_HZ
-    samples = np.interp(np.arange(len(own)), (np.arange(len(pitch)) + 0.5) * TEACHER_HOP - 0.5, pitch)
-    at = np.arange(int(len(own) * SAMPLE_RATE / TEACHER_RATE)) * TEACHER_RATE / SAMPLE_RATE
-    phase = np.interp(at, np.arange(len(own)), np.cumsum(samples) / TEACHER_RATE)
-    again = moved([spoken], phase, 0, seed=0)
-    wanted = soxr.resample(own, TEACHER_RATE, SAMPLE_RATE, quality="HQ")[: len(again)]
-    assert np.abs(again - wanted)[:-SAMPLES_PER_FRAME].max() < 0.01 * np.abs(wanted).max()
+    sentences = [varied(rng, frames) for frames in (9, 12)]
+    own = sound_of(sentences, seed=0)
+    wanted = soxr.resample(own, TEACHER_RATE, SAMPLE_RATE, quality="HQ")[start:-SAMPLES_PER_FRAME]
+    at = (start + np.arange(len(wanted))) * TEACHER_RATE / SAMPLE_RATE
+    hz = np.concatenate([_between(one.spectra[-1]) for one in sentences])
+    phase = np.interp(at, np.arange(len(own)), np.cumsum(np.maximum(hz, VOICED_HZ)) / TEACHER_RATE)
+    first = len(_between(sentences[0].spectra[-1]))  # where the second begins anew
+    phase = np.where(at < first, phase, phase - np.cumsum(np.maximum(hz, VOICED_HZ))[first - 1] / TEACHER_RATE)
+    assert np.abs(moved(sentences, phase, start, seed=0) - wanted)[SAMPLES_PER_FRAME:].max() < 0.01 * np.abs(wanted).max()
+    assert np.allclose(pitch_of(sentences, start, len(wanted)), hz[at.astype(int)])
 
 
 @pytest.mark.parametrize("frames", [None, 3])
