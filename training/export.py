@@ -35,11 +35,18 @@ def export(recipe: Recipe, target: Path) -> None:
     (target / "special_tokens.json").write_text(json.dumps(ids) + "\n", encoding="utf-8")
     _write(student.plain_state(), target / "model.safetensors")
     codec = torch.load(recipe.folder / "head.pt", map_location="cpu", weights_only=True)["average"]
-    _write(fold_weight_norm({n: t for n, t in codec.items() if "spec_transform" not in n}), target / f"{CODEC_NAME}.safetensors")
+    write_codec(codec, target)
     size = sum(f.stat().st_size for f in target.iterdir())
     print(f"{target}: {size / 1e6:.2f} MB", flush=True)
     if size > LIMIT_BYTES:
         raise ValueError(f"{target} has {size} bytes; the voice in the box may have {LIMIT_BYTES}")
+
+
+def write_codec(average: dict[str, Tensor], folder: Path) -> Path:
+    """Write a codec in training, FP16, into the folder of a checkpoint, and return its path."""
+    path = folder / f"{CODEC_NAME}.safetensors"
+    _write(fold_weight_norm({n: t for n, t in average.items() if "spec_transform" not in n}), path)
+    return path
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:

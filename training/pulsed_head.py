@@ -17,15 +17,16 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from inference.hub import EMBEDDED_VOICE
 from inference.model.codec import Codec, LogMel
 from inference.model.layout import CODEC_NAME
-from inference.model.weights import fold_weight_norm, unfold_weight_norm
+from inference.model.weights import unfold_weight_norm
 from training.discriminators import Adversary
 from training.encoder import codec_config, load_encoder
+from training.export import write_codec
 from training.head import SAMPLES, HeadTraining
 from training.machine import Machine, in_processes
 from training.pulses import AlignedUtterance, align_shard
@@ -246,10 +247,7 @@ def train_pulsed_head(recipe: Recipe, machine: Machine, process: int) -> None:
 def export_pulsed_head(recipe: Recipe) -> Path:
     """Write the average of the weights as a codec, FP16, and return its path."""
     average = torch.load(recipe.folder / STATE, map_location="cpu", weights_only=True)["average"]
-    folded = fold_weight_norm({n: t for n, t in average.items() if "spec_transform" not in n})
-    target = recipe.folder / f"{CODEC_NAME}.safetensors"
-    save_file({name: tensor.half().contiguous() for name, tensor in folded.items()}, target)
-    return target
+    return write_codec(average, recipe.folder)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -259,8 +257,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--work", type=Path, default=Path("var/minnow"), help="folder of the recipe's run (default: %(default)s)")
     parser.add_argument(
-        "--begin", type=Path, default=EMBEDDED_VOICE / f"{CODEC_NAME}.safetensors", help="codec to begin with (default: minnow's)"
-    )
+        "--begin", type=Path, default=EMBEDDED_VOICE / f"{CODEC_NAME}.safetensors",
+        help=f"codec to begin with where --work has no {STATE} (default: minnow's)",
+    )  # fmt: skip
     parser.add_argument("--seconds", type=float, default=3_300, help="seconds of a core for each process (default: %(default)s)")
     parser.add_argument("--shards", type=int, default=SHARDS, help="shards of speech to align (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="cores to train on (default: %(default)s)")
@@ -273,6 +272,8 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(f"--{name} is {number}; it must be at least 1")
     if not options.seconds > 0:
         parser.error(f"--seconds is {options.seconds:g}; it must be more than 0")
+    if (state := options.work / STATE).exists():
+        print(f"the head continues from {state}, not from --begin", flush=True)
     torch.set_num_threads(1)
     recipe = Recipe(options.work)
     recipe = replace(recipe, head=replace(recipe.head, seconds=options.seconds, seed=options.seed))

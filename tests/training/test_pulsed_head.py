@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from inference.model.codec import Codec
+from inference.model.weights import unfold_weight_norm
 from training.encoder import MelAutoencoder, codec_config
-from training.pulsed_head import codec_of, main, prepare
+from training.pulsed_head import STATE, codec_of, export_pulsed_head, main, prepare
 from training.recipe import Recipe
 
 
@@ -57,3 +58,18 @@ def test_it_does_not_begin_with_nothing_to_do(recipe, capsys, words):
         main(["--work", str(recipe.folder), *words])
     assert ended.value.code == 2
     assert f"error: {words[0]} is {words[1]}; it must be " in capsys.readouterr().err
+
+
+def test_it_says_what_it_continues_from(tmp_path, capsys):
+    (tmp_path / STATE).touch()
+    with pytest.raises(SystemExit, match="has 0 shards of speech"):
+        main(["--work", str(tmp_path)])
+    assert capsys.readouterr().out == f"the head continues from {tmp_path / STATE}, not from --begin\n"
+
+
+def test_others_may_read_the_codec_it_writes(recipe):
+    begun = written(recipe)
+    torch.save({"average": unfold_weight_norm(load_file(begun))}, recipe.folder / STATE)
+    made = export_pulsed_head(recipe)
+    assert load_file(made).keys() == load_file(begun).keys()
+    assert made.stat().st_mode & 0o777 == 0o644
