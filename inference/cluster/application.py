@@ -37,7 +37,7 @@ SLOTS, CUDA_SLOTS = 8, 64
 def build(options: Options) -> Application:
     """The doors before the engines. Raises ConfigurationError for a setting that cannot be used."""
     settings = _plain(read(**options.settings))
-    slots = settings["slots"] or (CUDA_SLOTS if options.gpus else SLOTS)
+    slots = settings["slots"] or (CUDA_SLOTS if options.engine_gpus else SLOTS)
     router = RequestRouterConfig(
         request_router_class="inference.cluster.router.SpeechRouter",
         request_router_kwargs={"routing": options.routing, "keep": max(1, slots // 2)},
@@ -86,11 +86,11 @@ def _replicas(options: Options, slots: int) -> dict[str, Any]:
 def _busy(options: Options, slots: int) -> float:
     """Requests of a replica that has work and room. A GPU gives many streams a frame in about the time that one takes; a core is slower with
     each, and nearly 60% busy with a quarter of its slots (docs/scale.md)."""
-    return max(1.0, slots / (2 if options.gpus else 4))
+    return max(1.0, slots / (2 if options.engine_gpus else 4))
 
 
 def _actor(options: Options) -> dict[str, Any]:
     """What a replica's process gets. How idle threads wait must be known before it loads torch (`inference.cpu_threads`)."""
     threads = str(max(1, math.floor(options.cores)))
     variables = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(SPINS)}
-    return {"num_cpus": options.cores, "num_gpus": options.gpus, "runtime_env": {"env_vars": variables}}
+    return {"num_cpus": options.cores, "num_gpus": options.engine_gpus, "runtime_env": {"env_vars": variables}}

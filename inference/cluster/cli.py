@@ -25,7 +25,7 @@ MinReplicas = Annotated[int, typer.Option(help="Fewest engine replicas; 0 lets a
 MaxReplicas = Annotated[int | None, typer.Option(help="Most engine replicas; without it as many as --min-replicas.")]
 IdleSeconds = Annotated[float, typer.Option(help="With --min-replicas 0: seconds without a request after which the last replica ends.")]
 Doors = Annotated[int, typer.Option(help="Replicas of the HTTP APIs.")]
-Gpus = Annotated[float | None, typer.Option(help="GPUs of an engine replica; without it 1 if --device is cuda, else 0.")]
+Gpus = Annotated[float | None, typer.Option(help="GPUs of an engine replica; without it 1 if the device is CUDA, else 0.")]
 Cores = Annotated[float, typer.Option(help="CPU cores of an engine replica.")]
 Routes = Annotated[Routing, typer.Option(help="voice keeps a voice on few replicas, whose caches hold it.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")]
@@ -126,8 +126,6 @@ def _options(
     idle_seconds: float,
 ) -> Options:
     """Raises ConfigurationError."""
-    if gpus is None:  # Ray hides the GPUs from a replica that asks for none
-        gpus = 1 if str(settings.get("device", "")).startswith("cuda") else 0
     try:
         return Options(
             settings=settings, min_replicas=min_replicas, max_replicas=max_replicas or max(1, min_replicas), doors=doors, gpus=gpus,

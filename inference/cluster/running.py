@@ -54,7 +54,7 @@ def alone(options: Options, host: str, port: int) -> Iterator[None]:
     )  # fmt: skip
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
-        needed, found = max(1, options.min_replicas) * options.gpus, ray.cluster_resources().get("GPU", 0)
+        needed, found = options.all_gpus, ray.cluster_resources().get("GPU", 0)
         if needed > found:  # Ray Serve would wait for more machines
             raise ConfigurationError(
                 f"GPUs that the engines need: {needed:g}; that Ray finds here: {found:g}. Lower --min-replicas or --gpus."

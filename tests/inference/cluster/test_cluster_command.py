@@ -37,7 +37,15 @@ def test_the_last_replica_may_end_after_a_while():
 def test_an_engine_on_cuda_asks_for_a_gpu(words, gpus):
     """Ray hides all of them from a replica that asks for none."""
     (application,) = json.loads(run("config", *words).stdout)["applications"]
-    assert Options(**application["args"]).gpus == gpus
+    assert Options(**application["args"]).engine_gpus == gpus
+
+
+def test_an_engine_whose_node_says_cuda_asks_for_a_gpu(monkeypatch):
+    """The image of a cluster does: a config file that names no device must not leave its engines without one."""
+    monkeypatch.setenv("FISHSERVE_DEVICE", "cuda")
+    (application,) = json.loads(run("config").stdout)["applications"]
+    assert Options(**application["args"]).engine_gpus == 1
+    assert Options(settings={"device": "cpu"}).engine_gpus == 0
 
 
 def test_the_manifest_for_kuberay_asks_for_what_there_is():
@@ -56,6 +64,21 @@ def test_what_a_ray_cluster_lacks_is_named():
     assert list(missing(options, {"CPU": 4.0, "GPU": 3.0})) == []
     too_few = "the Ray cluster has {}, and {} are needed; `ray start {}` says how many a machine has"
     assert list(missing(options, {"CPU": 2.0})) == [too_few.format("2 CPUs", 4, "--num-cpus"), too_few.format("0 GPUs", 3, "--num-gpus")]
+
+
+def test_engines_that_share_a_gpu_fit_on_it_as_a_whole():
+    def needed(engines, gpus):
+        return Options(min_replicas=engines, max_replicas=max(1, engines), gpus=gpus).all_gpus
+
+    assert [needed(engines, 0.6) for engines in (1, 2, 3)] == [1, 2, 3]
+    assert [needed(engines, 0.4) for engines in (1, 2, 3)] == [0.4, 1, 1.4]
+    assert (needed(3, 0), needed(3, 2), needed(0, 1)) == (0, 6, 1)
+
+
+def test_more_than_a_gpu_is_a_whole_number_of_them():
+    done = run("config", "--gpus", "1.5")
+    assert isinstance(done.exception, ConfigurationError)
+    assert str(done.exception) == "gpus is 1.5; it can be a part of one GPU or a whole number of them"
 
 
 def test_fewer_than_the_fewest_are_refused():
