@@ -10,6 +10,7 @@ from inference.engine.cuda_decode_step import FusedStep, Layer
 from inference.engine.decode_step import Step
 from inference.engine.device import allowed_fast_layers
 from inference.engine.fast_layers_kernels import FastLayers
+from inference.engine.launching import compiling_for, resident
 from inference.engine.runner import WINDOW, Runner
 from inference.errors import RequestError
 from tests.inference.engine.eager_step import PlainStep
@@ -101,6 +102,13 @@ def test_without_a_barrier_the_order_matters(without, monkeypatch):
         return not torch.equal(logits, alone)
 
     assert any(map(differs, range(9)))
+
+
+@pytest.mark.parametrize(("capability", "overlaps"), [((8, 0), False), ((9, 0), True)])
+def test_a_gpu_begins_all_programs_at_once_and_after_the_kernel_before(capability, overlaps):
+    """Else one that waits may take the place of one that it waits for; only the next kernel may begin early."""
+    with compiling_for(capability):
+        assert resident(torch.zeros(1, 8), 8) == {"PDL": overlaps, "num_warps": 8, "launch_cooperative_grid": True}
 
 
 def in_one(programs):
