@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inference.settings import read
-
 Routing = Literal["voice", "least_loaded", "round_robin"]
 
 
@@ -48,6 +46,8 @@ class Options(BaseModel):
     @property
     def engine_gpus(self) -> float:
         """GPUs of an engine replica. Ray hides them from one that asks for none. Raises ConfigurationError for a wrong setting."""
+        from inference.settings import read  # what only shows its help does not wait for it
+
         return float(read(**self.settings).device.startswith("cuda")) if self.gpus is None else self.gpus
 
     @property
