@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inference.errors import AudioError
-from inference.model.config import CODES_PER_GROUP, FSQ_LEVELS, SAMPLE_RATE, CodecConfig
+from inference.model.config import CODES_PER_GROUP, FSQ_LEVELS, SAMPLE_RATE, SAMPLES_PER_FRAME, CodecConfig
 
 
 @contextlib.contextmanager
@@ -46,6 +46,8 @@ MIN_SAMPLES = (N_FFT - HOP) // 2 + 1
 
 DECODE_FRAMES = 64
 """Frames that a whole decode processes at once. This limits its memory: 10 MB a frame at the released shape."""
+EVEN_FRAMES = 16
+"""It processes a multiple of these: for each new length oneDNN compiles a hundred kernels, and what they leave adds up."""
 
 
 class History:
@@ -357,8 +359,10 @@ class Codec(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (batch, groups, frames) in 0..999 -> samples (batch, 2048 * frames) FP32 in [-1, 1]."""
-        history = History()
-        return torch.cat([self.decode_next(part, history) for part in codes.split(DECODE_FRAMES, dim=-1)], dim=-1)
+        frames, history = codes.shape[-1], History()
+        padded = F.pad(codes, (0, -frames % EVEN_FRAMES))  # what comes behind changes nothing before it
+        parts = [self.decode_next(part, history) for part in padded.split(DECODE_FRAMES, dim=-1)]
+        return torch.cat(parts, dim=-1)[..., : SAMPLES_PER_FRAME * frames]
 
     def decode_next(self, codes: Tensor, history: History) -> Tensor:
         """As `decode`, for codes that follow what `history` has seen; the history moves on."""

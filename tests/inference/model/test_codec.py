@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference import AudioError
-from inference.model.codec import CodecStream, History, LogMel, check_codes, decode_streams, mel_filters
+from inference.model.codec import DECODE_FRAMES, EVEN_FRAMES, CodecStream, History, LogMel, check_codes, decode_streams, mel_filters
 from tests.conftest import GOLDEN, golden_json, golden_tensors
 
 EXPECTED = golden_tensors("codec_tiny/expected.safetensors")
@@ -98,6 +98,19 @@ def test_a_stream_keeps_what_it_needs_and_no_more(golden):
 def test_a_long_decode_in_pieces_equals_one_at_once(golden):
     codes = torch.from_numpy(np.random.default_rng(3).integers(0, 1000, (1, 8, 70)))
     torch.testing.assert_close(golden.codec.decode(codes), golden.codec.decode_next(codes, History()), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, EVEN_FRAMES - 1, EVEN_FRAMES, EVEN_FRAMES + 1, DECODE_FRAMES + 5])
+def test_a_decode_of_any_length_computes_a_few_lengths(golden, frames):
+    """Each new length would cost memory for good."""
+    codes, seen = torch.arange(8 * frames).view(1, 8, frames) * 37 % 1000, []
+    codec = golden.codec
+    hook = codec.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
+    wave = codec.decode(codes)
+    hook.remove()
+    torch.testing.assert_close(wave, codec.decode_next(codes, History()), atol=1e-5, rtol=0)
+    assert wave.shape == (1, 2048 * frames)
+    assert [length % (4 * EVEN_FRAMES) for length in seen] == [0] * len(seen)  # the head gets four features a frame
 
 
 def test_too_short_a_wave_is_refused(golden):
