@@ -6,6 +6,7 @@ the levels of neighbouring segments lie apart.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from itertools import pairwise
@@ -27,6 +28,7 @@ _CLAUSE_MARK = re.compile(r"[,;:](?=\s)")
 
 def main() -> None:
     """Measure on the sentences of the first paragraphs of paragraphs.json."""
+    argparse.ArgumentParser(prog="python -m training.pauses", description=__doc__).parse_args()
     prose = [p["text"] for p in json.loads(PARAGRAPHS.read_text(encoding="utf-8")) if p["kind"] != "list"]
     spoken = [s.strip() for text in prose for s in sentences(normalize(text))][:SENTENCES]
     teacher = Hibari(threads=1)

@@ -219,12 +219,14 @@ def codec_of(recipe: Recipe, file: Path) -> tuple[Codec, dict[str, Tensor]]:
 def prepare(recipe: Recipe, begun: Path, shards: int, ear_steps: int = EAR_STEPS) -> None:
     """Align the first shards of speech with the head of this codec, and teach the ear; what is there is not made again.
 
-    SystemExit if there is no speech, or not the codes of all of it, and as `codec_of`.
+    SystemExit if there is no speech, or not the codes of all of it, or no encoder, and as `codec_of`.
     """
     spoken, codes = speech_shards(recipe), code_shards(recipe)
     if not spoken or len(spoken) != len(codes):
         found = f"{recipe.folder} has {len(spoken)} shards of speech and codes of {len(codes)}"
         raise SystemExit(f"{found}: make them with `python -m training.unpack` and `python -m training speech codes`")
+    if not (recipe.folder / "encoder.pt").is_file():
+        raise SystemExit(f"{recipe.folder} has no encoder.pt: make it with `python -m training.unpack`, and speech and codes anew")
     codec, weights = codec_of(recipe, begun)
     teacher = Teacher(recipe.folder)
     for speech, code in list(zip(spoken, codes, strict=True))[:shards]:

@@ -52,6 +52,13 @@ def test_it_does_not_begin_with_what_is_no_codec(recipe):
         prepare(recipe, recipe.folder / "text", 1)
 
 
+def test_it_does_not_begin_without_an_encoder(recipe):
+    begun = written(recipe)
+    (recipe.folder / "encoder.pt").unlink()
+    with pytest.raises(SystemExit, match=r"has no encoder\.pt: make it with `python -m training\.unpack`"):
+        prepare(recipe, begun, 1)
+
+
 @pytest.mark.parametrize("words", [("--processes", "0"), ("--shards", "-1"), ("--seconds", "0"), ("--seconds", "nan")])
 def test_it_does_not_begin_with_nothing_to_do(recipe, capsys, words):
     with pytest.raises(SystemExit) as ended:

@@ -1,0 +1,23 @@
+"""That every program of the recipe says what it does, and does nothing else when it is asked."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+import training
+
+PROGRAMS = [f"training.{path.stem}" for path in Path(training.__file__).parent.glob("*.py") if '__name__ == "__main__"' in path.read_text()]
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
+def test_it_tells_its_options(program, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [program, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    assert said.startswith("usage: ")
+    assert len(said.partition("\n\n")[2].split()) > 10, "no sentence says what it does"
