@@ -10,6 +10,7 @@ from inference import SpeechEngine, SpeechRequest
 from inference.hub import EMBEDDED_VOICE
 from training.evaluate import Ear, hear_long, long_texts, speak, spoken_words, words
 from training.export import LIMIT_BYTES
+from training.preferences import heard_takes
 from training.text import HELD_OUT
 
 SENTENCES = [s["text"] for s in json.loads(HELD_OUT.read_text(encoding="utf-8"))]
@@ -58,6 +59,15 @@ def test_its_words_are_timed_as_the_recogniser_hears_them(engine, ear):
     heard = [start for _, start in ear.hear_words(audio.samples)]
     assert len(heard) == len(audio.words)
     assert np.median([abs(word.start - start) for word, start in zip(audio.words, heard, strict=True)]) < 0.1
+
+
+def test_the_recogniser_tells_how_likely_a_text_is_in_each_take(engine, ear):
+    (takes,) = heard_takes(engine, ear, ["The boat leaves the harbour at noon."], 0)
+    assert len({codes.numpy().tobytes() for codes in takes.codes}) > 1
+    assert len(takes.heard) == len(takes.codes)
+    sound = engine.decode(takes.codes[0].numpy().T).samples
+    assert ear.likelihood(sound, takes.text.decode()) == pytest.approx(takes.heard[0], abs=1e-3)
+    assert ear.likelihood(sound, "A letter came for the old teacher.") < min(takes.heard) - 1
 
 
 def test_it_fits_in_the_box():

@@ -14,7 +14,7 @@ from torch import Tensor
 from inference.model.layout import CODEC_NAME
 from inference.model.tokenizer import SEMANTIC_TOKENS, SPECIAL_TOKENS
 from inference.model.weights import fold_weight_norm
-from training.dual_ar import DualARTraining
+from training.dual_ar import DualARTraining, Student
 from training.machine import Machine
 from training.recipe import Recipe
 
@@ -33,13 +33,20 @@ def export(recipe: Recipe, target: Path) -> None:
     names = [*SPECIAL_TOKENS, *(f"semantic:{i}" for i in range(SEMANTIC_TOKENS))]
     ids = {f"<|{name}|>": training.tokenizer.special(name) for name in names}
     (target / "special_tokens.json").write_text(json.dumps(ids) + "\n", encoding="utf-8")
-    _write(student.plain_state(), target / "model.safetensors")
+    write_language_model(student, target)
     codec = torch.load(recipe.folder / "head.pt", map_location="cpu", weights_only=True)["average"]
     write_codec(codec, target)
     size = sum(f.stat().st_size for f in target.iterdir())
     print(f"{target}: {size / 1e6:.2f} MB", flush=True)
     if size > LIMIT_BYTES:
         raise ValueError(f"{target} has {size} bytes; the voice in the box may have {LIMIT_BYTES}")
+
+
+def write_language_model(student: Student, folder: Path) -> Path:
+    """Write a language model in training, FP16, into the folder of a checkpoint, and return its path."""
+    path = folder / "model.safetensors"
+    _write(student.plain_state(), path)
+    return path
 
 
 def write_codec(average: dict[str, Tensor], folder: Path) -> Path:
