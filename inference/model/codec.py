@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inference.errors import AudioError
-from inference.model.config import CODES_PER_GROUP, FSQ_LEVELS, SAMPLE_RATE, SAMPLES_PER_FRAME, CodecConfig
+from inference.model.config import CODES_PER_GROUP, FSQ_LEVELS, SAMPLE_RATE, CodecConfig
 
 
 @contextlib.contextmanager
@@ -360,9 +360,10 @@ class Codec(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (batch, groups, frames) in 0..999 -> samples (batch, 2048 * frames) FP32 in [-1, 1]."""
         frames, history = codes.shape[-1], History()
-        padded = F.pad(codes, (0, -frames % EVEN_FRAMES))  # what comes behind changes nothing before it
-        parts = [self.decode_next(part, history) for part in padded.split(DECODE_FRAMES, dim=-1)]
-        return torch.cat(parts, dim=-1)[..., : SAMPLES_PER_FRAME * frames]
+        surplus = -frames % EVEN_FRAMES
+        parts = F.pad(codes, (0, surplus)).split(DECODE_FRAMES, dim=-1)  # what comes behind changes nothing before it
+        wave = torch.cat([self.decode_next(part, history) for part in parts], dim=-1)
+        return wave[..., : wave.shape[-1] // (frames + surplus) * frames] if surplus else wave
 
     def decode_next(self, codes: Tensor, history: History) -> Tensor:
         """As `decode`, for codes that follow what `history` has seen; the history moves on."""
