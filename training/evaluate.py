@@ -74,7 +74,7 @@ class Ear:
     def likelihood(self, wave: np.ndarray, text: str) -> float:
         """How likely it finds a text in samples at 44.1 kHz, float32: the mean over its tokens, in nats.
 
-        It hears the sound and a second of silence, and not half a minute: a sixth of the time, for what is hardly less to go by.
+        It hears the sound and a second of silence, and not half a minute: a sixth of the time, and a little less sure.
         """
         heard = np.pad(self._whisper.feature_extractor(as_heard(wave)), ((0, 0), (0, self._whisper.frames_per_second)))
         heard = heard[:, : MAX_HEARD_SECONDS * self._whisper.frames_per_second]
