@@ -71,16 +71,20 @@ class Ear:
         )
         return words(" ".join(s.text for s in segments))
 
-    def likelihood(self, wave: np.ndarray, text: str) -> float:
-        """How likely it finds a text in samples at 44.1 kHz, float32: the mean over its tokens, in nats.
+    def likelihood(self, wave: np.ndarray, text: str) -> list[float]:
+        """How likely it finds each word of a text, split at spaces, in samples at 44.1 kHz, float32: the sum over its tokens, in nats.
 
         It hears the sound and a second of silence, and not half a minute: a sixth of the time, and a little less sure.
         """
         heard = np.pad(self._whisper.feature_extractor(as_heard(wave)), ((0, 0), (0, self._whisper.frames_per_second)))
         heard = heard[:, : MAX_HEARD_SECONDS * self._whisper.frames_per_second]
-        tokens, frames = self._tokenizer.encode(" " + text), heard.shape[1] // 2 * 2
-        (found,) = self._whisper.model.align(self._whisper.encode(heard), self._tokenizer.sot_sequence, [tokens], frames)
-        return float(np.log(np.maximum(found.text_token_probs, 1e-9)).mean())
+        text = "".join(f" {word}" for word in text.split())
+        encoded, frames = self._whisper.hf_tokenizer.encode(text, add_special_tokens=False), heard.shape[1] // 2 * 2
+        (found,) = self._whisper.model.align(self._whisper.encode(heard), self._tokenizer.sot_sequence, [encoded.ids], frames)
+        of_words = np.zeros(len(text.split()))
+        for (_, end), probability in zip(encoded.offsets, found.text_token_probs, strict=True):
+            of_words[text.count(" ", 0, end) - 1] += np.log(max(probability, 1e-9))
+        return of_words.tolist()
 
     def hear_words(self, wave: np.ndarray) -> list[tuple[str, float]]:
         """Samples at 44.1 kHz, float32 -> the words as they are written, and when each begins in seconds."""

@@ -1,7 +1,8 @@
 """`python -m training.preferences`: minnow's language model learns from its own takes which of them are understood.
 
-It says sentences of the corpus several times each. Of every take the recogniser tells how likely it finds the text in it, and the model
-learns to prefer the better takes of a text to the others (direct preference optimisation, arXiv:2305.18290). README.md says what that gave.
+It says sentences of the corpus several times each. Of every word of a take the recogniser tells how likely it finds it, and the model learns
+to prefer the better takes of each word to the others (direct preference optimisation, arXiv:2305.18290, by words). Which frames say a word
+is what its guided heads look at. README.md says what that gave.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import copy
 import json
 import math
 import random
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,12 +28,13 @@ from torch.nn.utils import parametrize
 
 from inference import SpeechEngine, SpeechRequest
 from inference.hub import EMBEDDED_VOICE
+from inference.model.config import SAMPLES_PER_FRAME
 from training.dual_ar import Student
 from training.evaluate import Ear
 from training.export import write_language_model
 from training.machine import Machine, in_processes
 from training.recipe import DualARRecipe, Recipe
-from training.samples import IGNORE, Batch, Conversation, SequenceBuilder, byte_tokenizer, collate
+from training.samples import IGNORE, USER_OPENING, Batch, Conversation, SequenceBuilder, byte_tokenizer, collate
 from training.shards import CodedUtterance, code_shards, coded, save
 
 TAKES = 5
@@ -42,22 +45,23 @@ MAX_BYTES, MIN_WORDS = 110, 3
 """Of a text: what the engine says in one go, and more than a word."""
 MIN_FRAMES, MAX_FRAMES = 6, 400
 """Of a take. A longer one did not find its end."""
-MIN_DIFFERENCE = 0.1
-"""Of the two takes' likelihoods, in nats a token: with less, neither is better."""
-BETA = 0.1
+MIN_DIFFERENCE = 1.0
+"""Of a word's likelihoods in two takes, in nats: with less, neither is better."""
+BETA = 0.3
 RATE = 6e-5
 COLUMNS = 4_000
 """Of a batch of takes."""
 WARM_UP = 20
+SILENCE = np.zeros(SAMPLES_PER_FRAME, np.float32)
 
 
 @dataclass(frozen=True)
 class Takes:
-    """Several takes of one text: each one's codes (frames, codebooks) int16, and how likely the recogniser finds the text in it, in nats."""
+    """Several takes of one text: each one's codes (frames, codebooks) int16, and how likely the recogniser finds each word in it, in nats."""
 
     text: bytes
     codes: list[Tensor]
-    heard: list[float]
+    heard: list[list[float]]
 
     def usable(self) -> Takes:
         """Without takes that did not begin or did not end."""
@@ -66,8 +70,8 @@ class Takes:
 
     @property
     def differ(self) -> bool:
-        """Whether one of them is better understood than another."""
-        return bool(self.heard) and max(self.heard) - min(self.heard) >= MIN_DIFFERENCE
+        """Whether a word of one of them is better understood than in another."""
+        return any(max(word) - min(word) >= MIN_DIFFERENCE for word in zip(*self.heard, strict=True))
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,12 @@ class TakesBatch:
     """Takes of several texts, one a row."""
 
     batch: Batch
+    share: Tensor
+    """(takes, time, words) how much of what each column predicts says which word of its text; 0 where nothing is said."""
     better: Tensor
-    """(takes, takes) bool: the one of the row and that of the column say the same text, and the former is better understood."""
+    """(takes, takes, words) bool: both say the same text, and the first one's word is better understood than the second one's."""
     reference: Tensor
-    """(takes,) how likely the model found each before it learned, in nats."""
+    """(takes, words) how likely the model found each before it learned, in nats."""
 
 
 def texts(recipe: Recipe) -> list[str]:
@@ -111,35 +117,61 @@ def heard_takes(engine: SpeechEngine, ear: Ear, drawn: Sequence[str], number: in
     requests = [SpeechRequest(text, seed=1_000_000 + number * TAKES + k) for text in drawn for k in range(TAKES)]
     with ThreadPoolExecutor(SLOTS) as pool:
         codes = list(pool.map(engine.generate_codes, requests))
-    heard = [ear.likelihood(engine.decode(c).samples, r.text) if c.size else -math.inf for c, r in zip(codes, requests, strict=True)]
+    heard = [ear.likelihood(engine.decode(c).samples if c.size else SILENCE, r.text) for c, r in zip(codes, requests, strict=True)]
     takes = [torch.from_numpy(np.ascontiguousarray(c.T)).short() for c in codes]
     return [Takes(text.encode(), takes[i * TAKES : (i + 1) * TAKES], heard[i * TAKES : (i + 1) * TAKES]) for i, text in enumerate(drawn)]
 
 
-def likelihood(student: Student, batch: Batch, r: DualARRecipe, im_end: int) -> Tensor:
-    """How likely the model finds each sequence's speech, (batch,) in nats: tokens and codes, but not the end column's codes."""
-    device = batch.columns.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=r.bfloat16), sdpa_kernel([SDPBackend.MATH]), parametrize.cached():
-        hidden = student.model.slow(batch.columns)
+def word_of_byte(text: bytes) -> Tensor:
+    """Which word of a text, split at spaces, each of its bytes belongs to, (bytes,) int64; spaces go with the word before them."""
+    words = re.findall(r"\S+\s*", text.decode())
+    return torch.tensor([number for number, word in enumerate(words) for _ in word.encode()])
+
+
+def word_shares(attention: Sequence[Tensor], texts: Sequence[bytes], start: int, r: DualARRecipe) -> Tensor:
+    """From the guided heads' attention, each (takes, heads, time, time): what share of its byte lies in which word, (takes, time, words).
+
+    The texts begin at column `start`. The heads that look at the spoken byte itself count.
+    """
+    at_byte = [layer[:, head] for layer, (_, offsets) in zip(attention, r.guided, strict=True) for head, o in enumerate(offsets) if o == 0]
+    looked = torch.stack(at_byte).float().sum(0)[:, :, start:]
+    shares = torch.zeros(*looked.shape[:2], max(len(text.split()) for text in texts))
+    for share, take, text in zip(shares, looked, texts, strict=True):
+        of_bytes = take[:, : len(text)]
+        share.index_add_(1, word_of_byte(text), of_bytes / of_bytes.sum(1, keepdim=True).clamp(min=1e-6))
+    return shares
+
+
+def column_likelihood(student: Student, batch: Batch, r: DualARRecipe, im_end: int) -> tuple[Tensor, list[Tensor]]:
+    """How likely the model finds what each column predicts, (takes, time) in nats, 0 where nothing is said, and the guided heads' attention.
+
+    That is the token and the codes, but not the end column's codes.
+    """
+    with torch.autocast("cpu", torch.bfloat16, enabled=r.bfloat16), sdpa_kernel([SDPBackend.MATH]), parametrize.cached():
+        hidden, _, attention = student.slow(batch.columns)
         spoken = batch.target[:, 0] != IGNORE
         hidden, target = hidden[spoken], batch.target.transpose(1, 2)[spoken]
-        token = -F.cross_entropy(student.model.token_logits(hidden), target[:, 0], reduction="none")
+        token = -F.cross_entropy(student.model.token_logits(hidden), target[:, 0], reduction="none").float()
         frames = target[:, 0] != im_end
         logits = student.code_logits(hidden[frames], target[frames, 1:])[:, 1:].float()  # the token is the first code
     codes = -F.cross_entropy(logits.flatten(0, 1), target[frames, 2:].flatten(), reduction="none").view(len(logits), -1).sum(1)
-    row = spoken.nonzero()[:, 0]
-    return torch.zeros(len(spoken), device=device).index_add(0, row, token).index_add(0, row[frames], codes)
+    columns = spoken.flatten().nonzero()[:, 0]
+    found = torch.zeros(spoken.numel()).index_add(0, columns, token).index_add(0, columns[frames], codes)
+    return found.view_as(spoken), attention
 
 
 def better(text: Tensor, heard: Tensor) -> Tensor:
-    """From each take's number of its text and how it is heard, (takes,): which take is better than which, (takes, takes) bool."""
-    return (text[:, None] == text) & (heard[:, None] - heard >= MIN_DIFFERENCE)
+    """Which take is better than which, by word, (takes, takes, words) bool.
+
+    `text` is the number of each take's text, (takes,), and `heard` how its words are heard, (takes, words), nan where it has fewer.
+    """
+    return (text[:, None] == text)[..., None] & (heard[:, None] - heard >= MIN_DIFFERENCE)
 
 
 def preference_loss(likelihoods: Tensor, reference: Tensor, better: Tensor) -> Tensor:
-    """-log sigmoid(beta * (gain of the better take - gain of the other)), the mean over all such pairs."""
+    """-log sigmoid(beta * (gain of the better take's word - gain of the other's)), the mean over all such pairs."""
     gain = likelihoods - reference
-    return -F.logsigmoid(BETA * (gain[:, None] - gain))[better].mean()
+    return -F.logsigmoid(BETA * (gain[:, None] - gain)[better]).mean()
 
 
 class PreferenceTraining:
@@ -153,7 +185,8 @@ class PreferenceTraining:
         self.student = Student(self.r, self.tokenizer.semantic_begin, self.tokenizer.n_vocab)
         average = torch.load(recipe.folder / "dual_ar.pt", map_location="cpu", weights_only=True)["average"]
         self.student.load_state_dict({name: tensor.float() for name, tensor in average.items()})
-        self.reference = copy.deepcopy(self.student).eval()
+        self.reference = copy.deepcopy(self.student).train()  # so that it notes its guided heads' attention
+        self.student.eval()
 
     def takes(self) -> list[TakesBatch]:
         """All texts whose takes differ, in batches of similar length."""
@@ -174,8 +207,7 @@ class PreferenceTraining:
         noted: list[dict[str, float]] = []
         for step, batch in enumerate(steps):
             optimiser.param_groups[0]["lr"] = RATE * min(1, (step + 1) / WARM_UP) * (1 - step / len(steps))
-            self.student.train()
-            found = likelihood(self.student, batch.batch, self.r, self.tokenizer.im_end)
+            found = self.likelihood(self.student, batch)
             preference = preference_loss(found, batch.reference, batch.better)
             optimiser.zero_grad(set_to_none=True)
             preference.backward()
@@ -189,16 +221,25 @@ class PreferenceTraining:
                 print(json.dumps({"step": step + 1, "of": len(steps)} | mean), flush=True)
                 noted.clear()
 
+    def likelihood(self, student: Student, takes: TakesBatch) -> Tensor:
+        """How likely a model finds each word's speech, (takes, words) in nats."""
+        found, _ = column_likelihood(student, takes.batch, self.r, self.tokenizer.im_end)
+        return torch.einsum("ctw,ct->cw", takes.share, found)
+
     def _columns(self, takes: Takes) -> int:
         return self.builder.system_size + self.builder.size(takes.text) + max(map(len, takes.codes))
 
     def _batch(self, group: Sequence[Takes]) -> TakesBatch:
         batch = collate([self._conversation(takes.text, codes) for takes in group for codes in takes.codes])
-        text = torch.tensor([number for number, takes in enumerate(group) for _ in takes.codes])
-        heard = torch.tensor([heard for takes in group for heard in takes.heard])
+        texts = [takes.text for takes in group for _ in takes.codes]
+        number = torch.tensor([number for number, takes in enumerate(group) for _ in takes.codes])
         with torch.no_grad():
-            reference = likelihood(self.reference, batch, self.r, self.tokenizer.im_end)
-        return TakesBatch(batch, better(text, heard), reference)
+            found, attention = column_likelihood(self.reference, batch, self.r, self.tokenizer.im_end)
+        share = word_shares(attention, texts, self.builder.system_size + USER_OPENING, self.r)
+        heard = torch.full((len(texts), share.shape[2]), math.nan)
+        for row, words in zip(heard, (words for takes in group for words in takes.heard), strict=True):
+            row[: len(words)] = torch.tensor(words)
+        return TakesBatch(batch, share, better(number, heard), torch.einsum("ctw,ct->cw", share, found))
 
     def _conversation(self, text: bytes, codes: Tensor) -> Conversation:
         nowhere, silent = torch.zeros(len(codes)), torch.zeros(len(codes), 4, dtype=torch.uint8)

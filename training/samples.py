@@ -25,7 +25,8 @@ IGNORE = -100
 NOWHERE = -1.0
 LONGEST = 300
 """Two utterances share a sequence only when together they have at most this many columns."""
-_USER_OPENING = 6  # <|im_start|> and "user\n"
+USER_OPENING = 6
+"""Columns before a text: <|im_start|> and "user\\n"."""
 _MAX_RUN = 4
 _MULTIPLE = 32  # sequences are padded to a multiple, so that there are few distinct shapes to compile kernels for
 
@@ -92,7 +93,7 @@ class SequenceBuilder:
         )
         for u in utterances:
             prompt, answer = self._prompts.segment(u.text.decode()), self._answer(u)
-            start, silent = time + _USER_OPENING, prompt.shape[1]
+            start, silent = time + USER_OPENING, prompt.shape[1]
             columns += [prompt, answer]
             spoken += [torch.zeros(silent, dtype=torch.bool), torch.ones(answer.shape[1], dtype=torch.bool)]
             places += [torch.full((silent,), NOWHERE), start + u.bytes.float() - 0.5, torch.tensor([NOWHERE])]
