@@ -40,6 +40,7 @@ from training.shards import CodedUtterance, code_shards, coded, save
 TAKES = 5
 PER_SHARD = 50
 """Texts."""
+SHARDS, EPOCHS = 24, 2
 SLOTS = 16
 MAX_BYTES, MIN_WORDS = 110, 3
 """Of a text: what the engine says in one go, and more than a word."""
@@ -100,11 +101,11 @@ def take_shards(recipe: Recipe) -> list[Path]:
     return sorted(recipe.folder.glob("takes_*.pt"))
 
 
-def speak_takes(recipe: Recipe, machine: Machine, process: int, checkpoint: Path, shards: int) -> None:
-    """Write this process's share of the first shards of takes, where they are missing."""
+def speak_takes(recipe: Recipe, machine: Machine, process: int, checkpoint: Path, shards: range) -> None:
+    """Write this process's share of these shards of takes, where they are missing."""
     drawn, ear = texts(recipe), Ear()
     with SpeechEngine.load(checkpoint, device="cpu", slots=SLOTS, copies=recipe.folder / "copies") as engine:
-        for number in range(process, shards, machine.processes):
+        for number in shards[process :: machine.processes]:
             path = recipe.folder / f"takes_{number:04d}.pt"
             if not path.exists():
                 made = heard_takes(engine, ear, drawn[number * PER_SHARD :][:PER_SHARD], number)
@@ -256,20 +257,26 @@ def main(arguments: list[str] | None = None) -> None:
         "--checkpoint", type=Path, default=EMBEDDED_VOICE,
         help="checkpoint that speaks; dual_ar.pt in --work must hold its language model (default: minnow)",
     )  # fmt: skip
-    parser.add_argument("--shards", type=int, default=60, help=f"shards of {PER_SHARD} texts to speak (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=3, help="times to learn from all takes (default: %(default)s)")
+    parser.add_argument("--shards", type=int, default=SHARDS, help=f"shards of {PER_SHARD} texts to speak (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first of them: another round needs other texts (default: 0)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="times to learn from all takes (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="cores to speak on (default: %(default)s)")
     options = parser.parse_args(arguments)
     for name in ("shards", "epochs", "processes"):
         if (number := getattr(options, name)) < 1:
             parser.error(f"--{name} is {number}; it must be at least 1")
+    if options.first < 0:
+        parser.error(f"--first is {options.first}; it must be at least 0")
     recipe = Recipe(options.work)
     if not code_shards(recipe) or not (recipe.folder / "dual_ar.pt").exists():
         missing = "dual_ar.pt" if code_shards(recipe) else "shards of codes"
         raise SystemExit(
             f"{options.work} has no {missing}: make them with `python -m training.unpack` and `python -m training speech codes`"
         )
-    in_processes(partial(speak_takes, checkpoint=options.checkpoint, shards=options.shards), recipe, Machine(processes=options.processes))
+    shards = range(options.first, options.first + options.shards)
+    if shards.stop * PER_SHARD > (there := len(texts(recipe))):
+        parser.error(f"--first and --shards ask for shards up to {shards.stop - 1}; there are texts for {there // PER_SHARD}")
+    in_processes(partial(speak_takes, checkpoint=options.checkpoint, shards=shards), recipe, Machine(processes=options.processes))
     torch.set_num_threads(1)
     training = PreferenceTraining(recipe)
     training.run(options.epochs)

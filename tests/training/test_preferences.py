@@ -152,3 +152,9 @@ def test_it_learns_to_prefer_words_that_were_understood(recipe, capsys):
 def test_it_needs_speech(tmp_path):
     with pytest.raises(SystemExit, match=r"has no shards of codes: make them with"):
         main(["--work", str(tmp_path)])
+
+
+def test_it_needs_enough_texts(recipe, capsys):
+    with pytest.raises(SystemExit):
+        main(["--work", str(recipe.folder), "--first", "1", "--shards", "1"])
+    assert "ask for shards up to 1; there are texts for 1" in capsys.readouterr().err
