@@ -6,6 +6,7 @@ Transcribes with faster-whisper and the packaged tiny.en model; see README.md fo
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import re
@@ -129,6 +130,7 @@ def evaluate(recipe: Recipe, checkpoint: Path) -> Scores:
 
     The audio is kept in `heard/` for listening.
     """
+    needs("distillmos")
     (recipe.folder / "heard").mkdir(exist_ok=True)
     test, taught = read_corpus(recipe).test, utterances(held_out(recipe, "test"))
     with SpeechEngine.load(checkpoint, device="cpu", copies=recipe.folder / "copies") as engine:
@@ -163,6 +165,12 @@ def judge(texts: Sequence[str], kinds: Sequence[str], waves: Sequence[np.ndarray
     length = (min(ratios), float(np.mean(ratios)), max(ratios))
     mos = distill_mos([w for w in waves if len(w) > SAMPLE_RATE // 2][:MOS_SENTENCES])
     return Scores(jiwer.wer(asked, heard), jiwer.cer(asked, heard), mos, ended, len(texts), length, by_kind)
+
+
+def needs(*packages: str) -> None:
+    """SystemExit, before minutes of measuring, where one of these packages is missing."""
+    if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
+        raise SystemExit(f"this needs {', '.join(missing)}: --help and training/README.md tell how to install it")
 
 
 def distill_mos(waves: Sequence[np.ndarray]) -> float:
@@ -276,6 +284,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="sets of paragraphs measured at the same time (default 1)")
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
     chosen = parser.parse_args()
+    if chosen.mos:
+        needs("distillmos")
     if chosen.paragraphs:
         results = measure_paragraphs(chosen.sets, chosen.weights, chosen.processes)
     else:

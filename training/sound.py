@@ -21,7 +21,7 @@ from inference.audio.encode import Encoder
 from inference.hub import EMBEDDED_VOICE
 from inference.model import checkpoint
 from inference.model.config import SAMPLE_RATE
-from training.evaluate import HEARING_RATE, Ear, as_heard, distill_mos, speak, words
+from training.evaluate import HEARING_RATE, Ear, as_heard, distill_mos, needs, speak, words
 from training.recipe import Recipe
 from training.shards import coded, held_out, held_out_codes, read_corpus, utterances
 
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--show", type=Path, metavar="DIR", help="folder for spectrograms of the first sentence, and for sound")
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
     options = parser.parse_args()
+    needs("distillmos", "speechmos", "librosa", *(["matplotlib"] if options.show else []))
     recipe = Recipe(options.work)
     texts = [t.text for t in read_corpus(recipe).test]
     ways, ear, rows = spoken_three_ways(recipe, options.checkpoint, texts), Ear(), {}

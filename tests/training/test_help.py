@@ -1,5 +1,6 @@
 """That every program of the recipe says what it does, and does nothing else when it is asked."""
 
+import importlib.util
 import runpy
 import sys
 from pathlib import Path
@@ -21,3 +22,13 @@ def test_it_tells_its_options(program, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert said.startswith("usage: ")
     assert len(said.partition("\n\n")[2].split()) > 10, "no sentence says what it does"
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("program", [["training.sound"], ["training.evaluate", "--mos"]], ids=lambda words: words[0])
+def test_it_says_before_it_measures_that_a_package_is_missing(program, tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "distillmos" else found(name, *rest))
+    monkeypatch.setattr(sys, "argv", [*program, "-o", str(tmp_path / "scores.json")])
+    with pytest.raises(SystemExit, match="this needs distillmos"):
+        runpy.run_module(program[0], run_name="__main__", alter_sys=True)
