@@ -118,7 +118,7 @@ def test_captions_are_a_second_file(account):
     words = answer.json()["words"]
     assert [text[w["start_char"] : w["end_char"]] for w in words] == ["It", "is", "five", "Go", "see"]
     assert words[3]["start"] - words[2]["end"] > 0.49  # at twice the speed
-    assert words[-1]["end"] <= job["seconds"]
+    assert words[-1]["end"] <= job["seconds"] + 0.0005
     assert account.spoken()["captions_url"] is None
 
 
@@ -127,7 +127,7 @@ def test_speech_that_is_cut_within_its_segment_has_captions_of_what_was_kept(acc
     assert job["partial"]
     words = httpx.get(job["captions_url"]).json()["words"]
     assert words[0]["word"] == "Hello"
-    assert words[-1]["end"] <= job["seconds"]
+    assert words[-1]["end"] <= job["seconds"] + 0.0005
 
 
 def test_a_deleted_job_leaves_no_text_and_no_file(account, data):
