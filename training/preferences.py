@@ -1,8 +1,8 @@
 """`python -m training.preferences`: minnow's language model learns from its own takes which of them are understood.
 
 It says sentences of the corpus several times each. Of every word of a take the recogniser tells how likely it finds it, and the model learns
-to prefer the better takes of each word to the others (direct preference optimisation, arXiv:2305.18290, by words). Which frames say a word
-is what its guided heads look at. README.md says what that gave.
+to prefer the better takes of each word to the others (direct preference optimisation, arXiv:2305.18290, by words). Its guided heads tell
+which frames say which word. README.md says what that gave.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class TakesBatch:
 
     batch: Batch
     share: Tensor
-    """(takes, time, words) how much of what each column predicts says which word of its text; 0 where nothing is said."""
+    """(takes, time, words) how much of what each column predicts belongs to which word; anything where no speech is predicted."""
     better: Tensor
     """(takes, takes, words) bool: both say the same text, and the first one's word is better understood than the second one's."""
     reference: Tensor
