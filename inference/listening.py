@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import resource
 import socket
+from contextlib import suppress
 
 from inference.errors import ConfigurationError
 
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 _BACKLOG = 1024
 _LAST_PORT = 65535
+_DESCRIPTORS = 65_536
 
 
 def listen(host: str, port: int, variable: str) -> socket.socket:
     """Open a listening socket; port 0 takes any free port. `variable` names the setting of the port.
 
-    Clients that connect before the server is ready wait. Raises ConfigurationError saying what to change.
+    Clients that connect before the server is ready wait. From then on this process and those it starts may have as many connections as
+    the machine permits. Raises ConfigurationError saying what to change.
     """
+    _allow_descriptors()
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as e:
@@ -49,6 +54,15 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _allow_descriptors() -> None:
+    """Each connection is a descriptor, and the usual soft limit is 1,024 of them: one client with as many idle ones would stop a server."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # the machine may permit less than it says; then it stays as it is
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _refusal(e: OSError, host: str, port: int, variable: str) -> str:

@@ -72,7 +72,10 @@ class Settings(BaseSettings):
     )
 
     voice_aliases: str = Field("", description="Comma-separated other names of voices, such as alloy=anna, nova=bella. Empty: none.")
-    keep_alive_seconds: int = Field(5, ge=1, le=3600, description="How long an idle connection stays open for the next request.")
+    keep_alive_seconds: int = Field(125, ge=1, le=3600, description="How long an idle connection stays open for the next request.")
+    """Whoever closes an idle connection first must be the client: a request that meets its end on the way fails. LiveKit and Caddy keep
+    theirs for 120 s, Go 90, load balancers mostly 60.
+    """
     hosts: str = Field(
         "", description="Comma-separated host names of a server without keys, such as tts.example.com, or * for any. "
         "Empty: IP addresses and local names.",

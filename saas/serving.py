@@ -38,6 +38,7 @@ def serve(settings: Settings, console: Console, hint: str = "`fishserve saas che
     quiet_uvicorn()
     config = uvicorn.Config(
         app, http=HTTPProtocol, log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=30,
+        timeout_keep_alive=settings.keep_alive_seconds,
     )  # fmt: skip
     with suppress(KeyboardInterrupt):  # uvicorn raises it again when all requests have ended
         uvicorn.Server(config).run([listening])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ import soundfile
 from saas.embedded.run import SIGN_UP_CREDITS
 from tests.guard import still_running
 from tests.processes import Started
+from tests.raw import UVICORN_KEEPS, kept_connection, status_again
 from tests.saas.conftest import free_port
 from tests.waiting import HANG_SECONDS, wait
 from tests.worker.conftest import ROOT, answers
@@ -91,6 +93,8 @@ def test_from_nothing_to_ones_own_voice_and_again(clip):
         machine = stack.enter_context(Machine(folder))
         password, first_key = FIRST.search(machine.words()).groups()
 
+        idle, idle_since = kept_connection(machine.port, "/healthz"), time.monotonic()
+
         # Signed in with what was shown, somebody makes a key of their own.
         given = httpx.post(f"{machine.url}/auth/v1/token?grant_type=password", json={"email": "you@localhost", "password": password}).json()
         session = {"Authorization": f"Bearer {given['access_token']}"}
@@ -122,6 +126,10 @@ def test_from_nothing_to_ones_own_voice_and_again(clip):
         assert job["reserved"] == estimate
         assert job["charged"] == min(estimate, max(10, -(-round(job["seconds"] * 1000) // 100)))
         assert check_balance(http) == 100_000 - job["charged"]
+
+        # A connection that a proxy kept takes the next request.
+        time.sleep(max(0, UVICORN_KEEPS + 1 - (time.monotonic() - idle_since)))
+        assert status_again(idle, "/healthz") == 200
 
         # The first key works, too, and one folder has one process.
         streamed = httpx.post(

@@ -16,6 +16,7 @@ import pytest
 from inference.cpu_threads import SPINS
 from tests.inference.server.conftest import Server
 from tests.processes import free_port
+from tests.raw import UVICORN_KEEPS, kept_connection, status_again
 from tests.texts import ENDLESS
 from tests.waiting import HANG_SECONDS, wait
 
@@ -93,6 +94,13 @@ def raw(server, content):
     connection = socket.create_connection(("127.0.0.1", server.port))
     connection.sendall(content)
     return connection
+
+
+def test_a_connection_that_was_idle_for_some_seconds_takes_the_next_request(server):
+    """A client that was busy, or froze, reuses what it thinks is open."""
+    connection = kept_connection(server.port, "/v1/models")
+    time.sleep(UVICORN_KEEPS + 1)
+    assert status_again(connection, "/v1/models") == 200
 
 
 def test_clients_that_never_finish_asking_or_never_read_do_not_stop_others(server):
