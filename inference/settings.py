@@ -15,6 +15,11 @@ from inference.errors import ConfigurationError
 _OLD_NAMES = {"slots": "FISHSERVE_ROWS", "weights": "FISHSERVE_CPU_WEIGHTS"}
 """What settings were called before."""
 
+KEEP_ALIVE_SECONDS = 125
+"""Whoever closes an idle connection first must be the client: a request that meets the end of its connection fails. LiveKit and Caddy keep
+theirs for 120 s, Go 90, most load balancers 60.
+"""
+
 
 class Settings(BaseSettings):
     """The server's settings. Values given on the command line override these."""
@@ -72,10 +77,9 @@ class Settings(BaseSettings):
     )
 
     voice_aliases: str = Field("", description="Comma-separated other names of voices, such as alloy=anna, nova=bella. Empty: none.")
-    keep_alive_seconds: int = Field(125, ge=1, le=3600, description="How long an idle connection stays open for the next request.")
-    """Whoever closes an idle connection first must be the client: a request that meets its end on the way fails. LiveKit and Caddy keep
-    theirs for 120 s, Go 90, load balancers mostly 60.
-    """
+    keep_alive_seconds: int = Field(
+        KEEP_ALIVE_SECONDS, ge=1, le=3600, description="How long an idle connection stays open for the next request."
+    )
     hosts: str = Field(
         "", description="Comma-separated host names of a server without keys, such as tts.example.com, or * for any. "
         "Empty: IP addresses and local names.",

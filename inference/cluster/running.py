@@ -26,6 +26,7 @@ from inference.cluster.doors import APP, DOORS, deployment_error
 from inference.cluster.options import Options, missing
 from inference.errors import ConfigurationError, FishserveError
 from inference.server.shutdown import finishing, parents
+from inference.settings import KEEP_ALIVE_SECONDS
 
 PROXY_CHECK_SECONDS = 2
 """How often Ray Serve looks at a proxy, which it starts again after three failures; every 10 s without this."""
@@ -125,7 +126,9 @@ def _reach(address: str) -> None:
 
 
 def _deploy(options: Options, host: str, port: int, logs: LoggingConfig | None = None) -> None:
-    serve.start(http_options=HTTPOptions(host=host, port=port), proxy_location="EveryNode", logging_config=logs)
+    keep_alive = options.settings.get("keep_alive_seconds", KEEP_ALIVE_SECONDS)
+    http = HTTPOptions(host=host, port=port, keep_alive_timeout_s=keep_alive)
+    serve.start(http_options=http, proxy_location="EveryNode", logging_config=logs)
     try:
         serve.run(build(options), name=APP)
     except RuntimeError as e:  # Ray Serve has given up, after three tries

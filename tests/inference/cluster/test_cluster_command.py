@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from inference.cli import app
 from inference.cluster.options import Options, missing
 from inference.errors import ConfigurationError, MissingExtra
-from inference.settings import read
+from inference.settings import KEEP_ALIVE_SECONDS, read
 
 
 def run(*words):
@@ -23,7 +23,7 @@ def test_the_config_holds_what_was_asked_for():
     (application,) = written["applications"]
     assert application["import_path"] == "inference.cluster.application:build"
     assert Options(**application["args"]) == Options(settings={"checkpoint": "/models/fish"}, min_replicas=2, max_replicas=8, gpus=1)
-    assert written["http_options"] == {"host": "0.0.0.0", "port": 8000}
+    assert written["http_options"] == {"host": "0.0.0.0", "port": 8000, "keep_alive_timeout_s": KEEP_ALIVE_SECONDS}
 
 
 def test_the_last_replica_may_end_after_a_while():
@@ -52,6 +52,7 @@ def test_the_manifest_for_kuberay_asks_for_what_there_is():
     manifest = yaml.safe_load((Path(__file__).parents[3] / "docker/kubernetes/kuberay.yml").read_text(encoding="utf-8"))
     config, ours = yaml.safe_load(manifest["spec"]["serveConfigV2"]), json.loads(run("config").stdout)
     assert config.keys() == ours.keys()
+    assert config["http_options"] == ours["http_options"]
     (application,), (own,) = config["applications"], ours["applications"]
     assert application | {"args": {}} == own | {"args": {}}
     read(**Options(**application["args"]).settings)
