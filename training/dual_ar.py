@@ -11,7 +11,7 @@ import json
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,15 @@ from training.encoder import phoneme_share
 from training.fsq import digits
 from training.machine import Machine
 from training.recipe import DualARRecipe, Recipe
-from training.samples import CODEBOOKS, IGNORE, Batch, Frames, SequenceBuilder, byte_tokenizer, collate, plan_epoch
-from training.shards import CodedUtterance, code_shards, coded, held_out_codes, save
+from training.samples import CODEBOOKS, IGNORE, SPEAKER, Batch, Frames, SequenceBuilder, byte_tokenizer, collate, following, plan_epoch
+from training.shards import CodedUtterance, code_shards, coded, held_out_codes, other_speakers, save
 from training.speech import PHONEMES
 
 NORM_EPS = 1e-6
 _DIGIT_ROWS = 8 + 5 + 5 + 5
 _DIGIT_STARTS = (0, 8, 13, 18)
 _WARM_UP = 200
+_SPEAKER_WIDTH, _EARLY = 128, 4
 _SHORTEST, _GAUGE_LONGEST, _GAUGE_SENTENCES, _GAUGE_SHIFT = 6, 110, 48, 7
 
 
@@ -64,6 +65,7 @@ class Student(nn.Module):
         super().__init__()
         self.model = DualAR(dual_ar_config(r, vocab_size), semantic_begin)
         self.phoneme = nn.Linear(r.dim, PHONEMES)
+        self.speaker = nn.Sequential(nn.Linear(r.dim, _SPEAKER_WIDTH), nn.GELU(), nn.Linear(_SPEAKER_WIDTH, SPEAKER))
         self._initialise(semantic_begin)
         self._heads = {self.model.layers[i].attention: len(offsets) for i, offsets in r.guided}
         self._guided: list[tuple[Attention, Tensor, Tensor]] = []
@@ -76,8 +78,13 @@ class Student(nn.Module):
         """(batch, rows, time) -> hidden (batch, time, dim), phoneme logits, attention of each guided layer's heads (batch, heads, time, time)."""
         self._guided.clear()
         hidden = self.model.slow(columns)
-        logits = self.phoneme(F.rms_norm(self._middle.float(), self._middle.shape[-1:]))
-        return hidden, logits, [self._attention(*noted) for noted in self._guided]
+        self._middle = F.rms_norm(self._middle.float(), self._middle.shape[-1:])
+        return hidden, self.phoneme(self._middle), [self._attention(*noted) for noted in self._guided]
+
+    def told_speakers(self) -> Tensor:
+        """Who speaks, as the middle of the last `slow` tells it at each column, (batch, time, SPEAKER)."""
+        told: Tensor = self.speaker(self._middle)
+        return told
 
     def code_logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
         """Teacher-forced fast model: hidden (n, dim), codes (n, codebooks) of the same frames -> (n, codebooks, codebook_size)."""
@@ -126,16 +133,20 @@ class Student(nn.Module):
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean cross entropies of the next token, its codes and its phoneme, and the guided heads' loss for looking elsewhere."""
+    """Mean cross entropies of the next token, its codes and its phoneme, the guided heads' loss for looking elsewhere, and the squared
+    error of who speaks.
+    """
 
     token: Tensor
     codes: Tensor
     guide: Tensor
     phoneme: Tensor
+    speaker: Tensor
 
     def total(self, r: DualARRecipe) -> Tensor:
         """The total loss."""
-        return self.token + self.codes + r.guide_weight * self.guide + r.phoneme_weight * self.phoneme
+        auxiliary = r.guide_weight * self.guide + r.phoneme_weight * self.phoneme + r.speaker_weight * self.speaker
+        return self.token + self.codes + auxiliary
 
 
 def dual_ar_config(r: DualARRecipe, vocab_size: int) -> DualARConfig:
@@ -178,7 +189,7 @@ def losses(student: Student, batch: Batch, r: DualARRecipe, im_end: int) -> Loss
     placed = batch.place >= 0
     share = phoneme_share(batch.phonemes.flatten(1))[placed]
     phoneme = -(share * phoneme_logits[placed].float().log_softmax(-1)).sum(-1).mean()
-    return Losses(token, codes, _guide_loss(attention, batch.place, r), phoneme)
+    return Losses(token, codes, _guide_loss(attention, batch.place, r), phoneme, _speaker_loss(student.told_speakers(), batch))
 
 
 def train_dual_ar(recipe: Recipe, machine: Machine, process: int) -> None:
@@ -198,7 +209,7 @@ def own_words(student: Student, batch: Batch, share: Tensor, frames: Frames, bui
     This is scheduled sampling with all draws made at once (arXiv:1906.07651): the first code is drawn, the others come from a real frame.
     """
     device = batch.columns.device
-    taken = builder.semantic(batch.columns[:, 0]) & (torch.rand(batch.columns[:, 0].shape, device=device) < share[:, None])
+    taken = builder.semantic(batch.columns[:, 0]) & batch.is_own & (torch.rand(batch.columns[:, 0].shape, device=device) < share[:, None])
     taken[:, 0] = False
     row, time = taken.nonzero(as_tuple=True)
     begin = student.model.semantic_begin
@@ -210,7 +221,7 @@ def own_words(student: Student, batch: Batch, share: Tensor, frames: Frames, bui
     columns = batch.columns.clone()
     columns[row, 0, time] = said[:, 0] + begin
     columns[row[:, None], torch.arange(1, 1 + CODEBOOKS, device=device), time[:, None]] = said
-    return Batch(columns, batch.target, batch.place, batch.phonemes)
+    return replace(batch, columns=columns)
 
 
 class DualARTraining:
@@ -240,10 +251,12 @@ class DualARTraining:
         spoken = [u for path in code_shards(self.recipe) for u in coded(path) if len(u.codes) >= _SHORTEST]
         self.frames = Frames(torch.cat([u.codes for u in spoken]).to(self.machine.device))
         batches = self._batches(spoken)
+        others = [speaker for speaker in other_speakers(self.recipe) if len(speaker[1]) > 1]
+        clips = following(others, self.builder, self.r.columns, self.rng) if others else batches
         self._met = self.seconds
         start, due = self.machine.clock() - self.seconds / self.processes, self.seconds + self.recipe.checkpoint_seconds
         while (elapsed := self._elapsed(start)) < self.r.seconds:
-            self._step(next(batches), elapsed)
+            self._step(next(clips if self.rng.random() < self.r.clip_share else batches), elapsed)
             if elapsed > due:
                 due += self.recipe.checkpoint_seconds
                 self._checkpoint(elapsed)
@@ -276,6 +289,7 @@ class DualARTraining:
             "codes": right.codes,
             "attention": (-right.guide).exp(),
             "phoneme": right.phoneme,
+            "speaker": right.speaker,
         }
         return {name: round(float(v), 3) for name, v in scores.items()}
 
@@ -387,3 +401,12 @@ def _guide_loss(attention: list[Tensor], place: Tensor, r: DualARRecipe) -> Tens
             near = torch.exp(-((times - offset - place[..., None]) ** 2) / (2 * r.guide_width**2))  # (batch, query, key)
             misses.append(-(layer[:, head] * near).sum(-1).clamp(min=1e-6).log()[known].mean())
     return torch.stack(misses).mean()
+
+
+def _speaker_loss(told: Tensor, batch: Batch) -> Tensor:
+    """How wrongly the columns that have heard hardly more than the clip tell who speaks: the text's, and the first of the speech.
+
+    Later columns know it from the speech itself. Without this loss the model did not learn to listen to the clip.
+    """
+    early = batch.is_own & ((batch.target[:, 0] != IGNORE).cumsum(1) <= _EARLY) & (batch.columns[:, 0] > 0)
+    return (told - batch.speaker[:, None])[early].square().clamp(max=9).mean()

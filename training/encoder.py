@@ -151,7 +151,7 @@ class EncoderTraining:
         fall = 0.03 + 0.97 * (1 + math.cos(math.pi * elapsed / self.r.seconds)) / 2
         for group in self.optimiser.param_groups:
             group["lr"] = self.r.rate * min(1, (self.steps + 1) / 50) * fall
-        loss = encoder_loss(self.model, *_crops(self.mel, self.phonemes, self.r), self.r)
+        loss = encoder_loss(self.model, *crops(self.mel, self.phonemes, self.r), self.r)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -212,7 +212,7 @@ def load_encoder(recipe: Recipe) -> MelAutoencoder:
     return model.eval().requires_grad_(False)
 
 
-def _crops(mel: Tensor, phonemes: Tensor, r: EncoderRecipe) -> tuple[Tensor, Tensor]:
+def crops(mel: Tensor, phonemes: Tensor, r: EncoderRecipe) -> tuple[Tensor, Tensor]:
     """Random crops that start on a code frame: (batch, mels, crop) float32 and (batch, crop)."""
     starts = torch.randint(0, (mel.shape[1] - r.crop) // HOPS_PER_FRAME, (r.batch,), device=mel.device) * HOPS_PER_FRAME
     hops = starts[:, None] + torch.arange(r.crop, device=mel.device)

@@ -61,7 +61,7 @@ class GroupedFSQ(nn.Module):
 
         With probability `group_dropout` a sample keeps only its first k groups, k uniform: group 0 learns to carry most.
         """
-        bounded = self._bound(self._bound(self._normalise(self._project_in(z))))
+        bounded = self.bounded(z)
         rounded = bounded.round()
         codes = join_digits((rounded + self.half).long())
         straight = bounded + (rounded - bounded).detach()
@@ -69,6 +69,10 @@ class GroupedFSQ(nn.Module):
         if group_dropout > 0 and self.training:
             features = features * self._kept_groups(z, group_dropout)[:, None, :, None]
         return features.flatten(-2), codes
+
+    def bounded(self, z: Tensor) -> Tensor:
+        """z (batch, frames, dim) -> digits before they are rounded, around 0, (batch, frames, groups, 4)."""
+        return self._bound(self._bound(self._normalise(self._project_in(z))))
 
     def features(self, codes: Tensor) -> Tensor:
         """Codes (batch, frames, groups) -> features (batch, frames, dim)."""

@@ -122,7 +122,11 @@ class DualARRecipe:
     guide_width: float = 1.5
     """Standard deviation, in bytes of text, of where a guided head may look."""
     phoneme_layer: int = 3
+    """Here the phoneme to come is told, and who speaks."""
     phoneme_weight: float = 0.5
+    speaker_weight: float = 0.6
+    clip_share: float = 0.55
+    """Share of the steps that follow clips of other speakers, where there are codes of any."""
     system_share: float = 0.5
     several_share: float = 0.3
     """Share of the sequences that hold two or three utterances: references and long texts."""

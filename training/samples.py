@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,8 @@ LONGEST = 300
 """Two utterances share a sequence only when together they have at most this many columns."""
 USER_OPENING = 6
 """Columns before a text: <|im_start|> and "user\\n"."""
+SPEAKER = 5
+"""Numbers that tell a speaker from others."""
 _MAX_RUN = 4
 _MULTIPLE = 32  # sequences are padded to a multiple, so that there are few distinct shapes to compile kernels for
 
@@ -47,20 +49,31 @@ class Conversation:
     spoken: Tensor  # (time,) bool
     place: Tensor  # (time,) float32, NOWHERE where unknown
     phonemes: Tensor  # (time, 4) uint8
+    reference: int = 0
+    """How many columns at its beginning are the clip to follow and what stands before it: they are heard as they are."""
+    speaker: Tensor = field(default_factory=lambda: torch.zeros(SPEAKER))
+    """Who speaks, as `disguise.Speaker.readout` says it."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Training data. `columns` is the model's input; everything else describes the *next* column."""
+    """Training data. `columns` is the model's input; `target`, `place` and `phonemes` describe the *next* column."""
 
     columns: Tensor  # (batch, 1 + codebooks, time)
     target: Tensor  # (batch, 1 + codebooks, time), IGNORE where nothing is predicted
     place: Tensor  # (batch, time)
     phonemes: Tensor  # (batch, time, 4)
+    reference: Tensor  # (batch,) int64
+    speaker: Tensor  # (batch, SPEAKER)
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        return Batch(self.columns.to(device), self.target.to(device), self.place.to(device), self.phonemes.to(device))
+        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+    @property
+    def is_own(self) -> Tensor:
+        """Which columns are not the clip's, (batch, time) bool."""
+        return torch.arange(self.columns.shape[2], device=self.columns.device) >= self.reference[:, None]
 
 
 class SequenceBuilder:
@@ -101,6 +114,20 @@ class SequenceBuilder:
             time += silent + answer.shape[1]
         return Conversation(torch.cat(columns, 1), torch.cat(spoken), torch.cat(places), torch.cat(phonemes))
 
+    def follow(self, clip: Sequence[CodedUtterance], said: CodedUtterance, speaker: Tensor) -> Conversation:
+        """What a speaker says after a clip of theirs, which is what they said before: one reference, as the engine writes it."""
+        text, codes = " ".join(u.text.decode() for u in clip), torch.cat([u.codes for u in clip]).T
+        before = torch.cat((self._prompts.system(), self._prompts.reference(text, codes.numpy())), dim=1)
+        own, size = self.build([said], system=False), before.shape[1]
+        return Conversation(
+            torch.cat((before, own.columns), dim=1),
+            F.pad(own.spoken, (size, 0)),
+            F.pad(torch.where(own.place >= 0, own.place + size, own.place), (size, 0), value=NOWHERE),
+            F.pad(own.phonemes, (0, 0, size, 0)),
+            size,
+            speaker,
+        )
+
     def _answer(self, u: CodedUtterance) -> Tensor:
         """The utterance's columns and <|im_end|>. The end column has code_0 = 0, as at inference, and the last frame's other codes."""
         codes = u.codes.long().T
@@ -122,14 +149,14 @@ class SequenceBuilder:
         """
         tokens, codes = batch.columns[:, 0], batch.columns[:, 1:].transpose(1, 2)
         begin = self._tokenizer.semantic_begin
-        semantic = self.semantic(tokens)
+        semantic = self.semantic(tokens) & batch.is_own
         altered = _swap_runs(codes, codes[semantic], share)
         device = codes.device
         blurred = (torch.rand(tokens.shape, device=device) < share[:, None] / 2)[..., None] & (torch.rand(codes.shape, device=device) < 0.5)
         altered = torch.where(blurred, nudge(altered), altered)
         codes = torch.where(semantic[..., None], altered, codes).transpose(1, 2)
         tokens = torch.where(semantic, codes[:, 0] + begin, tokens)
-        return Batch(torch.cat((tokens[:, None], codes), dim=1), batch.target, batch.place, batch.phonemes)
+        return replace(batch, columns=torch.cat((tokens[:, None], codes), dim=1))
 
 
 class Frames:
@@ -173,7 +200,27 @@ def collate(sequences: Sequence[Conversation]) -> Batch:
         columns[i, :, :t] = s.columns[:, :-1]
         target[i, :, :t] = torch.where(s.spoken[1:], s.columns[:, 1:], IGNORE)
         place[i, :t], phonemes[i, :t] = s.place[1:], s.phonemes[1:]
-    return Batch(columns, target, place, phonemes)
+    reference, speaker = torch.tensor([s.reference for s in sequences]), torch.stack([s.speaker for s in sequences])
+    return Batch(columns, target, place, phonemes, reference, speaker)
+
+
+def following(
+    speakers: Sequence[tuple[Tensor, Sequence[CodedUtterance]]], builder: SequenceBuilder, columns: int, rng: random.Random
+) -> Iterator[Batch]:
+    """Batches of speakers, each by their readout and utterances, who say one utterance after a clip of one or more others; without end."""
+    while True:
+        sequences = []
+        for readout, utterances in rng.sample(speakers, len(speakers)):
+            *clip, said = rng.sample(utterances, len(utterances))
+            sequences.append(builder.follow(clip[: rng.randint(1, len(clip))], said, readout))
+        sequences.sort(key=lambda s: s.columns.shape[1])
+        batches: list[list[Conversation]] = [[]]
+        for sequence in sequences:
+            if batches[-1] and (len(batches[-1]) + 1) * _padded(sequence.columns.shape[1] - 1) > columns:
+                batches.append([])
+            batches[-1].append(sequence)
+        rng.shuffle(batches)
+        yield from map(collate, batches)
 
 
 def plan_epoch(sizes: Sequence[int], system_size: int, r: DualARRecipe, rng: random.Random) -> list[list[tuple[tuple[int, ...], bool]]]:

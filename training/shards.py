@@ -82,6 +82,16 @@ def code_shards(recipe: Recipe) -> list[Path]:
     return sorted(recipe.folder.glob("codes_*.pt"))
 
 
+def other_speakers(recipe: Recipe) -> list[tuple[Tensor, list[CodedUtterance]]]:
+    """Each of the other speakers by what tells them from the teacher, `disguise.Speaker.readout`, and what they say."""
+    found: dict[int, tuple[Tensor, list[CodedUtterance]]] = {}
+    for path in sorted(recipe.folder.glob("other_codes_*.pt")):
+        for item in torch.load(path, weights_only=True):
+            number, readout = item.pop("speaker"), item.pop("readout")
+            found.setdefault(number, (readout, []))[1].append(CodedUtterance(**item))
+    return list(found.values())
+
+
 def held_out(recipe: Recipe, name: str) -> Path:
     """`test` or `validation` as spoken by the teacher."""
     return recipe.folder / f"held_{name}.pt"

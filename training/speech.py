@@ -72,9 +72,11 @@ class Teacher:
     def speak(self, text: str, *, seed: int, keep_wave: bool = True) -> Utterance | None:
         """Speak a text. Returns None when there is nothing to say or the utterance is longer than MAX_FRAMES."""
         sentences = self.sentences(text)
-        if not sentences:
-            return None
-        found = trimmed(sound_of(sentences, seed))
+        return self.utterance(text, sentences, sound_of(sentences, seed), keep_wave) if sentences else None
+
+    def utterance(self, text: str, sentences: Sequence[Sentence], sound: np.ndarray, keep_wave: bool) -> Utterance | None:
+        """The sentences of a text, and their sound at 24 kHz, as training data. None for silence, or more than MAX_FRAMES."""
+        found = trimmed(sound)
         if found is None:
             return None
         pcm, start = found

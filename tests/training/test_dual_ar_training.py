@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from inference.model.dual_ar import DualAR
+from inference.model.prompt import PromptBuilder
 from training.dual_ar import DualARTraining, Student, dual_ar_config, losses, own_words
 from training.machine import Machine
 from training.recipe import DualARRecipe, Recipe
-from training.samples import IGNORE, Frames, SequenceBuilder, byte_tokenizer, collate, plan_epoch
+from training.samples import IGNORE, SPEAKER, Frames, SequenceBuilder, byte_tokenizer, collate, following, plan_epoch
 from training.shards import CodedUtterance
 
 R = DualARRecipe(
@@ -90,6 +91,59 @@ def test_its_own_words_are_whole_frames_of_speech(builder, tokenizer):
     for frame in said.columns[0, :, changed].T.tolist():
         assert frame[0] == tokenizer.semantic_begin + frame[1]
         assert tuple(frame[1:]) in real
+
+
+def test_a_clip_is_written_as_the_engine_writes_it_and_only_what_follows_it_is_learned(builder, tokenizer):
+    clip, said, who = [utterance("One.", 7), utterance("Two.", 8)], utterance("abcdefghi", 9), torch.arange(SPEAKER) / 4
+    batch = collate([builder.follow(clip, said, who), builder.build([said], system=True)])
+    prompts, codes = PromptBuilder(tokenizer, 8), torch.cat([u.codes for u in clip]).T.numpy()
+    before = torch.cat((prompts.system(), prompts.reference("One. Two.", codes), prompts.segment("abcdefghi")), 1)
+    assert torch.equal(batch.columns[0, :, : before.shape[1]], before)
+    learned = batch.target[0, 0] != IGNORE
+    assert learned.sum() == len(said.codes) + 1
+    assert learned.nonzero()[0] == before.shape[1] - 1
+    places = batch.place[0][batch.place[0] >= 0]
+    assert bytes(batch.columns[0, 0, (places + 0.5).long()].tolist()) == b"abcdefghi"
+    assert batch.speaker.tolist() == [who.tolist(), [0] * SPEAKER]
+    assert batch.reference.tolist() == [before.shape[1] - prompts.segment("abcdefghi").shape[1], 0]
+
+
+def test_a_clip_is_heard_as_it_is(builder, tokenizer):
+    torch.manual_seed(0)
+    batch = collate([builder.follow([utterance(frames=30)], utterance(frames=40), torch.zeros(SPEAKER))])
+    student, frames = Student(R, tokenizer.semantic_begin, tokenizer.n_vocab), Frames(torch.randint(0, 1000, (5000, 8)).short())
+    everything = torch.tensor([1.0])
+    for altered in (builder.noisy(batch, everything), own_words(student, batch, everything, frames, builder, R)):
+        changed = (altered.columns != batch.columns).any(1)[0]
+        assert changed.sum() > 20
+        assert not changed[: batch.reference[0]].any()
+
+
+def test_who_speaks_is_told_by_the_columns_that_have_heard_the_clip_alone(builder, tokenizer):
+    """The text's and the first of the speech; whatever others tell costs nothing."""
+    student, who = Student(R, tokenizer.semantic_begin, tokenizer.n_vocab), torch.ones(SPEAKER)
+    batch = collate([builder.follow([utterance(frames=30)], utterance("abc", 40), who)])
+    told = torch.zeros(*batch.columns[:, 0].shape, SPEAKER)
+    start, first = int(batch.reference[0]), int((batch.target[0, 0] != IGNORE).nonzero()[0])
+    told[0, start : first + 4] = 1
+    student.told_speakers = lambda: told
+    assert losses(student, batch, R, tokenizer.im_end).speaker == 0
+    told[0, first] = 0
+    assert losses(student, batch, R, tokenizer.im_end).speaker > 0
+
+
+def test_clips_are_of_who_speaks_behind_them(builder):
+    """Speaker n says n everywhere."""
+    spoken = [(torch.full((SPEAKER,), float(n)), [utterance(f"{n} {n}", 8 + n + k) for k in range(3)]) for n in range(1, 8)]
+    batches = following(spoken, builder, 400, random.Random(0))
+    rows = 0
+    while rows < 2 * len(spoken):
+        batch = next(batches)
+        assert len(batch.columns) == 1 or batch.columns.shape[0] * batch.columns.shape[2] <= 400
+        for columns, who in zip(batch.columns, batch.speaker, strict=True):
+            digits = {chr(t) for t in columns[0].tolist() if ord("1") <= t <= ord("9")}
+            assert digits == {str(int(who[0]))}
+            rows += 1
 
 
 def meet(process, folder):

@@ -4,6 +4,7 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from inference.model import checkpoint
 from tests.training.fake_device import ELSEWHERE, second_device
+from training import disguise, widening
 from training.__main__ import main, run_stage
 from training.codes import encode
 from training.dual_ar import DualARTraining, own_words
@@ -23,7 +25,7 @@ from training.pulsed_head import PulsedHeadTraining, aligned_shards, export_puls
 from training.pulsed_head import main as train_pulsed
 from training.recipe import Recipe, TextRecipe
 from training.samples import Frames, collate
-from training.shards import coded, held_out, held_out_codes, utterances
+from training.shards import coded, held_out, held_out_codes, other_speakers, utterances
 from training.text import corpus, ordinal
 from training.unpack import unpack
 
@@ -229,6 +231,46 @@ def test_a_head_trains_on_the_teacher_with_its_own_pulses_and_goes_on(made, tmp_
     for one in spoken:
         assert len(one["wave"]) == SAMPLES * len(one["codes"]) == SAMPLES * len(one["counts"])
         assert one["wave"].float().std() > 100
+
+
+def widen(recipe):
+    """Two shards of three other speakers, two steps of each kind, and codes -> digits kept as they were."""
+    machine = Machine(step_seconds=0.1)
+    with patch.object(disguise, "PER_SHARD", 3):
+        disguise.speak_disguised(recipe, machine, 0, shards=2, waves=1)
+    with patch.object(widening, "HELD", 4):
+        wider = widening.Widening(recipe, machine)
+        wider.run(0.2, 0.2)
+    widening.code_others(recipe)
+    return wider.kept(wider.held["teacher"])
+
+
+@needs_wordnet
+def test_a_codec_is_widened_and_a_language_model_follows_clips(made, tmp_path):
+    recipe = replace(made, folder=tmp_path, dual_ar=replace(made.dual_ar, clip_share=1.0, columns=1200))
+    for pattern in ("speech_*.pt", "codes_*.pt", "held_*.pt", "encoder.pt", "teacher.onnx", "tokenizer.tiktoken"):
+        for path in made.folder.glob(pattern):
+            shutil.copy(path, tmp_path)
+    with aside() as other:
+        assert 0 < other.submit(widen, recipe).result() < 1
+        others = other_speakers(recipe)
+        assert len(others) == 6
+        assert all(torch.equal(readout, disguise.speaker(n).readout) for n, (readout, _) in enumerate(others))
+        assert {len(said) for _, said in others} <= {2, 3}
+        other.submit(run_stage, "dual-ar", recipe, tmp_path, Machine(step_seconds=recipe.step_seconds)).result()
+    waves = [one["wave"] for path in disguise.other_speech(recipe) for one in torch.load(path, weights_only=True)]
+    assert waves[0] is not None
+    assert waves[-1] is None
+    assert progress(tmp_path)["dual_ar.pt"] > 1
+
+
+def test_widening_says_what_it_lacks(tmp_path, capsys):
+    with pytest.raises(SystemExit, match=r"has no encoder\.pt: run"):
+        widening.main(["--work", str(tmp_path)])
+    for words in ("--shards 0", "--seconds 0", "--processes 0"):
+        with pytest.raises(SystemExit):
+            widening.main(words.split())
+        assert "must be" in capsys.readouterr().err
 
 
 @needs_wordnet

@@ -1,0 +1,141 @@
+"""`python -m training.widening`: makes a codec that knows one speaker code others, too.
+
+In --work it needs the codec's `encoder.pt`, which `python -m training.unpack` writes, and the teacher's `speech` and `codes`. It speaks as
+other speakers (disguise.py) and trains the encoder to keep what the teacher's sound is coded as, and to code theirs so that a mel decoder
+can tell them; then come their codes. `python -m training dual-ar` then learns to follow clips, and `encoder.pt` and its codes are new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from training.codes import encode
+from training.disguise import EACH, PER_SHARD, other_speech, speak_disguised, speaker
+from training.encoder import MelAutoencoder, crops, encoder_loss, load_encoder, score
+from training.fsq import digits
+from training.machine import Machine, in_processes
+from training.recipe import Recipe
+from training.shards import code_shards, held_out, save, speech_shards, utterances
+from training.speech import Utterance
+
+SHARDS, WAVES = 3, 1
+"""Of other speakers' speech, and how many of them keep their sound."""
+READOUT_SECONDS, SECONDS = 200, 420
+"""For a mel decoder and a readout of phonemes, which no codec has with it; then for the encoder with them."""
+RATE, WARM_UP = 2e-3, 50
+SAME_WEIGHT = 0.3
+"""Of the distance between the teacher's digits and what they were."""
+TEACHER_SHARDS = 2
+HELD = 40
+
+
+class Widening:
+    """An encoder that learns other speakers, and what it was."""
+
+    def __init__(self, recipe: Recipe, machine: Machine) -> None:
+        self.recipe, self.machine, self.r = recipe, machine, recipe.encoder
+        torch.manual_seed(self.r.seed)
+        self.before, self.model = load_encoder(recipe), load_encoder(recipe).requires_grad_(True)
+        teachers = [u for path in speech_shards(recipe)[-TEACHER_SHARDS:] for u in utterances(path)]
+        others = [u for path in other_speech(recipe) for _, u in said(path)]
+        self.held = {"teacher": utterances(held_out(recipe, "validation"))[:HELD], "others": others[-HELD:]}
+        self.spoken = [
+            (torch.cat([u.mel for u in group], 1), torch.cat([u.phonemes for u in group])) for group in (teachers, others[:-HELD])
+        ]
+        with torch.no_grad():
+            self.model.mel.bias.copy_(self.spoken[0][0].float().mean(1))
+
+    def run(self, readout_seconds: float, seconds: float) -> None:
+        """Train the readouts alone, then everything, and write `encoder.pt`."""
+        readouts = [*self.model.mel.parameters(), *self.model.phoneme.parameters(), *self.model.quantizer.upsample.parameters()]
+        readouts += [p for rvq in self.model.quantizer.residual_fsq.rvqs for p in rvq.project_out.parameters()]
+        for parameters, given in ((readouts, readout_seconds), (list(self.model.parameters()), seconds)):
+            self._train(parameters, given)
+            for name, held in self.held.items():
+                print(f"{name}: {score(self.model, held)}, digits as before {self.kept(held):.3f}", flush=True)
+        self.model.eval()
+        save(self.recipe.folder / "encoder.pt", {"model": self.model.state_dict(), "steps": 0})
+
+    @torch.no_grad()
+    def kept(self, held: list[Utterance]) -> float:
+        """The share of digits that are what they were."""
+        now, before = ([digits(c.codes.long()) for c in encode(model.eval(), held)] for model in (self.model, self.before))
+        return float((torch.cat(now) == torch.cat(before)).float().mean())
+
+    def _train(self, parameters: list[nn.Parameter], seconds: float) -> None:
+        optimiser = torch.optim.AdamW(parameters, RATE, betas=(0.8, 0.98), weight_decay=1e-4)
+        start, step = self.machine.clock(), 0
+        while (elapsed := self.machine.clock() - start) < seconds:
+            fall = 0.03 + 0.97 * (1 + math.cos(math.pi * elapsed / seconds)) / 2
+            optimiser.param_groups[0]["lr"] = RATE * min(1, (step + 1) / WARM_UP) * fall
+            loss = self._loss()
+            self.model.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            step += 1
+
+    def _loss(self) -> Tensor:
+        (teachers, spoken), (others, said_by_others) = (crops(mel, phonemes, self.r) for mel, phonemes in self.spoken)
+        loss = encoder_loss(self.model.train(), torch.cat((teachers, others)), torch.cat((spoken, said_by_others)), self.r)
+        with torch.no_grad():
+            was = self._bounded(self.before, teachers)
+        return loss + SAME_WEIGHT * (self._bounded(self.model, teachers) - was)[:, 2:].abs().mean()
+
+    def _bounded(self, model: MelAutoencoder, mel: Tensor) -> Tensor:
+        return model.fsq.bounded(model.quantizer.reduce(model.backbone(mel)).transpose(1, 2))
+
+
+def said(path: Path) -> list[tuple[int, Utterance]]:
+    """A shard of other speakers' speech: who speaks, and what."""
+    return [(item.pop("speaker"), Utterance(**item)) for item in torch.load(path, weights_only=True)]
+
+
+def code_others(recipe: Recipe) -> None:
+    """Write the codes of all other speakers' speech, where they are missing."""
+    model = load_encoder(recipe)
+    for path in other_speech(recipe):
+        target = path.with_name(path.name.replace("speech", "codes"))
+        if not target.exists():
+            spoken = said(path)
+            coded = zip(spoken, encode(model, [u for _, u in spoken]), strict=True)
+            save(target, [{"speaker": number, "readout": speaker(number).readout} | vars(c) for (number, _), c in coded])
+            print(target.name, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Speak, train, code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.widening", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path("var/minnow"), help="folder of the recipe's run (default: %(default)s)")
+    parser.add_argument(
+        "--shards", type=int, default=SHARDS,
+        help=f"shards of {PER_SHARD} speakers, who say {EACH} texts each (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="seconds of a core for the encoder (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="cores to speak on (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    for name in ("shards", "processes"):
+        if (number := getattr(options, name)) < 1:
+            parser.error(f"--{name} is {number}; it must be at least 1")
+    if not options.seconds > 0:
+        parser.error(f"--seconds is {options.seconds:g}; it must be more than 0")
+    recipe, machine = Recipe(options.work), Machine(processes=options.processes)
+    if not (recipe.folder / "encoder.pt").exists() or not code_shards(recipe):
+        lacks = "shards of codes" if (recipe.folder / "encoder.pt").exists() else "encoder.pt"
+        raise SystemExit(f"{options.work} has no {lacks}: run `python -m training.unpack`, then `python -m training speech codes`")
+    in_processes(partial(speak_disguised, shards=options.shards, waves=WAVES), recipe, machine)
+    torch.set_num_threads(1)
+    Widening(recipe, machine).run(READOUT_SECONDS, options.seconds)
+    code_others(recipe)
+
+
+if __name__ == "__main__":
+    main()
