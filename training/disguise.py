@@ -108,6 +108,11 @@ def other_speech(recipe: Recipe) -> list[Path]:
     return sorted(recipe.folder.glob("other_speech_*.pt"))
 
 
+def codes_beside(shard: Path) -> Path:
+    """Where the codes of a shard of other speakers' speech are."""
+    return shard.with_name(shard.name.replace("speech", "codes"))
+
+
 def speak_disguised(recipe: Recipe, machine: Machine, process: int, shards: int, waves: int) -> None:
     """Write this process's share of so many shards of PER_SHARD speakers, of which the first `waves` keep their sound."""
     texts, teacher = read_corpus(recipe).train, Disguised(recipe.folder)

@@ -201,13 +201,20 @@ class HeadTraining:
 
     def _crop(self) -> tuple[Tensor, Tensor]:
         """A batch of sound decoded from codes, some with altered digits, and the true sound, (batch, samples)."""
-        (wave, codes), r = self.audio, self.r
-        starts = torch.randint(0, len(codes) - r.context - r.crop, (r.batch,), device=codes.device)
+        codes, true = self._drawn(self.audio, self.r.batch)
+        return self._made(codes), true
+
+    def _drawn(self, audio: tuple[Tensor, ...], crops: int) -> tuple[Tensor, Tensor]:
+        """Codes (crops, frames, groups), some with altered digits, and the sound of their last frames, (crops, samples)."""
+        (wave, codes), r = audio, self.r
+        starts = torch.randint(0, len(codes) - r.context - r.crop, (crops,), device=codes.device)
         frames = starts[:, None] + torch.arange(r.context + r.crop, device=codes.device)
         chosen, true = codes[frames].long(), wave[frames[:, r.context :]].flatten(1).float() / 32768
-        noisy = torch.where(torch.rand(chosen.shape, device=codes.device) < r.digit_noise, nudge(chosen), chosen)
-        made = run_head(self.codec.head, _features(self.codec, self.fsq, noisy), last=r.crop * HOPS_PER_FRAME)
-        return made[:, UNHEARD:], true[:, UNHEARD:]
+        return torch.where(torch.rand(chosen.shape, device=codes.device) < r.digit_noise, nudge(chosen), chosen), true[:, UNHEARD:]
+
+    def _made(self, codes: Tensor) -> Tensor:
+        """The sound that the head makes of what `_drawn` gave."""
+        return run_head(self.codec.head, _features(self.codec, self.fsq, codes), last=self.r.crop * HOPS_PER_FRAME)[:, UNHEARD:]
 
     @property
     def _file(self) -> Path:

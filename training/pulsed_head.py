@@ -25,6 +25,7 @@ from inference.model.codec import Codec, LogMel
 from inference.model.layout import CODEC_NAME
 from inference.model.weights import unfold_weight_norm
 from training.discriminators import Adversary
+from training.disguise import codes_beside, other_speech
 from training.encoder import codec_config, load_encoder
 from training.export import write_codec
 from training.head import SAMPLES, HeadTraining
@@ -46,8 +47,12 @@ JUDGES_EVERY = 2
 """Steps of the head for one of the judges."""
 CLIP = 20.0
 MEL, WAVE, PHONEMES_WEIGHT, LIKENESS = 20.0, 2.0, 4.0, 2.0
+MODULATIONS = 4.0
+"""Of other speakers' sound."""
 MEET_EVERY, MEET_SECONDS = 30, 90
 """Steps after which a process takes the mean of its weights and those of others that are not older than this."""
+HEARD_FROM_CODES = ("head.", "quantizer.upsample.")
+"""What is trained with the head, as is what comes out of a code (`project_out`)."""
 WAVE_SPECTRA = ((1024, 256, 93), (512, 128, 46))
 """FFT size, hop and bins, up to 4 kHz."""
 EAR_STEPS, EAR_CROPS, EAR_HOPS, EAR_RATE = 2_500, 32, 96, 2e-3
@@ -124,6 +129,9 @@ def train_ear(recipe: Recipe, steps: int = EAR_STEPS) -> PhonemeEar:
 class PulsedHeadTraining(HeadTraining):
     """A run whose state is `pulsed_head.pt`: its pulses are those of the aligned speech, which another head's are not.
 
+    Where there is speech of other speakers (widening.py), half of a step is theirs. Nobody has moved their pulses, so that of their sound
+    only spectra and the judges count.
+
     With several processes, each trains on its own crops, and takes the mean of its weights and the others' now and then: nobody waits
     for another. Process 0 writes the state.
     """
@@ -134,6 +142,7 @@ class PulsedHeadTraining(HeadTraining):
         torch.manual_seed(self.r.seed + self.steps + 1_000_000 * process)
         self.against.param_groups[0]["lr"] = JUDGES_RATE
         self._wave, self._mel, self._begun = WaveDistance(), LogMel(160), self.steps
+        self._others = other_sound(recipe)
         self.optimiser.param_groups[1]["share"] = FEATURES_SHARE
 
     @property
@@ -163,17 +172,27 @@ class PulsedHeadTraining(HeadTraining):
             self._save(self.seconds + elapsed)
 
     def _step(self, fall: float) -> float:
-        made, true = self._crop()
+        codes, true = self._drawn(self.audio, self.r.batch)
+        if self._others:
+            other_codes, other_true = self._drawn(self._others, self.r.batch)
+            codes, true = torch.cat((codes, other_codes)), torch.cat((true, other_true))
+        made = self._made(codes)
         if self.steps % JUDGES_EVERY == 0:
             self.against.zero_grad(set_to_none=True)
             self.adversary.loss(true, made).backward()
             self.against.step()
         belief, likeness = self.adversary.deception(true, made)
         judged = min(1.0, (self.steps - self._begun + 1) / RAMP) * (belief + LIKENESS * likeness)
-        heard = PHONEMES_WEIGHT * self._ear.distance(self._mel(made), self._mel(true))
-        loss = MEL * self.mel_distance(made, true) + WAVE * self._wave(made, true) + heard + judged
+        loss = self._teacher_distance(made[: self.r.batch], true[: self.r.batch]) + judged
+        if self._others:
+            others, theirs = made[self.r.batch :], true[self.r.batch :]
+            loss = loss + MEL * self.mel_distance(others, theirs) + MODULATIONS * self.modulation_distance(others, theirs)
         self._improve(loss, RATE * min(1, (self.steps - self._begun + 1) / 50) * fall, CLIP)
         return loss.item()
+
+    def _teacher_distance(self, made: Tensor, true: Tensor) -> Tensor:
+        heard = PHONEMES_WEIGHT * self._ear.distance(self._mel(made), self._mel(true))
+        return MEL * self.mel_distance(made, true) + WAVE * self._wave(made, true) + heard
 
     @torch.no_grad()
     def _meet(self) -> None:
@@ -195,6 +214,17 @@ def aligned_shards(recipe: Recipe) -> list[Path]:
     return sorted(recipe.folder.glob("aligned_*.pt"))
 
 
+def other_sound(recipe: Recipe) -> tuple[Tensor, Tensor] | None:
+    """All of other speakers' sound that is kept, end to end, (frames, SAMPLES) int16, and its codes, (frames, groups); None: there is none."""
+    waves, codes = [], []
+    for path in other_speech(recipe):
+        for one, code in zip(torch.load(path, weights_only=True), torch.load(codes_beside(path), weights_only=True), strict=True):
+            if one["wave"] is not None:
+                waves.append(one["wave"])
+                codes.append(code["codes"])
+    return (torch.cat(waves).view(-1, SAMPLES), torch.cat(codes)) if waves else None
+
+
 def codec_of(recipe: Recipe, file: Path) -> tuple[Codec, dict[str, Tensor]]:
     """The codec of a file, and its weights in FP32.
 
@@ -206,8 +236,7 @@ def codec_of(recipe: Recipe, file: Path) -> tuple[Codec, dict[str, Tensor]]:
         codec.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as e:
         raise SystemExit(f"{file} holds no codec of this recipe's shape: {str(e).splitlines()[-1].strip()[:200]}") from None
-    trained = ("head.", "quantizer.upsample.")  # with the head, and so is what comes out of a code
-    for name in (name for name in weights if not name.startswith(trained) and ".project_out." not in name):
+    for name in (name for name in weights if not name.startswith(HEARD_FROM_CODES) and ".project_out." not in name):
         if not torch.equal(weights[name].half(), encoder[name].half()):  # files are FP16
             raise SystemExit(
                 f"{file} has another encoder than {recipe.folder / 'encoder.pt'}, whose codes it cannot read: "

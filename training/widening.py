@@ -2,7 +2,8 @@
 
 In --work it needs the codec's `encoder.pt`, which `python -m training.unpack` writes, and the teacher's `speech` and `codes`. It speaks as
 other speakers (disguise.py) and trains the encoder to keep what the teacher's sound is coded as, and to code theirs so that a mel decoder
-can tell them; then come their codes. `python -m training dual-ar` then learns to follow clips, and `encoder.pt` and its codes are new.
+can tell them; then come their codes, and a codec with the new encoder. `python -m training.pulsed_head --begin CODEC` lets its head learn
+their sound, and `python -m training dual-ar` the language model to follow clips.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from inference.hub import EMBEDDED_VOICE
+from inference.model.layout import CODEC_NAME
 from training.codes import encode
-from training.disguise import EACH, PER_SHARD, other_speech, speak_disguised, speaker
+from training.disguise import EACH, PER_SHARD, codes_beside, other_speech, speak_disguised, speaker
 from training.encoder import MelAutoencoder, crops, encoder_loss, load_encoder, score
+from training.export import write_codec
 from training.fsq import digits
 from training.machine import Machine, in_processes
+from training.pulsed_head import HEARD_FROM_CODES
 from training.recipe import Recipe
 from training.shards import code_shards, held_out, save, speech_shards, utterances
 from training.speech import Utterance
@@ -101,12 +107,19 @@ def code_others(recipe: Recipe) -> None:
     """Write the codes of all other speakers' speech, where they are missing."""
     model = load_encoder(recipe)
     for path in other_speech(recipe):
-        target = path.with_name(path.name.replace("speech", "codes"))
+        target = codes_beside(path)
         if not target.exists():
             spoken = said(path)
             coded = zip(spoken, encode(model, [u for _, u in spoken]), strict=True)
             save(target, [{"speaker": number, "readout": speaker(number).readout} | vars(c) for (number, _), c in coded])
             print(target.name, flush=True)
+
+
+def widened(recipe: Recipe, codec: Path) -> Path:
+    """Write the codec, whose encoder was what `encoder.pt` has become, with that; its path."""
+    encoder, weights = load_encoder(recipe).state_dict(), load_file(codec)
+    mine = {name for name in weights if not name.startswith(HEARD_FROM_CODES) and ".project_out." not in name}
+    return write_codec({name: encoder[name] if name in mine else tensor for name, tensor in weights.items()}, recipe.folder)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -115,6 +128,9 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m training.widening", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("var/minnow"), help="folder of the recipe's run (default: %(default)s)")
+    parser.add_argument(
+        "--begin", type=Path, default=EMBEDDED_VOICE / f"{CODEC_NAME}.safetensors", help="the codec with that encoder (default: minnow's)"
+    )
     parser.add_argument(
         "--shards", type=int, default=SHARDS,
         help=f"shards of {PER_SHARD} speakers, who say {EACH} texts each (default: %(default)s)",
@@ -135,6 +151,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     Widening(recipe, machine).run(READOUT_SECONDS, options.seconds)
     code_others(recipe)
+    codec = widened(recipe, options.begin)
+    print(f"{codec}: its head learns the others' sound by `python -m training.pulsed_head --begin {codec}`", flush=True)
 
 
 if __name__ == "__main__":

@@ -245,6 +245,14 @@ def widen(recipe):
     return wider.kept(wider.held["teacher"])
 
 
+def head_steps(recipe, begun):
+    """A few steps of a head that goes on from the widened codec -> whether others' sound was there."""
+    prepare(recipe, begun, 1, 3)
+    training = PulsedHeadTraining(replace(recipe, head=replace(recipe.head, seconds=0.3)), Machine(step_seconds=0.1), 0)
+    training.run()
+    return training._others is not None
+
+
 @needs_wordnet
 def test_a_codec_is_widened_and_a_language_model_follows_clips(made, tmp_path):
     recipe = replace(made, folder=tmp_path, dual_ar=replace(made.dual_ar, clip_share=1.0, columns=1200))
@@ -258,6 +266,12 @@ def test_a_codec_is_widened_and_a_language_model_follows_clips(made, tmp_path):
         assert all(torch.equal(readout, disguise.speaker(n).readout) for n, (readout, _) in enumerate(others))
         assert {len(said) for _, said in others} <= {2, 3}
         other.submit(run_stage, "dual-ar", recipe, tmp_path, Machine(step_seconds=recipe.step_seconds)).result()
+        begun = next((made.folder / "checkpoint").glob("*generator.safetensors"))
+        wider, was = load_file(widening.widened(recipe, begun)), load_file(begun)
+        changed = {name for name in was if not torch.equal(was[name], wider[name])}
+        assert changed
+        assert not any(name.startswith(("head.", "quantizer.upsample.")) or ".project_out." in name for name in changed)
+        assert other.submit(head_steps, recipe, next(tmp_path.glob("*generator.safetensors"))).result()
     waves = [one["wave"] for path in disguise.other_speech(recipe) for one in torch.load(path, weights_only=True)]
     assert waves[0] is not None
     assert waves[-1] is None
