@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,17 @@ class Losses:
         """The total loss."""
         auxiliary = r.guide_weight * self.guide + r.phoneme_weight * self.phoneme + r.speaker_weight * self.speaker
         return self.token + self.codes + auxiliary
+
+
+def load_weights(student: Student, weights: Mapping[str, Tensor], file: Path) -> None:
+    """Load what is of this model alone. SystemExit for another, such as one of before its training told who speaks."""
+    try:
+        student.load_state_dict(weights)
+    except RuntimeError as e:
+        what = " ".join(str(e).splitlines()[-1].split())[:200]
+        raise SystemExit(
+            f"{file} is not of this recipe's model: {what}; `python -m training.unpack` makes one of an exported checkpoint"
+        ) from None
 
 
 def dual_ar_config(r: DualARRecipe, vocab_size: int) -> DualARConfig:
@@ -374,11 +385,11 @@ class DualARTraining:
         self.seconds, self.step, self.heard = state["seconds"], state["step"], state["heard"]
         self.average = {name: tensor.float() for name, tensor in state["average"].items()}
         if "optimisers" not in state:  # a packed checkpoint has only the average, and warms up again
-            self.student.load_state_dict(self.average)
+            load_weights(self.student, self.average, self._file)
             self.fresh = self.step
             return
         self.fresh = state.get("fresh", 0)
-        self.student.load_state_dict(state["student"])
+        load_weights(self.student, state["student"], self._file)
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
 

@@ -29,7 +29,7 @@ from torch.nn.utils import parametrize
 from inference import SpeechEngine, SpeechRequest
 from inference.hub import EMBEDDED_VOICE
 from inference.model.config import SAMPLES_PER_FRAME
-from training.dual_ar import Student
+from training.dual_ar import Student, load_weights
 from training.evaluate import Ear
 from training.export import write_language_model
 from training.machine import Machine, in_processes
@@ -184,8 +184,9 @@ class PreferenceTraining:
         self.tokenizer = byte_tokenizer(recipe.folder / "tokenizer.tiktoken")
         self.builder = SequenceBuilder(self.tokenizer)
         self.student = Student(self.r, self.tokenizer.semantic_begin, self.tokenizer.n_vocab)
-        average = torch.load(recipe.folder / "dual_ar.pt", map_location="cpu", weights_only=True)["average"]
-        self.student.load_state_dict({name: tensor.float() for name, tensor in average.items()})
+        file = recipe.folder / "dual_ar.pt"
+        average = torch.load(file, map_location="cpu", weights_only=True)["average"]
+        load_weights(self.student, {name: tensor.float() for name, tensor in average.items()}, file)
         self.reference = copy.deepcopy(self.student).train()  # so that it notes its guided heads' attention
         self.student.eval()
 

@@ -8,7 +8,7 @@ import torch
 
 from inference.model.dual_ar import DualAR
 from inference.model.prompt import PromptBuilder
-from training.dual_ar import DualARTraining, Student, dual_ar_config, losses, own_words
+from training.dual_ar import DualARTraining, Student, dual_ar_config, load_weights, losses, own_words
 from training.machine import Machine
 from training.recipe import DualARRecipe, Recipe
 from training.samples import IGNORE, SPEAKER, Frames, SequenceBuilder, byte_tokenizer, collate, following, plan_epoch
@@ -204,3 +204,10 @@ def test_a_few_steps_learn_one_utterance(builder, tokenizer):
     assert last.token < first.token / 2
     assert last.codes < first.codes / 2
     assert last.guide < first.guide
+
+
+def test_a_file_of_another_model_is_named(tokenizer, tmp_path):
+    student = Student(R, tokenizer.semantic_begin, tokenizer.n_vocab)
+    before = {name: tensor for name, tensor in student.state_dict().items() if not name.startswith("speaker.")}
+    with pytest.raises(SystemExit, match=r"dual_ar\.pt is not of this recipe's model: .*speaker.*training\.unpack"):
+        load_weights(student, before, tmp_path / "dual_ar.pt")
