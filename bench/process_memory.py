@@ -57,7 +57,7 @@ def _told(sizes: list[int]) -> dict[str, int | list[int]]:
 
 def named(numbers: Sequence[int]) -> dict[int, str]:
     """What each process of a server does, by its number: their parent first forked the manager, then HTTP."""
-    parent_of = {pid: _number(pid, "status", "PPid:") for pid in sorted(numbers)}
+    parent_of = {pid: _number(pid, "status", "PPid:") for pid in sorted(numbers, key=_started)}
     parent = max(parent_of, key=list(parent_of.values()).count, default=0)
     names, forked = {}, iter(("manager", "http"))
     for pid, above in parent_of.items():
@@ -65,6 +65,12 @@ def named(numbers: Sequence[int]) -> dict[int, str]:
         name = next((name for word, name in _WORDS if word in command), None)
         names[pid] = "parent" if pid == parent else name or (next(forked, "other") if above == parent else "other")
     return names
+
+
+def _started(pid: int) -> int:
+    """When it started, in clock ticks; 0 when it has ended. The numbers of processes begin again at their largest."""
+    fields = _read(pid, "stat").rpartition(")")[2].split()
+    return int(fields[19]) if fields else 0
 
 
 def _number(pid: int, name: str, field: str) -> int:

@@ -276,8 +276,7 @@ def serve(
     where = locate(settings.checkpoint)  # downloads and errors come before the server starts
     complete(where, settings.codec, settings.adapter)
     say_what_speaks(where, console)
-    console.print(f"loading; listening on {url_of(settings.host, settings.port)}  ({pages})")
-    if failure := run(settings.model_copy(update={"checkpoint": str(where)}), before, console.print):
+    if failure := run(settings.model_copy(update={"checkpoint": str(where)}), before, console.print, pages):
         _stop(failure)
 
 

@@ -178,10 +178,10 @@ def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None
     return server
 
 
-def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str], None] = print) -> str | None:
+def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str], None] = print, pages: str = "") -> str | None:
     """Serve until SIGTERM or Ctrl-C, then let running requests finish. Returns the error that ended it, or None.
 
-    `say` prints a line for the user: when the model is ready, and what Ctrl-C waits for.
+    `say` prints a line for the user: where it listens and what is there (`pages`), when the model is ready, and what Ctrl-C waits for.
     Raises ConfigurationError for an address that cannot be used.
     """
     began = time.monotonic()
@@ -194,6 +194,7 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
     shutdown = Shutdown(say)
     with tempfile.TemporaryDirectory(prefix="fishserve-metrics-") as shared, shutdown.on_ctrl_c():
         os.environ[SHARED_DIRECTORY] = shutdown.folder = shared
+        say(f"loading; listening on {url}  ({pages})")  # not before: Python's own Ctrl-C is lost where it meets a destructor
         forks_end_with_parent()  # LitServe's manager and the HTTP process
         server = build(settings, plugin, shutdown.requests)
         shutdown.stop = lambda: _stop(server)

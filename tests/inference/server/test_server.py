@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import av
 import httpx
@@ -316,6 +317,9 @@ def test_on_any_address_of_this_machine_it_serves_and_ctrl_c_is_quiet(checkpoint
 def test_ctrl_c_while_it_loads_ends_it(checkpoint, tmp_path, served):
     server = served(Server(checkpoint, tmp_path))
     server.wait(lambda: "loading; listening" in server.words())
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+    assert blocked >> signal.SIGINT - 1 & 1  # Python's own handler would raise, which is ignored while it runs a destructor
     before = server.words()
     interrupt(server)
     assert server.process.wait(HANG_SECONDS) in (0, 130)
