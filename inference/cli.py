@@ -276,7 +276,7 @@ def serve(
     where = locate(settings.checkpoint)  # downloads and errors come before the server starts
     complete(where, settings.codec, settings.adapter)
     say_what_speaks(where, console)
-    if failure := run(settings.model_copy(update={"checkpoint": str(where)}), before, console.print, pages):
+    if failure := run(settings.model_copy(update={"checkpoint": str(where)}), before, console.print, pages=pages):
         _stop(failure)
 
 

@@ -30,6 +30,7 @@ class Plugin:
         complete(settings)
         self.app = web.address(settings)
         """The app's address, or a note that the app is not built."""
+        self.keep_alive_seconds = settings.keep_alive_seconds
         self.api = create_app(settings)
 
     def before(self, doors: ASGIApp) -> ASGIApp:

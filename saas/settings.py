@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8090, ge=0, le=65535, description="Port to listen on; 0: any that is free.")
     keep_alive_seconds: int = Field(
-        905, ge=1, le=3600, description="How long an idle connection stays open for the next request; Cloudflare keeps its own for 900 s."
+        905, ge=1, le=3600, description="How long an idle connection stays open for the next request. Cloudflare keeps its own for 900 s."
     )
     public_url: str = Field("http://127.0.0.1:8090", description="Public address of this API; RunPod and Stripe send their webhooks to it.")
     app_url: str = Field(

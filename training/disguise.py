@@ -28,6 +28,8 @@ PER_SHARD = 500
 """Speakers."""
 LOUDNESS, LOUDEST = 0.05, 0.98
 """Root mean square of an utterance, and its largest sample."""
+LOWEST = VOICED_HZ + 5
+"""Hz: a lively low voice would fall below what hibari makes pulses for."""
 _STEP = 7
 """Of the texts: neighbours in the corpus are alike."""
 
@@ -70,11 +72,18 @@ def disguised(sentence: Sentence, as_speaker: Speaker) -> Sentence:
     voiced = pitch > VOICED_HZ
     mean = np.exp(np.log(pitch[voiced]).mean()) if voiced.any() else 1.0
     interval = np.maximum(pitch, 1) / mean
-    moved = np.where(voiced, as_speaker.pitch * mean * interval ** (1 + as_speaker.liveliness), pitch)
+    moved = np.maximum(as_speaker.pitch * mean * interval ** (1 + as_speaker.liveliness), LOWEST)
     brighter = np.linspace(0, as_speaker.tilt, len(harmonic), dtype=np.float32)[:, None]
     harmonic, turn, noise, free = (_shifted(x, as_speaker.formants) for x in (harmonic, turn, noise, free))
     more = 0.5 * math.log(as_speaker.pitch)  # a lower voice has more harmonics
-    spectra = [harmonic + brighter + more, turn, noise + brighter + as_speaker.breath, free + brighter, phase, moved]
+    spectra = [
+        harmonic + brighter + more,
+        turn,
+        noise + brighter + as_speaker.breath,
+        free + brighter,
+        phase,
+        np.where(voiced, moved, pitch),
+    ]
     return replace(sentence, spectra=[x.astype(np.float32) for x in spectra])
 
 

@@ -1,8 +1,8 @@
 """Training of the Dual-AR: the project's own model, with what a small one needs to find its way from little sound.
 
-In each table of codes, a code's row is the sum of one row per FSQ digit and its own row. Two auxiliary losses train two heads in each of
-some layers to look at the right byte of the text, and the middle of the slow model to predict the next phoneme. The teacher's durations give
-both targets, and export drops both losses. Muon (orthogonalised momentum) trains the matrices, AdamW the rest.
+In each table of codes, a code's row is the sum of one row per FSQ digit and its own row. Three auxiliary losses train two heads in each of
+some layers to look at the right byte of the text, and the middle of the slow model to predict the next phoneme and to tell who speaks. The
+teacher's durations give the first two targets. Export drops what only these losses need. Muon (orthogonalised momentum) trains the matrices, AdamW the rest.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class DigitRows(nn.Module):
 
 
 class Student(nn.Module):
-    """The model, its factored tables, the phoneme readout, and hooks for the activations that the auxiliary losses need."""
+    """The model, its factored tables, the readouts of the phoneme and of who speaks, and hooks for the activations that the auxiliary losses need."""
 
     def __init__(self, r: DualARRecipe, semantic_begin: int, vocab_size: int) -> None:
         super().__init__()
@@ -150,14 +150,13 @@ class Losses:
 
 
 def load_weights(student: Student, weights: Mapping[str, Tensor], file: Path) -> None:
-    """Load what is of this model alone. SystemExit for another, such as one of before its training told who speaks."""
+    """Load the weights of a file. A readout that the file is older than stays as it was made. SystemExit for another model's weights."""
+    known = {name: tensor for name, tensor in student.state_dict().items() if name.startswith("speaker.")}
     try:
-        student.load_state_dict(weights)
+        student.load_state_dict(known | dict(weights))
     except RuntimeError as e:
-        what = " ".join(str(e).splitlines()[-1].split())[:200]
-        raise SystemExit(
-            f"{file} is not of this recipe's model: {what}; `python -m training.unpack` makes one of an exported checkpoint"
-        ) from None
+        what = " ".join(str(e).splitlines()[-1].split())[:200].rstrip(".")
+        raise SystemExit(f"{file} is not of this recipe's model: {what}") from None
 
 
 def dual_ar_config(r: DualARRecipe, vocab_size: int) -> DualARConfig:
@@ -218,6 +217,7 @@ def own_words(student: Student, batch: Batch, share: Tensor, frames: Frames, bui
     """Replace about `share` (batch,) of each sequence's input frames with frames that the model itself would have generated.
 
     This is scheduled sampling with all draws made at once (arXiv:1906.07651): the first code is drawn, the others come from a real frame.
+    That is one of the teacher's, also behind a clip of somebody else: who speaks must not be taken from these frames.
     """
     device = batch.columns.device
     taken = builder.semantic(batch.columns[:, 0]) & batch.is_own & (torch.rand(batch.columns[:, 0].shape, device=device) < share[:, None])
@@ -384,8 +384,10 @@ class DualARTraining:
     def _resume(self, state: dict[str, Any]) -> None:
         self.seconds, self.step, self.heard = state["seconds"], state["step"], state["heard"]
         self.average = {name: tensor.float() for name, tensor in state["average"].items()}
-        if "optimisers" not in state:  # a packed checkpoint has only the average, and warms up again
+        if "optimisers" not in state or any(name not in self.average for name, _ in self.student.named_parameters()):
+            # A packed checkpoint has only the average, and the optimisers of an older one know less; both warm up again.
             load_weights(self.student, self.average, self._file)
+            self.average = {name: p.detach().clone() for name, p in self.student.named_parameters()}
             self.fresh = self.step
             return
         self.fresh = state.get("fresh", 0)

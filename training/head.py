@@ -201,13 +201,13 @@ class HeadTraining:
 
     def _crop(self) -> tuple[Tensor, Tensor]:
         """A batch of sound decoded from codes, some with altered digits, and the true sound, (batch, samples)."""
-        codes, true = self._drawn(self.audio, self.r.batch)
+        codes, true = self._drawn(self.audio)
         return self._made(codes), true
 
-    def _drawn(self, audio: tuple[Tensor, ...], crops: int) -> tuple[Tensor, Tensor]:
-        """Codes (crops, frames, groups), some with altered digits, and the sound of their last frames, (crops, samples)."""
+    def _drawn(self, audio: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Crops: codes (batch, frames, groups), some with altered digits, and the sound of their last frames, (batch, samples)."""
         (wave, codes), r = audio, self.r
-        starts = torch.randint(0, len(codes) - r.context - r.crop, (crops,), device=codes.device)
+        starts = torch.randint(0, len(codes) - r.context - r.crop, (r.batch,), device=codes.device)
         frames = starts[:, None] + torch.arange(r.context + r.crop, device=codes.device)
         chosen, true = codes[frames].long(), wave[frames[:, r.context :]].flatten(1).float() / 32768
         return torch.where(torch.rand(chosen.shape, device=codes.device) < r.digit_noise, nudge(chosen), chosen), true[:, UNHEARD:]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,8 +52,6 @@ MODULATIONS = 4.0
 """Of other speakers' sound."""
 MEET_EVERY, MEET_SECONDS = 30, 90
 """Steps after which a process takes the mean of its weights and those of others that are not older than this."""
-HEARD_FROM_CODES = ("head.", "quantizer.upsample.")
-"""What is trained with the head, as is what comes out of a code (`project_out`)."""
 WAVE_SPECTRA = ((1024, 256, 93), (512, 128, 46))
 """FFT size, hop and bins, up to 4 kHz."""
 EAR_STEPS, EAR_CROPS, EAR_HOPS, EAR_RATE = 2_500, 32, 96, 2e-3
@@ -172,9 +171,9 @@ class PulsedHeadTraining(HeadTraining):
             self._save(self.seconds + elapsed)
 
     def _step(self, fall: float) -> float:
-        codes, true = self._drawn(self.audio, self.r.batch)
+        codes, true = self._drawn(self.audio)
         if self._others:
-            other_codes, other_true = self._drawn(self._others, self.r.batch)
+            other_codes, other_true = self._drawn(self._others)
             codes, true = torch.cat((codes, other_codes)), torch.cat((true, other_true))
         made = self._made(codes)
         if self.steps % JUDGES_EVERY == 0:
@@ -218,10 +217,11 @@ def other_sound(recipe: Recipe) -> tuple[Tensor, Tensor] | None:
     """All of other speakers' sound that is kept, end to end, (frames, SAMPLES) int16, and its codes, (frames, groups); None: there is none."""
     waves, codes = [], []
     for path in other_speech(recipe):
-        for one, code in zip(torch.load(path, weights_only=True), torch.load(codes_beside(path), weights_only=True), strict=True):
-            if one["wave"] is not None:
-                waves.append(one["wave"])
-                codes.append(code["codes"])
+        said = torch.load(path, weights_only=True)
+        if said[0]["wave"] is None:  # nor do later shards have any
+            break
+        waves += [one["wave"] for one in said]
+        codes += [one["codes"] for one in torch.load(codes_beside(path), weights_only=True)]
     return (torch.cat(waves).view(-1, SAMPLES), torch.cat(codes)) if waves else None
 
 
@@ -230,19 +230,29 @@ def codec_of(recipe: Recipe, file: Path) -> tuple[Codec, dict[str, Tensor]]:
 
     SystemExit if it holds no codec of the recipe's shape, or if its encoder is not the recipe's, whose codes mean something else.
     """
-    codec, encoder = Codec(codec_config(recipe.encoder, recipe.head)), load_encoder(recipe).state_dict()
+    codec = Codec(codec_config(recipe.encoder, recipe.head))
     try:
         weights = {name: tensor.float() for name, tensor in load_file(file).items()}
         codec.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as e:
         raise SystemExit(f"{file} holds no codec of this recipe's shape: {str(e).splitlines()[-1].strip()[:200]}") from None
-    for name in (name for name in weights if not name.startswith(HEARD_FROM_CODES) and ".project_out." not in name):
-        if not torch.equal(weights[name].half(), encoder[name].half()):  # files are FP16
+    check_encoder(recipe, file, weights)
+    return codec.eval(), weights
+
+
+def is_heard(name: str) -> bool:
+    """Whether a codec's weight of this name makes sound of codes. The others make codes of sound."""
+    return name.startswith(("head.", "quantizer.upsample.")) or ".project_out." in name
+
+
+def check_encoder(recipe: Recipe, file: Path, weights: Mapping[str, Tensor]) -> None:
+    """SystemExit if the encoder of a codec, or of a run's state, is not the recipe's, whose codes mean something else."""
+    for name, tensor in load_encoder(recipe).state_dict().items():
+        if name in weights and not is_heard(name) and not torch.equal(weights[name].half(), tensor.half()):  # files are FP16
             raise SystemExit(
                 f"{file} has another encoder than {recipe.folder / 'encoder.pt'}, whose codes it cannot read: "
                 "in an empty folder run `python -m training.unpack`, then `python -m training speech codes`"
             )
-    return codec.eval(), weights
 
 
 def prepare(recipe: Recipe, begun: Path, shards: int, ear_steps: int = EAR_STEPS) -> None:
@@ -257,6 +267,10 @@ def prepare(recipe: Recipe, begun: Path, shards: int, ear_steps: int = EAR_STEPS
     if not (recipe.folder / "encoder.pt").is_file():
         raise SystemExit(f"{recipe.folder} has no encoder.pt: make it with `python -m training.unpack`, and speech and codes anew")
     codec, weights = codec_of(recipe, begun)
+    if (state := recipe.folder / STATE).exists():
+        check_encoder(recipe, state, torch.load(state, map_location="cpu", weights_only=True)["average"])
+    if uncoded := [path.name for path in other_speech(recipe) if not codes_beside(path).exists()]:
+        raise SystemExit(f"{recipe.folder} has no codes of {', '.join(uncoded)}: make them with `python -m training.widening`")
     teacher = Teacher(recipe.folder)
     for speech, code in list(zip(spoken, codes, strict=True))[:shards]:
         target = recipe.folder / speech.name.replace("speech", "aligned")
@@ -264,8 +278,8 @@ def prepare(recipe: Recipe, begun: Path, shards: int, ear_steps: int = EAR_STEPS
             align_shard(recipe, codec, teacher, speech, code, target)
             print(target.name, flush=True)
     train_ear(recipe, ear_steps)
-    if not (recipe.folder / STATE).exists():
-        save(recipe.folder / STATE, {"average": unfold_weight_norm(weights), "seconds": 0.0, "steps": 0, "against_steps": 0})
+    if not state.exists():
+        save(state, {"average": unfold_weight_norm(weights), "seconds": 0.0, "steps": 0, "against_steps": 0})
     for path in recipe.folder.glob("pulsed_head_*.pt"):  # an earlier run's, whose weights may be of another head
         path.unlink()
 

@@ -207,7 +207,7 @@ def collate(sequences: Sequence[Conversation]) -> Batch:
 def following(
     speakers: Sequence[tuple[Tensor, Sequence[CodedUtterance]]], builder: SequenceBuilder, columns: int, rng: random.Random
 ) -> Iterator[Batch]:
-    """Batches of speakers, each by their readout and utterances, who say one utterance after a clip of one or more others; without end."""
+    """Batches without end. Each speaker, given as their readout and utterances, says one of these behind a clip of one or more of the rest."""
     while True:
         sequences = []
         for readout, utterances in rng.sample(speakers, len(speakers)):

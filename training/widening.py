@@ -1,8 +1,8 @@
-"""`python -m training.widening`: makes a codec that knows one speaker code others, too.
+"""`python -m training.widening`: teaches a codec that was trained on one speaker to code others, too.
 
 In --work it needs the codec's `encoder.pt`, which `python -m training.unpack` writes, and the teacher's `speech` and `codes`. It speaks as
-other speakers (disguise.py) and trains the encoder to keep what the teacher's sound is coded as, and to code theirs so that a mel decoder
-can tell them; then come their codes, and a codec with the new encoder. `python -m training.pulsed_head --begin CODEC` lets its head learn
+other speakers (disguise.py). Then it trains the encoder to keep what the teacher's sound is coded as, and to code theirs so that a mel decoder
+can tell them; their codes follow, then a new `encoder.pt` and a codec with it. `python -m training.pulsed_head --begin CODEC` lets its head learn
 their sound, and `python -m training dual-ar` the language model to follow clips.
 """
 
@@ -25,7 +25,7 @@ from training.encoder import MelAutoencoder, crops, encoder_loss, load_encoder, 
 from training.export import write_codec
 from training.fsq import digits
 from training.machine import Machine, in_processes
-from training.pulsed_head import HEARD_FROM_CODES
+from training.pulsed_head import codec_of, is_heard
 from training.recipe import Recipe
 from training.shards import code_shards, held_out, save, speech_shards, utterances
 from training.speech import Utterance
@@ -33,7 +33,7 @@ from training.speech import Utterance
 SHARDS, WAVES = 3, 1
 """Of other speakers' speech, and how many of them keep their sound."""
 READOUT_SECONDS, SECONDS = 200, 420
-"""For a mel decoder and a readout of phonemes, which no codec has with it; then for the encoder with them."""
+"""First for a mel decoder and a readout of phonemes, which a codec's file does not hold; then for the encoder together with them."""
 RATE, WARM_UP = 2e-3, 50
 SAME_WEIGHT = 0.3
 """Of the distance between the teacher's digits and what they were."""
@@ -42,7 +42,7 @@ HELD = 40
 
 
 class Widening:
-    """An encoder that learns other speakers, and what it was."""
+    """An encoder that learns other speakers, and a copy of it from before."""
 
     def __init__(self, recipe: Recipe, machine: Machine) -> None:
         self.recipe, self.machine, self.r = recipe, machine, recipe.encoder
@@ -57,16 +57,15 @@ class Widening:
         with torch.no_grad():
             self.model.mel.bias.copy_(self.spoken[0][0].float().mean(1))
 
-    def run(self, readout_seconds: float, seconds: float) -> None:
-        """Train the readouts alone, then everything, and write `encoder.pt`."""
+    def run(self, readout_seconds: float, seconds: float) -> MelAutoencoder:
+        """Train the readouts alone, then everything."""
         readouts = [*self.model.mel.parameters(), *self.model.phoneme.parameters(), *self.model.quantizer.upsample.parameters()]
         readouts += [p for rvq in self.model.quantizer.residual_fsq.rvqs for p in rvq.project_out.parameters()]
         for parameters, given in ((readouts, readout_seconds), (list(self.model.parameters()), seconds)):
             self._train(parameters, given)
             for name, held in self.held.items():
                 print(f"{name}: {score(self.model, held)}, digits as before {self.kept(held):.3f}", flush=True)
-        self.model.eval()
-        save(self.recipe.folder / "encoder.pt", {"model": self.model.state_dict(), "steps": 0})
+        return self.model.eval()
 
     @torch.no_grad()
     def kept(self, held: list[Utterance]) -> float:
@@ -75,6 +74,9 @@ class Widening:
         return float((torch.cat(now) == torch.cat(before)).float().mean())
 
     def _train(self, parameters: list[nn.Parameter], seconds: float) -> None:
+        self.model.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
         optimiser = torch.optim.AdamW(parameters, RATE, betas=(0.8, 0.98), weight_decay=1e-4)
         start, step = self.machine.clock(), 0
         while (elapsed := self.machine.clock() - start) < seconds:
@@ -103,23 +105,21 @@ def said(path: Path) -> list[tuple[int, Utterance]]:
     return [(item.pop("speaker"), Utterance(**item)) for item in torch.load(path, weights_only=True)]
 
 
-def code_others(recipe: Recipe) -> None:
-    """Write the codes of all other speakers' speech, where they are missing."""
-    model = load_encoder(recipe)
+def code_others(recipe: Recipe, model: MelAutoencoder) -> None:
+    """Write the codes of all other speakers' speech, in place of those of an earlier encoder."""
     for path in other_speech(recipe):
-        target = codes_beside(path)
-        if not target.exists():
-            spoken = said(path)
-            coded = zip(spoken, encode(model, [u for _, u in spoken]), strict=True)
-            save(target, [{"speaker": number, "readout": speaker(number).readout} | vars(c) for (number, _), c in coded])
-            print(target.name, flush=True)
+        spoken, target = said(path), codes_beside(path)
+        coded = zip(spoken, encode(model, [u for _, u in spoken]), strict=True)
+        save(target, [{"speaker": number, "readout": speaker(number).readout} | vars(c) for (number, _), c in coded])
+        print(target.name, flush=True)
 
 
-def widened(recipe: Recipe, codec: Path) -> Path:
-    """Write the codec, whose encoder was what `encoder.pt` has become, with that; its path."""
-    encoder, weights = load_encoder(recipe).state_dict(), load_file(codec)
-    mine = {name for name in weights if not name.startswith(HEARD_FROM_CODES) and ".project_out." not in name}
-    return write_codec({name: encoder[name] if name in mine else tensor for name, tensor in weights.items()}, recipe.folder)
+def write(recipe: Recipe, model: MelAutoencoder, begun: Path) -> Path:
+    """Write the encoder as `encoder.pt`, and the codec that it was of with it in place of its own. The codec's path."""
+    encoder = model.state_dict()
+    codec = write_codec({n: t if is_heard(n) else encoder[n] for n, t in load_file(begun).items()}, recipe.folder)
+    save(recipe.folder / "encoder.pt", {"model": encoder, "steps": 0})
+    return codec
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -129,13 +129,21 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--work", type=Path, default=Path("var/minnow"), help="folder of the recipe's run (default: %(default)s)")
     parser.add_argument(
-        "--begin", type=Path, default=EMBEDDED_VOICE / f"{CODEC_NAME}.safetensors", help="the codec with that encoder (default: minnow's)"
+        "--begin",
+        type=Path,
+        default=EMBEDDED_VOICE / f"{CODEC_NAME}.safetensors",
+        help="the codec whose encoder `encoder.pt` is (default: minnow's)",
     )
     parser.add_argument(
         "--shards", type=int, default=SHARDS,
         help=f"shards of {PER_SHARD} speakers, who say {EACH} texts each (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="seconds of a core for the encoder (default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=SECONDS,
+        help=f"seconds of a core for the encoder, after {READOUT_SECONDS} for what reads its codes (default: %(default)s)",
+    )
     parser.add_argument("--processes", type=int, default=1, help="cores to speak on (default: %(default)s)")
     options = parser.parse_args(arguments)
     for name in ("shards", "processes"):
@@ -144,14 +152,21 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.seconds > 0:
         parser.error(f"--seconds is {options.seconds:g}; it must be more than 0")
     recipe, machine = Recipe(options.work), Machine(processes=options.processes)
-    if not (recipe.folder / "encoder.pt").exists() or not code_shards(recipe):
-        lacks = "shards of codes" if (recipe.folder / "encoder.pt").exists() else "encoder.pt"
-        raise SystemExit(f"{options.work} has no {lacks}: run `python -m training.unpack`, then `python -m training speech codes`")
+    if not options.begin.is_file():
+        parser.error(f"--begin: there is no file {options.begin}")
+    needed = {
+        "encoder.pt": (recipe.folder / "encoder.pt").exists(),
+        "shards of speech": speech_shards(recipe),
+        "shards of codes": code_shards(recipe),
+    }
+    if lacks := [name for name, there in needed.items() if not there]:
+        raise SystemExit(f"{options.work} has no {lacks[0]}: run `python -m training.unpack`, then `python -m training speech codes`")
+    codec_of(recipe, options.begin)
     in_processes(partial(speak_disguised, shards=options.shards, waves=WAVES), recipe, machine)
     torch.set_num_threads(1)
-    Widening(recipe, machine).run(READOUT_SECONDS, options.seconds)
-    code_others(recipe)
-    codec = widened(recipe, options.begin)
+    model = Widening(recipe, machine).run(READOUT_SECONDS, options.seconds)
+    code_others(recipe, model)
+    codec = write(recipe, model, options.begin)
     print(f"{codec}: its head learns the others' sound by `python -m training.pulsed_head --begin {codec}`", flush=True)
 
 

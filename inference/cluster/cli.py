@@ -104,7 +104,7 @@ def config(
     idle_seconds: IdleSeconds = 300, host: Host = "0.0.0.0", port: Port = 8000,
 ) -> None:  # fmt: skip
     """Print the config file for `serve deploy` and for KubeRay's serveConfigV2, as JSON, which YAML readers read."""
-    from inference.settings import KEEP_ALIVE_SECONDS
+    from inference.settings import read
 
     settings = {"checkpoint": checkpoint, "device": device, "slots": slots}
     given = {name: value for name, value in settings.items() if value is not None}
@@ -113,7 +113,7 @@ def config(
         "name": "fishserve", "route_prefix": "/", "import_path": "inference.cluster.application:build",
         "args": options.model_dump(exclude_defaults=True),
     }  # fmt: skip
-    http = {"host": host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE_SECONDS}
+    http = {"host": host, "port": port, "keep_alive_timeout_s": read().keep_alive_seconds}
     found = {"proxy_location": "EveryNode", "http_options": http, "applications": [application]}
     typer.echo(json.dumps(found, indent=2))
 

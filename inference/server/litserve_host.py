@@ -138,6 +138,9 @@ class Server(ls.LitServer):
 class Plugin(Protocol):
     """An app in front of the server's own APIs, which then need no API keys."""
 
+    keep_alive_seconds: int
+    """In place of the server's own."""
+
     def before(self, doors: ASGIApp) -> ASGIApp:
         """The app that answers instead of `doors`."""
         ...
@@ -178,7 +181,7 @@ def build(settings: Settings, plugin: Plugin | None = None, requests: Any = None
     return server
 
 
-def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str], None] = print, pages: str = "") -> str | None:
+def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str], None] = print, *, pages: str) -> str | None:
     """Serve until SIGTERM or Ctrl-C, then let running requests finish. Returns the error that ended it, or None.
 
     `say` prints a line for the user: where it listens and what is there (`pages`), when the model is ready, and what Ctrl-C waits for.
@@ -217,7 +220,7 @@ def serve(settings: Settings, plugin: Plugin | None = None, say: Callable[[str],
                 server.run(
                     host="127.0.0.1", port=_ANY_PORT, num_api_servers=1, generate_client_file=False, log_level="warning", access_log=False,
                     http=HTTPProtocol, ws=DrainingWebSocketProtocol, ws_per_message_deflate=False, ws_max_size=settings.max_upload_bytes,
-                    timeout_keep_alive=settings.keep_alive_seconds,
+                    timeout_keep_alive=(plugin or settings).keep_alive_seconds,
                 )  # fmt: skip
             except (EOFError, ConnectionError):  # what LitServe's manager holds is gone
                 failure.append("LitServe's manager process ended")

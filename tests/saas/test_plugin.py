@@ -5,11 +5,13 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import httpx
 import pytest
 
 from tests.processes import Started
+from tests.raw import kept_connection, status_again
 from tests.saas.conftest import free_port
 from tests.saas.jobs.conftest import SMALL, Account, check_paid, environment
 from tests.waiting import HANG_SECONDS
@@ -23,7 +25,7 @@ def server(data, bucket, checkpoint):
     server.start(
         [sys.executable, "-m", "inference.cli", "serve", "--plugin", "saas", "--checkpoint", str(checkpoint), "--port", str(port)],
         lambda: answers(f"{url}/ready") and httpx.get(f"{url}/ready").status_code == 200, cwd=ROOT,
-        env=environment(data, bucket, FISHSERVE_SAAS_PUBLIC_URL=url, OMP_NUM_THREADS="1"),
+        env=environment(data, bucket, FISHSERVE_SAAS_PUBLIC_URL=url, OMP_NUM_THREADS="1", FISHSERVE_KEEP_ALIVE_SECONDS="1"),
     )  # fmt: skip
     with server:
         yield url
@@ -59,6 +61,12 @@ def test_the_example_speaks_for_credits(data, server, tmp_path):
         assert re.fullmatch(r"balance: \d+\nsaas\.mp3, [\d.]+ s for \d+ credits\n", told.stdout)
         assert (tmp_path / "saas.mp3").stat().st_size > 100
         account.check_balance()
+
+
+def test_it_keeps_connections_as_long_as_the_api_does_not_as_the_engines_server(server):
+    connection = kept_connection(int(server.rpartition(":")[2]), "/healthz")
+    time.sleep(2)
+    assert status_again(connection, "/healthz") == 200
 
 
 def test_nobody_gets_past_it_to_the_engine(server, poor):

@@ -26,6 +26,11 @@ def test_the_config_holds_what_was_asked_for():
     assert written["http_options"] == {"host": "0.0.0.0", "port": 8000, "keep_alive_timeout_s": KEEP_ALIVE_SECONDS}
 
 
+def test_the_config_keeps_connections_as_long_as_one_server_would(monkeypatch):
+    monkeypatch.setenv("FISHSERVE_KEEP_ALIVE_SECONDS", "620")
+    assert json.loads(run("config").stdout)["http_options"]["keep_alive_timeout_s"] == 620
+
+
 def test_the_last_replica_may_end_after_a_while():
     (application,) = json.loads(run("config", "--min-replicas", "0", "--idle-seconds", "60").stdout)["applications"]
     assert Options(**application["args"]) == Options(min_replicas=0, idle_seconds=60)
