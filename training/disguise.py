@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,26 +18,29 @@ from torch import Tensor
 
 from inference.model.codec import LogMel
 from training.machine import Machine
-from training.pulses import VOICED_HZ
+from training.pulses import FEWEST, MAX_PULSES, VOICED_HZ, AlignedUtterance, cycles, expected_pulses, moved, pitch_of
 from training.recipe import Recipe
 from training.shards import read_corpus, save
-from training.speech import Sentence, Teacher, Utterance, sound_of
+from training.speech import Sentence, Teacher, Utterance, int16, sound_of, trimmed
 
 EACH = 3
 """Utterances of a speaker, one after the other."""
 PER_SHARD = 500
 """Speakers."""
-LOUDNESS, LOUDEST = 0.05, 0.98
-"""Root mean square of an utterance, and its largest sample."""
+LOUDNESS, LOUDEST = (0.02, 0.15), 0.98
+"""Root mean squares of speakers' utterances, and the largest sample: microphones differ more than voices do."""
 LOWEST = VOICED_HZ + 5
 """Hz: a lively low voice would fall below what hibari makes pulses for."""
 _STEP = 7
 """Of the texts: neighbours in the corpus are alike."""
 
+Counts = Callable[[Tensor, np.ndarray], np.ndarray]
+"""Codes (frames, groups), and how many pulses each frame would have at its pitch -> how many it has, (frames,)."""
+
 
 @dataclass(frozen=True)
 class Speaker:
-    """How a speaker differs from the teacher, whose values are 1, 1, 0, 0 and 0."""
+    """How a speaker differs from the teacher, whose values are 1, 1, 0, 0 and 0, and how loud they are."""
 
     pitch: float
     """Times the teacher's mean pitch."""
@@ -48,6 +52,8 @@ class Speaker:
     """How much wider intervals are, as a share of the teacher's."""
     breath: float
     """Nats of noise more."""
+    loudness: float
+    """Root mean square of an utterance; the model need not tell it."""
 
     @property
     def readout(self) -> Tensor:
@@ -62,7 +68,12 @@ def speaker(number: int) -> Speaker:
     low = drawn.random() < 0.5
     pitch, formants = ((0.42, 0.72), (0.78, 0.94)) if low else ((0.75, 1.3), (0.92, 1.15))
     return Speaker(
-        drawn.uniform(*pitch), drawn.uniform(*formants), drawn.uniform(-1.5, 1), drawn.uniform(-0.5, 0.4), drawn.uniform(-0.5, 0.8)
+        drawn.uniform(*pitch),
+        drawn.uniform(*formants),
+        drawn.uniform(-1.5, 1),
+        drawn.uniform(-0.5, 0.4),
+        drawn.uniform(-0.5, 0.8),
+        math.exp(drawn.uniform(*map(math.log, LOUDNESS))),
     )
 
 
@@ -102,14 +113,40 @@ class Disguised:
     def __init__(self, folder: Path) -> None:
         self._teacher, self._mel = Teacher(folder), LogMel(160)
 
-    def speak(self, text: str, as_speaker: Speaker, *, seed: int, keep_wave: bool) -> Utterance | None:
-        """As `Teacher.speak`, at LOUDNESS: a clip's level is no mark of its speaker."""
-        sentences = [disguised(s, as_speaker) for s in self._teacher.sentences(text)]
-        if not sentences:
-            return None
-        sound = sound_of(sentences, seed)
-        sound *= LOUDNESS / max(sound.std(), 1e-4)
-        return self._teacher.utterance(text, sentences, sound * min(1, LOUDEST / np.abs(sound).max()), keep_wave)
+    def speak(self, text: str, as_speaker: Speaker, *, seed: int) -> Utterance | None:
+        """As `Teacher.speak`, without the wave."""
+        sentences = self._sentences(text, as_speaker)
+        return self._teacher.utterance(text, sentences, _sound(sentences, as_speaker, seed)[0], keep_wave=False) if sentences else None
+
+    def aligned(self, text: str, as_speaker: Speaker, *, seed: int, codes: Tensor, counts: Counts) -> AlignedUtterance:
+        """What `speak` said, with a whole number of pulses in each of its code frames: what a head should make of the codes.
+
+        `codes` (frames, groups) are those of `speak`'s sound, and `counts` tells the numbers.
+        """
+        sentences = self._sentences(text, as_speaker)
+        sound, gain = _sound(sentences, as_speaker, seed)
+        found = trimmed(sound)
+        assert found is not None  # speak has said it
+        samples, start = len(found[0]), found[1]
+        now = counts(codes, expected_pulses(pitch_of(sentences, start, samples)))
+        wave = int16(moved(sentences, cycles(now), start, seed) * gain)
+        return AlignedUtterance(codes, torch.from_numpy(wave), torch.from_numpy(now.astype(np.int8)))
+
+    def _sentences(self, text: str, as_speaker: Speaker) -> list[Sentence]:
+        return [disguised(sentence, as_speaker) for sentence in self._teacher.sentences(text)]
+
+
+def _sound(sentences: list[Sentence], as_speaker: Speaker, seed: int) -> tuple[np.ndarray, float]:
+    """Samples at 24 kHz as loud as their speaker, and what made them so."""
+    sound = sound_of(sentences, seed)
+    gain = as_speaker.loudness / max(float(sound.std()), 1e-4)
+    gain *= min(1, LOUDEST / max(gain * float(np.abs(sound).max()), 1e-4))
+    return sound * gain, gain
+
+
+def by_pitch(_codes: Tensor, expected: np.ndarray) -> np.ndarray:
+    """The whole numbers of pulses nearest to the pitch."""
+    return np.clip(np.round(expected).astype(int), FEWEST, MAX_PULSES)
 
 
 def other_speech(recipe: Recipe) -> list[Path]:
@@ -122,8 +159,13 @@ def codes_beside(shard: Path) -> Path:
     return shard.with_name(shard.name.replace("speech", "codes"))
 
 
-def speak_disguised(recipe: Recipe, machine: Machine, process: int, shards: int, waves: int) -> None:
-    """Write this process's share of so many shards of PER_SHARD speakers, of which the first `waves` keep their sound."""
+def aligned_beside(shard: Path) -> Path:
+    """Where the sound of a shard of other speakers' speech is, with pulses where codes say."""
+    return shard.with_name(shard.name.replace("speech", "aligned"))
+
+
+def speak_disguised(recipe: Recipe, machine: Machine, process: int, shards: int) -> None:
+    """Write this process's share of so many shards of PER_SHARD speakers."""
     texts, teacher = read_corpus(recipe).train, Disguised(recipe.folder)
     for shard in range(shards)[process :: machine.processes]:
         path = recipe.folder / f"other_speech_{shard:04d}.pt"
@@ -132,8 +174,22 @@ def speak_disguised(recipe: Recipe, machine: Machine, process: int, shards: int,
         said = []
         for number in range(shard * PER_SHARD, (shard + 1) * PER_SHARD):
             for k in range(EACH * number, EACH * (number + 1)):
-                utterance = teacher.speak(texts[_STEP * k % len(texts)], speaker(number), seed=k, keep_wave=shard < waves)
+                utterance = teacher.speak(texts[_STEP * k % len(texts)], speaker(number), seed=k)
                 if utterance is not None:
-                    said.append({"speaker": number} | vars(utterance))
+                    said.append({"speaker": number, "seed": k} | vars(utterance))
         save(path, said)
         print(path.name, flush=True)
+
+
+def align_others(recipe: Recipe, shards: int, counts: Counts) -> list[Path]:
+    """Write the aligned sound of the first shards of other speakers' speech, whose codes are there; two minutes of a core each."""
+    teacher, written = Disguised(recipe.folder), []
+    for shard in other_speech(recipe)[:shards]:
+        pairs = zip(torch.load(shard, weights_only=True), torch.load(codes_beside(shard), weights_only=True), strict=True)
+        aligned = [
+            teacher.aligned(said["text"], speaker(said["speaker"]), seed=said["seed"], codes=coded["codes"], counts=counts)
+            for said, coded in pairs
+        ]
+        written.append(aligned_beside(shard))
+        save(written[-1], [vars(one) for one in aligned])
+    return written

@@ -181,25 +181,52 @@ def dual_ar_config(r: DualARRecipe, vocab_size: int) -> DualARConfig:
     )
 
 
-def losses(student: Student, batch: Batch, r: DualARRecipe, im_end: int) -> Losses:
-    """Mean cross entropies in nats. The end column's code 0 is fixed at inference and is not learned."""
+@dataclass(frozen=True)
+class Predictions:
+    """What a student predicts of the speech in a batch, column by column."""
+
+    tokens: Tensor
+    """Logits of the next token, (columns, vocabulary)."""
+    codes: Tensor
+    """Logits of the next frame's codes, (chosen, codebooks, 1000)."""
+    chosen: Tensor
+    """Which columns have logits of codes, (chosen,) int64."""
+    phonemes: Tensor
+    """Logits of the next phoneme, (batch, time, phonemes)."""
+    attention: list[Tensor]
+
+
+def predictions(student: Student, batch: Batch, r: DualARRecipe, chosen: Tensor | None = None) -> Predictions:
+    """The logits that `losses` compares with what is said. `chosen`: the columns whose codes count; None: `r.fast_share` of them, drawn."""
     device = batch.columns.device
     attend = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
     with torch.autocast(device.type, torch.bfloat16, enabled=r.bfloat16), sdpa_kernel(attend), parametrize.cached():
-        hidden, phoneme_logits, attention = student.slow(batch.columns)
-        spoken = batch.target[:, 0] != IGNORE
-        hidden, target = hidden[spoken], batch.target.transpose(1, 2)[spoken]
-        token = F.cross_entropy(student.model.token_logits(hidden), target[:, 0])
-        chosen = torch.randperm(len(target), device=device)[: max(1, int(r.fast_share * len(target)))]
-        frames = target[chosen]
-        logits = student.code_logits(hidden[chosen], frames[:, 1:])
+        hidden, phonemes, attention = student.slow(batch.columns)
+        hidden, frames = hidden[batch.is_spoken], batch.said[:, 1:]
+        tokens = student.model.token_logits(hidden)
+        if chosen is None:
+            chosen = torch.randperm(len(frames), device=device)[: max(1, int(r.fast_share * len(frames)))]
+        codes = student.code_logits(hidden[chosen], frames[chosen])
+    return Predictions(tokens, codes, chosen, phonemes, attention)
+
+
+def losses(student: Student, batch: Batch, r: DualARRecipe, im_end: int) -> Losses:
+    """Mean cross entropies in nats. The end column's code 0 is fixed at inference and is not learned."""
+    predicted, target = predictions(student, batch, r), batch.said
+    token = F.cross_entropy(predicted.tokens.float(), target[:, 0])
+    frames = target[predicted.chosen]
     learned = frames[:, 1:].clone()
     learned[frames[:, 0] == im_end, 0] = IGNORE
-    codes = F.cross_entropy(logits.float().flatten(0, 1), learned.flatten(), ignore_index=IGNORE)
+    codes = F.cross_entropy(predicted.codes.float().flatten(0, 1), learned.flatten(), ignore_index=IGNORE)
+    return Losses(token, codes, *auxiliary_losses(student, batch, predicted, r))
+
+
+def auxiliary_losses(student: Student, batch: Batch, predicted: Predictions, r: DualARRecipe) -> tuple[Tensor, Tensor, Tensor]:
+    """The last three of `Losses`, of what the student predicted last."""
     placed = batch.place >= 0
     share = phoneme_share(batch.phonemes.flatten(1))[placed]
-    phoneme = -(share * phoneme_logits[placed].float().log_softmax(-1)).sum(-1).mean()
-    return Losses(token, codes, _guide_loss(attention, batch.place, r), phoneme, _speaker_loss(student.told_speakers(), batch))
+    phoneme = -(share * predicted.phonemes[placed].float().log_softmax(-1)).sum(-1).mean()
+    return _guide_loss(predicted.attention, batch.place, r), phoneme, _speaker_loss(student.told_speakers(), batch)
 
 
 def train_dual_ar(recipe: Recipe, machine: Machine, process: int) -> None:
@@ -325,7 +352,7 @@ class DualARTraining:
             yield from DataLoader(plans, batch_size=None, collate_fn=made, num_workers=self.r.loaders, generator=generator)
 
     def _step(self, batch: Batch, elapsed: float) -> None:
-        heard, device = int((batch.target[:, 0] != IGNORE).sum()), self.machine.device
+        heard, device = int(batch.is_spoken.sum()), self.machine.device
         batch, n = batch.to(device), len(batch.columns)
         if self.rng.random() < self.r.own_share:
             batch = own_words(self.student, batch, torch.rand(n, device=device) * self.r.own, self.frames, self.builder, self.r)
@@ -337,7 +364,7 @@ class DualARTraining:
             for group in optimiser.param_groups:
                 group["lr"] = self.r.rate * min(1, (self.step - self.fresh + 1) / _WARM_UP) * left
         self.student.train()
-        loss = losses(self.student, batch, self.r, self.tokenizer.im_end).total(self.r)
+        loss = self._losses(batch).total(self.r)
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -349,6 +376,9 @@ class DualARTraining:
         keep = min(self.r.average, 1 - 1 / (0.2 * self.step + 2))
         for name, p in self.student.named_parameters():
             self.average[name].lerp_(p.detach(), 1 - keep)
+
+    def _losses(self, batch: Batch) -> Losses:
+        return losses(self.student, batch, self.r, self.tokenizer.im_end)
 
     def _elapsed(self, start: float) -> float:
         """Seconds of all processes, the same number in each. When due, it averages the weights and agrees whether time is up."""
@@ -421,5 +451,5 @@ def _speaker_loss(told: Tensor, batch: Batch) -> Tensor:
 
     Later columns know it from the speech itself. Without this loss the model did not learn to listen to the clip.
     """
-    early = batch.is_own & ((batch.target[:, 0] != IGNORE).cumsum(1) <= _EARLY) & (batch.columns[:, 0] > 0)
+    early = batch.is_own & (batch.is_spoken.cumsum(1) <= _EARLY) & (batch.columns[:, 0] > 0)
     return (told - batch.speaker[:, None])[early].square().clamp(max=9).mean()

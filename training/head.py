@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,6 @@ RESOLUTIONS = ((2048, 512, 160), (1024, 256, 120), (512, 128, 80), (256, 64, 40)
 """FFT size, hop and mel bands."""
 FINE = 256
 """FFT sizes up to this, 5.8 ms, are shorter than the teacher's pitch period."""
-_KEPT = ("codec", "average", "optimiser", "adversary", "against")
-
-
 MODULATIONS = ((256, 32, 40, 64), (128, 16, 24, 128))
 """FFT size, hop and mel bands, and frames of the second transform: 46 ms."""
 MODULATION_FLOOR = 0.3
@@ -93,9 +91,16 @@ def _magnitude(wave: Tensor, n_fft: int, hop: int, window: Tensor) -> Tensor:
 
 
 def run_head(head: Head, features: Tensor, last: int | None = None) -> Tensor:
-    """`head(features)` with two-dimensional convolutions in channels-last order: with few channels several times faster on CPU.
+    """`head(features)`: features (batch, dim, hops) -> (batch, samples). `last` as for `stages`."""
+    *_, x = stages(head, features, last)
+    return sound(head, x)
 
-    features (batch, dim, hops) -> (batch, samples). With `last`, only that many of the last hops continue past the first convolution.
+
+def stages(head: Head, features: Tensor, last: int | None = None) -> Iterator[Tensor]:
+    """What each stage of a head makes of features (batch, dim, hops), one after the other: (batch, channels, 1, time).
+
+    Two-dimensional convolutions in channels-last order: with few channels several times faster on CPU.
+    With `last`, only that many of the last hops continue past the first convolution.
     """
     x = _conv(features.unsqueeze(2).contiguous(memory_format=torch.channels_last), head.conv_pre)
     if last is not None:
@@ -109,6 +114,11 @@ def run_head(head: Head, features: Tensor, last: int | None = None) -> Tensor:
                 y = y + _conv(F.silu(_conv(F.silu(y), conv1)), conv2)
             branches.append(y)
         x = sum(branches[1:], branches[0]) / len(branches)
+        yield x
+
+
+def sound(head: Head, x: Tensor) -> Tensor:
+    """What a head makes of its last stage's output, (batch, samples)."""
     return torch.tanh(_conv(F.silu(x), head.conv_post))[:, 0, 0]
 
 
@@ -122,6 +132,8 @@ def train_head(recipe: Recipe, machine: Machine) -> None:
 
 class HeadTraining:
     """One run: codec, the average of its weights, optimisers, adversary and progress. Saved in `head.pt`."""
+
+    kept: tuple[str, ...] = ("codec", "average", "optimiser", "adversary", "against")
 
     def __init__(self, recipe: Recipe, machine: Machine) -> None:
         self.recipe, self.machine, self.r, device = recipe, machine, recipe.head, machine.device
@@ -214,20 +226,20 @@ class HeadTraining:
 
     def _made(self, codes: Tensor) -> Tensor:
         """The sound that the head makes of what `_drawn` gave."""
-        return run_head(self.codec.head, _features(self.codec, self.fsq, codes), last=self.r.crop * HOPS_PER_FRAME)[:, UNHEARD:]
+        return run_head(self.codec.head, features_of(self.codec, self.fsq, codes), last=self.r.crop * HOPS_PER_FRAME)[:, UNHEARD:]
 
     @property
     def _file(self) -> Path:
         return self.recipe.folder / "head.pt"
 
     def _save(self, seconds: float) -> None:
-        modules = {name: getattr(self, name).state_dict() for name in _KEPT}
+        modules = {name: getattr(self, name).state_dict() for name in self.kept}
         done = {"seconds": seconds, "steps": self.steps, "against_steps": self.against_steps, "fresh": self.fresh}
         save(self._file, modules | done | {"machine": self.machine.name})
 
     def _resume(self, state: dict[str, Any]) -> None:
         state.setdefault("codec", state["average"])  # a packed checkpoint has the average alone, and no optimisers
-        for name in state.keys() & set(_KEPT):
+        for name in state.keys() & set(self.kept):
             getattr(self, name).load_state_dict(state[name])
         self.seconds, self.steps, self.against_steps = state["seconds"], state["steps"], state["against_steps"]
         self.fresh = state.get("fresh", 0) if "optimiser" in state else self.steps
@@ -259,12 +271,12 @@ def mel_error(codec: Codec, fsq: GroupedFSQ, recipe: Recipe) -> float:
     log_mel = LogMel(160).to(device)
     errors = []
     for u, c in zip(utterances(held_out(recipe, "validation"))[:16], coded(held_out_codes(recipe, "validation")), strict=False):
-        made = run_head(codec.head, _features(codec, fsq, c.codes[None].to(device).long()))
+        made = run_head(codec.head, features_of(codec, fsq, c.codes[None].to(device).long()))
         errors.append((log_mel(made)[0] - u.mel.to(device).float()).abs().mean())
     return float(torch.stack(errors).mean())
 
 
-def _features(codec: Codec, fsq: GroupedFSQ, codes: Tensor) -> Tensor:
+def features_of(codec: Codec, fsq: GroupedFSQ, codes: Tensor) -> Tensor:
     """Codes (batch, frames, groups) -> features (batch, dim, hops)."""
     x, history = fsq.features(codes).transpose(1, 2), History()
     for up, block in codec.quantizer.upsample:

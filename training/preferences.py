@@ -23,18 +23,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils import parametrize
 
 from inference import SpeechEngine, SpeechRequest
 from inference.hub import EMBEDDED_VOICE
 from inference.model.config import SAMPLES_PER_FRAME
-from training.dual_ar import Student, load_weights
+from training.dual_ar import Student, load_weights, predictions
 from training.evaluate import Ear
 from training.export import write_language_model
 from training.machine import Machine, in_processes
 from training.recipe import DualARRecipe, Recipe
-from training.samples import IGNORE, USER_OPENING, Batch, Conversation, SequenceBuilder, byte_tokenizer, collate
+from training.samples import USER_OPENING, Batch, Conversation, SequenceBuilder, byte_tokenizer, collate
 from training.shards import CodedUtterance, code_shards, coded, save
 
 TAKES = 5
@@ -148,17 +146,15 @@ def column_likelihood(student: Student, batch: Batch, r: DualARRecipe, im_end: i
 
     That is the token and the codes, but not the end column's codes.
     """
-    with torch.autocast("cpu", torch.bfloat16, enabled=r.bfloat16), sdpa_kernel([SDPBackend.MATH]), parametrize.cached():
-        hidden, _, attention = student.slow(batch.columns)
-        spoken = batch.target[:, 0] != IGNORE
-        hidden, target = hidden[spoken], batch.target.transpose(1, 2)[spoken]
-        token = -F.cross_entropy(student.model.token_logits(hidden), target[:, 0], reduction="none").float()
-        frames = target[:, 0] != im_end
-        logits = student.code_logits(hidden[frames], target[frames, 1:])[:, 1:].float()  # the token is the first code
+    spoken, target = batch.is_spoken, batch.said
+    frames = (target[:, 0] != im_end).nonzero()[:, 0]
+    predicted = predictions(student, batch, r, frames)
+    token = -F.cross_entropy(predicted.tokens.float(), target[:, 0], reduction="none")
+    logits = predicted.codes[:, 1:].float()  # the token is the first code
     codes = -F.cross_entropy(logits.flatten(0, 1), target[frames, 2:].flatten(), reduction="none").view(len(logits), -1).sum(1)
     columns = spoken.flatten().nonzero()[:, 0]
     found = torch.zeros(spoken.numel()).index_add(0, columns, token).index_add(0, columns[frames], codes)
-    return found.view_as(spoken), attention
+    return found.view_as(spoken), predicted.attention
 
 
 def better(text: Tensor, heard: Tensor) -> Tensor:

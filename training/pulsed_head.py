@@ -26,14 +26,15 @@ from inference.model.codec import Codec, LogMel
 from inference.model.layout import CODEC_NAME
 from inference.model.weights import unfold_weight_norm
 from training.discriminators import Adversary
-from training.disguise import codes_beside, other_speech
+from training.disguise import align_others, aligned_beside, by_pitch, codes_beside, other_speech
 from training.encoder import codec_config, load_encoder
 from training.export import write_codec
-from training.head import SAMPLES, HeadTraining
+from training.head import UNHEARD, HeadTraining, features_of, sound, stages, trainable_codec
 from training.machine import Machine, in_processes
-from training.pulses import AlignedUtterance, align_shard
+from training.phases import PhaseReadouts, PhaseTraining, Pulsed
+from training.pulses import align_shard
 from training.recipe import Recipe
-from training.shards import code_shards, save, speech_shards, utterances
+from training.shards import HOPS_PER_FRAME, code_shards, save, speech_shards, utterances
 from training.speech import PHONEMES, Teacher
 
 STATE = "pulsed_head.pt"
@@ -48,8 +49,9 @@ JUDGES_EVERY = 2
 """Steps of the head for one of the judges."""
 CLIP = 20.0
 MEL, WAVE, PHONEMES_WEIGHT, LIKENESS = 20.0, 2.0, 4.0, 2.0
-MODULATIONS = 4.0
-"""Of other speakers' sound."""
+PHASES_WEIGHT, READOUTS_RATE = 1.5, 5e-4
+PHASE_SECONDS, OTHER_SHARDS = 900, 1
+"""For the first stages to learn others' phases, and how many shards of others' speech a head hears."""
 MEET_EVERY, MEET_SECONDS = 30, 90
 """Steps after which a process takes the mean of its weights and those of others that are not older than this."""
 WAVE_SPECTRA = ((1024, 256, 93), (512, 128, 46))
@@ -128,20 +130,23 @@ def train_ear(recipe: Recipe, steps: int = EAR_STEPS) -> PhonemeEar:
 class PulsedHeadTraining(HeadTraining):
     """A run whose state is `pulsed_head.pt`: its pulses are those of the aligned speech, which another head's are not.
 
-    Where there is speech of other speakers (widening.py), half of a step is theirs. Nobody has moved their pulses, so that of their sound
-    only spectra and the judges count.
+    Where there is speech of other speakers (widening.py), half of a step is theirs, and readouts go on teaching the head where pulses are.
+    The recogniser of phonemes knows the teacher alone.
 
     With several processes, each trains on its own crops, and takes the mean of its weights and the others' now and then: nobody waits
     for another. Process 0 writes the state.
     """
 
+    kept = (*HeadTraining.kept, "readouts")
+
     def __init__(self, recipe: Recipe, machine: Machine, process: int) -> None:
         self._ear, self._process = train_ear(recipe), process
+        self.readouts = PhaseReadouts.of(recipe.head.channels)
         super().__init__(recipe, machine)
         torch.manual_seed(self.r.seed + self.steps + 1_000_000 * process)
         self.against.param_groups[0]["lr"] = JUDGES_RATE
         self._wave, self._mel, self._begun = WaveDistance(), LogMel(160), self.steps
-        self._others = other_sound(recipe)
+        self.reading = torch.optim.AdamW(self.readouts.parameters(), READOUTS_RATE)
         self.optimiser.param_groups[1]["share"] = FEATURES_SHARE
 
     @property
@@ -152,8 +157,9 @@ class PulsedHeadTraining(HeadTraining):
         return Adversary(self.r.adversary_width, PERIODS, SPECTRA)
 
     def _audio(self) -> tuple[Tensor, Tensor]:
-        items = [AlignedUtterance(**item) for path in aligned_shards(self.recipe) for item in torch.load(path, weights_only=True)]
-        return torch.cat([i.wave for i in items]).view(-1, SAMPLES), torch.cat([i.codes for i in items])
+        others = [path for shard in other_speech(self.recipe) if (path := aligned_beside(shard)).exists()]
+        self.speech = [Pulsed.of(aligned_shards(self.recipe)), *([Pulsed.of(others)] if others else [])]
+        return self.speech[0].wave, self.speech[0].codes
 
     def run(self) -> None:
         """Train for the recipe's seconds, whatever earlier runs had, at a rate that falls to a twentieth."""
@@ -171,27 +177,31 @@ class PulsedHeadTraining(HeadTraining):
             self._save(self.seconds + elapsed)
 
     def _step(self, fall: float) -> float:
-        codes, true = self._drawn(self.audio)
-        if self._others:
-            other_codes, other_true = self._drawn(self._others)
-            codes, true = torch.cat((codes, other_codes)), torch.cat((true, other_true))
-        made = self._made(codes)
+        n, crop, head = self.r.batch, self.r.crop, self.codec.head
+        drawn = [(speech, *speech.drawn(n, crop, self.r)) for speech in self.speech]
+        codes, true = (torch.cat(x) for x in zip(*((codes, s.wave[at].flatten(1).float() / 32768) for s, codes, at in drawn), strict=True))
+        outputs = list(stages(head, features_of(self.codec, self.fsq, codes), last=crop * HOPS_PER_FRAME))
+        made, true = sound(head, outputs[-1])[:, UNHEARD:], true[:, UNHEARD:]
         if self.steps % JUDGES_EVERY == 0:
             self.against.zero_grad(set_to_none=True)
             self.adversary.loss(true, made).backward()
             self.against.step()
         belief, likeness = self.adversary.deception(true, made)
         judged = min(1.0, (self.steps - self._begun + 1) / RAMP) * (belief + LIKENESS * likeness)
-        loss = self._teacher_distance(made[: self.r.batch], true[: self.r.batch]) + judged
-        if self._others:
-            others, theirs = made[self.r.batch :], true[self.r.batch :]
-            loss = loss + MEL * self.mel_distance(others, theirs) + MODULATIONS * self.modulation_distance(others, theirs)
+        heard = PHONEMES_WEIGHT * self._ear.distance(self._mel(made[:n]), self._mel(true[:n]))
+        distances = [MEL * self.mel_distance(m, t) + WAVE * self._wave(m, t) for m, t in zip(made.split(n), true.split(n), strict=True)]
+        loss = torch.stack(distances).sum() + heard + judged
+        if len(self.speech) > 1:
+            last, now, voiced = (
+                torch.cat(x) for x in zip(*((s.counts[at - 1], s.counts[at], s.voiced[at]) for s, _, at in drawn), strict=True)
+            )
+            voiced[:, 0] = False  # its past was cut off inside the head
+            loss = loss + PHASES_WEIGHT * self.readouts.loss([x[:, :, 0] for x in outputs[:2]], last, now, voiced)[0]
+            self.reading.zero_grad()
         self._improve(loss, RATE * min(1, (self.steps - self._begun + 1) / 50) * fall, CLIP)
+        if len(self.speech) > 1:
+            self.reading.step()
         return loss.item()
-
-    def _teacher_distance(self, made: Tensor, true: Tensor) -> Tensor:
-        heard = PHONEMES_WEIGHT * self._ear.distance(self._mel(made), self._mel(true))
-        return MEL * self.mel_distance(made, true) + WAVE * self._wave(made, true) + heard
 
     @torch.no_grad()
     def _meet(self) -> None:
@@ -211,18 +221,6 @@ def _met(recipe: Recipe, process: int) -> Path:
 def aligned_shards(recipe: Recipe) -> list[Path]:
     """The shards of speech with a head's pulses."""
     return sorted(recipe.folder.glob("aligned_*.pt"))
-
-
-def other_sound(recipe: Recipe) -> tuple[Tensor, Tensor] | None:
-    """All of other speakers' sound that is kept, end to end, (frames, SAMPLES) int16, and its codes, (frames, groups); None: there is none."""
-    waves, codes = [], []
-    for path in other_speech(recipe):
-        said = torch.load(path, weights_only=True)
-        if said[0]["wave"] is None:  # nor do later shards have any
-            break
-        waves += [one["wave"] for one in said]
-        codes += [one["codes"] for one in torch.load(codes_beside(path), weights_only=True)]
-    return (torch.cat(waves).view(-1, SAMPLES), torch.cat(codes)) if waves else None
 
 
 def codec_of(recipe: Recipe, file: Path) -> tuple[Codec, dict[str, Tensor]]:
@@ -255,8 +253,8 @@ def check_encoder(recipe: Recipe, file: Path, weights: Mapping[str, Tensor]) -> 
             )
 
 
-def prepare(recipe: Recipe, begun: Path, shards: int, ear_steps: int = EAR_STEPS) -> None:
-    """Align the first shards of speech with the head of this codec, and teach the ear; what is there is not made again.
+def prepare(recipe: Recipe, begun: Path, shards: int, ear_steps: int = EAR_STEPS, phase_seconds: float = PHASE_SECONDS) -> None:
+    """Align the first shards of speech with the head of this codec, teach the ear, and the head others' phases; what is there is not made again.
 
     SystemExit if there is no speech, or not the codes of all of it, or no encoder, and as `codec_of`.
     """
@@ -280,8 +278,22 @@ def prepare(recipe: Recipe, begun: Path, shards: int, ear_steps: int = EAR_STEPS
     train_ear(recipe, ear_steps)
     if not state.exists():
         save(state, {"average": unfold_weight_norm(weights), "seconds": 0.0, "steps": 0, "against_steps": 0})
+    if other_speech(recipe) and "readouts" not in torch.load(state, map_location="cpu", weights_only=True):
+        teach_phases(recipe, phase_seconds)
     for path in recipe.folder.glob("pulsed_head_*.pt"):  # an earlier run's, whose weights may be of another head
         path.unlink()
+
+
+def teach_phases(recipe: Recipe, seconds: float) -> None:
+    """Let the head of the run's state learn where others' pulses are, and align their sound with the pulses that it then names."""
+    state = torch.load(recipe.folder / STATE, map_location="cpu", weights_only=True)
+    codec, _ = trainable_codec(recipe)
+    codec.load_state_dict(state["average"])
+    training = PhaseTraining(codec, recipe.head, Machine(step_seconds=recipe.step_seconds))
+    training.run(Pulsed.of(aligned_shards(recipe)), Pulsed.of(align_others(recipe, OTHER_SHARDS, by_pitch)), seconds)
+    align_others(recipe, OTHER_SHARDS, training.counts)
+    kept = {name: state[name] for name in ("adversary", "against", "seconds", "steps", "against_steps") if name in state}
+    save(recipe.folder / STATE, kept | {"average": codec.state_dict(), "readouts": training.readouts.state_dict()})
 
 
 def train_pulsed_head(recipe: Recipe, machine: Machine, process: int) -> None:

@@ -33,6 +33,9 @@ FUNDAMENTAL = (90, 130, 280, 340)
 PITCH_WEIGHT = 0.05
 """What one pulse away from the pitch costs, where 1 is a perfect match of a frame's fundamental."""
 
+FEWEST = 2
+"""Pulses in a frame of a voice lower than the teacher's, which no head has to find: 43 Hz."""
+
 _WITHIN = np.arange(SAMPLES_PER_FRAME) / SAMPLES_PER_FRAME
 
 
@@ -60,6 +63,17 @@ def _course(last: np.ndarray, now: np.ndarray) -> np.ndarray:
     return now * _WITHIN + (last - now) * (_WITHIN - 2 * _WITHIN**2 + _WITHIN**3)
 
 
+def expected_pulses(pitch: np.ndarray) -> np.ndarray:
+    """The pitch in Hz of each sample (frames * 2048,) -> how many pulses a frame would have at that pitch, (frames,), not rounded.
+
+    Where a voice begins or ends within a frame, its pitch is that of the voiced part.
+    """
+    frames = pitch.reshape(-1, SAMPLES_PER_FRAME)
+    voiced = frames > VOICED_HZ
+    heard: np.ndarray = (frames * voiced).sum(1) / np.maximum(voiced.sum(1), 1)
+    return heard * SAMPLES_PER_FRAME / SAMPLE_RATE
+
+
 _ALL = np.arange(MIN_PULSES, MAX_PULSES + 1, dtype=np.float64)
 _TURNS = np.exp(-2j * np.pi * _course(_ALL[:, None, None], _ALL[None, :, None])).astype(np.complex64)  # of the last frame, of this one
 
@@ -73,8 +87,7 @@ def count(wave: np.ndarray, pitch: np.ndarray) -> np.ndarray:
     frames = len(wave) // SAMPLES_PER_FRAME
     is_voiced = (pitch > VOICED_HZ).reshape(frames, SAMPLES_PER_FRAME)
     voiced = _fundamental(wave).reshape(frames, SAMPLES_PER_FRAME) * is_voiced
-    heard = (pitch.reshape(frames, SAMPLES_PER_FRAME) * is_voiced).sum(1) / np.maximum(is_voiced.sum(1), 1)
-    expected = heard * SAMPLES_PER_FRAME / SAMPLE_RATE
+    expected = expected_pulses(pitch)
     near = np.clip(np.round(expected).astype(int)[:, None] + np.arange(-1, 2), MIN_PULSES, MAX_PULSES)
     size = np.sqrt(np.square(voiced).sum(1) * SAMPLES_PER_FRAME / 2) + 1e-3
     best, before = np.zeros((frames, 3)), np.zeros((frames, 3), int)

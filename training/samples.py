@@ -75,6 +75,16 @@ class Batch:
         """Which columns are not the clip's, (batch, time) bool."""
         return torch.arange(self.columns.shape[2], device=self.columns.device) >= self.reference[:, None]
 
+    @property
+    def is_spoken(self) -> Tensor:
+        """Which columns have speech, or its end, next, (batch, time) bool."""
+        return self.target[:, 0] != IGNORE
+
+    @property
+    def said(self) -> Tensor:
+        """What these columns should predict, (columns, 1 + codebooks)."""
+        return self.target.transpose(1, 2)[self.is_spoken]
+
 
 class SequenceBuilder:
     """Builds sequences with the same prompt as the engine."""

@@ -31,21 +31,22 @@ def unpack(checkpoint: Path, recipe: Recipe) -> None:
     tokenizer = byte_tokenizer(recipe.folder / "tokenizer.tiktoken")
     student = Student(recipe.dual_ar, tokenizer.semantic_begin, tokenizer.n_vocab)
     begun = {"seconds": 0.0, "step": 0, "heard": 0.0}
-    average = _student_state(student, _read(checkpoint / "model.safetensors"))
+    average = student_state(student, read_weights(checkpoint / "model.safetensors"))
     save(recipe.folder / "dual_ar.pt", begun | {"average": average})
-    codec = _read(checkpoint / f"{CODEC_NAME}.safetensors")
+    codec = read_weights(checkpoint / f"{CODEC_NAME}.safetensors")
     encoder = MelAutoencoder(codec_config(recipe.encoder, recipe.head), recipe.encoder.pre_bound_scale)
     encoder.load_state_dict({n: t for n, t in codec.items() if not n.startswith("head.")}, strict=False)
     save(recipe.folder / "encoder.pt", {"model": encoder.state_dict(), "steps": 0})
     save(recipe.folder / "head.pt", {"average": unfold_weight_norm(codec), "seconds": 0.0, "steps": 0, "against_steps": 0})
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of a safetensors file in FP32."""
     return {name: tensor.float() for name, tensor in load_file(path).items()}
 
 
-def _student_state(student: Student, plain: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The student's state with these weights: all of a table in its own rows, and nothing in those of digits."""
+def student_state(student: Student, plain: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The student's state with these weights of an exported model: all of a table in its own rows, and nothing in those of digits."""
     state = student.state_dict()
     for name in state:
         if name.startswith("model."):

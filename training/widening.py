@@ -30,8 +30,8 @@ from training.recipe import Recipe
 from training.shards import code_shards, held_out, save, speech_shards, utterances
 from training.speech import Utterance
 
-SHARDS, WAVES = 3, 1
-"""Of other speakers' speech, and how many of them keep their sound."""
+SHARDS = 3
+"""Of other speakers' speech."""
 READOUT_SECONDS, SECONDS = 200, 420
 """First for a mel decoder and a readout of phonemes, which a codec's file does not hold; then for the encoder together with them."""
 RATE, WARM_UP = 2e-3, 50
@@ -102,7 +102,8 @@ class Widening:
 
 def said(path: Path) -> list[tuple[int, Utterance]]:
     """A shard of other speakers' speech: who speaks, and what."""
-    return [(item.pop("speaker"), Utterance(**item)) for item in torch.load(path, weights_only=True)]
+    named = ((item.pop("speaker"), item.pop("seed"), item) for item in torch.load(path, weights_only=True))
+    return [(number, Utterance(**item)) for number, _, item in named]
 
 
 def code_others(recipe: Recipe, model: MelAutoencoder) -> None:
@@ -162,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
     if lacks := [name for name, there in needed.items() if not there]:
         raise SystemExit(f"{options.work} has no {lacks[0]}: run `python -m training.unpack`, then `python -m training speech codes`")
     codec_of(recipe, options.begin)
-    in_processes(partial(speak_disguised, shards=options.shards, waves=WAVES), recipe, machine)
+    in_processes(partial(speak_disguised, shards=options.shards), recipe, machine)
     torch.set_num_threads(1)
     model = Widening(recipe, machine).run(READOUT_SECONDS, options.seconds)
     code_others(recipe, model)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from training.pulses import MAX_PULSES, MIN_PULSES, VOICED_HZ, _between, align, count, cycles, moved, pitch_of
+from training.pulses import MAX_PULSES, MIN_PULSES, VOICED_HZ, _between, align, count, cycles, expected_pulses, moved, pitch_of
 from training.shards import CodedUtterance
 from training.speech import TEACHER_HOP, TEACHER_RATE, Sentence, Utterance, sound_of
 
@@ -30,6 +30,14 @@ def test_the_rate_goes_from_the_last_frames_to_this_ones(counts):
     rate = np.diff(cycles(counts)) * SAMPLES_PER_FRAME
     assert np.allclose(rate[SAMPLES_PER_FRAME - 2 :: SAMPLES_PER_FRAME], counts, atol=0.05)
     assert np.abs(np.diff(rate)).max(initial=0) <= 4 * np.abs(np.diff(counts)).max(initial=0) / SAMPLES_PER_FRAME + 1e-6
+
+
+def test_a_frame_is_expected_to_have_as_many_pulses_as_its_voiced_part_at_its_pitch():
+    counts = np.array([5.4, 4.6, 9, 3])
+    pitch = np.repeat(counts, SAMPLES_PER_FRAME) * SAMPLE_RATE / SAMPLES_PER_FRAME
+    pitch[2 * SAMPLES_PER_FRAME : 2 * SAMPLES_PER_FRAME + 1500] = 0
+    pitch[3 * SAMPLES_PER_FRAME :] = VOICED_HZ - 1
+    assert expected_pulses(pitch) == pytest.approx([5.4, 4.6, 9, 0])
 
 
 def walk(rng, frames):

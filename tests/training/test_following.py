@@ -1,0 +1,81 @@
+"""A language model that learns to follow clips and is held to what it was."""
+
+import pytest
+import torch
+
+from training.dual_ar import Student
+from training.export import write_language_model
+from training.following import FollowingTraining, divergence, main
+from training.machine import Machine
+from training.recipe import Recipe
+from training.samples import SPEAKER, byte_tokenizer, collate
+from training.shards import CodedUtterance
+
+
+def utterance(text, frames):
+    codes = torch.randint(0, 1000, (frames, 8)).short()
+    return CodedUtterance(text.encode(), codes, torch.linspace(0, len(text) - 1, frames).half(), torch.randint(20, 170, (frames, 4)).byte())
+
+
+@pytest.fixture
+def training(tmp_path):
+    """A run from a random model, held to that model."""
+    torch.manual_seed(0)
+    recipe = Recipe.smoke(tmp_path)
+    tokenizer = byte_tokenizer(tmp_path / "tokenizer.tiktoken")
+    student = Student(recipe.dual_ar, tokenizer.semantic_begin, tokenizer.n_vocab)
+    with torch.no_grad():
+        for p in student.parameters():
+            p.add_(0.1 * torch.randn_like(p))  # a new one finds everything equally likely
+    torch.save({"average": student.state_dict(), "seconds": 0.0, "step": 0, "heard": 0.0}, tmp_path / "dual_ar.pt")
+    write_language_model(student, tmp_path)
+    return FollowingTraining(recipe, Machine(step_seconds=0.1), tmp_path)
+
+
+def test_a_divergence_is_zero_for_the_same_and_else_what_the_formula_says():
+    same = torch.randn(3, 5)
+    assert divergence(same, same + 7).abs().max() < 1e-6
+    wanted, found = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.25, 0.5])
+    assert divergence(wanted.log(), found.log()) == pytest.approx(0.25 * torch.tensor(2.0).log().item())
+    assert (divergence(torch.randn(20, 9), torch.randn(20, 9)) > 0).all()
+
+
+def test_without_a_clip_it_is_held_to_what_it_was(training):
+    alone = collate([training.builder.build([utterance("Hello there.", 20)], system=True)])
+    kept = training._losses(alone)
+    assert kept.token < 1e-2  # the file is FP16
+    assert kept.codes < 1e-2
+    assert kept.guide > 0.1
+    with torch.no_grad():
+        for p in training.student.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    moved = training._losses(alone)
+    assert moved.token > 10 * kept.token
+    assert moved.codes > 10 * kept.codes
+    optimiser = torch.optim.Adam(training.student.parameters(), 3e-3)
+    for _ in range(30):
+        optimiser.zero_grad()
+        (losses := training._losses(alone)).total(training.r).backward()
+        optimiser.step()
+    assert losses.token < moved.token / 2
+    assert losses.codes < moved.codes / 2
+    assert all(p.grad is None for p in training.before.parameters())
+
+
+def test_behind_a_clip_it_learns_what_was_said(training):
+    clip, said = utterance("One.", 9), utterance("Two, three.", 12)
+    followed = training._losses(collate([training.builder.follow([clip], said, torch.ones(SPEAKER))]))
+    assert followed.token > 3  # hardly better than chance: 7.1 nats
+    assert followed.codes > 3
+
+
+def test_it_says_what_it_lacks(tmp_path, capsys):
+    with pytest.raises(SystemExit, match=r"has no dual_ar\.pt: make them with `python -m training\.unpack`"):
+        main(["--work", str(tmp_path)])
+    (tmp_path / "dual_ar.pt").touch()
+    (tmp_path / "codes_0000.pt").touch()
+    with pytest.raises(SystemExit, match=r"has no codes of other speakers: make them with `python -m training\.widening`"):
+        main(["--work", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main(["--seconds", "nan"])
+    assert "--seconds is nan; it must be more than 0" in capsys.readouterr().err

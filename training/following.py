@@ -1,0 +1,90 @@
+"""`python -m training.following`: teaches minnow's language model to follow clips, while it stays what it is in the teacher's voice.
+
+In --work it needs `dual_ar.pt`, which `python -m training.unpack` writes of --checkpoint, and what `python -m training.widening` makes.
+In rather more than half of its steps it learns what other speakers say behind a clip of theirs, as `python -m training dual-ar` does.
+In the others, which are the teacher's, it learns to predict what the checkpoint's model does: so it keeps what that has learned from its takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from inference.hub import EMBEDDED_VOICE
+from training.dual_ar import DualARTraining, Losses, Student, auxiliary_losses, losses, predictions
+from training.export import write_language_model
+from training.machine import Machine
+from training.recipe import Recipe
+from training.samples import Batch
+from training.shards import code_shards, other_speakers
+from training.unpack import read_weights, student_state
+
+SECONDS, DECAY = 3_600, 0.85
+"""Of a core, and over what share of them the rate falls to nothing."""
+RATE = 7e-4
+COLUMNS = 2_400
+SEVERAL_SHARE = 0.15
+HOLD = 2.0
+"""Weight of the divergence from the checkpoint's model."""
+
+
+class FollowingTraining(DualARTraining):
+    """A run that is held to the model of a checkpoint wherever there is no clip."""
+
+    def __init__(self, recipe: Recipe, machine: Machine, checkpoint: Path) -> None:
+        super().__init__(recipe, machine)
+        before = Student(self.r, self.tokenizer.semantic_begin, self.tokenizer.n_vocab)
+        before.load_state_dict(student_state(before, read_weights(checkpoint / "model.safetensors")))
+        self.before = before.requires_grad_(False).eval()
+
+    def _losses(self, batch: Batch) -> Losses:
+        if batch.reference.any():
+            return losses(self.student, batch, self.r, self.tokenizer.im_end)
+        now = predictions(self.student, batch, self.r)
+        with torch.no_grad():
+            before = predictions(self.before, batch, self.r, now.chosen)
+        token = divergence(before.tokens, now.tokens)
+        codes = divergence(before.codes, now.codes)[:, 1:]  # the token is the first code
+        return Losses(HOLD * token.mean(), HOLD * codes.mean(), *auxiliary_losses(self.student, batch, now, self.r))
+
+
+def divergence(wanted: Tensor, found: Tensor) -> Tensor:
+    """How far the distributions of some logits (..., choices) are from those of others, Kullback-Leibler, (...) in nats."""
+    right = wanted.float().log_softmax(-1)
+    return (right.exp() * (right - found.float().log_softmax(-1))).sum(-1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, and write the language model."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.following", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path("var/minnow"), help="folder of the recipe's run (default: %(default)s)")
+    parser.add_argument("--checkpoint", type=Path, default=EMBEDDED_VOICE, help="whose language model it is held to (default: minnow)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="seconds of a core, all runs together (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if not options.seconds > 0:
+        parser.error(f"--seconds is {options.seconds:g}; it must be more than 0")
+    recipe = Recipe(options.work)
+    needed = {
+        "dual_ar.pt": ((recipe.folder / "dual_ar.pt").exists(), "training.unpack"),
+        "shards of codes": (code_shards(recipe), "training speech codes"),
+        "codes of other speakers": (other_speakers(recipe), "training.widening"),
+    }
+    for name, (there, maker) in needed.items():
+        if not there:
+            raise SystemExit(f"{options.work} has no {name}: make them with `python -m {maker}`")
+    torch.set_num_threads(1)
+    shorter = {"seconds": options.seconds, "decay_seconds": DECAY * options.seconds}
+    dual_ar = replace(recipe.dual_ar, **shorter, rate=RATE, columns=COLUMNS, several_share=SEVERAL_SHARE)
+    training = FollowingTraining(replace(recipe, dual_ar=dual_ar), Machine(), options.checkpoint)
+    training.run()
+    print(write_language_model(training.averaged(), recipe.folder), flush=True)
+
+
+if __name__ == "__main__":
+    main()
