@@ -49,13 +49,15 @@ JUDGES_EVERY = 2
 """Steps of the head for one of the judges."""
 CLIP = 20.0
 MEL, WAVE, PHONEMES_WEIGHT, LIKENESS = 20.0, 2.0, 4.0, 2.0
-PHASES_WEIGHT, READOUTS_RATE = 1.5, 5e-4
+OTHERS_WAVE, PHASES_WEIGHT, READOUTS_RATE = 12.0, 4.0, 5e-4
+JUDGES_AFTER = 1_500
+"""Steps that a head which learns others' pulses first goes without judges: with them from the first step on it lost low voices' pulses."""
 PHASE_SECONDS, OTHER_SHARDS = 900, 1
 """For the first stages to learn others' phases, and how many shards of others' speech a head hears."""
 MEET_EVERY, MEET_SECONDS = 30, 90
 """Steps after which a process takes the mean of its weights and those of others that are not older than this."""
-WAVE_SPECTRA = ((1024, 256, 93), (512, 128, 46))
-"""FFT size, hop and bins, up to 4 kHz."""
+WAVE_SPECTRA = ((2048, 512, 140), (1024, 256, 93), (512, 128, 46))
+"""FFT size, hop and bins: up to 3 kHz where low harmonics are told apart, else to 4 kHz."""
 EAR_STEPS, EAR_CROPS, EAR_HOPS, EAR_RATE = 2_500, 32, 96, 2e-3
 
 
@@ -130,8 +132,8 @@ def train_ear(recipe: Recipe, steps: int = EAR_STEPS) -> PhonemeEar:
 class PulsedHeadTraining(HeadTraining):
     """A run whose state is `pulsed_head.pt`: its pulses are those of the aligned speech, which another head's are not.
 
-    Where there is speech of other speakers (widening.py), half of a step is theirs, and readouts go on teaching the head where pulses are.
-    The recogniser of phonemes knows the teacher alone.
+    Where there is speech of other speakers (widening.py), half of a step is theirs, readouts go on teaching the head where pulses are, and
+    judges wait until it makes them. The recogniser of phonemes knows the teacher alone.
 
     With several processes, each trains on its own crops, and takes the mean of its weights and the others' now and then: nobody waits
     for another. Process 0 writes the state.
@@ -182,15 +184,12 @@ class PulsedHeadTraining(HeadTraining):
         codes, true = (torch.cat(x) for x in zip(*((codes, s.wave[at].flatten(1).float() / 32768) for s, codes, at in drawn), strict=True))
         outputs = list(stages(head, features_of(self.codec, self.fsq, codes), last=crop * HOPS_PER_FRAME))
         made, true = sound(head, outputs[-1])[:, UNHEARD:], true[:, UNHEARD:]
-        if self.steps % JUDGES_EVERY == 0:
-            self.against.zero_grad(set_to_none=True)
-            self.adversary.loss(true, made).backward()
-            self.against.step()
-        belief, likeness = self.adversary.deception(true, made)
-        judged = min(1.0, (self.steps - self._begun + 1) / RAMP) * (belief + LIKENESS * likeness)
         heard = PHONEMES_WEIGHT * self._ear.distance(self._mel(made[:n]), self._mel(true[:n]))
-        distances = [MEL * self.mel_distance(m, t) + WAVE * self._wave(m, t) for m, t in zip(made.split(n), true.split(n), strict=True)]
-        loss = torch.stack(distances).sum() + heard + judged
+        waves = (WAVE, OTHERS_WAVE)[: len(drawn)]
+        parts = zip(made.split(n), true.split(n), waves, strict=True)
+        loss = heard + torch.stack([MEL * self.mel_distance(m, t) + wave * self._wave(m, t) for m, t, wave in parts]).sum()
+        if len(self.speech) == 1 or self.steps >= JUDGES_AFTER:
+            loss = loss + self._judged(made, true)
         if len(self.speech) > 1:
             last, now, voiced = (
                 torch.cat(x) for x in zip(*((s.counts[at - 1], s.counts[at], s.voiced[at]) for s, _, at in drawn), strict=True)
@@ -202,6 +201,16 @@ class PulsedHeadTraining(HeadTraining):
         if len(self.speech) > 1:
             self.reading.step()
         return loss.item()
+
+    def _judged(self, made: Tensor, true: Tensor) -> Tensor:
+        """What the judges say, and every other time they learn first."""
+        if self.steps % JUDGES_EVERY == 0:
+            self.against.zero_grad(set_to_none=True)
+            self.adversary.loss(true, made).backward()
+            self.against.step()
+        belief, likeness = self.adversary.deception(true, made)
+        self.against_steps += 1
+        return min(1.0, self.against_steps / RAMP) * (belief + LIKENESS * likeness)
 
     @torch.no_grad()
     def _meet(self) -> None:
@@ -292,8 +301,9 @@ def teach_phases(recipe: Recipe, seconds: float) -> None:
     training = PhaseTraining(codec, recipe.head, Machine(step_seconds=recipe.step_seconds))
     training.run(Pulsed.of(aligned_shards(recipe)), Pulsed.of(align_others(recipe, OTHER_SHARDS, by_pitch)), seconds)
     align_others(recipe, OTHER_SHARDS, training.counts)
-    kept = {name: state[name] for name in ("adversary", "against", "seconds", "steps", "against_steps") if name in state}
-    save(recipe.folder / STATE, kept | {"average": codec.state_dict(), "readouts": training.readouts.state_dict()})
+    kept = {name: state[name] for name in ("adversary", "against", "seconds") if name in state}
+    taught = {"average": codec.state_dict(), "readouts": training.readouts.state_dict()}
+    save(recipe.folder / STATE, kept | taught | {"steps": 0, "against_steps": 0})  # judges wait again
 
 
 def train_pulsed_head(recipe: Recipe, machine: Machine, process: int) -> None:
