@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.model.codec import LogMel
 from training.machine import Machine
 from training.pulses import FEWEST, MAX_PULSES, VOICED_HZ, AlignedUtterance, cycles, expected_pulses, moved, pitch_of
 from training.recipe import Recipe
@@ -111,7 +110,7 @@ class Disguised:
     """The teacher as anybody."""
 
     def __init__(self, folder: Path) -> None:
-        self._teacher, self._mel = Teacher(folder), LogMel(160)
+        self._teacher = Teacher(folder)
 
     def speak(self, text: str, as_speaker: Speaker, *, seed: int) -> Utterance | None:
         """As `Teacher.speak`, without the wave."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inference.hub import EMBEDDED_VOICE
-from training.dual_ar import DualARTraining, Losses, Student, auxiliary_losses, losses, predictions
+from training.dual_ar import DualARTraining, Losses, Student, auxiliary_losses, predictions
 from training.export import write_language_model
 from training.machine import Machine
 from training.recipe import Recipe
@@ -43,7 +43,7 @@ class FollowingTraining(DualARTraining):
 
     def _losses(self, batch: Batch) -> Losses:
         if batch.reference.any():
-            return losses(self.student, batch, self.r, self.tokenizer.im_end)
+            return super()._losses(batch)
         now = predictions(self.student, batch, self.r)
         with torch.no_grad():
             before = predictions(self.before, batch, self.r, now.chosen)

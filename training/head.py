@@ -142,7 +142,7 @@ class HeadTraining:
         self.average = copy.deepcopy(self.codec).requires_grad_(False)
         self.adversary = self._judges().to(device)
         self.mel_distance, self.modulation_distance = MelDistance(self.r.fine_weight).to(device), ModulationDistance().to(device)
-        features = _feature_parameters(self.codec)
+        features = feature_parameters(self.codec)
         self.trained = [*self.codec.head.parameters(), *features]
         groups = [{"params": self.codec.head.parameters(), "share": 1.0}, {"params": features, "share": self.r.upsample_rate / self.r.rate}]
         fused = device.type == "cuda" or None  # one launch instead of ten per parameter
@@ -284,7 +284,8 @@ def features_of(codec: Codec, fsq: GroupedFSQ, codes: Tensor) -> Tensor:
     return x
 
 
-def _feature_parameters(codec: Codec) -> list[nn.Parameter]:
+def feature_parameters(codec: Codec) -> list[nn.Parameter]:
+    """What makes a head's features of codes."""
     rvqs = codec.quantizer.residual_fsq.rvqs
     return [*codec.quantizer.upsample.parameters(), *(p for rvq in rvqs for p in rvq.project_out.parameters())]
 

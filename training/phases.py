@@ -1,6 +1,6 @@
 """Lets the first two stages of a head tell where pulses are, so that it can make the pulses of voices that it has never heard.
 
-Spectra and judges hardly teach a head another pitch: after 1,700 steps of them low voices were still noise. Readouts do, in minutes: linear
+Spectra and judges hardly teach a head another pitch: after 4,700 steps of them low voices were still noise. Readouts do, in minutes: linear
 ones, of the phases of a few harmonics in each of two stages, and of how many pulses a code frame has. What the second stage makes of the
 teacher's codes stays as it is, so that the stages behind it are not surprised.
 """
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from inference.model.codec import Codec
 from inference.model.config import SAMPLES_PER_FRAME
 from training.fsq import GroupedFSQ, nudge
-from training.head import features_of, quantizer_view, stages
+from training.head import feature_parameters, features_of, quantizer_view, stages
 from training.machine import Machine
 from training.pulses import FEWEST, MAX_PULSES
 from training.recipe import HeadRecipe
@@ -147,12 +147,11 @@ class PhaseTraining:
 
     def run(self, teacher: Pulsed, others: Pulsed, seconds: float) -> None:
         """Train for so many seconds, at a rate that falls to a twentieth."""
-        head, quantizer = self.codec.head, self.codec.quantizer
+        head = self.codec.head
         taught = [head.conv_pre, *list(head.ups)[: len(RATES)], *list(head.resblocks)[: len(RATES)]]
-        features = [*quantizer.upsample.parameters(), *(p for rvq in quantizer.residual_fsq.rvqs for p in rvq.project_out.parameters())]
         groups = [
             {"params": [p for module in taught for p in module.parameters()], "share": 1.0},
-            {"params": features, "share": FEATURES_SHARE},
+            {"params": feature_parameters(self.codec), "share": FEATURES_SHARE},
             {"params": list(self.readouts.parameters()), "share": READOUTS_SHARE},
         ]
         optimiser = torch.optim.AdamW(groups, betas=(0.8, 0.98), weight_decay=1e-4)

@@ -139,11 +139,11 @@ class PulsedHeadTraining(HeadTraining):
     for another. Process 0 writes the state.
     """
 
-    kept = (*HeadTraining.kept, "readouts")
-
     def __init__(self, recipe: Recipe, machine: Machine, process: int) -> None:
         self._ear, self._process = train_ear(recipe), process
         self.readouts = PhaseReadouts.of(recipe.head.channels)
+        if other_speech(recipe):  # without others the readouts learn nothing, and `prepare` takes them for taught
+            self.kept = (*self.kept, "readouts")
         super().__init__(recipe, machine)
         torch.manual_seed(self.r.seed + self.steps + 1_000_000 * process)
         self.against.param_groups[0]["lr"] = JUDGES_RATE

@@ -3,7 +3,7 @@
 In --work it needs the codec's `encoder.pt`, which `python -m training.unpack` writes, and the teacher's `speech` and `codes`. It speaks as
 other speakers (disguise.py). Then it trains the encoder to keep what the teacher's sound is coded as, and to code theirs so that a mel decoder
 can tell them; their codes follow, then a new `encoder.pt` and a codec with it. `python -m training.pulsed_head --begin CODEC` lets its head learn
-their sound, and `python -m training dual-ar` the language model to follow clips.
+their sound, and `python -m training.following` the language model to follow clips.
 """
 
 from __future__ import annotations
