@@ -96,24 +96,26 @@ def run_head(head: Head, features: Tensor, last: int | None = None) -> Tensor:
     return sound(head, x)
 
 
-def stages(head: Head, features: Tensor, last: int | None = None) -> Iterator[Tensor]:
-    """What each stage of a head makes of features (batch, dim, hops), one after the other: (batch, channels, 1, time).
+def stages(head: Head, features: Tensor, last: int | None = None, bfloat16: int = 0) -> Iterator[Tensor]:
+    """What each stage of a head makes of features (batch, dim, hops), one after the other: (batch, channels, 1, time), FP32.
 
     Two-dimensional convolutions in channels-last order: with few channels several times faster on CPU.
     With `last`, only that many of the last hops continue past the first convolution.
+    So many of the first stages work in BF16.
     """
     x = _conv(features.unsqueeze(2).contiguous(memory_format=torch.channels_last), head.conv_pre)
     if last is not None:
         x = x[..., -last:]
-    for up, blocks in zip(head.ups, head.resblocks, strict=True):
-        x = _transposed(F.silu(x), up)
-        branches = []
-        for block in blocks.blocks:
-            y = x
-            for conv1, conv2 in zip(block.convs1, block.convs2, strict=True):
-                y = y + _conv(F.silu(_conv(F.silu(y), conv1)), conv2)
-            branches.append(y)
-        x = sum(branches[1:], branches[0]) / len(branches)
+    for number, (up, blocks) in enumerate(zip(head.ups, head.resblocks, strict=True)):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=number < bfloat16):
+            x = _transposed(F.silu(x), up)
+            branches = []
+            for block in blocks.blocks:
+                y = x
+                for conv1, conv2 in zip(block.convs1, block.convs2, strict=True):
+                    y = y + _conv(F.silu(_conv(F.silu(y), conv1)), conv2)
+                branches.append(y)
+        x = (sum(branches[1:], branches[0]) / len(branches)).float()
         yield x
 
 

@@ -20,7 +20,7 @@ LEFT_BEHIND = ("student", "codec", "optimisers", "optimiser", "against")
 def pack(work: Path, to: Path) -> None:
     """Write small copies of the existing checkpoints. The encoder keeps its full precision, since it makes the codes."""
     to.mkdir(parents=True, exist_ok=True)
-    for name in ("encoder.pt", "head.pt", "dual_ar.pt"):
+    for name in ("encoder.pt", "head.pt", "pulsed_head.pt", "dual_ar.pt"):
         if (work / name).exists():
             state = torch.load(work / name, map_location="cpu", weights_only=True)
             small = state if name == "encoder.pt" else {key: _halved(value) for key, value in state.items() if key not in LEFT_BEHIND}

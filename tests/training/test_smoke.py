@@ -297,11 +297,15 @@ def test_a_codec_is_widened_and_a_language_model_follows_clips(made, tmp_path):
             prepare(recipe, codec, 1, 3)
         (tmp_path / "pulsed_head.pt").unlink()
         assert other.submit(head_steps, recipe, codec).result() > 0
-    first, second = map(disguise.aligned_beside, disguise.other_speech(recipe))
-    assert not second.exists()  # a head hears the first alone
-    said = torch.load(first, weights_only=True)
-    assert [len(one["codes"]) for one in said] == [len(one["codes"]) for one in torch.load(disguise.codes_beside(first), weights_only=True)]
-    assert all(one["wave"].float().std() > 100 for one in said)
+        pack(tmp_path, tmp_path)
+        aligned = [disguise.aligned_beside(shard) for shard in disguise.other_speech(recipe)]
+        for path in aligned:
+            path.unlink()  # as in another folder, where the packed head goes on
+        assert other.submit(head_steps, recipe, codec).result() > 0
+    for shard, path in zip(disguise.other_speech(recipe), aligned, strict=True):
+        said, codes = (torch.load(file, weights_only=True) for file in (path, disguise.codes_beside(shard)))
+        assert [len(one["codes"]) for one in said] == [len(one["codes"]) for one in codes]
+        assert all(one["wave"].float().std() > 100 for one in said)
 
 
 def test_widening_says_what_it_lacks(tmp_path, capsys):
