@@ -10,7 +10,7 @@ from inference.model.config import SAMPLES_PER_FRAME
 from training.encoder import MelAutoencoder, codec_config
 from training.head import trainable_codec
 from training.machine import Machine
-from training.phases import CROP, CROPS, RATES, PhaseReadouts, PhaseTraining, Pulsed, cycles_within, is_voiced, own_counts
+from training.phases import CROP, CROPS, MOST_OFF, RATES, PhaseReadouts, PhaseTraining, Pulsed, cycles_within, is_voiced, own_counts
 from training.pulses import FEWEST, MAX_PULSES, cycles
 from training.recipe import Recipe
 
@@ -39,11 +39,11 @@ def test_a_frame_is_voiced_where_its_sound_is_of_its_pulses():
 
 
 @given(st.floats(0, 30), st.integers(0, 10_000))
-def test_its_own_numbers_are_within_one_of_the_pitch(expected, seed):
+def test_its_own_numbers_are_near_the_pitch(expected, seed):
     logits = 10 * torch.randn(MAX_PULSES + 1, generator=torch.Generator().manual_seed(seed))
     found = int(own_counts(logits, torch.tensor(expected)))
     assert FEWEST <= found <= MAX_PULSES
-    allowed = [n for n in range(FEWEST, MAX_PULSES + 1) if abs(n - expected) <= 1]
+    allowed = [n for n in range(FEWEST, MAX_PULSES + 1) if abs(n - expected) <= MOST_OFF]
     assert not allowed or found in allowed
 
 
@@ -52,6 +52,13 @@ def test_of_these_it_takes_the_likeliest():
     logits[0, 6] = logits[1, 4] = 5
     logits[2, 9] = 50
     assert own_counts(logits, torch.tensor([5.4, 4.6, 5.2])).tolist() == [6, 4, 5]
+
+
+def test_a_number_that_the_pitch_is_sure_of_stays():
+    """A voice at 6 pulses a frame is not moved to 5 or 7, however sure of these the readout is."""
+    logits = torch.zeros(1, MAX_PULSES + 1)
+    logits[0, [5, 7]] = 50
+    assert own_counts(logits, torch.tensor([6.2])).tolist() == [6]
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +83,15 @@ def test_readouts_learn_a_number_and_a_phase(training):
     teacher, others = pulsed(400, 8, 10), pulsed(400, 3, 6)
     assert others.voiced.float().mean() > 0.9
     torch.manual_seed(0)
-    _, before = training._loss(teacher, others, False)
-    training.run(teacher, others, 6.0)
-    _, after = training._loss(teacher, others, False)
+    _, before = training._loss(teacher, others)
+    training.run(teacher, others, 12.0)
+    _, after = training._loss(teacher, others)
     assert after.shape == (6,)
     assert after[0] < 0.93 < before[0]  # 1 is to know nothing
-    named = training.counts(others.codes[:200], others.counts[:200].double().numpy())
-    assert (named == others.counts[:200].numpy()).mean() > 0.5
-    assert np.abs(named - others.counts[:200].numpy()).max() <= 1
+    true = others.counts[:200].numpy()
+    named = training.counts(others.codes[:200], true + 0.5)  # so that this number and the next are as near
+    assert set(named - true) <= {0, 1}
+    assert (named == true).mean() > 0.7
 
 
 def test_outputs_are_of_the_frames_that_are_drawn(training):
