@@ -50,7 +50,7 @@ JUDGES_EVERY = 2
 CLIP = 20.0
 MEL, WAVE, PHONEMES_WEIGHT, LIKENESS = 20.0, 2.0, 4.0, 2.0
 OTHERS_WAVE, PHASES_WEIGHT, READOUTS_RATE = 12.0, 4.0, 5e-4
-OTHERS_JUDGED_AFTER = 1_500
+OTHERS_JUDGED_AFTER = 3_000
 """Steps that judges hear the teacher alone: a head that was judged by others' sound from the first step on lost low voices' pulses."""
 PHASE_SECONDS, OTHER_SHARDS = 600, 2
 """For the first stages to learn others' phases, and how many shards of others' speech a head hears."""

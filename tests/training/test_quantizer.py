@@ -8,7 +8,7 @@ import torch
 from inference.model.codec import Head, History, Quantizer
 from training.encoder import codec_config
 from training.fsq import GroupedFSQ, digits, join_digits, nudge
-from training.head import run_head
+from training.head import run_head, stages
 from training.recipe import EncoderRecipe, HeadRecipe
 
 CONFIG = codec_config(replace(EncoderRecipe(), dims=(16, 16, 16, 64), depths=(1, 1, 1, 1)), HeadRecipe(channels=32))
@@ -66,3 +66,15 @@ def test_fast_head_makes_the_head_s_samples():
     features = torch.randn(2, 64, 12)
     with torch.no_grad():
         assert torch.allclose(run_head(head, features), head(features, History()), atol=1e-5)
+
+
+def test_stages_in_bfloat16_make_nearly_the_same_and_learn():
+    torch.manual_seed(0)
+    head = Head(CONFIG)
+    features = torch.randn(2, 64, 12)
+    exact, rough = (list(stages(head, features, bfloat16=many)) for many in (0, 2))
+    assert all(stage.dtype == torch.float32 for stage in rough)
+    assert (rough[-1] - exact[-1]).norm() < 0.02 * exact[-1].norm()
+    assert not torch.equal(rough[0], exact[0])
+    rough[-1].square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.ups.parameters())
