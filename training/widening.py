@@ -143,15 +143,16 @@ def main(arguments: list[str] | None = None) -> None:
         "--seconds",
         type=float,
         default=SECONDS,
-        help=f"seconds of a core for the encoder, after {READOUT_SECONDS} for what reads its codes (default: %(default)s)",
+        help=f"seconds of a core for the encoder, after {READOUT_SECONDS} for what reads its codes; "
+        "0: it knows others and stays as it is (default: %(default)s)",
     )
     parser.add_argument("--processes", type=int, default=1, help="cores to speak on (default: %(default)s)")
     options = parser.parse_args(arguments)
     for name in ("shards", "processes"):
         if (number := getattr(options, name)) < 1:
             parser.error(f"--{name} is {number}; it must be at least 1")
-    if not options.seconds > 0:
-        parser.error(f"--seconds is {options.seconds:g}; it must be more than 0")
+    if not options.seconds >= 0:
+        parser.error(f"--seconds is {options.seconds:g}; it must be at least 0")
     recipe, machine = Recipe(options.work), Machine(processes=options.processes)
     if not options.begin.is_file():
         parser.error(f"--begin: there is no file {options.begin}")
@@ -165,6 +166,9 @@ def main(arguments: list[str] | None = None) -> None:
     codec_of(recipe, options.begin)
     in_processes(partial(speak_disguised, shards=options.shards), recipe, machine)
     torch.set_num_threads(1)
+    if not options.seconds:
+        code_others(recipe, load_encoder(recipe))
+        return
     model = Widening(recipe, machine).run(READOUT_SECONDS, options.seconds)
     code_others(recipe, model)
     codec = write(recipe, model, options.begin)

@@ -297,6 +297,10 @@ def test_a_codec_is_widened_and_a_language_model_follows_clips(made, tmp_path):
             prepare(recipe, codec, 1, 3)
         (tmp_path / "pulsed_head.pt").unlink()
         assert other.submit(head_steps, recipe, codec).result() > 0
+        codes = [disguise.codes_beside(shard).read_bytes() for shard in disguise.other_speech(recipe)]
+        with patch.object(widening, "Recipe", lambda _: recipe):
+            widening.main(["--work", str(tmp_path), "--begin", str(codec), "--shards", "2", "--seconds", "0"])
+        assert [disguise.codes_beside(shard).read_bytes() for shard in disguise.other_speech(recipe)] == codes
         pack(tmp_path, tmp_path)
         aligned = [disguise.aligned_beside(shard) for shard in disguise.other_speech(recipe)]
         for path in aligned:
@@ -311,7 +315,7 @@ def test_a_codec_is_widened_and_a_language_model_follows_clips(made, tmp_path):
 def test_widening_says_what_it_lacks(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"has no encoder\.pt: run"):
         widening.main(["--work", str(tmp_path)])
-    for words in ("--shards 0", "--seconds 0", "--processes 0"):
+    for words in ("--shards 0", "--seconds -1", "--seconds nan", "--processes 0"):
         with pytest.raises(SystemExit):
             widening.main(words.split())
         assert "must be" in capsys.readouterr().err
