@@ -59,8 +59,8 @@ MEET_EVERY, MEET_SECONDS = 30, 90
 WAVE_SPECTRA = ((2048, 512, 140), (1024, 256, 93), (512, 128, 46))
 """FFT size, hop and bins: up to 3 kHz where low harmonics are told apart, else to 4 kHz."""
 BFLOAT16_STAGES = 3 if torch.cpu.get_capabilities().get("avx512_bf16") else 0
-"""So many of the head's stages, and the judges, learn in BF16 where the processor multiplies it: 1.3 times as fast. Its rounding is 30 dB and
-more below the sound in each band, and the stages behind would add little speed and as much again.
+"""So many of the head's stages, and the judges, learn in BF16 where the processor multiplies it: 1.3 times as fast, and its error is 30 dB or
+more below the sound in each band. In the last two stages it is no faster, and triples the error of log-mels.
 """
 EAR_STEPS, EAR_CROPS, EAR_HOPS, EAR_RATE = 2_500, 32, 96, 2e-3
 
