@@ -4,6 +4,8 @@ It begins with a codec whose head already puts a whole number of pulses into eac
 It needs `encoder.pt` of that codec, which `python -m training.unpack` writes, and then the stages `speech` and `codes`.
 First the teacher's speech is aligned with that head (pulses.py) and a small recogniser of phonemes learns; both are kept in --work.
 Beside the judges, the head then learns from distances that hear single pulses, and from what the recogniser takes its vowels for.
+Where there is other speakers' speech (widening.py), it learns theirs, and the teacher's codes go on sounding as the codec of
+--hold makes them.
 """
 
 from __future__ import annotations
@@ -11,14 +13,14 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from inference.hub import EMBEDDED_VOICE
@@ -29,12 +31,12 @@ from training.discriminators import Adversary
 from training.disguise import align_others, aligned_beside, by_pitch, codes_beside, other_speech
 from training.encoder import codec_config, load_encoder
 from training.export import write_codec
-from training.head import UNHEARD, HeadTraining, features_of, sound, stages, trainable_codec
+from training.head import UNHEARD, HeadTraining, features_of, quantizer_view, sound, stages, trainable_codec
 from training.machine import Machine, in_processes
 from training.phases import PhaseReadouts, PhaseTraining, Pulsed
 from training.pulses import align_shard
 from training.recipe import Recipe
-from training.shards import HOPS_PER_FRAME, code_shards, save, speech_shards, utterances
+from training.shards import HOPS_PER_FRAME, code_shards, save, speech_shards
 from training.speech import PHONEMES, Teacher
 
 STATE = "pulsed_head.pt"
@@ -49,15 +51,16 @@ JUDGES_EVERY = 2
 """Steps of the head for one of the judges."""
 CLIP = 20.0
 MEL, WAVE, PHONEMES_WEIGHT, LIKENESS = 20.0, 2.0, 4.0, 2.0
-OTHERS_WAVE, PHASES_WEIGHT, READOUTS_RATE = 12.0, 4.0, 5e-4
-OTHERS_JUDGED_AFTER = 3_000
-"""Steps that judges hear the teacher alone: a head that was judged by others' sound from the first step on lost low voices' pulses."""
+HELD_MEL, HELD_WAVE, OTHERS_MEL, OTHERS_WAVE, PHASES_WEIGHT, READOUTS_RATE = 20.0, 60.0, 16.0, 10.0, 8.0, 5e-4
+"""Where there are other speakers: a step's distances from what the held codec makes of the teacher's codes, and from others' true sound."""
 PHASE_SECONDS, OTHER_SHARDS = 600, 2
 """For the first stages to learn others' phases, and how many shards of others' speech a head hears."""
 MEET_EVERY, MEET_SECONDS = 30, 90
 """Steps after which a process takes the mean of its weights and those of others that are not older than this."""
 WAVE_SPECTRA = ((2048, 512, 140), (1024, 256, 93), (512, 128, 46))
 """FFT size, hop and bins: up to 3 kHz where low harmonics are told apart, else to 4 kHz."""
+HELD, HELD_SPECTRA = "held.safetensors", ((2048, 512, 558), (1024, 256, 279), (512, 128, 140), (256, 64, 70))
+"""What makes the held codec's sound, in --work; and spectra up to 12 kHz, where the teacher ends."""
 BFLOAT16_STAGES = 3 if torch.cpu.get_capabilities().get("avx512_bf16") else 0
 """So many of the head's stages, and the judges, learn in BF16 where the processor multiplies it: 1.3 times as fast, and its error is 30 dB or
 more below the sound in each band. In the last two stages it is no faster, and triples the error of log-mels.
@@ -68,15 +71,16 @@ EAR_STEPS, EAR_CROPS, EAR_HOPS, EAR_RATE = 2_500, 32, 96, 2e-3
 class WaveDistance(nn.Module):
     """Distance of complex spectra below 4 kHz, relative to the true magnitude: here phases count, since codes determine them."""
 
-    def __init__(self) -> None:
+    def __init__(self, spectra: Sequence[tuple[int, int, int]] = WAVE_SPECTRA) -> None:
         super().__init__()
-        for i, (n_fft, _, _) in enumerate(WAVE_SPECTRA):
+        self.spectra = spectra
+        for i, (n_fft, _, _) in enumerate(spectra):
             self.register_buffer(f"window{i}", torch.hann_window(n_fft))
 
     def forward(self, made: Tensor, true: Tensor) -> Tensor:
         """Waveforms (batch, samples) -> scalar."""
         distances = []
-        for i, (n_fft, hop, bins) in enumerate(WAVE_SPECTRA):
+        for i, (n_fft, hop, bins) in enumerate(self.spectra):
             window = self.get_buffer(f"window{i}")
             a, b = (torch.stft(w, n_fft, hop, window=window, center=False, return_complex=True)[:, 2:bins] for w in (made, true))
             size, off = b.abs(), a - b
@@ -111,11 +115,12 @@ class PhonemeEar(nn.Module):
 
 
 def train_ear(recipe: Recipe, steps: int = EAR_STEPS) -> PhonemeEar:
-    """A `PhonemeEar` taught by the teacher's durations, three minutes of a core; kept in `phoneme_ear.pt`."""
+    """A `PhonemeEar` taught by the durations of the teacher and of others, three minutes of a core; kept in `phoneme_ear.pt`."""
     ear, file = PhonemeEar(), recipe.folder / "phoneme_ear.pt"
     if not file.exists():
-        spoken = [u for shard in speech_shards(recipe)[-SHARDS:] for u in utterances(shard)]
-        mels, phonemes = torch.cat([u.mel for u in spoken], 1), torch.cat([u.phonemes for u in spoken])
+        shards = [*speech_shards(recipe)[-SHARDS:], *other_speech(recipe)]
+        spoken = [(u["mel"], u["phonemes"]) for shard in shards for u in torch.load(shard, weights_only=True)]
+        mels, phonemes = torch.cat([mel for mel, _ in spoken], 1), torch.cat([named for _, named in spoken])
         optimiser = torch.optim.AdamW(ear.parameters(), EAR_RATE, weight_decay=1e-2)
         for step in range(steps):
             optimiser.param_groups[0]["lr"] = EAR_RATE * (1 - step / steps) + 1e-5
@@ -136,8 +141,8 @@ def train_ear(recipe: Recipe, steps: int = EAR_STEPS) -> PhonemeEar:
 class PulsedHeadTraining(HeadTraining):
     """A run whose state is `pulsed_head.pt`: its pulses are those of the aligned speech, which another head's are not.
 
-    Where there is speech of other speakers (widening.py), half of a step is theirs, readouts go on teaching the head where pulses are, and
-    judges hear the teacher alone until it makes them. The recogniser of phonemes knows the teacher alone.
+    Where there is speech of other speakers (widening.py), half of a step is theirs, and readouts go on teaching the head where pulses are.
+    The teacher's half is then to sound as the held codec makes it, sample by sample: so the head loses nothing that judges had taught it.
 
     With several processes, each trains on its own crops, and takes the mean of its weights and the others' now and then: nobody waits
     for another. Process 0 writes the state.
@@ -148,10 +153,14 @@ class PulsedHeadTraining(HeadTraining):
         self.readouts = PhaseReadouts.of(recipe.head.channels)
         if other_speech(recipe):  # without others the readouts learn nothing, and `prepare` takes them for taught
             self.kept = (*self.kept, "readouts")
+            self._held, _ = trainable_codec(recipe)
+            self._held.load_state_dict(unfold_weight_norm(load_file(recipe.folder / HELD)), strict=False)  # its encoder is the recipe's
+            self._held.requires_grad_(False)
         super().__init__(recipe, machine)
         torch.manual_seed(self.r.seed + self.steps + 1_000_000 * process)
         self.against.param_groups[0]["lr"] = JUDGES_RATE
         self._wave, self._mel, self._begun = WaveDistance(), LogMel(160), self.steps
+        self._whole_wave = WaveDistance(HELD_SPECTRA)
         self.reading = torch.optim.AdamW(self.readouts.parameters(), READOUTS_RATE)
         self.optimiser.param_groups[1]["share"] = FEATURES_SHARE
 
@@ -189,14 +198,10 @@ class PulsedHeadTraining(HeadTraining):
         features = features_of(self.codec, self.fsq, codes)
         outputs = list(stages(head, features, crop * HOPS_PER_FRAME, BFLOAT16_STAGES))
         made, true = sound(head, outputs[-1])[:, UNHEARD:], true[:, UNHEARD:]
-        heard = PHONEMES_WEIGHT * self._ear.distance(self._mel(made[:n]), self._mel(true[:n]))
-        waves = (WAVE, OTHERS_WAVE)[: len(drawn)]
-        parts = zip(made.split(n), true.split(n), waves, strict=True)
-        loss = heard + torch.stack([MEL * self.mel_distance(m, t) + wave * self._wave(m, t) for m, t, wave in parts]).sum()
-        judged = len(made) if self.steps >= OTHERS_JUDGED_AFTER else n
-        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16_STAGES > 0):
-            loss = loss + self._judged(made[:judged], true[:judged])
-        if len(self.speech) > 1:
+        if len(self.speech) == 1:
+            loss = self._against_judges(made, true)
+        else:
+            loss = self._as_held(codes[:n], made[:n]) + self._as_others(made[n:], true[n:])
             last, now, voiced = (
                 torch.cat(x) for x in zip(*((s.counts[at - 1], s.counts[at], s.voiced[at]) for s, _, at in drawn), strict=True)
             )
@@ -207,6 +212,28 @@ class PulsedHeadTraining(HeadTraining):
         if len(self.speech) > 1:
             self.reading.step()
         return loss.item()
+
+    def _as_held(self, codes: Tensor, made: Tensor) -> Tensor:
+        """How far what is made of the teacher's codes is from what the held codec makes of them."""
+        wanted = self._held_sound(codes)
+        return HELD_MEL * self.mel_distance(made, wanted) + HELD_WAVE * self._whole_wave(made, wanted)
+
+    @torch.no_grad()
+    def _held_sound(self, codes: Tensor) -> Tensor:
+        features = features_of(self._held, quantizer_view(self._held), codes)
+        *_, last = stages(self._held.head, features, self.r.crop * HOPS_PER_FRAME, BFLOAT16_STAGES)
+        return sound(self._held.head, last)[:, UNHEARD:]
+
+    def _as_others(self, made: Tensor, true: Tensor) -> Tensor:
+        return OTHERS_MEL * self.mel_distance(made, true) + OTHERS_WAVE * self._wave(made, true) + self._heard(made, true)
+
+    def _heard(self, made: Tensor, true: Tensor) -> Tensor:
+        return PHONEMES_WEIGHT * self._ear.distance(self._mel(made), self._mel(true))
+
+    def _against_judges(self, made: Tensor, true: Tensor) -> Tensor:
+        distance = MEL * self.mel_distance(made, true) + WAVE * self._wave(made, true)
+        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16_STAGES > 0):
+            return distance + self._heard(made, true) + self._judged(made, true)
 
     def _judged(self, made: Tensor, true: Tensor) -> Tensor:
         """What the judges say, and every other time they learn first."""
@@ -243,14 +270,20 @@ def codec_of(recipe: Recipe, file: Path) -> tuple[Codec, dict[str, Tensor]]:
 
     SystemExit if it holds no codec of the recipe's shape, or if its encoder is not the recipe's, whose codes mean something else.
     """
+    codec, weights = loaded(recipe, file)
+    check_encoder(recipe, file, weights)
+    return codec.eval(), weights
+
+
+def loaded(recipe: Recipe, file: Path) -> tuple[Codec, dict[str, Tensor]]:
+    """As `codec_of`, whatever its encoder."""
     codec = Codec(codec_config(recipe.encoder, recipe.head))
     try:
         weights = {name: tensor.float() for name, tensor in load_file(file).items()}
         codec.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as e:
         raise SystemExit(f"{file} holds no codec of this recipe's shape: {str(e).splitlines()[-1].strip()[:200]}") from None
-    check_encoder(recipe, file, weights)
-    return codec.eval(), weights
+    return codec, weights
 
 
 def is_heard(name: str) -> bool:
@@ -268,9 +301,12 @@ def check_encoder(recipe: Recipe, file: Path, weights: Mapping[str, Tensor]) -> 
             )
 
 
-def prepare(recipe: Recipe, begun: Path, shards: int, ear_steps: int = EAR_STEPS, phase_seconds: float = PHASE_SECONDS) -> None:
+def prepare(
+    recipe: Recipe, begun: Path, shards: int, ear_steps: int = EAR_STEPS, phase_seconds: float = PHASE_SECONDS, held: Path | None = None
+) -> None:
     """Align the first shards of speech with the head of this codec, teach the ear, and the head others' phases; what is there is not made again.
 
+    `held` is the codec whose sound the teacher keeps where there are others (default: `begun`).
     SystemExit if there is no speech, or not the codes of all of it, or no encoder, and as `codec_of`.
     """
     spoken, codes = speech_shards(recipe), code_shards(recipe)
@@ -294,6 +330,8 @@ def prepare(recipe: Recipe, begun: Path, shards: int, ear_steps: int = EAR_STEPS
     if not state.exists():
         save(state, {"average": unfold_weight_norm(weights), "seconds": 0.0, "steps": 0, "against_steps": 0})
     if others := other_speech(recipe)[:OTHER_SHARDS]:
+        sounding = {name: tensor for name, tensor in loaded(recipe, held or begun)[1].items() if is_heard(name)}
+        save_file(sounding, recipe.folder / HELD)
         if "readouts" not in torch.load(state, map_location="cpu", weights_only=True):
             teach_phases(recipe, phase_seconds)
         elif not all(aligned_beside(shard).exists() for shard in others):  # the state was packed, and this is another folder
@@ -310,7 +348,7 @@ def teach_phases(recipe: Recipe, seconds: float) -> None:
     state = torch.load(recipe.folder / STATE, map_location="cpu", weights_only=True)
     kept = {name: state[name] for name in ("adversary", "against", "seconds") if name in state}
     taught = {"average": training.codec.state_dict(), "readouts": training.readouts.state_dict()}
-    save(recipe.folder / STATE, kept | taught | {"steps": 0, "against_steps": 0})  # judges wait for others again
+    save(recipe.folder / STATE, kept | taught | {"steps": 0, "against_steps": 0})
 
 
 def phase_training(recipe: Recipe) -> PhaseTraining:
@@ -345,13 +383,18 @@ def main(arguments: list[str] | None = None) -> None:
         "--begin", type=Path, default=EMBEDDED_VOICE / f"{CODEC_NAME}.safetensors",
         help=f"codec to begin with where --work has no {STATE} (default: minnow's)",
     )  # fmt: skip
+    parser.add_argument(
+        "--hold", type=Path, default=EMBEDDED_VOICE / f"{CODEC_NAME}.safetensors",
+        help="codec whose sound the teacher's codes keep where there are other speakers (default: minnow's)",
+    )  # fmt: skip
     parser.add_argument("--seconds", type=float, default=3_300, help="seconds of a core for each process (default: %(default)s)")
     parser.add_argument("--shards", type=int, default=SHARDS, help="shards of speech to align (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="cores to train on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    if not options.begin.is_file():
-        parser.error(f"--begin: there is no file {options.begin}")
+    for name in ("begin", "hold"):
+        if not (file := getattr(options, name)).is_file():
+            parser.error(f"--{name}: there is no file {file}")
     for name in ("processes", "shards"):
         if (number := getattr(options, name)) < 1:
             parser.error(f"--{name} is {number}; it must be at least 1")
@@ -362,7 +405,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     recipe = Recipe(options.work)
     recipe = replace(recipe, head=replace(recipe.head, seconds=options.seconds, seed=options.seed))
-    prepare(recipe, options.begin, options.shards)
+    prepare(recipe, options.begin, options.shards, held=options.hold)
     in_processes(train_pulsed_head, recipe, Machine(processes=options.processes))
     target = export_pulsed_head(recipe)
     print(f"{target}: try it with FISHSERVE_CODEC={target} fishserve say ...", flush=True)

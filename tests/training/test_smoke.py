@@ -21,7 +21,16 @@ from training.export import export
 from training.head import SAMPLES, HeadTraining, mel_error
 from training.machine import Machine
 from training.pack import pack
-from training.pulsed_head import PulsedHeadTraining, aligned_shards, codec_of, export_pulsed_head, is_heard, prepare, train_pulsed_head
+from training.pulsed_head import (
+    HELD,
+    PulsedHeadTraining,
+    aligned_shards,
+    codec_of,
+    export_pulsed_head,
+    is_heard,
+    prepare,
+    train_pulsed_head,
+)
 from training.pulsed_head import main as train_pulsed
 from training.recipe import Recipe, TextRecipe
 from training.samples import Frames, collate
@@ -205,9 +214,10 @@ def train_alone_and_meet(recipe):
 def test_a_pulsed_head_needs_speech_and_codes(tmp_path, capsys):
     with pytest.raises(SystemExit, match="has 0 shards of speech and codes of 0: make them with"):
         train_pulsed(["--work", str(tmp_path / "nowhere")])
-    with pytest.raises(SystemExit):
-        train_pulsed(["--work", str(tmp_path), "--begin", str(tmp_path / "none.safetensors")])
-    assert "there is no file" in capsys.readouterr().err
+    for option in ("--begin", "--hold"):
+        with pytest.raises(SystemExit):
+            train_pulsed(["--work", str(tmp_path), option, str(tmp_path / "none.safetensors")])
+        assert f"{option}: there is no file" in capsys.readouterr().err
 
 
 @needs_wordnet
@@ -265,7 +275,14 @@ def head_steps(recipe, begun):
     prepare(recipe, begun, 1, 3, 0.2)
     training = PulsedHeadTraining(replace(recipe, head=replace(recipe.head, seconds=0.3)), Machine(step_seconds=0.1), 0)
     before = [p.detach().clone() for p in training.readouts.parameters()]
+    codes, _ = training.speech[0].drawn(2, training.r.crop, training.r)
+    kept = training._held_sound(codes)
+    assert training._as_held(codes, kept) < training._as_held(codes, -kept)
+    assert all(
+        torch.equal(weight, training._held.state_dict()[name]) for name, weight in load_file(recipe.folder / HELD).items() if "bias" in name
+    )
     training.run()
+    assert not any(p.requires_grad for p in training._held.parameters())
     return max(float((a - b).abs().max()) for a, b in zip(before, training.readouts.parameters(), strict=True))
 
 
