@@ -142,7 +142,7 @@ class PulsedHeadTraining(HeadTraining):
     """A run whose state is `pulsed_head.pt`: its pulses are those of the aligned speech, which another head's are not.
 
     Where there is speech of other speakers (widening.py), half of a step is theirs, and readouts go on teaching the head where pulses are.
-    The teacher's half is then to sound as the held codec makes it, sample by sample: so the head loses nothing that judges had taught it.
+    The teacher's half is then to sound as the held codec makes it, sample by sample: so the head keeps most of what judges had taught it.
 
     With several processes, each trains on its own crops, and takes the mean of its weights and the others' now and then: nobody waits
     for another. Process 0 writes the state.
