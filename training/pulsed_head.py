@@ -69,7 +69,7 @@ EAR_STEPS, EAR_CROPS, EAR_HOPS, EAR_RATE = 2_500, 32, 96, 2e-3
 
 
 class WaveDistance(nn.Module):
-    """Distance of complex spectra below 4 kHz, relative to the true magnitude: here phases count, since codes determine them."""
+    """Distance of complex spectra, by default below 4 kHz, relative to the true one's: phases count, since codes determine them."""
 
     def __init__(self, spectra: Sequence[tuple[int, int, int]] = WAVE_SPECTRA) -> None:
         super().__init__()
