@@ -5,7 +5,7 @@ It needs `encoder.pt` of that codec, which `python -m training.unpack` writes, a
 First the teacher's speech is aligned with that head (pulses.py) and a small recogniser of phonemes learns; both are kept in --work.
 Beside the judges, the head then learns from distances that hear single pulses, and from what the recogniser takes its vowels for.
 Where there is other speakers' speech (widening.py), it learns theirs, and the teacher's codes go on sounding as the codec of
---hold makes them.
+--hold makes them; judges hear the teacher alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,15 +51,17 @@ JUDGES_EVERY = 2
 """Steps of the head for one of the judges."""
 CLIP = 20.0
 MEL, WAVE, PHONEMES_WEIGHT, LIKENESS = 20.0, 2.0, 4.0, 2.0
-HELD_MEL, HELD_WAVE, OTHERS_MEL, OTHERS_WAVE, PHASES_WEIGHT, READOUTS_RATE = 20.0, 60.0, 16.0, 10.0, 8.0, 5e-4
+HELD_MEL, HELD_WAVE, HELD_SIZE, OTHERS_MEL, OTHERS_WAVE, PHASES_WEIGHT, READOUTS_RATE = 15.0, 20.0, 120.0, 16.0, 10.0, 8.0, 5e-4
 """Where there are other speakers: a step's distances from what the held codec makes of the teacher's codes, and from others' true sound."""
+OTHERS_SHARE = 0.6
+"""Of others' distances and phases in a step's loss."""
 PHASE_SECONDS, OTHER_SHARDS = 600, 2
 """For the first stages to learn others' phases, and how many shards of others' speech a head hears."""
 MEET_EVERY, MEET_SECONDS = 30, 90
 """Steps after which a process takes the mean of its weights and those of others that are not older than this."""
 WAVE_SPECTRA = ((2048, 512, 140), (1024, 256, 93), (512, 128, 46))
 """FFT size, hop and bins: up to 3 kHz where low harmonics are told apart, else to 4 kHz."""
-HELD, HELD_SPECTRA = "held.safetensors", ((2048, 512, 558), (1024, 256, 279), (512, 128, 140), (256, 64, 70))
+HELD, HELD_SPECTRA = "held.safetensors", ((2048, 512, 558), (1024, 256, 279), (512, 128, 140), (256, 64, 70), (128, 32, 35))
 """What makes the held codec's sound, in --work; and spectra up to 12 kHz, where the teacher ends."""
 BFLOAT16_STAGES = 3 if torch.cpu.get_capabilities().get("avx512_bf16") else 0
 """So many of the head's stages, and the judges, learn in BF16 where the processor multiplies it: 1.3 times as fast, and its error is 30 dB or
@@ -79,14 +81,31 @@ class WaveDistance(nn.Module):
 
     def forward(self, made: Tensor, true: Tensor) -> Tensor:
         """Waveforms (batch, samples) -> scalar."""
-        distances = []
+        return torch.stack([self._off(a, b) for a, b in self._seen(made, true)]).mean()
+
+    def with_size(self, made: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        """The distance, and that of the spectra's sizes alone, in nats: so what lies between pulses and harmonics counts as much as they do."""
+        pairs = list(self._seen(made, true))
+        return torch.stack([self._off(*pair) for pair in pairs]).mean(), torch.stack([self._louder(*pair) for pair in pairs]).mean()
+
+    def _seen(self, *waves: Tensor) -> Iterator[list[Tensor]]:
         for i, (n_fft, hop, bins) in enumerate(self.spectra):
             window = self.get_buffer(f"window{i}")
-            a, b = (torch.stft(w, n_fft, hop, window=window, center=False, return_complex=True)[:, 2:bins] for w in (made, true))
-            size, off = b.abs(), a - b
-            scale = size + 0.3 * size.mean(2, keepdim=True) + 1e-2
-            distances.append((torch.sqrt(off.real.square() + off.imag.square() + 1e-6) / scale).clamp(max=4).mean())
-        return torch.stack(distances).mean()
+            yield [torch.stft(w, n_fft, hop, window=window, center=False, return_complex=True)[:, 2:bins] for w in waves]
+
+    @staticmethod
+    def _off(made: Tensor, true: Tensor) -> Tensor:
+        scale = true.abs() + 0.3 * true.abs().mean(2, keepdim=True) + 1e-2
+        return (_size(made - true) / scale).clamp(max=4).mean()
+
+    @staticmethod
+    def _louder(made: Tensor, true: Tensor) -> Tensor:
+        floor = 0.03 * true.abs().mean(2, keepdim=True) + 3e-3
+        return ((_size(made) + floor).log() - (true.abs() + floor).log()).abs().mean()
+
+
+def _size(spectrum: Tensor) -> Tensor:
+    return torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-6)
 
 
 class PhonemeEar(nn.Module):
@@ -142,7 +161,7 @@ class PulsedHeadTraining(HeadTraining):
     """A run whose state is `pulsed_head.pt`: its pulses are those of the aligned speech, which another head's are not.
 
     Where there is speech of other speakers (widening.py), half of a step is theirs, and readouts go on teaching the head where pulses are.
-    The teacher's half is then to sound as the held codec makes it, sample by sample: so the head keeps most of what judges had taught it.
+    The teacher's half is then to sound as the held codec makes it, and judges compare it with the true sound.
 
     With several processes, each trains on its own crops, and takes the mean of its weights and the others' now and then: nobody waits
     for another. Process 0 writes the state.
@@ -201,12 +220,13 @@ class PulsedHeadTraining(HeadTraining):
         if len(self.speech) == 1:
             loss = self._against_judges(made, true)
         else:
-            loss = self._as_held(codes[:n], made[:n]) + self._as_others(made[n:], true[n:])
+            loss = self._as_held(codes[:n], made[:n]) + self._judged(made[:n], true[:n])
             last, now, voiced = (
                 torch.cat(x) for x in zip(*((s.counts[at - 1], s.counts[at], s.voiced[at]) for s, _, at in drawn), strict=True)
             )
             voiced[:, 0] = False  # its past was cut off inside the head
-            loss = loss + PHASES_WEIGHT * self.readouts.loss([x[:, :, 0] for x in outputs[:2]], last, now, voiced)[0]
+            phases = self.readouts.loss([x[:, :, 0] for x in outputs[:2]], last, now, voiced)[0]
+            loss = loss + OTHERS_SHARE * (self._as_others(made[n:], true[n:]) + PHASES_WEIGHT * phases)
             self.reading.zero_grad()
         self._improve(loss, RATE * min(1, (self.steps - self._begun + 1) / 50) * fall, CLIP)
         if len(self.speech) > 1:
@@ -216,7 +236,8 @@ class PulsedHeadTraining(HeadTraining):
     def _as_held(self, codes: Tensor, made: Tensor) -> Tensor:
         """How far what is made of the teacher's codes is from what the held codec makes of them."""
         wanted = self._held_sound(codes)
-        return HELD_MEL * self.mel_distance(made, wanted) + HELD_WAVE * self._whole_wave(made, wanted)
+        wave, size = self._whole_wave.with_size(made, wanted)
+        return HELD_MEL * self.mel_distance(made, wanted) + HELD_WAVE * wave + HELD_SIZE * size
 
     @torch.no_grad()
     def _held_sound(self, codes: Tensor) -> Tensor:
@@ -233,15 +254,17 @@ class PulsedHeadTraining(HeadTraining):
     def _against_judges(self, made: Tensor, true: Tensor) -> Tensor:
         distance = MEL * self.mel_distance(made, true) + WAVE * self._wave(made, true)
         with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16_STAGES > 0):
-            return distance + self._heard(made, true) + self._judged(made, true)
+            heard = self._heard(made, true)
+        return distance + heard + self._judged(made, true)
 
     def _judged(self, made: Tensor, true: Tensor) -> Tensor:
         """What the judges say, and every other time they learn first."""
-        if self.steps % JUDGES_EVERY == 0:
-            self.against.zero_grad(set_to_none=True)
-            self.adversary.loss(true, made).backward()
-            self.against.step()
-        belief, likeness = self.adversary.deception(true, made)
+        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16_STAGES > 0):
+            if self.steps % JUDGES_EVERY == 0:
+                self.against.zero_grad(set_to_none=True)
+                self.adversary.loss(true, made).backward()
+                self.against.step()
+            belief, likeness = self.adversary.deception(true, made)
         self.against_steps += 1
         return min(1.0, self.against_steps / RAMP) * (belief + LIKENESS * likeness)
 

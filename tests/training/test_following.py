@@ -5,7 +5,7 @@ import torch
 
 from training.dual_ar import Student
 from training.export import write_language_model
-from training.following import FollowingTraining, divergence, main
+from training.following import FollowingTraining, agreed, divergence, main
 from training.machine import Machine
 from training.recipe import Recipe
 from training.samples import SPEAKER, byte_tokenizer, collate
@@ -29,7 +29,7 @@ def training(tmp_path):
             p.add_(0.1 * torch.randn_like(p))  # a new one finds everything equally likely
     torch.save({"average": student.state_dict(), "seconds": 0.0, "step": 0, "heard": 0.0}, tmp_path / "dual_ar.pt")
     write_language_model(student, tmp_path)
-    return FollowingTraining(recipe, Machine(step_seconds=0.1), tmp_path)
+    return FollowingTraining(recipe, Machine(step_seconds=0.1), [tmp_path])
 
 
 def test_a_divergence_is_zero_for_the_same_and_else_what_the_formula_says():
@@ -38,6 +38,12 @@ def test_a_divergence_is_zero_for_the_same_and_else_what_the_formula_says():
     wanted, found = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.25, 0.5])
     assert divergence(wanted.log(), found.log()) == pytest.approx(0.25 * torch.tensor(2.0).log().item())
     assert (divergence(torch.randn(20, 9), torch.randn(20, 9)) > 0).all()
+
+
+def test_what_two_agree_on_is_likelier_than_what_one_says():
+    one, other = torch.tensor([0.5, 0.5]), torch.tensor([0.9, 0.1])  # the means are the roots of 0.45 and of 0.05
+    assert agreed([one.log() + 3, other.log()]).softmax(-1).tolist() == pytest.approx([0.75, 0.25])
+    assert agreed([other.log()]).softmax(-1).tolist() == pytest.approx([0.9, 0.1])
 
 
 def test_without_a_clip_it_is_held_to_what_it_was(training):
@@ -59,7 +65,7 @@ def test_without_a_clip_it_is_held_to_what_it_was(training):
         optimiser.step()
     assert losses.token < moved.token / 2
     assert losses.codes < moved.codes / 2
-    assert all(p.grad is None for p in training.before.parameters())
+    assert all(p.grad is None for p in training.before[0].parameters())
 
 
 def test_behind_a_clip_it_learns_what_was_said(training):

@@ -1,5 +1,7 @@
 """What a pulsed head refuses to begin with."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -7,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from inference.model.codec import Codec
 from inference.model.weights import unfold_weight_norm
 from training.encoder import MelAutoencoder, codec_config
-from training.pulsed_head import STATE, codec_of, export_pulsed_head, main, prepare
+from training.pulsed_head import STATE, WaveDistance, codec_of, export_pulsed_head, main, prepare
 from training.recipe import Recipe
 
 
@@ -80,3 +82,18 @@ def test_others_may_read_the_codec_it_writes(recipe):
     made = export_pulsed_head(recipe)
     assert load_file(made).keys() == load_file(begun).keys()
     assert made.stat().st_mode & 0o777 == 0o644
+
+
+def test_sizes_of_spectra_are_compared_in_nats_and_phases_are_not():
+    torch.manual_seed(0)
+    sound, distance = torch.randn(2, 9000) / 10, WaveDistance()
+    wave, size = distance.with_size(sound, sound)
+    assert wave < 5e-3  # the root of nothing is not 0, so that it has a slope
+    assert size < 5e-3
+    turned, size = distance.with_size(-sound, sound)
+    assert turned == distance(-sound, sound)
+    assert turned > 1
+    assert size < 5e-3
+    for factor in (2, 0.5):
+        _, size = distance.with_size(factor * sound, sound)
+        assert size == pytest.approx(math.log(2), rel=0.1)
