@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from inference.hub import EMBEDDED_VOICE
-from training.dual_ar import DualARTraining, Losses, Student, auxiliary_losses, predictions
+from training.dual_ar import DualARTraining, Losses, Student, auxiliary_losses, load_weights, predictions
 from training.export import write_language_model
 from training.machine import Machine
 from training.recipe import Recipe
@@ -42,8 +43,12 @@ class FollowingTraining(DualARTraining):
         self.before = [self._model(checkpoint) for checkpoint in checkpoints]
 
     def _model(self, checkpoint: Path) -> Student:
-        model = Student(self.r, self.tokenizer.semantic_begin, self.tokenizer.n_vocab)
-        model.load_state_dict(student_state(model, read_weights(checkpoint / "model.safetensors")))
+        model, file = Student(self.r, self.tokenizer.semantic_begin, self.tokenizer.n_vocab), checkpoint / "model.safetensors"
+        try:
+            state = student_state(model, read_weights(file))
+        except (SafetensorError, KeyError) as e:
+            raise SystemExit(f"{file} is not of this recipe's model: {e}") from None
+        load_weights(model, state, file)
         return model.requires_grad_(False).eval()
 
     def _losses(self, batch: Batch) -> Losses:
@@ -77,7 +82,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, nargs="+", default=[EMBEDDED_VOICE], help="whose language models it is held to (default: minnow)"
     )
-    parser.add_argument("--rate", type=float, default=RATE, help="at first; less if it follows clips already (default: %(default)g)")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=RATE,
+        help="learning rate at first; less for a model that follows clips already (default: %(default)g)",
+    )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="seconds of a core, all runs together (default: %(default)s)")
     options = parser.parse_args(arguments)
     for name in ("seconds", "rate"):

@@ -51,7 +51,7 @@ JUDGES_EVERY = 2
 """Steps of the head for one of the judges."""
 CLIP = 20.0
 MEL, WAVE, PHONEMES_WEIGHT, LIKENESS = 20.0, 2.0, 4.0, 2.0
-HELD_MEL, HELD_WAVE, HELD_SIZE, OTHERS_MEL, OTHERS_WAVE, PHASES_WEIGHT, READOUTS_RATE = 15.0, 20.0, 120.0, 16.0, 10.0, 8.0, 5e-4
+HELD_MEL, HELD_WAVE, HELD_MAGNITUDE, OTHERS_MEL, OTHERS_WAVE, PHASES_WEIGHT, READOUTS_RATE = 15.0, 20.0, 120.0, 16.0, 10.0, 8.0, 5e-4
 """Where there are other speakers: a step's distances from what the held codec makes of the teacher's codes, and from others' true sound."""
 OTHERS_SHARE = 0.6
 """Of others' distances and phases in a step's loss."""
@@ -81,12 +81,13 @@ class WaveDistance(nn.Module):
 
     def forward(self, made: Tensor, true: Tensor) -> Tensor:
         """Waveforms (batch, samples) -> scalar."""
-        return torch.stack([self._off(a, b) for a, b in self._seen(made, true)]).mean()
+        return torch.stack([self._complex_distance(a, b) for a, b in self._seen(made, true)]).mean()
 
-    def with_size(self, made: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-        """The distance, and that of the spectra's sizes alone, in nats: so what lies between pulses and harmonics counts as much as they do."""
-        pairs = list(self._seen(made, true))
-        return torch.stack([self._off(*pair) for pair in pairs]).mean(), torch.stack([self._louder(*pair) for pair in pairs]).mean()
+    def with_magnitude(self, made: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        """The distance, and that of the magnitudes alone, in nats: so what lies between pulses and harmonics counts as much as they do."""
+        distances = [(self._complex_distance(a, b), self._magnitude_distance(a, b)) for a, b in self._seen(made, true)]
+        whole, magnitudes = (torch.stack(each).mean() for each in zip(*distances, strict=True))
+        return whole, magnitudes
 
     def _seen(self, *waves: Tensor) -> Iterator[list[Tensor]]:
         for i, (n_fft, hop, bins) in enumerate(self.spectra):
@@ -94,17 +95,17 @@ class WaveDistance(nn.Module):
             yield [torch.stft(w, n_fft, hop, window=window, center=False, return_complex=True)[:, 2:bins] for w in waves]
 
     @staticmethod
-    def _off(made: Tensor, true: Tensor) -> Tensor:
+    def _complex_distance(made: Tensor, true: Tensor) -> Tensor:
         scale = true.abs() + 0.3 * true.abs().mean(2, keepdim=True) + 1e-2
-        return (_size(made - true) / scale).clamp(max=4).mean()
+        return (_magnitude(made - true) / scale).clamp(max=4).mean()
 
     @staticmethod
-    def _louder(made: Tensor, true: Tensor) -> Tensor:
+    def _magnitude_distance(made: Tensor, true: Tensor) -> Tensor:
         floor = 0.03 * true.abs().mean(2, keepdim=True) + 3e-3
-        return ((_size(made) + floor).log() - (true.abs() + floor).log()).abs().mean()
+        return ((_magnitude(made) + floor).log() - (true.abs() + floor).log()).abs().mean()
 
 
-def _size(spectrum: Tensor) -> Tensor:
+def _magnitude(spectrum: Tensor) -> Tensor:
     return torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-6)
 
 
@@ -236,8 +237,8 @@ class PulsedHeadTraining(HeadTraining):
     def _as_held(self, codes: Tensor, made: Tensor) -> Tensor:
         """How far what is made of the teacher's codes is from what the held codec makes of them."""
         wanted = self._held_sound(codes)
-        wave, size = self._whole_wave.with_size(made, wanted)
-        return HELD_MEL * self.mel_distance(made, wanted) + HELD_WAVE * wave + HELD_SIZE * size
+        wave, magnitude = self._whole_wave.with_magnitude(made, wanted)
+        return HELD_MEL * self.mel_distance(made, wanted) + HELD_WAVE * wave + HELD_MAGNITUDE * magnitude
 
     @torch.no_grad()
     def _held_sound(self, codes: Tensor) -> Tensor:

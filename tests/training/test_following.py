@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from training.dual_ar import Student
 from training.export import write_language_model
@@ -44,6 +45,16 @@ def test_what_two_agree_on_is_likelier_than_what_one_says():
     one, other = torch.tensor([0.5, 0.5]), torch.tensor([0.9, 0.1])  # the means are the roots of 0.45 and of 0.05
     assert agreed([one.log() + 3, other.log()]).softmax(-1).tolist() == pytest.approx([0.75, 0.25])
     assert agreed([other.log()]).softmax(-1).tolist() == pytest.approx([0.9, 0.1])
+
+
+def test_it_is_not_held_to_another_kind_of_model(training, tmp_path):
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "model.safetensors").write_bytes(b"half")
+    (tmp_path / "other").mkdir()
+    save_file({"embeddings.weight": torch.zeros(2, 2)}, tmp_path / "other" / "model.safetensors")
+    for folder in ("torn", "other"):
+        with pytest.raises(SystemExit, match="is not of this recipe's model"):
+            FollowingTraining(training.recipe, Machine(step_seconds=0.1), [tmp_path, tmp_path / folder])
 
 
 def test_without_a_clip_it_is_held_to_what_it_was(training):

@@ -84,16 +84,16 @@ def test_others_may_read_the_codec_it_writes(recipe):
     assert made.stat().st_mode & 0o777 == 0o644
 
 
-def test_sizes_of_spectra_are_compared_in_nats_and_phases_are_not():
+def test_magnitudes_are_compared_in_nats_and_phases_are_not():
     torch.manual_seed(0)
     sound, distance = torch.randn(2, 9000) / 10, WaveDistance()
-    wave, size = distance.with_size(sound, sound)
+    wave, magnitude = distance.with_magnitude(sound, sound)
     assert wave < 5e-3  # the root of nothing is not 0, so that it has a slope
-    assert size < 5e-3
-    turned, size = distance.with_size(-sound, sound)
+    assert magnitude < 5e-3
+    turned, magnitude = distance.with_magnitude(-sound, sound)
     assert turned == distance(-sound, sound)
     assert turned > 1
-    assert size < 5e-3
+    assert magnitude < 5e-3
     for factor in (2, 0.5):
-        _, size = distance.with_size(factor * sound, sound)
-        assert size == pytest.approx(math.log(2), rel=0.1)
+        _, magnitude = distance.with_magnitude(factor * sound, sound)
+        assert magnitude == pytest.approx(math.log(2), rel=0.1)
