@@ -11,6 +11,7 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -230,13 +231,21 @@ def auxiliary_losses(student: Student, batch: Batch, predicted: Predictions, r: 
 
 
 def train_dual_ar(recipe: Recipe, machine: Machine, process: int) -> None:
-    """Run one of the processes that train together on one machine. They find each other through a file in the recipe's folder."""
-    if machine.processes > 1:
-        meeting = (recipe.folder / "meeting").resolve()
-        torch.distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=process, world_size=machine.processes)
-    DualARTraining(recipe, machine, process).run()
-    if machine.processes > 1:
-        torch.distributed.destroy_process_group()
+    """Run one of the processes that train together on one machine."""
+    with meeting(recipe, machine, process):
+        DualARTraining(recipe, machine, process).run()
+
+
+@contextmanager
+def meeting(recipe: Recipe, machine: Machine, process: int) -> Iterator[None]:
+    """Lets the processes of one machine find each other, through a file in the recipe's folder."""
+    if machine.processes == 1:
+        yield
+        return
+    file = (recipe.folder / "meeting").resolve()
+    torch.distributed.init_process_group("gloo", init_method=file.as_uri(), rank=process, world_size=machine.processes)
+    yield
+    torch.distributed.destroy_process_group()
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
 In --work it needs `dual_ar.pt`, which `python -m training.unpack` writes of --checkpoint, and what `python -m training.widening` makes.
 In rather more than half of its steps it learns what other speakers say behind a clip of theirs, as `python -m training dual-ar` does.
 In the others, which are the teacher's, it learns to predict what the checkpoint's model does: so it keeps what that has learned from its takes.
-With several checkpoints it learns what they agree on.
+With several checkpoints it learns what they agree on. With --behind it learns nothing of what others say, but stays behind their clips
+what the models of these checkpoints agree on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,9 +20,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from inference.hub import EMBEDDED_VOICE
-from training.dual_ar import DualARTraining, Losses, Student, auxiliary_losses, load_weights, predictions
+from training.dual_ar import DualARTraining, Losses, Student, auxiliary_losses, load_weights, meeting, predictions
 from training.export import write_language_model
-from training.machine import Machine
+from training.machine import Machine, in_processes
 from training.recipe import Recipe
 from training.samples import Batch
 from training.shards import code_shards, other_speakers
@@ -36,11 +38,14 @@ HOLD = 2.0
 
 
 class FollowingTraining(DualARTraining):
-    """A run that is held to the models of checkpoints wherever there is no clip."""
+    """A run that is held to the models of checkpoints wherever there is no clip, and to those of `behind`, if any, where there is one."""
 
-    def __init__(self, recipe: Recipe, machine: Machine, checkpoints: Sequence[Path]) -> None:
-        super().__init__(recipe, machine)
-        self.before = [self._model(checkpoint) for checkpoint in checkpoints]
+    def __init__(
+        self, recipe: Recipe, machine: Machine, checkpoints: Sequence[Path], behind: Sequence[Path] = (), process: int = 0
+    ) -> None:
+        super().__init__(recipe, machine, process)
+        models = {path: self._model(path) for path in {*checkpoints, *behind}}
+        self.alone, self.behind = ([models[path] for path in paths] for paths in (checkpoints, behind))
 
     def _model(self, checkpoint: Path) -> Student:
         model, file = Student(self.r, self.tokenizer.semantic_begin, self.tokenizer.n_vocab), checkpoint / "model.safetensors"
@@ -52,14 +57,24 @@ class FollowingTraining(DualARTraining):
         return model.requires_grad_(False).eval()
 
     def _losses(self, batch: Batch) -> Losses:
-        if batch.reference.any():
+        held_to = self.behind if batch.reference.any() else self.alone
+        if not held_to:
             return super()._losses(batch)
         now = predictions(self.student, batch, self.r)
         with torch.no_grad():
-            before = [predictions(model, batch, self.r, now.chosen) for model in self.before]
+            before = [predictions(model, batch, self.r, now.chosen) for model in held_to]
         token = divergence(agreed([b.tokens for b in before]), now.tokens)
         codes = divergence(agreed([b.codes for b in before]), now.codes)[:, 1:]  # the token is the first code
         return Losses(HOLD * token.mean(), HOLD * codes.mean(), *auxiliary_losses(self.student, batch, now, self.r))
+
+
+def train_following(recipe: Recipe, machine: Machine, process: int, checkpoints: Sequence[Path], behind: Sequence[Path]) -> None:
+    """Run one of the processes that train together, and write the language model."""
+    with meeting(recipe, machine, process):
+        training = FollowingTraining(recipe, machine, checkpoints, behind, process)
+        training.run()
+    if not process:
+        print(write_language_model(training.averaged(), recipe.folder), flush=True)
 
 
 def agreed(logits: Sequence[Tensor]) -> Tensor:
@@ -83,18 +98,25 @@ def main(arguments: list[str] | None = None) -> None:
         "--checkpoint", type=Path, nargs="+", default=[EMBEDDED_VOICE], help="whose language models it is held to (default: minnow)"
     )
     parser.add_argument(
+        "--behind", type=Path, nargs="+", default=[], help="the same behind clips (default: none; it learns what the other speakers say)"
+    )
+    parser.add_argument(
         "--rate",
         type=float,
         default=RATE,
         help="learning rate at first; less for a model that follows clips already (default: %(default)g)",
     )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="seconds of a core, all runs together (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="cores to train on (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.processes < 1:
+        parser.error(f"--processes is {options.processes}; it must be at least 1")
     for name in ("seconds", "rate"):
         if not (number := getattr(options, name)) > 0:
             parser.error(f"--{name} is {number:g}; it must be more than 0")
-    if lacking := [path for path in options.checkpoint if not (path / "model.safetensors").is_file()]:
-        parser.error(f"--checkpoint: {lacking[0]} has no model.safetensors")
+    for name in ("checkpoint", "behind"):
+        if lacking := [path for path in getattr(options, name) if not (path / "model.safetensors").is_file()]:
+            parser.error(f"--{name}: {lacking[0]} has no model.safetensors")
     recipe = Recipe(options.work)
     needed = {
         "dual_ar.pt": ((recipe.folder / "dual_ar.pt").exists(), "training.unpack"),
@@ -107,9 +129,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     shorter = {"seconds": options.seconds, "decay_seconds": DECAY * options.seconds}
     dual_ar = replace(recipe.dual_ar, **shorter, rate=options.rate, columns=COLUMNS, several_share=SEVERAL_SHARE)
-    training = FollowingTraining(replace(recipe, dual_ar=dual_ar), Machine(), options.checkpoint)
-    training.run()
-    print(write_language_model(training.averaged(), recipe.folder), flush=True)
+    held = partial(train_following, checkpoints=options.checkpoint, behind=options.behind)
+    in_processes(held, replace(recipe, dual_ar=dual_ar), Machine(processes=options.processes))
 
 
 if __name__ == "__main__":

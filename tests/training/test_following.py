@@ -1,16 +1,19 @@
 """A language model that learns to follow clips and is held to what it was."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from training.dual_ar import Student
+from training.dual_ar import Student, load_weights
 from training.export import write_language_model
-from training.following import FollowingTraining, agreed, divergence, main
-from training.machine import Machine
+from training.following import FollowingTraining, agreed, divergence, main, train_following
+from training.machine import Machine, in_processes
 from training.recipe import Recipe
 from training.samples import SPEAKER, byte_tokenizer, collate
-from training.shards import CodedUtterance
+from training.shards import CodedUtterance, save
 
 
 def utterance(text, frames):
@@ -76,7 +79,7 @@ def test_without_a_clip_it_is_held_to_what_it_was(training):
         optimiser.step()
     assert losses.token < moved.token / 2
     assert losses.codes < moved.codes / 2
-    assert all(p.grad is None for p in training.before[0].parameters())
+    assert all(p.grad is None for p in training.alone[0].parameters())
 
 
 def test_behind_a_clip_it_learns_what_was_said(training):
@@ -84,6 +87,41 @@ def test_behind_a_clip_it_learns_what_was_said(training):
     followed = training._losses(collate([training.builder.follow([clip], said, torch.ones(SPEAKER))]))
     assert followed.token > 3  # hardly better than chance: 7.1 nats
     assert followed.codes > 3
+
+
+def test_behind_a_clip_it_is_held_to_other_models_where_there_are_some(training, tmp_path):
+    clip, said = utterance("One.", 9), utterance("Two, three.", 12)
+    behind, alone = (
+        collate([built])
+        for built in (
+            training.builder.follow([clip], said, torch.ones(SPEAKER)),
+            training.builder.build([utterance("Hello there.", 20)], system=True),
+        )
+    )
+    (tmp_path / "later").mkdir()
+    with torch.no_grad():
+        for p in training.student.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    write_language_model(training.student, tmp_path / "later")
+    held = FollowingTraining(training.recipe, Machine(step_seconds=0.1), [tmp_path], [tmp_path / "later"])
+    load_weights(held.student, training.student.state_dict(), tmp_path)
+    assert held._losses(behind).token < 1e-2  # the file is FP16
+    assert held._losses(behind).codes < 1e-2
+    assert held._losses(alone).token > 0.1
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_it_trains_and_writes_a_model(training, tmp_path, processes):
+    recipe = replace(training.recipe, dual_ar=replace(training.r, seconds=2, columns=200))
+    for name in ("codes_0000", "held_validation_codes"):
+        save(tmp_path / f"{name}.pt", [vars(utterance(f"Sentence {n}.", 20)) for n in range(60)])
+    said = [{"speaker": n // 3, "readout": torch.ones(SPEAKER)} | vars(utterance(f"Other {n}.", 20)) for n in range(60)]
+    save(tmp_path / "other_codes_0000.pt", said)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    held = partial(train_following, checkpoints=[tmp_path], behind=[tmp_path])
+    in_processes(held, recipe, Machine(processes=processes, step_seconds=0.1))
+    assert torch.load(tmp_path / "dual_ar.pt", weights_only=True)["step"] > 3
+    assert (tmp_path / "model.safetensors").read_bytes() != before
 
 
 def test_it_says_what_it_lacks(tmp_path, capsys):
