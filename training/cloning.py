@@ -1,6 +1,6 @@
 """How well a voice follows clips of speakers that it was never trained on: 12 of Kokoro's voices, clips of about 5 and 15 s.
 
-The speakers' own readings of the same sentences show what can be reached.
+The speakers' own readings of the same sentences show what can be reached. A recogniser counts the words that it mishears.
 
     python -m training.cloning --kokoro DIR -o cloning.json
 
@@ -18,12 +18,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import jiwer
 import numpy as np
 import soxr
 
 from bench.record import facts, recording
 from inference import SpeechEngine, SpeechRequest
 from inference.model.config import SAMPLE_RATE
+from training.evaluate import Ear, words
 from training.kokoro import KOKORO_RATE, Kokoro
 from training.text import HELD_OUT
 
@@ -107,19 +109,33 @@ def measure(engine: SpeechEngine, kokoro: Kokoro) -> Iterator[dict[str, Any]]:
     """The figures of the speakers' own readings, then of the engine's speech from clips of each length."""
     from resemblyzer import VoiceEncoder
 
-    encoder = VoiceEncoder("cpu", verbose=False)
+    encoder, ear = VoiceEncoder("cpu", verbose=False), Ear()
     numbers, names, everyday = (_held_out(kind) for kind in ("number", "name", "everyday"))
     speakers = np.array([embedding(encoder, _read(kokoro, voice, everyday[:REFERENCE]), KOKORO_RATE) for voice in VOICES])
     clips = {seconds: [_read(kokoro, voice, names[part]) for voice in VOICES] for seconds, part in CLIPS.items()}
     own = [[kokoro.speak(voice, text) for text in numbers[:READ]] for voice in VOICES]
-    yield {"speech": "kokoro"} | _judged(encoder, speakers, clips[max(CLIPS)], own, KOKORO_RATE)
+    judged = _judged(encoder, speakers, clips[max(CLIPS)], own, KOKORO_RATE)
+    yield {"speech": "kokoro"} | _misheard(ear, numbers[:READ], own, KOKORO_RATE) | judged
     for seconds, part in CLIPS.items():
         cloned = []
         for number, clip in enumerate(clips[seconds]):
             voice = engine.voice(soxr.resample(clip, KOKORO_RATE, SAMPLE_RATE), " ".join(names[part]))
             requests = [SpeechRequest(text, voice, seed=READ * number + n) for n, text in enumerate(numbers[:READ])]
             cloned.append([engine.synthesize(request).samples for request in requests])
-        yield {"speech": "cloned", "clip": seconds} | _judged(encoder, speakers, clips[seconds], cloned, SAMPLE_RATE)
+        judged = _judged(encoder, speakers, clips[seconds], cloned, SAMPLE_RATE)
+        yield {"speech": "cloned", "clip": seconds} | _misheard(ear, numbers[:READ], cloned, SAMPLE_RATE) | judged
+
+
+def _misheard(ear: Ear, texts: Sequence[str], speech: list[list[np.ndarray]], rate: int) -> dict[str, float]:
+    """The share of words that are wrong in all speech, and in that of women and of men."""
+    heard = [[ear.hear(soxr.resample(wave, rate, SAMPLE_RATE)) for wave in waves] for waves in speech]
+    asked = [words(text) for text in texts]
+    chosen = {"": "fm", "_women": "f", "_men": "m"}
+    wrong = {name: [h for voice, h in zip(VOICES, heard, strict=True) if voice[1] in kind] for name, kind in chosen.items()}
+    return {
+        f"word_errors{name}": round(jiwer.wer(asked * len(those), [h for of_one in those for h in of_one]), 4)
+        for name, those in wrong.items()
+    }
 
 
 def _judged(
