@@ -3,8 +3,8 @@
 In --work it needs `dual_ar.pt`, which `python -m training.unpack` writes of --checkpoint, and what `python -m training.widening` makes.
 In rather more than half of its steps it learns what other speakers say behind a clip of theirs, as `python -m training dual-ar` does.
 In the others, which are the teacher's, it learns to predict what the checkpoint's model does: so it keeps what that has learned from its takes.
-With several checkpoints it learns what they agree on. With --behind it learns nothing of what others say, but stays behind their clips
-what the models of these checkpoints agree on.
+With several checkpoints it learns what they agree on. With --behind it does so behind clips, too, from the checkpoints given there;
+what others say then teaches no more than the guided heads and the readouts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FollowingTraining(DualARTraining):
         self, recipe: Recipe, machine: Machine, checkpoints: Sequence[Path], behind: Sequence[Path] = (), process: int = 0
     ) -> None:
         super().__init__(recipe, machine, process)
-        models = {path: self._model(path) for path in {*checkpoints, *behind}}
+        models = {path: self._model(path) for path in dict.fromkeys((*checkpoints, *behind))}
         self.alone, self.behind = ([models[path] for path in paths] for paths in (checkpoints, behind))
 
     def _model(self, checkpoint: Path) -> Student:
@@ -98,7 +98,11 @@ def main(arguments: list[str] | None = None) -> None:
         "--checkpoint", type=Path, nargs="+", default=[EMBEDDED_VOICE], help="whose language models it is held to (default: minnow)"
     )
     parser.add_argument(
-        "--behind", type=Path, nargs="+", default=[], help="the same behind clips (default: none; it learns what the other speakers say)"
+        "--behind",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="the same behind clips (default: none; there it learns what the other speakers say)",
     )
     parser.add_argument(
         "--rate",
@@ -106,7 +110,9 @@ def main(arguments: list[str] | None = None) -> None:
         default=RATE,
         help="learning rate at first; less for a model that follows clips already (default: %(default)g)",
     )
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="seconds of a core, all runs together (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="seconds of a core, all processes and runs together (default: %(default)s)"
+    )
     parser.add_argument("--processes", type=int, default=1, help="cores to train on (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.processes < 1:
@@ -117,6 +123,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name in ("checkpoint", "behind"):
         if lacking := [path for path in getattr(options, name) if not (path / "model.safetensors").is_file()]:
             parser.error(f"--{name}: {lacking[0]} has no model.safetensors")
+        if len(set(paths := getattr(options, name))) < len(paths):
+            parser.error(f"--{name} names a checkpoint twice")
     recipe = Recipe(options.work)
     needed = {
         "dual_ar.pt": ((recipe.folder / "dual_ar.pt").exists(), "training.unpack"),

@@ -62,7 +62,7 @@ def in_processes(work: Work, recipe: Recipe, machine: Machine) -> None:
         if any(worker.exitcode for worker in workers):  # the other processes may be waiting for it
             for worker in running:
                 worker.terminate()
-            raise SystemExit(f"a process of {getattr(work, 'func', work).__name__} failed; see its traceback above")
+            raise SystemExit(f"a process of {getattr(work, 'func', work).__name__} failed; what it said is above")
         running = [worker for worker in running if worker.is_alive()]
 
 

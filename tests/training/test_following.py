@@ -134,3 +134,7 @@ def test_it_says_what_it_lacks(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--seconds", "nan"])
     assert "--seconds is nan; it must be more than 0" in capsys.readouterr().err
+    for words, said in ((["--processes", "0"], "--processes is 0"), (["--behind", str(tmp_path)], "has no model.safetensors")):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert said in capsys.readouterr().err
