@@ -71,7 +71,7 @@ def checkpoint(tmp_path_factory):
     directory = tmp_path_factory.mktemp("medium")
     changes = {"dim": 384, "n_head": 6, "n_local_heads": 2, "intermediate_size": 1536, "n_layer": 2}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(random_checkpoint.END_GAIN, "tiny", 1.0)  # it speaks on for 64 frames
+        patch.setitem(random_checkpoint.END_GAIN, "tiny", 0.0)  # it speaks on for 64 frames, however a processor rounds
         random_checkpoint.write(directory, "tiny", 0, **changes)
     return checkpoints.load(directory, torch.device("cpu"))
 
