@@ -36,7 +36,7 @@ def test_a_whole_file_says_what_the_guard_did(minnow):
 
 
 def test_ordinary_speech_has_no_faults(minnow):
-    text = "The kettle is on. It cost $3.50 in 1998. Oh! Where would you like to go, and when? The FBI has no comment. Call 0800 555 0134."
+    text = "The kettle is on. It cost $3.50 in 1998. Where would you like to go, and when? The FBI has no comment. Call 0800 555 0134."
     spoken = reported(post(minnow, "/v1/audio/speech", input=text, seed=2, stream=False, quality_guard=True))
     assert spoken["segments"] >= 5
     assert spoken["retries"] == spoken["rests"] == spoken["unmended"] == 0

@@ -112,7 +112,7 @@ def test_an_interrupted_agent_learns_what_was_heard(minnow):
         assert (heard[-1].response.status, item.status) == ("cancelled", "incomplete")
         assert text.startswith(said)
         assert said.startswith("One")
-        connection.conversation.item.truncate(item_id=item.id, content_index=0, audio_end_ms=1)
+        connection.conversation.item.truncate(item_id=item.id, content_index=0, audio_end_ms=0)
         nothing = connection.recv()
         assert (nothing.type, nothing.transcript, nothing.last_word) == ("conversation.item.truncated", "", None)
         sent = 1000 * seconds("pcm", audio(heard), 24_000)
