@@ -92,7 +92,7 @@ async def measure(client: httpx.AsyncClient, url: str, voices: int, skew: float,
     replicas = {replica: {result: grown.get((replica, result), 0) for result in ("hit", "miss")} for replica, _ in grown}
     hits, all_of_them = sum(r["hit"] for r in replicas.values()), sum(grown.values())
     if not all_of_them:
-        raise RequestError(f"{url}/metrics counts no prompts of voices; its model may ignore voices, as minnow does")
+        raise RequestError(f"{url}/metrics counts no prompts of voices ({LOOKUPS}); did the server answer any request?")
     return {
         "loop": "closed", "clients": clients, "first_audio": percentiles([s["times"][0] - s["due"] for s in samples if s["times"]]),
         "hit_rate": hits / all_of_them, "statuses": statuses, "replicas": replicas, "warming_up": warming_up[0],

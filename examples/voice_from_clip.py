@@ -1,4 +1,4 @@
-"""Add a voice from a clip, then speak with it. minnow, the bundled voice, always speaks as itself; FishSpeech 1.5 follows the clip.
+"""Add a voice from a clip, then speak with it. minnow, the bundled model, follows its pitch and little else; FishSpeech 1.5 imitates it.
 
 pip install httpx
 python voice_from_clip.py CLIP "What is said in the clip" [URL]

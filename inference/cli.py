@@ -137,7 +137,7 @@ def say(
     from inference import SpeechRequest, Voice
     from inference.hub import name_of
     from inference.text.dialogue import voice_names
-    from inference.voices.notice import MINNOW, ONE_VOICE
+    from inference.voices.notice import MINNOW, PITCH_ONLY
     from inference.voices.store import DEFAULT
 
     if voice is not None and reference is not None:
@@ -159,7 +159,7 @@ def say(
     )  # fmt: skip
     with _engine(settings) as engine:
         if name_of(engine.checkpoint.path) == MINNOW and (reference is not None or {voice, *names} - {None, DEFAULT}):
-            console.print(f"{ONE_VOICE}.", style="yellow")
+            console.print(f"{PITCH_ONLY}.", style="yellow")
         if reference is not None:
             request = replace(request, voice=engine.voice(_clip(reference), reference_text or ""))
         elif voice is not None:

@@ -72,7 +72,7 @@ _SHOWN = [
     "X-Request-Id",
     "X-Job-Id",
     "X-Sample-Rate",
-    "X-Voice-Ignored",
+    "X-Voice-Notice",
     "X-Partial",
 ]
 

@@ -5,12 +5,16 @@ import json
 import jiwer
 import numpy as np
 import pytest
+import soxr
 
 from inference import SpeechEngine, SpeechRequest
 from inference.hub import EMBEDDED_VOICE
+from inference.model.config import SAMPLE_RATE
+from training.disguise import Speaker, disguised
 from training.evaluate import Ear, hear_long, long_texts, speak, spoken_words, words
 from training.export import LIMIT_BYTES
 from training.preferences import heard_takes
+from training.speech import TEACHER_RATE, Teacher, sound_of
 from training.text import HELD_OUT
 
 SENTENCES = [s["text"] for s in json.loads(HELD_OUT.read_text(encoding="utf-8"))]
@@ -72,6 +76,37 @@ def test_the_recogniser_tells_how_likely_each_word_is_in_each_take(engine, ear):
     assert int(np.argmin(other)) == 4
     assert other[4] < takes.heard[best][4] - 3
     assert other[:4] == pytest.approx(takes.heard[best][:4], abs=1e-3)
+
+
+def test_it_follows_the_pitch_of_a_clip(engine, tmp_path):
+    """Of a deep and of a high speaker, whom it has not learned from. The text of the clip is what they say."""
+    teacher, said = Teacher(tmp_path), "The boat leaves the harbour at noon, and the train comes back at night."
+    heard = {}
+    for name, pitch, formants in (("deep", 0.5, 0.88), ("high", 1.2, 1.08)):
+        as_speaker = Speaker(pitch, formants, tilt=0, liveliness=0, breath=0, loudness=0.07)
+        clip = sound_of([disguised(sentence, as_speaker) for sentence in teacher.sentences(said)], 0)
+        clip = soxr.resample(clip * as_speaker.loudness / clip.std(), TEACHER_RATE, SAMPLE_RATE)
+        voice = engine.voice(clip.astype(np.float32), said)
+        spoken = [engine.synthesize(SpeechRequest(text, voice, seed=seed)).samples for seed, text in enumerate(SENTENCES[:4])]
+        heard[name] = median_pitch(clip), median_pitch(np.concatenate(spoken))
+    (deep, spoken_deep), (high, spoken_high) = heard["deep"], heard["high"]
+    assert spoken_deep == pytest.approx(deep, rel=0.25), heard
+    assert spoken_high == pytest.approx(high, rel=0.25), heard
+    alone = [engine.synthesize(SpeechRequest(text, seed=seed)).samples for seed, text in enumerate(SENTENCES[:4])]
+    assert spoken_deep < 0.7 * median_pitch(np.concatenate(alone)) < 0.7 * spoken_high, heard
+
+
+def median_pitch(wave):
+    """Median frequency in Hz of the shortest period that is nearly as strong as the strongest, in voiced frames of 50 ms; 44.1 kHz."""
+    heard = soxr.resample(wave.astype(np.float32), SAMPLE_RATE, 16_000)
+    frames = np.lib.stride_tricks.sliding_window_view(heard, 800)[::320]
+    frames = frames - frames.mean(1, keepdims=True)
+    spectra = np.abs(np.fft.rfft(frames, 2048)) ** 2
+    likeness = np.fft.irfft(spectra)[:, :267] / np.linspace(1, 1 - 266 / 800, 267)
+    lags = likeness[:, 40:] / np.maximum(likeness[:, :1], 1e-6)
+    voiced = lags.max(1) > 0.7
+    first = (lags > 0.9 * lags.max(1, keepdims=True)).argmax(1)
+    return float(np.median(16_000 / (40 + first[voiced])))
 
 
 def test_it_fits_in_the_box():

@@ -41,7 +41,7 @@ def write_card(recipe: Recipe, checkpoint: Path) -> None:
     parts = [
         "---\nlicense: apache-2.0\nlanguage: en\npipeline_tag: text-to-speech\n---\n",
         "# minnow\n\nA small English voice in the architecture and file format of FishSpeech 1.5, so that fishserve speaks before any",
-        "download. One synthetic speaker; not a product voice.\n",
+        "download. Learned from one synthetic speaker and disguises of it; not a product voice.\n",
         "## Files\n",
         *(f"- `{name}`: {size / 1e6:.2f} MB, FP16" for name, size in sizes.items()),
         "\n## Training\n",
@@ -53,7 +53,8 @@ def write_card(recipe: Recipe, checkpoint: Path) -> None:
         "\n## Scores\n",
         _scores(recipe.folder / "scores.json"),
         "\n## Limits\n",
-        "- English only, one voice. A reference clip of another voice is not followed.",
+        "- English only. It follows the pitch of a reference clip and little else, and with a clip it gets more words wrong: after 15 s of it "
+        "hardly any is understood.",
         "- It has only ever read words: `normalize` writes numbers and signs out first, and is on by default.",
         "- Its sound has nothing above 12 kHz: the teacher speaks at 24 kHz.",
         "- It speaks one sentence at a time and remembers none; what is longer than 110 bytes is cut at clauses.",

@@ -24,7 +24,7 @@ from inference.spool import Spool
 from inference.text.captions import CAPTION_FORMATS
 from inference.text.dialogue import MAX_VOICES, voice_names
 from inference.text.words import Word
-from inference.voices.notice import MINNOW, ONE_VOICE
+from inference.voices.notice import MINNOW, PITCH_ONLY
 from inference.voices.store import DEFAULT, VoiceStore
 from inference.voices.voice import Reference, Voice
 from worker.job import INLINE_BYTES, MAX_CAPTIONS, Clip, Job, parse
@@ -138,7 +138,7 @@ class Handler:
         }  # fmt: skip
         others = asked.voice not in (None, DEFAULT) or set(voice_names(asked.spoken)) - {DEFAULT}
         if others and result["model"] == MINNOW:
-            result["warning"] = ONE_VOICE
+            result["warning"] = PITCH_ONLY
         return result
 
     async def _captions(self, job: str, asked: Job, encoder: Encoder, words: list[Word], samples: int) -> dict[str, Any]:

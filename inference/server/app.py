@@ -53,9 +53,9 @@ from inference.server.word_times import HEADER, OMITTED
 from inference.settings import Settings
 from inference.voices.choice import open_store
 from inference.voices.dictionaries import DictionaryStore
-from inference.voices.notice import VOICE_IGNORED
+from inference.voices.notice import VOICE_NOTICE
 
-EXPOSED = ("X-Sample-Rate", HEADER, OMITTED, VOICE_IGNORED, "X-Request-Id", "Retry-After")
+EXPOSED = ("X-Sample-Rate", HEADER, OMITTED, VOICE_NOTICE, "X-Request-Id", "Retry-After")
 """Headers that pages of other origins may read."""
 UPLOADS = ("/v1/references/", "/v1/tts", "/v1/vqgan/", "/v1/voices/add", "/model")
 """Request bodies on these paths may contain clips, so they may be larger."""

@@ -24,7 +24,7 @@ from inference.model.config import SAMPLE_RATE
 from inference.server import word_times
 from inference.text.script import script, speakable
 from inference.text.words import Word
-from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
+from inference.voices.notice import MINNOW, PITCH_ONLY, VOICE_NOTICE
 from inference.voices.voice import Voice
 
 CLIENT_GONE = 499
@@ -104,9 +104,9 @@ async def check_ready(speaker: EngineClient) -> None:
 
 
 async def voice_headers(speaker: EngineClient, *voices: Voice) -> dict[str, str]:
-    """Headers that tell the client that the model ignores the requested voices; empty when it does not."""
-    ignored = any(voice.references for voice in voices) and (await speaker.state()).get("model") == MINNOW
-    return {VOICE_IGNORED: ONE_VOICE} if ignored else {}
+    """Headers that tell the client that the model hardly follows the requested voices; empty if it imitates them or none is requested."""
+    hardly = any(voice.references for voice in voices) and (await speaker.state()).get("model") == MINNOW
+    return {VOICE_NOTICE: PITCH_ONLY} if hardly else {}
 
 
 async def encoded(audio: AsyncIterator[Audio], encoder: Encoder) -> AsyncGenerator[bytes]:

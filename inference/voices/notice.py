@@ -1,7 +1,7 @@
-"""The notice for users whose requested voice the model ignores."""
+"""The notice for users whose requested voice the model hardly follows."""
 
 MINNOW = "minnow"
-"""The bundled model, trained on one speaker; it imitates no other."""
-ONE_VOICE = "minnow always speaks with its own voice; the requested voice was ignored"
-VOICE_IGNORED = "X-Voice-Ignored"
+"""The bundled model. Of a voice it follows the pitch and little else."""
+PITCH_ONLY = "minnow follows the pitch of the requested voice and little else; FishSpeech 1.5 imitates it"
+VOICE_NOTICE = "X-Voice-Notice"
 """The response header that carries this notice."""

@@ -18,7 +18,7 @@ from inference.audio.encode import FORMATS
 from inference.errors import FishserveError
 from inference.text.dialogue import voice_names
 from inference.voices.aliases import OPENAI_VOICES
-from inference.voices.notice import MINNOW, ONE_VOICE, VOICE_IGNORED
+from inference.voices.notice import MINNOW, PITCH_ONLY, VOICE_NOTICE
 from saas.auth.caller import Caller
 from saas.auth.dependencies import caller
 from saas.credits.aloud import has_speech
@@ -61,7 +61,7 @@ async def speak(body: SpeechBody, caller: SpeechCaller, state: AppState, idempot
     if body.wait_seconds and row["status"] in RUNNING:
         row = await state.jobs.wait(user, row["id"], body.wait_seconds)
     answer = _answer(row, state.jobs, 202 if row["status"] in RUNNING else 200)
-    answer.headers.update(_voice_ignored(voice, state))
+    answer.headers.update(_voice_notice(voice, state))
     return answer
 
 
@@ -119,7 +119,7 @@ async def openai_speech(
     wanted = body.stream or body.stream_format == "sse"
     taken = await state.jobs.submit(user, _key_id(caller), idempotency_key, body.input, voice, body.options, listened=wanted)
     row = taken["job"]
-    headers = {"X-Job-Id": row["id"], "X-Sample-Rate": str(body.options.rate), **_voice_ignored(voice, state)}
+    headers = {"X-Job-Id": row["id"], "X-Sample-Rate": str(body.options.rate), **_voice_notice(voice, state)}
     if taken["claimed"] is not None:
         stream = state.jobs.stream(taken["claimed"])
         after.callback(stream.close)
@@ -171,8 +171,8 @@ async def runpod(
     return {"ok": True}
 
 
-def _voice_ignored(voice: str | None, state: State) -> dict[str, str]:
-    return {VOICE_IGNORED: ONE_VOICE} if voice and state.settings.model == MINNOW else {}
+def _voice_notice(voice: str | None, state: State) -> dict[str, str]:
+    return {VOICE_NOTICE: PITCH_ONLY} if voice and state.settings.model == MINNOW else {}
 
 
 def _key_id(caller: Caller) -> str | None:

@@ -147,9 +147,9 @@ def test_from_nothing_to_ones_own_voice_and_again(clip):
         assert other.returncode == 2
         assert "another process works with" in " ".join(other.stderr.split())
 
-        # The model's true name is told, and that it ignores voices; another terminal checks it, and grants credits.
+        # The model's true name is told, and that it hardly follows voices; another terminal checks it, and grants credits.
         assert httpx.get(f"{machine.url}/api/config").json()["model"] == "minnow"
-        assert "own voice" in streamed.headers["x-voice-ignored"]
+        assert "follows the pitch" in streamed.headers["x-voice-notice"]
         checked = command(folder, "check")
         assert checked.returncode == 0, checked.stdout + checked.stderr
         assert f"Embedded mode at {machine.url}" in checked.stderr

@@ -83,11 +83,11 @@ async function modelReady(signal) {
   const minnow = state.model === "minnow";
   $("model").dataset.status = "ready";
   $("model").textContent = `${state.model} on ${state.device}`;
-  $("own-voice").hidden = !minnow;
+  $("pitch-only").hidden = !minnow;
   $("about").hidden = !minnow && !/fish-speech/i.test(state.model);
   $("about").replaceChildren(
     ...(minnow
-      ? [strong("This is minnow, the small demo voice in the box:"), " English, one speaker, a little buzzy. To hear FishSpeech 1.5, start the server with ", code("FISHSERVE_CHECKPOINT=fishaudio/fish-speech-1.5"), "."]
+      ? [strong("This is minnow, the small demo voice in the box:"), " English, a little buzzy; of a voice it follows only the pitch. To hear FishSpeech 1.5, start the server with ", code("FISHSERVE_CHECKPOINT=fishaudio/fish-speech-1.5"), "."]
       : ["The weights of FishSpeech are licensed CC BY-NC-SA 4.0: not for commercial use."]),
   );
 }

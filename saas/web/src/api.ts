@@ -8,7 +8,7 @@ import { t } from "./strings";
 
 type Schemas = components["schemas"];
 export type Config = Schemas["Config"];
-/** The bundled model, which has one voice. */
+/** The bundled model, which follows little of a voice but its pitch. */
 export const MINNOW = "minnow";
 export type Job = Schemas["JobOut"];
 export type Voice = Schemas["VoiceOut"];

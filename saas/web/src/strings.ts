@@ -123,7 +123,7 @@ export const t = {
   },
 
   model: (name: string) => `Model: ${name}`,
-  oneVoice: "minnow always speaks with its own voice: the voices you add are not used. FishSpeech 1.5 follows them.",
+  pitchOnly: "minnow follows the pitch of the voices you add and little else. FishSpeech 1.5 imitates them.",
 
   voices: {
     title: "Voices",

@@ -11,7 +11,7 @@ import pytest
 from websockets.sync.client import connect
 
 from inference.model.config import SAMPLE_RATE
-from inference.voices.notice import VOICE_IGNORED
+from inference.voices.notice import VOICE_NOTICE
 from tests.inference.server.test_elevenlabs_live import audio as eleven_audio
 from tests.inference.server.test_elevenlabs_live import socket
 from tests.inference.server.test_fish_live import STOP, conversation
@@ -96,7 +96,7 @@ def test_fishs_lists_of_voices_are_named_by_numbers(minnow):
         headers={"Content-Type": "application/msgpack"},
         timeout=HANG_SECONDS,
     )
-    assert packed.headers[VOICE_IGNORED]
+    assert packed.headers[VOICE_NOTICE]
     assert pauses(packed.content) == ONE_PAUSE
     live = fish_audio(fish_live(minnow, SPEAKERS, reference_id=["anna", "default"]))
     assert pauses(live) == ONE_PAUSE

@@ -106,7 +106,7 @@ def test_pages_may_read_the_headers_that_matter(named):
         timeout=HANG_SECONDS,
     )  # fmt: skip
     assert answer.headers["x-sample-rate"] == "24000"
-    assert {"X-Sample-Rate", "X-Voice-Ignored"} <= set(answer.headers["access-control-expose-headers"].split(", "))
+    assert {"X-Sample-Rate", "X-Voice-Notice"} <= set(answer.headers["access-control-expose-headers"].split(", "))
 
 
 def test_every_reply_says_its_rate(server):

@@ -287,7 +287,7 @@ def same_but_header(a, b):
 def test_a_model_is_there_under_the_name_that_speech_accepts(server):
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any")
     (model,) = client.models.list().data
-    assert "x-voice-ignored" not in speak(server, voice="anna").headers  # this model is not minnow
+    assert "x-voice-notice" not in speak(server, voice="anna").headers  # this model is not minnow
     assert client.models.retrieve(model.id).id == model.id
     assert client.models.retrieve("tts-1").id == "tts-1"
 

@@ -109,7 +109,7 @@ def burst(url, requests):
 
 
 def test_a_cluster(tmp_path, checkpoint):
-    """Three replicas of random weights, which know voices as minnow does not, under `bench voices`: 1,000 voices."""
+    """Three replicas of random weights, under `bench voices`: 1,000 voices."""
     (tmp_path / "voices").mkdir()
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(Cluster(checkpoint, tmp_path / "voices", "--min-replicas", "3").wait_ready())

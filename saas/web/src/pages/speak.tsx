@@ -152,7 +152,7 @@ export function Speak({ config }: { config: Config }) {
         </div>
         <p className="hint">
           {t.model(config.model)}
-          {config.model === MINNOW && chosen && <> · {t.oneVoice}</>}
+          {config.model === MINNOW && chosen && <> · {t.pitchOnly}</>}
         </p>
         <p id="price" className="price" role="status">
           {text.trim() === "" ? (

@@ -31,7 +31,7 @@ export default function Voices({ config }: { config: Config }) {
         <div>
           <h1>{t.voices.title}</h1>
           <p className="lead">{t.voices.about}</p>
-          {config.model === MINNOW && <p className="hint">{t.oneVoice}</p>}
+          {config.model === MINNOW && <p className="hint">{t.pitchOnly}</p>}
         </div>
         {data && data.length > 0 && add}
       </div>
