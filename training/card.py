@@ -53,8 +53,8 @@ def write_card(recipe: Recipe, checkpoint: Path) -> None:
         "\n## Scores\n",
         _scores(recipe.folder / "scores.json"),
         "\n## Limits\n",
-        "- English only. It follows the pitch of a reference clip and little else, and with a clip it gets more words wrong: after 15 s of it "
-        "hardly any is understood.",
+        "- English only. It follows the pitch of a reference clip and little else, and with a clip it gets more words wrong.",
+        "  A clip should have one sentence: behind 15 s it says words that nobody asked for.",
         "- It has only ever read words: `normalize` writes numbers and signs out first, and is on by default.",
         "- Its sound has nothing above 12 kHz: the teacher speaks at 24 kHz.",
         "- It speaks one sentence at a time and remembers none; what is longer than 110 bytes is cut at clauses.",
