@@ -32,7 +32,7 @@ class Shutdown:
         self.requests: Any = multiprocessing.Value("i", 0)
         self.stop: Callable[[], None] | None = None
         self.ready, self.folder = False, ""
-        self._say, self._asked = say, False
+        self._say, self._asked, self._interrupted = say, False, False
 
     def finish(self) -> None:
         """End after the running requests."""
@@ -48,8 +48,9 @@ class Shutdown:
         if not self._asked and (self.ready or self.requests.value):
             self.finish()
             return
+        self._interrupted = True
         children = {process.pid for process in multiprocessing.active_children()} | set(_children())
-        for pid in children:  # at once: the main thread would say that one of them has ended
+        for pid in children:
             with suppress(ProcessLookupError):
                 os.kill(cast(int, pid), signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -72,6 +73,8 @@ class Shutdown:
         try:
             yield
         finally:
+            if self._interrupted:  # what this ended was killed; to say so would look like a fault
+                threading.Event().wait()  # until `interrupt` ends the process
             over.set()
             signal.pthread_kill(cast(int, waiting.ident), signal.SIGINT)
             waiting.join()
