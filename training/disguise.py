@@ -22,7 +22,7 @@ from training.recipe import Recipe
 from training.shards import read_corpus, save
 from training.speech import Sentence, Teacher, Utterance, int16, sound_of, trimmed
 
-EACH = 3
+EACH = 8
 """Utterances of a speaker, one after the other."""
 PER_SHARD = 500
 """Speakers."""
@@ -30,6 +30,8 @@ LOUDNESS, LOUDEST = (0.02, 0.15), 0.98
 """Root mean squares of speakers' utterances, and the largest sample: microphones differ more than voices do."""
 LOWEST = VOICED_HZ + 5
 """Hz: a lively low voice would fall below what hibari makes pulses for."""
+PITCH_SCALE = 0.35
+"""Nats of pitch that a speaker's readout has as 1."""
 _STEP = 7
 """Of the texts: neighbours in the corpus are alike."""
 
@@ -57,7 +59,7 @@ class Speaker:
     @property
     def readout(self) -> Tensor:
         """What the language model learns to tell, (5,): 0 for the teacher, and about 1 away from it for others."""
-        own = (math.log(self.pitch) / 0.35, (self.formants - 1) / 0.1, self.tilt / 0.7, self.liveliness / 0.25, self.breath / 0.4)
+        own = (math.log(self.pitch) / PITCH_SCALE, (self.formants - 1) / 0.1, self.tilt / 0.7, self.liveliness / 0.25, self.breath / 0.4)
         return torch.tensor(own)
 
 

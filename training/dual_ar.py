@@ -200,7 +200,7 @@ class Predictions:
 def predictions(student: Student, batch: Batch, r: DualARRecipe, chosen: Tensor | None = None) -> Predictions:
     """The logits that `losses` compares with what is said. `chosen`: the columns whose codes count; None: `r.fast_share` of them, drawn."""
     device = batch.columns.device
-    attend = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+    attend = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
     with torch.autocast(device.type, torch.bfloat16, enabled=r.bfloat16), sdpa_kernel(attend), parametrize.cached():
         hidden, phonemes, attention = student.slow(batch.columns)
         hidden, frames = hidden[batch.is_spoken], batch.said[:, 1:]
@@ -298,7 +298,7 @@ class DualARTraining:
         spoken = [u for path in code_shards(self.recipe) for u in coded(path) if len(u.codes) >= _SHORTEST]
         self.frames = Frames(torch.cat([u.codes for u in spoken]).to(self.machine.device))
         batches = self._batches(spoken)
-        others = [speaker for speaker in other_speakers(self.recipe) if len(speaker[1]) > 1]
+        others = other_speakers(self.recipe)
         clips = following(others, self.builder, self.r.columns, self.rng) if others else batches
         self._met = self.seconds
         start, due = self.machine.clock() - self.seconds / self.processes, self.seconds + self.recipe.checkpoint_seconds

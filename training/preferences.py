@@ -1,6 +1,6 @@
 """`python -m training.preferences`: minnow's language model learns from its own takes which of them are understood.
 
-It says sentences of the corpus several times each. Of every word of a take the recogniser tells how likely it finds it, and the model learns
+It says sentences of the corpus several times each, some of them behind clips of other speakers, if it has any. Of every word of a take the recogniser tells how likely it finds it, and the model learns
 to prefer the better takes of each word to the others (direct preference optimisation, arXiv:2305.18290, by words). Its guided heads tell
 which frames say which word. README.md says what that gave.
 """
@@ -15,7 +15,7 @@ import random
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference import SpeechEngine, SpeechRequest
+from inference import Reference, SpeechEngine, SpeechRequest, Voice
 from inference.hub import EMBEDDED_VOICE
 from inference.model.config import SAMPLES_PER_FRAME
 from training.dual_ar import Student, load_weights, predictions
@@ -32,8 +32,8 @@ from training.evaluate import Ear
 from training.export import write_language_model
 from training.machine import Machine, in_processes
 from training.recipe import DualARRecipe, Recipe
-from training.samples import USER_OPENING, Batch, Conversation, SequenceBuilder, byte_tokenizer, collate
-from training.shards import CodedUtterance, code_shards, coded, save
+from training.samples import SPEAKER, USER_OPENING, Batch, Conversation, SequenceBuilder, byte_tokenizer, clip_of, collate, joined
+from training.shards import CodedUtterance, OtherSpeaker, code_shards, coded, other_speakers, save
 
 TAKES = 5
 PER_SHARD = 50
@@ -46,6 +46,8 @@ MIN_FRAMES, MAX_FRAMES = 6, 400
 """Of a take. A longer one did not find its end."""
 MIN_DIFFERENCE = 1.0
 """Of a word's likelihoods in two takes, in nats: with less, neither is better."""
+CLIP_SHARE = 0.5
+"""Of the texts: behind a clip, where there are other speakers."""
 BETA = 0.3
 RATE = 6e-5
 COLUMNS = 4_000
@@ -61,11 +63,14 @@ class Takes:
     text: bytes
     codes: list[Tensor]
     heard: list[list[float]]
+    clip_text: str = ""
+    clip: Tensor | None = None
+    """Codes (frames, codebooks) of the clip that they are said behind, if any, and above what is said in it."""
 
     def usable(self) -> Takes:
         """Without takes that did not begin or did not end."""
         kept = [i for i, codes in enumerate(self.codes) if MIN_FRAMES <= len(codes) <= MAX_FRAMES]
-        return Takes(self.text, [self.codes[i] for i in kept], [self.heard[i] for i in kept])
+        return replace(self, codes=[self.codes[i] for i in kept], heard=[self.heard[i] for i in kept])
 
     @property
     def differ(self) -> bool:
@@ -101,24 +106,32 @@ def take_shards(recipe: Recipe) -> list[Path]:
 
 def speak_takes(recipe: Recipe, machine: Machine, process: int, checkpoint: Path, shards: range) -> None:
     """Write this process's share of these shards of takes, where they are missing."""
-    drawn, ear = texts(recipe), Ear()
+    drawn, others, ear = texts(recipe), other_speakers(recipe), Ear()
     with SpeechEngine.load(checkpoint, device="cpu", slots=SLOTS, copies=recipe.folder / "copies") as engine:
         for number in shards[process :: machine.processes]:
             path = recipe.folder / f"takes_{number:04d}.pt"
             if not path.exists():
-                made = heard_takes(engine, ear, drawn[number * PER_SHARD :][:PER_SHARD], number)
+                made = heard_takes(engine, ear, drawn[number * PER_SHARD :][:PER_SHARD], others, number)
                 save(path, [vars(takes) for takes in made])
                 print(f"{path.name}: takes of {sum(t.usable().differ for t in made)} texts differ", flush=True)
 
 
-def heard_takes(engine: SpeechEngine, ear: Ear, drawn: Sequence[str], number: int) -> list[Takes]:
+def heard_takes(engine: SpeechEngine, ear: Ear, drawn: Sequence[str], others: Sequence[OtherSpeaker], number: int) -> list[Takes]:
     """Each text said TAKES times, with seeds that no other shard has."""
-    requests = [SpeechRequest(text, seed=1_000_000 + number * TAKES + k) for text in drawn for k in range(TAKES)]
+    rng = random.Random(number)
+    behind = [joined(clip_of(rng.choice(others), rng)) if others and rng.random() < CLIP_SHARE else ("", None) for _ in drawn]
+    voices = [None if clip is None else Voice((Reference(clip.T.numpy(), said),)) for said, clip in behind]
+    requests = [
+        SpeechRequest(text, voice, seed=1_000_000 + number * TAKES + k)
+        for text, voice in zip(drawn, voices, strict=True)
+        for k in range(TAKES)
+    ]
     with ThreadPoolExecutor(SLOTS) as pool:
         codes = list(pool.map(engine.generate_codes, requests))
     heard = [ear.likelihood(engine.decode(c).samples if c.size else SILENCE, r.text) for c, r in zip(codes, requests, strict=True)]
     takes = [torch.from_numpy(np.ascontiguousarray(c.T)).short() for c in codes]
-    return [Takes(text.encode(), takes[i * TAKES : (i + 1) * TAKES], heard[i * TAKES : (i + 1) * TAKES]) for i, text in enumerate(drawn)]
+    of_text = [slice(i * TAKES, (i + 1) * TAKES) for i in range(len(drawn))]
+    return [Takes(t.encode(), takes[s], heard[s], *clip) for t, s, clip in zip(drawn, of_text, behind, strict=True)]
 
 
 def word_of_byte(text: bytes) -> Tensor:
@@ -127,16 +140,16 @@ def word_of_byte(text: bytes) -> Tensor:
     return torch.tensor([number for number, word in enumerate(words) for _ in word.encode()])
 
 
-def word_shares(attention: Sequence[Tensor], texts: Sequence[bytes], start: int, r: DualARRecipe) -> Tensor:
+def word_shares(attention: Sequence[Tensor], texts: Sequence[bytes], starts: Sequence[int], r: DualARRecipe) -> Tensor:
     """From the guided heads' attention, each (takes, heads, time, time): what share of its byte lies in which word, (takes, time, words).
 
-    The texts begin at column `start`. The heads that look at the spoken byte itself count.
+    The texts begin at the columns `starts`. The heads that look at the spoken byte itself count.
     """
     at_byte = [layer[:, head] for layer, (_, offsets) in zip(attention, r.guided, strict=True) for head, o in enumerate(offsets) if o == 0]
-    looked = torch.stack(at_byte).float().sum(0)[:, :, start:]
+    looked = torch.stack(at_byte).float().sum(0)
     shares = torch.zeros(*looked.shape[:2], max(len(text.split()) for text in texts))
-    for share, take, text in zip(shares, looked, texts, strict=True):
-        of_bytes = take[:, : len(text)]
+    for share, take, text, start in zip(shares, looked, texts, starts, strict=True):
+        of_bytes = take[:, start : start + len(text)]
         share.index_add_(1, word_of_byte(text), of_bytes / of_bytes.sum(1, keepdim=True).clamp(min=1e-6))
     return shares
 
@@ -225,23 +238,28 @@ class PreferenceTraining:
         return torch.einsum("ctw,ct->cw", takes.share, found)
 
     def _columns(self, takes: Takes) -> int:
-        return self.builder.system_size + self.builder.size(takes.text) + max(map(len, takes.codes))
+        return self._conversation(takes, max(takes.codes, key=len)).columns.shape[1]
 
     def _batch(self, group: Sequence[Takes]) -> TakesBatch:
-        batch = collate([self._conversation(takes.text, codes) for takes in group for codes in takes.codes])
+        conversations = [self._conversation(takes, codes) for takes in group for codes in takes.codes]
+        batch = collate(conversations)
         texts = [takes.text for takes in group for _ in takes.codes]
         number = torch.tensor([number for number, takes in enumerate(group) for _ in takes.codes])
         with torch.no_grad():
             found, attention = column_likelihood(self.reference, batch, self.r, self.tokenizer.im_end)
-        share = word_shares(attention, texts, self.builder.system_size + USER_OPENING, self.r)
+        starts = [(c.reference or self.builder.system_size) + USER_OPENING for c in conversations]
+        share = word_shares(attention, texts, starts, self.r)
         heard = torch.full((len(texts), share.shape[2]), math.nan)
         for row, words in zip(heard, (words for takes in group for words in takes.heard), strict=True):
             row[: len(words)] = torch.tensor(words)
         return TakesBatch(batch, share, better(number, heard), torch.einsum("ctw,ct->cw", share, found))
 
-    def _conversation(self, text: bytes, codes: Tensor) -> Conversation:
+    def _conversation(self, takes: Takes, codes: Tensor) -> Conversation:
         nowhere, silent = torch.zeros(len(codes)), torch.zeros(len(codes), 4, dtype=torch.uint8)
-        return self.builder.build([CodedUtterance(text, codes, nowhere, silent)], system=True)
+        said = [CodedUtterance(takes.text, codes, nowhere, silent)]
+        if takes.clip is None:
+            return self.builder.build(said, system=True)
+        return self.builder.follow(takes.clip_text, takes.clip, said, torch.zeros(SPEAKER))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -13,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.model.config import SEMANTIC_TOKENS
+from inference.model.config import FRAMES_PER_SECOND, SEMANTIC_TOKENS
 from inference.model.prompt import PromptBuilder
 from inference.model.tokenizer import Tokenizer
 from training.fsq import nudge
 from training.recipe import DualARRecipe
-from training.shards import CodedUtterance
+from training.shards import CodedUtterance, OtherSpeaker
 
 CODEBOOKS = 8
 IGNORE = -100
@@ -29,6 +30,11 @@ USER_OPENING = 6
 """Columns before a text: <|im_start|> and "user\\n"."""
 SPEAKER = 5
 """Numbers that tell a speaker from others."""
+CLIP_SECONDS = (2, 25)
+SAID = 2
+"""Utterances behind a clip."""
+LONGEST_BEHIND_CLIP = 1_400
+"""Longer sequences, with the clip, are left out."""
 _MAX_RUN = 4
 _MULTIPLE = 32  # sequences are padded to a multiple, so that there are few distinct shapes to compile kernels for
 
@@ -124,11 +130,10 @@ class SequenceBuilder:
             time += silent + answer.shape[1]
         return Conversation(torch.cat(columns, 1), torch.cat(spoken), torch.cat(places), torch.cat(phonemes))
 
-    def follow(self, clip: Sequence[CodedUtterance], said: CodedUtterance, speaker: Tensor) -> Conversation:
-        """What a speaker says after a clip of theirs, which is what they said before: one reference, as the engine writes it."""
-        text, codes = " ".join(u.text.decode() for u in clip), torch.cat([u.codes for u in clip]).T
-        before = torch.cat((self._prompts.system(), self._prompts.reference(text, codes.numpy())), dim=1)
-        own, size = self.build([said], system=False), before.shape[1]
+    def follow(self, text: str, clip: Tensor, said: Sequence[CodedUtterance], speaker: Tensor) -> Conversation:
+        """What a speaker says after a clip of theirs, (frames, codebooks): one reference, as the engine writes it."""
+        before = torch.cat((self._prompts.system(), self._prompts.reference(text, clip.T.numpy())), dim=1)
+        own, size = self.build(said, system=False), before.shape[1]
         return Conversation(
             torch.cat((before, own.columns), dim=1),
             F.pad(own.spoken, (size, 0)),
@@ -214,15 +219,11 @@ def collate(sequences: Sequence[Conversation]) -> Batch:
     return Batch(columns, target, place, phonemes, reference, speaker)
 
 
-def following(
-    speakers: Sequence[tuple[Tensor, Sequence[CodedUtterance]]], builder: SequenceBuilder, columns: int, rng: random.Random
-) -> Iterator[Batch]:
-    """Batches without end. Each speaker, given as their readout and utterances, says one of these behind a clip of one or more of the rest."""
+def following(speakers: Sequence[OtherSpeaker], builder: SequenceBuilder, columns: int, rng: random.Random) -> Iterator[Batch]:
+    """Batches without end. Each speaker says something behind a clip of other things."""
     while True:
-        sequences = []
-        for readout, utterances in rng.sample(speakers, len(speakers)):
-            *clip, said = rng.sample(utterances, len(utterances))
-            sequences.append(builder.follow(clip[: rng.randint(1, len(clip))], said, readout))
+        sequences = [follow_somebody(somebody, builder, rng) for somebody in rng.sample(speakers, len(speakers))]
+        sequences = [s for s in sequences if s.columns.shape[1] <= LONGEST_BEHIND_CLIP]
         sequences.sort(key=lambda s: s.columns.shape[1])
         batches: list[list[Conversation]] = [[]]
         for sequence in sequences:
@@ -231,6 +232,29 @@ def following(
             batches[-1].append(sequence)
         rng.shuffle(batches)
         yield from map(collate, batches)
+
+
+def follow_somebody(somebody: OtherSpeaker, builder: SequenceBuilder, rng: random.Random) -> Conversation:
+    """What somebody says behind a clip of theirs, which is not in it."""
+    clip = clip_of(somebody, rng)
+    left = [u for u in somebody.says if u.text not in {text for text, _ in clip}]
+    return builder.follow(*joined(clip), rng.sample(left, min(SAID, len(left))), somebody.readout)
+
+
+def clip_of(somebody: OtherSpeaker, rng: random.Random) -> list[tuple[bytes, Tensor]]:
+    """Utterances that make a clip at least as long as one of CLIP_SECONDS, short ones oftener, where their speaker says enough."""
+    sounds = rng.choice(somebody.clips)
+    sounds = rng.sample(sounds, len(sounds))
+    wanted = FRAMES_PER_SECOND * math.exp(rng.uniform(*map(math.log, CLIP_SECONDS)))
+    clip = [sounds.pop()]
+    while sounds and len(clip) + SAID < len(somebody.says) and sum(len(codes) for _, codes in clip) < wanted:
+        clip.append(sounds.pop())
+    return clip
+
+
+def joined(clip: Sequence[tuple[bytes, Tensor]]) -> tuple[str, Tensor]:
+    """A clip's text, and its codes (frames, codebooks)."""
+    return " ".join(text.decode() for text, _ in clip), torch.cat([codes for _, codes in clip])
 
 
 def plan_epoch(sizes: Sequence[int], system_size: int, r: DualARRecipe, rng: random.Random) -> list[list[tuple[tuple[int, ...], bool]]]:

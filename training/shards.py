@@ -17,6 +17,8 @@ from training.speech import Teacher, Utterance, spoken
 from training.text import Corpus, corpus
 
 HOPS_PER_FRAME = 4
+ALIKE = 8
+"""How many speakers say something behind a stranger's clip: those whose pitch is nearest."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,17 @@ class CodedUtterance:
     codes: Tensor  # (frames, 8) int16
     bytes: Tensor  # (frames,) float16, mean position in `text`
     phonemes: Tensor  # (frames, 4) uint8, one a hop
+
+
+@dataclass(frozen=True)
+class OtherSpeaker:
+    """Training data of the language model: what somebody else says, and what clips of them are cut from."""
+
+    readout: Tensor
+    """What tells them from the teacher, `disguise.Speaker.readout`."""
+    says: list[CodedUtterance]
+    clips: list[list[tuple[bytes, Tensor]]]
+    """One or more recordings: the texts and the codes, (frames, 8) int16, of utterances."""
 
 
 def write(path: Path, items: list[Any]) -> None:
@@ -82,14 +95,25 @@ def code_shards(recipe: Recipe) -> list[Path]:
     return sorted(recipe.folder.glob("codes_*.pt"))
 
 
-def other_speakers(recipe: Recipe) -> list[tuple[Tensor, list[CodedUtterance]]]:
-    """Each of the other speakers by what tells them from the teacher, `disguise.Speaker.readout`, and what they say."""
-    found: dict[int, tuple[Tensor, list[CodedUtterance]]] = {}
+def other_speakers(recipe: Recipe) -> list[OtherSpeaker]:
+    """The other speakers whose codes are there, and those of them who are like somebody that is only heard in clips (strangers.py)."""
+    found: dict[int, OtherSpeaker] = {}
     for path in sorted(recipe.folder.glob("other_codes_*.pt")):
         for item in torch.load(path, weights_only=True):
-            number, readout = item.pop("speaker"), item.pop("readout")
-            found.setdefault(number, (readout, []))[1].append(CodedUtterance(**item))
-    return list(found.values())
+            number, readout, recorded = (item.pop(name) for name in ("speaker", "readout", "recorded"))
+            somebody = found.setdefault(number, OtherSpeaker(readout, [], [[], []]))
+            said = CodedUtterance(**item)
+            somebody.says.append(said)
+            for clip, codes in zip(somebody.clips, (said.codes, recorded), strict=True):
+                clip.append((said.text, codes))
+    known = [somebody for somebody in found.values() if len(somebody.says) > 1]
+    strangers = [one for path in sorted(recipe.folder.glob("strangers_*.pt")) for one in torch.load(path, weights_only=True)]
+    alike = [
+        OtherSpeaker(somebody.readout, somebody.says, [stranger["clip"]])
+        for stranger in strangers
+        for somebody in sorted(known, key=lambda somebody: abs(float(somebody.readout[0]) - stranger["pitch"]))[:ALIKE]
+    ]
+    return known + alike
 
 
 def held_out(recipe: Recipe, name: str) -> Path:

@@ -27,6 +27,7 @@ from training.fsq import digits
 from training.machine import Machine, in_processes
 from training.pulsed_head import codec_of, is_heard
 from training.recipe import Recipe
+from training.recordings import recorded
 from training.shards import code_shards, held_out, save, speech_shards, utterances
 from training.speech import Utterance
 
@@ -49,7 +50,7 @@ class Widening:
         torch.manual_seed(self.r.seed)
         self.before, self.model = load_encoder(recipe), load_encoder(recipe).requires_grad_(True)
         teachers = [u for path in speech_shards(recipe)[-TEACHER_SHARDS:] for u in utterances(path)]
-        others = [u for path in other_speech(recipe) for _, u in said(path)]
+        others = [u for path in other_speech(recipe) for *_, u in said(path)]
         self.held = {"teacher": utterances(held_out(recipe, "validation"))[:HELD], "others": others[-HELD:]}
         self.spoken = [
             (torch.cat([u.mel for u in group], 1), torch.cat([u.phonemes for u in group])) for group in (teachers, others[:-HELD])
@@ -100,18 +101,22 @@ class Widening:
         return model.fsq.bounded(model.quantizer.reduce(model.backbone(mel)).transpose(1, 2))
 
 
-def said(path: Path) -> list[tuple[int, Utterance]]:
-    """A shard of other speakers' speech: who speaks, and what."""
-    named = ((item.pop("speaker"), item.pop("seed"), item) for item in torch.load(path, weights_only=True))
-    return [(number, Utterance(**item)) for number, _, item in named]
+def said(path: Path) -> list[tuple[int, int, Utterance]]:
+    """A shard of other speakers' speech: who speaks, with which seed, and what."""
+    return [(item.pop("speaker"), item.pop("seed"), Utterance(**item)) for item in torch.load(path, weights_only=True)]
 
 
 def code_others(recipe: Recipe, model: MelAutoencoder) -> None:
     """Write the codes of all other speakers' speech, in place of those of an earlier encoder."""
     for path in other_speech(recipe):
         spoken, target = said(path), codes_beside(path)
-        coded = zip(spoken, encode(model, [u for _, u in spoken]), strict=True)
-        save(target, [{"speaker": number, "readout": speaker(number).readout} | vars(c) for (number, _), c in coded])
+        clean = encode(model, [u for *_, u in spoken])
+        clips = encode(model, [recorded(u, number, seed) for number, seed, u in spoken])
+        found = zip(spoken, clean, clips, strict=True)
+        save(
+            target,
+            [{"speaker": n, "readout": speaker(n).readout, "recorded": clip.codes} | vars(c) for (n, _, _), c, clip in found],
+        )
         print(target.name, flush=True)
 
 

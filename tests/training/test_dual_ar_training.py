@@ -12,7 +12,7 @@ from training.dual_ar import DualARTraining, Student, dual_ar_config, load_weigh
 from training.machine import Machine
 from training.recipe import DualARRecipe, Recipe
 from training.samples import IGNORE, SPEAKER, Frames, SequenceBuilder, byte_tokenizer, collate, following, plan_epoch
-from training.shards import CodedUtterance
+from training.shards import CodedUtterance, OtherSpeaker
 
 R = DualARRecipe(
     dim=32,
@@ -26,6 +26,8 @@ R = DualARRecipe(
     bfloat16=False,
     max_seq_len=256,
 )
+RECORDED = torch.arange(8).short()
+"""Codes that no utterance here has."""
 
 
 @pytest.fixture
@@ -94,10 +96,10 @@ def test_its_own_words_are_whole_frames_of_speech(builder, tokenizer):
 
 
 def test_a_clip_is_written_as_the_engine_writes_it_and_only_what_follows_it_is_learned(builder, tokenizer):
-    clip, said, who = [utterance("One.", 7), utterance("Two.", 8)], utterance("abcdefghi", 9), torch.arange(SPEAKER) / 4
-    batch = collate([builder.follow(clip, said, who), builder.build([said], system=True)])
-    prompts, codes = PromptBuilder(tokenizer, 8), torch.cat([u.codes for u in clip]).T.numpy()
-    before = torch.cat((prompts.system(), prompts.reference("One. Two.", codes), prompts.segment("abcdefghi")), 1)
+    clip, said, who = utterance(frames=15).codes, utterance("abcdefghi", 9), torch.arange(SPEAKER) / 4
+    batch = collate([builder.follow("One. Two.", clip, [said], who), builder.build([said], system=True)])
+    prompts = PromptBuilder(tokenizer, 8)
+    before = torch.cat((prompts.system(), prompts.reference("One. Two.", clip.T.numpy()), prompts.segment("abcdefghi")), 1)
     assert torch.equal(batch.columns[0, :, : before.shape[1]], before)
     learned = batch.target[0, 0] != IGNORE
     assert learned.sum() == len(said.codes) + 1
@@ -110,7 +112,7 @@ def test_a_clip_is_written_as_the_engine_writes_it_and_only_what_follows_it_is_l
 
 def test_a_clip_is_heard_as_it_is(builder, tokenizer):
     torch.manual_seed(0)
-    batch = collate([builder.follow([utterance(frames=30)], utterance(frames=40), torch.zeros(SPEAKER))])
+    batch = collate([builder.follow("Hello", utterance(frames=30).codes, [utterance(frames=40)], torch.zeros(SPEAKER))])
     student, frames = Student(R, tokenizer.semantic_begin, tokenizer.n_vocab), Frames(torch.randint(0, 1000, (5000, 8)).short())
     everything = torch.tensor([1.0])
     for altered in (builder.noisy(batch, everything), own_words(student, batch, everything, frames, builder, R)):
@@ -122,7 +124,7 @@ def test_a_clip_is_heard_as_it_is(builder, tokenizer):
 def test_who_speaks_is_told_by_the_columns_that_have_heard_the_clip_alone(builder, tokenizer):
     """The text's and the first of the speech; whatever others tell costs nothing."""
     student, who = Student(R, tokenizer.semantic_begin, tokenizer.n_vocab), torch.ones(SPEAKER)
-    batch = collate([builder.follow([utterance(frames=30)], utterance("abc", 40), who)])
+    batch = collate([builder.follow("Hello", utterance(frames=30).codes, [utterance("abc", 40)], who)])
     told = torch.zeros(*batch.columns[:, 0].shape, SPEAKER)
     start, first = int(batch.reference[0]), int((batch.target[0, 0] != IGNORE).nonzero()[0])
     told[0, start : first + 4] = 1
@@ -135,19 +137,34 @@ def test_who_speaks_is_told_by_the_columns_that_have_heard_the_clip_alone(builde
 
 
 def test_clips_are_of_who_speaks_behind_them(builder):
-    """Speaker n says n and a letter, another one each time."""
-    spoken = [(torch.full((SPEAKER,), float(n)), [utterance(f"{n} {'XYZ'[k]}", 8 + n + k) for k in range(3)]) for n in range(1, 8)]
+    """Speaker n says n and a letter, another one each time; recorded, frames have other codes."""
+    spoken = []
+    for n in range(1, 8):
+        says = [utterance(f"{n} {letter}", 8 + n + k) for k, letter in enumerate("WXYZ")]
+        spoken.append(
+            OtherSpeaker(
+                torch.full((SPEAKER,), float(n)),
+                says,
+                [[(u.text, u.codes) for u in says], [(u.text, RECORDED.expand(len(u.codes), -1)) for u in says]],
+            )
+        )
     batches = following(spoken, builder, 400, random.Random(0))
-    rows = 0
+    rows, clips = 0, set()
     while rows < 2 * len(spoken):
         batch = next(batches)
         assert len(batch.columns) == 1 or batch.columns.shape[0] * batch.columns.shape[2] <= 400
         for columns, who in zip(batch.columns, batch.speaker, strict=True):
             written = [chr(t) for t in columns[0].tolist() if t < 128]
             assert {c for c in written if "1" <= c <= "9"} == {str(int(who[0]))}
-            letters = [c for c in written if c in "XYZ"]
+            letters = [c for c in written if c in "WXYZ"]
             assert 2 <= len(letters) == len(set(letters))
             rows += 1
+        in_clip = builder.semantic(batch.columns[:, 0]) & ~batch.is_own
+        clips |= {
+            bool((found == RECORDED[:, None]).all()) for found in (c[1:, clip] for c, clip in zip(batch.columns, in_clip, strict=True))
+        }
+        assert not (batch.columns[:, 1:].transpose(1, 2)[batch.is_own] == RECORDED).all(1).any()  # nobody speaks as clips sound
+    assert clips == {True, False}
 
 
 def meet(process, folder):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from inference.model.dual_ar import DualAR
+from inference.model.prompt import PromptBuilder
+from training import preferences
 from training.dual_ar import Student, dual_ar_config
 from training.export import write_language_model
 from training.preferences import (
@@ -83,10 +85,10 @@ def test_every_byte_belongs_to_the_word_that_it_is_in(words, space):
 
 
 def test_a_columns_share_of_a_word_is_the_attention_that_its_bytes_get():
-    """One layer, whose first head looks at the spoken byte and whose second further on; the text begins in column 2."""
+    """One layer, whose first head looks at the spoken byte and whose second further on; the texts begin in columns 2 and 3."""
     r = replace(DualARRecipe(), guided=((0, (0, 2)),))
     attention = torch.rand(2, 2, 12, 12, generator=torch.Generator().manual_seed(0))
-    shares = word_shares([attention], [b"ab cd efg", b"a b"], 2, r)
+    shares = word_shares([attention], [b"ab cd efg", b"a b"], [2, 3], r)
     assert shares.shape == (2, 12, 3)
     assert torch.allclose(shares.sum(2), torch.ones(2, 12))
     looked = attention[0, 0, 5, 2:11]
@@ -158,3 +160,26 @@ def test_it_needs_enough_texts(recipe, capsys):
     with pytest.raises(SystemExit):
         main(["--work", str(recipe.folder), "--first", "1", "--shards", "1"])
     assert "ask for shards up to 1; there are texts for 1" in capsys.readouterr().err
+
+
+def test_takes_behind_a_clip_are_learned_behind_it(recipe, monkeypatch):
+    spoken = Takes(TEXTS[0].encode(), [codes(100), codes(200, 11)], HEARD[0], "Someone else.", codes(5, 30))
+    write(recipe.folder / "takes_0000.pt", [spoken, Takes(TEXTS[1].encode(), [codes(101), codes(201, 11)], HEARD[1])])
+    began = {}
+
+    def noted(attention, said, starts, r):
+        began.update(zip(said, starts, strict=True))
+        return word_shares(attention, said, starts, r)
+
+    monkeypatch.setattr(preferences, "word_shares", noted)
+    batches = PreferenceTraining(recipe).takes()
+    tokenizer = byte_tokenizer(recipe.folder / "tokenizer.tiktoken")
+    before = PromptBuilder(tokenizer, 8).reference("Someone else.", codes(5, 30).T.numpy())
+    rows = [(row, size) for b in batches for row, size in zip(b.batch.columns, b.batch.reference.tolist(), strict=True)]
+    for text, wanted in ((TEXTS[0], SequenceBuilder(tokenizer).system_size + before.shape[1]), (TEXTS[1], 0)):
+        start = began[text.encode()]
+        those = [size for row, size in rows if bytes(row[0, start : start + len(text)].clamp(0, 255).tolist()) == text.encode()]
+        assert those == [wanted, wanted]
+    behind = [row[:, size - before.shape[1] : size] for row, size in rows if size]
+    assert len(behind) == 2
+    assert all(torch.equal(clip, before) for clip in behind)

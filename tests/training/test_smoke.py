@@ -299,8 +299,9 @@ def test_a_codec_is_widened_and_a_language_model_follows_clips(made, tmp_path):
             codec_of(recipe, begun)
         others = other_speakers(recipe)
         assert len(others) == 6
-        assert all(torch.equal(readout, disguise.speaker(n).readout) for n, (readout, _) in enumerate(others))
-        assert {len(said) for _, said in others} <= {2, 3}
+        assert all(torch.equal(somebody.readout, disguise.speaker(n).readout) for n, somebody in enumerate(others))
+        assert {len(somebody.says) for somebody in others} <= {disguise.EACH - 1, disguise.EACH}
+        assert all([len(clip) for clip in somebody.clips] == 2 * [len(somebody.says)] for somebody in others)
         behind = other.submit(steps_behind_clips, recipe).result()
         assert len(behind) > 1
         assert all(behind)

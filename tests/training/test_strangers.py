@@ -1,0 +1,80 @@
+"""Clips of voices that nobody speaks like: who they are, and what is learned behind them."""
+
+import random
+
+import numpy as np
+import torch
+
+from inference.model.codec import HOP, LogMel
+from training.cloning import VOICES
+from training.disguise import speaker
+from training.kokoro import KOKORO_RATE
+from training.recipe import Recipe
+from training.samples import clip_of, joined
+from training.shards import ALIKE, CodedUtterance, other_speakers, save
+from training.strangers import utterance, voices
+
+
+def says(number):
+    codes = torch.full((40, 8), number).short()
+    return CodedUtterance(f"{number}".encode(), codes, torch.zeros(40).half(), torch.zeros(40, 4, dtype=torch.uint8))
+
+
+def test_nobody_that_cloning_is_measured_with_is_among_them(tmp_path):
+    (tmp_path / "voices").mkdir()
+    for name in (*VOICES, "af_one", "am_two", "zf_three"):
+        (tmp_path / "voices" / f"{name}.bin").touch()
+    found = voices(tmp_path, 30)
+    assert len(found) == 30
+    assert set(found[:3]) == {"af_one", "am_two", "zf_three"}
+    for mixture in found[3:]:
+        one, other = mixture.split("+")
+        assert one != other
+        assert {one, other} < set(found[:3])
+
+
+def test_an_utterance_has_whole_frames_and_the_codecs_mel():
+    time = np.arange(KOKORO_RATE) / KOKORO_RATE
+    mel = LogMel(160)
+    found = utterance("Hello.", (0.1 * np.sin(2 * np.pi * 300 * time)).astype(np.float32), mel)
+    assert found.mel.shape == (160, len(found.bytes)) == (160, len(found.phonemes))
+    assert found.mel.shape[1] == 4 * (44_100 // (4 * HOP))
+    wave = 0.1 * torch.sin(2 * torch.pi * 300 * torch.arange(found.mel.shape[1] * HOP) / 44_100)
+    middle = slice(20, 60)
+    assert (found.mel[:, middle].float().argmax(0) == mel(wave[None])[0][:, middle].argmax(0)).all()
+
+
+def test_behind_a_strangers_clip_those_speak_whose_pitch_is_nearest(tmp_path):
+    numbers = range(3 * ALIKE)
+    items = [
+        {"speaker": n, "readout": speaker(n).readout, "recorded": torch.zeros(30, 8).short()} | vars(says(100 * n + k))
+        for n in numbers
+        for k in range(4)
+    ]
+    save(tmp_path / "other_codes_0000.pt", items)
+    save(tmp_path / "strangers_0000.pt", [{"pitch": -1.0, "clip": [(b"who knows", torch.full((20, 8), 7).short())]}])
+    found = other_speakers(Recipe(tmp_path))
+    pitch = {n: float(speaker(n).readout[0]) for n in numbers}
+    nearest = sorted(numbers, key=lambda n: abs(pitch[n] + 1))[:ALIKE]
+    strangers = found[len(numbers) :]
+    assert [torch.equal(one.readout, speaker(n).readout) for one, n in zip(strangers, nearest, strict=True)] == ALIKE * [True]
+    for one, n in zip(strangers, nearest, strict=True):
+        assert {int(said.text) // 100 for said in one.says} == {n}
+        text, codes = joined(clip_of(one, random.Random(0)))
+        assert text == "who knows"
+        assert codes.unique().tolist() == [7]
+
+
+def test_a_clip_is_one_recording_and_leaves_something_to_say(tmp_path):
+    items = [{"speaker": 1, "readout": speaker(1).readout, "recorded": torch.zeros(300, 8).short()} | vars(says(k + 1)) for k in range(8)]
+    save(tmp_path / "other_codes_0000.pt", items)
+    (somebody,) = other_speakers(Recipe(tmp_path))
+    draw, kinds, sizes = random.Random(0), set(), set()
+    for _ in range(60):
+        clip = clip_of(somebody, draw)
+        kinds.add(all(not codes.any() for _, codes in clip))
+        assert all(codes.any() for _, codes in clip) or all(not codes.any() for _, codes in clip)
+        sizes.add(len(clip))
+        assert len({text for text, _ in clip}) == len(clip) <= 6
+    assert kinds == {True, False}
+    assert len(sizes) > 3
