@@ -1,19 +1,24 @@
 """The voice in the box, judged by ear: text in, speech out, and a recogniser writes down what it hears."""
 
 import json
+from unittest.mock import Mock
 
 import jiwer
 import numpy as np
 import pytest
 import soxr
+import torch
 
 from inference import SpeechEngine, SpeechRequest
 from inference.hub import EMBEDDED_VOICE
 from inference.model.config import SAMPLE_RATE
+from training import preferences
 from training.disguise import Speaker, disguised
 from training.evaluate import Ear, hear_long, long_texts, speak, spoken_words, words
 from training.export import LIMIT_BYTES
-from training.preferences import heard_takes
+from training.pitch import median_pitch
+from training.samples import SPEAKER
+from training.shards import CodedUtterance, OtherSpeaker
 from training.speech import TEACHER_RATE, Teacher, sound_of
 from training.text import HELD_OUT
 
@@ -66,7 +71,7 @@ def test_its_words_are_timed_as_the_recogniser_hears_them(engine, ear):
 
 
 def test_the_recogniser_tells_how_likely_each_word_is_in_each_take(engine, ear):
-    (takes,) = heard_takes(engine, ear, ["The boat leaves the  harbour’s wall at noon."], [], 0)
+    (takes,) = preferences.heard_takes(engine, ear, ["The boat leaves the  harbour’s wall at noon."], [], 0)
     assert takes.clip is None
     assert len({codes.numpy().tobytes() for codes in takes.codes}) > 1
     assert [len(words) for words in takes.heard] == [8] * len(takes.codes)
@@ -77,6 +82,23 @@ def test_the_recogniser_tells_how_likely_each_word_is_in_each_take(engine, ear):
     assert int(np.argmin(other)) == 4
     assert other[4] < takes.heard[best][4] - 3
     assert other[:4] == pytest.approx(takes.heard[best][:4], abs=1e-3)
+
+
+def test_takes_behind_a_clip_are_the_better_the_nearer_their_pitch_is(engine, ear, monkeypatch):
+    text, nowhere = "The boat leaves the harbour at noon.", torch.zeros(0)
+    codes = torch.from_numpy(np.ascontiguousarray(engine.generate_codes(SpeechRequest(text, seed=0)).T)).short()
+    says = [CodedUtterance(str(n).encode(), codes, nowhere, nowhere) for n in range(4)]
+    somebody = OtherSpeaker(torch.zeros(SPEAKER), says, [[(text.encode(), codes)]])
+    monkeypatch.setattr(preferences, "CLIP_SHARE", 1)
+    said = "She walked along the river at night."
+    for octaves in (0, 1):
+        monkeypatch.setattr(preferences, "median_pitch", Mock(side_effect=[100, *preferences.TAKES * [100 * 2**octaves]]))
+        (takes,) = preferences.heard_takes(engine, ear, [said], [somebody], 0)
+        assert torch.equal(takes.clip, codes)
+        assert takes.clip_text == text
+        sounds = [engine.decode(take.numpy().T).samples for take in takes.codes]
+        cost = preferences.OCTAVE_COST * octaves
+        assert takes.heard[0] == pytest.approx([word - cost for word in ear.likelihood(sounds[0], said)], abs=1e-3)
 
 
 def test_it_follows_the_pitch_of_a_clip(engine, tmp_path):
@@ -95,19 +117,6 @@ def test_it_follows_the_pitch_of_a_clip(engine, tmp_path):
     assert spoken_high == pytest.approx(high, rel=0.25), heard
     alone = [engine.synthesize(SpeechRequest(text, seed=seed)).samples for seed, text in enumerate(SENTENCES[:4])]
     assert spoken_deep < 0.7 * median_pitch(np.concatenate(alone)) < 0.7 * spoken_high, heard
-
-
-def median_pitch(wave):
-    """Median frequency in Hz of the shortest period that is nearly as strong as the strongest, in voiced frames of 50 ms; 44.1 kHz."""
-    heard = soxr.resample(wave.astype(np.float32), SAMPLE_RATE, 16_000)
-    frames = np.lib.stride_tricks.sliding_window_view(heard, 800)[::320]
-    frames = frames - frames.mean(1, keepdims=True)
-    spectra = np.abs(np.fft.rfft(frames, 2048)) ** 2
-    likeness = np.fft.irfft(spectra)[:, :267] / np.linspace(1, 1 - 266 / 800, 267)
-    lags = likeness[:, 40:] / np.maximum(likeness[:, :1], 1e-6)
-    voiced = lags.max(1) > 0.7
-    first = (lags > 0.9 * lags.max(1, keepdims=True)).argmax(1)
-    return float(np.median(16_000 / (40 + first[voiced])))
 
 
 def test_it_fits_in_the_box():

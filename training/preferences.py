@@ -1,6 +1,7 @@
 """`python -m training.preferences`: minnow's language model learns from its own takes which of them are understood.
 
-It says sentences of the corpus several times each, some of them behind clips of other speakers, if it has any. Of every word of a take the recogniser tells how likely it finds it, and the model learns
+It says sentences of the corpus several times each, some of them behind clips of other speakers, if there are any. Of every word of a take
+the recogniser tells how likely it finds it; behind a clip, it is the less likely the further the pitch is from the clip's. The model learns
 to prefer the better takes of each word to the others (direct preference optimisation, arXiv:2305.18290, by words). Its guided heads tell
 which frames say which word. README.md says what that gave.
 """
@@ -31,6 +32,7 @@ from training.dual_ar import Student, load_weights, predictions
 from training.evaluate import Ear
 from training.export import write_language_model
 from training.machine import Machine, in_processes
+from training.pitch import median_pitch
 from training.recipe import DualARRecipe, Recipe
 from training.samples import SPEAKER, USER_OPENING, Batch, Conversation, SequenceBuilder, byte_tokenizer, clip_of, collate, joined
 from training.shards import CodedUtterance, OtherSpeaker, code_shards, coded, other_speakers, save
@@ -48,6 +50,8 @@ MIN_DIFFERENCE = 1.0
 """Of a word's likelihoods in two takes, in nats: with less, neither is better."""
 CLIP_SHARE = 0.5
 """Of the texts: behind a clip, where there are other speakers."""
+OCTAVE_COST = 6.0
+"""Nats of each word. Without it men get a woman's voice, which the recogniser understands better."""
 BETA = 0.3
 RATE = 6e-5
 COLUMNS = 4_000
@@ -58,7 +62,9 @@ SILENCE = np.zeros(SAMPLES_PER_FRAME, np.float32)
 
 @dataclass(frozen=True)
 class Takes:
-    """Several takes of one text: each one's codes (frames, codebooks) int16, and how likely the recogniser finds each word in it, in nats."""
+    """Several takes of one text: each one's codes (frames, codebooks) int16, and how good each word is in it, in nats: how likely the recogniser
+    finds it, less the pitch's cost behind a clip.
+    """
 
     text: bytes
     codes: list[Tensor]
@@ -117,10 +123,10 @@ def speak_takes(recipe: Recipe, machine: Machine, process: int, checkpoint: Path
 
 
 def heard_takes(engine: SpeechEngine, ear: Ear, drawn: Sequence[str], others: Sequence[OtherSpeaker], number: int) -> list[Takes]:
-    """Each text said TAKES times, with seeds that no other shard has."""
+    """Each text said TAKES times, with seeds that no other shard has, some behind a clip of one of `others`, if there are any."""
     rng = random.Random(number)
     behind = [joined(clip_of(rng.choice(others), rng)) if others and rng.random() < CLIP_SHARE else ("", None) for _ in drawn]
-    voices = [None if clip is None else Voice((Reference(clip.T.numpy(), said),)) for said, clip in behind]
+    voices = [Voice() if clip is None else Voice((Reference(clip.T.numpy(), said),)) for said, clip in behind]
     requests = [
         SpeechRequest(text, voice, seed=1_000_000 + number * TAKES + k)
         for text, voice in zip(drawn, voices, strict=True)
@@ -128,10 +134,24 @@ def heard_takes(engine: SpeechEngine, ear: Ear, drawn: Sequence[str], others: Se
     ]
     with ThreadPoolExecutor(SLOTS) as pool:
         codes = list(pool.map(engine.generate_codes, requests))
-    heard = [ear.likelihood(engine.decode(c).samples if c.size else SILENCE, r.text) for c, r in zip(codes, requests, strict=True)]
+    sounds = [engine.decode(c).samples if c.size else SILENCE for c in codes]
+    heard = [ear.likelihood(sound, r.text) for sound, r in zip(sounds, requests, strict=True)]
     takes = [torch.from_numpy(np.ascontiguousarray(c.T)).short() for c in codes]
-    of_text = [slice(i * TAKES, (i + 1) * TAKES) for i in range(len(drawn))]
-    return [Takes(t.encode(), takes[s], heard[s], *clip) for t, s, clip in zip(drawn, of_text, behind, strict=True)]
+    made = []
+    for i, (text, (said, clip)) in enumerate(zip(drawn, behind, strict=True)):
+        these = slice(i * TAKES, (i + 1) * TAKES)
+        if clip is not None:
+            wanted = median_pitch(engine.decode(clip.T.numpy()).samples)
+            found = [median_pitch(sound) for sound in sounds[these]]
+            heard[these] = [[w - pitch_cost(p, wanted) for w in words] for words, p in zip(heard[these], found, strict=True)]
+        made.append(Takes(text.encode(), takes[these], heard[these], said, clip))
+    return made
+
+
+def pitch_cost(found: float, wanted: float) -> float:
+    """What a take loses in each word when its pitch is not that of its clip, in nats. Where either has none, it loses all that it can."""
+    distance = abs(math.log2(found / wanted)) if found and wanted else 1
+    return OCTAVE_COST * min(1, distance)
 
 
 def word_of_byte(text: bytes) -> Tensor:

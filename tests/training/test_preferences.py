@@ -18,11 +18,13 @@ from training.preferences import (
     BETA,
     MAX_FRAMES,
     MIN_DIFFERENCE,
+    OCTAVE_COST,
     PreferenceTraining,
     Takes,
     better,
     column_likelihood,
     main,
+    pitch_cost,
     preference_loss,
     texts,
     word_of_byte,
@@ -149,6 +151,16 @@ def test_it_learns_to_prefer_words_that_were_understood(recipe, capsys):
     assert '"step": 60, "of": 60' in last
     written = load_file(write_language_model(training.student, recipe.folder))
     assert all(torch.equal(written[name], tensor.half()) for name, tensor in training.student.plain_state().items())
+
+
+@given(st.floats(60, 400), st.floats(60, 400), st.floats(0.3, 3))
+def test_a_pitch_costs_what_it_is_away_from_the_clips(found, wanted, times):
+    cost = pitch_cost(found, wanted)
+    assert 0 <= cost <= OCTAVE_COST
+    assert cost == pytest.approx(pitch_cost(wanted, found))
+    assert cost == pytest.approx(pitch_cost(found * times, wanted * times), abs=1e-6)
+    assert pitch_cost(wanted, wanted) == 0
+    assert pitch_cost(0, wanted) == pitch_cost(found, 0) == pitch_cost(1.99 * wanted, 0.9 * wanted) == OCTAVE_COST
 
 
 def test_it_needs_speech(tmp_path):
