@@ -42,7 +42,7 @@ def ear():
     return Ear()
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.drill)], ids=["each fifth", "all"])
+@pytest.mark.parametrize("every", [2, pytest.param(1, marks=pytest.mark.drill)], ids=["every other", "all"])
 def test_it_is_understood(engine, ear, every):
     """The recogniser hears them as one recording: it takes as long for a sentence as for half a minute."""
     sentences = SENTENCES[::every]
@@ -129,7 +129,7 @@ def test_it_follows_the_pitch_of_a_clip(engine, tmp_path):
 
 
 def test_it_is_understood_behind_a_clip_of_many_sentences(engine, ear, tmp_path):
-    teacher, said, asked, heard = Teacher(tmp_path), " ".join(SENTENCES[-6:]), SENTENCES[:4], []
+    teacher, said, asked, heard = Teacher(tmp_path), " ".join(SENTENCES[-4:-1]), SENTENCES[:4], []
     for as_speaker in (DEEP, HIGH):
         voice, clip = voice_of(engine, teacher, as_speaker, said)
         assert 15 < len(clip) / SAMPLE_RATE < 30
