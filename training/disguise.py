@@ -183,7 +183,7 @@ def speak_disguised(recipe: Recipe, machine: Machine, process: int, shards: int)
 
 
 def align_others(recipe: Recipe, shards: int, counts: Counts) -> list[Path]:
-    """Write the aligned sound of the first shards of other speakers' speech, whose codes are there; two minutes of a core each."""
+    """Write the aligned sound of the first shards of other speakers' speech, whose codes are there; five minutes of a core each."""
     teacher, written = Disguised(recipe.folder), []
     for shard in other_speech(recipe)[:shards]:
         pairs = zip(torch.load(shard, weights_only=True), torch.load(codes_beside(shard), weights_only=True), strict=True)

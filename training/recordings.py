@@ -16,7 +16,7 @@ from torch import Tensor
 from inference.model.codec import HOP
 from inference.model.config import SAMPLE_RATE
 from training.shards import HOPS_PER_FRAME
-from training.speech import Utterance
+from training.speech import Utterance, unaligned
 
 FLOOR = 1e-5
 """The smallest magnitude of the codec's log-mel."""
@@ -31,9 +31,9 @@ class Recording:
     pace: float
     """Times as fast as it was said."""
     echo: float
-    """Energy of the room's sound when it begins, as a share of what makes it."""
+    """Energy of all of the room's echo, as a share of the direct sound's."""
     decay: float
-    """Seconds in which that falls by 60 dB."""
+    """Seconds in which the echo falls by 60 dB."""
     curve: Tensor
     """What the microphone adds to each bin, (bins,) nats."""
     noise: Tensor
@@ -74,7 +74,6 @@ class Recording:
 
 
 def recorded(said: Utterance, speaker: int, seed: int) -> Utterance:
-    """What somebody said, as they record all that they say. It is not told which byte and phoneme a moment belongs to: all are 0."""
+    """What somebody said, as they record all that they say."""
     recording = Recording.drawn(torch.Generator().manual_seed(speaker), len(said.mel))
-    mel = recording.of(said.mel, torch.Generator().manual_seed(seed))
-    return Utterance(said.text, None, mel, torch.zeros(mel.shape[1], dtype=torch.uint8), torch.zeros(mel.shape[1]))
+    return unaligned(said.text, recording.of(said.mel, torch.Generator().manual_seed(seed)))

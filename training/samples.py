@@ -31,9 +31,8 @@ USER_OPENING = 6
 SPEAKER = 5
 """Numbers that tell a speaker from others."""
 CLIP_SECONDS = (2, 25)
-SAID = 2
-"""Utterances behind a clip."""
-LONGEST_BEHIND_CLIP = 1_400
+UTTERANCES_BEHIND_CLIP = 2
+MAX_COLUMNS_BEHIND_CLIP = 1_400
 """Longer sequences, with the clip, are left out."""
 _MAX_RUN = 4
 _MULTIPLE = 32  # sequences are padded to a multiple, so that there are few distinct shapes to compile kernels for
@@ -223,11 +222,12 @@ def following(speakers: Sequence[OtherSpeaker], builder: SequenceBuilder, column
     """Batches without end. Each speaker says something behind a clip of other things."""
     while True:
         sequences = [follow_somebody(somebody, builder, rng) for somebody in rng.sample(speakers, len(speakers))]
-        sequences = [s for s in sequences if s.columns.shape[1] <= LONGEST_BEHIND_CLIP]
-        sequences.sort(key=lambda s: s.columns.shape[1])
-        batches: list[list[Conversation]] = [[]]
+        sequences = sorted((s for s in sequences if s.columns.shape[1] <= MAX_COLUMNS_BEHIND_CLIP), key=lambda s: s.columns.shape[1])
+        if not sequences:
+            raise ValueError(f"no clip and what is said behind it have at most {MAX_COLUMNS_BEHIND_CLIP} columns")
+        batches = [[sequences.pop(0)]]
         for sequence in sequences:
-            if batches[-1] and (len(batches[-1]) + 1) * _padded(sequence.columns.shape[1] - 1) > columns:
+            if (len(batches[-1]) + 1) * _padded(sequence.columns.shape[1] - 1) > columns:
                 batches.append([])
             batches[-1].append(sequence)
         rng.shuffle(batches)
@@ -238,16 +238,21 @@ def follow_somebody(somebody: OtherSpeaker, builder: SequenceBuilder, rng: rando
     """What somebody says behind a clip of theirs, which is not in it."""
     clip = clip_of(somebody, rng)
     left = [u for u in somebody.says if u.text not in {text for text, _ in clip}]
-    return builder.follow(*joined(clip), rng.sample(left, min(SAID, len(left))), somebody.readout)
+    return builder.follow(*joined(clip), rng.sample(left, min(UTTERANCES_BEHIND_CLIP, len(left))), somebody.readout)
 
 
 def clip_of(somebody: OtherSpeaker, rng: random.Random) -> list[tuple[bytes, Tensor]]:
-    """Utterances that make a clip at least as long as one of CLIP_SECONDS, short ones oftener, where their speaker says enough."""
+    """Utterances that together are as long as a length drawn between CLIP_SECONDS, short ones oftener, where the speaker says enough.
+
+    Enough of what the speaker says is not in it.
+    """
     sounds = rng.choice(somebody.clips)
+    own = {u.text for u in somebody.says}
+    most = len(own) - UTTERANCES_BEHIND_CLIP if sounds[0][0] in own else len(sounds)
     sounds = rng.sample(sounds, len(sounds))
     wanted = FRAMES_PER_SECOND * math.exp(rng.uniform(*map(math.log, CLIP_SECONDS)))
     clip = [sounds.pop()]
-    while sounds and len(clip) + SAID < len(somebody.says) and sum(len(codes) for _, codes in clip) < wanted:
+    while sounds and len(clip) < most and sum(len(codes) for _, codes in clip) < wanted:
         clip.append(sounds.pop())
     return clip
 

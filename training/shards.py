@@ -17,8 +17,8 @@ from training.speech import Teacher, Utterance, spoken
 from training.text import Corpus, corpus
 
 HOPS_PER_FRAME = 4
-ALIKE = 8
-"""How many speakers say something behind a stranger's clip: those whose pitch is nearest."""
+SPEAKERS_PER_STRANGER = 8
+"""Who say something behind a stranger's clip: those whose pitch is nearest."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CodedUtterance:
 
 @dataclass(frozen=True)
 class OtherSpeaker:
-    """Training data of the language model: what somebody else says, and what clips of them are cut from."""
+    """Training data of the language model: what somebody else says, and what the clips before it are cut from, theirs or a stranger's."""
 
     readout: Tensor
     """What tells them from the teacher, `disguise.Speaker.readout`."""
@@ -100,18 +100,20 @@ def other_speakers(recipe: Recipe) -> list[OtherSpeaker]:
     found: dict[int, OtherSpeaker] = {}
     for path in sorted(recipe.folder.glob("other_codes_*.pt")):
         for item in torch.load(path, weights_only=True):
+            if "recorded" not in item:
+                raise SystemExit(f"{path} has no recorded clips: make it again with `python -m training.widening --seconds 0`")
             number, readout, recorded = (item.pop(name) for name in ("speaker", "readout", "recorded"))
             somebody = found.setdefault(number, OtherSpeaker(readout, [], [[], []]))
             said = CodedUtterance(**item)
             somebody.says.append(said)
             for clip, codes in zip(somebody.clips, (said.codes, recorded), strict=True):
                 clip.append((said.text, codes))
-    known = [somebody for somebody in found.values() if len(somebody.says) > 1]
+    known = [somebody for somebody in found.values() if len({said.text for said in somebody.says}) > 1]
     strangers = [one for path in sorted(recipe.folder.glob("strangers_*.pt")) for one in torch.load(path, weights_only=True)]
     alike = [
         OtherSpeaker(somebody.readout, somebody.says, [stranger["clip"]])
         for stranger in strangers
-        for somebody in sorted(known, key=lambda somebody: abs(float(somebody.readout[0]) - stranger["pitch"]))[:ALIKE]
+        for somebody in sorted(known, key=lambda somebody: abs(float(somebody.readout[0]) - stranger["pitch"]))[:SPEAKERS_PER_STRANGER]
     ]
     return known + alike
 

@@ -59,6 +59,11 @@ class Sentence:
     characters: np.ndarray  # position in the text
 
 
+def unaligned(text: str, mel: Tensor) -> Utterance:
+    """What somebody said, by its log-mel (160, hops). Which byte and phoneme a moment belongs to is not known: all are 0."""
+    return Utterance(text, None, mel, torch.zeros(mel.shape[1], dtype=torch.uint8), torch.zeros(mel.shape[1]))
+
+
 class Teacher:
     """hibari's voice `heart`, with phoneme durations. The network with this extra output is stored in `folder`."""
 

@@ -1,7 +1,8 @@
 """`python -m training.strangers --kokoro DIR`: clips of Kokoro's voices, so that minnow's language model knows more than disguises.
 
---work needs `encoder.pt` and other speakers (`python -m training.widening`). The voices, and mixtures of two of them, say some sentences each; the voices that `python -m training.cloning` measures with are left out. Nobody learns to speak like them: behind a clip of theirs the
-language model learns what those disguised speakers say whose pitch is nearest.
+--work needs `encoder.pt` and other speakers (`python -m training.widening`). The voices, and mixtures of two of them, say some sentences
+each; the teacher's voice and those that `python -m training.cloning` measures with are left out. Nobody learns to speak like them: behind
+a clip of theirs the language model learns what those disguised speakers say whose pitch is nearest.
 """
 
 from __future__ import annotations
@@ -18,28 +19,29 @@ import torch
 
 from inference.model.codec import HOP, LogMel
 from inference.model.config import SAMPLE_RATE
-from training.cloning import VOICES, median_pitch
+from training.cloning import VOICES
 from training.codes import encode
 from training.disguise import PITCH_SCALE
 from training.encoder import load_encoder
 from training.kokoro import KOKORO_RATE, TEACHER_VOICE, Kokoro
 from training.machine import Machine, in_processes
+from training.pitch import median_pitch
 from training.recipe import Recipe
 from training.shards import HOPS_PER_FRAME, read_corpus, save
-from training.speech import Utterance
+from training.speech import Utterance, unaligned
 
 SHARDS, PER_SHARD = 10, 8
 """Speakers."""
-EACH = 5
-"""Sentences of a speaker."""
+SENTENCES = 5
+"""Of a speaker."""
 PACE = (0.88, 1.15)
 MIN_BYTES, MAX_BYTES = 30, 110
 """Of a sentence."""
 
 
 def voices(folder: Path, count: int) -> list[str]:
-    """All voices that cloning is not measured with, then pairs of them."""
-    alone = sorted(file.stem for file in (folder / "voices").glob("*.bin") if file.stem not in VOICES)
+    """The voices that may be heard, then pairs of them."""
+    alone = single_voices(folder)
     draw = random.Random(0)
     found = draw.sample(alone, len(alone))
     while len(found) < count:
@@ -47,12 +49,16 @@ def voices(folder: Path, count: int) -> list[str]:
     return found[:count]
 
 
+def single_voices(folder: Path) -> list[str]:
+    """All of Kokoro's but the teacher's and those that cloning is measured with."""
+    return sorted(file.stem for file in (folder / "voices").glob("*.bin") if file.stem not in (*VOICES, TEACHER_VOICE))
+
+
 def utterance(text: str, sound: np.ndarray, mel: LogMel) -> Utterance:
-    """Samples at 24 kHz -> what the encoder makes codes of. Which byte and phoneme a moment belongs to is not known: all are 0."""
+    """Samples at 24 kHz -> what the encoder makes codes of."""
     wave = torch.from_numpy(soxr.resample(sound, KOKORO_RATE, SAMPLE_RATE))
     hops = HOPS_PER_FRAME * (len(wave) // (HOP * HOPS_PER_FRAME))
-    found = mel(wave[None, : hops * HOP])[0].half()
-    return Utterance(text, None, found, torch.zeros(hops, dtype=torch.uint8), torch.zeros(hops))
+    return unaligned(text, mel(wave[None, : hops * HOP])[0].half())
 
 
 def speak_strangers(recipe: Recipe, machine: Machine, process: int, folder: Path, shards: int) -> None:
@@ -60,7 +66,7 @@ def speak_strangers(recipe: Recipe, machine: Machine, process: int, folder: Path
     torch.set_num_threads(1)
     kokoro, encoder, mel = Kokoro(folder), load_encoder(recipe).eval(), LogMel(160)
     texts = [text for text in read_corpus(recipe).train if MIN_BYTES <= len(text.encode()) <= MAX_BYTES]
-    teacher = median_pitch(np.concatenate([kokoro.speak(TEACHER_VOICE, text) for text in texts[:EACH]]), KOKORO_RATE)
+    teacher = median_pitch(np.concatenate([kokoro.speak(TEACHER_VOICE, text) for text in texts[:SENTENCES]]), KOKORO_RATE)
     everyone = list(enumerate(voices(folder, shards * PER_SHARD)))
     for shard in range(shards)[process :: machine.processes]:
         path = recipe.folder / f"strangers_{shard:04d}.pt"
@@ -69,11 +75,13 @@ def speak_strangers(recipe: Recipe, machine: Machine, process: int, folder: Path
         said = []
         for number, voice in everyone[shard * PER_SHARD :][:PER_SHARD]:
             draw = random.Random(number)
-            pace, chosen = draw.uniform(*PACE), draw.sample(texts, EACH)
+            pace, chosen = draw.uniform(*PACE), draw.sample(texts, SENTENCES)
             sounds = [kokoro.speak(voice, text, pace) for text in chosen]
-            pitch = math.log(median_pitch(np.concatenate(sounds), KOKORO_RATE) / teacher) / PITCH_SCALE
+            pitch = median_pitch(np.concatenate(sounds), KOKORO_RATE)
+            if not pitch:  # it whispers
+                continue
             coded = encode(encoder, [utterance(text, sound, mel) for text, sound in zip(chosen, sounds, strict=True)])
-            said.append({"pitch": pitch, "clip": [(c.text, c.codes) for c in coded]})
+            said.append({"pitch": math.log(pitch / teacher) / PITCH_SCALE, "clip": [(c.text, c.codes) for c in coded]})
         save(path, said)
         print(path.name, flush=True)
 
@@ -86,18 +94,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("var/minnow"), help="folder of the recipe's run (default: %(default)s)")
     parser.add_argument("--kokoro", type=Path, required=True, help="what `training.kokoro` needs")
     parser.add_argument(
-        "--shards", type=int, default=SHARDS, help=f"shards of {PER_SHARD} speakers, who say {EACH} sentences each (default: %(default)s)"
+        "--shards",
+        type=int,
+        default=SHARDS,
+        help=f"shards of {PER_SHARD} speakers, who say {SENTENCES} sentences each (default: %(default)s)",
     )
     parser.add_argument("--processes", type=int, default=1, help="cores to speak on (default: %(default)s)")
     options = parser.parse_args(arguments)
     for name in ("shards", "processes"):
         if (number := getattr(options, name)) < 1:
             parser.error(f"--{name} is {number}; it must be at least 1")
-    if not (options.kokoro / "voices").is_dir():
-        parser.error(f"--kokoro: {options.kokoro} has no voices")
+    for name in ("kokoro.int8.onnx", "vocab.json", f"voices/{TEACHER_VOICE}.bin"):
+        if not (options.kokoro / name).is_file():
+            parser.error(f"--kokoro: there is no file {options.kokoro / name}")
+    if (found := len(single_voices(options.kokoro))) < 2:
+        parser.error(f"--kokoro: {options.kokoro / 'voices'} has {found} voices that may be heard; at least 2 are needed")
     recipe = Recipe(options.work)
-    if not (recipe.folder / "encoder.pt").exists():
-        raise SystemExit(f"{options.work} has no encoder.pt: run `python -m training.unpack`")
+    if not (recipe.folder / "encoder.pt").exists() or not list(recipe.folder.glob("other_codes_*.pt")):
+        raise SystemExit(f"{options.work} has no encoder.pt or no codes of other speakers: run `python -m training.widening`")
     in_processes(partial(speak_strangers, folder=options.kokoro, shards=options.shards), recipe, Machine(processes=options.processes))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -123,6 +124,8 @@ def code_others(recipe: Recipe, model: MelAutoencoder) -> None:
 def write(recipe: Recipe, model: MelAutoencoder, begun: Path) -> Path:
     """Write the encoder as `encoder.pt`, and the codec that it was of with it in place of its own. The codec's path."""
     encoder = model.state_dict()
+    for path in recipe.folder.glob("strangers_*.pt"):  # their codes are of the encoder before
+        path.unlink()
     codec = write_codec({n: t if is_heard(n) else encoder[n] for n, t in load_file(begun).items()}, recipe.folder)
     save(recipe.folder / "encoder.pt", {"model": encoder, "steps": 0})
     return codec
@@ -169,6 +172,9 @@ def main(arguments: list[str] | None = None) -> None:
     if lacks := [name for name, there in needed.items() if not there]:
         raise SystemExit(f"{options.work} has no {lacks[0]}: run `python -m training.unpack`, then `python -m training speech codes`")
     codec_of(recipe, options.begin)
+    for shard in other_speech(recipe):
+        if (most := max(Counter(number for number, *_ in said(shard)).values())) < EACH:
+            raise SystemExit(f"{shard} has {most} utterances a speaker, and {EACH} are wanted: delete it, and it is spoken again")
     in_processes(partial(speak_disguised, shards=options.shards), recipe, machine)
     torch.set_num_threads(1)
     if not options.seconds:

@@ -49,12 +49,14 @@ class Shutdown:
             self.finish()
             return
         self._interrupted = True
-        children = {process.pid for process in multiprocessing.active_children()} | set(_children())
-        for pid in children:
-            with suppress(ProcessLookupError):
-                os.kill(cast(int, pid), signal.SIGKILL)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        os._exit(INTERRUPTED)
+        try:
+            children = {process.pid for process in multiprocessing.active_children()} | set(_children())
+            for pid in children:
+                with suppress(ProcessLookupError):
+                    os.kill(cast(int, pid), signal.SIGKILL)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        finally:
+            os._exit(INTERRUPTED)
 
     @contextmanager
     def on_ctrl_c(self) -> Iterator[None]:
@@ -73,7 +75,7 @@ class Shutdown:
         try:
             yield
         finally:
-            if self._interrupted:  # what this ended was killed; to say so would look like a fault
+            if self._interrupted:  # the processes that have ended were killed; to say so would look like a fault
                 threading.Event().wait()  # until `interrupt` ends the process
             over.set()
             signal.pthread_kill(cast(int, waiting.ident), signal.SIGINT)

@@ -84,7 +84,7 @@ def test_without_a_clip_it_is_held_to_what_it_was(training):
 
 def test_behind_a_clip_it_learns_what_was_said(training):
     clip, said = utterance("One.", 9), utterance("Two, three.", 12)
-    followed = training._losses(collate([training.builder.follow([clip], said, torch.ones(SPEAKER))]))
+    followed = training._losses(collate([training.builder.follow("One.", clip.codes, [said], torch.ones(SPEAKER))]))
     assert followed.token > 3  # hardly better than chance: 7.1 nats
     assert followed.codes > 3
 
@@ -94,7 +94,7 @@ def test_behind_a_clip_it_is_held_to_other_models_where_there_are_some(training,
     behind, alone = (
         collate([built])
         for built in (
-            training.builder.follow([clip], said, torch.ones(SPEAKER)),
+            training.builder.follow("One.", clip.codes, [said], torch.ones(SPEAKER)),
             training.builder.build([utterance("Hello there.", 20)], system=True),
         )
     )
@@ -115,7 +115,8 @@ def test_it_trains_and_writes_a_model(training, tmp_path, processes):
     recipe = replace(training.recipe, dual_ar=replace(training.r, seconds=2, columns=200))
     for name in ("codes_0000", "held_validation_codes"):
         save(tmp_path / f"{name}.pt", [vars(utterance(f"Sentence {n}.", 20)) for n in range(60)])
-    said = [{"speaker": n // 3, "readout": torch.ones(SPEAKER)} | vars(utterance(f"Other {n}.", 20)) for n in range(60)]
+    others = {"readout": torch.ones(SPEAKER), "recorded": torch.zeros(20, 8).short()}
+    said = [others | {"speaker": n // 3} | vars(utterance(f"Other {n}.", 20)) for n in range(60)]
     save(tmp_path / "other_codes_0000.pt", said)
     before = (tmp_path / "model.safetensors").read_bytes()
     held = partial(train_following, checkpoints=[tmp_path], behind=[tmp_path])

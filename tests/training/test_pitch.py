@@ -21,6 +21,22 @@ def test_pulses_have_their_rate(hertz):
     assert median_pitch(pulses(hertz)) == pytest.approx(hertz, rel=0.03)
 
 
+@pytest.mark.parametrize("hertz", [80, 150, 200, 300])
+def test_a_tone_has_its_frequency(hertz):
+    assert median_pitch(np.sin(2 * np.pi * hertz * TIME).astype(np.float32)) == pytest.approx(hertz, rel=0.03)
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000])
+def test_it_hears_other_rates(rate):
+    time = np.arange(rate) / rate
+    assert median_pitch(np.sin(2 * np.pi * 150 * time).astype(np.float32), rate) == pytest.approx(150, rel=0.03)
+
+
+@pytest.mark.parametrize("wave", [np.sin(2 * np.pi * 20 * TIME), TIME], ids=["rumble", "drift"])
+def test_what_is_too_slow_for_a_voice_has_none(wave):
+    assert median_pitch(wave.astype(np.float32)) == 0
+
+
 def test_silence_beside_a_voice_does_not_count():
     assert median_pitch(np.concatenate((np.zeros(3 * SAMPLE_RATE, np.float32), pulses(150)))) == pytest.approx(150, rel=0.03)
 

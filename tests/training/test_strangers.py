@@ -3,16 +3,17 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from inference.model.codec import HOP, LogMel
 from training.cloning import VOICES
 from training.disguise import speaker
-from training.kokoro import KOKORO_RATE
+from training.kokoro import KOKORO_RATE, TEACHER_VOICE
 from training.recipe import Recipe
 from training.samples import clip_of, joined
-from training.shards import ALIKE, CodedUtterance, other_speakers, save
-from training.strangers import utterance, voices
+from training.shards import SPEAKERS_PER_STRANGER, CodedUtterance, other_speakers, save
+from training.strangers import main, utterance, voices
 
 
 def says(number):
@@ -20,9 +21,9 @@ def says(number):
     return CodedUtterance(f"{number}".encode(), codes, torch.zeros(40).half(), torch.zeros(40, 4, dtype=torch.uint8))
 
 
-def test_nobody_that_cloning_is_measured_with_is_among_them(tmp_path):
+def test_neither_the_teacher_nor_who_cloning_is_measured_with_is_among_them(tmp_path):
     (tmp_path / "voices").mkdir()
-    for name in (*VOICES, "af_one", "am_two", "zf_three"):
+    for name in (*VOICES, TEACHER_VOICE, "af_one", "am_two", "zf_three"):
         (tmp_path / "voices" / f"{name}.bin").touch()
     found = voices(tmp_path, 30)
     assert len(found) == 30
@@ -45,7 +46,7 @@ def test_an_utterance_has_whole_frames_and_the_codecs_mel():
 
 
 def test_behind_a_strangers_clip_those_speak_whose_pitch_is_nearest(tmp_path):
-    numbers = range(3 * ALIKE)
+    numbers = range(3 * SPEAKERS_PER_STRANGER)
     items = [
         {"speaker": n, "readout": speaker(n).readout, "recorded": torch.zeros(30, 8).short()} | vars(says(100 * n + k))
         for n in numbers
@@ -55,9 +56,11 @@ def test_behind_a_strangers_clip_those_speak_whose_pitch_is_nearest(tmp_path):
     save(tmp_path / "strangers_0000.pt", [{"pitch": -1.0, "clip": [(b"who knows", torch.full((20, 8), 7).short())]}])
     found = other_speakers(Recipe(tmp_path))
     pitch = {n: float(speaker(n).readout[0]) for n in numbers}
-    nearest = sorted(numbers, key=lambda n: abs(pitch[n] + 1))[:ALIKE]
+    nearest = sorted(numbers, key=lambda n: abs(pitch[n] + 1))[:SPEAKERS_PER_STRANGER]
     strangers = found[len(numbers) :]
-    assert [torch.equal(one.readout, speaker(n).readout) for one, n in zip(strangers, nearest, strict=True)] == ALIKE * [True]
+    assert [torch.equal(one.readout, speaker(n).readout) for one, n in zip(strangers, nearest, strict=True)] == SPEAKERS_PER_STRANGER * [
+        True
+    ]
     for one, n in zip(strangers, nearest, strict=True):
         assert {int(said.text) // 100 for said in one.says} == {n}
         text, codes = joined(clip_of(one, random.Random(0)))
@@ -78,3 +81,37 @@ def test_a_clip_is_one_recording_and_leaves_something_to_say(tmp_path):
         assert len({text for text, _ in clip}) == len(clip) <= 6
     assert kinds == {True, False}
     assert len(sizes) > 3
+
+
+def test_codes_from_before_there_were_recordings_are_told(tmp_path):
+    save(tmp_path / "other_codes_0000.pt", [{"speaker": 1, "readout": speaker(1).readout} | vars(says(1))])
+    with pytest.raises(SystemExit, match=r"other_codes_0000\.pt has no recorded clips: make it again with"):
+        other_speakers(Recipe(tmp_path))
+
+
+def test_who_says_one_text_only_is_left_out(tmp_path):
+    one = {"readout": speaker(1).readout, "recorded": torch.zeros(30, 8).short()} | vars(says(1))
+    save(tmp_path / "other_codes_0000.pt", [one | {"speaker": 1}, one | {"speaker": 2}, one | {"speaker": 2}])
+    assert other_speakers(Recipe(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("kokoro.int8.onnx", "there is no file"), ("voices/af_heart.bin", "there is no file"), ("voices/am_two.bin", "has 1 voices")],
+)
+def test_a_folder_that_is_not_kokoros_is_told(tmp_path, capsys, missing, message):
+    (tmp_path / "voices").mkdir()
+    for name in ("kokoro.int8.onnx", "vocab.json", "voices/af_heart.bin", "voices/af_one.bin", "voices/am_two.bin"):
+        (tmp_path / name).touch()
+    (tmp_path / missing).unlink()
+    with pytest.raises(SystemExit):
+        main(["--kokoro", str(tmp_path), "--work", str(tmp_path)])
+    assert message in capsys.readouterr().err
+
+
+def test_it_needs_other_speakers(tmp_path):
+    (tmp_path / "voices").mkdir()
+    for name in ("kokoro.int8.onnx", "vocab.json", "voices/af_heart.bin", "voices/af_one.bin", "voices/am_two.bin", "encoder.pt"):
+        (tmp_path / name).touch()
+    with pytest.raises(SystemExit, match=r"no codes of other speakers: run `python -m training\.widening`"):
+        main(["--kokoro", str(tmp_path), "--work", str(tmp_path)])

@@ -48,6 +48,9 @@ def test_what_ctrl_c_ends_is_not_called_a_fault(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout.readline() == "loading\n"
         os.killpg(process.pid, signal.SIGINT)
-        assert process.communicate(timeout=HANG_SECONDS) == ("", None)
+        try:
+            assert process.communicate(timeout=HANG_SECONDS) == ("", None)
+        finally:
+            process.kill()
     assert process.returncode == INTERRUPTED
     assert not tmp_path.exists()
