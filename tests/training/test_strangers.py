@@ -1,15 +1,18 @@
 """Clips of voices that nobody speaks like: who they are, and what is learned behind them."""
 
 import random
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 from inference.model.codec import HOP, LogMel
+from training import strangers
 from training.cloning import VOICES
-from training.disguise import speaker
+from training.disguise import PITCH_SCALE, speaker
 from training.kokoro import KOKORO_RATE, TEACHER_VOICE
+from training.machine import Machine
 from training.recipe import Recipe
 from training.samples import clip_of, joined
 from training.shards import SPEAKERS_PER_STRANGER, CodedUtterance, other_speakers, save
@@ -115,3 +118,41 @@ def test_it_needs_other_speakers(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(SystemExit, match=r"no codes of other speakers: run `python -m training\.widening`"):
         main(["--kokoro", str(tmp_path), "--work", str(tmp_path)])
+
+
+class FakeKokoro:
+    """Says every text as a second of a tone: 100 Hz, two voices together 200, and the teacher 150; `am_mute` whispers."""
+
+    def __init__(self, folder):
+        del folder
+
+    def speak(self, voice, text, speed=1):
+        del text, speed
+        hertz = {TEACHER_VOICE: 150, "am_mute": 0}.get(voice, 200 if "+" in voice else 100)
+        return np.sin(2 * np.pi * hertz * np.arange(KOKORO_RATE) / KOKORO_RATE).astype(np.float32)
+
+
+def test_strangers_are_written_by_shard_with_their_pitch_and_made_once(tmp_path, monkeypatch, capsys):
+    (tmp_path / "voices").mkdir()
+    for name in (TEACHER_VOICE, "af_one", "am_mute", "zf_three"):
+        (tmp_path / "voices" / f"{name}.bin").touch()
+    texts = [f"This is the sentence with the number {n}." for n in range(20)]
+    monkeypatch.setattr(strangers, "Kokoro", FakeKokoro)
+    monkeypatch.setattr(strangers, "load_encoder", Mock())
+    monkeypatch.setattr(strangers, "read_corpus", Mock(return_value=Mock(train=["Short.", *texts])))
+    monkeypatch.setattr(strangers, "encode", lambda _, said: [CodedUtterance(u.text.encode(), u.mel, u.bytes, u.phonemes) for u in said])
+    monkeypatch.setattr(strangers, "PER_SHARD", 3)
+    strangers.speak_strangers(Recipe(tmp_path), Machine(), 0, tmp_path, 2)
+    assert capsys.readouterr().out.split() == ["strangers_0000.pt", "strangers_0001.pt"]
+    alone, mixed = (torch.load(tmp_path / f"strangers_000{n}.pt", weights_only=True) for n in (0, 1))
+    assert [one["pitch"] for one in alone] == pytest.approx(2 * [np.log(100 / 150) / PITCH_SCALE], abs=0.1)  # one whispers
+    assert [one["pitch"] for one in mixed] == pytest.approx(3 * [np.log(200 / 150) / PITCH_SCALE], abs=0.1)
+    for one in alone + mixed:
+        said = [text.decode() for text, _ in one["clip"]]
+        assert len(set(said)) == strangers.SENTENCES
+        assert set(said) <= set(texts)
+    (tmp_path / "strangers_0000.pt").unlink()
+    before = (tmp_path / "strangers_0001.pt").stat().st_mtime_ns
+    strangers.speak_strangers(Recipe(tmp_path), Machine(), 0, tmp_path, 2)
+    assert (tmp_path / "strangers_0001.pt").stat().st_mtime_ns == before
+    assert (tmp_path / "strangers_0000.pt").exists()
