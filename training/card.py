@@ -55,7 +55,7 @@ def write_card(recipe: Recipe, checkpoint: Path) -> None:
         _scores(recipe.folder / "scores.json"),
         "\n## Limits\n",
         "- English only. It follows the pitch of a reference clip and little else, and with a clip it gets more words wrong.",
-        "  Its context has room for clips of about 25 s.",
+        "  Its context has room for clips of about 22 s.",
         "- It has only ever read words: `normalize` writes numbers and signs out first, and is on by default.",
         "- Its sound has nothing above 12 kHz: the teacher speaks at 24 kHz.",
         "- It speaks one sentence at a time and remembers none; what is longer than 110 bytes is cut at clauses.",
