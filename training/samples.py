@@ -22,6 +22,8 @@ from training.recipe import DualARRecipe
 from training.shards import CodedUtterance, OtherSpeaker
 
 CODEBOOKS = 8
+BYTES = 256
+"""Tokens of text: one for each byte."""
 IGNORE = -100
 NOWHERE = -1.0
 LONGEST = 300
@@ -41,7 +43,7 @@ _MULTIPLE = 32  # sequences are padded to a multiple, so that there are few dist
 def byte_tokenizer(path: Path) -> Tokenizer:
     """Write and read a `tokenizer.tiktoken` with the 256 bytes and no merges."""
     written = path.with_suffix(f".{os.getpid()}")
-    written.write_text("".join(f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(256)), encoding="ascii")
+    written.write_text("".join(f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(BYTES)), encoding="ascii")
     written.replace(path)  # at once: another process may be reading it
     return Tokenizer.from_file(path)
 
@@ -216,6 +218,12 @@ def collate(sequences: Sequence[Conversation]) -> Batch:
         place[i, :t], phonemes[i, :t] = s.place[1:], s.phonemes[1:]
     reference, speaker = torch.tensor([s.reference for s in sequences]), torch.stack([s.speaker for s in sequences])
     return Batch(columns, target, place, phonemes, reference, speaker)
+
+
+def without_text(batch: Batch) -> Batch:
+    """The same where every byte of what is said is a space: a model that sees this can tell a text's length and no more."""
+    tokens = batch.columns[:, 0].masked_fill((batch.columns[:, 0] < BYTES) & batch.is_own, ord(" "))
+    return replace(batch, columns=torch.cat((tokens[:, None], batch.columns[:, 1:]), dim=1))
 
 
 def following(speakers: Sequence[OtherSpeaker], builder: SequenceBuilder, columns: int, rng: random.Random) -> Iterator[Batch]:

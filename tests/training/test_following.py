@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from training.dual_ar import Student, load_weights
+from training.dual_ar import Student, load_weights, predictions
 from training.export import write_language_model
-from training.following import FollowingTraining, agreed, divergence, main, train_following
+from training.following import HOLD, FollowingTraining, HeldTo, agreed, divergence, guided, main, train_following
 from training.machine import Machine, in_processes
 from training.recipe import Recipe
-from training.samples import SPEAKER, byte_tokenizer, collate
+from training.samples import SPEAKER, byte_tokenizer, collate, without_text
 from training.shards import CodedUtterance, save
 
 
@@ -33,7 +33,7 @@ def training(tmp_path):
             p.add_(0.1 * torch.randn_like(p))  # a new one finds everything equally likely
     torch.save({"average": student.state_dict(), "seconds": 0.0, "step": 0, "heard": 0.0}, tmp_path / "dual_ar.pt")
     write_language_model(student, tmp_path)
-    return FollowingTraining(recipe, Machine(step_seconds=0.1), [tmp_path])
+    return FollowingTraining(recipe, Machine(step_seconds=0.1), HeldTo([tmp_path]))
 
 
 def test_a_divergence_is_zero_for_the_same_and_else_what_the_formula_says():
@@ -50,6 +50,15 @@ def test_what_two_agree_on_is_likelier_than_what_one_says():
     assert agreed([other.log()]).softmax(-1).tolist() == pytest.approx([0.9, 0.1])
 
 
+def test_guidance_makes_likelier_what_the_text_makes_likelier():
+    conditional, unconditional = torch.tensor([0.5, 0.4, 0.1]), torch.tensor([0.25, 0.5, 0.25])
+    squares = torch.tensor([0.5 * 2, 0.4 * 0.8, 0.1 * 0.4])  # p(x | text) * p(x | text) / p(x)
+    assert guided(conditional.log() + 3, unconditional.log() - 1, 1).softmax(-1).tolist() == pytest.approx(
+        (squares / squares.sum()).tolist()
+    )
+    assert guided(conditional.log(), unconditional.log(), 0).softmax(-1).tolist() == pytest.approx([0.5, 0.4, 0.1])
+
+
 def test_it_is_not_held_to_another_kind_of_model(training, tmp_path):
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "model.safetensors").write_bytes(b"half")
@@ -57,7 +66,7 @@ def test_it_is_not_held_to_another_kind_of_model(training, tmp_path):
     save_file({"embeddings.weight": torch.zeros(2, 2)}, tmp_path / "other" / "model.safetensors")
     for folder in ("torn", "other"):
         with pytest.raises(SystemExit, match="is not of this recipe's model"):
-            FollowingTraining(training.recipe, Machine(step_seconds=0.1), [tmp_path, tmp_path / folder])
+            FollowingTraining(training.recipe, Machine(step_seconds=0.1), HeldTo([tmp_path, tmp_path / folder]))
 
 
 def test_without_a_clip_it_is_held_to_what_it_was(training):
@@ -103,11 +112,23 @@ def test_behind_a_clip_it_is_held_to_other_models_where_there_are_some(training,
         for p in training.student.parameters():
             p.add_(0.1 * torch.randn_like(p))
     write_language_model(training.student, tmp_path / "later")
-    held = FollowingTraining(training.recipe, Machine(step_seconds=0.1), [tmp_path], [tmp_path / "later"])
+    held = FollowingTraining(training.recipe, Machine(step_seconds=0.1), HeldTo([tmp_path], [tmp_path / "later"]))
     load_weights(held.student, training.student.state_dict(), tmp_path)
     assert held._losses(behind).token < 1e-2  # the file is FP16
     assert held._losses(behind).codes < 1e-2
     assert held._losses(alone).token > 0.1
+
+
+def test_guidance_compares_with_a_model_that_does_not_see_the_text(training, tmp_path):
+    batch = collate([training.builder.build([utterance("Hello there.", 20)], system=True)])
+    r = replace(training.r, fast_share=1.0)
+    found, blind = predictions(training.student, batch, r), predictions(training.student, without_text(batch), r)
+    wanted = guided(found.tokens, blind.tokens, 2.0)
+    led = FollowingTraining(replace(training.recipe, dual_ar=r), Machine(step_seconds=0.1), HeldTo([tmp_path], (), tmp_path, 2.0))
+    load_weights(led.student, training.student.state_dict(), tmp_path)
+    assert led._losses(batch).token.item() == pytest.approx(HOLD * divergence(wanted, found.tokens).mean().item(), rel=0.1)
+    assert led._losses(batch).token > 10 * training._losses(batch).token
+    assert led._losses(batch).codes > 10 * training._losses(batch).codes
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -119,7 +140,7 @@ def test_it_trains_and_writes_a_model(training, tmp_path, processes):
     said = [others | {"speaker": n // 3} | vars(utterance(f"Other {n}.", 20)) for n in range(60)]
     save(tmp_path / "other_codes_0000.pt", said)
     before = (tmp_path / "model.safetensors").read_bytes()
-    held = partial(train_following, checkpoints=[tmp_path], behind=[tmp_path])
+    held = partial(train_following, held_to=HeldTo([tmp_path], [tmp_path], tmp_path))
     in_processes(held, recipe, Machine(processes=processes, step_seconds=0.1))
     assert torch.load(tmp_path / "dual_ar.pt", weights_only=True)["step"] > 3
     assert (tmp_path / "model.safetensors").read_bytes() != before
@@ -135,7 +156,13 @@ def test_it_says_what_it_lacks(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--seconds", "nan"])
     assert "--seconds is nan; it must be more than 0" in capsys.readouterr().err
-    for words, said in ((["--processes", "0"], "--processes is 0"), (["--behind", str(tmp_path)], "has no model.safetensors")):
+    for words, said in (
+        (["--processes", "0"], "--processes is 0"),
+        (["--clip-share", "1.5"], "--clip-share is 1.5; it must be from 0 to 1"),
+        (["--guidance", "-1"], "--guidance is -1; it must be more than 0"),
+        (["--behind", str(tmp_path)], "--behind: "),
+        (["--unconditional", str(tmp_path)], "has no model.safetensors"),
+    ):
         with pytest.raises(SystemExit):
             main(words)
         assert said in capsys.readouterr().err
