@@ -19,6 +19,7 @@ from websockets.exceptions import WebSocketException
 
 from bench.attack import ATTACKS, ON_SERVER, Target, probe
 from bench.process_memory import MemoryOverTime
+from inference.processes import end_with_parent
 
 SHOPPERS, ATTACKERS = 56, 8
 """Clients who speak now and then, and those who attack beside them."""
@@ -97,7 +98,7 @@ async def siege(target: Target, seconds: float, attackers: int) -> dict[str, Any
 @contextlib.contextmanager
 def _attackers(target: Target, number: int) -> Iterator[None]:
     """Attackers in a process that computes when nobody else does: those of a network compute elsewhere."""
-    process = multiprocessing.get_context("spawn").Process(target=_attack_on, args=(target, number), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=_attack_on, args=(os.getpid(), target, number), daemon=True)
     process.start()
     try:
         yield
@@ -106,7 +107,7 @@ def _attackers(target: Target, number: int) -> Iterator[None]:
         process.join()
 
 
-def _attack_on(target: Target, number: int) -> None:
+def _attack_on(parent: int, target: Target, number: int) -> None:
     async def attack(seed: int) -> None:
         mood = random.Random(seed)
         while True:
@@ -117,6 +118,7 @@ def _attack_on(target: Target, number: int) -> None:
     async def attack_all() -> None:
         await asyncio.gather(*map(attack, range(number)))
 
+    end_with_parent(parent)
     os.nice(19)
     if hasattr(os, "sched_setscheduler"):  # woken, even a nice process computes for milliseconds before it gives way
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

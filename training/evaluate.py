@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
+import os
 import re
 import sys
 import types
@@ -32,6 +33,7 @@ from inference.audio.write import wav
 from inference.engine.weight_layouts import Weights
 from inference.model.codec import HOP
 from inference.model.config import SAMPLE_RATE
+from inference.processes import end_with_parent
 from inference.text.markup import plain
 from training.recipe import Recipe, TextRecipe
 from training.shards import held_out, read_corpus, utterances
@@ -244,7 +246,7 @@ def long_texts() -> dict[str, list[str]]:
 def measure_paragraphs(sets: int, weights: Weights, processes: int) -> dict[str, object]:
     """Word errors of the paragraphs and of the presets over `sets` sets of seeds."""
     results: dict[str, object] = {"weights": weights}
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
         runs = {
             kind: [pool.submit(paragraph_set, 1000 * i, weights, texts) for i in range(sets)]
             for kind, texts in reversed(long_texts().items())

@@ -11,6 +11,7 @@ under classifier-free guidance (arXiv:2207.12598): what the text makes likelier 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,7 +37,7 @@ COLUMNS = 2_400
 SEVERAL_SHARE = 0.15
 HOLD = 2.0
 """Weight of the divergence from the checkpoint's model."""
-GUIDANCE = 0.7
+GUIDANCE = (0.3, 0.7)
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class HeldTo:
     """Where there is one, if any."""
     unconditional: Path | None = None
     """The model that does not see the text, if there is guidance."""
-    guidance: float = GUIDANCE
-    """How often the distance from it is added to the others' log-probabilities."""
+    guidance: tuple[float, float] = GUIDANCE
+    """How often the distance from it is added to the others' log-probabilities, without a clip and behind one."""
 
 
 class FollowingTraining(DualARTraining):
@@ -73,7 +74,8 @@ class FollowingTraining(DualARTraining):
         return model.requires_grad_(False).eval()
 
     def _losses(self, batch: Batch) -> Losses:
-        held_to = self.behind if batch.reference.any() else self.alone
+        is_behind = bool(batch.reference.any())
+        held_to = self.behind if is_behind else self.alone
         if not held_to:
             return super()._losses(batch)
         now = predictions(self.student, batch, self.r)
@@ -82,7 +84,8 @@ class FollowingTraining(DualARTraining):
             tokens, codes = agreed([b.tokens for b in before]), agreed([b.codes for b in before])
             if self.unconditional:
                 blind = predictions(self.unconditional, without_text(batch), self.r, now.chosen)
-                tokens, codes = guided(tokens, blind.tokens, self.guidance), guided(codes, blind.codes, self.guidance)
+                guidance = self.guidance[is_behind]
+                tokens, codes = guided(tokens, blind.tokens, guidance), guided(codes, blind.codes, guidance)
         token = divergence(tokens, now.tokens)
         other_codes = divergence(codes, now.codes)[:, 1:]  # the token is the first code
         return Losses(HOLD * token.mean(), HOLD * other_codes.mean(), *auxiliary_losses(self.student, batch, now, self.r))
@@ -135,7 +138,14 @@ def main(arguments: list[str] | None = None) -> None:
         type=Path,
         help="folder in which `python -m training.unconditional` made a model that does not see the text (default: no guidance)",
     )
-    parser.add_argument("--guidance", type=float, default=GUIDANCE, help="with --unconditional: how much (default: %(default)g)")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        nargs=2,
+        metavar=("ALONE", "BEHIND"),
+        default=GUIDANCE,
+        help="with --unconditional: how much, without a clip and behind one (default: {:g} {:g})".format(*GUIDANCE),
+    )
     parser.add_argument(
         "--clip-share",
         type=float,
@@ -155,9 +165,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.processes < 1:
         parser.error(f"--processes is {options.processes}; it must be at least 1")
-    for name in ("seconds", "rate", "guidance"):
+    for name in ("seconds", "rate"):
         if not (number := getattr(options, name)) > 0:
             parser.error(f"--{name} is {number:g}; it must be more than 0")
+    if not all(0 <= number < math.inf for number in options.guidance):
+        parser.error(f"--guidance is {options.guidance[0]:g} {options.guidance[1]:g}; both must be at least 0")
     if not 0 <= options.clip_share <= 1:
         parser.error(f"--clip-share is {options.clip_share:g}; it must be from 0 to 1")
     unconditional = [options.unconditional] if options.unconditional else []
@@ -169,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = Recipe(options.work)
     check_there(recipe)
     torch.set_num_threads(1)
-    held_to = HeldTo(options.checkpoint, options.behind, options.unconditional, options.guidance)
+    held_to = HeldTo(options.checkpoint, options.behind, options.unconditional, tuple(options.guidance))
     shorter = shortened(recipe, options.seconds, options.rate, options.clip_share)
     in_processes(partial(train_following, held_to=held_to), shorter, Machine(processes=options.processes))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from multiprocessing import connection
 
 import torch
 
+from inference.processes import end_with_parent
 from training.recipe import Recipe
 
 Work = Callable[[Recipe, "Machine", int], None]
@@ -47,13 +49,16 @@ class Machine:
 
 
 def in_processes(work: Work, recipe: Recipe, machine: Machine) -> None:
-    """Run `work(recipe, machine, process)` in each process, with one thread; in this process if there is only one."""
+    """Run `work(recipe, machine, process)` in each process, with one thread; in this process if there is only one.
+
+    They end with this one, even when it is killed.
+    """
     if machine.processes == 1:
         work(recipe, machine, 0)
         return
     (recipe.folder / "meeting").unlink(missing_ok=True)
     spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=_alone, args=(work, recipe, machine, process)) for process in range(machine.processes)]
+    workers = [spawn.Process(target=_alone, args=(os.getpid(), work, recipe, machine, process)) for process in range(machine.processes)]
     for worker in workers:
         worker.start()
     running = list(workers)
@@ -66,6 +71,7 @@ def in_processes(work: Work, recipe: Recipe, machine: Machine) -> None:
         running = [worker for worker in running if worker.is_alive()]
 
 
-def _alone(work: Work, recipe: Recipe, machine: Machine, process: int) -> None:
+def _alone(parent: int, work: Work, recipe: Recipe, machine: Machine, process: int) -> None:
+    end_with_parent(parent)
     torch.set_num_threads(1)
     work(recipe, machine, process)

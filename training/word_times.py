@@ -12,6 +12,7 @@ import argparse
 import difflib
 import json
 import multiprocessing
+import os
 import re
 import time
 from collections import defaultdict
@@ -34,6 +35,7 @@ from inference.model.codec import LogMel
 from inference.model.config import FRAMES_PER_SECOND, SAMPLE_RATE
 from inference.model.dual_ar import Span
 from inference.model.prompt import PromptBuilder
+from inference.processes import end_with_parent
 from inference.text.words import SpokenLine, SpokenWord, spoken_lines
 from training.aligner import Aligner, hiss_starts
 from training.evaluate import Ear
@@ -173,7 +175,7 @@ def compare_in_processes(count: int, processes: int) -> tuple[Errors, dict[str, 
     errors: Errors = defaultdict(list)
     seconds: dict[str, float] = defaultdict(float)
     unknown = set[str]()
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
         for some, taken, words in pool.map(partial(compare, count, processes), range(processes)):
             for name, found in some.items():
                 errors[name] += found

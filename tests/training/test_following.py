@@ -124,11 +124,16 @@ def test_guidance_compares_with_a_model_that_does_not_see_the_text(training, tmp
     r = replace(training.r, fast_share=1.0)
     found, blind = predictions(training.student, batch, r), predictions(training.student, without_text(batch), r)
     wanted = guided(found.tokens, blind.tokens, 2.0)
-    led = FollowingTraining(replace(training.recipe, dual_ar=r), Machine(step_seconds=0.1), HeldTo([tmp_path], (), tmp_path, 2.0))
+    led = FollowingTraining(
+        replace(training.recipe, dual_ar=r), Machine(step_seconds=0.1), HeldTo([tmp_path], [tmp_path], tmp_path, (2.0, 0.0))
+    )
     load_weights(led.student, training.student.state_dict(), tmp_path)
     assert led._losses(batch).token.item() == pytest.approx(HOLD * divergence(wanted, found.tokens).mean().item(), rel=0.1)
     assert led._losses(batch).token > 10 * training._losses(batch).token
     assert led._losses(batch).codes > 10 * training._losses(batch).codes
+    clip, said = utterance("One.", 9), utterance("Two, three.", 12)
+    behind = led._losses(collate([training.builder.follow("One.", clip.codes, [said], torch.ones(SPEAKER))]))
+    assert behind.token < 1e-2  # there its guidance is 0
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -159,7 +164,7 @@ def test_it_says_what_it_lacks(tmp_path, capsys):
     for words, said in (
         (["--processes", "0"], "--processes is 0"),
         (["--clip-share", "1.5"], "--clip-share is 1.5; it must be from 0 to 1"),
-        (["--guidance", "-1"], "--guidance is -1; it must be more than 0"),
+        (["--guidance", "0.5", "-1"], "--guidance is 0.5 -1; both must be at least 0"),
         (["--behind", str(tmp_path)], "--behind: "),
         (["--unconditional", str(tmp_path)], "has no model.safetensors"),
     ):
