@@ -1,7 +1,7 @@
 """`python -m training.following`: teaches minnow's language model to follow clips, while it stays what it is in the teacher's voice.
 
 In --work it needs `dual_ar.pt`, which `python -m training.unpack` writes of --checkpoint, and what `python -m training.widening` makes.
-In rather more than half of its steps it learns what other speakers say behind a clip of theirs, as `python -m training dual-ar` does.
+In --clip-share of its steps it learns what other speakers say behind a clip of theirs, as `python -m training dual-ar` does.
 In the others, which are the teacher's, it learns to predict what the checkpoint's model does: so it keeps what that has learned from its takes.
 With several checkpoints it learns what they agree on. With --behind it does so behind clips, too, from the checkpoints given there;
 what others say then teaches no more than the guided heads and the readouts. With --unconditional it learns what those models would say
@@ -51,7 +51,7 @@ class HeldTo:
     unconditional: Path | None = None
     """The model that does not see the text, if there is guidance."""
     guidance: tuple[float, float] = GUIDANCE
-    """How often the distance from it is added to the others' log-probabilities, without a clip and behind one."""
+    """How many times the distance from it is added to the others' log-probabilities, without a clip and behind one."""
 
 
 class FollowingTraining(DualARTraining):

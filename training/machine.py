@@ -51,7 +51,7 @@ class Machine:
 def in_processes(work: Work, recipe: Recipe, machine: Machine) -> None:
     """Run `work(recipe, machine, process)` in each process, with one thread; in this process if there is only one.
 
-    They end with this one, even when it is killed.
+    They end with this one; on Linux even when it is killed.
     """
     if machine.processes == 1:
         work(recipe, machine, 0)

@@ -7,31 +7,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from training.dual_ar import Student, load_weights, predictions
+from tests.training.small_run import begin, utterance, write_codes
+from training.dual_ar import load_weights, predictions
 from training.export import write_language_model
 from training.following import HOLD, FollowingTraining, HeldTo, agreed, divergence, guided, main, train_following
 from training.machine import Machine, in_processes
-from training.recipe import Recipe
-from training.samples import SPEAKER, byte_tokenizer, collate, without_text
-from training.shards import CodedUtterance, save
-
-
-def utterance(text, frames):
-    codes = torch.randint(0, 1000, (frames, 8)).short()
-    return CodedUtterance(text.encode(), codes, torch.linspace(0, len(text) - 1, frames).half(), torch.randint(20, 170, (frames, 4)).byte())
+from training.samples import SPEAKER, collate, without_text
 
 
 @pytest.fixture
 def training(tmp_path):
     """A run from a random model, held to that model."""
-    torch.manual_seed(0)
-    recipe = Recipe.smoke(tmp_path)
-    tokenizer = byte_tokenizer(tmp_path / "tokenizer.tiktoken")
-    student = Student(recipe.dual_ar, tokenizer.semantic_begin, tokenizer.n_vocab)
-    with torch.no_grad():
-        for p in student.parameters():
-            p.add_(0.1 * torch.randn_like(p))  # a new one finds everything equally likely
-    torch.save({"average": student.state_dict(), "seconds": 0.0, "step": 0, "heard": 0.0}, tmp_path / "dual_ar.pt")
+    recipe, student = begin(tmp_path)
     write_language_model(student, tmp_path)
     return FollowingTraining(recipe, Machine(step_seconds=0.1), HeldTo([tmp_path]))
 
@@ -139,11 +126,7 @@ def test_guidance_compares_with_a_model_that_does_not_see_the_text(training, tmp
 @pytest.mark.parametrize("processes", [1, 2])
 def test_it_trains_and_writes_a_model(training, tmp_path, processes):
     recipe = replace(training.recipe, dual_ar=replace(training.r, seconds=2, columns=200))
-    for name in ("codes_0000", "held_validation_codes"):
-        save(tmp_path / f"{name}.pt", [vars(utterance(f"Sentence {n}.", 20)) for n in range(60)])
-    others = {"readout": torch.ones(SPEAKER), "recorded": torch.zeros(20, 8).short()}
-    said = [others | {"speaker": n // 3} | vars(utterance(f"Other {n}.", 20)) for n in range(60)]
-    save(tmp_path / "other_codes_0000.pt", said)
+    write_codes(tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
     held = partial(train_following, held_to=HeldTo([tmp_path], [tmp_path], tmp_path))
     in_processes(held, recipe, Machine(processes=processes, step_seconds=0.1))

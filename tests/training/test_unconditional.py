@@ -5,27 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training.dual_ar import Student
+from tests.training.small_run import begin, utterance, write_codes
 from training.machine import Machine, in_processes
-from training.recipe import Recipe
 from training.samples import SPEAKER, SequenceBuilder, byte_tokenizer, collate, without_text
-from training.shards import CodedUtterance, save
 from training.unconditional import UnconditionalTraining, main, train_unconditional
-
-
-def utterance(text, frames):
-    codes = torch.randint(0, 1000, (frames, 8)).short()
-    return CodedUtterance(text.encode(), codes, torch.linspace(0, len(text) - 1, frames).half(), torch.randint(20, 170, (frames, 4)).byte())
 
 
 @pytest.fixture
 def training(tmp_path):
-    """A run from a new model."""
-    torch.manual_seed(0)
-    recipe = Recipe.smoke(tmp_path)
-    tokenizer = byte_tokenizer(tmp_path / "tokenizer.tiktoken")
-    student = Student(recipe.dual_ar, tokenizer.semantic_begin, tokenizer.n_vocab)
-    torch.save({"average": student.state_dict(), "seconds": 0.0, "step": 0, "heard": 0.0}, tmp_path / "dual_ar.pt")
+    """A run from a random model."""
+    recipe, _ = begin(tmp_path)
     return UnconditionalTraining(recipe, Machine(step_seconds=0.1))
 
 
@@ -64,10 +53,7 @@ def test_it_has_nothing_to_look_at_or_to_tell(training):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_it_trains_and_writes_a_model(training, tmp_path, processes):
     recipe = replace(training.recipe, dual_ar=replace(training.r, seconds=2, columns=200))
-    for name in ("codes_0000", "held_validation_codes"):
-        save(tmp_path / f"{name}.pt", [vars(utterance(f"Sentence {n}.", 20)) for n in range(60)])
-    others = {"readout": torch.ones(SPEAKER), "recorded": torch.zeros(20, 8).short()}
-    save(tmp_path / "other_codes_0000.pt", [others | {"speaker": n // 3} | vars(utterance(f"Other {n}.", 20)) for n in range(60)])
+    write_codes(tmp_path)
     in_processes(train_unconditional, recipe, Machine(processes=processes, step_seconds=0.1))
     assert torch.load(tmp_path / "dual_ar.pt", weights_only=True)["step"] > 3
     assert (tmp_path / "model.safetensors").exists()
