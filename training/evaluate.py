@@ -16,7 +16,6 @@ import types
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -176,24 +175,15 @@ def needs(*packages: str) -> None:
         raise SystemExit(f"this needs {', '.join(missing)}: --help and training/README.md tell how to install it")
 
 
-@cache
-def _mos_model() -> torch.nn.Module:
+def distill_mos(waves: Sequence[np.ndarray]) -> float:
+    """Mean DistillMOS (1 to 5) of waveforms at 44.1 kHz; nan when there are none."""
     sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio"))  # only distillmos's command line uses it
     import distillmos
 
-    model: torch.nn.Module = distillmos.ConvTransformerSQAModel().eval()
-    return model
-
-
-def distill_mos_of(wave: np.ndarray) -> float:
-    """DistillMOS (1 to 5) of one waveform at 44.1 kHz, of half a second or more."""
+    model = distillmos.ConvTransformerSQAModel().eval()
     with torch.no_grad():
-        return float(_mos_model()(torch.from_numpy(as_heard(wave))[None]))
-
-
-def distill_mos(waves: Sequence[np.ndarray]) -> float:
-    """Mean DistillMOS (1 to 5) of waveforms at 44.1 kHz; nan when there are none."""
-    return float(np.mean([distill_mos_of(w) for w in waves])) if waves else float("nan")
+        heard = [torch.from_numpy(as_heard(w))[None] for w in waves]
+        return float(np.mean([float(model(w)) for w in heard])) if heard else float("nan")
 
 
 def hear_long(ear: Ear, wave: np.ndarray) -> str:

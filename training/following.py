@@ -5,7 +5,7 @@ In --clip-share of its steps it learns what other speakers say behind a clip of 
 In the others, which are the teacher's, it learns to predict what the checkpoint's model does: so it keeps what that has learned from its takes.
 With several checkpoints it learns what they agree on. With --behind it does so behind clips, too, from the checkpoints given there;
 what others say then teaches no more than the guided heads and the readouts. With --unconditional it learns what those models would say
-under classifier-free guidance (arXiv:2207.12598): what text and clip make likelier becomes likelier still.
+under classifier-free guidance (arXiv:2207.12598): what the text makes likelier becomes likelier still.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from training.dual_ar import DualARTraining, Losses, Student, auxiliary_losses, 
 from training.export import write_language_model
 from training.machine import Machine, in_processes
 from training.recipe import DualARRecipe, Recipe
-from training.samples import Batch
+from training.samples import Batch, without_text
 from training.shards import code_shards
 from training.unpack import read_weights, student_state
 
@@ -49,7 +49,7 @@ class HeldTo:
     behind: Sequence[Path] = ()
     """Where there is one, if any."""
     unconditional: Path | None = None
-    """The model that sees neither text nor clip, if there is guidance."""
+    """The model that does not see the text, if there is guidance."""
     guidance: tuple[float, float] = GUIDANCE
     """How many times the distance from it is added to the others' log-probabilities, without a clip and behind one."""
 
@@ -83,7 +83,7 @@ class FollowingTraining(DualARTraining):
             before = [predictions(model, batch, self.r, now.chosen) for model in held_to]
             tokens, codes = agreed([b.tokens for b in before]), agreed([b.codes for b in before])
             if self.unconditional:
-                blind = predictions(self.unconditional, self.builder.unconditional(batch), self.r, now.chosen)
+                blind = predictions(self.unconditional, without_text(batch), self.r, now.chosen)
                 guidance = self.guidance[is_behind]
                 tokens, codes = guided(tokens, blind.tokens, guidance), guided(codes, blind.codes, guidance)
         token = divergence(tokens, now.tokens)
@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--unconditional",
         type=Path,
-        help="folder in which `python -m training.unconditional` made a model that sees neither text nor clip (default: no guidance)",
+        help="folder in which `python -m training.unconditional` made a model that does not see the text (default: no guidance)",
     )
     parser.add_argument(
         "--guidance",

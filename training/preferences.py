@@ -1,8 +1,8 @@
 """`python -m training.preferences`: minnow's language model learns from its own takes which of them are understood.
 
 It says sentences of the corpus several times each, some of them behind clips of other speakers, if there are any. Of every word of a take
-the recogniser tells how likely it finds it. All words of a take that sounds better, by DistillMOS, are worth more; behind a clip they are
-worth less, the farther the pitch is from the clip's. The model learns to prefer the better takes of each word to the others (direct preference optimisation, arXiv:2305.18290, by words). Its guided heads tell
+the recogniser tells how likely it finds it; behind a clip, that falls with the distance of the pitch from the clip's. The model learns to
+prefer the better takes of each word to the others (direct preference optimisation, arXiv:2305.18290, by words). Its guided heads tell
 which frames say which word. README.md says what that gave.
 """
 
@@ -14,7 +14,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,9 +27,9 @@ from torch import Tensor
 
 from inference import Reference, SpeechEngine, SpeechRequest, Voice
 from inference.hub import EMBEDDED_VOICE
-from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
+from inference.model.config import SAMPLES_PER_FRAME
 from training.dual_ar import Student, load_weights, predictions
-from training.evaluate import Ear, distill_mos_of, needs
+from training.evaluate import Ear
 from training.export import write_language_model
 from training.machine import Machine, in_processes
 from training.pitch import median_pitch
@@ -50,8 +50,6 @@ MIN_DIFFERENCE = 1.0
 """Of a word's likelihoods in two takes, in nats: with less, neither is better."""
 CLIP_SHARE = 0.5
 """Of the texts: behind a clip, where there are other speakers."""
-MOS_WORTH = 2.0
-"""Nats of each word, for a point. Takes of one text differ by a quarter of a point (standard deviation)."""
 OCTAVE_COST = 6.0
 """Nats of each word. Without it men get a woman's voice, which the recogniser understands better."""
 BETA = 0.3
@@ -60,14 +58,12 @@ COLUMNS = 4_000
 """Of a batch of takes."""
 WARM_UP = 20
 SILENCE = np.zeros(SAMPLES_PER_FRAME, np.float32)
-SHORTEST = SAMPLE_RATE // 2
-"""Samples in which DistillMOS tells how something sounds."""
 
 
 @dataclass(frozen=True)
 class Takes:
     """Several takes of one text: each one's codes (frames, codebooks) int16, and how good each word is in it, in nats: how likely
-    the recogniser finds it, and what the take's sound is worth, less the pitch's cost behind a clip.
+    the recogniser finds it, less the pitch's cost behind a clip.
     """
 
     text: bytes
@@ -121,23 +117,13 @@ def speak_takes(recipe: Recipe, machine: Machine, process: int, checkpoint: Path
         for number in shards[process :: machine.processes]:
             path = recipe.folder / f"takes_{number:04d}.pt"
             if not path.exists():
-                made = heard_takes(engine, ear, distill_mos_of, drawn[number * PER_SHARD :][:PER_SHARD], others, number)
+                made = heard_takes(engine, ear, drawn[number * PER_SHARD :][:PER_SHARD], others, number)
                 save(path, [vars(takes) for takes in made])
                 print(f"{path.name}: takes of {sum(t.usable().differ for t in made)} texts differ", flush=True)
 
 
-def heard_takes(
-    engine: SpeechEngine,
-    ear: Ear,
-    mos: Callable[[np.ndarray], float],
-    drawn: Sequence[str],
-    others: Sequence[OtherSpeaker],
-    number: int,
-) -> list[Takes]:
-    """Each text said TAKES times, with seeds that no other shard has, some behind a clip of one of `others`, if there are any.
-
-    `mos` tells how a take sounds, 1 to 5, from half a second or more at 44.1 kHz.
-    """
+def heard_takes(engine: SpeechEngine, ear: Ear, drawn: Sequence[str], others: Sequence[OtherSpeaker], number: int) -> list[Takes]:
+    """Each text said TAKES times, with seeds that no other shard has, some behind a clip of one of `others`, if there are any."""
     rng = random.Random(number)
     behind = [joined(clip_of(rng.choice(others), rng)) if others and rng.random() < CLIP_SHARE else ("", None) for _ in drawn]
     voices = [Voice() if clip is None else Voice((Reference(clip.T.numpy(), said),)) for said, clip in behind]
@@ -149,8 +135,7 @@ def heard_takes(
     with ThreadPoolExecutor(SLOTS) as pool:
         codes = list(pool.map(engine.generate_codes, requests))
     sounds = [engine.decode(c).samples if c.size else SILENCE for c in codes]
-    worth = [MOS_WORTH * mos(np.pad(sound, (0, max(0, SHORTEST - len(sound))))) for sound in sounds]
-    heard = [[w + more for w in ear.likelihood(sound, r.text)] for sound, r, more in zip(sounds, requests, worth, strict=True)]
+    heard = [ear.likelihood(sound, r.text) for sound, r in zip(sounds, requests, strict=True)]
     takes = [torch.from_numpy(np.ascontiguousarray(c.T)).short() for c in codes]
     made = []
     for i, (text, (said, clip)) in enumerate(zip(drawn, behind, strict=True)):
@@ -326,7 +311,6 @@ def main(arguments: list[str] | None = None) -> None:
     shards = range(options.first, options.first + options.shards)
     if shards.stop * PER_SHARD > (there := len(texts(recipe))):
         parser.error(f"--first and --shards ask for shards up to {shards.stop - 1}; there are texts for {there // PER_SHARD}")
-    needs("distillmos")
     in_processes(partial(speak_takes, checkpoint=options.checkpoint, shards=shards), recipe, Machine(processes=options.processes))
     torch.set_num_threads(options.processes)
     training = PreferenceTraining(recipe)

@@ -157,15 +157,6 @@ class SequenceBuilder:
         begin = self._tokenizer.semantic_begin
         return (tokens >= begin) & (tokens < begin + SEMANTIC_TOKENS)
 
-    def unconditional(self, batch: Batch) -> Batch:
-        """The same with spaces for every byte, of a clip or of what is said, and for every frame of a clip.
-
-        A model that sees this can tell how long a clip and a text are, and no more.
-        """
-        tokens = batch.columns[:, 0]
-        hidden = tokens.masked_fill((tokens < BYTES) | (self.semantic(tokens) & ~batch.is_own), ord(" "))
-        return replace(batch, columns=torch.cat((hidden[:, None], batch.columns[:, 1:]), dim=1))
-
     def noisy(self, batch: Batch, share: Tensor) -> Batch:
         """Alter about `share` (batch,) of each sequence's input frames: runs of other speech, and neighbouring digits.
 
@@ -227,6 +218,12 @@ def collate(sequences: Sequence[Conversation]) -> Batch:
         place[i, :t], phonemes[i, :t] = s.place[1:], s.phonemes[1:]
     reference, speaker = torch.tensor([s.reference for s in sequences]), torch.stack([s.speaker for s in sequences])
     return Batch(columns, target, place, phonemes, reference, speaker)
+
+
+def without_text(batch: Batch) -> Batch:
+    """The same where every byte of what is said is a space: a model that sees this can tell a text's length and no more."""
+    tokens = batch.columns[:, 0].masked_fill((batch.columns[:, 0] < BYTES) & batch.is_own, ord(" "))
+    return replace(batch, columns=torch.cat((tokens[:, None], batch.columns[:, 1:]), dim=1))
 
 
 def following(speakers: Sequence[OtherSpeaker], builder: SequenceBuilder, columns: int, rng: random.Random) -> Iterator[Batch]:

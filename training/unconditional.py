@@ -1,8 +1,7 @@
-"""`python -m training.unconditional`: a copy of minnow's language model that sees neither text nor clip.
+"""`python -m training.unconditional`: a copy of minnow's language model that does not see the text, for `training.following --unconditional`.
 
-In --work, a folder of its own, it needs what `training.following` does, and goes on from the language model that is there. It sees spaces
-instead of the text and of a clip, so it learns what speech sounds like after the speech so far. `training.following --unconditional`
-compares other models with it.
+In --work, a folder of its own, it needs what `training.following` does, and goes on from the language model that is there. In the text to
+speak it sees spaces alone, so it learns what speech sounds like after the speech so far, and behind a clip, after that.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from training.export import write_language_model
 from training.following import check_there, shortened
 from training.machine import Machine, in_processes
 from training.recipe import Recipe
-from training.samples import Batch
+from training.samples import Batch, without_text
 
 SECONDS, RATE, CLIP_SHARE = 900, 6e-4, 0.35
 
 
 class UnconditionalTraining(DualARTraining):
-    """A run that sees neither text nor clip, and has no auxiliary losses: there is nothing to look at and no word to tell."""
+    """A run that sees no text, and has no auxiliary losses: there is nothing to look at and no word to tell."""
 
     def _losses(self, batch: Batch) -> Losses:
-        found, nothing = losses(self.student, self.builder.unconditional(batch), self.r, self.tokenizer.im_end), torch.zeros(())
+        found, nothing = losses(self.student, without_text(batch), self.r, self.tokenizer.im_end), torch.zeros(())
         return Losses(found.token, found.codes, nothing, nothing, nothing)
 
 

@@ -12,7 +12,7 @@ from training.dual_ar import load_weights, predictions
 from training.export import write_language_model
 from training.following import HOLD, FollowingTraining, HeldTo, agreed, divergence, guided, main, train_following
 from training.machine import Machine, in_processes
-from training.samples import SPEAKER, collate
+from training.samples import SPEAKER, collate, without_text
 
 
 @pytest.fixture
@@ -106,10 +106,10 @@ def test_behind_a_clip_it_is_held_to_other_models_where_there_are_some(training,
     assert held._losses(alone).token > 0.1
 
 
-def test_guidance_compares_with_a_model_that_sees_neither_text_nor_clip(training, tmp_path):
+def test_guidance_compares_with_a_model_that_does_not_see_the_text(training, tmp_path):
     batch = collate([training.builder.build([utterance("Hello there.", 20)], system=True)])
     r = replace(training.r, fast_share=1.0)
-    found, blind = predictions(training.student, batch, r), predictions(training.student, training.builder.unconditional(batch), r)
+    found, blind = predictions(training.student, batch, r), predictions(training.student, without_text(batch), r)
     wanted = guided(found.tokens, blind.tokens, 2.0)
     led = FollowingTraining(
         replace(training.recipe, dual_ar=r), Machine(step_seconds=0.1), HeldTo([tmp_path], [tmp_path], tmp_path, (2.0, 0.0))

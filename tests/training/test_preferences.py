@@ -9,25 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from inference import SpeechEngine
-from inference.model.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from inference.model.dual_ar import DualAR
 from inference.model.prompt import PromptBuilder
 from training import preferences
 from training.dual_ar import Student, dual_ar_config
-from training.evaluate import Ear
 from training.export import write_language_model
 from training.preferences import (
     BETA,
     MAX_FRAMES,
     MIN_DIFFERENCE,
-    MOS_WORTH,
     OCTAVE_COST,
     PreferenceTraining,
     Takes,
     better,
     column_likelihood,
-    heard_takes,
     main,
     pitch_cost,
     preference_loss,
@@ -166,19 +161,6 @@ def test_a_pitch_costs_what_it_is_away_from_the_clips(found, wanted, times):
     assert cost == pytest.approx(pitch_cost(found * times, wanted * times), abs=1e-6)
     assert pitch_cost(wanted, wanted) == 0
     assert pitch_cost(0, wanted) == pitch_cost(found, 0) == pitch_cost(1.99 * wanted, 0.9 * wanted) == OCTAVE_COST
-
-
-def test_a_take_is_worth_more_that_sounds_better(monkeypatch, tmp_path):
-    """The same takes, judged by something to which all sound bad, and by something that likes long ones."""
-    monkeypatch.setattr(preferences, "TAKES", 2)
-    judges = (lambda _: 1.0), (lambda wave: len(wave) / SAMPLE_RATE)
-    with SpeechEngine.load(device="cpu", slots=2, copies=tmp_path) as engine:
-        (plain,), (judged,) = (heard_takes(engine, Ear(), judge, TEXTS[:1], [], 0) for judge in judges)
-    assert all(map(torch.equal, plain.codes, judged.codes))
-    seconds = [len(take) * SAMPLES_PER_FRAME / SAMPLE_RATE for take in plain.codes]
-    assert min(seconds) > 0.5
-    for before, after, length in zip(plain.heard, judged.heard, seconds, strict=True):
-        assert after == pytest.approx([word + MOS_WORTH * (length - 1) for word in before])
 
 
 def test_it_needs_speech(tmp_path):

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from tests.training.small_run import begin, utterance, write_codes
-from training.dual_ar import predictions
 from training.machine import Machine, in_processes
-from training.samples import SPEAKER, collate
+from training.samples import SPEAKER, SequenceBuilder, byte_tokenizer, collate, without_text
 from training.unconditional import UnconditionalTraining, main, train_unconditional
 
 
@@ -19,30 +18,29 @@ def training(tmp_path):
     return UnconditionalTraining(recipe, Machine(step_seconds=0.1))
 
 
-def test_of_what_is_said_nothing_but_its_length_is_left(training):
-    hidden, said = training.builder.unconditional, utterance("One, two.", 7)
+def test_of_what_is_said_nothing_but_its_length_is_left(tmp_path):
+    builder = SequenceBuilder(byte_tokenizer(tmp_path / "tokenizer.tiktoken"))
+    said = utterance("One, two.", 7)
     one, other, longer = (
-        collate([training.builder.build([replace(said, text=text)], system=True)])
+        collate([builder.build([replace(said, text=text)], system=True)])
         for text in (b"One, two.", b"Nine\xc3\xa9 ab", b"One, two. Three.")
     )
-    assert torch.equal(hidden(one).columns, hidden(other).columns)
+    assert torch.equal(without_text(one).columns, without_text(other).columns)
     assert not torch.equal(one.columns, other.columns)
-    assert not torch.equal(hidden(one).columns, hidden(longer).columns)
-    spoken = training.builder.semantic(one.columns[:, 0])
-    assert torch.equal(hidden(one).columns[:, 0][spoken], one.columns[:, 0][spoken])
-    assert torch.equal(hidden(one).target, one.target)
+    assert not torch.equal(without_text(one).columns, without_text(longer).columns)
+    spoken = one.columns[:, 0] >= builder._tokenizer.semantic_begin
+    assert torch.equal(without_text(one).columns[:, 0][spoken], one.columns[:, 0][spoken])
+    assert torch.equal(without_text(one).target, one.target)
 
 
-def test_of_a_clip_nothing_but_its_length_is_left(training):
-    builder, said = training.builder, utterance("Two, three.", 12)
-    one, other, longer = (
-        collate([builder.follow(text, utterance(text, frames).codes, [said], torch.ones(SPEAKER))])
-        for text, frames in (("A clip.", 9), ("Another", 9), ("A clip.", 10))
-    )
-    seen, others, longers = (predictions(training.student, builder.unconditional(b), training.r).tokens for b in (one, other, longer))
-    assert torch.equal(seen, others)
-    assert not torch.equal(predictions(training.student, one, training.r).tokens, predictions(training.student, other, training.r).tokens)
-    assert not torch.equal(seen, longers)
+def test_the_clip_stays_with_its_text(tmp_path):
+    builder = SequenceBuilder(byte_tokenizer(tmp_path / "tokenizer.tiktoken"))
+    clip, said = utterance("A clip.", 9), utterance("Two, three.", 12)
+    batch = collate([builder.follow("A clip.", clip.codes, [said], torch.ones(SPEAKER))])
+    blind, size = without_text(batch).columns, int(batch.reference)
+    assert torch.equal(blind[..., :size], batch.columns[..., :size])
+    own = blind[0, 0, size:]
+    assert set(own[own < 256].tolist()) == {ord(" ")}
 
 
 def test_it_has_nothing_to_look_at_or_to_tell(training):
