@@ -295,7 +295,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shards", type=int, default=SHARDS, help=f"shards of {PER_SHARD} texts to speak (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="number of the first of them: another round needs other texts (default: 0)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="times to learn from all takes (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=1, help="cores (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="cores to speak and to learn on (default: %(default)s)")
     options = parser.parse_args(arguments)
     for name in ("shards", "epochs", "processes"):
         if (number := getattr(options, name)) < 1:

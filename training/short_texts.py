@@ -32,10 +32,10 @@ CASES = {
     "a sentence of capitals": [("THIS IS ALL CAPS.", "this is all caps")],
     "a word of capitals": [(SENTENCE.format("NASA"), "NASA")],
     "No.": [("No.", "no")],
-    "No. before a sentence": [("No. I have to go home.", "no I have to go home")],
+    "No. before a sentence": [("No. They walked along the river.", "no they walked along the river")],
     "Oh.": [("Oh.", "oh")],
-    "Oh. before a sentence": [("Oh. I have to go home.", "oh I have to go home")],
-    "Hmm. before a sentence": [("Hmm. I have to go home.", "I have to go home")],
+    "Oh. before a sentence": [("Oh. They walked along the river.", "oh they walked along the river")],
+    "Hmm. before a sentence": [("Hmm. They walked along the river.", "They walked along the river")],
 }
 """By name, what is given and what the recogniser should write; what it writes beside that does not matter."""
 
