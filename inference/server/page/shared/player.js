@@ -4,7 +4,9 @@
  */
 
 export const RATE = 44100;
-const LEAD = 662; // samples between deciding to play and the first: 15 ms, so that it is not already late
+// Samples between reading the clock and the first: 25 ms. Browsers work sound out in bursts, of 896 samples when they are busy, so that
+// the clock may be that old. A first piece that is late ends late, over the second.
+const LEAD = 1103;
 const AHEAD = 10; // s of sound handed to the browser in advance
 const FADE = 0.01; // s, so that stopping does not click
 
@@ -117,28 +119,23 @@ export class Player {
 
   #pump() {
     if (!this.#bus) return;
-    const now = context.currentTime;
     while (this.#queued < this.#length) {
       let run = this.#runs.at(-1);
-      if (run && !run.broken && this.#due(run) < now) {
+      if (run && !run.broken && this.#due(run) < context.currentTime) {
         run.broken = true;
         this.underruns += 1;
         this.#cushion = Math.min(Math.max(2 * this.#cushion, RATE), 8 * RATE);
       }
-      if (!run || run.broken) {
-        if (!this.complete && this.#length - this.#queued < this.#cushion) return;
-        // A whole number of samples: between two of them the browser would interpolate, which dulls the sound.
-        run = { frame: this.#queued, when: (Math.round(now * RATE) + LEAD) / RATE };
-        this.#runs.push(run);
-        this.onfirst?.(performance.now() + 1000 * (run.when - now));
-        this.onfirst = null;
-      }
-      const when = this.#due(run);
-      if (when > now + AHEAD) return;
-      this.#schedule(when);
+      const begins = !run || run.broken;
+      if (begins && !this.complete && this.#length - this.#queued < this.#cushion) return;
+      if (!begins && this.#due(run) > context.currentTime + AHEAD) return;
+      const source = this.#next(); // takes a while, so the clock is read after it
+      if (begins) run = this.#run();
+      source.start(this.#due(run));
+      this.#queued += source.buffer.length;
     }
     const run = this.#runs.at(-1);
-    if (this.complete && (!run || this.#due(run) <= now)) {
+    if (this.complete && (!run || this.#due(run) <= context.currentTime)) {
       this.#halt();
       this.#from = this.#length;
       this.playing = false;
@@ -146,11 +143,23 @@ export class Player {
     }
   }
 
+  /** A stretch without a pause, from now on. */
+  #run() {
+    const now = context.currentTime;
+    // A whole number of samples: between two of them the browser would interpolate, which dulls the sound.
+    const run = { frame: this.#queued, when: (Math.round(now * RATE) + LEAD) / RATE };
+    this.#runs.push(run);
+    this.onfirst?.(performance.now() + 1000 * (run.when - now));
+    this.onfirst = null;
+    return run;
+  }
+
   #due(run) {
     return run.when + (this.#queued - run.frame) / RATE;
   }
 
-  #schedule(when) {
+  /** What plays the samples from the first that is not handed over to the end of its piece. */
+  #next() {
     const { start, samples } = this.#pieces.findLast((piece) => piece.start <= this.#queued);
     const rest = samples.subarray(this.#queued - start);
     const buffer = new AudioBuffer({ length: rest.length, sampleRate: RATE });
@@ -158,8 +167,7 @@ export class Player {
     const source = new AudioBufferSourceNode(context, { buffer });
     source.connect(this.#bus);
     source.onended = () => this.#sources.delete(source);
-    source.start(when);
     this.#sources.add(source);
-    this.#queued += rest.length;
+    return source;
   }
 }
