@@ -1,10 +1,14 @@
 """A visitor of the page, in a real browser."""
 
+import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from tests.browser import CHROMIUM
 from tests.waiting import HANG_SECONDS, wait
+
+BRIEF = 6  # the seed with which the noise of "Hello." ends after 0.7 s
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +22,12 @@ def browser():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
         browser.close()
+
+
+def pcm(server, **body):
+    """What the server says, as a client hears it: 44.1 kHz, int16."""
+    body = {"input": "Hello.", "response_format": "pcm", "sample_rate": 44_100} | body
+    return np.frombuffer(httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=HANG_SECONDS).content, "<i2")
 
 
 class Visit:
