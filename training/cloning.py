@@ -25,8 +25,9 @@ import soxr
 from bench.record import facts, recording
 from inference import SpeechEngine, SpeechRequest
 from inference.model.config import SAMPLE_RATE
-from training.evaluate import Ear, words
-from training.kokoro import KOKORO_RATE, Kokoro
+from training.evaluate import Ear, needs, words
+from training.kokoro import KOKORO_RATE, Kokoro, kokoro_folder
+from training.speakers import LIKENESS
 from training.text import HELD_OUT
 
 if TYPE_CHECKING:
@@ -172,9 +173,10 @@ def main() -> None:
         prog="python -m training.cloning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", help="the voice to measure (default: the embedded one)")
-    parser.add_argument("--kokoro", type=Path, required=True)
+    parser.add_argument("--kokoro", type=kokoro_folder, required=True)
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
     chosen = parser.parse_args()
+    needs(*LIKENESS)
     settings = {"voices": VOICES, "clips": list(CLIPS)}
     with (
         TemporaryDirectory() as copies,

@@ -128,13 +128,13 @@ def words(text: str) -> str:
 
 
 def evaluate(recipe: Recipe, checkpoint: Path) -> Scores:
-    """Speak the 60 held-out sentences with the engine's default settings, transcribe them, and write `scores.json`.
+    """Speak the held-out sentences with the engine's default settings, transcribe them, and write `scores.json`.
 
     The audio is kept in `heard/` for listening.
     """
     needs("distillmos")
     (recipe.folder / "heard").mkdir(exist_ok=True)
-    test, taught = read_corpus(recipe).test, utterances(held_out(recipe, "test"))
+    test, taught = read_corpus(recipe).test[: recipe.evaluated], utterances(held_out(recipe, "test"))[: recipe.evaluated]
     with SpeechEngine.load(checkpoint, device="cpu", copies=recipe.folder / "copies") as engine:
         waves, ended = speak(engine, [t.text for t in test])
     for number, wave in enumerate(waves):

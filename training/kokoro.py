@@ -6,6 +6,7 @@ A folder holds its files: `kokoro.int8.onnx` (the four PyPI packages kokoro-ja-v
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -14,6 +15,15 @@ import numpy as np
 KOKORO_RATE = 24_000
 TEACHER_VOICE = "af_heart"
 """hibari, which taught minnow, was distilled from this voice."""
+
+
+def kokoro_folder(path: str) -> Path:
+    """A folder of Kokoro's files, as a command's option; argparse.ArgumentTypeError where one of them is missing."""
+    folder = Path(path)
+    for name in ("kokoro.int8.onnx", "vocab.json", f"voices/{TEACHER_VOICE}.bin"):
+        if not (folder / name).is_file():
+            raise argparse.ArgumentTypeError(f"there is no file {folder / name}; training/kokoro.py says where Kokoro's files come from")
+    return folder
 
 
 def english_voices(folder: Path) -> list[str]:

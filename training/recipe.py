@@ -177,6 +177,8 @@ class Recipe:
     dual_ar: DualARRecipe = field(default_factory=DualARRecipe)
     defaults: GenerationDefaults = field(default_factory=lambda: MANNER)
     """The exported checkpoint's defaults for values that a request leaves out."""
+    evaluated: int = 60
+    """Held-out sentences that `evaluate` speaks: all, or the first so many."""
     checkpoint_seconds: float = 150
     step_seconds: float | None = None
     """Seconds that each step counts as, whatever its actual time (`Machine.step_seconds`)."""
@@ -219,6 +221,7 @@ class Recipe:
                 guided=((1, (0, 2)),),
                 phoneme_layer=2,
             ),
+            evaluated=2,  # a model that has learned nothing speaks each for 47 s
             checkpoint_seconds=0.75,
             step_seconds=0.1,
         )

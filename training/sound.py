@@ -1,8 +1,9 @@
 """`python -m training.sound`: words and quality of the teacher, of its codes through the codec alone, and of speech from text.
 
-The first row is what can be reached, the second what the codec leaves of it, the third what people hear. Needs the stages `speech` and
-`codes` (`--minutes 0` makes enough), distillmos (README.md), and `pip install --no-deps speechmos==0.0.1.1` with librosa for DNSMOS. With
---show, and matplotlib, it also keeps some sentences as MP3 and draws the spectrograms of the first.
+The first row is what can be reached, the second what the codec leaves of it, the third what people hear. Needs the held-out sentences of
+the stages `speech` and `codes` (`--minutes 0` makes these alone), distillmos (README.md), and for DNSMOS librosa and
+`pip install --no-deps speechmos==0.0.1.1`. With --show, and matplotlib, it also keeps some sentences as MP3 and draws the spectrograms of
+the first.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from training.shards import coded, held_out, held_out_codes, read_corpus, uttera
 
 SHOWN = 5
 """Sentences, spread over their kinds, that are kept as sound."""
+MAKE_THEM = "make it with `python -m training.unpack`, `python -m training speech --minutes 0` and `python -m training codes --minutes 0`"
 Waves = list[np.ndarray]
 
 
@@ -83,6 +85,8 @@ def main() -> None:
     options = parser.parse_args()
     needs("distillmos", "speechmos", "librosa", *(["matplotlib"] if options.show else []))
     recipe = Recipe(options.work)
+    if missing := [path for path in (held_out(recipe, "test"), held_out_codes(recipe, "test")) if not path.exists()]:
+        raise SystemExit(f"{options.work} has no {missing[0].name}: {MAKE_THEM}")
     texts = [t.text for t in read_corpus(recipe).test]
     ways, ear, rows = spoken_three_ways(recipe, options.checkpoint, texts), Ear(), {}
     for name, waves in ways.items():

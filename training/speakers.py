@@ -19,13 +19,16 @@ import soxr
 
 from inference import SpeechEngine, SpeechRequest, Voice
 from inference.model.config import SAMPLE_RATE
-from training.kokoro import KOKORO_RATE, TEACHER_VOICE, Kokoro, english_voices
+from training.evaluate import needs
+from training.kokoro import KOKORO_RATE, TEACHER_VOICE, Kokoro, english_voices, kokoro_folder
 from training.recipe import Recipe
 from training.shards import held_out, read_corpus, utterances
 from training.speech import Utterance
 
 CLIP_SECONDS = 10
 RESEMBLYZER_RATE = 16_000
+LIKENESS = ("resemblyzer", "librosa", "webrtcvad", "pkg_resources")
+"""Packages without which resemblyzer does not work. The last is part of setuptools below 81."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,14 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path("var/minnow"))
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--kokoro", type=Path, required=True)
+    parser.add_argument("--kokoro", type=kokoro_folder, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    likeness = measure(Recipe(options.work), options.checkpoint, options.kokoro)
+    needs(*LIKENESS)
+    recipe = Recipe(options.work)
+    if not held_out(recipe, "validation").exists():
+        raise SystemExit(f"{options.work} has no {held_out(recipe, 'validation').name}: make it with `python -m training speech`")
+    likeness = measure(recipe, options.checkpoint, options.kokoro)
     options.out.write_text(json.dumps(asdict(likeness), indent=1) + "\n", encoding="utf-8")
     print(likeness)
 

@@ -23,7 +23,7 @@ from training.cloning import VOICES
 from training.codes import encode
 from training.disguise import PITCH_SCALE
 from training.encoder import load_encoder
-from training.kokoro import KOKORO_RATE, TEACHER_VOICE, Kokoro
+from training.kokoro import KOKORO_RATE, TEACHER_VOICE, Kokoro, kokoro_folder
 from training.machine import Machine, in_processes
 from training.pitch import median_pitch
 from training.recipe import Recipe
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m training.strangers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("var/minnow"), help="folder of the recipe's run (default: %(default)s)")
-    parser.add_argument("--kokoro", type=Path, required=True, help="what `training.kokoro` needs")
+    parser.add_argument("--kokoro", type=kokoro_folder, required=True, help="what `training.kokoro` needs")
     parser.add_argument(
         "--shards",
         type=int,
@@ -104,9 +104,6 @@ def main(arguments: list[str] | None = None) -> None:
     for name in ("shards", "processes"):
         if (number := getattr(options, name)) < 1:
             parser.error(f"--{name} is {number}; it must be at least 1")
-    for name in ("kokoro.int8.onnx", "vocab.json", f"voices/{TEACHER_VOICE}.bin"):
-        if not (options.kokoro / name).is_file():
-            parser.error(f"--kokoro: there is no file {options.kokoro / name}")
     if (found := len(single_voices(options.kokoro))) < 2:
         parser.error(f"--kokoro: {options.kokoro / 'voices'} has {found} voices that may be heard; at least 2 are needed")
     recipe = Recipe(options.work)

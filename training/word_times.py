@@ -38,7 +38,7 @@ from inference.model.prompt import PromptBuilder
 from inference.processes import end_with_parent
 from inference.text.words import SpokenLine, SpokenWord, spoken_lines
 from training.aligner import Aligner, hiss_starts
-from training.evaluate import Ear
+from training.evaluate import Ear, needs
 from training.recipe import TextRecipe
 from training.speech import Teacher
 from training.text import corpus
@@ -237,6 +237,7 @@ def main() -> None:
             record.body["costs"] = compare_costs()
             print(json.dumps(record.body, indent=1), flush=True)
         return
+    needs("pocketsphinx")
     with recording(chosen.out, "word-times", {"sentences": chosen.sentences}, facts(None)) as record:
         errors, seconds, unknown = compare_in_processes(chosen.sentences, chosen.processes)
         record.body |= {

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from inference.model import checkpoint
 from tests.training.fake_device import ELSEWHERE, second_device
-from training import disguise, pulsed_head, widening
+from training import disguise, evaluate, pulsed_head, widening
 from training.__main__ import main, run_stage
 from training.codes import encode
 from training.dual_ar import DualARTraining, own_words
@@ -118,6 +118,17 @@ def test_recipe_runs_from_text_to_a_checkpoint_that_loads(made, tmp_path):
     last = "head.conv_post.conv.bias"
     assert model.codec.state_dict()[last] == head["average"][last].half() != head["codec"][last].half()
     assert (target / "README.md").read_text().split("\n")[6] == "# minnow"
+
+
+@needs_wordnet
+def test_evaluate_speaks_as_many_held_out_sentences_as_the_recipe_says(made, monkeypatch):
+    monkeypatch.setattr(evaluate, "needs", lambda *_: None)
+    monkeypatch.setattr(evaluate, "distill_mos", lambda waves: float(len(waves)))  # its package is installed by hand
+    scores = evaluate.evaluate(replace(made, evaluated=1), made.folder / "checkpoint")
+    assert (scores.sentences, scores.distill_mos) == (1, 1)
+    assert [path.name for path in (made.folder / "heard").iterdir()] == ["00.wav"]
+    assert Recipe.smoke(made.folder).evaluated < 5, "a model that has learned nothing speaks each for 47 s"
+    assert Recipe(made.folder).evaluated == len(corpus(made.text).test)
 
 
 @needs_wordnet
