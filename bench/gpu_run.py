@@ -29,7 +29,10 @@ LIMIT_SECONDS = 560
 
 
 class Run:
-    """The steps of a command, each a process with its own limit, so that one that hangs or crashes takes none of the others with it."""
+    """The steps of a command, each a process with its own limit, so that one that hangs or crashes takes none of the others with it.
+
+    A stand-in has no limit: how fast it is says nothing of a GPU.
+    """
 
     def __init__(self, out: Path, stand_in: bool) -> None:
         self.out, self.stand_in, self._until = out, stand_in, time.monotonic() + LIMIT_SECONDS
@@ -45,8 +48,8 @@ class Run:
 
     def step(self, name: str, *command: str, most: float = 200) -> bool:
         """Run a Python command in the bundle. Returns whether it succeeded in time."""
-        limit = min(most, self._until - time.monotonic())
-        if limit <= 5:
+        limit = None if self.stand_in else min(most, self._until - time.monotonic())
+        if limit is not None and limit <= 5:
             self.say(f"-- {name}: no time left")
             return False
         environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{SITE}", "FISHSERVE_VOICES_DIR": str(self.out / "voices")}
@@ -146,7 +149,8 @@ def _profile(run: Run) -> None:
         run.inner(f"profile of {rows} rows", "profile", str(rows), str(run.checkpoint), str(run.out / f"profile-{rows}.json"))
     run.inner("kernels that do not overlap", "profile", "1", str(run.checkpoint), str(run.out / "no-overlap.json"), "overlap=0")
     run.inner("own products up to 2 rows", "profile", "8", str(run.checkpoint), str(run.out / "narrow-2.json"), "narrow=2")
-    run.bench("frames of 32 to 128 streams", "frames", "--streams", "32,64,128", file="frames-32-128.json", most=300)
+    streams = "2,4" if run.stand_in else "32,64,128"
+    run.bench("frames of many streams", "frames", "--streams", streams, file="frames-many.json", most=300)
     for file in ("profile-8.json", "profile-64.json", "no-overlap.json", "narrow-2.json"):
         found = run.read(file)
         _say_graphs(run, found)
@@ -155,7 +159,7 @@ def _profile(run: Run) -> None:
             run.say(f"{file}: {found['rows']} rows, a frame on the device {1e6 * middle:.0f} µs, {found['rows'] / middle:.0f} frames/s")
             for name, count, seconds in found["kernels"][:8]:
                 run.say(f"    {1e6 * seconds:8.1f} µs  {count:5.1f} x  {name[:80]}")
-    _say_frames(run, run.read("frames-32-128.json"))
+    _say_frames(run, run.read("frames-many.json"))
 
 
 def _measure(run: Run) -> None:
