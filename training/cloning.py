@@ -27,7 +27,7 @@ from inference import SpeechEngine, SpeechRequest
 from inference.model.config import SAMPLE_RATE
 from training.evaluate import Ear, needs, words
 from training.kokoro import KOKORO_RATE, Kokoro, kokoro_folder
-from training.speakers import LIKENESS
+from training.speakers import RESEMBLYZER_PACKAGES
 from training.text import HELD_OUT
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--kokoro", type=kokoro_folder, required=True)
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
     chosen = parser.parse_args()
-    needs(*LIKENESS)
+    needs(*RESEMBLYZER_PACKAGES)
     settings = {"voices": VOICES, "clips": list(CLIPS)}
     with (
         TemporaryDirectory() as copies,

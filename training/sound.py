@@ -28,7 +28,6 @@ from training.shards import coded, held_out, held_out_codes, read_corpus, uttera
 
 SHOWN = 5
 """Sentences, spread over their kinds, that are kept as sound."""
-MAKE_THEM = "make it with `python -m training.unpack`, `python -m training speech --minutes 0` and `python -m training codes --minutes 0`"
 Waves = list[np.ndarray]
 
 
@@ -86,7 +85,8 @@ def main() -> None:
     needs("distillmos", "speechmos", "librosa", *(["matplotlib"] if options.show else []))
     recipe = Recipe(options.work)
     if missing := [path for path in (held_out(recipe, "test"), held_out_codes(recipe, "test")) if not path.exists()]:
-        raise SystemExit(f"{options.work} has no {missing[0].name}: {MAKE_THEM}")
+        stages = "`python -m training speech --minutes 0` and `python -m training codes --minutes 0`"
+        raise SystemExit(f"{options.work} has no {missing[0].name}: make it with `python -m training.unpack`, {stages}")
     texts = [t.text for t in read_corpus(recipe).test]
     ways, ear, rows = spoken_three_ways(recipe, options.checkpoint, texts), Ear(), {}
     for name, waves in ways.items():

@@ -27,8 +27,8 @@ from training.speech import Utterance
 
 CLIP_SECONDS = 10
 RESEMBLYZER_RATE = 16_000
-LIKENESS = ("resemblyzer", "librosa", "webrtcvad", "pkg_resources")
-"""Packages without which resemblyzer does not work. The last is part of setuptools below 81."""
+RESEMBLYZER_PACKAGES = ("resemblyzer", "librosa", "webrtcvad", "pkg_resources")
+"""resemblyzer, and what it does not work without; `pkg_resources` is part of setuptools below 81."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--kokoro", type=kokoro_folder, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    needs(*LIKENESS)
+    needs(*RESEMBLYZER_PACKAGES)
     recipe = Recipe(options.work)
     if not held_out(recipe, "validation").exists():
         raise SystemExit(f"{options.work} has no {held_out(recipe, 'validation').name}: make it with `python -m training speech`")
