@@ -102,9 +102,19 @@ class RemoteEngine:
         self.busy = 0
 
     async def state(self) -> State:
-        """Loading, ready or failed, as which an engine counts that has not said for a few seconds that it is ready."""
+        """Loading, ready or failed, as which an engine counts that has not said for a few seconds that it is ready.
+
+        It is looked at twice: when a machine that was paused goes on, this process may do so before those that it waits for.
+        """
+        state = await self._look(HANGING_SECONDS)
+        if state["status"] == "failed":
+            await asyncio.sleep(2 * LOOK_SECONDS)
+            state = await self._look(LOOK_SECONDS)
+        return state
+
+    async def _look(self, patience: float) -> State:
         try:
-            async with asyncio.timeout(HANGING_SECONDS):
+            async with asyncio.timeout(patience):
                 state = await asyncio.to_thread(self._channel.state)
         except TimeoutError:
             return {"status": "failed", "error": "the processes of the server do not answer"}

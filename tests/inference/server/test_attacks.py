@@ -6,6 +6,7 @@ import io
 import signal
 import socket
 import threading
+import time
 import uuid
 
 import httpx
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from inference.server.remote_engine import HANGING_SECONDS, LOOK_SECONDS
 from tests.inference.server.conftest import Server
 from tests.processes import free_port
 from tests.texts import SENTENCE
@@ -180,6 +182,26 @@ def test_a_manager_that_hangs_holds_no_request_and_may_come_back(own):
     manager.send_signal(signal.SIGCONT)
     own.wait_ready()
     assert speak(own).status_code == 200
+
+
+def test_a_machine_that_is_paused_breaks_no_stream(own):
+    """As by `docker pause` or a virtual machine that moves: the processes go on in any order, here the engine's last."""
+    *others, engine = sorted(own.members(), key=lambda process: process == own.engine())
+    with httpx.stream(
+        "POST", f"{own.url}/v1/audio/speech", json={"input": LONG, "response_format": "pcm"}, timeout=HANG_SECONDS
+    ) as response:
+        chunks = response.iter_bytes()
+        next(chunks)
+        for process in (engine, *others):
+            process.send_signal(signal.SIGSTOP)
+        time.sleep(HANGING_SECONDS + 2)
+        for process in others:
+            process.send_signal(signal.SIGCONT)
+        time.sleep(LOOK_SECONDS)
+        engine.send_signal(signal.SIGCONT)
+        assert len(next(chunks)) > 0
+        assert sum(len(chunk) for chunk, _ in zip(chunks, range(50), strict=False)) > 0
+    assert httpx.get(f"{own.url}/ready").status_code == 200
 
 
 def test_a_server_whose_engine_is_killed_while_it_loads_ends_and_says_why(held, tmp_path):

@@ -89,9 +89,10 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def test_a_page_of_another_origin_speaks_where_it_may(browser, checkpoint, voices, server):
     with pages() as origin, Server(checkpoint, voices, FISHSERVE_CORS_ORIGINS=origin).wait_ready() as allowing:
         page = browser.new_page()
+        page.set_default_timeout(1000 * HANG_SECONDS)
         page.goto(f"{origin}/browser.html?server={allowing.url}")
         page.get_by_role("button", name="Speak").click()
-        page.wait_for_function("document.getElementById('sound').duration > 0", polling=100, timeout=1000 * HANG_SECONDS)
+        page.wait_for_function("document.getElementById('sound').duration > 0", polling=100)
         page.goto(f"{origin}/browser.html?server={server.url}")
         page.get_by_role("button", name="Speak").click()
         expect(page.locator("#status")).to_have_text("Failed to fetch")

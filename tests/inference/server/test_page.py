@@ -74,6 +74,7 @@ def test_the_waveform_grows_while_it_is_made_and_fills_as_it_is_played(visit):
 
 
 def test_stop_stops_the_server(visit, server):
+    wait(lambda: server.metric("fishserve_requests_running") == 0)  # one that a test before stopped has ended
     cancelled = server.metric("fishserve_requests_total", reason="cancelled")
     visit.speak(ENDLESS)
     visit.says("go", "Stop")
@@ -85,6 +86,7 @@ def test_stop_stops_the_server(visit, server):
 
 
 def test_speaking_again_cancels_what_went_before(visit, server):
+    wait(lambda: server.metric("fishserve_requests_running") == 0)
     cancelled = server.metric("fishserve_requests_total", reason="cancelled")
     visit.speak(ENDLESS)
     visit.says("status", "Speaking")

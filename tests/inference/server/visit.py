@@ -19,7 +19,7 @@ def browser():
             "--use-fake-ui-for-media-stream",
             "--host-resolver-rules=MAP speech.test 127.0.0.1",
         ]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, timeout=1000 * HANG_SECONDS)
         yield browser
         browser.close()
 

@@ -16,6 +16,7 @@ from saas.limits import service
 from saas.limits.service import Limiter, is_local
 from saas.limits.windows import LocalWindows
 from saas.settings import Settings, read
+from tests.processes import free_port
 from tests.saas.api_harness import running
 from tests.waiting import HANG_SECONDS, wait
 
@@ -32,7 +33,7 @@ def patience():
 
 @pytest.fixture(scope="module")
 def valkey():
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         yield f"redis://127.0.0.1:{server.port}"
 
 
@@ -158,7 +159,7 @@ def test_two_processes_count_together_in_valkey(postgres, valkey):
 @pytest.fixture
 def short_lived():
     """One that a test stops itself."""
-    server = ValkeyServer()
+    server = ValkeyServer(port=free_port())
     server.start()
     yield server
     if server.is_running():

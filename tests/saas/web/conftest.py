@@ -263,7 +263,7 @@ def product(postgres, bucket, speaker, built, tmp_path_factory):  # noqa: ARG001
 def browser():
     with sync_playwright() as playwright:
         arguments = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, timeout=1000 * HANG_SECONDS)
         yield browser
         browser.close()
 

@@ -182,9 +182,17 @@ def test_offline_is_said_and_ends_by_itself(member):
 
 
 def test_a_server_that_fails_is_said_and_can_be_asked_again(member):
-    member.page.route("**/api/jobs?*", lambda route: route.fulfill(status=503, body="<html>"))
+    asked = []
+
+    def keep(route):
+        asked.append(route)
+
+    member.page.route("**/api/jobs?*", keep)
     member.go("History")
     expect(member.page.get_by_role("status", name="Loading")).to_be_visible()
+    member.page.route("**/api/jobs?*", lambda route: route.fulfill(status=503, body="<html>"))
+    come_true(member.page, lambda: asked)
+    asked[0].fulfill(status=503, body="<html>")
     member.says("The server answered with an error (503).")
     assert member.violations() == []
     member.page.unroute("**/api/jobs?*")
