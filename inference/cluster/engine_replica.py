@@ -68,7 +68,7 @@ class EngineReplica:
         if isinstance(message, Wanted):
             for uid in message.uids:
                 if wanted := self._streams.get(uid):
-                    wanted.wanted_at = time.monotonic()
+                    wanted.unheard_looks = 0
             return
         if (stream := self._streams.get(message.uid)) is None:
             return
@@ -96,11 +96,15 @@ class EngineReplica:
             raise FishserveError(f"the engine has not answered for {silent:.0f} s")
 
     async def _end_unwanted(self) -> None:
-        """End requests whose doors were killed or cannot be reached: nobody else would, and their slots would be lost until they end."""
+        """End requests whose doors were killed or cannot be reached: nobody else would, and their slots would be lost until they end.
+
+        It counts looks instead of seconds: a machine that was paused has not looked, and its doors get their time again.
+        """
         while True:
             await asyncio.sleep(WANTED_SECONDS)
             for uid, stream in self._streams.items():
-                if not stream.ended and time.monotonic() - stream.wanted_at > UNWANTED_SECONDS:
+                stream.unheard_looks += 1
+                if not stream.ended and stream.unheard_looks > UNWANTED_SECONDS / WANTED_SECONDS:
                     self._put(uid, Cancel(uid))
                     stream.add(EngineClosed("the doors that asked for this have not been heard of"))
 
@@ -131,13 +135,12 @@ class EngineReplica:
 class _Stream:
     """What the engine has answered to one call and the call has not sent yet.
 
-    `sent` chunks were sent but not reported as read. `wanted_at` is when the doors last wanted it (`time.monotonic`).
+    `sent` chunks were sent but not reported as read. `unheard_looks` counts looks since the doors last wanted it.
     """
 
     def __init__(self) -> None:
         self.paused = self.ended = False
-        self.sent = 0
-        self.wanted_at = time.monotonic()
+        self.sent = self.unheard_looks = 0
         self._waiting: list[Any] = []
         self._arrived = asyncio.Event()
 
