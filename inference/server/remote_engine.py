@@ -104,23 +104,24 @@ class RemoteEngine:
     async def state(self) -> State:
         """Loading, ready or failed, as which an engine counts that has not said for a few seconds that it is ready.
 
-        It is looked at twice: when a machine that was paused goes on, this process may do so before those that it waits for.
+        A silent one is looked at twice: when a machine that was paused goes on, this process may do so before those that it waits for.
         """
-        state = await self._look(HANGING_SECONDS)
-        if state["status"] == "failed":
+        state, silence = await self._look(HANGING_SECONDS)
+        if silence:
             await asyncio.sleep(2 * LOOK_SECONDS)
-            state = await self._look(LOOK_SECONDS)
-        return state
+            state, silence = await self._look(2 * LOOK_SECONDS)
+        return {"status": "failed", "error": silence} if silence else state
 
-    async def _look(self, patience: float) -> State:
+    async def _look(self, patience: float) -> tuple[State, str]:
+        """What the engine reported last, and in which way it has been silent since; empty when it has not."""
         try:
             async with asyncio.timeout(patience):
                 state = await asyncio.to_thread(self._channel.state)
         except TimeoutError:
-            return {"status": "failed", "error": "the processes of the server do not answer"}
+            return LOADING, "the processes of the server do not answer"
         if state["status"] == "ready" and (silent := time.monotonic() - state["at"]) > HANGING_SECONDS:
-            return {"status": "failed", "error": f"the engine's process has not answered for {silent:.0f} s"}
-        return state
+            return state, f"the engine's process has not answered for {silent:.0f} s"
+        return state, ""
 
     def astream(self, request: SpeechRequest, more: AsyncIterator[str | MoreText] | None = None) -> AsyncGenerator[Audio]:
         """As SpeechEngine.astream; closing it early tells the engine to stop."""
