@@ -102,7 +102,7 @@ class RemoteEngine:
         self.busy = 0
 
     async def state(self) -> State:
-        """Loading, ready or failed, as which an engine counts that has not said for a few seconds that it is ready.
+        """Loading, ready or failed. An engine counts as failed when it has not said for a few seconds that it is ready.
 
         A silent one is looked at twice: when a machine that was paused goes on, this process may do so before those that it waits for.
         """

@@ -187,9 +187,8 @@ def test_a_manager_that_hangs_holds_no_request_and_may_come_back(own):
 def test_a_machine_that_is_paused_breaks_no_stream(own):
     """As by `docker pause` or a virtual machine that moves: the processes go on in any order, here the engine's last."""
     *others, engine = sorted(own.members(), key=lambda process: process == own.engine())
-    with httpx.stream(
-        "POST", f"{own.url}/v1/audio/speech", json={"input": LONG, "response_format": "pcm"}, timeout=HANG_SECONDS
-    ) as response:
+    body = {"input": LONG, "response_format": "pcm", "seed": 1}
+    with httpx.stream("POST", f"{own.url}/v1/audio/speech", json=body, timeout=HANG_SECONDS) as response:
         chunks = response.iter_bytes()
         next(chunks)
         for process in (engine, *others):
@@ -198,8 +197,7 @@ def test_a_machine_that_is_paused_breaks_no_stream(own):
         for process in (*others, engine):
             process.send_signal(signal.SIGCONT)
             time.sleep(0.05)
-        assert len(next(chunks)) > 0
-        assert sum(len(chunk) for chunk, _ in zip(chunks, range(50), strict=False)) > 0
+        assert list(chunks)  # to the end of the reply, or it raises
     assert httpx.get(f"{own.url}/ready").status_code == 200
 
 

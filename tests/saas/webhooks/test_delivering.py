@@ -114,7 +114,7 @@ def test_a_delivery_verifies_by_the_secret_and_says_what_happened(database, who)
 def test_another_answer_is_tried_again_later(database, who, answer, headers, error):
     with StandIn(lambda _: answer, headers=headers).running() as receiver, delivering(database):
         hook(database, who, receiver.url)
-        database.sql(
+        database.sql(  # so that it is not tried again by itself while this test looks
             "create or replace function fishserve.retry_pause(p_attempts integer) returns interval language sql return interval '1 hour'"
         )
         happen(database, who)
